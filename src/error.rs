@@ -1,0 +1,118 @@
+//! One error for the whole crate: it says what happened, to what and what to do next, keeps its cause, and knows
+//! whether trying again can help.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure it was. Each kind is one Python exception class of the same meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument, file or setting that can never work as given; nothing was written.
+    InvalidInput,
+    /// Something named does not exist: a ledger, a file, a compute context.
+    NotFound,
+    /// Another writer won, and the time allowed for trying again ran out.
+    Conflict,
+    /// The table, path or platform has something that this version cannot work with.
+    Unsupported,
+    /// The store failed: disk full, permission denied, object store unavailable.
+    Storage,
+    /// A server could not be reached or broke off.
+    Network,
+    /// Credentials are missing, expired or refused.
+    Authentication,
+    /// A server answered with an error of its own.
+    Server,
+    /// No VM of the inventory answered; [`Error::failures`] has the reason per VM.
+    NoReachableVm,
+    /// AutoSys, or the way to it, refused an event.
+    Delivery,
+    /// A defect of this crate, or of the machine it runs on.
+    Internal,
+}
+
+/// The crate's error.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    retryable: bool,
+    failures: Vec<(String, String)>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `message` says what happened, to what, and what to do next. Not retryable until said so.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retryable: false, failures: Vec::new(), source: None }
+    }
+
+    /// Shorthand for the most frequent kind: bad input, refused before anything was written.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, message)
+    }
+
+    /// Keeps what caused this error.
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Says whether the same call can succeed later without any change by the caller.
+    pub fn with_retryable(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+
+    /// Adds the reason per VM (name, reason), in inventory order.
+    pub fn with_failures(mut self, failures: Vec<(String, String)>) -> Self {
+        self.failures = failures;
+        self
+    }
+
+    /// What kind of failure it was.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call can succeed later without any change by the caller.
+    pub fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+
+    /// The reason per VM, for [`ErrorKind::NoReachableVm`]; empty otherwise.
+    pub fn failures(&self) -> &[(String, String)] {
+        &self.failures
+    }
+
+    /// The message with the messages of all causes behind it, each once.
+    pub fn full_message(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let part = error.to_string();
+            if !text.contains(&part) {
+                text.push_str(": ");
+                text.push_str(&part);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,21 @@
+//! `jobrota`: fair VM selection, a lossless job ledger for AutoSys, and honest SAS Viya comparisons.
+//!
+//! Work flows down: nothing below knows what is above it. Everything but [`python`] builds and tests without Python
+//! (`cargo test --no-default-features`).
+
+pub mod autosys;
+pub mod comparison;
+pub mod delta;
+pub mod error;
+pub mod inventory;
+pub mod ledger;
+#[cfg(feature = "python")]
+pub mod python;
+pub mod runtime;
+pub mod sandbox;
+pub mod selection;
+pub mod settings;
+pub mod storage;
+pub mod viya;
+
+pub use error::{Error, ErrorKind, Result};

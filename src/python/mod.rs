@@ -1,0 +1,1 @@
+//! The Python face: argument conversion, GIL release, exceptions. No logic.

@@ -1,0 +1,53 @@
+//! The process's one tokio runtime, rebuilt in a forked child, where the parent's threads do not exist.
+
+use std::sync::Mutex;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{Error, ErrorKind, Result};
+
+struct Owned {
+    pid: u32,
+    runtime: &'static Runtime,
+}
+
+static RUNTIME: Mutex<Option<Owned>> = Mutex::new(None);
+
+/// A handle on the process's runtime, which is started at the first call and again in each forked child.
+///
+/// # Errors
+/// [`ErrorKind::Internal`], retryable, when the operating system refuses threads.
+pub fn handle() -> Result<Handle> {
+    let mut owned = RUNTIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let pid = std::process::id();
+    if let Some(owned) = owned.as_ref().filter(|owned| owned.pid == pid) {
+        return Ok(owned.runtime.handle().clone());
+    }
+    let runtime = Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().thread_name("jobrota").build().map_err(|e| {
+        Error::new(ErrorKind::Internal, "the threads that jobrota works with could not be started").with_retryable(true).with_source(e)
+    })?;
+    // Leaked on purpose: a runtime inherited over fork() must not be dropped, as joining its threads would hang.
+    let runtime: &'static Runtime = Box::leak(Box::new(runtime));
+    *owned = Some(Owned { pid, runtime });
+    Ok(runtime.handle().clone())
+}
+
+/// Runs `future` to its end on the process's runtime. Must not be called from one of the runtime's own threads.
+///
+/// # Errors
+/// Those of [`handle`] and of `future` itself.
+pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    handle()?.block_on(future)
+}
+
+/// Runs blocking `work` (Delta commits and scans) on the runtime's blocking pool.
+///
+/// # Errors
+/// Those of `work`; [`ErrorKind::Internal`] when it panicked.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e))?
+}
+
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}
