@@ -18,10 +18,18 @@ static RUNTIME: Mutex<Option<Owned>> = Mutex::new(None);
 /// # Errors
 /// [`ErrorKind::Internal`], retryable, when the operating system refuses threads.
 pub fn handle() -> Result<Handle> {
+    Ok(runtime()?.handle().clone())
+}
+
+/// The process's runtime itself, for those who keep it for the life of the process.
+///
+/// # Errors
+/// Those of [`handle`].
+pub fn runtime() -> Result<&'static Runtime> {
     let mut owned = RUNTIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let pid = std::process::id();
     if let Some(owned) = owned.as_ref().filter(|owned| owned.pid == pid) {
-        return Ok(owned.runtime.handle().clone());
+        return Ok(owned.runtime);
     }
     let runtime = Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().thread_name("jobrota").build().map_err(|e| {
         Error::new(ErrorKind::Internal, "the threads that jobrota works with could not be started").with_retryable(true).with_source(e)
@@ -29,7 +37,7 @@ pub fn handle() -> Result<Handle> {
     // Leaked on purpose: a runtime inherited over fork() must not be dropped, as joining its threads would hang.
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     *owned = Some(Owned { pid, runtime });
-    Ok(runtime.handle().clone())
+    Ok(runtime)
 }
 
 /// Runs `future` to its end on the process's runtime. Must not be called from one of the runtime's own threads.

@@ -1,0 +1,73 @@
+//! The crate's error as the Python exception of the same meaning; the classes live in `jobrota.errors`.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyDict};
+
+use crate::error::{Error, ErrorKind};
+
+/// Result of everything that Python calls.
+pub(super) type PyOutcome<T> = Result<T, Raised>;
+
+/// An [`Error`] or a Python exception on its way to the caller, so that `?` takes both.
+#[derive(Debug)]
+pub(super) enum Raised {
+    Core(Error),
+    Python(PyErr),
+}
+
+impl From<Error> for Raised {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<PyErr> for Raised {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+impl From<Raised> for PyErr {
+    fn from(raised: Raised) -> Self {
+        match raised {
+            Raised::Core(error) => Python::attach(|py| to_py(py, &error)),
+            Raised::Python(error) => error,
+        }
+    }
+}
+
+fn class_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidInput => "InvalidInputError",
+        ErrorKind::NotFound => "NotFoundError",
+        ErrorKind::Conflict => "ConflictError",
+        ErrorKind::Unsupported => "UnsupportedError",
+        ErrorKind::Storage => "StorageError",
+        ErrorKind::Network => "NetworkError",
+        ErrorKind::Authentication => "AuthenticationError",
+        ErrorKind::Server => "ServerError",
+        ErrorKind::NoReachableVm => "NoReachableVmError",
+        ErrorKind::Delivery => "DeliveryError",
+        ErrorKind::Internal => "InternalError",
+    }
+}
+
+/// The Python exception for `error`, with `.retryable` and, for unreachable VMs, `.failures`.
+pub(super) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
+    build(py, error).unwrap_or_else(|import| {
+        let fallback = PyRuntimeError::new_err(error.full_message());
+        fallback.set_cause(py, Some(import));
+        fallback
+    })
+}
+
+fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let class = py.import("jobrota.errors")?.getattr(class_name(error.kind()))?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("retryable", error.is_retryable())?;
+    if error.kind() == ErrorKind::NoReachableVm {
+        keywords.set_item("failures", error.failures().iter().cloned().into_py_dict(py)?)?;
+    }
+    Ok(PyErr::from_value(class.call((error.full_message(),), Some(&keywords))?))
+}

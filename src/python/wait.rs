@@ -1,0 +1,93 @@
+//! Waiting for Rust without holding the GIL: blocking calls, futures that Ctrl-C interrupts, awaitables, and the guard
+//! that keeps objects from being used in a forked child.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::errors::{PyOutcome, Raised};
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+
+/// The process in which an object was made. Its threads and locks do not survive a fork.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Born(u32);
+
+impl Born {
+    pub(super) fn here() -> Self {
+        Self(std::process::id())
+    }
+
+    /// Refuses the use of an object in a forked child, where its background threads do not exist.
+    pub(super) fn check(self, what: &str) -> Result<()> {
+        if self.0 == std::process::id() {
+            return Ok(());
+        }
+        Err(forked(what))
+    }
+}
+
+fn forked(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!(
+            "this {what} was made before the process forked, and its background threads do not exist in the child; make a new \
+             one in the child process, or start processes with the 'spawn' method"
+        ),
+    )
+}
+
+/// Runs blocking core work without the GIL.
+pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyOutcome<T> {
+    py.detach(work).map_err(Raised::from)
+}
+
+/// How often a waiting call looks for Ctrl-C.
+const SIGNAL_CHECK: Duration = Duration::from_millis(100);
+
+/// Runs `future` on the runtime without the GIL and looks for signals meanwhile: Ctrl-C drops the future and raises.
+pub(super) fn future<T: Send + 'static>(
+    py: Python<'_>,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+) -> PyOutcome<T> {
+    let (sender, receiver) = sync_channel(1);
+    let task = runtime::handle()?.spawn(async move {
+        // The receiver is gone only when Ctrl-C ended the wait: nobody is left to be told.
+        let _ = sender.send(future.await);
+    });
+    loop {
+        match py.detach(|| receiver.recv_timeout(SIGNAL_CHECK)) {
+            Ok(outcome) => return outcome.map_err(Raised::from),
+            Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(ErrorKind::Internal, "a background task of jobrota broke off").into());
+            }
+        }
+    }
+}
+
+/// `future` as a Python awaitable; `finish` makes the Python value of its outcome.
+pub(super) fn awaitable<'py, T, R>(
+    py: Python<'py>,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+) -> PyOutcome<Bound<'py, PyAny>>
+where
+    T: Send + 'static,
+    R: for<'a> IntoPyObject<'a> + Send + 'static,
+{
+    static PROCESS: OnceLock<Born> = OnceLock::new();
+    PROCESS.get_or_init(Born::here).check("asyncio bridge")?;
+    // Err means that the runtime is already registered, which is what we want.
+    let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime::runtime()?);
+    Ok(pyo3_async_runtimes::tokio::future_into_py(py, async move {
+        let outcome = future.await;
+        Python::attach(|py| match outcome {
+            Ok(value) => finish(py, value).map_err(PyErr::from),
+            Err(error) => Err(Raised::from(error).into()),
+        })
+    })?)
+}
