@@ -3,11 +3,8 @@
 `AutosysUpdater` takes a transport: `SendEvent` runs the local `sendevent` program; any callable
 `(file_name, job_id, status) -> bool` will do as well.
 
-A mapping is one of the event names below for every status, or a dict from status to event:
-
->>> from jobrota import autosys
->>> autosys.STARTJOB_ON_SUCCESS
-{'SUCCESS': 'STARTJOB', 'FAILURE': 'CHANGE_STATUS'}
+Its `mapping` is one of the two names below, or a dict from ledger status to event, for example
+`{"SUCCESS": "FORCE_STARTJOB", "FAILURE": "CHANGE_STATUS FAILURE", "ABORTED": "CHANGE_STATUS TERMINATED"}`.
 """
 
 from __future__ import annotations
@@ -16,10 +13,10 @@ from typing import Final
 
 from jobrota._native import SendEvent
 
-__all__ = ["CHANGE_STATUS", "STARTJOB_ON_SUCCESS", "SendEvent"]
+__all__ = ["CHANGE_STATUS", "STARTJOB", "SendEvent"]
 
 CHANGE_STATUS: Final = "CHANGE_STATUS"
-"""Every status becomes `sendevent -E CHANGE_STATUS -s <status>`."""
+"""SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word."""
 
-STARTJOB_ON_SUCCESS: Final[dict[str, str]] = {"SUCCESS": "STARTJOB", "FAILURE": "CHANGE_STATUS"}
-"""SUCCESS starts the job, as many sites do to release what waits for it; FAILURE changes the status."""
+STARTJOB: Final = "STARTJOB"
+"""SUCCESS starts the job, as sites do to release what waits for it; FAILURE changes its status to FAILURE."""

@@ -54,7 +54,6 @@ class NotFoundError(JobrotaError, LookupError):
     """Something named does not exist: a ledger, a file, a compute context."""
 
 
-
 class ConflictError(JobrotaError):
     """Another writer won, and the time allowed for trying again ran out."""
 
@@ -86,9 +85,7 @@ class NoReachableVmError(JobrotaError):
         failures: The reason per VM, in inventory order.
     """
 
-    def __init__(
-        self, message: str = "", *, retryable: bool = True, failures: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, retryable: bool = True, failures: Mapping[str, str] | None = None) -> None:
         """Takes, beside the text, the reason for each VM."""
         super().__init__(message, retryable=retryable)
         self.failures: dict[str, str] = dict(failures or {})
