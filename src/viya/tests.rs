@@ -122,11 +122,20 @@ async fn errors_tell_nested_reasons_and_html_is_not_parsed() {
     let app = Router::new()
         .route(
             "/sas",
-            get(|| async { answer(400, "application/vnd.sas.error+json", json!({"message": "No.", "errors": [{"message": "Disk full."}]}).to_string()) }),
+            get(|| async {
+                answer(
+                    400,
+                    "application/vnd.sas.error+json",
+                    json!({"message": "No.", "errors": [{"message": "Disk full."}]}).to_string(),
+                )
+            }),
         )
         .route("/html", get(|| async { answer(400, "text/html", "<html>{\"message\":\"x\"}</html>") }))
         .route("/ok-html", get(|| async { answer(200, "text/html", "<html>login</html>") }))
-        .route("/login", get(|| async { Response::builder().status(302).header("location", "/x").body(Body::empty()).unwrap() }));
+        .route(
+            "/login",
+            get(|| async { Response::builder().status(302).header("location", "/x").body(Body::empty()).unwrap() }),
+        );
     let (_folder, client) = client(app).await;
     let of = async |path: &str| client.send_json(&Call::get(path, JSON)).await.unwrap_err().to_string();
     assert!(of("/sas").await.contains("No.; Disk full."));
@@ -179,7 +188,9 @@ async fn contexts_are_found_on_any_page_or_all_are_named() {
     }
     let app = Router::new().route("/compute/contexts", get(list)).route(
         "/compute/contexts/{id}",
-        get(|Path(id): Path<String>| async move { Json(json!({"id": id, "name": "O'Reilly", "queueName": "fast", "attributes": {"a": 1}})) }),
+        get(|Path(id): Path<String>| async move {
+            Json(json!({"id": id, "name": "O'Reilly", "queueName": "fast", "attributes": {"a": 1}}))
+        }),
     );
     let (_folder, client) = client(app).await;
     let found = contexts::find(&client, "O'Reilly").await.unwrap();
@@ -217,7 +228,13 @@ async fn create(State(jobs): State<Jobs>, Json(body): Json<Value>) -> Response {
 }
 
 async fn listing(State(jobs): State<Jobs>) -> Json<Value> {
-    let items: Vec<Value> = jobs.names.lock().unwrap().iter().map(|name| json!({"id": "taken", "state": "running", "jobRequest": {"name": name}})).collect();
+    let items: Vec<Value> = jobs
+        .names
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|name| json!({"id": "taken", "state": "running", "jobRequest": {"name": name}}))
+        .collect();
     Json(json!({"items": items}))
 }
 
@@ -238,7 +255,13 @@ async fn no_job_is_submitted_twice() {
         let app = Router::new().route("/jobExecution/jobs", post(create).get(listing)).with_state(server.clone());
         let (_folder, client) = client(app).await;
         let arguments = Map::from_iter([("AGE".to_owned(), Value::from("14"))]);
-        let job = Submission { name: "n1".into(), definition: "d".into(), arguments, context: "ctx".into(), expires_after: None };
+        let job = Submission {
+            name: "n1".into(),
+            definition: "d".into(),
+            arguments,
+            context: "ctx".into(),
+            expires_after: None,
+        };
         let got = jobs::submit(&client, &job).await;
         assert_eq!(got.as_ref().ok().map(|job| job.id()), id, "{first:?}");
         assert_eq!(server.posts.load(Ordering::SeqCst), posts, "{first:?}");
@@ -249,7 +272,12 @@ async fn no_job_is_submitted_twice() {
 #[test]
 fn states_in_every_spelling() {
     use jobs::State;
-    for (text, expected) in [("timed out", State::TimedOut), ("timedOut", State::TimedOut), ("canceled", State::Canceled), ("completed\n", State::Completed)] {
+    for (text, expected) in [
+        ("timed out", State::TimedOut),
+        ("timedOut", State::TimedOut),
+        ("canceled", State::Canceled),
+        ("completed\n", State::Completed),
+    ] {
         let state = State::parse(text).unwrap();
         assert!(state == expected && state.is_final());
     }
@@ -269,7 +297,9 @@ async fn the_orchestrator_is_listed_by_pages_until_the_run_began() {
             .map(|at| (at - start / 2).max(0))
             .map(|at| json!({"id": 100 - at, "processingInfo": {"submitTime": format!("2025-09-15T20:{:02}:00Z", 50 - at)}}))
             .collect();
-        Json(json!({"items": items, "links": [{"rel": "next", "href": format!("/workloadOrchestrator/jobs?start={}", start + 2)}]}))
+        Json(
+            json!({"items": items, "links": [{"rel": "next", "href": format!("/workloadOrchestrator/jobs?start={}", start + 2)}]}),
+        )
     };
     let (_folder, client) = client(Router::new().route("/workloadOrchestrator/jobs", get(list))).await;
     let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap()).await.unwrap();

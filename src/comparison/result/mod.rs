@@ -46,7 +46,7 @@ impl ComparisonResult {
     /// Builds the result and writes it.
     pub(super) fn build(facts: RunFacts, jobs: &[JobConfig], arms: Vec<ArmRecord>, file: ResultFile) -> Result<Self> {
         let mut warnings = warnings(&arms, facts.broke_off.as_deref(), facts.orchestrator_problem.as_deref());
-        let document = |warnings: &[Warning]| document(&facts, jobs, &arms, warnings);
+        let document = |warnings: &[Warning]| tidy(document(&facts, jobs, &arms, warnings));
         let mut json = document(&warnings);
         let (path, moved) = file.write(facts.began, &json)?;
         if let Some(why) = moved {
@@ -94,6 +94,19 @@ impl ComparisonResult {
 /// A time stamp as SAS writes them.
 fn stamp(at: Option<DateTime<Utc>>) -> Value {
     at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)).into()
+}
+
+/// Rounds every number to microseconds: the rest is the noise of binary fractions.
+fn tidy(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(float) if float.abs() < 1e9 => json!((float * 1e6).round() / 1e6),
+            _ => Value::Number(number),
+        },
+        Value::Array(values) => values.into_iter().map(tidy).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, tidy(value))).collect(),
+        other => other,
+    }
 }
 
 fn document(facts: &RunFacts, jobs: &[JobConfig], arms: &[ArmRecord], warnings: &[Warning]) -> Value {

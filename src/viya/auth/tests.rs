@@ -29,11 +29,16 @@ struct Logon {
     opaque: bool,
 }
 
-async fn renew(State(logon): State<Logon>, headers: HeaderMap, Form(form): Form<Vec<(String, String)>>) -> (StatusCode, Json<Value>) {
+async fn renew(
+    State(logon): State<Logon>,
+    headers: HeaderMap,
+    Form(form): Form<Vec<(String, String)>>,
+) -> (StatusCode, Json<Value>) {
     // "sas.cli:" in Base64: the public client, whose secret is empty.
     assert_eq!(headers["authorization"], "Basic c2FzLmNsaTo=");
     let spent = format!("refresh-{}", logon.given.load(Ordering::SeqCst) + 1);
-    let right = form.contains(&("grant_type".into(), "refresh_token".into())) && form.contains(&("refresh_token".into(), spent));
+    let right = form.contains(&("grant_type".into(), "refresh_token".into()))
+        && form.contains(&("refresh_token".into(), spent));
     if !right {
         return (StatusCode::UNAUTHORIZED, Json(json!({"error": "invalid_token", "error_description": "spent"})));
     }
@@ -60,7 +65,8 @@ async fn the_jwt_is_believed_over_expires_at() {
     let (_folder, path) = file(&json!({"access_token": jwt(now, now + 9000), "expires_at": "2001-01-01T00:00:00.5"}));
     let (http, base) = logon(Logon::default()).await;
     assert_eq!(open(&path).bearer(&http, &base).await.unwrap().token(), jwt(now, now + 9000));
-    let (_folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "expires_at": "2999-01-01T00:00:00"}));
+    let (_folder, path) =
+        file(&json!({"access_token": jwt(now - 9000, now - 10), "expires_at": "2999-01-01T00:00:00"}));
     let error = open(&path).bearer(&http, &base).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().contains("log in to SAS Viya again"), "{error}");
@@ -103,7 +109,8 @@ async fn several_renewers_spend_each_refresh_token_once() {
 
 #[tokio::test]
 async fn a_refused_refresh_token_says_what_to_do_and_shows_no_token() {
-    let (_folder, path) = file(&json!({"access_token": "secret-a", "refresh_token": "secret-r", "expires_at": "2001-01-01T00:00:00Z"}));
+    let (_folder, path) =
+        file(&json!({"access_token": "secret-a", "refresh_token": "secret-r", "expires_at": "2001-01-01T00:00:00Z"}));
     let (http, base) = logon(Logon::default()).await;
     let tokens = open(&path);
     let error = tokens.bearer(&http, &base).await.unwrap_err();
