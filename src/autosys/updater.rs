@@ -139,7 +139,8 @@ impl AutosysUpdater {
         report.recovered = plan.recovered.len() as u64;
         report.superseded = plan.superseded.len() as u64;
         report.parked += plan.park.len() as u64;
-        report.failures = plan.park.into_iter().map(|unsent| failure(unsent.row, unsent.attempt, "parked", unsent.reason)).collect();
+        report.failures =
+            plan.park.into_iter().map(|unsent| failure(unsent.row, unsent.attempt, "parked", unsent.reason)).collect();
         report.planned = plan
             .queues
             .into_iter()
@@ -199,7 +200,8 @@ impl AutosysUpdater {
     ) -> Result<Vec<VecDeque<Item>>> {
         let now = Utc::now();
         let sending = window.iter().map(|(item, _)| {
-            let repeated = item.in_doubt.map(|number| format!("sent again: whether attempt {number} arrived is unknown"));
+            let repeated =
+                item.in_doubt.map(|number| format!("sent again: whether attempt {number} arrived is unknown"));
             self.attempt(&item.row, item.attempt, "sending", repeated, now)
         });
         self.append(sending.collect()).await?;
@@ -235,7 +237,13 @@ impl AutosysUpdater {
             }
             if outcome != "delivered" {
                 let detail = detail.unwrap_or_default();
-                tracing::warn!(job_id = item.delivery.job_id, status = item.delivery.status, outcome, detail, "not delivered");
+                tracing::warn!(
+                    job_id = item.delivery.job_id,
+                    status = item.delivery.status,
+                    outcome,
+                    detail,
+                    "not delivered"
+                );
                 report.failures.push(failure(item.row, item.attempt, outcome, detail));
             }
         }
@@ -251,7 +259,9 @@ impl AutosysUpdater {
         match outcome {
             Outcome::Delivered { detail } => ("delivered", detail),
             Outcome::Failed { detail, permanent: true } => ("parked", Some(detail)),
-            Outcome::Failed { detail, .. } if last_try => ("parked", Some(format!("attempt {tries} was the last: {detail}"))),
+            Outcome::Failed { detail, .. } if last_try => {
+                ("parked", Some(format!("attempt {tries} was the last: {detail}")))
+            }
             Outcome::Failed { detail, .. } => ("failed", Some(detail)),
             // Never parked right away: it may have arrived. The next cycle parks it unsent if no attempt is left.
             Outcome::Unknown { detail } => ("unknown", Some(detail)),
