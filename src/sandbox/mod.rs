@@ -85,8 +85,8 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for numbers that make no sense (speed, VMs) or job names that AutoSys would refuse;
-    /// [`ErrorKind::Storage`] when the directory cannot be written; [`ErrorKind::Network`], retryable, when the system gives
-    /// no port.
+    /// [`ErrorKind::Storage`] when the directory cannot be written; [`ErrorKind::Network`], retryable, when the system
+    /// gives no port.
     pub fn start(options: SandboxOptions) -> Result<Self> {
         let (dir, temporary) = directory(options.dir)?;
         let vms = Vms::start(options.vms, options.vms_down)?;

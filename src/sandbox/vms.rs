@@ -18,8 +18,8 @@ const BACKLOG: u32 = 256;
 /// What accepting waits after the system refused (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The sandbox's VMs. The live ones accept TCP connections on one port and close them again; for the others that port is
-/// reserved with nobody listening, so that connections are refused and no other process can answer.
+/// The sandbox's VMs. The live ones accept TCP connections on one port and close them again; for the others that port
+/// is reserved with nobody listening, so that connections are refused and no other process can answer.
 #[derive(Debug)]
 pub struct Vms {
     vms: Vec<(String, IpAddr)>,
@@ -34,8 +34,8 @@ impl Vms {
     /// so that a round meets a VM that is down between live ones.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for more than [`MOST`] VMs or more down than there are; [`ErrorKind::Network`], retryable,
-    /// when the system gives no port.
+    /// [`ErrorKind::InvalidInput`] for more than [`MOST`] VMs or more down than there are; [`ErrorKind::Network`],
+    /// retryable, when the system gives no port.
     pub fn start(count: usize, down: usize) -> Result<Self> {
         if count > MOST || down > count {
             let text = format!(
