@@ -261,17 +261,20 @@ fn a_job_runs_and_its_stamps_agree_to_the_millisecond() {
 
 #[test]
 fn orchestrator_phases_of_a_crowded_queue_fit_their_stamps() {
-    let f = Fixture::fast();
+    // One slot, and 110 ms of real time per job: later ones wait on any machine that submits faster than that.
+    let mut hosts = HostParameters { pool_max: 0, ..HostParameters::default() };
+    hosts.fixed.slots = 1;
+    let f = Fixture::new(ViyaOptions { speed: 200.0, hosts, ..ViyaOptions::default() });
     run(async {
         let mut ids = Vec::new();
-        for n in 0..24 {
+        for n in 0..10 {
             ids.push(f.submitted(&format!("crowd{n}"), "relrec_pooled", "SAS Job Execution compute context").await);
         }
         for id in &ids {
             f.ended(id).await;
         }
         let items = f.get_json("/workloadOrchestrator/jobs?limit=500").await["items"].clone();
-        assert_eq!(length(&items), 24);
+        assert_eq!(length(&items), 10);
         let mut waited = 0;
         for item in items.as_array().unwrap() {
             let info = &item["processingInfo"];
