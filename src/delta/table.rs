@@ -97,7 +97,12 @@ impl Table {
     /// Reads the files that may hold rows matching `predicate`, hands each file's live rows to `decide`
     /// and replaces, in one commit, the files in which it removed rows. Re-decides from scratch after every lost
     /// race. Returns the number of rows removed.
-    pub fn rewrite(&self, _predicate: &Predicate, _decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>, _restart: &mut dyn FnMut()) -> Result<u64> {
+    pub fn rewrite(
+        &self,
+        _predicate: &Predicate,
+        _decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>,
+        _restart: &mut dyn FnMut(),
+    ) -> Result<u64> {
         todo!()
     }
 }
