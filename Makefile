@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
-	$(shell find src python config -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
+	$(shell find src python config examples -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 
 define heading
 @printf '\n==> %s\n' "$(1)"
@@ -23,8 +23,7 @@ endef
 .PHONY: help
 help: ## list the commands
 	@printf 'Usage: make COMMAND   (needs Linux, a Rust toolchain, Python 3.10 or later and a C compiler)\n\n'
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -ts'|' \
-		|| grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  %-7s %s\n' "$$name" "$$text"; done
 
 .PHONY: demo
 demo: $(VENV)/.installed ## run all four parts against the local sandbox (no server, account or network needed)
@@ -43,8 +42,8 @@ wheel: dist/.built ## build the wheel into dist/
 	@ls -l dist/*.whl
 
 .PHONY: bench
-bench: | toolchain ## run the Rust benchmarks
-	@nice cargo bench --locked --no-default-features
+bench: $(VENV)/.installed ## measure and print the project's figures
+	@$(BIN)/python benches/figures.py
 
 .PHONY: lint
 lint: python-checks rust-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
