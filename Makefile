@@ -16,6 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python config examples -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 
+# pyo3 is compiled anew whenever these two differ from what maturin set for the wheel.
+PYO3_ENV = config=$$(ls -t "$${CARGO_TARGET_DIR:-$$PWD/target}"/maturin/pyo3-config-*.txt 2>/dev/null | head -1 || true); \
+	if [ -n "$$config" ]; then export PYO3_CONFIG_FILE="$$config"; fi; PYO3_BUILD_EXTENSION_MODULE=1
+
 define heading
 @printf '\n==> %s\n' "$(1)"
 endef
@@ -62,7 +66,7 @@ rust-tests: | toolchain
 	@cargo test --release --locked --no-default-features --quiet
 
 .PHONY: rust-checks
-rust-checks: $(VENV)/.build-tools | toolchain
+rust-checks: dist/.built | toolchain
 	$(call heading,rustfmt)
 	@cargo fmt --check
 	$(call heading,clippy: the core alone, then with Python)
@@ -123,7 +127,7 @@ $(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
 dist/.built: $(WHEEL_SOURCES) $(VENV)/.build-tools | toolchain
 	$(call heading,Building the wheel (the first time takes minutes))
 	@rm -f dist/*.whl
-	@$(PYO3_ENV) $(BIN)/maturin build --release --locked --out dist
+	@$(BIN)/maturin build --release --locked --out dist
 	@touch $@
 
 $(VENV)/.installed: dist/.built
