@@ -65,7 +65,6 @@ def run_demo(
             mode="all",
             limit_jobs=jobs,
             results_dir=results_dir,
-            speed=sandbox.speed,
         )
         names = _job_names(sandbox.jobs, jobs)
 
