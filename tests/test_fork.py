@@ -57,6 +57,26 @@ def test_the_parents_objects_work_or_say_why_not(tmp_path: Path, use: str) -> No
     )
 
 
+def test_the_notebook_functions_go_on_in_the_child(tmp_path: Path) -> None:
+    code = f"""
+import os, sys, warnings
+import jobrota
+warnings.simplefilter("ignore")
+jobrota.configure(ledger={str(tmp_path / "ledger")!r}, probe=lambda vm: ("127.0.0.1", "nic"))
+jobrota.log_job_execution("a.sas", "PARENT", "SUCCESS")
+assert jobrota.select_reachable_vm(["vm1", "vm2"])[0] == "vm1"
+pid = os.fork()
+if pid:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+jobrota.log_job_execution("a.sas", "CHILD", "SUCCESS")
+assert len(jobrota.fetch_unprocessed_updates()) == 2
+assert jobrota.select_reachable_vm(["vm1", "vm2"])[0] == "vm2"
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_multiprocessing_with_fork(tmp_path: Path) -> None:
     code = f"""
 import multiprocessing, warnings
