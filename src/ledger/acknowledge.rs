@@ -47,7 +47,8 @@ fn decide(
     let broken = |e| Error::new(ErrorKind::Internal, "acknowledged rows could not be built").with_source(e);
     let taken = filter_record_batch(file, &remove).map_err(broken)?;
     let yes = Arc::new(StringArray::from(vec![YES; taken.num_rows()])) as ArrayRef;
-    let columns = taken.schema().fields().iter().zip(taken.columns());
+    let schema = taken.schema();
+    let columns = schema.fields().iter().zip(taken.columns());
     let columns = columns.map(|(field, column)| if field.name() == FLAG { &yes } else { column }.clone()).collect();
     let add = RecordBatch::try_new(taken.schema(), columns).map_err(broken)?;
     Ok(Some(Rewrite { remove, add }))
