@@ -31,9 +31,16 @@ pub fn runtime() -> Result<&'static Runtime> {
     if let Some(owned) = owned.as_ref().filter(|owned| owned.pid == pid) {
         return Ok(owned.runtime);
     }
-    let runtime = Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().thread_name("jobrota").build().map_err(|e| {
-        Error::new(ErrorKind::Internal, "the threads that jobrota works with could not be started").with_retryable(true).with_source(e)
-    })?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(worker_threads())
+        .enable_all()
+        .thread_name("jobrota")
+        .build()
+        .map_err(|e| {
+            Error::new(ErrorKind::Internal, "the threads that jobrota works with could not be started")
+                .with_retryable(true)
+                .with_source(e)
+        })?;
     // Leaked on purpose: a runtime inherited over fork() must not be dropped, as joining its threads would hang.
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     *owned = Some(Owned { pid, runtime });
@@ -53,7 +60,9 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// Those of `work`; [`ErrorKind::Internal`] when it panicked.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e))?
 }
 
 fn worker_threads() -> usize {

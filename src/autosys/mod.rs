@@ -1,1 +1,18 @@
-//! autosys
+//! AutoSys: turns pending ledger rows into events, and acknowledges the rows that AutoSys took.
+//!
+//! [`event`] says which event a status stands for, [`transport`] is the way an event takes, [`updater`] is one delivery
+//! cycle over a ledger, and [`plan`] decides what that cycle does with each row.
+
+pub mod event;
+pub mod plan;
+pub mod report;
+pub mod transport;
+pub mod updater;
+
+pub use event::{Event, JobName, Mapping};
+pub use plan::Order;
+pub use report::{DeliveryReport, PlannedDelivery, RowFailure};
+pub use transport::callable::Callable;
+pub use transport::sendevent::{SendEvent, SendEventOptions};
+pub use transport::{Delivery, Outcome, Transport};
+pub use updater::{AutosysUpdater, UpdaterOptions};

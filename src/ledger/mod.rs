@@ -81,11 +81,23 @@ impl JobLedger {
         todo!()
     }
     /// Logs one execution with flag NO; durable when it returns. `timestamp` None = now.
-    pub fn log_job_execution(&self, _file_name: &str, _job_id: &str, _status: &str, _timestamp: Option<DateTime<Utc>>) -> Result<()> {
+    pub fn log_job_execution(
+        &self,
+        _file_name: &str,
+        _job_id: &str,
+        _status: &str,
+        _timestamp: Option<DateTime<Utc>>,
+    ) -> Result<()> {
         todo!()
     }
     /// Logs one notification with flag NO.
-    pub fn log_job_completion(&self, _file_name: &str, _job_id: &str, _status: &str, _timestamp: Option<DateTime<Utc>>) -> Result<()> {
+    pub fn log_job_completion(
+        &self,
+        _file_name: &str,
+        _job_id: &str,
+        _status: &str,
+        _timestamp: Option<DateTime<Utc>>,
+    ) -> Result<()> {
         todo!()
     }
     /// Logs many rows in one commit. Columns by name: file_name, job_id, status; optional timestamp (now) and flag (NO).

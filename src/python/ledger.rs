@@ -64,7 +64,7 @@ impl PyJobLedger {
     }
 }
 
-fn table_named(name: &str) -> Result<LedgerTable> {
+pub(super) fn table_named(name: &str) -> Result<LedgerTable> {
     match name {
         "job_notifications" => Ok(LedgerTable::Notifications),
         "autosys_job_log" => Ok(LedgerTable::Executions),
@@ -469,6 +469,22 @@ pub(super) struct PyTrack {
 
 #[pymethods]
 impl PyTrack {
+    /// The file that is processed.
+    #[getter]
+    fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    /// The AutoSys job.
+    #[getter]
+    fn job_id(&self) -> &str {
+        &self.job_id
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Track({:?}, {:?})", self.file_name, self.job_id)
+    }
+
     fn __enter__(this: Py<Self>) -> Py<Self> {
         this
     }

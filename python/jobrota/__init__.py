@@ -1,0 +1,95 @@
+"""Fair VM selection, a lossless job ledger for AutoSys and honest SAS Viya comparisons, for Databricks.
+
+Four parts, each useful alone:
+
+- selection: `RoundRobinSelector` picks the next reachable VM, in turn across every process that selects;
+- ledger: `JobLedger` records job executions and notifications in Delta tables;
+- AutoSys: `AutosysUpdater` delivers what the ledger has pending, until each row is acknowledged;
+- comparison: `ViyaComparisonRunner` runs the same SAS Viya jobs in different compute contexts and compares them.
+
+`Sandbox` starts local stand-ins for SAS Viya, AutoSys and the VMs, to try all of it without any of them:
+
+>>> import jobrota
+>>> with jobrota.Sandbox(vms=3, vms_down=0) as sandbox:
+...     selector = jobrota.RoundRobinSelector(sandbox.inventory, cursor="process", probe=sandbox.probe)
+...     [selector.select().vm for _ in range(4)]
+['vm1', 'vm2', 'vm3', 'vm1']
+"""
+
+from jobrota import autosys
+from jobrota._native import (
+    AutosysUpdater,
+    ComparisonResult,
+    ComparisonWarning,
+    DeliveryReport,
+    Inventory,
+    JobLedger,
+    LedgerSummary,
+    RoundRobinSelector,
+    Sandbox,
+    Selection,
+    ViyaComparisonRunner,
+    __version__,
+)
+from jobrota.errors import (
+    AuthenticationError,
+    ConflictError,
+    DeliveryError,
+    InternalError,
+    InvalidInputError,
+    JobrotaError,
+    NetworkError,
+    NoReachableVmError,
+    NotFoundError,
+    ServerError,
+    StorageError,
+    UnsupportedError,
+)
+from jobrota.notebook import (
+    Row,
+    autosys_update_runner,
+    configure,
+    fetch_unprocessed_updates,
+    log_job_completion,
+    log_job_execution,
+    ping_test,
+    select_reachable_vm,
+    update_autosys_flag,
+)
+
+__all__ = [
+    "AuthenticationError",
+    "AutosysUpdater",
+    "ComparisonResult",
+    "ComparisonWarning",
+    "ConflictError",
+    "DeliveryError",
+    "DeliveryReport",
+    "InternalError",
+    "InvalidInputError",
+    "Inventory",
+    "JobLedger",
+    "JobrotaError",
+    "LedgerSummary",
+    "NetworkError",
+    "NoReachableVmError",
+    "NotFoundError",
+    "RoundRobinSelector",
+    "Row",
+    "Sandbox",
+    "Selection",
+    "ServerError",
+    "StorageError",
+    "UnsupportedError",
+    "ViyaComparisonRunner",
+    "__version__",
+    "autosys",
+    "autosys_update_runner",
+    "configure",
+    "fetch_unprocessed_updates",
+    "log_job_completion",
+    "log_job_execution",
+    "ping_test",
+    "select_reachable_vm",
+    "update_autosys_flag",
+]

@@ -1,0 +1,333 @@
+"""Types of the native module. Descriptions live with the implementation: `help(jobrota.JobLedger)`."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, final
+
+from arro3.core import Table
+from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
+
+__version__: str
+
+_Arrow: TypeAlias = ArrowArrayExportable | ArrowStreamExportable
+_Location: TypeAlias = str | PathLike[str]
+_Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+_ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
+_Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
+_SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
+_TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
+
+def settings_lookup(name: str) -> str | None:
+    """Value of the environment variable JOBROTA_<NAME>, else of `name` in jobrota.toml, else None."""
+
+# ---------------------------------------------------------------------------------------------------- selection
+
+@final
+class Inventory:
+    def __new__(cls, vms: _Inventory) -> Inventory: ...
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def vms(self) -> list[dict[str, Any]]:
+        """One dict per VM: name, ip_address, nic_name, weight."""
+    def __len__(self) -> int: ...
+    def __contains__(self, name: object) -> bool: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Selection:
+    @property
+    def vm(self) -> str: ...
+    @property
+    def ip_address(self) -> str: ...
+    @property
+    def nic_name(self) -> str: ...
+    @property
+    def probe(self) -> str: ...
+    @property
+    def rtt_ms(self) -> float | None: ...
+    @property
+    def skipped(self) -> dict[str, str]:
+        """VMs that were due earlier but did not answer, each with the reason."""
+    def __iter__(self) -> Iterator[str]:
+        """Yields vm, ip_address, nic_name."""
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> str: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class RoundRobinSelector:
+    def __new__(
+        cls,
+        inventory: _Inventory,
+        *,
+        cursor: _Location = "auto",
+        probe: _Probe = "auto",
+        timeout: float = 1.0,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> RoundRobinSelector: ...
+    @property
+    def inventory(self) -> Inventory: ...
+    @property
+    def cursor(self) -> str:
+        """Where the cursor is kept: "process" or the directory or URI of the shared one."""
+    def select(self, *, exclude: Sequence[str] = ()) -> Selection: ...
+    def select_async(self, *, exclude: Sequence[str] = ()) -> Awaitable[Selection]: ...
+    def select_many(self, n: int) -> list[Selection]: ...
+    def select_many_async(self, n: int) -> Awaitable[list[Selection]]: ...
+    def check(self) -> Table:
+        """Columns: vm, ip_address, nic_name, reachable, probe, rtt_ms, detail. Moves no cursor."""
+    def check_async(self) -> Awaitable[Table]: ...
+    def distribution(self, since: datetime | None = None) -> Table:
+        """Columns: vm, selections, share, last_selected."""
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+# ------------------------------------------------------------------------------------------------------- ledger
+
+@final
+class Track:
+    @property
+    def file_name(self) -> str: ...
+    @property
+    def job_id(self) -> str: ...
+    def __enter__(self) -> Track: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool: ...
+    def __repr__(self) -> str: ...
+
+@final
+class LedgerSummary:
+    @property
+    def root(self) -> str: ...
+    @property
+    def executions(self) -> dict[str, Any]:
+        """rows, pending, acknowledged, other_flags, pending_by_status {status: n}, oldest_pending datetime | None."""
+    @property
+    def notifications(self) -> dict[str, Any]:
+        """The same keys as `executions`."""
+    @property
+    def attempts(self) -> dict[str, int]:
+        """Delivery attempts by outcome."""
+    def to_dict(self) -> dict[str, Any]: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class JobLedger:
+    def __new__(
+        cls, root: _Location, *, storage_options: Mapping[str, str] | None = None, durability: str = "store"
+    ) -> JobLedger: ...
+    @property
+    def root(self) -> str: ...
+    def log_job_execution(
+        self, file_name: str, job_id: str, status: str, *, execution_timestamp: datetime | None = None
+    ) -> None: ...
+    def log_job_execution_async(
+        self, file_name: str, job_id: str, status: str, *, execution_timestamp: datetime | None = None
+    ) -> Awaitable[None]: ...
+    def log_job_completion(
+        self, file_name: str, job_id: str, status: str, *, notification_timestamp: datetime | None = None
+    ) -> None: ...
+    def log_job_completion_async(
+        self, file_name: str, job_id: str, status: str, *, notification_timestamp: datetime | None = None
+    ) -> Awaitable[None]: ...
+    def log_executions(self, rows: _Arrow) -> int: ...
+    def log_notifications(self, rows: _Arrow) -> int: ...
+    def fetch_unprocessed_updates(self, *, limit: int | None = None, job_id: str | None = None) -> Table: ...
+    def fetch_unprocessed_updates_async(
+        self, *, limit: int | None = None, job_id: str | None = None
+    ) -> Awaitable[Table]: ...
+    def pending_notifications(self, *, limit: int | None = None, job_id: str | None = None) -> Table: ...
+    def pending_notifications_async(
+        self, *, limit: int | None = None, job_id: str | None = None
+    ) -> Awaitable[Table]: ...
+    def update_autosys_flag(self, file_name: str, job_id: str) -> int: ...
+    def acknowledge(self, rows: _Arrow, *, table: _TableName = "job_notifications") -> int: ...
+    def acknowledge_async(self, rows: _Arrow, *, table: _TableName = "job_notifications") -> Awaitable[int]: ...
+    def executions(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        job_id: str | None = None,
+        status: str | None = None,
+        flag: str | None = None,
+    ) -> Table: ...
+    def notifications(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        job_id: str | None = None,
+        status: str | None = None,
+        flag: str | None = None,
+    ) -> Table: ...
+    def deliveries(self, *, since: datetime | None = None, until: datetime | None = None) -> Table: ...
+    def summary(self) -> LedgerSummary: ...
+    def track(self, file_name: str, job_id: str) -> Track: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+# ------------------------------------------------------------------------------------------------------ AutoSys
+
+@final
+class SendEvent:
+    def __new__(
+        cls, program: _Location = "sendevent", *, timeout: float = 60.0, env: Mapping[str, str] | None = None
+    ) -> SendEvent: ...
+    @property
+    def program(self) -> str: ...
+    def __repr__(self) -> str: ...
+
+@final
+class DeliveryReport:
+    @property
+    def delivered(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def superseded(self) -> int: ...
+    @property
+    def parked(self) -> int: ...
+    @property
+    def expired(self) -> int: ...
+    @property
+    def unknown(self) -> int: ...
+    @property
+    def settled(self) -> int:
+        """Executions whose flag was set together with the notifications delivered in this cycle."""
+    @property
+    def pending(self) -> int:
+        """Rows of the source table that are still NO after this cycle."""
+    @property
+    def lease_held_by(self) -> str | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class AutosysUpdater:
+    def __new__(
+        cls,
+        ledger: JobLedger,
+        transport: SendEvent | _SendFunction,
+        *,
+        source: _TableName = "job_notifications",
+        mapping: str | Mapping[str, str] = "CHANGE_STATUS",
+        concurrency: int = 8,
+        thread_safe: bool = False,
+        dry_run: bool = False,
+    ) -> AutosysUpdater:
+        """`mapping`: "CHANGE_STATUS", "STARTJOB" (SUCCESS starts, FAILURE changes the status), or {status: event} where
+        the event is "STARTJOB", "FORCE_STARTJOB" or "CHANGE_STATUS <status>"."""
+    def run(self) -> DeliveryReport: ...
+    def run_async(self) -> Awaitable[DeliveryReport]: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+# --------------------------------------------------------------------------------------------------- comparison
+
+@final
+class ComparisonWarning:
+    @property
+    def code(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    def __repr__(self) -> str: ...
+
+@final
+class ComparisonResult:
+    @property
+    def path(self) -> Path | None:
+        """The result JSON."""
+    @property
+    def warnings(self) -> list[ComparisonWarning]: ...
+    @property
+    def failed_jobs(self) -> int:
+        """Jobs of all arms that did not complete."""
+    def to_dict(self) -> dict[str, Any]:
+        """What the result JSON holds."""
+    def jobs(self) -> Table: ...
+    def hosts(self) -> Table: ...
+    def arms(self) -> Table: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class ViyaComparisonRunner:
+    def __new__(
+        cls,
+        base_url: str | None = None,
+        *,
+        tokens: _Location = "data/sas_tokens.json",
+        jobs: _Location = "config/job_configs.json",
+        mode: Literal["batch", "all"] = "batch",
+        concurrent: int = 5,
+        sequential_context: str = "SAS Job Execution compute context",
+        async_context: str = "Autoscaling POC Context",
+        limit_jobs: int | None = None,
+        sequential_only: bool = False,
+        async_only: bool = False,
+        results_dir: _Location = "results",
+        poll_interval: float = 10.0,
+        job_timeout: float = 3600.0,
+        correlation_timeout: float = 60.0,
+        speed: float = 1.0,
+    ) -> ViyaComparisonRunner: ...
+    def run(self, progress: bool | Callable[[dict[str, Any]], object] = True) -> ComparisonResult: ...
+    def run_async(self, progress: bool | Callable[[dict[str, Any]], object] = False) -> Awaitable[ComparisonResult]: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+# ------------------------------------------------------------------------------------------------------ sandbox
+
+@final
+class Sandbox:
+    def __new__(
+        cls,
+        viya: bool = True,
+        autosys: bool = True,
+        vms: int = 4,
+        vms_down: int = 1,
+        speed: float = 1.0,
+        *,
+        refuse_first: int = 0,
+    ) -> Sandbox:
+        """`refuse_first`: AutoSys refuses the first event for each of so many job names."""
+    @property
+    def viya_url(self) -> str: ...
+    @property
+    def autosys_url(self) -> str: ...
+    @property
+    def inventory(self) -> Inventory: ...
+    @property
+    def probe(self) -> str: ...
+    @property
+    def tokens(self) -> Path:
+        """Token file for `viya_url`."""
+    @property
+    def jobs(self) -> Path:
+        """Job configuration file with the recorded run's 54 jobs."""
+    @property
+    def sendevent(self) -> Path: ...
+    @property
+    def autostatus(self) -> Path: ...
+    @property
+    def speed(self) -> float: ...
+    def autosys_events(self) -> list[dict[str, Any]]:
+        """Events in order of arrival, each with at least job, event, status, accepted."""
+    def close(self) -> None: ...
+    def __enter__(self) -> Sandbox: ...
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...

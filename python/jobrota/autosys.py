@@ -1,0 +1,22 @@
+"""Ways to AutoSys, and how a ledger status becomes an AutoSys event.
+
+`AutosysUpdater` takes a transport: `SendEvent` runs the local `sendevent` program; any callable
+`(file_name, job_id, status) -> bool` will do as well.
+
+Its `mapping` is one of the two names below, or a dict from ledger status to event, for example
+`{"SUCCESS": "FORCE_STARTJOB", "FAILURE": "CHANGE_STATUS FAILURE", "ABORTED": "CHANGE_STATUS TERMINATED"}`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jobrota._native import SendEvent
+
+__all__ = ["CHANGE_STATUS", "STARTJOB", "SendEvent"]
+
+CHANGE_STATUS: Final = "CHANGE_STATUS"
+"""SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word."""
+
+STARTJOB: Final = "STARTJOB"
+"""SUCCESS starts the job, as sites do to release what waits for it; FAILURE changes its status to FAILURE."""

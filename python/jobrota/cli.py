@@ -1,0 +1,324 @@
+"""The command `jobrota`.
+
+Exit codes: 0 all done, 1 some failed, 2 usage, 3 somebody else holds the lease. On 0 `main` returns and does not raise
+SystemExit, which wheel tasks on Databricks count as a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobrota._native import __version__, settings_lookup
+from jobrota.errors import InvalidInputError, JobrotaError
+
+__all__ = ["main"]
+
+SEQUENTIAL_CONTEXT = "SAS Job Execution compute context"
+ASYNC_CONTEXT = "Autoscaling POC Context"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with `argv`, or with the process's own arguments.
+
+    Args:
+        argv: The arguments after the command's name.
+
+    Raises:
+        SystemExit: With the exit code, unless it is 0.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse ends --help and --version this way too
+        if stop.code:
+            raise
+        return
+    try:
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+    except JobrotaError as error:
+        hint = " (trying again may help)" if error.retryable else ""
+        print(f"jobrota: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("jobrota: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    if code:
+        raise SystemExit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jobrota",
+        description="Fair VM selection, a lossless job ledger for AutoSys and honest SAS Viya comparisons.",
+    )
+    parser.add_argument("--version", action="version", version=f"jobrota {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_compare(commands)
+    _add_select(commands)
+    _add_autosys(commands)
+    _add_sandbox(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(commands, "demo", "run all four parts against the local sandbox", _demo)
+    parser.add_argument(
+        "--speed", type=_positive_float, default=150.0, metavar="N", help="sandbox seconds per real second"
+    )
+    parser.add_argument("--ledger", metavar="DIR", help="directory of the ledger (default: a new one in the results)")
+    parser.add_argument("--results-dir", default="results", metavar="DIR", help="where the result JSON goes")
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="only so many of the 54 jobs")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from jobrota.demo import run_demo
+
+    held = run_demo(
+        speed=arguments.speed, ledger=arguments.ledger, results_dir=arguments.results_dir, jobs=arguments.jobs
+    )
+    return 0 if held else 1
+
+
+def _add_compare(commands: Any) -> None:
+    parser = _command(commands, "compare", "run the same SAS Viya jobs in two compute contexts and compare", _compare)
+    parser.add_argument("--mode", choices=("batch", "all"), default="batch", help="how the asynchronous arm submits")
+    parser.add_argument("--concurrent", type=_positive, default=5, metavar="N", help="jobs at a time in batch mode")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--async-only", action="store_true", help="run the asynchronous arm alone")
+    which.add_argument("--sequential-only", action="store_true", help="run the sequential arm alone")
+    parser.add_argument(
+        "--limit-jobs", type=_not_negative, metavar="N", help="only the first N jobs; 0 shows version and configuration"
+    )
+    parser.add_argument(
+        "--base-url", metavar="URL", help="SAS Viya (default: JOBROTA_BASE_URL, SAS_BASE_URL, jobrota.toml)"
+    )
+    parser.add_argument("--tokens", default="data/sas_tokens.json", metavar="FILE", help="token file")
+    parser.add_argument("--jobs", default="config/job_configs.json", metavar="FILE", help="job configurations")
+    parser.add_argument("--results-dir", default="results", metavar="DIR", help="where the result JSON goes")
+    parser.add_argument("--sequential-context", default=SEQUENTIAL_CONTEXT, metavar="NAME", help="compute context")
+    parser.add_argument("--async-context", default=ASYNC_CONTEXT, metavar="NAME", help="compute context")
+    parser.add_argument(
+        "--correlation-timeout", type=_positive_float, default=60.0, metavar="S",
+        help="seconds to wait for the orchestrator's entries",
+    )  # fmt: skip
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    base_url = arguments.base_url or settings_lookup("base_url") or os.environ.get("SAS_BASE_URL")
+    if arguments.limit_jobs == 0:
+        _show_configuration(arguments, base_url)
+        return 0
+    if not base_url:
+        raise InvalidInputError(
+            "no SAS Viya server is given: use --base-url URL, or set JOBROTA_BASE_URL (or SAS_BASE_URL), "
+            'or write base_url = "https://…" into jobrota.toml'
+        )
+    from jobrota._native import ViyaComparisonRunner
+
+    result = ViyaComparisonRunner(
+        base_url,
+        tokens=arguments.tokens,
+        jobs=arguments.jobs,
+        mode=arguments.mode,
+        concurrent=arguments.concurrent,
+        sequential_context=arguments.sequential_context,
+        async_context=arguments.async_context,
+        limit_jobs=arguments.limit_jobs,
+        sequential_only=arguments.sequential_only,
+        async_only=arguments.async_only,
+        results_dir=arguments.results_dir,
+        correlation_timeout=arguments.correlation_timeout,
+    ).run(progress=True)
+    values = result.to_dict()
+    for arm in ("sequential", "async"):
+        section = values.get(f"{arm}_execution")
+        if section:
+            done = f"{section['successful_jobs']} done, {section['failed_jobs']} failed"
+            print(f"{arm}: {section['total_duration']:,.1f} s, {done}, in {section['context_name']}")
+    comparison = values.get("comparison") or {}
+    if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
+        gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"
+        print(f"time saved: {comparison['time_saved']:,.1f} s ({gain})")
+    for warning in result.warnings:
+        print(f"warning {warning.code}: {warning.text}", file=sys.stderr)
+    print(f"result: {result.path}")
+    return 1 if result.failed_jobs else 0
+
+
+def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
+    """Version and configuration, without reading a token or asking a server."""
+    print(f"jobrota {__version__}, nothing is run")
+    shown = {"base_url": base_url or "(not set)"}
+    shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        note = ""
+        if name in ("tokens", "jobs") and not Path(value).exists():
+            note = "  (no such file)"
+        print(f"  {name:<{width}}  {value}{note}")
+
+
+def _add_select(commands: Any) -> None:
+    parser = _command(commands, "select", "select the next reachable VM in turn", _select)
+    parser.add_argument("vms", nargs="*", metavar="VM", help="names or addresses; none means the whole inventory")
+    parser.add_argument("--inventory", metavar="FILE", help="inventory file: .json, .yaml or .csv")
+    parser.add_argument("--cursor", default="auto", metavar="DIR", help='shared cursor, or "process"')
+    parser.add_argument(
+        "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; several times: any will do'
+    )
+    parser.add_argument("--timeout", type=_positive_float, default=1.0, metavar="S", help="seconds allowed per VM")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from jobrota._native import Inventory, RoundRobinSelector
+
+    source = arguments.inventory or settings_lookup("inventory")
+    if not source and not arguments.vms:
+        raise InvalidInputError(
+            "no VM is given: name them as arguments, or use --inventory FILE, or set JOBROTA_INVENTORY, "
+            'or write inventory = "…" into jobrota.toml'
+        )
+    vms: list[dict[str, Any]] = Inventory(source).vms if source else []
+    if arguments.vms:
+        known = {vm["name"]: vm for vm in vms}
+        unknown = [name for name in arguments.vms if name not in known] if arguments.inventory else []
+        if unknown:
+            raise InvalidInputError(f"the inventory {source} does not name {', '.join(unknown)}")
+        vms = [known.get(name) or {"name": name} for name in arguments.vms]
+    probe = arguments.probe or settings_lookup("probe") or "auto"
+    selection = RoundRobinSelector(vms, cursor=arguments.cursor, probe=probe, timeout=arguments.timeout).select()
+    if arguments.json:
+        names = ("vm", "ip_address", "nic_name", "probe", "rtt_ms", "skipped")
+        print(json.dumps({name: getattr(selection, name) for name in names}))
+    else:
+        print(f"Selected VM: {selection.vm} (IP: {selection.ip_address})")
+    return 0
+
+
+def _add_autosys(commands: Any) -> None:
+    text = "deliver the ledger's notifications to AutoSys"
+    group = commands.add_parser("autosys", help=text, description=text)
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+    deliver = _command(actions, "deliver", "run one delivery cycle", _deliver)
+    deliver.add_argument("--ledger", metavar="DIR", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
+    deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
+    deliver.add_argument("--json", action="store_true", help="print one JSON object")
+    status = _command(actions, "status", "show what is pending", _status)
+    status.add_argument("--ledger", metavar="DIR", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _open_ledger(arguments: argparse.Namespace) -> Any:
+    from jobrota._native import JobLedger
+
+    root = arguments.ledger or settings_lookup("ledger")
+    if not root:
+        raise InvalidInputError(
+            'no ledger is given: use --ledger DIR, or set JOBROTA_LEDGER, or write ledger = "…" into jobrota.toml'
+        )
+    return JobLedger(root)
+
+
+def _deliver(arguments: argparse.Namespace) -> int:
+    from jobrota._native import AutosysUpdater
+    from jobrota.autosys import CHANGE_STATUS, SendEvent
+
+    mapping = settings_lookup("mapping") or CHANGE_STATUS
+    report = AutosysUpdater(_open_ledger(arguments), SendEvent(program=arguments.sendevent), mapping=mapping).run()
+    if arguments.json:
+        print(json.dumps(report.to_dict(), default=str))
+    else:
+        counts = [f"{getattr(report, name)} {name}" for name in ("delivered", "failed", "parked", "unknown", "pending")]
+        print(", ".join(counts))
+    if report.lease_held_by:
+        print(f"jobrota: {report.lease_held_by} is delivering; nothing was done", file=sys.stderr)
+        return 3
+    return 1 if report.failed or report.parked or report.unknown else 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    summary = _open_ledger(arguments).summary()
+    if arguments.json:
+        print(json.dumps(summary.to_dict(), default=str))
+        return 0
+    print(f"ledger {summary.root}")
+    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
+        line = f"  {name}: {counts['rows']} rows, {counts['pending']} pending"
+        if counts["oldest_pending"] is not None:
+            line += f" (oldest {counts['oldest_pending']:%Y-%m-%d %H:%M:%S} UTC)"
+        if counts["other_flags"]:
+            line += f", {counts['other_flags']} with a flag that is neither YES nor NO"
+        print(line)
+    if summary.attempts:
+        print("  attempts: " + ", ".join(f"{count} {outcome}" for outcome, count in summary.attempts.items()))
+    return 0
+
+
+def _add_sandbox(commands: Any) -> None:
+    parser = _command(commands, "sandbox", "start a local SAS Viya and AutoSys until Ctrl-C", _sandbox)
+    parser.add_argument(
+        "--speed", type=_positive_float, default=1.0, metavar="N", help="sandbox seconds per real second"
+    )
+    parser.add_argument("--vms", type=_positive, default=4, metavar="N", help="VMs in the inventory")
+    parser.add_argument("--vms-down", type=_not_negative, default=1, metavar="N", help="VMs that do not answer")
+
+
+def _sandbox(arguments: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    from jobrota._native import Sandbox
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Sandbox(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
+        print(f"SAS Viya    {sandbox.viya_url}")
+        print(f"  tokens    {sandbox.tokens}")
+        print(f"  jobs      {sandbox.jobs}")
+        print(f"AutoSys     {sandbox.autosys_url}")
+        print(f"  sendevent {sandbox.sendevent}")
+        print(f"VMs         {', '.join(sandbox.inventory.names)} (probe {sandbox.probe})")
+        print("Ctrl-C ends it.", flush=True)
+        stop.wait()
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _positive_float(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number

@@ -1,0 +1,248 @@
+"""The main job: all four parts, on a recorded workload, against the sandbox. Every printed number is measured here."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jobrota._native import AutosysUpdater, DeliveryReport, JobLedger, RoundRobinSelector, Sandbox, ViyaComparisonRunner
+from jobrota.autosys import SendEvent
+from jobrota.errors import InvalidInputError
+
+__all__ = ["run_demo"]
+
+REFUSED_AT_FIRST = 5
+"""So many AutoSys jobs are refused in the first cycle, as happens when AutoSys is restarted."""
+
+_ARMS = ("sequential", "async")
+_RowKey = tuple[str, str, str, datetime]
+
+
+def run_demo(
+    *, speed: float = 150.0, ledger: str | None = None, results_dir: str = "results", jobs: int | None = None
+) -> bool:
+    """Runs the four parts one after the other and prints what they did.
+
+    Args:
+        speed: Sandbox seconds per real second.
+        ledger: Directory for the ledger's tables; None makes a new one below `results_dir`.
+        results_dir: Where the result JSON goes.
+        jobs: Only so many of the 54 jobs.
+
+    Returns:
+        Whether everything that the demo promises held in this run.
+
+    Raises:
+        JobrotaError: A part failed as a whole.
+    """
+    console = Console(highlight=False)
+    started = time.monotonic()
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
+    root = Path(ledger) if ledger else Path(results_dir) / f"demo-ledger_{stamp}"
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InvalidInputError(
+            f"{root} is not empty; the demo counts what is in its ledger, so give it a new directory"
+        )
+    checks: dict[str, bool] = {}
+
+    with Sandbox(vms=4, vms_down=1, speed=speed, refuse_first=REFUSED_AT_FIRST) as sandbox:
+        console.print(
+            f"[bold]jobrota demo[/bold]: everything below runs against the sandbox, local stand-ins for SAS Viya "
+            f"({sandbox.viya_url}), AutoSys and four VMs. Nothing leaves this machine. A recorded run is replayed "
+            f"{speed:g} times as fast: seconds of jobs are the sandbox's own."
+        )
+        runner = ViyaComparisonRunner(
+            sandbox.viya_url,
+            tokens=sandbox.tokens,
+            jobs=sandbox.jobs,
+            mode="all",
+            limit_jobs=jobs,
+            results_dir=results_dir,
+            speed=sandbox.speed,
+        )
+        names = _job_names(sandbox.jobs, jobs)
+
+        _headline(console, 1, f"Select a VM for each of {2 * len(names)} tasks ({len(names)} jobs, two arms)")
+        selector = RoundRobinSelector(sandbox.inventory, cursor=root, probe=sandbox.probe)
+        skipped: Counter[str] = Counter()
+        for _ in range(2 * len(names)):
+            skipped.update(selector.select().skipped.keys())
+        console.print(
+            f"inventory {', '.join(selector.inventory.names)}; did not answer: {', '.join(skipped) or 'none'}"
+        )
+
+        _headline(console, 2, "Run the jobs on SAS Viya, one after the other and all at once")
+        comparison = runner.run(progress=True)
+        result = comparison.to_dict()
+
+        _headline(console, 3, "Log each execution and notification")
+        book = JobLedger(root)
+        before = time.monotonic()
+        for arm in _ARMS:
+            for job in result[f"{arm}_execution"]["jobs"]:
+                row = (f"{job['name']}.sas", f"{job['name']}.{arm}", _ledger_status(job))
+                book.log_job_execution(*row)
+                book.log_job_completion(*row)
+        logged = book.summary()
+        rows = logged.executions["rows"] + logged.notifications["rows"]
+        console.print(
+            f"{rows} rows, each durable when its call returned, in {time.monotonic() - before:.2f} real seconds"
+        )
+
+        _headline(console, 4, "Deliver to AutoSys, twice")
+        updater = AutosysUpdater(book, SendEvent(program=sandbox.sendevent))
+        everything = _pending(book)
+        first = updater.run()
+        left_over, delivered_first = _pending(book), _delivered(book)
+        unsettled = book.fetch_unprocessed_updates().num_rows
+        second = updater.run()
+        delivered_second = _delivered(book) - delivered_first
+        events = sandbox.autosys_events()
+        console.print(f"first cycle: {first.delivered} delivered, {first.failed} refused and still pending")
+        console.print(f"second cycle: {second.delivered} delivered, the rows refused before and no others")
+        final = book.summary()
+
+    console.print()
+    vm_counts = _print_selections(console, selector)
+    _print_comparison(console, result)
+    _print_deliveries(console, (first, second))
+    _print_pending(console, final)
+
+    tasks = 2 * len(names)
+    up = {vm: count for vm, count in vm_counts.items() if vm not in skipped}
+    checks["every task got a VM"] = sum(vm_counts.values()) >= tasks
+    checks["the VM that is down was never selected, the others equally often"] = (
+        len(skipped) == (tasks >= 4)
+        and len(up) == len(vm_counts) == min(tasks, 3)
+        and max(up.values()) - min(up.values()) <= 1
+    )
+    checks["every job completed"] = comparison.failed_jobs == 0
+    checks["every execution and notification was logged"] = (
+        logged.executions["rows"] == logged.notifications["rows"] == tasks == len(everything)
+    )
+    checks["the first cycle left exactly the refused rows pending"] = (
+        first.failed == len(left_over) == min(REFUSED_AT_FIRST, tasks) and everything - left_over == delivered_first
+    )
+    checks["the second cycle delivered exactly those"] = second.delivered == len(left_over) and (
+        delivered_second == left_over
+    )
+    checks["executions were settled with their notifications"] = unsettled == len(left_over) and (
+        final.executions["pending"] == 0 == final.notifications["pending"]
+    )
+    accepted = Counter(event["job"] for event in events if event["accepted"])
+    refused = Counter(event["job"] for event in events if not event["accepted"])
+    checks["AutoSys itself counts the same: each event taken once"] = accepted == Counter(
+        row[1] for row in everything
+    ) and refused == Counter(row[1] for row in left_over)
+
+    console.print(f"result  {comparison.path}", soft_wrap=True)
+    console.print(f"ledger  {root.resolve()}", soft_wrap=True)
+    for warning in comparison.warnings:
+        console.print(f"[yellow]warning[/yellow] {warning.code}: {warning.text}", soft_wrap=True)
+    broken = [text for text, held in checks.items() if not held]
+    for text in broken:
+        console.print(f"[red]did not hold:[/red] {text}", soft_wrap=True)
+    seconds = time.monotonic() - started
+    console.print(f"{len(checks) - len(broken)} of {len(checks)} promises checked and kept, {seconds:.1f} real seconds")
+    return not broken
+
+
+def _headline(console: Console, number: int, text: str) -> None:
+    console.print(f"\n[bold]{number}. {text}[/bold]")
+
+
+def _job_names(path: Path, limit: int | None) -> list[str]:
+    """Names of the enabled jobs of a configuration file."""
+    import json
+
+    config = json.loads(path.read_text(encoding="utf-8"))
+    entries = config["jobs"] if isinstance(config, dict) else config
+    names = [entry["name"] for entry in entries if entry.get("enabled", True)]
+    return names[:limit]
+
+
+def _ledger_status(job: dict[str, Any]) -> str:
+    return "SUCCESS" if job["status"] == "completed" else "FAILURE"
+
+
+def _pending(ledger: JobLedger) -> set[_RowKey]:
+    table = ledger.pending_notifications()
+    columns = [table[name].to_pylist() for name in ("file_name", "job_id", "status", "notification_timestamp")]
+    return set(zip(*columns, strict=True))
+
+
+def _delivered(ledger: JobLedger) -> set[_RowKey]:
+    table = ledger.deliveries()
+    columns = [table[name].to_pylist() for name in ("file_name", "job_id", "status", "row_timestamp", "outcome")]
+    return {row[:4] for row in zip(*columns, strict=True) if row[4] == "delivered"}
+
+
+def _table(title: str, *columns: str) -> RichTable:
+    table = RichTable(title=title, title_justify="left", title_style="bold", min_width=60)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def _print_selections(console: Console, selector: RoundRobinSelector) -> dict[str, int]:
+    distribution = selector.distribution()
+    columns = [distribution[name].to_pylist() for name in ("vm", "selections", "share")]
+    table = _table("Selections per VM", "VM", "selections", "share")
+    counts: dict[str, int] = {}
+    for vm, selections, share in zip(*columns, strict=True):
+        table.add_row(vm, str(selections), f"{share:.1%}")
+        if selections:
+            counts[vm] = selections
+    console.print(table)
+    return counts
+
+
+def _print_comparison(console: Console, result: dict[str, Any]) -> None:
+    table = _table("Comparison (sandbox seconds)", "", *_ARMS)
+    arms = [result[f"{arm}_execution"] for arm in _ARMS]
+    table.add_row("compute context", *(arm["context_name"] for arm in arms))
+    table.add_row("jobs done / failed", *(f"{arm['successful_jobs']} / {arm['failed_jobs']}" for arm in arms))
+    table.add_row("total duration", *(f"{arm['total_duration']:,.1f} s" for arm in arms))
+    table.add_row("median wait in queue", *(_median_wait(arm) for arm in arms))
+    table.add_row("jobs per host", *("\n".join(_hosts(arm)) for arm in arms))
+    saved = result["comparison"]
+    table.add_section()
+    table.add_row("time saved", "", f"{saved['time_saved']:,.1f} s")
+    table.add_row("efficiency gain", "", f"{saved['efficiency_gain']:.1f} %")
+    console.print(table)
+
+
+def _orchestrator(job: dict[str, Any]) -> dict[str, Any]:
+    return (job.get("metrics") or {}).get("orchestrator_data") or {}
+
+
+def _median_wait(arm: dict[str, Any]) -> str:
+    waits = [data["queue_wait_seconds"] for job in arm["jobs"] if (data := _orchestrator(job))]
+    return f"{statistics.median(waits):,.0f} s" if waits else "unknown"
+
+
+def _hosts(arm: dict[str, Any]) -> list[str]:
+    hosts = Counter(_orchestrator(job).get("execution_host") or "unknown" for job in arm["jobs"])
+    return [f"{host}: {count}" for host, count in sorted(hosts.items())]
+
+
+def _print_deliveries(console: Console, cycles: tuple[DeliveryReport, ...]) -> None:
+    table = _table("Deliveries by outcome", "outcome", "first cycle", "second cycle")
+    for outcome in ("delivered", "failed", "parked", "unknown"):
+        table.add_row(outcome, *(str(getattr(cycle, outcome)) for cycle in cycles))
+    table.add_row("executions settled too", *(str(cycle.settled) for cycle in cycles))
+    console.print(table)
+
+
+def _print_pending(console: Console, summary: Any) -> None:
+    table = _table("Ledger at the end", "table", "rows", "acknowledged", "pending")
+    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
+        table.add_row(name, *(str(counts[key]) for key in ("rows", "acknowledged", "pending")))
+    console.print(table)

@@ -1,0 +1,158 @@
+"""How jobrota's objects look in a notebook.
+
+Every value is escaped: job names and statuses come from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any
+
+__all__ = ["repr_html"]
+
+_TITLES = {
+    "selection": "Selected VM",
+    "selector": "Round-robin selector",
+    "inventory": "Inventory",
+    "ledger": "Job ledger",
+    "ledger_summary": "Job ledger",
+    "delivery_report": "Delivery cycle",
+    "comparison_result": "SAS Viya comparison",
+    "updater": "AutoSys updater",
+    "runner": "SAS Viya comparison runner",
+    "sandbox": "Sandbox (local stand-ins)",
+}
+_BAD = {"failed", "unknown", "parked", "failed_jobs", "expired"}
+_BARS = {"share", "selections"}
+
+
+def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
+    """HTML of an object: a titled box with its facts, and a table for each list of rows among them.
+
+    Args:
+        obj_kind: Which object: selection, inventory, ledger, …
+        data: Its facts by name, or rows.
+
+    >>> repr_html("selection", {"vm": "<b>"}).count("&lt;b&gt;")
+    1
+    """
+    title = _TITLES.get(obj_kind, obj_kind.replace("_", " "))
+    body = _comparison(data) if obj_kind == "comparison_result" and isinstance(data, Mapping) else _render(data)
+    return (
+        '<div style="display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;'
+        f'margin:.2em 0"><div style="font-weight:600;margin-bottom:.4em">{escape(title)}</div>{body}</div>'
+    )
+
+
+def _render(data: Any) -> str:
+    if isinstance(data, Mapping):
+        facts = {name: value for name, value in data.items() if not _is_nested(value)}
+        parts = [_facts(facts)] if facts else []
+        for name, value in data.items():
+            if _is_nested(value):
+                parts.append(f'<div style="opacity:.75;margin:.5em 0 .2em">{_label(name)}</div>{_render(value)}')
+        return "".join(parts)
+    rows = list(data)
+    if not rows:
+        return '<div style="opacity:.6">none</div>'
+    if all(isinstance(row, Mapping) for row in rows):
+        return _table(rows)
+    return "<div>" + "<br>".join(_value(row) for row in rows) + "</div>"
+
+
+def _comparison(data: Mapping[str, Any]) -> str:
+    """A verdict first, then one line per arm; jobs stay in `.jobs()`."""
+    comparison = data.get("comparison") or {}
+    saved, gain = comparison.get("time_saved"), comparison.get("efficiency_gain")
+    parts = []
+    if isinstance(saved, int | float) and isinstance(gain, int | float):
+        verdict = "saves" if saved >= 0 else "costs"
+        parts.append(
+            f'<div style="font-size:1.15em">Asynchronous execution {verdict} <b>{abs(saved):,.1f} s</b> '
+            f"({abs(gain):.1f} % of the sequential time)</div>"
+        )
+    arms = []
+    for name, arm in data.items():
+        if name.endswith("_execution") and isinstance(arm, Mapping):
+            hosts = {_host(job) for job in arm.get("jobs", ())} - {None}
+            arms.append(
+                {
+                    "arm": name.removesuffix("_execution"),
+                    "context": arm.get("context_name"),
+                    "total_duration": arm.get("total_duration"),
+                    "successful_jobs": arm.get("successful_jobs"),
+                    "failed_jobs": arm.get("failed_jobs"),
+                    "hosts": len(hosts),
+                }
+            )
+    if arms:
+        parts.append(_table(arms))
+    rest = {name: data[name] for name in ("warnings", "path", "metadata") if data.get(name)}
+    return "".join(parts) + (_render(rest) if rest else "")
+
+
+def _host(job: Mapping[str, Any]) -> Any:
+    metrics = job.get("metrics") or {}
+    return (metrics.get("orchestrator_data") or {}).get("execution_host")
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><td style="text-align:left;opacity:.7;padding:.1em 1.2em .1em 0">{_label(name)}</td>'
+        f'<td style="text-align:left;{_style(name, value)}">{_value(value)}</td></tr>'
+        for name, value in facts.items()
+    )
+    return f'<table style="margin:0;border-collapse:collapse">{rows}</table>'
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    largest = {
+        name: max((row[name] for row in rows if isinstance(row.get(name), int | float)), default=0) for name in names
+    }
+    head = "".join(f'<th style="text-align:left;padding:.15em .9em .15em 0">{_label(name)}</th>' for name in names)
+    body = ""
+    for row in rows:
+        cells = ""
+        for name in names:
+            value = row.get(name)
+            bar = ""
+            if name in _BARS and isinstance(value, int | float) and largest[name]:
+                width = round(80 * value / largest[name])
+                bar = (
+                    f'<span style="display:inline-block;height:.6em;width:{width}px;background:#4c8bf5;'
+                    'border-radius:2px;margin-right:.4em"></span>'
+                )
+            cells += (
+                f'<td style="text-align:left;padding:.1em .9em .1em 0;{_style(name, value)}">{bar}{_value(value)}</td>'
+            )
+        body += f"<tr>{cells}</tr>"
+    return f'<table style="margin:0;border-collapse:collapse"><tr>{head}</tr>{body}</table>'
+
+
+def _style(name: str, value: Any) -> str:
+    return "color:#d33;font-weight:600" if name in _BAD and isinstance(value, int) and value else ""
+
+
+def _label(name: Any) -> str:
+    return escape(str(name).replace("_", " "))
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".")
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return escape(value.isoformat(sep=" ", timespec="seconds"))
+    return escape(str(value))

@@ -1,0 +1,105 @@
+"""The exceptions: every one is a `JobrotaError` that says whether trying again can help.
+
+>>> import jobrota
+>>> try:
+...     jobrota.JobLedger("/dbfs/ledger")
+... except jobrota.JobrotaError as error:
+...     print(type(error).__name__, error.retryable)
+UnsupportedError False
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+__all__ = [
+    "AuthenticationError",
+    "ConflictError",
+    "DeliveryError",
+    "InternalError",
+    "InvalidInputError",
+    "JobrotaError",
+    "NetworkError",
+    "NoReachableVmError",
+    "NotFoundError",
+    "ServerError",
+    "StorageError",
+    "UnsupportedError",
+]
+
+
+class JobrotaError(Exception):
+    """Anything that went wrong in jobrota.
+
+    Attributes:
+        retryable: Whether the same call can succeed later without any change by the caller.
+    """
+
+    def __init__(self, message: str = "", *, retryable: bool = False) -> None:
+        """Takes the text for people and whether trying again can help."""
+        super().__init__(message)
+        self.retryable = retryable
+
+    def __reduce__(self) -> tuple[Callable[..., JobrotaError], tuple[Any, ...]]:
+        """Pickles with all attributes, so that errors survive process pools."""
+        return _rebuild, (type(self), str(self), dict(self.__dict__))
+
+
+class InvalidInputError(JobrotaError, ValueError):
+    """An argument, file or setting that can never work as given; nothing was written."""
+
+
+class NotFoundError(JobrotaError, LookupError):
+    """Something named does not exist: a ledger, a file, a compute context."""
+
+
+class ConflictError(JobrotaError):
+    """Another writer won, and the time allowed for trying again ran out."""
+
+
+class UnsupportedError(JobrotaError):
+    """The table, path or platform has something that this version cannot work with."""
+
+
+class StorageError(JobrotaError, OSError):
+    """The store failed: disk full, permission denied, object store unavailable."""
+
+
+class NetworkError(JobrotaError, ConnectionError):
+    """A server could not be reached or broke off."""
+
+
+class AuthenticationError(JobrotaError):
+    """Credentials are missing, expired or refused."""
+
+
+class ServerError(JobrotaError):
+    """A server answered with an error of its own."""
+
+
+class NoReachableVmError(JobrotaError):
+    """No VM of the inventory answered.
+
+    Attributes:
+        failures: The reason per VM, in inventory order.
+    """
+
+    def __init__(self, message: str = "", *, retryable: bool = True, failures: Mapping[str, str] | None = None) -> None:
+        """Takes, beside the text, the reason for each VM."""
+        super().__init__(message, retryable=retryable)
+        self.failures: dict[str, str] = dict(failures or {})
+
+
+class DeliveryError(JobrotaError):
+    """AutoSys, or the way to it, refused an event."""
+
+
+class InternalError(JobrotaError):
+    """A defect of jobrota, or of the machine it runs on."""
+
+
+def _rebuild(cls: type[JobrotaError], message: str, attributes: dict[str, Any]) -> JobrotaError:
+    error = cls(message)
+    error.__dict__.update(attributes)
+    return error

@@ -1,0 +1,285 @@
+"""The functions that notebooks call today, under their old names, on top of the classes.
+
+What they use is said once, by `configure`, by the environment (`JOBROTA_LEDGER`, …) or by `jobrota.toml`:
+
+>>> import tempfile
+>>> import jobrota
+>>> folder = tempfile.TemporaryDirectory()
+>>> jobrota.configure(ledger=folder.name)
+>>> jobrota.log_job_execution("daily.sas", "DAILY_LOAD", "SUCCESS")
+>>> [(row.job_id, row.status) for row in jobrota.fetch_unprocessed_updates()]
+[('DAILY_LOAD', 'SUCCESS')]
+>>> jobrota.update_autosys_flag("daily.sas", "DAILY_LOAD")
+>>> jobrota.fetch_unprocessed_updates()
+[]
+>>> jobrota.configure(ledger=None)
+>>> folder.cleanup()
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from jobrota._native import AutosysUpdater, DeliveryReport, Inventory, JobLedger, RoundRobinSelector, settings_lookup
+from jobrota.autosys import CHANGE_STATUS, SendEvent
+from jobrota.errors import InvalidInputError
+
+__all__ = [
+    "Row",
+    "autosys_update_runner",
+    "configure",
+    "fetch_unprocessed_updates",
+    "log_job_completion",
+    "log_job_execution",
+    "ping_test",
+    "select_reachable_vm",
+    "update_autosys_flag",
+]
+
+
+class _Unset:
+    """Says "leave as it is", where None means "forget it"."""
+
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+_UNSET = _Unset()
+_LOCK = threading.RLock()
+_configured: dict[str, Any] = {}
+_selectors: dict[tuple[str, ...], RoundRobinSelector] = {}
+_missing_nic_warned = False
+
+
+class Row(NamedTuple):
+    """One row of `autosys_job_log`; its fields can be read as `row.job_id` or, as on Spark, as `row["job_id"]`."""
+
+    file_name: str | None
+    job_id: str | None
+    execution_timestamp: datetime | None
+    status: str | None
+    autosys_update_flag: str | None
+
+    def __getitem__(self, key: Any) -> Any:
+        """A field by its name or by its position."""
+        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
+
+    def asDict(self) -> dict[str, Any]:  # noqa: N802 - Spark's name
+        """The row as a dict, under the name that Spark's rows have for it."""
+        return self._asdict()
+
+
+def configure(
+    *,
+    ledger: JobLedger | str | os.PathLike[str] | _Unset | None = _UNSET,
+    inventory: Any = _UNSET,
+    probe: Any = _UNSET,
+    transport: Any = _UNSET,
+    mapping: str | Mapping[str, str] | _Unset | None = _UNSET,
+) -> None:
+    """Says what the notebook functions use; what is not given stays as it was, None goes back to the settings.
+
+    Args:
+        ledger: A `JobLedger`, or the directory or URI that holds its tables.
+        inventory: Where VMs get their address and NIC name from: whatever `Inventory` takes.
+        probe: How a VM is checked: whatever `RoundRobinSelector` takes.
+        transport: The way to AutoSys: a transport such as `autosys.SendEvent()`, or a callable
+            `(file_name, job_id, status) -> bool`.
+        mapping: Ledger status to AutoSys event, as `AutosysUpdater` takes it.
+
+    Raises:
+        JobrotaError: The ledger's location or the inventory is refused. Nothing has changed then.
+    """
+    given: dict[str, Any] = {"inventory": inventory, "probe": probe, "transport": transport, "mapping": mapping}
+    changes = {name: value for name, value in given.items() if value is not _UNSET}
+    if not isinstance(ledger, _Unset):
+        changes["ledger"] = ledger if ledger is None or isinstance(ledger, JobLedger) else JobLedger(ledger)
+    if changes.get("inventory") is not None:
+        changes["inventory"] = Inventory(changes["inventory"])
+    with _LOCK:
+        _configured.update(changes)
+        _selectors.clear()
+
+
+def select_reachable_vm(vm_list: Sequence[str]) -> tuple[str, str, str]:
+    """Selects the next VM of `vm_list` that answers, in turn, and prints which one.
+
+    Args:
+        vm_list: Names (or addresses) of the VMs, in the order in which their turns come.
+
+    Returns:
+        The VM's name, its IP address, and the name of its Azure NIC resource ("" while no inventory names it).
+
+    Raises:
+        NoReachableVmError: None of them answered; `.failures` has the reason for each.
+        InvalidInputError: `vm_list` is empty or names a VM twice.
+    """
+    vm, ip_address, nic_name = _selector(vm_list).select()
+    print(f"Selected VM: {vm} (IP: {ip_address})")
+    return vm, ip_address, _checked_nic(vm, nic_name)
+
+
+def ping_test(vm: str) -> tuple[str, str] | tuple[None, None]:
+    """Checks once whether `vm` answers. Nobody's turn changes.
+
+    Args:
+        vm: Name (or address) of the VM.
+
+    Returns:
+        Its IP address and the name of its NIC resource, or `(None, None)` when it did not answer.
+
+    Raises:
+        InvalidInputError: `vm` is empty.
+    """
+    result = _selector([vm]).check()
+    if not result["reachable"].to_pylist()[0]:
+        return None, None
+    return result["ip_address"].to_pylist()[0], _checked_nic(vm, result["nic_name"].to_pylist()[0] or "")
+
+
+def log_job_execution(file_name: str, job_id: str, status: str) -> None:
+    """Appends an execution, with flag NO and the time of now, to `autosys_job_log`; durable when it returns.
+
+    Args:
+        file_name: The file that was run.
+        job_id: The AutoSys job.
+        status: Any non-empty text, kept as it is; AutoSys knows SUCCESS, FAILURE, TERMINATED, …
+
+    Raises:
+        JobrotaError: Nothing was written; `.retryable` says whether trying again can help.
+    """
+    _ledger().log_job_execution(file_name, job_id, status)
+
+
+def log_job_completion(file_name: str, job_id: str, status: str) -> None:
+    """Appends a notification, with flag NO and the time of now, to `job_notifications`; durable when it returns.
+
+    Args:
+        file_name: The file that was run.
+        job_id: The AutoSys job.
+        status: Any non-empty text, kept as it is; AutoSys knows SUCCESS, FAILURE, TERMINATED, …
+
+    Raises:
+        JobrotaError: Nothing was written; `.retryable` says whether trying again can help.
+    """
+    _ledger().log_job_completion(file_name, job_id, status)
+
+
+def fetch_unprocessed_updates() -> list[Row]:
+    """The executions whose flag is NO, oldest first.
+
+    Raises:
+        NotFoundError: The ledger does not exist yet.
+    """
+    table = _ledger().fetch_unprocessed_updates()
+    columns = [table[name].to_pylist() for name in Row._fields]
+    return [Row(*values) for values in zip(*columns, strict=True)]
+
+
+def update_autosys_flag(file_name: str, job_id: str) -> None:
+    """Sets every execution of this file and job whose flag is NO to YES.
+
+    `AutosysUpdater`, and `autosys_update_runner` with it, acknowledges exactly the rows that were delivered; this
+    takes whatever is pending at the moment, as it always did.
+
+    Raises:
+        NotFoundError: The ledger does not exist yet.
+    """
+    _ledger().update_autosys_flag(file_name, job_id)
+
+
+def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] | None = None) -> DeliveryReport:
+    """Runs one delivery cycle: sends what is pending to AutoSys and acknowledges what was taken.
+
+    Args:
+        send_autosys_update: `(file_name, job_id, status) -> bool`, where False or raising means "not delivered, try
+            again next time". None takes the configured transport.
+
+    Returns:
+        What became of the rows.
+
+    Raises:
+        NotFoundError: The ledger does not exist yet.
+        InvalidInputError: No transport is configured, or only executions were ever logged: notifications are what is
+            sent, unless the setting `source` says `autosys_job_log`.
+    """
+    ledger = _ledger()
+    source = settings_lookup("source") or "job_notifications"
+    if source not in ("job_notifications", "autosys_job_log"):
+        raise InvalidInputError(f'the setting "source" is {source!r}; it can be job_notifications or autosys_job_log')
+    if source == "job_notifications":
+        summary = ledger.summary()
+        waiting = summary.executions["pending"]
+        if waiting and not summary.notifications["rows"]:
+            raise InvalidInputError(
+                f"{waiting} executions are pending, but log_job_completion was never called, and notifications are "
+                "what is sent. To send executions instead, set JOBROTA_SOURCE=autosys_job_log, or source = "
+                '"autosys_job_log" in jobrota.toml'
+            )
+    transport = send_autosys_update if send_autosys_update is not None else _transport()
+    mapping = _setting("mapping") or CHANGE_STATUS
+    if source == "autosys_job_log":
+        return AutosysUpdater(ledger, transport, source="autosys_job_log", mapping=mapping).run()
+    return AutosysUpdater(ledger, transport, mapping=mapping).run()
+
+
+def _setting(name: str) -> Any:
+    with _LOCK:
+        value = _configured.get(name)
+    return settings_lookup(name) if value is None else value
+
+
+def _missing(name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"no {name} is configured: call jobrota.configure({name}=…), or set the environment variable "
+        f'JOBROTA_{name.upper()}, or write {name} = "…" into jobrota.toml'
+    )
+
+
+def _ledger() -> JobLedger:
+    with _LOCK:
+        ledger = _setting("ledger")
+        if ledger is None:
+            raise _missing("ledger")
+        return ledger if isinstance(ledger, JobLedger) else JobLedger(ledger)
+
+
+def _transport() -> Any:
+    transport = _setting("transport")
+    if transport is None:
+        raise _missing("transport")
+    return SendEvent(program=transport) if isinstance(transport, str) else transport
+
+
+def _selector(vm_list: Sequence[str]) -> RoundRobinSelector:
+    """One selector per list of VMs, so that turns kept in this process go on from call to call."""
+    if isinstance(vm_list, str):
+        raise InvalidInputError(f"vm_list is one text, {vm_list!r}; give a list of VM names, such as [{vm_list!r}]")
+    names = tuple(vm_list)
+    with _LOCK:
+        selector = _selectors.get(names)
+        if selector is None:
+            inventory = _setting("inventory")
+            known = {} if inventory is None else {vm["name"]: vm for vm in Inventory(inventory).vms}
+            entries: list[Mapping[str, Any]] = [known.get(name) or {"name": name} for name in names]
+            ledger = _setting("ledger")
+            cursor = "auto" if ledger is None else ledger.root if isinstance(ledger, JobLedger) else ledger
+            selector = RoundRobinSelector(entries, cursor=cursor, probe=_setting("probe") or "auto")
+            _selectors[names] = selector
+        return selector
+
+
+def _checked_nic(vm: str, nic_name: str) -> str:
+    global _missing_nic_warned
+    if not nic_name and not _missing_nic_warned:
+        _missing_nic_warned = True
+        warnings.warn(
+            f'the NIC name of {vm!r} is given as "" because no inventory names it; see jobrota.configure(inventory=…)',
+            stacklevel=3,
+        )
+    return nic_name

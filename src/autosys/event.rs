@@ -1,0 +1,315 @@
+//! Which AutoSys event a ledger status stands for, and which job names AutoSys takes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The statuses that `sendevent -E CHANGE_STATUS -s` takes (CA Workload Automation AE, command reference of `sendevent`).
+pub const CHANGE_STATUS_VALUES: [&str; 11] = [
+    "ACTIVATED",
+    "FAILURE",
+    "INACTIVE",
+    "ON_HOLD",
+    "ON_ICE",
+    "QUE_WAIT",
+    "RESTART",
+    "RUNNING",
+    "STARTING",
+    "SUCCESS",
+    "TERMINATED",
+];
+
+/// The statuses that a reporter can inject without side effects on AutoSys's own scheduling states.
+const REPORTED: [&str; 5] = ["SUCCESS", "FAILURE", "TERMINATED", "RUNNING", "INACTIVE"];
+
+/// The longest job name of AutoSys 11.x and later, in characters.
+const MAX_JOB_NAME: usize = 64;
+
+/// An event that AutoSys is told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// `STARTJOB`: starts the job, as far as its conditions allow.
+    StartJob,
+    /// `FORCE_STARTJOB`: starts the job whatever its conditions say.
+    ForceStartJob,
+    /// `CHANGE_STATUS` to one of [`CHANGE_STATUS_VALUES`]: rewrites the recorded status, starts and stops no process.
+    ChangeStatus(String),
+}
+
+impl Event {
+    /// A `CHANGE_STATUS` event.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a status that AutoSys does not know; statuses are upper case.
+    pub fn change_status(status: &str) -> Result<Self> {
+        if CHANGE_STATUS_VALUES.contains(&status) {
+            return Ok(Self::ChangeStatus(status.to_owned()));
+        }
+        Err(Error::invalid(format!(
+            "AutoSys has no status {status:?} for CHANGE_STATUS; it has {}",
+            CHANGE_STATUS_VALUES.join(", ")
+        )))
+    }
+
+    /// The event's name, as after `sendevent -E`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::StartJob => "STARTJOB",
+            Self::ForceStartJob => "FORCE_STARTJOB",
+            Self::ChangeStatus(_) => "CHANGE_STATUS",
+        }
+    }
+
+    /// The status that goes with `CHANGE_STATUS`; none for the other events.
+    pub fn status(&self) -> Option<&str> {
+        match self {
+            Self::ChangeStatus(status) => Some(status),
+            Self::StartJob | Self::ForceStartJob => None,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        self.status().map_or(Ok(()), |status| write!(f, " {status}"))
+    }
+}
+
+/// Which event each ledger status stands for. Case matters: `success` is not `SUCCESS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    events: BTreeMap<String, Event>,
+}
+
+impl Mapping {
+    /// SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word. The default.
+    pub fn change_status() -> Self {
+        Self { events: REPORTED.map(|status| (status.to_owned(), Event::ChangeStatus(status.to_owned()))).into() }
+    }
+
+    /// SUCCESS starts the job, FAILURE changes its status to FAILURE; no other status is mapped. For set-ups in which
+    /// the job named by the row is the one to run after the reported work.
+    pub fn start_job() -> Self {
+        let failure = Event::ChangeStatus("FAILURE".to_owned());
+        Self { events: [("SUCCESS".to_owned(), Event::StartJob), ("FAILURE".to_owned(), failure)].into() }
+    }
+
+    /// A mapping of one's own, as pairs of ledger status and event.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when it is empty, has an empty status or the same status twice, or changes to a status
+    /// that AutoSys does not have.
+    pub fn custom(pairs: impl IntoIterator<Item = (String, Event)>) -> Result<Self> {
+        let mut events = BTreeMap::new();
+        for (status, event) in pairs {
+            if status.is_empty() {
+                return Err(Error::invalid("the event mapping has an empty status; leave it out"));
+            }
+            if let Event::ChangeStatus(to) = &event {
+                Event::change_status(to)?;
+            }
+            if let Some(before) = events.insert(status.clone(), event) {
+                return Err(Error::invalid(format!(
+                    "the event mapping has status {status:?} twice, the first time as {before}; keep one"
+                )));
+            }
+        }
+        if events.is_empty() {
+            return Err(Error::invalid(
+                "the event mapping is empty, so that nothing could be sent; map at least one status",
+            ));
+        }
+        Ok(Self { events })
+    }
+
+    /// A mapping of one's own with the events as text: `STARTJOB`, `FORCE_STARTJOB`, `CHANGE_STATUS` (to the same word as
+    /// the ledger's status) or `CHANGE_STATUS SUCCESS`.
+    ///
+    /// # Errors
+    /// Those of [`Mapping::custom`], and [`ErrorKind::InvalidInput`] for any other event.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
+        let events: Vec<_> = pairs
+            .into_iter()
+            .map(|(status, text)| {
+                let words: Vec<&str> = text.split_whitespace().collect();
+                let event = match words.as_slice() {
+                    ["STARTJOB"] => Event::StartJob,
+                    ["FORCE_STARTJOB"] => Event::ForceStartJob,
+                    ["CHANGE_STATUS"] => Event::change_status(status)?,
+                    ["CHANGE_STATUS", to] => Event::change_status(to)?,
+                    _ => {
+                        return Err(Error::invalid(format!(
+                            "status {status:?} cannot be mapped to {text:?}; use STARTJOB, FORCE_STARTJOB, CHANGE_STATUS or \
+                             CHANGE_STATUS and a status (event names are upper case)"
+                        )));
+                    }
+                };
+                Ok((status.to_owned(), event))
+            })
+            .collect::<Result<_>>()?;
+        Self::custom(events)
+    }
+
+    /// The event for a ledger status.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Delivery`] when the status is not mapped. Sending the row again cannot help.
+    pub fn event(&self, status: &str) -> Result<&Event> {
+        self.events.get(status).ok_or_else(|| {
+            let known: Vec<&str> = self.events.keys().map(String::as_str).collect();
+            Error::new(
+                ErrorKind::Delivery,
+                format!(
+                    "no AutoSys event is mapped to status {status:?} (case matters; mapped are {}); add it to the mapping",
+                    known.join(", ")
+                ),
+            )
+        })
+    }
+
+    /// All pairs of ledger status and event, by status.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &Event)> {
+        self.events.iter().map(|(status, event)| (status.as_str(), event))
+    }
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Self::change_status()
+    }
+}
+
+/// A job name that AutoSys takes: 1 to 64 of `A-Z a-z 0-9 . _ # -` (CA Workload Automation AE, job naming rules). The
+/// wildcards `%` and `*`, which `sendevent` would expand, are thereby out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JobName(String);
+
+impl JobName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Delivery`] for a name that AutoSys refuses. Sending it again cannot help.
+    pub fn parse(name: &str) -> Result<Self> {
+        let refused = |why: String| {
+            let shown: String = name.chars().take(MAX_JOB_NAME).collect();
+            Error::new(
+                ErrorKind::Delivery,
+                format!(
+                    "name AutoSys refuses: {shown:?} {why}; job names are 1 to {MAX_JOB_NAME} of A-Z a-z 0-9 . _ # -"
+                ),
+            )
+        };
+        if name.is_empty() {
+            return Err(refused("is empty".to_owned()));
+        }
+        if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || "._#-".contains(*c))) {
+            return Err(refused(format!("has the character {bad:?}")));
+        }
+        if name.len() > MAX_JOB_NAME {
+            return Err(refused(format!("(shortened here) is {} characters long", name.len())));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for JobName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_default_mapping_reports_the_same_word() {
+        let mapping = Mapping::default();
+        for status in REPORTED {
+            assert_eq!(mapping.event(status).unwrap(), &Event::ChangeStatus(status.to_owned()));
+        }
+        assert_eq!(mapping.pairs().count(), 5);
+    }
+
+    #[test]
+    fn case_matters_and_an_unmapped_status_is_a_delivery_failure() {
+        let error = Mapping::default().event("success").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Delivery);
+        assert!(!error.is_retryable());
+        assert!(error.to_string().contains("\"success\""), "{error}");
+    }
+
+    #[test]
+    fn start_job_maps_success_and_failure_only() {
+        let mapping = Mapping::start_job();
+        assert_eq!(mapping.event("SUCCESS").unwrap().to_string(), "STARTJOB");
+        assert_eq!(mapping.event("FAILURE").unwrap().to_string(), "CHANGE_STATUS FAILURE");
+        assert!(mapping.event("RUNNING").is_err());
+    }
+
+    #[test]
+    fn a_mapping_in_words() {
+        let mapping = Mapping::parse([
+            ("done", "FORCE_STARTJOB"),
+            ("failed", "CHANGE_STATUS FAILURE"),
+            ("ON_ICE", "CHANGE_STATUS"),
+        ])
+        .unwrap();
+        assert_eq!(mapping.event("done").unwrap(), &Event::ForceStartJob);
+        assert_eq!(mapping.event("failed").unwrap().status(), Some("FAILURE"));
+        assert_eq!(mapping.event("ON_ICE").unwrap().status(), Some("ON_ICE"));
+    }
+
+    #[test]
+    fn bad_mappings_are_refused() {
+        for pairs in [
+            vec![],
+            vec![("", "STARTJOB")],
+            vec![("a", "startjob")],
+            vec![("a", "KILLJOB")],
+            vec![("a", "CHANGE_STATUS")],
+            vec![("a", "CHANGE_STATUS success")],
+            vec![("a", "STARTJOB"), ("a", "STARTJOB")],
+        ] {
+            assert_eq!(Mapping::parse(pairs.clone()).unwrap_err().kind(), ErrorKind::InvalidInput, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_shortened_in_the_error() {
+        let error = JobName::parse(&"x".repeat(1024)).unwrap_err();
+        assert!(error.to_string().starts_with("name AutoSys refuses") && error.to_string().len() < 300, "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_of_the_alphabet_is_taken(name in "[A-Za-z0-9._#-]{1,64}") {
+            prop_assert_eq!(JobName::parse(&name).unwrap().as_str(), name);
+        }
+
+        #[test]
+        fn any_other_character_is_refused(left in "[A-Za-z0-9._#-]{0,20}", bad in "[^A-Za-z0-9._#-]", right in "[A-Za-z0-9._#-]{0,20}") {
+            let error = JobName::parse(&format!("{left}{bad}{right}")).unwrap_err();
+            prop_assert_eq!(error.kind(), ErrorKind::Delivery);
+        }
+
+        #[test]
+        fn every_longer_name_is_refused(name in "[A-Za-z0-9._#-]{65,200}") {
+            prop_assert!(JobName::parse(&name).is_err());
+        }
+
+        #[test]
+        fn only_mapped_words_have_an_event(status in "\\PC{0,12}") {
+            prop_assert_eq!(Mapping::default().event(&status).is_ok(), REPORTED.contains(&status.as_str()));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A function of the user's as the way to AutoSys.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::{Delivery, Outcome, Transport};
+
+/// What a callable transport calls: file name, job name and status, verbatim. `Ok(true)`: AutoSys took it; `Ok(false)`:
+/// refused; `Err`: it raised, and this is why.
+pub type SendFunction = dyn Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync;
+
+/// A blocking function as transport, run beside the runtime's own threads. It maps statuses to events itself.
+///
+/// A refusal is never permanent: only the function's author knows what it means, so the row is tried again in every
+/// cycle until `max_attempts`, if that is set.
+pub struct Callable {
+    name: String,
+    function: Arc<SendFunction>,
+    /// Held during a call, for functions that must not be called from two threads at once.
+    turn: Option<Arc<Mutex<()>>>,
+}
+
+impl Callable {
+    /// Wraps `function`, which is called one at a time unless `thread_safe`.
+    pub fn new(
+        function: impl Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync + 'static,
+        thread_safe: bool,
+    ) -> Self {
+        Self::from_arc(Arc::new(function), thread_safe)
+    }
+
+    /// As [`Callable::new`], for a function that is shared already.
+    pub fn from_arc(function: Arc<SendFunction>, thread_safe: bool) -> Self {
+        Self { name: "callable".to_owned(), function, turn: (!thread_safe).then(Arc::default) }
+    }
+
+    /// Another name for the attempts table than `callable`.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+impl fmt::Debug for Callable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callable")
+            .field("name", &self.name)
+            .field("thread_safe", &self.turn.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Transport for Callable {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Outcome {
+        let turn = match &self.turn {
+            Some(turn) => Some(Arc::clone(turn).lock_owned().await),
+            None => None,
+        };
+        let (function, delivery) = (Arc::clone(&self.function), delivery.clone());
+        let call = tokio::task::spawn_blocking(move || {
+            // Moved in, so that a caller who gives up waiting does not let the next call in before this one ended.
+            let _turn = turn;
+            function(&delivery.file_name, &delivery.job_id, &delivery.status)
+        });
+        match call.await {
+            Ok(Ok(true)) => Outcome::Delivered { detail: None },
+            Ok(Ok(false)) => Outcome::transient("refused: the callable returned False"),
+            Ok(Err(reason)) => Outcome::transient(reason),
+            Err(_) => Outcome::unknown("the callable broke off without an answer"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn delivery(job: &str) -> Delivery {
+        Delivery { file_name: "f $(x)".into(), job_id: job.into(), status: "SUCCESS".into() }
+    }
+
+    #[tokio::test]
+    async fn the_answer_is_the_outcome() {
+        let callable = Callable::new(
+            |file, job, status| {
+                assert_eq!((file, status), ("f $(x)", "SUCCESS"));
+                match job {
+                    "yes" => Ok(true),
+                    "no" => Ok(false),
+                    "panic" => panic!("on purpose"),
+                    _ => Err("ValueError: down".to_owned()),
+                }
+            },
+            false,
+        );
+        assert_eq!(callable.send(&delivery("yes")).await, Outcome::Delivered { detail: None });
+        assert!(matches!(callable.send(&delivery("no")).await, Outcome::Failed { permanent: false, .. }));
+        assert_eq!(callable.send(&delivery("raise")).await, Outcome::transient("ValueError: down"));
+        assert!(matches!(callable.send(&delivery("panic")).await, Outcome::Unknown { .. }));
+        // A call that broke off does not keep the turn.
+        assert_eq!(callable.send(&delivery("yes")).await, Outcome::Delivered { detail: None });
+    }
+
+    #[tokio::test]
+    async fn called_one_at_a_time_unless_thread_safe() {
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (running_now, most_seen) = (Arc::clone(&running), Arc::clone(&most));
+        let callable = Callable::new(
+            move |_, _, _| {
+                most_seen.fetch_max(running_now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                running_now.fetch_sub(1, Ordering::SeqCst);
+                Ok(true)
+            },
+            false,
+        );
+        let deliveries: Vec<_> = (0..32).map(|i| delivery(&format!("j{i}"))).collect();
+        futures::future::join_all(deliveries.iter().map(|d| callable.send(d))).await;
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_thread_safe_callable_is_called_at_the_same_time() {
+        // Ends only when two calls are inside at once.
+        let both = Barrier::new(2);
+        let callable = Callable::new(
+            move |_, _, _| {
+                both.wait();
+                Ok(true)
+            },
+            true,
+        );
+        let (a, b) = (delivery("a"), delivery("b"));
+        let answers = tokio::join!(callable.send(&a), callable.send(&b));
+        assert_eq!(answers.0, answers.1);
+    }
+}

@@ -1,0 +1,242 @@
+//! The local `sendevent` program of the AutoSys client as the way to AutoSys.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::ErrorKind as IoErrorKind;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::process::{Child, Command};
+
+use super::{Delivery, Outcome, Transport};
+use crate::autosys::event::{Event, JobName, Mapping};
+use crate::error::{Error, Result};
+
+mod output;
+#[cfg(test)]
+mod tests;
+
+use output::Captured;
+
+/// The longest comment that `sendevent -C` takes, in characters (CA Workload Automation AE, command reference).
+const MAX_COMMENT: usize = 255;
+
+/// How often a program file that is just being replaced (`ETXTBSY`) is tried again, and how long between.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How [`SendEvent`] calls the program.
+#[derive(Clone)]
+pub struct SendEventOptions {
+    /// A path, or a name that is looked up in `PATH`.
+    pub program: PathBuf,
+    /// Variables for the program, such as `AUTOSERV`, `AUTOSYS` and `AUTOUSER`, beside those of this process.
+    pub environment: BTreeMap<String, String>,
+    /// Which event each status stands for.
+    pub mapping: Mapping,
+    /// Time limit of one call; the program is then killed and the outcome is unknown.
+    pub timeout: Duration,
+    /// Text for `-C`, which starts with a letter or digit; `{file_name}` becomes the row's file name. Cut at 255
+    /// characters, control characters become spaces.
+    pub comment: Option<String>,
+}
+
+impl Default for SendEventOptions {
+    fn default() -> Self {
+        Self {
+            program: PathBuf::from("sendevent"),
+            environment: BTreeMap::new(),
+            mapping: Mapping::default(),
+            timeout: Duration::from_secs(30),
+            comment: None,
+        }
+    }
+}
+
+impl fmt::Debug for SendEventOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendEventOptions")
+            .field("program", &self.program)
+            // Values may be credentials.
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .field("mapping", &self.mapping)
+            .field("timeout", &self.timeout)
+            .field("comment", &self.comment)
+            .finish()
+    }
+}
+
+/// Sends events with the local `sendevent` program.
+///
+/// The program gets an argument vector and never a shell line, so no character of a value is interpreted; its standard
+/// input is closed, so that a client that wants to ask for a password fails instead of waiting. Exit code 0 means that
+/// the event was stored, not that it was applied; an error message of AutoSys (`CAUAJM_E_…`, `_F_`, `_W_`) in the output
+/// is a failure whatever the exit code says.
+#[derive(Debug)]
+pub struct SendEvent {
+    options: SendEventOptions,
+}
+
+impl SendEvent {
+    /// Checks the options; runs nothing.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidInput`] for an empty program, a zero time limit, a comment that does not start with a
+    /// letter or digit (it could be read as an option) or a variable name that no environment can hold.
+    pub fn new(options: SendEventOptions) -> Result<Self> {
+        if options.program.as_os_str().is_empty() {
+            return Err(Error::invalid("the program for sendevent is empty; give its path, or leave it out for PATH"));
+        }
+        if options.timeout.is_zero() {
+            return Err(Error::invalid("the time limit of sendevent is zero; give at least some milliseconds"));
+        }
+        if let Some(comment) = &options.comment
+            && !comment.starts_with(|c: char| c.is_ascii_alphanumeric())
+        {
+            return Err(Error::invalid(format!(
+                "the comment {comment:?} for sendevent must start with a letter or digit, so that it is no option"
+            )));
+        }
+        for (name, value) in &options.environment {
+            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(Error::invalid(format!(
+                    "the environment variable {name:?} for sendevent has a name or value that no environment can hold"
+                )));
+            }
+        }
+        Ok(Self { options })
+    }
+
+    /// The argument vector after the program, or why there is none.
+    fn arguments(&self, delivery: &Delivery) -> Result<Vec<OsString>, String> {
+        let job = JobName::parse(&delivery.job_id).map_err(|e| e.to_string())?;
+        if job.as_str().starts_with('-') {
+            // AutoSys allows such names, but whether its own option parser would take this for an option is unknown.
+            return Err(format!("job name {job} starts with '-', which sendevent could take for an option; not sent"));
+        }
+        let event = self.options.mapping.event(&delivery.status).map_err(|e| e.to_string())?;
+        let mut arguments = vec!["-E".into(), event.name().into()];
+        if let Event::ChangeStatus(status) = event {
+            arguments.extend(["-s".into(), status.into()]);
+        }
+        arguments.extend(["-J".into(), job.as_str().into()]);
+        if let Some(comment) = &self.options.comment {
+            arguments.extend(["-C".into(), comment_text(comment, &delivery.file_name).into()]);
+        }
+        Ok(arguments)
+    }
+
+    /// Starts the program. Nothing was sent when this fails.
+    async fn start(&self, arguments: &[OsString]) -> Result<Child, Outcome> {
+        let mut tries = 0;
+        loop {
+            let mut command = Command::new(&self.options.program);
+            command
+                .args(arguments)
+                .envs(&self.options.environment)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .kill_on_drop(true);
+            match command.spawn() {
+                Ok(child) => return Ok(child),
+                Err(e) if e.kind() == IoErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(e) => {
+                    let program = self.options.program.display();
+                    return Err(Outcome::transient(match e.kind() {
+                        IoErrorKind::NotFound => format!(
+                            "program {program} was not found: install the AutoSys client, put it in PATH or give its path"
+                        ),
+                        IoErrorKind::PermissionDenied => {
+                            format!("program {program} may not be run: give this user execute permission")
+                        }
+                        _ => format!("program {program} could not be started: {e}"),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of the program and of its output, at most for the time limit.
+    async fn finish(&self, mut child: Child) -> Outcome {
+        let (mut out, mut err) = (Captured::default(), Captured::default());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let ended = tokio::time::timeout(self.options.timeout, async {
+            tokio::try_join!(out.read(stdout), err.read(stderr), child.wait()).map(|(_, _, status)| status)
+        })
+        .await;
+        match ended {
+            Ok(Ok(status)) => verdict(status, &out, &err),
+            Ok(Err(e)) => Outcome::unknown(with_output(&format!("sendevent could not be watched: {e}"), &out, &err)),
+            Err(_) => {
+                // Waited for, so that no zombie stays; an error means that it has ended by itself.
+                let _ = child.kill().await;
+                let limit = self.options.timeout.as_secs_f64();
+                Outcome::unknown(with_output(&format!("sendevent was killed at its limit of {limit} s"), &out, &err))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for SendEvent {
+    fn name(&self) -> &str {
+        "sendevent"
+    }
+
+    fn check(&self, delivery: &Delivery) -> Result<(), String> {
+        self.arguments(delivery).map(|_| ())
+    }
+
+    fn describe(&self, delivery: &Delivery) -> String {
+        match self.arguments(delivery) {
+            Ok(arguments) => {
+                let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+                format!("sendevent {}", words.join(" "))
+            }
+            Err(reason) => reason,
+        }
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Outcome {
+        let arguments = match self.arguments(delivery) {
+            Ok(arguments) => arguments,
+            Err(reason) => return Outcome::permanent(reason),
+        };
+        match self.start(&arguments).await {
+            Ok(child) => self.finish(child).await,
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// What the end of the program means.
+fn verdict(status: ExitStatus, out: &Captured, err: &Captured) -> Outcome {
+    // An unknown job stays unknown. The text is from clients in use, as the vendor's code list is not public.
+    let permanent = out.invalid_job() || err.invalid_job();
+    if let Some(code) = err.error_code().or_else(|| out.error_code()) {
+        return Outcome::Failed { detail: with_output(&format!("AutoSys said {code}"), out, err), permanent };
+    }
+    match status.code() {
+        Some(0) => Outcome::Delivered { detail: Some(with_output("", out, err)).filter(|text| !text.is_empty()) },
+        Some(code) => {
+            Outcome::Failed { detail: with_output(&format!("sendevent ended with exit code {code}"), out, err), permanent }
+        }
+        None => Outcome::unknown(with_output(&format!("sendevent was ended by a signal ({status})"), out, err)),
+    }
+}
+
+fn with_output(text: &str, out: &Captured, err: &Captured) -> String {
+    [text, &err.text(), &out.text()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+fn comment_text(template: &str, file_name: &str) -> String {
+    let text = template.replace("{file_name}", file_name);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_COMMENT).collect()
+}

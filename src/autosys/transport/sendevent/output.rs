@@ -1,0 +1,115 @@
+//! What a program printed: kept up to a limit, searched to its end.
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How much of one output stream is kept for the attempt's detail, in bytes.
+const KEPT: usize = 1024;
+
+/// How much of what was read before is searched again with the next piece, so that no code is missed at a seam. Longer
+/// than any message code and any phrase looked for.
+const OVERLAP: usize = 64;
+
+/// One output stream of a program.
+#[derive(Debug, Default)]
+pub(super) struct Captured {
+    kept: Vec<u8>,
+    cut: bool,
+    seam: Vec<u8>,
+    error_code: Option<String>,
+    invalid_job: bool,
+}
+
+impl Captured {
+    /// Reads `stream` to its end. What was read before an error or a cancellation is kept.
+    pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<()> {
+        let Some(mut stream) = stream else { return Ok(()) };
+        let mut piece = [0; 4096];
+        loop {
+            match stream.read(&mut piece).await? {
+                0 => return Ok(()),
+                length => self.take(&piece[..length]),
+            }
+        }
+    }
+
+    fn take(&mut self, piece: &[u8]) {
+        let room = KEPT.saturating_sub(self.kept.len()).min(piece.len());
+        self.kept.extend_from_slice(&piece[..room]);
+        self.cut |= room < piece.len();
+        self.seam.extend_from_slice(piece);
+        // Digits may go on in the next piece: a code found at the very end is only taken as it stands.
+        if self.error_code.is_none() {
+            self.error_code = find_error_code(&self.seam);
+        }
+        self.invalid_job |= self.seam.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB);
+        let drop = self.seam.len().saturating_sub(OVERLAP);
+        self.seam.drain(..drop);
+    }
+
+    /// The first message code of AutoSys that reports an error, such as `CAUAJM_E_50029`.
+    pub(super) fn error_code(&self) -> Option<&str> {
+        self.error_code.as_deref()
+    }
+
+    /// Whether AutoSys does not know the job ("Invalid job name", "Invalid job/box name").
+    pub(super) fn invalid_job(&self) -> bool {
+        self.invalid_job
+    }
+
+    /// The output on one line, cut at the limit.
+    pub(super) fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.kept);
+        let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if self.cut {
+            line.push_str(" …");
+        }
+        line
+    }
+}
+
+const INVALID_JOB: &[u8] = b"invalid job";
+
+/// Finds `CAUAJM_[EFW]_` and digits. `_I_` is information.
+fn find_error_code(bytes: &[u8]) -> Option<String> {
+    const PREFIX: &[u8] = b"CAUAJM_";
+    (0..bytes.len()).find_map(|start| {
+        let rest = bytes[start..].strip_prefix(PREFIX)?;
+        let [severity @ (b'E' | b'F' | b'W'), b'_', digits @ ..] = rest else { return None };
+        let digits: String = digits.iter().take_while(|b| b.is_ascii_digit()).map(|b| char::from(*b)).collect();
+        (!digits.is_empty()).then(|| format!("CAUAJM_{}_{digits}", char::from(*severity)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(pieces: &[&[u8]]) -> Captured {
+        let mut captured = Captured::default();
+        pieces.iter().for_each(|piece| captured.take(piece));
+        captured
+    }
+
+    #[test]
+    fn errors_are_found_anywhere_and_information_is_none() {
+        assert_eq!(captured(&[b"x CAUAJM_E_50029 Invalid job name: a"]).error_code(), Some("CAUAJM_E_50029"));
+        assert_eq!(captured(&[b"CAUAJM_I_50152 sent\nCAUAJM_W_1 hm"]).error_code(), Some("CAUAJM_W_1"));
+        assert_eq!(captured(&[b"CAUAJM_I_60000 Job (X) is already running."]).error_code(), None);
+        assert_eq!(captured(&[b"CAUAJM_E_ no digits, CAUAJM_"]).error_code(), None);
+    }
+
+    #[test]
+    fn a_code_across_two_pieces_and_behind_the_kept_part_is_found() {
+        let filler = vec![b'.'; 5000];
+        let captured = captured(&[&filler, b"CAUAJM", b"_F_", b"7 INVALID ", b"Job"]);
+        assert_eq!(captured.error_code(), Some("CAUAJM_F_7"));
+        assert!(captured.invalid_job());
+        assert_eq!(captured.text().chars().count(), KEPT + 2);
+    }
+
+    #[test]
+    fn text_is_one_line_and_survives_bad_utf8() {
+        assert_eq!(captured(&[b"a\n\t b\xff\n"]).text(), "a b\u{fffd}");
+        assert_eq!(captured(&[]).text(), "");
+    }
+}

@@ -1,0 +1,330 @@
+//! `ViyaComparisonRunner`, its result and its warnings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::convert;
+use super::errors::PyOutcome;
+use super::wait::{self, Born};
+use crate::comparison::{self, Mode, ProgressEvent, RunnerOptions};
+use crate::error::{Error, ErrorKind};
+use crate::settings;
+
+/// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
+/// the Workload Orchestrator's own evidence.
+///
+/// Args:
+///     base_url: The server, such as `https://viya.example.com`; else the setting `base_url` (`JOBROTA_BASE_URL`, or
+///         `jobrota.toml`), else `SAS_BASE_URL`.
+///     tokens: The token file. It is refreshed in place before it expires.
+///     jobs: The job configuration file.
+///     mode: `"batch"`: batches of `concurrent`, each waited for; `"all"`: all at once. Of the asynchronous arm.
+///     concurrent: Jobs in a batch.
+///     sequential_context: Compute context of the sequential arm.
+///     async_context: Compute context of the asynchronous arm.
+///     arms: Not in this version.
+///     limit_jobs: Only the first so many enabled jobs.
+///     sequential_only: Only the sequential arm.
+///     async_only: Only the asynchronous arm.
+///     repeat: Only 1 in this version.
+///     results_dir: Where the result JSON is written.
+///     poll_interval: The longest time between two looks at a job, in seconds.
+///     job_timeout: Seconds after which a job is canceled and counts as failed.
+///     correlation_timeout: Seconds for which the orchestrator's entries are looked for.
+///
+/// Raises:
+///     InvalidInputError: An argument can never work.
+///     UnsupportedError: `arms` and `repeat` are not in this version.
+///
+/// Example:
+///     >>> import tempfile
+///     >>> from jobrota import Sandbox, ViyaComparisonRunner
+///     >>> with Sandbox(autosys=False, speed=500) as sandbox:
+///     ...     runner = ViyaComparisonRunner(
+///     ...         sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=3,
+///     ...         results_dir=tempfile.mkdtemp(),
+///     ...     )
+///     ...     result = runner.run(progress=False)
+///     >>> result.failed_jobs
+///     0
+#[pyclass(module = "jobrota", name = "ViyaComparisonRunner", frozen)]
+pub(super) struct PyViyaComparisonRunner {
+    runner: Arc<comparison::ViyaComparisonRunner>,
+    born: Born,
+}
+
+/// Hands the runner's events to Python; the first exception ends the reports and is kept for the caller.
+struct Reporter {
+    callback: Py<PyAny>,
+    failed: std::sync::Mutex<Option<PyErr>>,
+}
+
+fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("arm", &event.arm)?;
+    dict.set_item("done", event.done)?;
+    dict.set_item("failed", event.failed)?;
+    dict.set_item("in_flight", event.in_flight)?;
+    dict.set_item("total", event.total)?;
+    dict.set_item("job", &event.job)?;
+    dict.set_item("state", &event.state)?;
+    Ok(dict)
+}
+
+impl Reporter {
+    fn report(&self, event: &ProgressEvent) {
+        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if failed.is_some() {
+            return;
+        }
+        Python::attach(|py| {
+            let called = event_dict(py, event).and_then(|event| self.callback.bind(py).call1((event,)));
+            *failed = called.err();
+        });
+    }
+}
+
+fn required_base_url(given: Option<&str>) -> PyOutcome<String> {
+    if let Some(url) = settings::lookup("base_url", given)? {
+        return Ok(url);
+    }
+    match std::env::var("SAS_BASE_URL") {
+        Ok(url) if !url.is_empty() => Ok(url),
+        _ => Err(Error::invalid(
+            "there is no base URL of SAS Viya: give base_url (--base-url), set JOBROTA_BASE_URL or SAS_BASE_URL, or put \
+             base_url into jobrota.toml",
+        )
+        .into()),
+    }
+}
+
+#[pymethods]
+impl PyViyaComparisonRunner {
+    #[new]
+    #[pyo3(signature = (base_url = None, *, tokens = None, jobs = None, mode = "batch", concurrent = 5,
+                        sequential_context = None, async_context = None, arms = None, limit_jobs = None,
+                        sequential_only = false, async_only = false, repeat = 1, results_dir = None,
+                        poll_interval = 10.0, job_timeout = 3600.0, correlation_timeout = 60.0))]
+    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
+    fn new(
+        base_url: Option<&str>,
+        tokens: Option<&Bound<'_, PyAny>>,
+        jobs: Option<&Bound<'_, PyAny>>,
+        mode: &str,
+        concurrent: usize,
+        sequential_context: Option<String>,
+        async_context: Option<String>,
+        arms: Option<&Bound<'_, PyAny>>,
+        limit_jobs: Option<usize>,
+        sequential_only: bool,
+        async_only: bool,
+        repeat: usize,
+        results_dir: Option<&Bound<'_, PyAny>>,
+        poll_interval: f64,
+        job_timeout: f64,
+        correlation_timeout: f64,
+    ) -> PyOutcome<Self> {
+        if let Some((name, _)) = [("arms", arms.is_some()), ("repeat", repeat != 1)].iter().find(|(_, given)| *given) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{name} is not in this version of ViyaComparisonRunner; leave it out"),
+            )
+            .into());
+        }
+        let mode = match mode {
+            "batch" => Mode::Batch,
+            "all" => Mode::All,
+            other => return Err(Error::invalid(format!("mode must be \"batch\" or \"all\", not \"{other}\"")).into()),
+        };
+        let defaults = RunnerOptions::default();
+        let path = |value, default: PathBuf| -> PyOutcome<PathBuf> {
+            Ok(convert::optional_path(value)?.map_or(default, PathBuf::from))
+        };
+        let options = RunnerOptions {
+            base_url: required_base_url(base_url)?,
+            tokens: path(tokens, defaults.tokens)?,
+            jobs: path(jobs, defaults.jobs)?,
+            mode,
+            concurrent,
+            sequential_context: sequential_context.unwrap_or(defaults.sequential_context),
+            async_context: async_context.unwrap_or(defaults.async_context),
+            limit_jobs,
+            sequential_only,
+            async_only,
+            results_dir: path(results_dir, defaults.results_dir)?,
+            poll_interval: convert::seconds("poll_interval", poll_interval)?,
+            job_timeout: convert::seconds("job_timeout", job_timeout)?,
+            correlation_timeout: convert::seconds("correlation_timeout", correlation_timeout)?,
+        };
+        Ok(Self { runner: Arc::new(comparison::ViyaComparisonRunner::new(options)?), born: Born::here() })
+    }
+
+    /// Runs the comparison and writes the result JSON.
+    ///
+    /// Args:
+    ///     progress: True for progress bars, False for none, or a callable that is given a dict per event (arm, done,
+    ///         failed, in_flight, total, job, state).
+    ///
+    /// Returns:
+    ///     A `ComparisonResult`.
+    ///
+    /// Raises:
+    ///     NotFoundError: A file or a compute context does not exist. No job was submitted.
+    ///     AuthenticationError: The tokens are expired or refused.
+    ///     NetworkError: The server cannot be reached; a retry can help.
+    #[pyo3(signature = (progress = None))]
+    fn run(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome<PyComparisonResult> {
+        self.born.check("ViyaComparisonRunner")?;
+        let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
+        match (flag, progress) {
+            (Some(false), _) => self.run_with(py, None),
+            (None, Some(callback)) => self.run_with(py, Some(callback.clone().unbind())),
+            _ => {
+                let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
+                let shown = bars.call_method0("__enter__")?.unbind();
+                let outcome = self.run_with(py, Some(shown));
+                bars.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+                outcome
+            }
+        }
+    }
+
+    /// Like `run`, as an awaitable, without progress bars.
+    ///
+    /// Args:
+    ///     progress: A callable that is given a dict per event, or nothing.
+    #[pyo3(signature = (progress = None))]
+    fn run_async<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
+        self.born.check("ViyaComparisonRunner")?;
+        let (runner, reporter) = (Arc::clone(&self.runner), reporter(progress));
+        let sink = sink(reporter.as_ref());
+        let work = async move { runner.run(sink).await };
+        wait::awaitable(py, work, move |_, result| {
+            raise_reported(reporter.as_ref())?;
+            Ok(PyComparisonResult { result: Arc::new(result) })
+        })
+    }
+
+    /// What would be run, as a dict; asks no server.
+    fn describe(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        convert::json(py, &self.runner.describe())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("ViyaComparisonRunner({:?})", self.runner.options().base_url)
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        convert::repr_html(py, "runner", convert::json(py, &self.runner.describe())?)
+    }
+}
+
+fn reporter(callback: Option<Py<PyAny>>) -> Option<Arc<Reporter>> {
+    callback.map(|callback| Arc::new(Reporter { callback, failed: std::sync::Mutex::new(None) }))
+}
+
+fn sink(reporter: Option<&Arc<Reporter>>) -> Option<Arc<dyn Fn(ProgressEvent) + Send + Sync>> {
+    let reporter = Arc::clone(reporter?);
+    Some(Arc::new(move |event| reporter.report(&event)))
+}
+
+fn raise_reported(reporter: Option<&Arc<Reporter>>) -> PyOutcome<()> {
+    let failed =
+        reporter.and_then(|reporter| reporter.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+impl PyViyaComparisonRunner {
+    fn run_with(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyOutcome<PyComparisonResult> {
+        let (runner, reporter) = (Arc::clone(&self.runner), reporter(callback));
+        let sink = sink(reporter.as_ref());
+        let result = wait::future(py, async move { runner.run(sink).await })?;
+        raise_reported(reporter.as_ref())?;
+        Ok(PyComparisonResult { result: Arc::new(result) })
+    }
+}
+
+/// What a comparison found.
+#[pyclass(module = "jobrota", name = "ComparisonResult", frozen)]
+pub(super) struct PyComparisonResult {
+    result: Arc<comparison::ComparisonResult>,
+}
+
+#[pymethods]
+impl PyComparisonResult {
+    /// The result JSON.
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.result.path().to_path_buf()
+    }
+
+    /// What makes the comparison less than it seems, each with a code and a text.
+    #[getter]
+    fn warnings(&self) -> Vec<PyComparisonWarning> {
+        let warnings = self.result.warnings().iter();
+        warnings.map(|warning| PyComparisonWarning { code: warning.code.to_string(), text: warning.text.clone() }).collect()
+    }
+
+    /// Jobs of all arms that did not complete.
+    #[getter]
+    fn failed_jobs(&self) -> usize {
+        self.result.failed_jobs()
+    }
+
+    /// What the result JSON holds.
+    fn to_dict(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        convert::json(py, &self.result.to_value())
+    }
+
+    /// One row per job and arm, with the columns of the recorded run.
+    fn jobs(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        convert::table(py, self.result.jobs()?)
+    }
+
+    /// One row per arm and host.
+    fn hosts(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        convert::table(py, self.result.hosts()?)
+    }
+
+    /// One row per arm.
+    fn arms(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        convert::table(py, self.result.arms()?)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("ComparisonResult({:?}, failed_jobs={})", self.result.path(), self.result.failed_jobs())
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        convert::repr_html(py, "comparison_result", convert::json(py, &self.result.to_value())?)
+    }
+}
+
+/// Something that makes a comparison less than it seems.
+#[pyclass(module = "jobrota", name = "ComparisonWarning", frozen)]
+pub(super) struct PyComparisonWarning {
+    code: String,
+    text: String,
+}
+
+#[pymethods]
+impl PyComparisonWarning {
+    /// A short name for programs, such as `parallelism_confounded`.
+    #[getter]
+    fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// What it means, for people.
+    #[getter]
+    fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn __repr__(&self) -> String {
+        format!("ComparisonWarning(code='{}', text={:?})", self.code, self.text)
+    }
+}

@@ -1,0 +1,410 @@
+//! `RoundRobinSelector` and `Selection`.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use pyo3::exceptions::PyUserWarning;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+use super::convert::{self, Options};
+use super::errors::PyOutcome;
+use super::inventory::{self, PyInventory};
+use super::wait::{self, Born};
+use crate::error::{Error, ErrorKind, Result};
+use crate::inventory::Vm;
+use crate::selection::{
+    self, CheckRow, CursorKind, DistributionRow, Probe, ProbeCallback, SelectorOptions, default_dir,
+};
+use crate::settings;
+
+/// One selected VM; unpacks as `vm, ip_address, nic_name`.
+#[pyclass(module = "jobrota", name = "Selection", frozen)]
+pub(super) struct PySelection {
+    selection: selection::Selection,
+}
+
+impl PySelection {
+    fn triple(&self) -> [&str; 3] {
+        let selection = &self.selection;
+        [&selection.vm, &selection.ip_address, selection.nic_name.as_deref().unwrap_or_default()]
+    }
+
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let [vm, ip_address, nic_name] = self.triple();
+        dict.set_item("vm", vm)?;
+        dict.set_item("ip_address", ip_address)?;
+        dict.set_item("nic_name", nic_name)?;
+        dict.set_item("probe", &self.selection.probe)?;
+        dict.set_item("rtt_ms", self.selection.rtt_ms)?;
+        dict.set_item("skipped", self.skipped(py)?)?;
+        Ok(dict)
+    }
+}
+
+#[pymethods]
+impl PySelection {
+    /// Name of the VM.
+    #[getter]
+    fn vm(&self) -> &str {
+        &self.selection.vm
+    }
+
+    /// The address that answered.
+    #[getter]
+    fn ip_address(&self) -> &str {
+        &self.selection.ip_address
+    }
+
+    /// Name of the Azure NIC resource; empty while no inventory names it.
+    #[getter]
+    fn nic_name(&self) -> &str {
+        self.selection.nic_name.as_deref().unwrap_or_default()
+    }
+
+    /// The kind of probe that was answered, such as `tcp:22` or `icmp-dgram`.
+    #[getter]
+    fn probe(&self) -> &str {
+        &self.selection.probe
+    }
+
+    /// How long the answer took, in milliseconds.
+    #[getter]
+    fn rtt_ms(&self) -> f64 {
+        self.selection.rtt_ms
+    }
+
+    /// VMs that were due earlier but did not answer, each with the reason.
+    #[getter]
+    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for (vm, reason) in &self.selection.skipped {
+            dict.set_item(vm, reason)?;
+        }
+        Ok(dict)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyTuple::new(py, self.triple())?.try_iter()?.into_any())
+    }
+
+    fn __len__(&self) -> usize {
+        3
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyAny>> {
+        PyTuple::new(py, self.triple())?.into_any().get_item(index)
+    }
+
+    fn __repr__(&self) -> String {
+        let [vm, ip_address, nic_name] = self.triple();
+        format!("Selection(vm='{vm}', ip_address='{ip_address}', nic_name='{nic_name}', probe='{}')", self.selection.probe)
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        convert::repr_html(py, "selection", self.to_dict(py)?)
+    }
+}
+
+/// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
+struct PythonProbe(Py<PyAny>);
+
+impl ProbeCallback for PythonProbe {
+    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
+        Python::attach(|py| {
+            let answer = self.0.bind(py).call1((&vm.name,)).map_err(|e| e.to_string())?;
+            let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
+                format!("the probe callable must return (ip_address, nic_name) or (None, None), not {answer}")
+            })?;
+            Ok(ip_address.map(|ip_address| (ip_address, nic_name)))
+        })
+    }
+}
+
+fn probe(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Probe> {
+    let Some(value) = value else { return Ok(Probe::Auto) };
+    if let Ok(text) = value.extract::<String>() {
+        return Ok(text.parse()?);
+    }
+    if value.is_callable() {
+        return Ok(Probe::Callback(Arc::new(PythonProbe(value.clone().unbind()))));
+    }
+    if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
+        let probes = items.map(|item| probe(Some(&item?))).collect::<PyOutcome<Vec<_>>>()?;
+        return Ok(Probe::any_of(probes)?);
+    }
+    Err(Error::invalid(format!(
+        "probe must be \"auto\", \"icmp\", \"tcp:PORT\", an http:// address, a callable or a list of these, not {}",
+        value.get_type()
+    ))
+    .into())
+}
+
+/// Where the cursor is kept, and whether the start must be random because nothing there lasts.
+fn cursor(py: Python<'_>, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<(CursorKind, bool)> {
+    let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
+    Ok(match text.as_str() {
+        "process" => (CursorKind::Process, false),
+        "auto" => {
+            let directory = default_dir(settings::lookup("ledger", None)?.as_deref())?;
+            if !directory.lasting {
+                let text = c"the round-robin cursor is kept on this cluster's local disk and is lost with it, so the \
+                             rotation starts at random; give cursor= a directory or URI that lasts, or configure a ledger";
+                PyErr::warn(py, &py.get_type::<PyUserWarning>(), text, 2)?;
+            }
+            (CursorKind::Shared(directory.root), !directory.lasting)
+        }
+        _ => (CursorKind::Shared(text), false),
+    })
+}
+
+/// Selects the next reachable VM in round-robin order, fairly across every process that shares the cursor.
+///
+/// Next is the VM of the inventory that was selected longest ago (inventory order among equals). A VM that does not answer
+/// is skipped and keeps its place.
+///
+/// Args:
+///     inventory: Names, a dict, a list of dicts, an `Inventory`, or the path of a .json, .yaml or .csv file.
+///     cursor: A directory or URI: shared by all who name it; `"process"`: this process only; `"auto"`: beside the
+///         configured ledger, else in the user's state directory.
+///     probe: `"icmp"`, `"tcp:22"`, `"http://{ip}:8080/health"`, a callable `(vm) -> (ip_address, nic_name)`, or a list
+///         of these, of which one must succeed. `"auto"` is ICMP, and TCP 22 as well where ICMP is forbidden or silent
+///         for half the time.
+///     timeout: Seconds for one VM, name resolution included.
+///     health_ttl: Seconds for which a VM that answered is taken to be alive without another probe.
+///     rise: Only 1 in this version.
+///     fall: Only 1 in this version.
+///     max_in_flight: Not in this version.
+///     storage_options: Options for the store behind `cursor`.
+///
+/// Raises:
+///     InvalidInputError: An argument can never work: an empty inventory, a VM named twice, an unknown probe.
+///     UnsupportedError: Something that this version does not have.
+///
+/// Example:
+///     >>> from jobrota import RoundRobinSelector
+///     >>> def answers(vm):
+///     ...     return {"vm1": ("10.0.0.4", "nic1"), "vm2": ("10.0.0.5", "nic2")}[vm]
+///     >>> selector = RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=answers)
+///     >>> [selector.select().vm for _ in range(3)]
+///     ['vm1', 'vm2', 'vm1']
+///     >>> vm, ip_address, nic_name = selector.select()
+///     >>> ip_address
+///     '10.0.0.5'
+#[pyclass(module = "jobrota", name = "RoundRobinSelector", frozen)]
+pub(super) struct PyRoundRobinSelector {
+    selector: Arc<selection::RoundRobinSelector>,
+    inventory: PyInventory,
+    cursor: String,
+    born: Born,
+}
+
+impl PyRoundRobinSelector {
+    fn core(&self) -> Result<Arc<selection::RoundRobinSelector>> {
+        self.born.check("RoundRobinSelector")?;
+        Ok(Arc::clone(&self.selector))
+    }
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+        .map_err(|e| Error::new(ErrorKind::Internal, "a table could not be put together").with_source(e))
+}
+
+fn check_batch(rows: &[CheckRow]) -> Result<RecordBatch> {
+    let text = |value: fn(&CheckRow) -> Option<&str>| Arc::new(rows.iter().map(value).collect::<StringArray>()) as ArrayRef;
+    batch(vec![
+        ("vm", text(|row| Some(&row.vm))),
+        ("ip_address", text(|row| row.ip_address.as_deref())),
+        ("nic_name", text(|row| row.nic_name.as_deref())),
+        ("reachable", Arc::new(rows.iter().map(|row| Some(row.reachable)).collect::<BooleanArray>())),
+        ("probe", text(|row| row.probe.as_deref())),
+        ("rtt_ms", Arc::new(rows.iter().map(|row| row.rtt_ms).collect::<Float64Array>())),
+        ("reason", text(|row| row.reason.as_deref())),
+    ])
+}
+
+fn distribution_batch(rows: &[DistributionRow]) -> Result<RecordBatch> {
+    let count = |row: &DistributionRow| i64::try_from(row.selections).ok();
+    let last = |row: &DistributionRow| row.last_selected.map(|at| at.timestamp_micros());
+    batch(vec![
+        ("vm", Arc::new(rows.iter().map(|row| Some(row.vm.as_str())).collect::<StringArray>())),
+        ("selections", Arc::new(rows.iter().map(count).collect::<Int64Array>())),
+        ("share", Arc::new(rows.iter().map(|row| Some(row.share)).collect::<Float64Array>())),
+        (
+            "last_selected",
+            Arc::new(rows.iter().map(last).collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+        ),
+    ])
+}
+
+#[pymethods]
+impl PyRoundRobinSelector {
+    #[new]
+    #[pyo3(signature = (inventory, *, cursor = None, probe = None, timeout = 1.0, health_ttl = 0.0, rise = 1, fall = 1,
+                        max_in_flight = None, storage_options = None))]
+    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
+    fn new(
+        py: Python<'_>,
+        inventory: &Bound<'_, PyAny>,
+        cursor: Option<&Bound<'_, PyAny>>,
+        probe: Option<&Bound<'_, PyAny>>,
+        timeout: f64,
+        health_ttl: f64,
+        rise: u32,
+        fall: u32,
+        max_in_flight: Option<u32>,
+        storage_options: Option<Options>,
+    ) -> PyOutcome<Self> {
+        let later = [("rise", rise != 1), ("fall", fall != 1), ("max_in_flight", max_in_flight.is_some())];
+        if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("{name} is not in this version of RoundRobinSelector; leave it out"),
+            )
+            .into());
+        }
+        let inventory = inventory::inventory(inventory)?;
+        let timeout = convert::seconds("timeout", timeout)?;
+        let health_ttl = convert::seconds("health_ttl", health_ttl)?;
+        let probe = self::probe(probe)?;
+        let (cursor, random_start) = self::cursor(py, cursor)?;
+        let name = match &cursor {
+            CursorKind::Process => "process".to_owned(),
+            CursorKind::Shared(root) => root.clone(),
+        };
+        let options = SelectorOptions {
+            cursor,
+            probe,
+            timeout,
+            health_ttl,
+            random_start,
+            storage_options: convert::options(storage_options),
+        };
+        let selector = selection::RoundRobinSelector::new(inventory.clone(), options)?;
+        Ok(Self { selector: Arc::new(selector), inventory: PyInventory { inventory }, cursor: name, born: Born::here() })
+    }
+
+    /// The VMs that may be selected.
+    #[getter]
+    fn inventory(&self) -> PyInventory {
+        self.inventory.clone()
+    }
+
+    /// Where the cursor is kept: `process`, or the directory or URI of the shared one.
+    #[getter]
+    fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// Selects the next VM that answers.
+    ///
+    /// Args:
+    ///     exclude: Names of VMs that must not be selected this time.
+    ///
+    /// Returns:
+    ///     A `Selection`, which unpacks as `vm, ip_address, nic_name`.
+    ///
+    /// Raises:
+    ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
+    ///     InvalidInputError: `exclude` names every VM, or one that is not in the inventory.
+    #[pyo3(signature = (*, exclude = None))]
+    fn select(&self, py: Python<'_>, exclude: Option<Vec<String>>) -> PyOutcome<PySelection> {
+        let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
+        Ok(PySelection { selection: wait::future(py, async move { selector.select(&exclude).await })? })
+    }
+
+    /// Like `select`, as an awaitable.
+    #[pyo3(signature = (*, exclude = None))]
+    fn select_async<'py>(&self, py: Python<'py>, exclude: Option<Vec<String>>) -> PyOutcome<Bound<'py, PyAny>> {
+        let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
+        let work = async move { selector.select(&exclude).await };
+        wait::awaitable(py, work, |_, selection| Ok(PySelection { selection }))
+    }
+
+    /// Takes `n` turns in one commit.
+    ///
+    /// Args:
+    ///     n: How many; more than there are VMs goes round again.
+    ///
+    /// Returns:
+    ///     A list of `n` selections.
+    ///
+    /// Raises:
+    ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
+    fn select_many(&self, py: Python<'_>, n: usize) -> PyOutcome<Vec<PySelection>> {
+        let selector = self.core()?;
+        let selections = wait::future(py, async move { selector.select_many(n).await })?;
+        Ok(selections.into_iter().map(|selection| PySelection { selection }).collect())
+    }
+
+    /// Like `select_many`, as an awaitable.
+    fn select_many_async<'py>(&self, py: Python<'py>, n: usize) -> PyOutcome<Bound<'py, PyAny>> {
+        let selector = self.core()?;
+        wait::awaitable(py, async move { selector.select_many(n).await }, |_, selections| {
+            Ok(selections.into_iter().map(|selection| PySelection { selection }).collect::<Vec<_>>())
+        })
+    }
+
+    /// Counts what the caller experienced with a VM as a probe.
+    ///
+    /// Args:
+    ///     vm: Name of the VM.
+    ///     ok: Whether it worked.
+    fn report(&self, py: Python<'_>, vm: String, ok: bool) -> PyOutcome<()> {
+        let selector = self.core()?;
+        wait::blocking(py, || selector.report(&vm, ok))
+    }
+
+    /// Probes every VM of the inventory at once. Nobody's turn changes.
+    ///
+    /// Returns:
+    ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
+    fn check(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        let selector = self.core()?;
+        let rows = wait::future(py, async move { Ok(selector.check().await) })?;
+        convert::table(py, check_batch(&rows)?)
+    }
+
+    /// Like `check`, as an awaitable.
+    fn check_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
+        let selector = self.core()?;
+        let work = async move { check_batch(&selector.check().await) };
+        wait::awaitable(py, work, convert::table)
+    }
+
+    /// How often each VM was selected.
+    ///
+    /// Args:
+    ///     since: Only selections at or after this time (with a timezone).
+    ///
+    /// Returns:
+    ///     An `arro3.core.Table`: vm, selections, share, last_selected.
+    #[pyo3(signature = (since = None))]
+    fn distribution(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<Py<PyAny>> {
+        let (selector, since) = (self.core()?, convert::utc("since", since)?);
+        let rows = wait::future(py, async move { selector.distribution(since).await })?;
+        convert::table(py, distribution_batch(&rows)?)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("RoundRobinSelector({} VMs, cursor='{}')", self.inventory.inventory.len(), self.cursor)
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        let data = PyDict::new(py);
+        data.set_item("cursor", &self.cursor)?;
+        data.set_item("vms", self.inventory.inventory.len())?;
+        let list = PyList::empty(py);
+        if let Ok(selector) = self.core()
+            && let Ok(rows) = wait::future(py, async move { selector.distribution(None).await })
+        {
+            for row in rows {
+                list.append((row.vm, row.selections, row.share))?;
+            }
+        }
+        data.set_item("distribution", list)?;
+        convert::repr_html(py, "selector", data)
+    }
+}

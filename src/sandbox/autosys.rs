@@ -1,0 +1,223 @@
+//! A local stand-in for AutoSys: the programs `sendevent` and `autostatus`, and the web services (AEWS), over one event
+//! log. It checks what it is sent as the real one does, starts no job, and says nothing about the real one's speed.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+
+mod spool;
+#[cfg(test)]
+mod tests;
+mod web;
+
+use spool::Spool;
+
+const SENDEVENT: &str = include_str!("autosys/sendevent.sh");
+const AUTOSTATUS: &str = include_str!("autosys/autostatus.sh");
+
+/// Which jobs are refused the first time they get an event. The refusal is of the kind that is over when the event is
+/// sent again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RefuseFirst {
+    /// None.
+    #[default]
+    Nobody,
+    /// These.
+    Jobs(Vec<String>),
+    /// Every n-th of the known jobs in the given order, the n-th first. At least 1, which is all of them.
+    Every(usize),
+}
+
+/// What the stand-in knows and how it behaves.
+#[derive(Clone, Default)]
+pub struct AutosysOptions {
+    /// The jobs it knows; none: it knows any job with a valid name.
+    pub jobs: Option<Vec<String>>,
+    /// Which jobs are refused the first time.
+    pub refuse_first: RefuseFirst,
+    /// User and password of the web services; none: user `sandbox` with a password made up for this run.
+    pub credentials: Option<(String, String)>,
+}
+
+impl fmt::Debug for AutosysOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AutosysOptions")
+            .field("jobs", &self.jobs)
+            .field("refuse_first", &self.refuse_first)
+            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event that the stand-in took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedEvent {
+    /// When it was taken. The programs' stamps have a resolution of 1 s, those of the web services 1 µs.
+    pub at: DateTime<Utc>,
+    /// `sendevent` or `web`.
+    pub via: String,
+    /// `CHANGE_STATUS`, `STARTJOB` or `FORCE_STARTJOB`.
+    pub event: String,
+    /// The job.
+    pub job: String,
+    /// The job's status from then on; `RUNNING` after a start event.
+    pub status: String,
+    /// The comment, byte for byte as it was sent as far as it is UTF-8.
+    pub comment: Option<String>,
+}
+
+/// A running stand-in. Dropping it stops the web services and makes the programs fail; the directory stays.
+pub struct AutosysSandbox {
+    bin: PathBuf,
+    spool: Spool,
+    url: String,
+    credentials: (String, String),
+    server: tokio::task::AbortHandle,
+}
+
+impl fmt::Debug for AutosysSandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AutosysSandbox").field("bin", &self.bin).field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl AutosysSandbox {
+    /// Writes the programs to `bin/` and the event log to `spool/` below `dir`, and serves the web services on a free
+    /// port of 127.0.0.1. A log that is there already, from a stand-in before, is gone on with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a job name that AutoSys would refuse or `Every(0)`, or `Every` without known jobs;
+    /// [`ErrorKind::Storage`] when `dir` cannot be written; [`ErrorKind::Network`] when no port can be had.
+    pub fn start(dir: &Path, options: AutosysOptions) -> Result<Self> {
+        let refused = refused_jobs(&options)?;
+        let spool = Spool::create(&dir.join("spool"), options.jobs.as_deref(), &refused)?;
+        let bin = dir.join("bin");
+        std::fs::create_dir_all(&bin).map_err(|e| storage(&bin, e))?;
+        write_program(&bin.join("sendevent"), SENDEVENT)?;
+        write_program(&bin.join("autostatus"), AUTOSTATUS)?;
+
+        let credentials =
+            options.credentials.unwrap_or_else(|| ("sandbox".to_owned(), uuid::Uuid::new_v4().simple().to_string()));
+        let runtime = runtime::handle()?;
+        let no_port = |e| Error::new(ErrorKind::Network, "the sandbox's AutoSys got no port of 127.0.0.1").with_source(e);
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(no_port)?;
+        listener.set_nonblocking(true).map_err(no_port)?;
+        let address = listener.local_addr().map_err(no_port)?;
+        let listener = {
+            let _context = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(no_port)?
+        };
+        let router = web::router(spool.clone(), &credentials);
+        let server = runtime.spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::warn!(%error, "the sandbox's AutoSys web services ended");
+            }
+        });
+        let url = format!("http://{address}/AEWS");
+        Ok(Self { bin, spool, url, credentials, server: server.abort_handle() })
+    }
+
+    /// The directory of the two programs, for `PATH`.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// The path of the `sendevent` program.
+    pub fn sendevent(&self) -> PathBuf {
+        self.bin.join("sendevent")
+    }
+
+    /// The path of the `autostatus` program.
+    pub fn autostatus(&self) -> PathBuf {
+        self.bin.join("autostatus")
+    }
+
+    /// Where the web services are, such as `http://127.0.0.1:41231/AEWS`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// User and password of the web services.
+    pub fn credentials(&self) -> (&str, &str) {
+        (&self.credentials.0, &self.credentials.1)
+    }
+
+    /// The events taken so far, in the order in which they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the log cannot be read.
+    pub fn events(&self) -> Result<Vec<RecordedEvent>> {
+        self.spool.events()
+    }
+
+    /// The status of a job: that of its last event, `INACTIVE` before the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a job that the stand-in does not know, [`ErrorKind::Storage`] when the log cannot be read.
+    pub fn status(&self, job: &str) -> Result<String> {
+        if !self.spool.knows(job) {
+            return Err(Error::new(ErrorKind::NotFound, format!("the sandbox's AutoSys has no job {job:?}")));
+        }
+        self.spool.status(job)
+    }
+
+    /// Takes the event server away, or brings it back: while it is away, every event is refused and nothing recorded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the directory cannot be written.
+    pub fn set_available(&self, available: bool) -> Result<()> {
+        self.spool.set_up(available)
+    }
+}
+
+impl Drop for AutosysSandbox {
+    fn drop(&mut self) {
+        self.server.abort();
+        // The directory may be gone already; then there are no programs to stop either.
+        let _ = self.spool.set_up(false);
+    }
+}
+
+fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
+    let known = options.jobs.as_deref().unwrap_or_default();
+    for job in known {
+        if !spool::valid_name(job) {
+            return Err(Error::invalid(format!("the sandbox's AutoSys cannot have a job {job:?}: AutoSys refuses the name")));
+        }
+    }
+    match &options.refuse_first {
+        RefuseFirst::Nobody => Ok(BTreeSet::new()),
+        RefuseFirst::Jobs(jobs) => match jobs.iter().find(|job| !spool::valid_name(job)) {
+            Some(job) => Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys never takes the name"))),
+            None => Ok(jobs.iter().cloned().collect()),
+        },
+        RefuseFirst::Every(nth) => {
+            if *nth == 0 || known.is_empty() {
+                return Err(Error::invalid("refusing every n-th job needs the known jobs and an n of at least 1"));
+            }
+            Ok(known.iter().skip(nth - 1).step_by(*nth).cloned().collect())
+        }
+    }
+}
+
+/// Writes an executable. Moved into place, so that a program that is running right now is not written to.
+fn write_program(path: &Path, text: &str) -> Result<()> {
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, text).map_err(|e| storage(&staged, e))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o755)).map_err(|e| storage(&staged, e))?;
+    }
+    std::fs::rename(&staged, path).map_err(|e| storage(path, e))
+}
+
+fn storage(path: &Path, error: std::io::Error) -> Error {
+    let text = format!("the sandbox's AutoSys could not use {}: is there room, and may this user write there?", path.display());
+    Error::new(ErrorKind::Storage, text).with_source(error)
+}

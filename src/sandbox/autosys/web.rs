@@ -1,0 +1,162 @@
+//! The stand-in's web services: the few calls of AEWS that report a status and read it back.
+//!
+//! Paths, bodies and 201 are those that clients of live installations use; error bodies and the fields of
+//! `job-run-info` are not published, so that clients must not depend on them.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::spool::{Spool, valid_name};
+use crate::runtime::blocking;
+
+const STATUSES: [&str; 11] = [
+    "ACTIVATED",
+    "FAILURE",
+    "INACTIVE",
+    "ON_HOLD",
+    "ON_ICE",
+    "QUE_WAIT",
+    "RESTART",
+    "RUNNING",
+    "STARTING",
+    "SUCCESS",
+    "TERMINATED",
+];
+
+/// The routes below `/AEWS`, behind Basic authentication.
+pub(super) fn router(spool: Spool, (user, password): &(String, String)) -> Router {
+    let token = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    let expected = format!("Basic {token}");
+    let routes = Router::new()
+        .route("/event/change-status-job", post(change_status))
+        .route("/event/start-job", post(start))
+        .route("/event/force-start-job", post(force_start))
+        .route("/job-run-info/{name}", get(run_info))
+        .route("/job/{name}", get(job))
+        .with_state(spool);
+    Router::new().nest("/AEWS", routes).layer(middleware::from_fn(move |request: Request, next: Next| {
+        let allowed = authorized(request.headers(), &expected);
+        async move {
+            if allowed {
+                return next.run(request).await;
+            }
+            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"AEWS\"")];
+            (challenge, refusal(StatusCode::UNAUTHORIZED, "Authentication failed.")).into_response()
+        }
+    }))
+}
+
+fn authorized(headers: &HeaderMap, expected: &str) -> bool {
+    headers.get(header::AUTHORIZATION).is_some_and(|value| value.as_bytes() == expected.as_bytes())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EventBody {
+    job_name: String,
+    job_status: Option<String>,
+    comment: Option<String>,
+}
+
+type Body = Result<Json<EventBody>, JsonRejection>;
+
+async fn change_status(State(spool): State<Spool>, body: Body) -> Response {
+    take(spool, "CHANGE_STATUS", body).await
+}
+
+async fn start(State(spool): State<Spool>, body: Body) -> Response {
+    take(spool, "STARTJOB", body).await
+}
+
+async fn force_start(State(spool): State<Spool>, body: Body) -> Response {
+    take(spool, "FORCE_STARTJOB", body).await
+}
+
+async fn take(spool: Spool, event: &'static str, body: Body) -> Response {
+    let body = match body {
+        Ok(Json(body)) => body,
+        Err(rejection) => return refusal(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
+    answer(move || {
+        let status = match (event, &body.job_status) {
+            ("CHANGE_STATUS", Some(status)) if STATUSES.contains(&status.as_str()) => status.as_str(),
+            ("CHANGE_STATUS", Some(status)) => return Ok(bad(&format!("CAUAJM_E_50032 Invalid status: {status}"))),
+            ("CHANGE_STATUS", None) => return Ok(bad("CAUAJM_E_50031 CHANGE_STATUS needs a jobStatus.")),
+            (_, Some(_)) => return Ok(bad("CAUAJM_E_50033 jobStatus is only for change-status-job.")),
+            (_, None) => "RUNNING",
+        };
+        let comment = body.comment.as_deref();
+        if comment.is_some_and(|text| text.chars().count() > 255) {
+            return Ok(bad("CAUAJM_E_50034 The comment is longer than 255 characters."));
+        }
+        let job = body.job_name.as_str();
+        if let Some(refused) = unavailable(&spool, job) {
+            return Ok(refused);
+        }
+        if spool.refuses(job) {
+            let text = format!("CAUAJM_E_10029 The event server did not take the event for job {job}. Send it again.");
+            return Ok((StatusCode::SERVICE_UNAVAILABLE, json!({ "error": text })));
+        }
+        spool.append("web", event, job, status, comment)?;
+        Ok((StatusCode::CREATED, json!({ "jobName": job, "event": event })))
+    })
+    .await
+}
+
+async fn run_info(State(spool): State<Spool>, Path(job): Path<String>) -> Response {
+    answer(move || {
+        if let Some(refused) = unavailable(&spool, &job) {
+            return Ok(refused);
+        }
+        let last = spool.events()?.into_iter().rfind(|event| event.job == job);
+        let status = last.as_ref().map_or("INACTIVE", |event| event.status.as_str());
+        Ok((StatusCode::OK, json!({ "name": job, "status": status, "lastEvent": last.as_ref().map(|event| event.at) })))
+    })
+    .await
+}
+
+async fn job(State(spool): State<Spool>, Path(job): Path<String>) -> Response {
+    answer(move || {
+        if let Some(refused) = unavailable(&spool, &job) {
+            return Ok(refused);
+        }
+        Ok((StatusCode::OK, json!({ "name": job, "jobType": "CMD", "status": spool.status(&job)? })))
+    })
+    .await
+}
+
+/// Runs file work beside the runtime's own threads.
+async fn answer(work: impl FnOnce() -> crate::Result<(StatusCode, Value)> + Send + 'static) -> Response {
+    match blocking(work).await {
+        Ok((status, body)) => (status, Json(body)).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.full_message()),
+    }
+}
+
+fn unavailable(spool: &Spool, job: &str) -> Option<(StatusCode, Value)> {
+    if !spool.is_up() {
+        let text = "CAUAJM_E_10527 The event server is not available.";
+        return Some((StatusCode::SERVICE_UNAVAILABLE, json!({ "error": text })));
+    }
+    if !valid_name(job) {
+        return Some(bad(&format!("CAUAJM_E_50029 Invalid job name: {job}")));
+    }
+    let unknown = || (StatusCode::NOT_FOUND, json!({ "error": format!("CAUAJM_E_50029 Invalid job name: {job}") }));
+    (!spool.knows(job)).then(unknown)
+}
+
+fn bad(text: &str) -> (StatusCode, Value) {
+    (StatusCode::BAD_REQUEST, json!({ "error": text }))
+}
+
+fn refusal(status: StatusCode, text: &str) -> Response {
+    (status, Json(json!({ "error": text }))).into_response()
+}

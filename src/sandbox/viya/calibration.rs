@@ -1,0 +1,147 @@
+//! The sandbox against the recording: what the host model makes of the recorded submissions.
+
+use super::model::{HostModel, ModelJob};
+use super::parameters::HostParameters;
+use super::workload::{RecordedJob, recorded_run};
+use crate::error::Result;
+
+/// One line of the sandbox-against-recording table: one measure of one arm. Seconds, but for counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CalibrationRow {
+    /// `sequential`, `async_regular` or `async_autoscaling`.
+    pub arm: String,
+    /// What was measured, such as `makespan_s`.
+    pub measure: String,
+    /// In the recorded run.
+    pub recorded: f64,
+    /// In the sandbox's host model, given the same submissions.
+    pub sandbox: f64,
+}
+
+impl CalibrationRow {
+    /// How far the sandbox is from the recording, in percent of the recorded value; `None` where that is 0.
+    pub fn error_percent(&self) -> Option<f64> {
+        (self.recorded != 0.0).then(|| 100.0 * (self.sandbox / self.recorded - 1.0))
+    }
+}
+
+/// Replays the recorded submissions (all three arms one after the other, as they were) through the host model with its
+/// default parameters and compares makespan, phases, CPU use and hosts per arm.
+///
+/// The sequential arm is where the jobs' work comes from, so it only shows that nothing is lost on the way; the two
+/// asynchronous arms are the test.
+///
+/// # Errors
+/// As [`recorded_run`].
+pub fn calibration() -> Result<Vec<CalibrationRow>> {
+    let recorded = recorded_run()?;
+    let parameters = HostParameters::default();
+    let handover = parameters.handover;
+    let mut model = HostModel::new(parameters);
+    let numbers: Vec<usize> = recorded
+        .iter()
+        .map(|job| {
+            let alone = recorded.iter().find(|other| other.arm == "sequential" && other.job == job.job).unwrap_or(job);
+            model.submit(job.jes_created_s, &job.queue, alone.running_s)
+        })
+        .collect();
+    model.finish();
+
+    let mut rows = Vec::new();
+    for arm in ["sequential", "async_regular", "async_autoscaling"] {
+        let pairs: Vec<(&RecordedJob, &ModelJob)> = recorded
+            .iter()
+            .zip(&numbers)
+            .filter(|(job, _)| job.arm == arm)
+            .map(|(job, id)| (job, model.job(*id)))
+            .collect();
+        // The end that a client sees lags behind the orchestrator's by 0.6 s in the median of the recorded run.
+        let lag = super::jobs::MEDIAN_END_LAG;
+        let cpu_share = |job: &RecordedJob| {
+            let alone = recorded.iter().find(|other| other.arm == "sequential" && other.job == job.job).unwrap_or(job);
+            alone.max_cpu_s / alone.running_s
+        };
+        let moment = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        let column = |of: &dyn Fn(&RecordedJob, &ModelJob) -> (f64, f64)| -> (Vec<f64>, Vec<f64>) {
+            pairs.iter().map(|(job, simulated)| of(job, simulated)).unzip()
+        };
+        let created = column(&|job, simulated| (job.jes_created_s, simulated.submitted - handover));
+        let ended = column(&|job, simulated| (job.jes_end_s, moment(simulated.ended) + lag));
+        let pending = column(&|job, simulated| (job.pending_s, moment(simulated.started) - simulated.submitted));
+        let starting =
+            column(&|job, simulated| (job.starting_s, moment(simulated.running) - moment(simulated.started)));
+        let running = column(&|job, simulated| (job.running_s, moment(simulated.ended) - moment(simulated.running)));
+        let cpu = column(&|job, simulated| (job.max_cpu_s, simulated.cpu * cpu_share(job)));
+        let mut hosts: (Vec<&str>, Vec<usize>) = (
+            pairs.iter().map(|(job, _)| job.host.as_str()).collect(),
+            pairs.iter().filter_map(|(_, job)| job.host).collect(),
+        );
+        hosts.0.sort_unstable();
+        hosts.0.dedup();
+        hosts.1.sort_unstable();
+        hosts.1.dedup();
+
+        let mut row = |measure: &str, recorded: f64, sandbox: f64| {
+            rows.push(CalibrationRow { arm: arm.into(), measure: measure.into(), recorded, sandbox });
+        };
+        row("makespan_s", max(&ended.0) - min(&created.0), max(&ended.1) - min(&created.1));
+        row("pending_median_s", median(&pending.0), median(&pending.1));
+        row("pending_mean_s", mean(&pending.0), mean(&pending.1));
+        row("starting_mean_s", mean(&starting.0), mean(&starting.1));
+        row("starting_max_s", max(&starting.0), max(&starting.1));
+        row("running_sum_s", running.0.iter().sum(), running.1.iter().sum());
+        row("cpu_sum_s", cpu.0.iter().sum(), cpu.1.iter().sum());
+        row("hosts", hosts.0.len() as f64, hosts.1.len() as f64);
+    }
+    Ok(rows)
+}
+
+fn max(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+fn min(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row<'a>(rows: &'a [CalibrationRow], arm: &str, measure: &str) -> &'a CalibrationRow {
+        rows.iter().find(|row| row.arm == arm && row.measure == measure).unwrap()
+    }
+
+    #[test]
+    fn the_sandbox_behaves_like_the_recording() {
+        let rows = calibration().unwrap();
+        for row in &rows {
+            println!(
+                "{:18} {:17} {:9.1} {:9.1} {:6.1} %",
+                row.arm,
+                row.measure,
+                row.recorded,
+                row.sandbox,
+                row.error_percent().unwrap_or(0.0)
+            );
+        }
+        for arm in ["async_regular", "async_autoscaling"] {
+            assert!(row(&rows, arm, "makespan_s").error_percent().unwrap().abs() < 20.0, "{arm}");
+            assert!(row(&rows, arm, "pending_median_s").error_percent().unwrap().abs() < 30.0, "{arm}");
+            assert_eq!(row(&rows, arm, "hosts").recorded, row(&rows, arm, "hosts").sandbox, "{arm}");
+        }
+        assert!(row(&rows, "sequential", "makespan_s").error_percent().unwrap().abs() < 1.0);
+        assert_eq!(row(&rows, "sequential", "pending_median_s").sandbox, 0.0);
+    }
+}

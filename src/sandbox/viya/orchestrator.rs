@@ -1,0 +1,117 @@
+//! The Workload Orchestrator's job listing.
+//!
+//! SAS does not document this interface of Viya 4; fields, types and units are those of the recorded run. The names of
+//! the states are not known: clients must not depend on the ones chosen here.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::jobs::Job;
+use super::model::{HostModel, ModelJob, Phase};
+use super::reply::{self, Listing, Reply};
+use super::server::{Clock, Server};
+use super::workload::JobDefinition;
+
+const PATH: &str = "/workloadOrchestrator/jobs";
+/// The first job's number: they are consecutive over all users of a deployment, so a run rarely begins at 1.
+const FIRST_ID: usize = 35_001;
+/// The reservation of every recorded job (cores, MB). Not what it used.
+const RESERVED: (f64, u64) = (0.15, 250);
+/// Medians of the recorded run: GB, and bytes per second.
+const MEMORY_GB: f64 = 0.026_14;
+const IO_RATE: f64 = 144_045_285.5;
+
+/// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
+pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
+    let (jobs, now) = server.jobs();
+    let mut items: Vec<Value> = jobs
+        .all
+        .iter()
+        .filter(|job| jobs.model.job(job.number).submitted <= now)
+        .map(|job| item(job, &jobs.model, &server.definitions[job.definition], &server.clock, now))
+        .collect();
+    drop(jobs);
+    if reply::descending(&listing, "submitTime", true) {
+        items.reverse();
+    }
+    match reply::filtered(items, &listing) {
+        Ok(items) => {
+            let page =
+                reply::collection(PATH, "jobs", "application/vnd.sas.workload.orchestrator.job", &listing, items);
+            reply::body(StatusCode::OK, "application/json", &page)
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
+/// The orchestrator's name of a job: lower case, without `_`, and an id of its own. Recorded for 162 of 162 jobs.
+pub fn transformed(name: &str) -> String {
+    name.replace('_', "").to_lowercase()
+}
+
+fn item(job: &Job, model: &HostModel, definition: &JobDefinition, clock: &Clock, now: f64) -> Value {
+    let simulated = model.job(job.number);
+    let host = simulated.host.map(|host| (host, &model.hosts()[host]));
+    let seconds = |at: f64| at.floor() as i64;
+    let until = |at: Option<f64>| seconds(at.unwrap_or(now));
+    let submit = seconds(simulated.submitted);
+    let start = until(simulated.started.or(simulated.ended));
+    let running = until(simulated.running.or(simulated.ended));
+    let end = until(simulated.ended);
+    let clock_time = simulated.started.map_or(0.0, |at| (simulated.ended.unwrap_or(now) - at - 2.0).max(0.0));
+    let done = simulated.running.map_or(0.0, |at| ((simulated.ended.unwrap_or(now) - at) / definition.work).min(1.0));
+
+    let mut processing = json!({
+        "state": state(job, simulated), "submitTime": clock.stamp_s(simulated.submitted),
+        "totalTimePending": start - submit, "totalTimeStarting": (running - start).max(0), "totalTimeRunning": end - running,
+        "totalTimeSuspAdmin": 0, "totalTimeSuspThresh": 0, "totalTimeSuspPreempt": 0, "queuePriority": 10, "requeueCount": 0,
+        "suspendFlags": 0, "executionHostAliases": [],
+        "consumedResources": [{"name": "cores", "value": RESERVED.0}, {"name": "memory", "value": RESERVED.1}],
+        "limitValues": [
+            {"name": "maxMemory", "value": MEMORY_GB},
+            {"name": "maxCpuTime", "value": round(simulated.cpu * definition.cpu_share)},
+            {"name": "maxClockTime", "value": round(clock_time)},
+            {"name": "maxIoTotal", "value": round(definition.io_mb * done)},
+            {"name": "maxIoRate", "value": IO_RATE},
+            {"name": "maxPageRate", "value": 0.0},
+        ],
+    });
+    if let Some((index, host)) = host {
+        processing["executionHost"] = json!(host.name);
+        processing["executionIP"] = json!(format!("10.244.{}.{}", index + 1, 2 + job.number % 250));
+    }
+    if let Some(at) = simulated.started {
+        processing["startTime"] = json!(clock.stamp_s(at));
+    }
+    if let Some(at) = simulated.ended {
+        processing["endTime"] = json!(clock.stamp_s(at));
+        processing["exitCode"] = json!(i32::from(job.fails || simulated.phase == Phase::Canceled));
+    }
+    if simulated.phase == Phase::Pending {
+        processing["pendingCause"] = json!("No host of the queue has a free job slot.");
+    }
+    json!({
+        "id": FIRST_ID + job.number,
+        "request": {"name": format!("{}-{}", transformed(&job.name), job.pod), "queue": job.context.queue, "user": "sandbox",
+            "tenant": "", "type": "", "project": "", "cmd": ""},
+        "processingInfo": processing,
+    })
+}
+
+fn state(job: &Job, simulated: &ModelJob) -> &'static str {
+    match simulated.phase {
+        Phase::Accepted | Phase::Pending => "PENDING",
+        Phase::Starting => "STARTING",
+        Phase::Running => "RUNNING",
+        Phase::Ended if job.fails => "FAILED",
+        Phase::Ended => "FINISHED",
+        Phase::Canceled => "CANCELED",
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}

@@ -1,0 +1,207 @@
+//! What every answer of the stand-in has in common: error bodies, collection envelopes, paging and filters.
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// An answer, also where it is an error.
+pub type Reply = Response<Body>;
+
+/// Items per page when the client does not ask for a number. Source: the self links of SAS's own samples.
+const DEFAULT_LIMIT: usize = 10;
+
+/// The query parameters of every listing.
+#[derive(Debug, Default, Deserialize)]
+pub struct Listing {
+    pub start: Option<usize>,
+    pub limit: Option<usize>,
+    pub filter: Option<String>,
+    #[serde(rename = "sortBy")]
+    pub sort_by: Option<String>,
+}
+
+/// A JSON body of the given media type.
+pub fn body(status: StatusCode, media_type: &'static str, value: &Value) -> Reply {
+    let mut reply = Response::new(Body::from(value.to_string()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+    reply
+}
+
+/// A plain text body.
+pub fn text(status: StatusCode, text: impl Into<String>) -> Reply {
+    let mut reply = Response::new(Body::from(text.into()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    reply
+}
+
+/// An empty 204.
+pub fn no_content() -> Reply {
+    let mut reply = Response::new(Body::empty());
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    reply
+}
+
+/// An `application/vnd.sas.error+json`. As on SAS Viya the useful text is often only in the nested error: `reason`.
+pub fn error(status: StatusCode, message: &str, reason: Option<&str>) -> Reply {
+    let code = status.as_u16();
+    let nested: Vec<Value> = reason
+        .map(|reason| json!({"version": 2, "httpStatusCode": code, "errorCode": 5001, "message": reason, "details": [], "errors": [], "links": []}))
+        .into_iter()
+        .collect();
+    let value = json!({
+        "version": 2, "httpStatusCode": code, "errorCode": 0, "id": uuid::Uuid::new_v4().to_string(), "message": message,
+        "details": [format!("traceId: {}", uuid::Uuid::new_v4().simple())], "remediation": "", "errors": nested, "links": [],
+    });
+    body(status, "application/vnd.sas.error+json", &value)
+}
+
+/// A link of an item or a collection.
+pub fn link(method: &str, rel: &str, uri: &str, media_type: &str) -> Value {
+    json!({"method": method, "rel": rel, "href": uri, "uri": uri, "type": media_type})
+}
+
+/// One page of `items` in the envelope that all SAS Viya services share.
+pub fn collection(path: &str, name: &str, accept: &str, listing: &Listing, items: Vec<Value>) -> Value {
+    let count = items.len();
+    let limit = listing.limit.unwrap_or(DEFAULT_LIMIT).max(1);
+    let start = listing.start.unwrap_or(0);
+    let page = |start: usize| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        for (key, value) in [("filter", &listing.filter), ("sortBy", &listing.sort_by)] {
+            if let Some(value) = value {
+                query.append_pair(key, value);
+            }
+        }
+        query.append_pair("start", &start.to_string()).append_pair("limit", &limit.to_string());
+        format!("{path}?{}", query.finish())
+    };
+    let mut links = Vec::new();
+    let mut add =
+        |rel: &str, start: usize| links.push(link("GET", rel, &page(start), "application/vnd.sas.collection"));
+    add("self", start);
+    add("first", 0);
+    if start > 0 {
+        add("prev", start.saturating_sub(limit));
+    }
+    if start.saturating_add(limit) < count {
+        add("next", start + limit);
+        add("last", (count - 1) / limit * limit);
+    }
+    links.push(link("GET", "collection", path, "application/vnd.sas.collection"));
+    let items: Vec<Value> = items.into_iter().skip(start).take(limit).collect();
+    json!({"version": 2, "name": name, "accept": accept, "start": start, "limit": limit, "count": count, "items": items, "links": links})
+}
+
+/// A filter of one condition: `eq(name,'x')`, `contains(...)`, `startsWith(...)`, `in(name,'x','y')`.
+#[derive(Debug, PartialEq)]
+pub struct Filter {
+    operator: String,
+    member: String,
+    values: Vec<String>,
+}
+
+impl Filter {
+    /// Reads a filter expression; the error says what is not understood.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let refused = || format!("The filter \"{text}\" is not valid or not supported.");
+        let (operator, rest) = text.trim().split_once('(').ok_or_else(refused)?;
+        let mut parts = arguments(rest.strip_suffix(')').ok_or_else(refused)?).ok_or_else(refused)?.into_iter();
+        let member = parts.next().ok_or_else(refused)?;
+        let values: Vec<String> = parts.collect();
+        let known = matches!(operator, "eq" | "contains" | "startsWith" if values.len() == 1)
+            || (operator == "in" && !values.is_empty());
+        if known { Ok(Self { operator: operator.into(), member, values }) } else { Err(refused()) }
+    }
+
+    /// Whether `item` passes. A member is a path such as `jobRequest.name`; an absent one passes nothing.
+    pub fn matches(&self, item: &Value) -> bool {
+        let found = self.member.split('.').try_fold(item, |value, key| value.get(key));
+        let Some(found) = found.and_then(Value::as_str) else { return false };
+        self.values.iter().any(|value| match self.operator.as_str() {
+            "contains" => found.contains(value.as_str()),
+            "startsWith" => found.starts_with(value.as_str()),
+            _ => found == value,
+        })
+    }
+}
+
+/// Splits at commas outside quotes and takes the quotes off; a doubled quote stands for one.
+fn arguments(text: &str) -> Option<Vec<String>> {
+    let mut parts = vec![String::new()];
+    let mut quote = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match quote {
+            Some(q) if c == q && chars.peek() == Some(&q) => {
+                chars.next();
+                parts.last_mut()?.push(c);
+            }
+            Some(q) if c == q => quote = None,
+            Some(_) => parts.last_mut()?.push(c),
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if c == ',' => parts.push(String::new()),
+            None if c.is_whitespace() => {}
+            None => parts.last_mut()?.push(c),
+        }
+    }
+    quote.is_none().then_some(parts)
+}
+
+/// Items that pass the listing's filter, or the answer to a filter that is not understood.
+pub fn filtered(items: Vec<Value>, listing: &Listing) -> Result<Vec<Value>, Box<Reply>> {
+    let Some(text) = listing.filter.as_deref().filter(|text| !text.trim().is_empty()) else { return Ok(items) };
+    let filter = Filter::parse(text).map_err(|reason| {
+        Box::new(error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(&reason)))
+    })?;
+    Ok(items.into_iter().filter(|item| filter.matches(item)).collect())
+}
+
+/// Whether `sortBy` asks for descending order of `member`; `default` when it says nothing about it.
+pub fn descending(listing: &Listing, member: &str, default: bool) -> bool {
+    match listing.sort_by.as_deref().and_then(|text| text.strip_prefix(member)) {
+        Some(rest) => rest == ":descending",
+        None => default,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_read_with_their_quotes() {
+        let item = json!({"name": "it's, a job", "jobRequest": {"name": "x"}});
+        for (text, expected) in [
+            ("eq(name,'it''s, a job')", true),
+            ("contains(name, 's, a')", true),
+            ("startsWith(\"name\",'it')", true),
+            ("eq(jobRequest.name,'x')", true),
+            ("in(jobRequest.name,'y','x')", true),
+            ("eq(name,'other')", false),
+            ("eq(missing,'x')", false),
+        ] {
+            assert_eq!(Filter::parse(text).unwrap().matches(&item), expected, "{text}");
+        }
+        for text in ["", "eq(name", "eq(name,'x", "or(a,b)", "eq(name)"] {
+            assert!(Filter::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pages_link_to_the_next_one_until_the_last() {
+        let items: Vec<Value> = (0..25).map(|n| json!(n)).collect();
+        let listing = |start| Listing { start: Some(start), ..Listing::default() };
+        let rels = |page: &Value| {
+            page["links"].as_array().unwrap().iter().map(|l| l["rel"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let first = collection("/x", "items", "a", &listing(0), items.clone());
+        assert_eq!(first["items"].as_array().unwrap().len(), 10);
+        assert!(rels(&first).contains(&"next".into()));
+        let last = collection("/x", "items", "a", &listing(20), items);
+        assert_eq!((last["items"].as_array().unwrap().len(), last["count"].as_u64()), (5, Some(25)));
+        assert!(!rels(&last).contains(&"next".into()));
+    }
+}

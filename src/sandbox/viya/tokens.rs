@@ -1,0 +1,180 @@
+//! SASLogon: tokens that expire, refresh tokens that can be used once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use chrono::Utc;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::reply::{self, Reply};
+
+/// The sandbox's user and its password.
+pub const USER: (&str, &str) = ("sandbox", "sandbox-password");
+/// A confidential OAuth client and its secret.
+pub const CLIENT: (&str, &str) = ("sandbox.client", "sandbox-secret");
+/// The authorization code that SASLogon would show in the browser. It may be redeemed any number of times here.
+pub const AUTHORIZATION_CODE: &str = "sandbox-code";
+/// SAS Viya's own public clients, whose secret is empty.
+const PUBLIC_CLIENTS: [&str; 4] = ["sas.cli", "sas.ec", "SASPy", "vscode"];
+const SCOPE: &str = "openid uaa.user";
+
+/// The body of `POST /SASLogon/oauth/token`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct TokenRequest {
+    grant_type: String,
+    username: String,
+    password: String,
+    code: String,
+    refresh_token: String,
+    client_id: String,
+    client_secret: String,
+}
+
+/// All tokens handed out. Lifetimes are real seconds: the clients that refresh live in real time.
+pub struct Tokens {
+    lifetime: Duration,
+    refresh_lifetime: Duration,
+    access: HashMap<String, Access>,
+    refresh: HashMap<String, Instant>,
+}
+
+struct Access {
+    expires: Instant,
+    expires_at: chrono::DateTime<Utc>,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("lifetime", &self.lifetime)
+            .field("handed_out", &self.access.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    pub fn new(lifetime: Duration, refresh_lifetime: Duration) -> Self {
+        Self { lifetime, refresh_lifetime, access: HashMap::new(), refresh: HashMap::new() }
+    }
+
+    /// Answers `POST /SASLogon/oauth/token`. Its errors are OAuth's, not `vnd.sas.error`, as on SAS Viya.
+    pub fn answer(&mut self, headers: &HeaderMap, request: &TokenRequest) -> Reply {
+        let refused = |status, error: &str, description: &str| {
+            reply::body(status, "application/json", &json!({"error": error, "error_description": description}))
+        };
+        let (client, secret) = client(headers, request);
+        // The first client of this service sent the user's name and password as the client's: known and accepted.
+        let known = (PUBLIC_CLIENTS.contains(&client.as_str()) && secret.is_empty())
+            || (client.as_str(), secret.as_str()) == CLIENT
+            || (client.as_str(), secret.as_str()) == USER;
+        if !known {
+            return refused(StatusCode::UNAUTHORIZED, "unauthorized", "Bad credentials");
+        }
+        match request.grant_type.as_str() {
+            "password" if (request.username.as_str(), request.password.as_str()) == USER => {}
+            "password" => return refused(StatusCode::UNAUTHORIZED, "unauthorized", "Bad credentials"),
+            "client_credentials" if (client.as_str(), secret.as_str()) == CLIENT => {
+                return reply::body(StatusCode::OK, "application/json", &self.issue(false));
+            }
+            "client_credentials" => {
+                return refused(
+                    StatusCode::UNAUTHORIZED,
+                    "invalid_client",
+                    "Unauthorized grant type: client_credentials",
+                );
+            }
+            "authorization_code" if request.code == AUTHORIZATION_CODE => {}
+            "authorization_code" => {
+                return refused(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_grant",
+                    "Invalid authorization code: the code is not known",
+                );
+            }
+            "refresh_token" => {
+                // Removed whether or not it is still good: a refresh token can be used once.
+                let good = self.refresh.remove(&request.refresh_token).is_some_and(|expires| Instant::now() < expires);
+                if !good {
+                    let text = "Invalid refresh token: expired, revoked or used before";
+                    return refused(StatusCode::UNAUTHORIZED, "invalid_token", text);
+                }
+            }
+            other => {
+                return refused(
+                    StatusCode::BAD_REQUEST,
+                    "unsupported_grant_type",
+                    &format!("Unsupported grant type: {other}"),
+                );
+            }
+        }
+        reply::body(StatusCode::OK, "application/json", &self.issue(true))
+    }
+
+    /// A new token pair, as SASLogon's response shows it.
+    pub fn issue(&mut self, with_refresh: bool) -> Value {
+        let now = Utc::now();
+        let expires_at = now + self.lifetime;
+        let jti = uuid::Uuid::new_v4().simple().to_string();
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let access = format!(
+            "{}.{}.{}",
+            part(json!({"alg": "HS256", "typ": "JWT"})),
+            part(
+                json!({"jti": jti, "sub": USER.0, "user_name": USER.0, "scope": SCOPE.split(' ').collect::<Vec<_>>(), "iat": now.timestamp(), "exp": expires_at.timestamp()})
+            ),
+            // Not a signature: the sandbox knows the tokens that it handed out and needs none.
+            URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()),
+        );
+        self.access.insert(access.clone(), Access { expires: Instant::now() + self.lifetime, expires_at });
+        let mut pair = json!({
+            "access_token": access, "token_type": "bearer", "expires_in": self.lifetime.as_secs(), "scope": SCOPE, "jti": jti,
+        });
+        if with_refresh {
+            let refresh = format!("{}-r", uuid::Uuid::new_v4().simple());
+            self.refresh.insert(refresh.clone(), Instant::now() + self.refresh_lifetime);
+            pair["refresh_token"] = json!(refresh);
+        }
+        pair
+    }
+
+    /// The 401 that a request without a good token gets; `None` for a good one.
+    pub fn refusal(&self, headers: &HeaderMap) -> Option<Reply> {
+        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let scheme = value.get(..7).unwrap_or_default();
+        let token = if scheme.eq_ignore_ascii_case("bearer ") { value[7..].trim() } else { "" };
+        let challenge = match self.access.get(token) {
+            Some(access) if Instant::now() < access.expires => return None,
+            Some(access) => {
+                let when = access.expires_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+                format!("Bearer realm=\"oauth\", error=\"invalid_token\", error_description=\"Access token expired: {when}\"")
+            }
+            None if token.is_empty() => {
+                let text = "Full authentication is required to access this resource";
+                format!("Bearer realm=\"oauth\", error=\"unauthorized\", error_description=\"{text}\"")
+            }
+            None => "Bearer realm=\"oauth\", error=\"invalid_token\", error_description=\"Cannot convert access token to JSON\"".into(),
+        };
+        let reason = challenge.rsplit("error_description=\"").next().map(|text| text.trim_end_matches('"').to_owned());
+        let mut reply = reply::error(StatusCode::UNAUTHORIZED, "Unauthorized", reason.as_deref());
+        if let Ok(value) = challenge.parse() {
+            reply.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+        Some(reply)
+    }
+}
+
+/// OAuth client and secret: HTTP Basic, else the form.
+fn client(headers: &HeaderMap, request: &TokenRequest) -> (String, String) {
+    let basic = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let encoded = value.strip_prefix("Basic ")?;
+        let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+        decoded.split_once(':').map(|(client, secret)| (client.to_owned(), secret.to_owned()))
+    });
+    basic.unwrap_or_else(|| (request.client_id.clone(), request.client_secret.clone()))
+}
