@@ -102,7 +102,10 @@ proptest! {
         prop_assert_eq!(own(&table), vec!["a".to_owned(), format!("b{decisions}")]);
         let yes = rows(&table.scan(&equals("flag", "YES")).expect("scan"));
         prop_assert_eq!(yes, vec![row("a", 1, "YES")]);
-        let gone = table.rewrite(&equals("flag", "YES"), &mut |rows| Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add: rows.slice(0, 0) })), &mut || {});
+        let mut all_of = |rows: &RecordBatch| {
+            Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add: rows.slice(0, 0) }))
+        };
+        let gone = table.rewrite(&equals("flag", "YES"), &mut all_of, &mut || {});
         prop_assert_eq!(gone.expect("removed"), 1, "removing alone leaves no file to know it by");
         prop_assert_eq!(own(&table), vec![format!("b{decisions}")]);
     }

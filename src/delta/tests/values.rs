@@ -164,11 +164,17 @@ fn works_from_plain_threads_and_from_the_blocking_pool() {
     assert_eq!(done.expect("worked").num_rows(), 1);
 }
 
+/// Times from the year 68 to the year 8307.
+fn any_row() -> impl Strategy<Value = Row> {
+    let time = -60_000_000_000_000_000i64..200_000_000_000_000_000;
+    (proptest::option::of("\\PC{0,12}"), proptest::option::of(time), proptest::option::of("[^\\x00]{0,6}"))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn any_rows_come_back_but_for_empty_partition_values(
-        written in prop::collection::vec((proptest::option::of("\\PC{0,12}"), proptest::option::of(-60_000_000_000_000_000i64..200_000_000_000_000_000), proptest::option::of("[^\\x00]{0,6}")), 1..20),
+        written in prop::collection::vec(any_row(), 1..20),
         partitioned in any::<bool>(),
     ) {
         let dir = tempfile::tempdir().expect("directory");
