@@ -209,6 +209,9 @@ fn options_that_cannot_work_are_refused_and_nothing_runs_with_none() {
     ] {
         assert_eq!(run(bad, None).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
+    fn is_send(_: impl Send) {}
+    let runner = ViyaComparisonRunner::new(place.options()).unwrap();
+    is_send(runner.run(None));
     let text = ViyaComparisonRunner::new(RunnerOptions { limit_jobs: Some(0), ..place.options() })
         .unwrap()
         .describe()
