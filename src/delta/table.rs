@@ -1,8 +1,21 @@
 //! One Delta table: open, create, append, scan, rewrite.
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use delta_kernel::committer::FileSystemCommitter;
+use delta_kernel::transaction::UpdateTableOperation;
+use delta_kernel::{Snapshot, SnapshotRef};
+use url::Url;
 
-use crate::error::Result;
+use super::commit::{self, Attempt, Kind, PATIENCE, Plan, Queue, SharedCommitter};
+use super::failure::from_kernel;
+use super::stage::Staged;
+use super::turn::Turns;
+use super::{checkpoint, create, rewrite, scan, schema};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
 /// What a table looks like when this crate creates it (reader 1, writer 2, no features).
@@ -12,11 +25,12 @@ pub struct TableSpec {
     pub name: &'static str,
     /// Columns in order: Utf8, Int64, Float64, Boolean and Timestamp(Microsecond, "UTC"), all nullable.
     pub schema: SchemaRef,
-    /// Partition columns (Utf8), maybe none.
+    /// Partition columns (Utf8), maybe none. Delta knows no empty text as a partition value: it reads back as NULL.
     pub partition_by: &'static [&'static str],
 }
 
-/// A conjunction that prunes files by partition values and statistics and then filters rows exactly.
+/// A conjunction that prunes files by partition values and statistics and then filters rows exactly. NULL matches
+/// nothing; the default matches all rows.
 #[derive(Debug, Clone, Default)]
 pub struct Predicate {
     /// Column equals text.
@@ -27,20 +41,32 @@ pub struct Predicate {
 
 /// A snapshot that a guarded append decides on.
 pub struct View<'a> {
-    _table: &'a Table,
+    table: &'a Inner,
+    snapshot: &'a SnapshotRef,
 }
+
 impl View<'_> {
     /// The table's version.
     pub fn version(&self) -> u64 {
-        todo!()
+        self.snapshot.version()
     }
+
     /// The last transaction id (`txn` action) of `app_id`, if any.
-    pub fn transaction(&self, _app_id: &str) -> Result<Option<i64>> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the table's log cannot be read.
+    pub fn transaction(&self, app_id: &str) -> Result<Option<i64>> {
+        self.snapshot
+            .get_app_id_version(app_id, self.table.storage.engine()?.as_ref())
+            .map_err(|e| from_kernel(format!("reading the transaction '{app_id}' of '{}'", self.table.url), e))
     }
+
     /// Rows at this version.
-    pub fn scan(&self, _predicate: &Predicate) -> Result<RecordBatch> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        scan::rows(self.table.storage.engine()?, self.snapshot, predicate)
     }
 }
 
@@ -63,46 +89,243 @@ pub struct Rewrite {
 }
 
 /// A handle on one Delta table. Thread-safe; clones share the cached snapshot.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Table {
-    _inner: std::sync::Arc<()>,
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("url", &self.inner.url.as_str())
+            .field("version", &self.inner.known().version())
+            .finish()
+    }
+}
+
+/// What the handles on one table share.
+pub(super) struct Inner {
+    pub(super) storage: Storage,
+    pub(super) url: Url,
+    pub(super) committer: SharedCommitter,
+    pub(super) turns: Turns,
+    pub(super) patience: Duration,
+    snapshot: RwLock<SnapshotRef>,
+}
+
+impl Inner {
+    /// The newest snapshot that this handle has seen.
+    pub(super) fn known(&self) -> SnapshotRef {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The newest snapshot that the store has.
+    pub(super) fn newest(&self) -> Result<SnapshotRef> {
+        let snapshot = Snapshot::builder_from(self.known())
+            .build(self.storage.engine()?.as_ref())
+            .map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
+        self.remember(&snapshot);
+        Ok(snapshot)
+    }
+
+    /// Keeps `snapshot` for the next call, unless something newer is known.
+    pub(super) fn remember(&self, snapshot: &SnapshotRef) {
+        let mut known = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.version() > known.version() {
+            *known = Arc::clone(snapshot);
+        }
+    }
+
+    /// Writes the checkpoint that a commit just made may have made due.
+    pub(super) fn checkpoint(&self) {
+        let Ok(engine) = self.storage.engine() else { return };
+        let before = self.known();
+        let after = checkpoint::when_due(engine, Arc::clone(&before));
+        let mut known = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&before, &known) {
+            *known = after;
+        }
+    }
+}
+
+/// Whether this end of a commit says for sure that nothing was written, so that staged files are orphans.
+pub(super) fn nothing_written<T>(ended: &Result<Option<T>>) -> bool {
+    match ended {
+        Ok(committed) => committed.is_none(),
+        Err(error) => error.kind() == ErrorKind::Conflict,
+    }
 }
 
 impl Table {
-    /// Opens an existing table. [`crate::ErrorKind::NotFound`] when there is none.
-    pub fn open(_storage: &Storage, _name: &str) -> Result<Self> {
-        todo!()
+    /// Opens an existing table.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::Unsupported`] when it needs a reader feature that the
+    /// kernel does not have, [`ErrorKind::Storage`] when its log cannot be read.
+    pub fn open(storage: &Storage, name: &str) -> Result<Self> {
+        Self::open_with(storage, name, Arc::new(FileSystemCommitter::new()), PATIENCE)
     }
+
+    /// Opens a table whose commits go through `committer`, which are tried for `patience`.
+    pub(super) fn open_with(
+        storage: &Storage,
+        name: &str,
+        committer: SharedCommitter,
+        patience: Duration,
+    ) -> Result<Self> {
+        let url = table_url(storage, name)?;
+        let build = || -> Result<_> { Ok(Snapshot::builder_for(url.as_str()).build(storage.engine()?.as_ref())) };
+        let snapshot = match build()? {
+            Ok(snapshot) => snapshot,
+            Err(_) if !create::exists(storage, &url)? => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("there is no Delta table '{name}' in '{}'", storage.root()),
+                ));
+            }
+            // It may have been created between the two looks.
+            Err(_) => build()?.map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
+        };
+        let inner = Inner {
+            storage: storage.clone(),
+            url,
+            committer,
+            turns: Turns::default(),
+            patience,
+            snapshot: RwLock::new(snapshot),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     /// Opens the table, creating it first when there is none; safe when many processes do so at once.
-    pub fn open_or_create(_storage: &Storage, _spec: &TableSpec) -> Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// As [`Table::open`]; [`ErrorKind::Storage`] when it cannot be created.
+    pub fn open_or_create(storage: &Storage, spec: &TableSpec) -> Result<Self> {
+        match Self::open(storage, spec.name) {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => {
+                let created = create::create(storage, &table_url(storage, spec.name)?, spec)?;
+                tracing::debug!(table = spec.name, created, "there was no such table");
+                Self::open(storage, spec.name)
+            }
+            opened => opened,
+        }
     }
+
     /// The table's Arrow schema, partition columns in their place.
     pub fn schema(&self) -> SchemaRef {
-        todo!()
+        // A schema that could be opened can be shown: the fallback only spares callers an error that cannot happen.
+        schema::of(&self.inner.known()).unwrap_or_else(|_| Arc::new(arrow::datatypes::Schema::empty()))
     }
-    /// Appends rows as a blind append; durable when it returns. Retries conflicts itself. Returns the version committed.
-    pub fn append(&self, _batch: &RecordBatch) -> Result<u64> {
-        todo!()
+
+    /// The version that this handle has seen last.
+    pub fn version(&self) -> u64 {
+        self.inner.known().version()
     }
+
+    /// Appends rows as a blind append; durable when it returns. Retries conflicts itself. Returns the version committed
+    /// (of no rows: the version known, without a commit).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for rows that do not fit the table, [`ErrorKind::Unsupported`] for a table that the
+    /// kernel cannot write; retrying does not help. [`ErrorKind::Conflict`] (retryable) after a minute of lost races.
+    /// [`ErrorKind::Storage`] when the store failed: when it is retryable, nothing was written; when the outcome is
+    /// unknown, the message says so and it is not.
+    pub fn append(&self, batch: &RecordBatch) -> Result<u64> {
+        let inner = self.inner.as_ref();
+        if batch.num_rows() == 0 {
+            return Ok(inner.known().version());
+        }
+        let kind = Kind {
+            operation: UpdateTableOperation::Write,
+            blind: true,
+            parameters: vec![("mode", "Append".to_owned())],
+        };
+        let known = inner.known();
+        let rows = |snapshot: &SnapshotRef| schema::align(batch, &schema::of(snapshot)?);
+        // Written before it is this thread's turn, as others can commit meanwhile.
+        let mut staged =
+            Some(Staged::reuse_or_write(&inner.storage, &Attempt::ahead(inner, &kind, &known), None, rows(&known)?)?);
+        let ended = commit::commit(inner, &kind, Queue::Always, &mut |attempt| {
+            let files = Staged::reuse_or_write(&inner.storage, attempt, staged.take(), rows(attempt.snapshot)?)?;
+            let adds = files.adds.clone();
+            staged = Some(files);
+            Ok(Some(Plan { adds, ..Plan::default() }))
+        });
+        if let Some(orphans) = staged.filter(|_| nothing_written(&ended)) {
+            orphans.discard(&inner.storage);
+        }
+        ended.map(Option::unwrap_or_default)
+    }
+
     /// Appends what `decide` makes of the newest snapshot, guarded: when any other commit won in between, nothing is
-    /// written and `decide` is asked again. `Ok(None)` from `decide` ends it without a commit.
-    pub fn append_guarded(&self, _decide: &mut dyn FnMut(&View<'_>) -> Result<Option<Guard>>) -> Result<Option<u64>> {
-        todo!()
+    /// written and `decide` is asked again. `Ok(None)` from `decide` ends it without a commit. `decide` must not write
+    /// to this table.
+    ///
+    /// # Errors
+    /// Those of `decide`, and as [`Table::append`].
+    pub fn append_guarded(&self, decide: &mut dyn FnMut(&View<'_>) -> Result<Option<Guard>>) -> Result<Option<u64>> {
+        let inner = self.inner.as_ref();
+        let kind = Kind {
+            operation: UpdateTableOperation::Write,
+            blind: false,
+            parameters: vec![("mode", "Append".to_owned())],
+        };
+        let mut staged: Option<Staged> = None;
+        let ended = commit::commit(inner, &kind, Queue::Always, &mut |attempt| {
+            let Some(Guard { batch, transactions }) = decide(&View { table: inner, snapshot: attempt.snapshot })?
+            else {
+                return Ok(None);
+            };
+            let rows = schema::align(&batch, &schema::of(attempt.snapshot)?)?;
+            let files = Staged::reuse_or_write(&inner.storage, attempt, staged.take(), rows)?;
+            let adds = files.adds.clone();
+            staged = Some(files);
+            Ok(Some(Plan { adds, transactions, ..Plan::default() }))
+        });
+        if let Some(orphans) = staged.filter(|_| nothing_written(&ended)) {
+            orphans.discard(&inner.storage);
+        }
+        ended
     }
+
     /// Rows of the newest version that match.
-    pub fn scan(&self, _predicate: &Predicate) -> Result<RecordBatch> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a predicate on a column that the table does not have or that has another type;
+    /// [`ErrorKind::Storage`] when the log or a data file cannot be read.
+    pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        scan::rows(self.inner.storage.engine()?, &self.inner.newest()?, predicate)
     }
-    /// Reads the files that may hold rows matching `predicate`, hands each file's live rows to `decide`
-    /// and replaces, in one commit, the files in which it removed rows. Re-decides from scratch after every lost
-    /// race. Returns the number of rows removed.
+
+    /// Reads the files that may hold rows matching `predicate`, hands each file's live rows (all of them, in the
+    /// table's schema) to `decide` and replaces, in one commit, the files in which it removed rows. Re-decides from
+    /// scratch after every lost race, `restart` being called first. Returns the number of rows removed. `decide` must
+    /// not write to this table.
+    ///
+    /// # Errors
+    /// Those of `decide`, and as [`Table::append`]; [`ErrorKind::Unsupported`] for append-only tables and those with a
+    /// change data feed or row tracking, where the kernel cannot replace rows.
     pub fn rewrite(
         &self,
-        _predicate: &Predicate,
-        _decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>,
-        _restart: &mut dyn FnMut(),
+        predicate: &Predicate,
+        decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>,
+        restart: &mut dyn FnMut(),
     ) -> Result<u64> {
-        todo!()
+        rewrite::rewrite(&self.inner, predicate, decide, restart)
     }
+}
+
+/// Where the table `name` is. A name is one directory: it cannot lead out of the root.
+fn table_url(storage: &Storage, name: &str) -> Result<Url> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
+        return Err(Error::invalid(format!("'{name}' is not a table name; give the name of a directory")));
+    }
+    let mut url = storage.root().clone();
+    url.path_segments_mut()
+        .map_err(|()| Error::new(ErrorKind::Internal, format!("'{}' has no directories", storage.root())))?
+        .pop_if_empty()
+        .push(name)
+        .push("");
+    Ok(url)
 }

@@ -1,0 +1,169 @@
+//! Inventory files: JSON, YAML and CSV become the one value that `shape` interprets.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::Inventory;
+use crate::error::{Error, ErrorKind, Result};
+
+const CSV_COLUMNS: [&str; 4] = ["name", "ip_address", "nic_name", "weight"];
+
+/// Reads the inventory file at `path`; its extension says the format.
+pub(super) fn read(path: &Path) -> Result<Inventory> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let parse: fn(&str) -> std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>> = match extension.as_str()
+    {
+        "json" => |text| Ok(serde_json::from_str::<Unique>(text)?.0),
+        "yaml" | "yml" => |text| Ok(serde_saphyr::from_str::<Unique>(text)?.0),
+        "csv" => parse_csv,
+        "" => {
+            return Err(Error::invalid(format!(
+                "the inventory file {} has no extension: its name has to end in .json, .yaml, .yml or .csv",
+                path.display()
+            )));
+        }
+        other => {
+            return Err(Error::invalid(format!(
+                "the inventory file {} is of the unknown format .{other}: give .json, .yaml, .yml or .csv",
+                path.display()
+            )));
+        }
+    };
+    let text = text(path)?;
+    if text.trim().is_empty() {
+        return Err(Error::invalid(format!("the inventory file {} is empty: name at least one VM", path.display())));
+    }
+    let value = parse(&text).map_err(|e| {
+        // The parsers' messages are short and say line and column; YAML's goes on with an excerpt.
+        let what = e.to_string().lines().next().unwrap_or_default().to_owned();
+        Error::invalid(format!("the inventory file {} cannot be read as {}: {what}", path.display(), extension.to_uppercase()))
+            .with_source(e)
+    })?;
+    Inventory::from_value(value).map_err(|e| {
+        let message = format!("in the inventory file {}: {e}", path.display());
+        Error::new(e.kind(), message)
+    })
+}
+
+fn text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        let (kind, what) = match e.kind() {
+            std::io::ErrorKind::NotFound => (ErrorKind::NotFound, "does not exist"),
+            std::io::ErrorKind::IsADirectory => (ErrorKind::InvalidInput, "is a directory"),
+            std::io::ErrorKind::PermissionDenied => (ErrorKind::Storage, "may not be read by this user"),
+            _ => (ErrorKind::Storage, "could not be read"),
+        };
+        Error::new(kind, format!("the inventory file {} {what}", path.display())).with_source(e)
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| Error::invalid(format!("the inventory file {} is not UTF-8 text", path.display())).with_source(e))?;
+    // Spreadsheet programs write a byte order mark, which JSON does not know.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+fn parse_csv(text: &str) -> std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+    let header = reader.headers()?.clone();
+    for (index, column) in header.iter().enumerate() {
+        if !CSV_COLUMNS.contains(&column) {
+            return Err(format!("unknown column \"{column}\", the columns are {}", CSV_COLUMNS.join(", ")).into());
+        }
+        if header.iter().take(index).any(|earlier| earlier == column) {
+            return Err(format!("column \"{column}\" occurs twice").into());
+        }
+    }
+    if !header.iter().any(|column| column == "name") {
+        return Err(format!("the first line has to be a header with a column \"name\" and any of {}", CSV_COLUMNS[1..].join(", ")).into());
+    }
+    let mut vms = Vec::new();
+    for record in reader.records() {
+        let record = record?;
+        let mut vm = Map::new();
+        for (column, field) in header.iter().zip(record.iter()) {
+            let value = match column {
+                "name" => Value::from(field),
+                _ if field.is_empty() => Value::Null,
+                "weight" => field.parse::<i64>().map_or_else(|_| Value::from(field), Value::from),
+                _ => Value::from(field),
+            };
+            vm.insert(column.to_owned(), value);
+        }
+        vms.push(Value::Object(vm));
+    }
+    Ok(Value::Array(vms))
+}
+
+/// A JSON value whose mappings have no key twice. Plain deserialization keeps the last of them without a word: a VM
+/// would be missing and nobody would know.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list or mapping of VMs")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unique(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> std::result::Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format!("\"{key}\" is given twice")));
+            }
+            let Unique(value) = entries.next_value()?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}

@@ -1,0 +1,115 @@
+//! The shapes an inventory may be written in. This is the one place that interprets them.
+
+use serde_json::{Map, Value};
+
+use super::Vm;
+use crate::error::{Error, Result};
+
+const KEYS: &str = "name, ip_address, nic_name and weight";
+
+/// The VMs that `value` lists, in its order and not yet checked against each other.
+pub(super) fn vms(value: Value) -> Result<Vec<Vm>> {
+    match unwrapped(value)? {
+        Value::Array(items) => items.into_iter().enumerate().map(|(index, item)| listed(index, item)).collect(),
+        Value::Object(entries) => entries.into_iter().map(|(name, entry)| mapped(name, entry)).collect(),
+        other => Err(Error::invalid(format!(
+            "an inventory cannot be {}: give a list of names, a list of objects with {KEYS}, or a mapping of name to such an object",
+            kind(&other)
+        ))),
+    }
+}
+
+/// Takes `{"vms": …}` off. Only a list or mapping below `vms` is a wrapper; with other keys beside it, it is not clear
+/// what is meant.
+fn unwrapped(value: Value) -> Result<Value> {
+    let Value::Object(mut entries) = value else { return Ok(value) };
+    if !entries.contains_key("vms") {
+        return Ok(Value::Object(entries));
+    }
+    if let Some(other) = entries.keys().find(|key| *key != "vms") {
+        return Err(Error::invalid(format!("the inventory has the unknown key \"{other}\" beside \"vms\": take it out")));
+    }
+    Ok(entries.shift_remove("vms").unwrap_or_default())
+}
+
+fn listed(index: usize, item: Value) -> Result<Vm> {
+    match item {
+        Value::String(name) => Ok(Vm::named(name)),
+        Value::Object(mut fields) => match fields.shift_remove("name") {
+            Some(Value::String(name)) => with_fields(name, fields),
+            Some(other) => Err(Error::invalid(format!(
+                "the name of VM number {} of the inventory is {}: give text, in quotes where it looks like a number",
+                index + 1,
+                kind(&other)
+            ))),
+            None => Err(Error::invalid(format!(
+                "VM number {} of the inventory has no \"name\": the keys are {KEYS}",
+                index + 1
+            ))),
+        },
+        other => Err(Error::invalid(format!(
+            "VM number {} of the inventory is {}: give its name as text (in quotes where it looks like a number) or an object with {KEYS}",
+            index + 1,
+            kind(&other)
+        ))),
+    }
+}
+
+fn mapped(name: String, entry: Value) -> Result<Vm> {
+    match entry {
+        Value::Object(fields) => with_fields(name, fields),
+        Value::Null => Ok(Vm::named(name)),
+        other => Err(Error::invalid(format!(
+            "the entry of VM \"{name}\" is {}: give an object with ip_address, nic_name and weight, each as needed",
+            kind(&other)
+        ))),
+    }
+}
+
+fn with_fields(name: String, fields: Map<String, Value>) -> Result<Vm> {
+    let mut vm = Vm::named(name);
+    for (key, value) in fields {
+        match key.as_str() {
+            "ip_address" => {
+                if let Some(text) = text(&vm.name, "ip_address", value)? {
+                    vm.ip_address = text;
+                }
+            }
+            "nic_name" => vm.nic_name = text(&vm.name, "nic_name", value)?,
+            "weight" => vm.weight = weight(&vm.name, &value)?,
+            _ => {
+                return Err(Error::invalid(format!("VM \"{}\" has the unknown key \"{key}\": the keys are {KEYS}", vm.name)));
+            }
+        }
+    }
+    Ok(vm)
+}
+
+/// Text or null; null is as good as leaving the key out.
+fn text(name: &str, key: &str, value: Value) -> Result<Option<String>> {
+    match value {
+        Value::String(text) => Ok(Some(text)),
+        Value::Null => Ok(None),
+        other => Err(Error::invalid(format!("the {key} of VM \"{name}\" is {}: give text", kind(&other)))),
+    }
+}
+
+fn weight(name: &str, value: &Value) -> Result<u32> {
+    if value.is_null() {
+        return Ok(1);
+    }
+    value.as_u64().and_then(|weight| u32::try_from(weight).ok()).filter(|weight| *weight > 0).ok_or_else(|| {
+        Error::invalid(format!("the weight of VM \"{name}\" is {value}: give a whole number from 1 to {}", u32::MAX))
+    })
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing (null)",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+    }
+}
