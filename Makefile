@@ -69,7 +69,7 @@ rust-tests: | toolchain
 rust-checks: dist/.built | toolchain
 	$(call heading,rustfmt)
 	@cargo fmt --check
-	$(call heading,clippy: the core alone, then with Python)
+	$(call heading,clippy (the core alone and then with Python))
 	@cargo clippy --release --locked --quiet --all-targets --no-default-features -- -D warnings
 	@$(PYO3_ENV) cargo clippy --release --locked --quiet --all-targets -- -D warnings
 

@@ -115,7 +115,7 @@ def test_deliver_and_status(ledger: jobrota.JobLedger, capsys: pytest.CaptureFix
     ledger.log_job_execution("a.sas", "A", "SUCCESS")
     for name in "ABC":
         ledger.log_job_completion("a.sas", name, "SUCCESS")
-    with jobrota.Sandbox(refuse_first=1) as sandbox:
+    with jobrota.Sandbox(refuse_first=["B"]) as sandbox:
         assert run("autosys", "deliver", "--ledger", ledger.root, "--sendevent", sandbox.sendevent) == 1
         assert "2 delivered, 1 failed" in capsys.readouterr().out
         assert run("autosys", "status", "--ledger", ledger.root) == 0

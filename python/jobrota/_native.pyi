@@ -332,15 +332,17 @@ class Sandbox:
         vms_down: int = 1,
         speed: float = 1.0,
         *,
-        refuse_first: int = 0,
+        refuse_first: Sequence[str] | None = None,
     ) -> Sandbox:
-        """`refuse_first`: AutoSys refuses the first event for each of so many job names."""
+        """`refuse_first`: AutoSys jobs whose first event is refused."""
     @property
     def viya_url(self) -> str: ...
     @property
     def autosys_url(self) -> str: ...
     @property
     def inventory(self) -> Inventory: ...
+    @property
+    def vms_down(self) -> list[str]: ...
     @property
     def probe(self) -> str: ...
     @property
@@ -356,7 +358,7 @@ class Sandbox:
     @property
     def speed(self) -> float: ...
     def autosys_events(self) -> list[dict[str, Any]]:
-        """Events in order of arrival, each with at least job, event, status, accepted."""
+        """The events that AutoSys took, in order: at, via, event, job, status, comment."""
     def close(self) -> None: ...
     def __enter__(self) -> Sandbox: ...
     def __exit__(
