@@ -167,6 +167,16 @@ impl AutosysSandbox {
         self.spool.status(job)
     }
 
+    /// Refuses the next event of each of these jobs, in a way that is over when it is sent again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a name that AutoSys would never take; [`ErrorKind::Storage`] when the directory
+    /// cannot be written.
+    pub fn refuse_once(&self, jobs: &[String]) -> Result<()> {
+        check_names(jobs)?;
+        jobs.iter().try_for_each(|job| self.spool.refuse_next(job))
+    }
+
     /// Takes the event server away, or brings it back: while it is away, every event is refused and nothing recorded.
     ///
     /// # Errors
@@ -195,18 +205,23 @@ fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
     }
     match &options.refuse_first {
         RefuseFirst::Nobody => Ok(BTreeSet::new()),
-        RefuseFirst::Jobs(jobs) => match jobs.iter().find(|job| !spool::valid_name(job)) {
-            Some(job) => {
-                Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys never takes the name")))
-            }
-            None => Ok(jobs.iter().cloned().collect()),
-        },
+        RefuseFirst::Jobs(jobs) => {
+            check_names(jobs)?;
+            Ok(jobs.iter().cloned().collect())
+        }
         RefuseFirst::Every(nth) => {
             if *nth == 0 || known.is_empty() {
                 return Err(Error::invalid("refusing every n-th job needs the known jobs and an n of at least 1"));
             }
             Ok(known.iter().skip(nth - 1).step_by(*nth).cloned().collect())
         }
+    }
+}
+
+fn check_names(jobs: &[String]) -> Result<()> {
+    match jobs.iter().find(|job| !spool::valid_name(job)) {
+        Some(job) => Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys never takes the name"))),
+        None => Ok(()),
     }
 }
 
