@@ -46,9 +46,8 @@ fn variable(name: &str) -> String {
 }
 
 fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e)
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e))?;
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
         Error::invalid(format!("the settings file {} is not TOML: {e}", path.display()))
     })?;

@@ -21,11 +21,9 @@ type Matcher<'a> = Box<dyn FnMut(&LedgerRow) -> bool + 'a>;
 fn flip<'a>(table: &Table, kind: LedgerTable, fresh: &dyn Fn() -> Matcher<'a>) -> Result<u64> {
     let matcher = RefCell::new(fresh());
     let pending = Predicate { equals: vec![(FLAG.to_owned(), NO.to_owned())], time: None };
-    table.rewrite(
-        &pending,
-        &mut |file| decide(kind, file, &mut **matcher.borrow_mut()),
-        &mut || *matcher.borrow_mut() = fresh(),
-    )
+    table.rewrite(&pending, &mut |file| decide(kind, file, &mut **matcher.borrow_mut()), &mut || {
+        *matcher.borrow_mut() = fresh()
+    })
 }
 
 fn decide(
@@ -90,9 +88,7 @@ pub(super) fn executions_of(table: &Table, delivered: &[LedgerRow]) -> Result<u6
     }
     flip(table, LedgerTable::Executions, &|| {
         Box::new(|row| {
-            latest
-                .get(&(&row.file_name, &row.job_id, &row.status))
-                .is_some_and(|notified| row.timestamp <= *notified)
+            latest.get(&(&row.file_name, &row.job_id, &row.status)).is_some_and(|notified| row.timestamp <= *notified)
         })
     })
 }

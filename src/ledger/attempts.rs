@@ -35,9 +35,8 @@ pub struct Attempt {
 
 /// `attempts` as a batch of `autosys_deliveries`.
 pub(super) fn to_batch(attempts: &[Attempt]) -> Result<RecordBatch> {
-    let text = |value: fn(&Attempt) -> Option<&str>| {
-        Arc::new(attempts.iter().map(value).collect::<StringArray>()) as ArrayRef
-    };
+    let text =
+        |value: fn(&Attempt) -> Option<&str>| Arc::new(attempts.iter().map(value).collect::<StringArray>()) as ArrayRef;
     let times = |value: fn(&Attempt) -> Option<i64>| {
         let column: TimestampMicrosecondArray = attempts.iter().map(value).collect();
         Arc::new(column.with_timezone("UTC")) as ArrayRef

@@ -292,7 +292,10 @@ impl JobLedger {
         }
         Err(Error::new(
             ErrorKind::NotFound,
-            format!("there is no ledger at {}; the first log call creates one, or see whether the root is right", self.inner.root),
+            format!(
+                "there is no ledger at {}; the first log call creates one, or see whether the root is right",
+                self.inner.root
+            ),
         ))
     }
 

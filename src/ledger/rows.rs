@@ -72,8 +72,9 @@ pub(super) fn single(table: LedgerTable, row: &LedgerRow) -> Result<RecordBatch>
 }
 
 fn batch(table: LedgerTable, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-    RecordBatch::try_new(table.schema(), columns)
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("rows of {} could not be built", table.name())).with_source(e))
+    RecordBatch::try_new(table.schema(), columns).map_err(|e| {
+        Error::new(ErrorKind::Internal, format!("rows of {} could not be built", table.name())).with_source(e)
+    })
 }
 
 /// The rows of `data` in the shape of `table`, each value checked; the timestamp (`now`) and the flag (`NO`) may be left
@@ -147,9 +148,7 @@ fn utc(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
         DataType::Timestamp(_, None) => Err(Error::invalid(format!(
             "column \"{name}\" has timestamps without a timezone, so they could mean any hour; give them one, such as UTC"
         ))),
-        other => {
-            Err(Error::invalid(format!("column \"{name}\" must hold timestamps with a timezone, not {other}")))
-        }
+        other => Err(Error::invalid(format!("column \"{name}\" must hold timestamps with a timezone, not {other}"))),
     }
 }
 
@@ -169,8 +168,7 @@ pub(super) fn from_batch(table: LedgerTable, data: &RecordBatch) -> Result<Vec<L
     let at = table.timestamp_column();
     let times = data.column_by_name(at).ok_or_else(|| missing(table, at))?;
     let times = if data.num_rows() == 0 { new_empty_array(&timestamp()) } else { utc(at, times)? };
-    let (files, jobs, statuses) =
-        (files.as_string::<i32>(), jobs.as_string::<i32>(), statuses.as_string::<i32>());
+    let (files, jobs, statuses) = (files.as_string::<i32>(), jobs.as_string::<i32>(), statuses.as_string::<i32>());
     let times = times.as_primitive::<TimestampMicrosecondType>();
     let value = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
     Ok((0..data.num_rows())

@@ -11,9 +11,7 @@ use super::convert;
 use super::errors::PyOutcome;
 use super::ledger::PyJobLedger;
 use super::wait::{self, Born};
-use crate::autosys::{
-    self, Callable, Mapping, Order, SendEvent, SendEventOptions, Transport, UpdaterOptions,
-};
+use crate::autosys::{self, Callable, Mapping, Order, SendEvent, SendEventOptions, Transport, UpdaterOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::LedgerTable;
 
@@ -109,11 +107,7 @@ fn call(function: &Py<PyAny>, file_name: &str, job_id: &str, status: &str) -> Re
     })
 }
 
-fn transport(
-    value: &Bound<'_, PyAny>,
-    mapping: Mapping,
-    thread_safe: bool,
-) -> PyOutcome<Arc<dyn Transport>> {
+fn transport(value: &Bound<'_, PyAny>, mapping: Mapping, thread_safe: bool) -> PyOutcome<Arc<dyn Transport>> {
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
     }

@@ -56,8 +56,9 @@ pub(super) fn batch(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<Recor
         ))
     })?;
     let (batches, schema) = data.into_table().map_err(PyErr::from)?.into_inner();
-    concat_batches(&schema, &batches)
-        .map_err(|e| Error::invalid(format!("{argument}: the batches of the table do not fit together")).with_source(e).into())
+    concat_batches(&schema, &batches).map_err(|e| {
+        Error::invalid(format!("{argument}: the batches of the table do not fit together")).with_source(e).into()
+    })
 }
 
 /// JSON as Python dicts, lists and scalars.
@@ -129,4 +130,3 @@ pub(super) fn seconds(argument: &str, value: f64) -> PyOutcome<std::time::Durati
     }
     Err(Error::invalid(format!("{argument} must be seconds between 0 and {YEAR}, not {value}")).into())
 }
-

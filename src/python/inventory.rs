@@ -37,7 +37,10 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
         return Ok(Inventory::from_file(convert::path_text(value)?)?);
     }
     if value.is_none() {
-        return Err(Error::invalid("there is no inventory: give the names of the VMs, a dict, a list of dicts or a file").into());
+        return Err(Error::invalid(
+            "there is no inventory: give the names of the VMs, a dict, a list of dicts or a file",
+        )
+        .into());
     }
     // Tuples, dict views and other iterables of names are lists to JSON.
     let plain = if value.is_instance_of::<PyDict>() || value.is_instance_of::<PyList>() {

@@ -337,9 +337,8 @@ impl PyJobLedger {
         table: &str,
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let (ledger, table, batch) = (self.core()?, table_named(table)?, convert::batch("rows", rows)?);
-        let work = runtime::blocking(move || {
-            ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?)
-        });
+        let work =
+            runtime::blocking(move || ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?));
         wait::awaitable(py, work, |_, count| Ok(count))
     }
 

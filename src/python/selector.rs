@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
@@ -99,7 +101,10 @@ impl PySelection {
 
     fn __repr__(&self) -> String {
         let [vm, ip_address, nic_name] = self.triple();
-        format!("Selection(vm='{vm}', ip_address='{ip_address}', nic_name='{nic_name}', probe='{}')", self.selection.probe)
+        format!(
+            "Selection(vm='{vm}', ip_address='{ip_address}', nic_name='{nic_name}', probe='{}')",
+            self.selection.probe
+        )
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
@@ -213,7 +218,8 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
 }
 
 fn check_batch(rows: &[CheckRow]) -> Result<RecordBatch> {
-    let text = |value: fn(&CheckRow) -> Option<&str>| Arc::new(rows.iter().map(value).collect::<StringArray>()) as ArrayRef;
+    let text =
+        |value: fn(&CheckRow) -> Option<&str>| Arc::new(rows.iter().map(value).collect::<StringArray>()) as ArrayRef;
     batch(vec![
         ("vm", text(|row| Some(&row.vm))),
         ("ip_address", text(|row| row.ip_address.as_deref())),
@@ -232,10 +238,7 @@ fn distribution_batch(rows: &[DistributionRow]) -> Result<RecordBatch> {
         ("vm", Arc::new(rows.iter().map(|row| Some(row.vm.as_str())).collect::<StringArray>())),
         ("selections", Arc::new(rows.iter().map(count).collect::<Int64Array>())),
         ("share", Arc::new(rows.iter().map(|row| Some(row.share)).collect::<Float64Array>())),
-        (
-            "last_selected",
-            Arc::new(rows.iter().map(last).collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
-        ),
+        ("last_selected", Arc::new(rows.iter().map(last).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))),
     ])
 }
 
@@ -283,7 +286,12 @@ impl PyRoundRobinSelector {
             storage_options: convert::options(storage_options),
         };
         let selector = selection::RoundRobinSelector::new(inventory.clone(), options)?;
-        Ok(Self { selector: Arc::new(selector), inventory: PyInventory { inventory }, cursor: name, born: Born::here() })
+        Ok(Self {
+            selector: Arc::new(selector),
+            inventory: PyInventory { inventory },
+            cursor: name,
+            born: Born::here(),
+        })
     }
 
     /// The VMs that may be selected.

@@ -78,6 +78,35 @@ struct Inner {
     health: Health,
 }
 
+impl Inner {
+    /// Probes the VM of this number in the inventory, and remembers the answer.
+    async fn check_row(&self, number: usize) -> CheckRow {
+        let vm = &self.inventory.vms()[number];
+        let answer = self.probe.check(vm, self.timeout).await;
+        self.health.remember(&vm.name, &answer);
+        match answer {
+            Ok(outcome) => CheckRow {
+                vm: vm.name.clone(),
+                ip_address: Some(outcome.ip_address),
+                nic_name: outcome.nic_name,
+                reachable: true,
+                probe: Some(outcome.kind),
+                rtt_ms: Some(milliseconds(outcome.rtt)),
+                reason: None,
+            },
+            Err(reason) => CheckRow {
+                vm: vm.name.clone(),
+                ip_address: known_address(vm),
+                nic_name: vm.nic_name.clone(),
+                reachable: false,
+                probe: None,
+                rtt_ms: None,
+                reason: Some(reason),
+            },
+        }
+    }
+}
+
 impl RoundRobinSelector {
     /// A selector over `inventory`. Nothing is probed or written before the first selection.
     ///
@@ -149,30 +178,8 @@ impl RoundRobinSelector {
 
     /// Probes all VMs, many at a time, and takes no turn. One row per VM, in inventory order.
     pub async fn check(&self) -> Vec<CheckRow> {
-        let rows = stream::iter(self.inner.inventory.vms()).map(|vm| async move {
-            let answer = self.inner.probe.check(vm, self.inner.timeout).await;
-            self.inner.health.remember(&vm.name, &answer);
-            match answer {
-                Ok(outcome) => CheckRow {
-                    vm: vm.name.clone(),
-                    ip_address: Some(outcome.ip_address),
-                    nic_name: outcome.nic_name,
-                    reachable: true,
-                    probe: Some(outcome.kind),
-                    rtt_ms: Some(milliseconds(outcome.rtt)),
-                    reason: None,
-                },
-                Err(reason) => CheckRow {
-                    vm: vm.name.clone(),
-                    ip_address: known_address(vm),
-                    nic_name: vm.nic_name.clone(),
-                    reachable: false,
-                    probe: None,
-                    rtt_ms: None,
-                    reason: Some(reason),
-                },
-            }
-        });
+        // Numbers instead of borrowed VMs: of a closure over these the compiler cannot see that its future is Send.
+        let rows = stream::iter(0..self.inner.inventory.len()).map(|number| self.inner.check_row(number));
         rows.buffered(CHECKED_AT_ONCE).collect().await
     }
 
