@@ -14,24 +14,24 @@ const CSV_COLUMNS: [&str; 4] = ["name", "ip_address", "nic_name", "weight"];
 /// Reads the inventory file at `path`; its extension says the format.
 pub(super) fn read(path: &Path) -> Result<Inventory> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let parse: fn(&str) -> std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>> = match extension.as_str()
-    {
-        "json" => |text| Ok(serde_json::from_str::<Unique>(text)?.0),
-        "yaml" | "yml" => |text| Ok(serde_saphyr::from_str::<Unique>(text)?.0),
-        "csv" => parse_csv,
-        "" => {
-            return Err(Error::invalid(format!(
-                "the inventory file {} has no extension: its name has to end in .json, .yaml, .yml or .csv",
-                path.display()
-            )));
-        }
-        other => {
-            return Err(Error::invalid(format!(
-                "the inventory file {} is of the unknown format .{other}: give .json, .yaml, .yml or .csv",
-                path.display()
-            )));
-        }
-    };
+    let parse: fn(&str) -> std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>> =
+        match extension.as_str() {
+            "json" => |text| Ok(serde_json::from_str::<Unique>(text)?.0),
+            "yaml" | "yml" => |text| Ok(serde_saphyr::from_str::<Unique>(text)?.0),
+            "csv" => parse_csv,
+            "" => {
+                return Err(Error::invalid(format!(
+                    "the inventory file {} has no extension: its name has to end in .json, .yaml, .yml or .csv",
+                    path.display()
+                )));
+            }
+            other => {
+                return Err(Error::invalid(format!(
+                    "the inventory file {} is of the unknown format .{other}: give .json, .yaml, .yml or .csv",
+                    path.display()
+                )));
+            }
+        };
     let text = text(path)?;
     if text.trim().is_empty() {
         return Err(Error::invalid(format!("the inventory file {} is empty: name at least one VM", path.display())));
@@ -39,8 +39,12 @@ pub(super) fn read(path: &Path) -> Result<Inventory> {
     let value = parse(&text).map_err(|e| {
         // The parsers' messages are short and say line and column; YAML's goes on with an excerpt.
         let what = e.to_string().lines().next().unwrap_or_default().to_owned();
-        Error::invalid(format!("the inventory file {} cannot be read as {}: {what}", path.display(), extension.to_uppercase()))
-            .with_source(e)
+        Error::invalid(format!(
+            "the inventory file {} cannot be read as {}: {what}",
+            path.display(),
+            extension.to_uppercase()
+        ))
+        .with_source(e)
     })?;
     Inventory::from_value(value).map_err(|e| {
         let message = format!("in the inventory file {}: {e}", path.display());
@@ -58,8 +62,9 @@ fn text(path: &Path) -> Result<String> {
         };
         Error::new(kind, format!("the inventory file {} {what}", path.display())).with_source(e)
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|e| Error::invalid(format!("the inventory file {} is not UTF-8 text", path.display())).with_source(e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        Error::invalid(format!("the inventory file {} is not UTF-8 text", path.display())).with_source(e)
+    })?;
     // Spreadsheet programs write a byte order mark, which JSON does not know.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
@@ -76,7 +81,11 @@ fn parse_csv(text: &str) -> std::result::Result<Value, Box<dyn std::error::Error
         }
     }
     if !header.iter().any(|column| column == "name") {
-        return Err(format!("the first line has to be a header with a column \"name\" and any of {}", CSV_COLUMNS[1..].join(", ")).into());
+        return Err(format!(
+            "the first line has to be a header with a column \"name\" and any of {}",
+            CSV_COLUMNS[1..].join(", ")
+        )
+        .into());
     }
     let mut vms = Vec::new();
     for record in reader.records() {

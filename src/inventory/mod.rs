@@ -117,10 +117,15 @@ impl Inventory {
 
 fn checked_vm(index: usize, vm: Vm) -> Result<Vm> {
     let name = checked_text(&vm.name).map_err(|what| {
-        Error::invalid(format!("the name of VM number {} of the inventory {what}: give a host name or an IP address", index + 1))
+        Error::invalid(format!(
+            "the name of VM number {} of the inventory {what}: give a host name or an IP address",
+            index + 1
+        ))
     })?;
     let ip_address = checked_text(&vm.ip_address).map_err(|what| {
-        Error::invalid(format!("the ip_address of VM \"{name}\" {what}: give one, or leave it out to use the name as the address"))
+        Error::invalid(format!(
+            "the ip_address of VM \"{name}\" {what}: give one, or leave it out to use the name as the address"
+        ))
     })?;
     let nic_name = match vm.nic_name.as_deref().map(str::trim) {
         None | Some("") => None,

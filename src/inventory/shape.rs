@@ -27,7 +27,9 @@ fn unwrapped(value: Value) -> Result<Value> {
         return Ok(Value::Object(entries));
     }
     if let Some(other) = entries.keys().find(|key| *key != "vms") {
-        return Err(Error::invalid(format!("the inventory has the unknown key \"{other}\" beside \"vms\": take it out")));
+        return Err(Error::invalid(format!(
+            "the inventory has the unknown key \"{other}\" beside \"vms\": take it out"
+        )));
     }
     Ok(entries.shift_remove("vms").unwrap_or_default())
 }
@@ -78,7 +80,10 @@ fn with_fields(name: String, fields: Map<String, Value>) -> Result<Vm> {
             "nic_name" => vm.nic_name = text(&vm.name, "nic_name", value)?,
             "weight" => vm.weight = weight(&vm.name, &value)?,
             _ => {
-                return Err(Error::invalid(format!("VM \"{}\" has the unknown key \"{key}\": the keys are {KEYS}", vm.name)));
+                return Err(Error::invalid(format!(
+                    "VM \"{}\" has the unknown key \"{key}\": the keys are {KEYS}",
+                    vm.name
+                )));
             }
         }
     }

@@ -121,7 +121,9 @@ impl FromStr for Probe {
         }
         if let Some(port) = text.strip_prefix("tcp:") {
             return port.parse::<u16>().ok().filter(|port| *port > 0).map(Self::Tcp).ok_or_else(|| {
-                Error::invalid(format!("the probe \"{text}\" names no TCP port: give one from 1 to 65535, as in \"tcp:22\""))
+                Error::invalid(format!(
+                    "the probe \"{text}\" names no TCP port: give one from 1 to 65535, as in \"tcp:22\""
+                ))
             });
         }
         if text.starts_with("http://") || text.starts_with("https://") {
@@ -176,11 +178,8 @@ async fn each_address<'a>(
 /// The first success, or every reason, in the order of `attempts`.
 async fn first_success(attempts: Vec<BoxFuture<'_, Answer>>) -> Answer {
     let mut reasons = vec![String::new(); attempts.len()];
-    let mut running: FuturesUnordered<_> = attempts
-        .into_iter()
-        .enumerate()
-        .map(|(index, attempt)| async move { (index, attempt.await) })
-        .collect();
+    let mut running: FuturesUnordered<_> =
+        attempts.into_iter().enumerate().map(|(index, attempt)| async move { (index, attempt.await) }).collect();
     while let Some((index, answer)) = running.next().await {
         match answer {
             Ok(outcome) => return Ok(outcome),

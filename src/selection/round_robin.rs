@@ -6,9 +6,11 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt};
 
 use self::health::{Health, Known};
@@ -31,8 +33,8 @@ const REASONS_IN_TEXT: usize = 10;
 pub struct CheckRow {
     /// Name of the VM.
     pub vm: String,
-    /// The address that answered, else the inventory's.
-    pub ip_address: String,
+    /// The address that answered, else the inventory's; None while only the VM's name is known.
+    pub ip_address: Option<String>,
     /// The Azure network interface, where known.
     pub nic_name: Option<String>,
     /// Whether it answered.
@@ -54,8 +56,8 @@ pub struct DistributionRow {
     pub selections: u64,
     /// Its part of all turns of this inventory's VMs, 0 to 1; 0 when there were none.
     pub share: f64,
-    /// Its last turn, microseconds UTC.
-    pub last_selected: Option<i64>,
+    /// Its last turn.
+    pub last_selected: Option<DateTime<Utc>>,
 }
 
 /// Selects reachable VMs in round-robin order: always the one that was selected longest ago and answers its probe.
@@ -81,8 +83,7 @@ impl RoundRobinSelector {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a timeout of 0 or above an hour and for a root that is none;
-    /// [`ErrorKind::Unsupported`] for weights, `rise` and `fall` other than 1 and for `max_in_flight`, which this
-    /// version does not have; those of [`crate::storage::Storage::open`] for a shared cursor. A retry does not help.
+    /// [`ErrorKind::Unsupported`] for weights other than 1, which this version does not have; those of [`crate::storage::Storage::open`] for a shared cursor. A retry does not help.
     pub fn new(inventory: Inventory, options: SelectorOptions) -> Result<Self> {
         options.check(&inventory)?;
         let cursor = match &options.cursor {
@@ -95,7 +96,9 @@ impl RoundRobinSelector {
             names.rotate_left(start);
         }
         let health = Health::new(options.health_ttl);
-        Ok(Self { inner: Arc::new(Inner { inventory, names, cursor, probe: options.probe, timeout: options.timeout, health }) })
+        Ok(Self {
+            inner: Arc::new(Inner { inventory, names, cursor, probe: options.probe, timeout: options.timeout, health }),
+        })
     }
 
     /// The VMs that this selector chooses from.
@@ -108,7 +111,8 @@ impl RoundRobinSelector {
     /// returns.
     ///
     /// # Errors
-    /// [`ErrorKind::NoReachableVm`], retryable, when no VM answered, with the reason per VM; with a shared cursor also
+    /// [`ErrorKind::NoReachableVm`], retryable, when no VM answered, with the reason per VM;
+    /// [`ErrorKind::InvalidInput`] when `exclude` names every VM or one that is unknown; with a shared cursor also
     /// those of [`crate::delta::Table::open_or_create`] and [`crate::delta::Table::append_guarded`].
     pub async fn select(&self, exclude: &[String]) -> Result<Selection> {
         let mut turns = self.turns(1, exclude).await?;
@@ -122,7 +126,9 @@ impl RoundRobinSelector {
     /// Those of [`RoundRobinSelector::select`], and [`ErrorKind::InvalidInput`] for more than 100,000 turns.
     pub async fn select_many(&self, n: usize) -> Result<Vec<Selection>> {
         if n > MAX_TURNS {
-            return Err(Error::invalid(format!("{n} turns are too many for one step: take at most {MAX_TURNS} at a time")));
+            return Err(Error::invalid(format!(
+                "{n} turns are too many for one step: take at most {MAX_TURNS} at a time"
+            )));
         }
         if n == 0 {
             return Ok(Vec::new());
@@ -149,7 +155,7 @@ impl RoundRobinSelector {
             match answer {
                 Ok(outcome) => CheckRow {
                     vm: vm.name.clone(),
-                    ip_address: outcome.ip_address,
+                    ip_address: Some(outcome.ip_address),
                     nic_name: outcome.nic_name,
                     reachable: true,
                     probe: Some(outcome.kind),
@@ -158,7 +164,7 @@ impl RoundRobinSelector {
                 },
                 Err(reason) => CheckRow {
                     vm: vm.name.clone(),
-                    ip_address: vm.ip_address.clone(),
+                    ip_address: known_address(vm),
                     nic_name: vm.nic_name.clone(),
                     reachable: false,
                     probe: None,
@@ -170,14 +176,14 @@ impl RoundRobinSelector {
         rows.buffered(CHECKED_AT_ONCE).collect().await
     }
 
-    /// How often each VM of the inventory was selected at or after `since` (microseconds UTC; None: ever), by everyone
+    /// How often each VM of the inventory was selected at or after `since` (None: ever), by everyone
     /// who shares the cursor. One row per VM, in inventory order.
     ///
     /// # Errors
     /// Those of reading the shared table; without one, [`ErrorKind::InvalidInput`] for a `since` before the last
     /// 100,000 turns, which are all that is remembered.
-    pub async fn distribution(&self, since: Option<i64>) -> Result<Vec<DistributionRow>> {
-        let counts = self.inner.cursor.counts(since).await?;
+    pub async fn distribution(&self, since: Option<DateTime<Utc>>) -> Result<Vec<DistributionRow>> {
+        let counts = self.inner.cursor.counts(since.map(|since| since.timestamp_micros())).await?;
         let count = |vm: &Vm| counts.get(&vm.name).cloned().unwrap_or_default();
         let vms = self.inner.inventory.vms();
         let total: u64 = vms.iter().map(|vm| count(vm).selections).sum();
@@ -186,7 +192,12 @@ impl RoundRobinSelector {
             .map(|vm| {
                 let count = count(vm);
                 let share = if total == 0 { 0.0 } else { count.selections as f64 / total as f64 };
-                DistributionRow { vm: vm.name.clone(), selections: count.selections, share, last_selected: count.last_selected }
+                DistributionRow {
+                    vm: vm.name.clone(),
+                    selections: count.selections,
+                    share,
+                    last_selected: count.last_selected.and_then(DateTime::from_timestamp_micros),
+                }
             })
             .collect())
     }
@@ -199,7 +210,9 @@ impl RoundRobinSelector {
         self.known_vm(vm)?;
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!("this version of jobrota cannot drain VM \"{vm}\": leave it out of the inventory, or name it in exclude"),
+            format!(
+                "this version of jobrota cannot drain VM \"{vm}\": leave it out of the inventory, or name it in exclude"
+            ),
         ))
     }
 
@@ -211,7 +224,9 @@ impl RoundRobinSelector {
         self.known_vm(vm)?;
         Err(Error::new(
             ErrorKind::Unsupported,
-            format!("this version of jobrota cannot drain VMs, and so not restore VM \"{vm}\": it is selected as long as the inventory has it"),
+            format!(
+                "this version of jobrota cannot drain VMs, and so not restore VM \"{vm}\": it is selected as long as the inventory has it"
+            ),
         ))
     }
 
@@ -221,14 +236,18 @@ impl RoundRobinSelector {
 
     async fn turns(&self, n: usize, exclude: &[String]) -> Result<Vec<Selection>> {
         let inner = &self.inner;
+        exclude.iter().try_for_each(|vm| self.known_vm(vm).map(drop))?;
         let names: Arc<[String]> = inner.names.iter().filter(|name| !exclude.contains(*name)).cloned().collect();
+        if names.is_empty() {
+            return Err(Error::invalid("every VM of the inventory is excluded: leave at least one to select"));
+        }
         let mut known: Known = inner.health.recall();
         let mut recalled = !known.is_empty();
         loop {
             let order = inner.cursor.order(&names).await?;
             search::probe(inner, &order, n, &mut known).await;
             if names.iter().all(|name| matches!(known.get(name), Some(Err(_)))) {
-                if recalled && !names.is_empty() {
+                if recalled {
                     // Before everything is given up, what is only remembered is looked at again.
                     known.clear();
                     recalled = false;
@@ -287,6 +306,11 @@ fn no_reachable_vm(inventory: &Inventory, exclude: &[String], known: &Known) -> 
         text.push_str(&format!("; and {} more", failures.len() - REASONS_IN_TEXT));
     }
     Error::new(ErrorKind::NoReachableVm, text).with_retryable(true).with_failures(failures)
+}
+
+/// The inventory's address of `vm`, where it has one besides the name.
+fn known_address(vm: &Vm) -> Option<String> {
+    (vm.ip_address != vm.name || vm.name.parse::<IpAddr>().is_ok()).then(|| vm.ip_address.clone())
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -106,7 +106,13 @@ impl SharedCursor {
         let time = since.map(|since| ("selected_at".to_owned(), Some(since), None));
         let rows = table.scan(&Predicate { time, ..Predicate::default() })?;
         let (vms, times) = columns(&rows).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, format!("the table {TABLE} at {} has other columns than jobrota's: name another directory as the cursor", self.root))
+            Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the table {TABLE} at {} has other columns than jobrota's: name another directory as the cursor",
+                    self.root
+                ),
+            )
         })?;
         let mut counts: HashMap<String, Count> = HashMap::new();
         for (vm, at) in vms.iter().zip(times) {
@@ -169,7 +175,9 @@ impl Tickets {
         let mut last = self.last;
         let mut tickets = HashMap::new();
         for turn in turns {
-            last = last.checked_add(1).ok_or_else(|| Error::new(ErrorKind::Internal, "the shared cursor has run out of tickets: use another directory"))?;
+            last = last.checked_add(1).ok_or_else(|| {
+                Error::new(ErrorKind::Internal, "the shared cursor has run out of tickets: use another directory")
+            })?;
             tickets.insert(turn.vm.clone(), last);
         }
         Ok((last, tickets))
@@ -178,7 +186,8 @@ impl Tickets {
 
 /// The commit that takes `turns`.
 fn guard(turns: &[Selection], (last, tickets): &(i64, HashMap<String, i64>)) -> Result<Guard> {
-    let text = |of: fn(&Selection) -> Option<&str>| -> ArrayRef { Arc::new(turns.iter().map(of).collect::<StringArray>()) };
+    let text =
+        |of: fn(&Selection) -> Option<&str>| -> ArrayRef { Arc::new(turns.iter().map(of).collect::<StringArray>()) };
     let at = TimestampMicrosecondArray::from(vec![now(); turns.len()]).with_timezone("UTC");
     let by = format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id());
     let columns: Vec<ArrayRef> = vec![
@@ -190,8 +199,9 @@ fn guard(turns: &[Selection], (last, tickets): &(i64, HashMap<String, i64>)) -> 
         Arc::new(at),
         Arc::new(StringArray::from(vec![by; turns.len()])),
     ];
-    let batch = RecordBatch::try_new(SCHEMA.clone(), columns)
-        .map_err(|e| Error::new(ErrorKind::Internal, "the rows of a selection could not be put together").with_source(e))?;
+    let batch = RecordBatch::try_new(SCHEMA.clone(), columns).map_err(|e| {
+        Error::new(ErrorKind::Internal, "the rows of a selection could not be put together").with_source(e)
+    })?;
     let mut transactions: Vec<(String, i64)> = tickets.iter().map(|(vm, ticket)| (ticket_of(vm), *ticket)).collect();
     transactions.push((LAST_TICKET.to_owned(), *last));
     Ok(Guard { batch, transactions })

@@ -1,5 +1,5 @@
-use super::process::ProcessCursor;
 use super::ordered;
+use super::process::ProcessCursor;
 use crate::selection::Selection;
 
 fn turn(vm: &str) -> Selection {

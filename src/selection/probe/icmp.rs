@@ -68,7 +68,8 @@ fn is_reply(packet: &IcmpPacket, address: IpAddr) -> bool {
 
 fn no_socket(error: &std::io::Error) -> String {
     if error.kind() == ErrorKind::PermissionDenied {
-        "ICMP is not permitted here (net.ipv4.ping_group_range leaves this user out, and CAP_NET_RAW is missing)".to_owned()
+        "ICMP is not permitted here (net.ipv4.ping_group_range leaves this user out, and CAP_NET_RAW is missing)"
+            .to_owned()
     } else {
         format!("this machine gives no ICMP socket: {error}")
     }

@@ -141,11 +141,15 @@ async fn health_server() -> u16 {
         .route("/ok", get(|| async { "fine" }))
         .route("/moved", get(|| async { (StatusCode::FOUND, [("location", "/broken")]) }))
         .route("/broken", get(|| async { StatusCode::SERVICE_UNAVAILABLE }))
-        .route("/silent", get(|| std::future::pending::<()>()))
+        .route("/silent", get(std::future::pending::<()>))
         .route(
             "/named/vm1",
             get(|headers: HeaderMap| async move {
-                if headers["host"].to_str().unwrap().starts_with("127.0.0.1") { StatusCode::OK } else { StatusCode::NOT_FOUND }
+                if headers["host"].to_str().unwrap().starts_with("127.0.0.1") {
+                    StatusCode::OK
+                } else {
+                    StatusCode::NOT_FOUND
+                }
             }),
         );
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -162,10 +166,12 @@ async fn http_goes_by_the_status() {
             Err(reason) => assert!(!up && reason.contains("answered"), "{path}: {reason}"),
         }
     }
-    let silent = probe(&format!("http://{{ip}}:{port}/silent")).check(&vm("127.0.0.1"), Duration::from_millis(200)).await;
+    let silent =
+        probe(&format!("http://{{ip}}:{port}/silent")).check(&vm("127.0.0.1"), Duration::from_millis(200)).await;
     assert_eq!(silent.unwrap_err(), "the health address at 127.0.0.1 did not answer within 200ms");
     let port = closed_port().await;
-    let refused = probe(&format!("http://user:secret@{{ip}}:{port}/")).check(&vm("127.0.0.1"), PLENTY).await.unwrap_err();
+    let refused =
+        probe(&format!("http://user:secret@{{ip}}:{port}/")).check(&vm("127.0.0.1"), PLENTY).await.unwrap_err();
     assert!(refused.contains("refused") && !refused.contains("secret"), "{refused}");
 }
 
@@ -215,7 +221,11 @@ async fn a_list_overlaps_and_its_first_success_wins() {
     assert_eq!((outcome.ip_address.as_str(), outcome.nic_name.as_deref()), ("10.0.0.1", Some("nic1")));
     drop(release);
 
-    let none = Probe::any_of(vec![callback(|_| Err("a".into())), callback(|_| Err("b".into())), callback(|_| Err("a".into()))]);
+    let none = Probe::any_of(vec![
+        callback(|_| Err("a".into())),
+        callback(|_| Err("b".into())),
+        callback(|_| Err("a".into())),
+    ]);
     assert_eq!(none.unwrap().check(&vm("127.0.0.1"), PLENTY).await.unwrap_err(), "a; b");
 }
 

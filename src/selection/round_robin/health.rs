@@ -30,7 +30,11 @@ impl Health {
             return Known::new();
         }
         let fresh = |at: &Instant| at.elapsed() < self.ttl;
-        self.lock().iter().filter(|(_, (at, _))| fresh(at)).map(|(vm, (_, answer))| (vm.clone(), answer.clone())).collect()
+        self.lock()
+            .iter()
+            .filter(|(_, (at, _))| fresh(at))
+            .map(|(vm, (_, answer))| (vm.clone(), answer.clone()))
+            .collect()
     }
 
     /// Keeps the answer of a probe.

@@ -20,7 +20,7 @@ pub enum CursorKind {
     Shared(String),
 }
 
-/// How a selector works.
+/// How a selector works. The last probe alone decides whether a VM is up.
 #[derive(Clone)]
 pub struct SelectorOptions {
     /// Where the position is kept.
@@ -34,12 +34,6 @@ pub struct SelectorOptions {
     pub health_ttl: Duration,
     /// Begin with a VM picked at random, where no VM was selected before.
     pub random_start: bool,
-    /// Answers in a row that bring a VM back. Only 1 for now.
-    pub rise: u32,
-    /// Failures in a row that take a VM out. Only 1 for now.
-    pub fall: u32,
-    /// Most selections of one VM at the same time. Only None (no limit) for now.
-    pub max_in_flight: Option<u32>,
     /// Options of the object store behind a shared cursor.
     pub storage_options: HashMap<String, String>,
 }
@@ -52,9 +46,6 @@ impl Default for SelectorOptions {
             timeout: Duration::from_secs(1),
             health_ttl: Duration::ZERO,
             random_start: false,
-            rise: 1,
-            fall: 1,
-            max_in_flight: None,
             storage_options: HashMap::new(),
         }
     }
@@ -64,25 +55,13 @@ impl SelectorOptions {
     /// Refuses what cannot work, and what this version does not have rather than ignoring it.
     pub(super) fn check(&self, inventory: &Inventory) -> Result<()> {
         check_timeout(self.timeout)?;
-        let unsupported = |what: String| Err(Error::new(ErrorKind::Unsupported, what));
         if let Some(vm) = inventory.vms().iter().find(|vm| vm.weight != 1) {
-            return unsupported(format!(
-                "VM \"{}\" has weight {}, and this version of jobrota has no weighted selection: take the weights out of the inventory",
-                vm.name, vm.weight
-            ));
-        }
-        if self.rise == 0 || self.fall == 0 {
-            return Err(Error::invalid("rise and fall count probes, from 1"));
-        }
-        if self.rise != 1 || self.fall != 1 {
-            return unsupported(format!(
-                "rise={} and fall={} are not possible: this version of jobrota goes by the last probe alone, leave both at 1",
-                self.rise, self.fall
-            ));
-        }
-        if let Some(limit) = self.max_in_flight {
-            return unsupported(format!(
-                "max_in_flight={limit} is not possible: this version of jobrota does not count selections in flight, leave it out"
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "VM \"{}\" has weight {}, and this version of jobrota has no weighted selection: take the weights out of the inventory",
+                    vm.name, vm.weight
+                ),
             ));
         }
         Ok(())
