@@ -49,9 +49,7 @@ def figures(folder: Path) -> list[tuple[str, list[float]]]:
     timings(log, 300)
     rows.append(("log one row, durable, after 350 commits", timings(log, 50)))
     rows.append(("read 402 pending rows", timings(ledger.pending_notifications, 5)))
-    rows.append(
-        ("acknowledge 402 rows", timings(lambda: ledger.acknowledge(ledger.pending_notifications()), 1)[:1])
-    )
+    rows.append(("acknowledge 402 rows", timings(lambda: ledger.acknowledge(ledger.pending_notifications()), 1)[:1]))
 
     def answers(vm: str) -> tuple[str, str]:
         return "127.0.0.1", "nic"

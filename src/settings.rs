@@ -1,1 +1,107 @@
 //! Where a setting comes from: the argument, else the environment (`JOBROTA_…`), else `jobrota.toml`.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// The settings file in the current directory; `JOBROTA_CONFIG` names another one.
+const FILE: &str = "jobrota.toml";
+
+/// The value of the setting `name` (lower case, such as `ledger`): `argument`, else the environment variable
+/// `JOBROTA_<NAME>` unless it is empty, else the key of that name in `jobrota.toml`; none when nobody sets it.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed, or holds a list or table there.
+pub fn lookup(name: &str, argument: Option<&str>) -> Result<Option<String>> {
+    if let Some(argument) = argument {
+        return Ok(Some(argument.to_owned()));
+    }
+    if let Some(value) = std::env::var(variable(name)).ok().filter(|value| !value.is_empty()) {
+        return Ok(Some(value));
+    }
+    match std::env::var_os("JOBROTA_CONFIG").filter(|path| !path.is_empty()) {
+        Some(path) => from_file(name, &PathBuf::from(path)),
+        None if Path::new(FILE).is_file() => from_file(name, Path::new(FILE)),
+        None => Ok(None),
+    }
+}
+
+/// As [`lookup`], for a setting that must be there; `what` says what it is, such as `the ledger's root`.
+///
+/// # Errors
+/// Those of [`lookup`]; [`crate::ErrorKind::InvalidInput`], naming all three places, when nobody sets it.
+pub fn require(name: &str, argument: Option<&str>, what: &str) -> Result<String> {
+    lookup(name, argument)?.ok_or_else(|| {
+        Error::invalid(format!(
+            "{what} is not set: give {name} as an argument, set {}, or put {name} into {FILE}",
+            variable(name)
+        ))
+    })
+}
+
+fn variable(name: &str) -> String {
+    format!("JOBROTA_{}", name.to_uppercase())
+}
+
+fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e)
+    })?;
+    let table: Table = text.parse().map_err(|e: toml::de::Error| {
+        Error::invalid(format!("the settings file {} is not TOML: {e}", path.display()))
+    })?;
+    match table.get(name) {
+        None => Ok(None),
+        Some(Value::String(value)) => Ok(Some(value.clone())),
+        Some(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) => Ok(Some(value.to_string())),
+        Some(_) => Err(Error::invalid(format!(
+            "{name} in the settings file {} must be text, a number or true/false",
+            path.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_argument_comes_first() {
+        assert_eq!(lookup("ledger", Some("/here")).unwrap().as_deref(), Some("/here"));
+    }
+
+    #[test]
+    fn a_file_gives_text_numbers_and_flags() {
+        let file = file("ledger = \"/data/ledger\"\nconcurrent = 5\ncheck = true\nlist = [1]\n");
+        let value = |name| from_file(name, file.path()).unwrap();
+        assert_eq!(value("ledger").as_deref(), Some("/data/ledger"));
+        assert_eq!(value("concurrent").as_deref(), Some("5"));
+        assert_eq!(value("check").as_deref(), Some("true"));
+        assert_eq!(value("absent"), None);
+        assert!(from_file("list", file.path()).unwrap_err().to_string().contains("must be text"));
+    }
+
+    #[test]
+    fn a_broken_file_is_named_with_the_line() {
+        let file = file("ledger = \"/data\"\nthis is not toml\n");
+        let text = from_file("ledger", file.path()).unwrap_err().to_string();
+        assert!(text.contains(file.path().to_str().unwrap()) && text.contains("line 2"), "{text}");
+    }
+
+    #[test]
+    fn an_unset_setting_names_all_three_places() {
+        let text = require("no_such_setting", None, "the ledger's root").unwrap_err().to_string();
+        assert!(
+            text.contains("argument") && text.contains("JOBROTA_NO_SUCH_SETTING") && text.contains("jobrota.toml"),
+            "{text}"
+        );
+    }
+}

@@ -34,8 +34,9 @@ class Inventory:
     def vms(self) -> list[dict[str, Any]]:
         """One dict per VM: name, ip_address, nic_name, weight."""
     def __len__(self) -> int: ...
-    def __contains__(self, name: object) -> bool: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __contains__(self, name: object, /) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 
@@ -50,14 +51,14 @@ class Selection:
     @property
     def probe(self) -> str: ...
     @property
-    def rtt_ms(self) -> float | None: ...
+    def rtt_ms(self) -> float: ...
     @property
     def skipped(self) -> dict[str, str]:
         """VMs that were due earlier but did not answer, each with the reason."""
     def __iter__(self) -> Iterator[str]:
         """Yields vm, ip_address, nic_name."""
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: int, /) -> str: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 
@@ -67,9 +68,13 @@ class RoundRobinSelector:
         cls,
         inventory: _Inventory,
         *,
-        cursor: _Location = "auto",
-        probe: _Probe = "auto",
+        cursor: _Location | None = None,
+        probe: _Probe | None = None,
         timeout: float = 1.0,
+        health_ttl: float = 0.0,
+        rise: int = 1,
+        fall: int = 1,
+        max_in_flight: int | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> RoundRobinSelector: ...
     @property
@@ -77,12 +82,13 @@ class RoundRobinSelector:
     @property
     def cursor(self) -> str:
         """Where the cursor is kept: "process" or the directory or URI of the shared one."""
-    def select(self, *, exclude: Sequence[str] = ()) -> Selection: ...
-    def select_async(self, *, exclude: Sequence[str] = ()) -> Awaitable[Selection]: ...
+    def select(self, *, exclude: Sequence[str] | None = None) -> Selection: ...
+    def select_async(self, *, exclude: Sequence[str] | None = None) -> Awaitable[Selection]: ...
     def select_many(self, n: int) -> list[Selection]: ...
     def select_many_async(self, n: int) -> Awaitable[list[Selection]]: ...
+    def report(self, vm: str, ok: bool) -> None: ...
     def check(self) -> Table:
-        """Columns: vm, ip_address, nic_name, reachable, probe, rtt_ms, detail. Moves no cursor."""
+        """Columns: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason. Moves no cursor."""
     def check_async(self) -> Awaitable[Table]: ...
     def distribution(self, since: datetime | None = None) -> Table:
         """Columns: vm, selections, share, last_selected."""
@@ -99,8 +105,12 @@ class Track:
     def job_id(self) -> str: ...
     def __enter__(self) -> Track: ...
     def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool: ...
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
     def __repr__(self) -> str: ...
 
 @final
@@ -181,7 +191,12 @@ class JobLedger:
 @final
 class SendEvent:
     def __new__(
-        cls, program: _Location = "sendevent", *, timeout: float = 60.0, env: Mapping[str, str] | None = None
+        cls,
+        program: _Location | None = None,
+        *,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        comment: str | None = None,
     ) -> SendEvent: ...
     @property
     def program(self) -> str: ...
@@ -202,6 +217,9 @@ class DeliveryReport:
     @property
     def unknown(self) -> int: ...
     @property
+    def recovered(self) -> int:
+        """Rows that an earlier cycle delivered before it broke off; acknowledged now, not sent again."""
+    @property
     def settled(self) -> int:
         """Executions whose flag was set together with the notifications delivered in this cycle."""
     @property
@@ -209,6 +227,12 @@ class DeliveryReport:
         """Rows of the source table that are still NO after this cycle."""
     @property
     def lease_held_by(self) -> str | None: ...
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """One dict per row not delivered: file_name, job_id, status, timestamp, attempt, outcome, detail."""
+    @property
+    def planned(self) -> list[dict[str, Any]]:
+        """What a dry run would have sent: file_name, job_id, status, timestamp, action."""
     def to_dict(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
@@ -221,9 +245,16 @@ class AutosysUpdater:
         transport: SendEvent | _SendFunction,
         *,
         source: _TableName = "job_notifications",
-        mapping: str | Mapping[str, str] = "CHANGE_STATUS",
+        mapping: str | Mapping[str, str] | None = None,
+        max_attempts: int | None = None,
+        order: Literal["per_job", "latest", "none"] = "per_job",
         concurrency: int = 8,
         thread_safe: bool = False,
+        backoff: object = None,
+        rate: object = None,
+        stale_after: object = None,
+        lease_ttl: object = None,
+        confirm: bool = False,
         dry_run: bool = False,
     ) -> AutosysUpdater:
         """`mapping`: "CHANGE_STATUS", "STARTJOB" (SUCCESS starts, FAILURE changes the status), or {status: event} where
@@ -246,7 +277,7 @@ class ComparisonWarning:
 @final
 class ComparisonResult:
     @property
-    def path(self) -> Path | None:
+    def path(self) -> Path:
         """The result JSON."""
     @property
     def warnings(self) -> list[ComparisonWarning]: ...
@@ -267,23 +298,25 @@ class ViyaComparisonRunner:
         cls,
         base_url: str | None = None,
         *,
-        tokens: _Location = "data/sas_tokens.json",
-        jobs: _Location = "config/job_configs.json",
+        tokens: _Location | None = None,
+        jobs: _Location | None = None,
         mode: Literal["batch", "all"] = "batch",
         concurrent: int = 5,
-        sequential_context: str = "SAS Job Execution compute context",
-        async_context: str = "Autoscaling POC Context",
+        sequential_context: str | None = None,
+        async_context: str | None = None,
+        arms: object = None,
         limit_jobs: int | None = None,
         sequential_only: bool = False,
         async_only: bool = False,
-        results_dir: _Location = "results",
+        repeat: int = 1,
+        results_dir: _Location | None = None,
         poll_interval: float = 10.0,
         job_timeout: float = 3600.0,
         correlation_timeout: float = 60.0,
-        speed: float = 1.0,
     ) -> ViyaComparisonRunner: ...
-    def run(self, progress: bool | Callable[[dict[str, Any]], object] = True) -> ComparisonResult: ...
-    def run_async(self, progress: bool | Callable[[dict[str, Any]], object] = False) -> Awaitable[ComparisonResult]: ...
+    def run(self, progress: bool | Callable[[dict[str, Any]], object] | None = None) -> ComparisonResult: ...
+    def run_async(self, progress: Callable[[dict[str, Any]], object] | None = None) -> Awaitable[ComparisonResult]: ...
+    def describe(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 
@@ -299,15 +332,17 @@ class Sandbox:
         vms_down: int = 1,
         speed: float = 1.0,
         *,
-        refuse_first: int = 0,
+        refuse_first: Sequence[str] | None = None,
     ) -> Sandbox:
-        """`refuse_first`: AutoSys refuses the first event for each of so many job names."""
+        """`refuse_first`: AutoSys jobs whose first event is refused."""
     @property
     def viya_url(self) -> str: ...
     @property
     def autosys_url(self) -> str: ...
     @property
     def inventory(self) -> Inventory: ...
+    @property
+    def vms_down(self) -> list[str]: ...
     @property
     def probe(self) -> str: ...
     @property
@@ -323,7 +358,7 @@ class Sandbox:
     @property
     def speed(self) -> float: ...
     def autosys_events(self) -> list[dict[str, Any]]:
-        """Events in order of arrival, each with at least job, event, status, accepted."""
+        """The events that AutoSys took, in order: at, via, event, job, status, comment."""
     def close(self) -> None: ...
     def __enter__(self) -> Sandbox: ...
     def __exit__(

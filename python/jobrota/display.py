@@ -39,6 +39,9 @@ def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
     1
     """
     title = _TITLES.get(obj_kind, obj_kind.replace("_", " "))
+    if obj_kind == "selector" and isinstance(data, Mapping):
+        counts = [dict(zip(("vm", "selections", "share"), row, strict=False)) for row in data.get("distribution", ())]
+        data = {**data, "distribution": counts}
     body = _comparison(data) if obj_kind == "comparison_result" and isinstance(data, Mapping) else _render(data)
     return (
         '<div style="display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;'

@@ -52,6 +52,7 @@ class _Unset:
 _UNSET = _Unset()
 _LOCK = threading.RLock()
 _configured: dict[str, Any] = {}
+_ledgers: dict[str, JobLedger] = {}
 _selectors: dict[tuple[str, ...], RoundRobinSelector] = {}
 _missing_nic_warned = False
 
@@ -98,7 +99,9 @@ def configure(
     given: dict[str, Any] = {"inventory": inventory, "probe": probe, "transport": transport, "mapping": mapping}
     changes = {name: value for name, value in given.items() if value is not _UNSET}
     if not isinstance(ledger, _Unset):
-        changes["ledger"] = ledger if ledger is None or isinstance(ledger, JobLedger) else JobLedger(ledger)
+        changes["ledger"] = ledger if ledger is None or isinstance(ledger, JobLedger) else os.fspath(ledger)
+        if isinstance(changes["ledger"], str):
+            JobLedger(changes["ledger"])  # refuses here what it would refuse at the first call
     if changes.get("inventory") is not None:
         changes["inventory"] = Inventory(changes["inventory"])
     with _LOCK:
@@ -246,7 +249,22 @@ def _ledger() -> JobLedger:
         ledger = _setting("ledger")
         if ledger is None:
             raise _missing("ledger")
-        return ledger if isinstance(ledger, JobLedger) else JobLedger(ledger)
+        if isinstance(ledger, JobLedger):
+            return ledger
+        if ledger not in _ledgers:
+            _ledgers[ledger] = JobLedger(ledger)
+        return _ledgers[ledger]
+
+
+def _forget_after_fork() -> None:
+    """A forked child opens its own: objects made before the fork have no threads there."""
+    global _LOCK
+    _LOCK = threading.RLock()
+    _ledgers.clear()
+    _selectors.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _transport() -> Any:

@@ -293,7 +293,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_name_of_the_alphabet_is_taken(name in "[A-Za-z0-9._#-]{1,64}") {
-            prop_assert_eq!(JobName::parse(&name).unwrap().as_str(), name);
+            prop_assert_eq!(JobName::parse(&name).unwrap().to_string(), name);
         }
 
         #[test]

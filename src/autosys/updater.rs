@@ -21,13 +21,14 @@ const WINDOW: usize = 64;
 /// The longest detail that is recorded, in characters.
 const MAX_DETAIL: usize = 2000;
 
-/// How an [`AutosysUpdater`] delivers.
+/// How an [`AutosysUpdater`] delivers. More options will come: start from the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UpdaterOptions {
     /// The table whose rows are sent.
     pub source: LedgerTable,
     /// After so many failed attempts a row is parked; never, if none. At least 1.
-    pub max_attempts: Option<u64>,
+    pub max_attempts: Option<i64>,
     /// In which order rows are sent.
     pub order: Order,
     /// How many events are under way at a time. At least 1.
@@ -71,13 +72,13 @@ impl AutosysUpdater {
     /// An updater; reads and sends nothing yet.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for a `max_attempts` or `concurrency` of zero.
+    /// [`crate::ErrorKind::InvalidInput`] for a `max_attempts` or `concurrency` below 1.
     pub fn new(ledger: JobLedger, transport: Arc<dyn Transport>, options: UpdaterOptions) -> Result<Self> {
         if options.concurrency == 0 {
             return Err(Error::invalid("concurrency is 0, so that nothing would be sent; give at least 1"));
         }
-        if options.max_attempts == Some(0) {
-            return Err(Error::invalid("max_attempts is 0, so that nothing would be sent; give at least 1, or none"));
+        if let Some(most @ ..1) = options.max_attempts {
+            return Err(Error::invalid(format!("max_attempts is {most}; give at least 1, or none for no limit")));
         }
         let host = gethostname::gethostname();
         let delivered_by = format!("{}:{}", host.to_string_lossy(), std::process::id());
@@ -124,7 +125,8 @@ impl AutosysUpdater {
             let histories = History::of(ledger.attempts(options.source)?);
             let acknowledged = acknowledged(&ledger, options.source, &pending, &histories)?;
             let check = |delivery: &_| transport.check(delivery);
-            let rules = Rules { order: options.order, max_attempts: options.max_attempts, check: &check };
+            let max_attempts = options.max_attempts.map(i64::unsigned_abs);
+            let rules = Rules { order: options.order, max_attempts, check: &check };
             Ok(plan(pending, &histories, &acknowledged, &rules))
         })
         .await
@@ -139,7 +141,8 @@ impl AutosysUpdater {
         report.recovered = plan.recovered.len() as u64;
         report.superseded = plan.superseded.len() as u64;
         report.parked += plan.park.len() as u64;
-        report.failures = plan.park.into_iter().map(|unsent| failure(unsent.row, unsent.attempt, "parked", unsent.reason)).collect();
+        report.failures =
+            plan.park.into_iter().map(|unsent| failure(unsent.row, unsent.attempt, "parked", unsent.reason)).collect();
         report.planned = plan
             .queues
             .into_iter()
@@ -199,7 +202,8 @@ impl AutosysUpdater {
     ) -> Result<Vec<VecDeque<Item>>> {
         let now = Utc::now();
         let sending = window.iter().map(|(item, _)| {
-            let repeated = item.in_doubt.map(|number| format!("sent again: whether attempt {number} arrived is unknown"));
+            let repeated =
+                item.in_doubt.map(|number| format!("sent again: whether attempt {number} arrived is unknown"));
             self.attempt(&item.row, item.attempt, "sending", repeated, now)
         });
         self.append(sending.collect()).await?;
@@ -235,7 +239,13 @@ impl AutosysUpdater {
             }
             if outcome != "delivered" {
                 let detail = detail.unwrap_or_default();
-                tracing::warn!(job_id = item.delivery.job_id, status = item.delivery.status, outcome, detail, "not delivered");
+                tracing::warn!(
+                    job_id = item.delivery.job_id,
+                    status = item.delivery.status,
+                    outcome,
+                    detail,
+                    "not delivered"
+                );
                 report.failures.push(failure(item.row, item.attempt, outcome, detail));
             }
         }
@@ -246,12 +256,14 @@ impl AutosysUpdater {
 
     /// The word for the attempts table, and the detail.
     fn judge(&self, item: &Item, outcome: Outcome) -> (&'static str, Option<String>) {
-        let last_try = self.options.max_attempts.is_some_and(|most| item.failures + 1 >= most);
         let tries = item.failures + 1;
+        let last_try = self.options.max_attempts.is_some_and(|most| tries >= most.unsigned_abs());
         match outcome {
             Outcome::Delivered { detail } => ("delivered", detail),
             Outcome::Failed { detail, permanent: true } => ("parked", Some(detail)),
-            Outcome::Failed { detail, .. } if last_try => ("parked", Some(format!("attempt {tries} was the last: {detail}"))),
+            Outcome::Failed { detail, .. } if last_try => {
+                ("parked", Some(format!("attempt {tries} was the last: {detail}")))
+            }
             Outcome::Failed { detail, .. } => ("failed", Some(detail)),
             // Never parked right away: it may have arrived. The next cycle parks it unsent if no attempt is left.
             Outcome::Unknown { detail } => ("unknown", Some(detail)),

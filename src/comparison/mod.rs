@@ -1,1 +1,21 @@
-//! comparison
+//! Compares how SAS Viya runs the same jobs in different compute contexts, with the Workload Orchestrator's own account
+//! as evidence. Server-side phases and client-side time are never mixed.
+
+pub mod correlate;
+pub mod plan;
+pub mod progress;
+pub mod record;
+pub mod result;
+pub mod runner;
+pub mod statistics;
+pub mod table;
+pub mod warnings;
+
+mod follow;
+
+pub use correlate::Correlation;
+pub use plan::{Arm, Flow, JobConfig, Mode};
+pub use progress::{Progress, ProgressEvent};
+pub use result::ComparisonResult;
+pub use runner::{RunnerOptions, StopHandle, ViyaComparisonRunner};
+pub use warnings::Warning;

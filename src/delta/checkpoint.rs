@@ -18,7 +18,9 @@ pub(super) fn when_due(engine: &KernelEngine, snapshot: SnapshotRef) -> Snapshot
     match snapshot.checkpoint(engine, None) {
         Ok((_, checkpointed)) => checkpointed,
         Err(error) => {
-            tracing::warn!(table = %snapshot.table_root(), version = snapshot.version(), %error, "the checkpoint was not written; the table is complete without it");
+            let table = snapshot.table_root();
+            let version = snapshot.version();
+            tracing::warn!(%table, version, %error, "the checkpoint was not written; the table is complete without it");
             snapshot
         }
     }

@@ -175,7 +175,8 @@ fn submit(
             }
             // The commit is durable; what failed came after it.
             Seen::Committed => {
-                tracing::warn!(table = %table.url, version, error = ?error.map(|e| e.to_string()), "the commit succeeded, but not what follows it");
+                let error = error.map(|e| e.to_string());
+                tracing::warn!(table = %table.url, version, error, "the commit succeeded, but not what follows it");
                 return Ok(Submitted::Committed(version));
             }
             // Stores retry by themselves, so that even a conflict may be with an attempt of ours that got through.

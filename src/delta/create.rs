@@ -82,7 +82,13 @@ fn version_zero(spec: &TableSpec) -> Result<String> {
     })?;
     let now = chrono::Utc::now().timestamp_millis();
     let actions = [
-        json!({"commitInfo": {"timestamp": now, "operation": "CREATE TABLE", "operationParameters": {}, "isBlindAppend": true, "engineInfo": ENGINE_INFO}}),
+        json!({"commitInfo": {
+            "timestamp": now,
+            "operation": "CREATE TABLE",
+            "operationParameters": {},
+            "isBlindAppend": true,
+            "engineInfo": ENGINE_INFO,
+        }}),
         json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
         json!({"metaData": {
             "id": uuid::Uuid::new_v4().to_string(),

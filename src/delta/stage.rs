@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array as _, AsArray as _, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{
-    DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema, TimeUnit,
+    DataType, Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType,
 };
 use delta_kernel::SnapshotRef;
@@ -163,8 +163,6 @@ fn split(rows: &RecordBatch, partitions: &[String]) -> Result<Vec<(HashMap<Strin
         .filter(|&at| !partitions.iter().any(|name| name == rows.schema_ref().field(at).name()))
         .collect();
     let data = rows.project(&data).map_err(|e| from_arrow("dividing rows by partition", e))?;
-    let fields: Vec<Field> = data.schema_ref().fields().iter().map(|f| f.as_ref().clone()).collect();
-    debug_assert_eq!(data.schema_ref().as_ref(), &Schema::new(fields));
     order
         .into_iter()
         .map(|members| {

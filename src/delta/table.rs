@@ -174,8 +174,8 @@ impl Table {
         patience: Duration,
     ) -> Result<Self> {
         let url = table_url(storage, name)?;
-        let built = Snapshot::builder_for(url.as_str()).build(storage.engine()?.as_ref());
-        let snapshot = match built {
+        let build = || -> Result<_> { Ok(Snapshot::builder_for(url.as_str()).build(storage.engine()?.as_ref())) };
+        let snapshot = match build()? {
             Ok(snapshot) => snapshot,
             Err(_) if !create::exists(storage, &url)? => {
                 return Err(Error::new(
@@ -183,7 +183,8 @@ impl Table {
                     format!("there is no Delta table '{name}' in '{}'", storage.root()),
                 ));
             }
-            Err(e) => return Err(from_kernel(format!("opening the Delta table '{url}'"), e)),
+            // It may have been created between the two looks.
+            Err(_) => build()?.map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
         let inner = Inner {
             storage: storage.clone(),

@@ -157,3 +157,7 @@ fn a_guarded_append_decides_on_transactions() {
         })
         .expect("looked");
 }
+
+mod faults;
+mod races;
+mod values;

@@ -1,172 +1,330 @@
-//! `JobLedger`: job executions and notifications as rows of Delta tables.
+//! `JobLedger`: job executions and notifications as rows of Delta tables below one root.
+
+mod acknowledge;
+mod attempts;
+mod rows;
+mod summary;
+mod tables;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
-use crate::error::Result;
+pub use attempts::Attempt;
+pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
+pub use summary::{LedgerSummary, TableSummary};
+pub use tables::LedgerTable;
 
-/// Which of the two row tables is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LedgerTable {
-    /// `autosys_job_log`
-    Executions,
-    /// `job_notifications`
-    Notifications,
-}
+use crate::delta::{Predicate, Table, TableSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+use tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, NO};
 
-impl LedgerTable {
-    /// The table's name in the store.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Executions => "autosys_job_log",
-            Self::Notifications => "job_notifications",
-        }
-    }
-}
-
-/// One row of either table, without its flag. NULLs from Spark are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LedgerRow {
-    pub file_name: Option<String>,
-    pub job_id: Option<String>,
-    pub status: Option<String>,
-    /// UTC microseconds.
-    pub timestamp: Option<i64>,
-}
-
-/// One try to deliver one row: a row of `autosys_deliveries`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
-    pub table: LedgerTable,
-    pub row: LedgerRow,
-    /// 1 for the first try of this row.
-    pub attempt: i64,
-    /// sending, delivered, failed, unknown, superseded, parked, redriven, expired or by_hand.
-    pub outcome: String,
-    /// What the transport said; never a secret.
-    pub detail: Option<String>,
-    pub transport: String,
-    pub vm: Option<String>,
-    /// host:pid of the process that tried.
-    pub delivered_by: String,
-    pub attempted_at: DateTime<Utc>,
-}
-
-/// Which rows to read. All conditions must hold.
+/// Which rows to read. All conditions must hold; the default reads all rows.
 #[derive(Debug, Clone, Default)]
 pub struct RowFilter {
+    /// At or after this time.
     pub since: Option<DateTime<Utc>>,
+    /// Before this time.
     pub until: Option<DateTime<Utc>>,
+    /// Of this job.
     pub job_id: Option<String>,
+    /// Of exactly this status.
     pub status: Option<String>,
+    /// With exactly this flag.
     pub flag: Option<String>,
-    /// At most so many rows, oldest first.
+    /// At most so many rows, the oldest ones.
     pub limit: Option<usize>,
 }
 
 /// Job executions and notifications in Delta tables below one root. Thread-safe; clones share everything.
 #[derive(Clone, Debug)]
 pub struct JobLedger {
-    _inner: std::sync::Arc<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: String,
+    storage: Storage,
+    /// Tables that have been opened, by name.
+    tables: Mutex<HashMap<&'static str, Table>>,
 }
 
 impl JobLedger {
-    /// Checks `root`; creates nothing. The first log call creates the tables; reads of a missing ledger are NotFound.
-    pub fn open(_root: &str, _options: &HashMap<String, String>) -> Result<Self> {
-        todo!()
+    /// Checks `root` and creates nothing: the first log call creates the tables.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for an empty root or one that is a file, [`ErrorKind::Unsupported`] for a place that
+    /// cannot create files atomically or a scheme that this version does not have. A retry does not help.
+    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
+        let storage = Storage::open(root, options)?;
+        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), storage, tables: Mutex::default() }) })
     }
-    /// The root as the user gave it.
+
+    /// The root as it was given.
     pub fn root(&self) -> &str {
-        todo!()
+        &self.inner.root
     }
-    /// Logs one execution with flag NO; durable when it returns. `timestamp` None = now.
+
+    /// Logs one execution with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for an empty or over-long value: nothing was written. [`ErrorKind::Conflict`]
+    /// (retryable) when other writers won for a minute, [`ErrorKind::Storage`] when the store failed.
     pub fn log_job_execution(
         &self,
-        _file_name: &str,
-        _job_id: &str,
-        _status: &str,
-        _timestamp: Option<DateTime<Utc>>,
+        file_name: &str,
+        job_id: &str,
+        status: &str,
+        timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
-        todo!()
+        self.log(LedgerTable::Executions, file_name, job_id, status, timestamp)
     }
-    /// Logs one notification with flag NO.
+
+    /// Logs one notification with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.
+    ///
+    /// # Errors
+    /// As [`JobLedger::log_job_execution`].
     pub fn log_job_completion(
         &self,
-        _file_name: &str,
-        _job_id: &str,
-        _status: &str,
-        _timestamp: Option<DateTime<Utc>>,
+        file_name: &str,
+        job_id: &str,
+        status: &str,
+        timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
-        todo!()
+        self.log(LedgerTable::Notifications, file_name, job_id, status, timestamp)
     }
-    /// Logs many rows in one commit. Columns by name: file_name, job_id, status; optional timestamp (now) and flag (NO).
-    pub fn log_batch(&self, _table: LedgerTable, _rows: &RecordBatch) -> Result<u64> {
-        todo!()
+
+    fn log(
+        &self,
+        table: LedgerTable,
+        file_name: &str,
+        job_id: &str,
+        status: &str,
+        timestamp: Option<DateTime<Utc>>,
+    ) -> Result<()> {
+        check_names(file_name, job_id)?;
+        rows::check_status(status)?;
+        let row = LedgerRow {
+            file_name: Some(file_name.to_owned()),
+            job_id: Some(job_id.to_owned()),
+            status: Some(status.to_owned()),
+            timestamp: Some(timestamp.unwrap_or_else(Utc::now).timestamp_micros()),
+        };
+        self.created(table.spec())?.append(&rows::single(table, &row)?)?;
+        Ok(())
     }
-    /// Rows in the table's own column order, oldest first. `flag: Some("NO")` gives the pending ones, cheaply.
-    pub fn rows(&self, _table: LedgerTable, _filter: &RowFilter) -> Result<RecordBatch> {
-        todo!()
+
+    /// Logs many rows in one commit. Columns are found by name: `file_name`, `job_id` and `status`; the timestamp (now)
+    /// and the flag (`NO`) may be left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a missing, unknown or unfit column or a value that may not be logged, with its
+    /// row: nothing was written. Otherwise as [`JobLedger::log_job_execution`].
+    pub fn log_batch(&self, table: LedgerTable, data: &RecordBatch) -> Result<u64> {
+        let checked = rows::checked(table, data, Utc::now())?;
+        if checked.num_rows() > 0 {
+            self.created(table.spec())?.append(&checked)?;
+        }
+        Ok(checked.num_rows() as u64)
     }
-    /// The pending rows (flag exactly NO), oldest first, each with duplicates kept.
-    pub fn pending(&self, _table: LedgerTable) -> Result<Vec<LedgerRow>> {
-        todo!()
+
+    /// Rows in the table's own column order, oldest first. With the flag `NO` this costs by what is pending.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no ledger at the root, [`ErrorKind::Storage`] when the store failed.
+    pub fn rows(&self, table: LedgerTable, filter: &RowFilter) -> Result<RecordBatch> {
+        let Some(found) = self.existing(table)? else {
+            return Ok(RecordBatch::new_empty(table.schema()));
+        };
+        let equals = [(FLAG, &filter.flag), ("job_id", &filter.job_id), ("status", &filter.status)];
+        let equals = equals.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
+        let time = span(table.timestamp_column(), filter.since, filter.until);
+        let batch = found.scan(&Predicate { equals, time })?;
+        sorted(&batch, &[table.timestamp_column(), "file_name", "job_id"], filter.limit)
     }
-    /// Sets exactly these rows to YES (by count: of n identical rows, k given flips at most k). Idempotent. One commit.
-    pub fn acknowledge(&self, _table: LedgerTable, _rows: &[LedgerRow]) -> Result<u64> {
-        todo!()
+
+    /// The pending rows (flag exactly `NO`), oldest first. Identical rows are separate events and stay so.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`].
+    pub fn pending(&self, table: LedgerTable) -> Result<Vec<LedgerRow>> {
+        let filter = RowFilter { flag: Some(NO.to_owned()), ..RowFilter::default() };
+        rows::from_batch(table, &self.rows(table, &filter)?)
     }
-    /// Rows out of any Arrow batch that has the table's columns by name (the flag column is optional).
-    pub fn rows_from_batch(_table: LedgerTable, _batch: &RecordBatch) -> Result<Vec<LedgerRow>> {
-        todo!()
+
+    /// Sets exactly these pending rows to `YES`, in one commit: of n identical rows, k given flips at most k. Doing it
+    /// again flips nothing more.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`]; [`ErrorKind::Conflict`] (retryable) when other writers won for a minute.
+    pub fn acknowledge(&self, table: LedgerTable, acknowledged: &[LedgerRow]) -> Result<u64> {
+        let found = self.existing(table)?;
+        match found {
+            Some(found) if !acknowledged.is_empty() => acknowledge::rows_exactly(&found, table, acknowledged),
+            _ => Ok(0),
+        }
     }
-    /// Today's UPDATE: sets every NO row of this file and job in `autosys_job_log` to YES.
-    pub fn update_autosys_flag(&self, _file_name: &str, _job_id: &str) -> Result<u64> {
-        todo!()
+
+    /// The rows of an Arrow batch that has the table's columns by name; the flag column may be missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when a column is missing or of a type that it cannot be.
+    pub fn rows_from_batch(table: LedgerTable, batch: &RecordBatch) -> Result<Vec<LedgerRow>> {
+        rows::from_batch(table, batch)
     }
-    /// Settles executions: for each delivered notification, flips the NO executions of the same file, job and status
-    /// that are not later than it. One commit. Missing table: 0.
-    pub fn settle_executions(&self, _delivered: &[LedgerRow]) -> Result<u64> {
-        todo!()
+
+    /// Today's `UPDATE`: sets every pending execution of this file and job to `YES`.
+    ///
+    /// # Errors
+    /// As [`JobLedger::acknowledge`]; [`ErrorKind::InvalidInput`] for an empty or over-long name.
+    pub fn update_autosys_flag(&self, file_name: &str, job_id: &str) -> Result<u64> {
+        check_names(file_name, job_id)?;
+        match self.existing(LedgerTable::Executions)? {
+            Some(table) => acknowledge::file_and_job(&table, LedgerTable::Executions, file_name, job_id),
+            None => Ok(0),
+        }
     }
-    /// Appends attempts in one commit (creates `autosys_deliveries` when missing).
-    pub fn append_attempts(&self, _attempts: &[Attempt]) -> Result<()> {
-        todo!()
+
+    /// Settles what `delivered` notifications speak of: flips the pending executions of the same file, job and status
+    /// that are not later, in one commit. A NULL timestamp counts as earlier than any other.
+    ///
+    /// # Errors
+    /// As [`JobLedger::acknowledge`].
+    pub fn settle_executions(&self, delivered: &[LedgerRow]) -> Result<u64> {
+        match self.existing(LedgerTable::Executions)? {
+            Some(table) if !delivered.is_empty() => acknowledge::executions_of(&table, delivered),
+            _ => Ok(0),
+        }
     }
-    /// The attempts recorded for `table`, as values. Empty when the attempts table does not exist yet.
-    pub fn attempts(&self, _table: LedgerTable) -> Result<Vec<Attempt>> {
-        todo!()
+
+    /// Appends attempts in one commit; the first one creates the attempts table.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] (retryable) when other writers won for a minute, [`ErrorKind::Storage`] when the store
+    /// failed.
+    pub fn append_attempts(&self, attempts: &[Attempt]) -> Result<()> {
+        if !attempts.is_empty() {
+            self.created(&DELIVERIES_SPEC)?.append(&attempts::to_batch(attempts)?)?;
+        }
+        Ok(())
     }
-    /// The attempts table as Arrow, oldest first.
-    pub fn deliveries(&self, _since: Option<DateTime<Utc>>, _until: Option<DateTime<Utc>>) -> Result<RecordBatch> {
-        todo!()
+
+    /// The attempts to deliver rows of `table`, oldest first; none while there is no attempts table.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the store failed.
+    pub fn attempts(&self, table: LedgerTable) -> Result<Vec<Attempt>> {
+        let equals = vec![("table_name".to_owned(), table.name().to_owned())];
+        attempts::from_batch(&self.deliveries_matching(&Predicate { equals, time: None })?)
     }
-    /// Counts by table, flag and status.
+
+    /// Rows of the attempts table, oldest first, `since` inclusive and `until` exclusive.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no ledger at the root, [`ErrorKind::Storage`] when the store failed.
+    pub fn deliveries(&self, since: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<RecordBatch> {
+        self.require_ledger()?;
+        self.deliveries_matching(&Predicate { equals: Vec::new(), time: span(ATTEMPTED_AT, since, until) })
+    }
+
+    fn deliveries_matching(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        match self.opened(&DELIVERIES_SPEC)? {
+            Some(table) => sorted(&table.scan(predicate)?, &[ATTEMPTED_AT], None),
+            None => Ok(RecordBatch::new_empty(SchemaRef::clone(&DELIVERIES_SPEC.schema))),
+        }
+    }
+
+    /// Counts of both tables and of the attempts. Reads both tables whole.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`].
     pub fn summary(&self) -> Result<LedgerSummary> {
-        todo!()
+        let counts = |table| -> Result<TableSummary> {
+            match self.existing(table)? {
+                Some(found) => summary::of_table(table, &found.scan(&Predicate::default())?),
+                None => Ok(TableSummary::default()),
+            }
+        };
+        let attempts = self.deliveries_matching(&Predicate::default())?;
+        Ok(LedgerSummary {
+            root: self.inner.root.clone(),
+            executions: counts(LedgerTable::Executions)?,
+            notifications: counts(LedgerTable::Notifications)?,
+            attempts: summary::count(rows::strings(&attempts, "outcome")?.iter().flatten()),
+        })
+    }
+
+    /// The table, created when there is none.
+    fn created(&self, spec: &'static TableSpec) -> Result<Table> {
+        self.cached(spec.name, || Table::open_or_create(&self.inner.storage, spec))
+    }
+
+    /// The table, if there is one.
+    fn opened(&self, spec: &'static TableSpec) -> Result<Option<Table>> {
+        match self.cached(spec.name, || Table::open(&self.inner.storage, spec.name)) {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// The table, if there is one in a ledger that exists.
+    fn existing(&self, table: LedgerTable) -> Result<Option<Table>> {
+        let found = self.opened(table.spec())?;
+        if found.is_none() {
+            self.require_ledger()?;
+        }
+        Ok(found)
+    }
+
+    fn require_ledger(&self) -> Result<()> {
+        for table in [LedgerTable::Executions, LedgerTable::Notifications] {
+            if self.opened(table.spec())?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no ledger at {}; the first log call creates one, or see whether the root is right", self.inner.root),
+        ))
+    }
+
+    fn cached(&self, name: &'static str, open: impl FnOnce() -> Result<Table>) -> Result<Table> {
+        let lock = || self.inner.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = lock().get(name) {
+            return Ok(table.clone());
+        }
+        // Opened without the lock: other tables must not wait for the store. Of two threads that open one table, the
+        // first to be done wins, so that all share its snapshot.
+        let table = open()?;
+        Ok(lock().entry(name).or_insert(table).clone())
     }
 }
 
-/// What `summary()` says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LedgerSummary {
-    pub root: String,
-    pub executions: TableSummary,
-    pub notifications: TableSummary,
-    /// Attempts by outcome.
-    pub attempts: Vec<(String, u64)>,
+fn span(
+    column: &str,
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+) -> Option<(String, Option<i64>, Option<i64>)> {
+    let micros = |at: DateTime<Utc>| at.timestamp_micros();
+    (since.is_some() || until.is_some()).then(|| (column.to_owned(), since.map(micros), until.map(micros)))
 }
 
-/// Counts of one table.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct TableSummary {
-    pub rows: u64,
-    /// Flag exactly NO.
-    pub pending: u64,
-    pub acknowledged: u64,
-    /// Any flag that is neither YES nor NO, NULL included.
-    pub other_flags: u64,
-    pub pending_by_status: Vec<(String, u64)>,
-    /// Timestamp of the oldest pending row, UTC microseconds.
-    pub oldest_pending: Option<i64>,
+/// `batch` by these columns, ascending with NULLs first, cut at `limit` rows.
+fn sorted(batch: &RecordBatch, by: &[&str], limit: Option<usize>) -> Result<RecordBatch> {
+    let options = Some(SortOptions { descending: false, nulls_first: true });
+    let columns: Vec<SortColumn> = by
+        .iter()
+        .filter_map(|name| Some(SortColumn { values: batch.column_by_name(name)?.clone(), options }))
+        .collect();
+    let broken = |e| Error::new(ErrorKind::Internal, "rows could not be sorted").with_source(e);
+    let order = lexsort_to_indices(&columns, limit).map_err(broken)?;
+    take_record_batch(batch, &order).map_err(broken)
 }

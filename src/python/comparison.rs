@@ -140,24 +140,25 @@ impl PyViyaComparisonRunner {
             other => return Err(Error::invalid(format!("mode must be \"batch\" or \"all\", not \"{other}\"")).into()),
         };
         let defaults = RunnerOptions::default();
-        let path = |value, default: PathBuf| -> PyOutcome<PathBuf> {
-            Ok(convert::optional_path(value)?.map_or(default, PathBuf::from))
+        let path = |value: Option<&Bound<'_, PyAny>>, default: &std::path::Path| -> PyOutcome<PathBuf> {
+            Ok(convert::optional_path(value)?.map_or_else(|| default.to_owned(), PathBuf::from))
         };
         let options = RunnerOptions {
             base_url: required_base_url(base_url)?,
-            tokens: path(tokens, defaults.tokens)?,
-            jobs: path(jobs, defaults.jobs)?,
+            tokens: path(tokens, &defaults.tokens)?,
+            jobs: path(jobs, &defaults.jobs)?,
             mode,
             concurrent,
-            sequential_context: sequential_context.unwrap_or(defaults.sequential_context),
-            async_context: async_context.unwrap_or(defaults.async_context),
+            sequential_context: sequential_context.unwrap_or_else(|| defaults.sequential_context.clone()),
+            async_context: async_context.unwrap_or_else(|| defaults.async_context.clone()),
             limit_jobs,
             sequential_only,
             async_only,
-            results_dir: path(results_dir, defaults.results_dir)?,
-            poll_interval: convert::seconds("poll_interval", poll_interval)?,
-            job_timeout: convert::seconds("job_timeout", job_timeout)?,
-            correlation_timeout: convert::seconds("correlation_timeout", correlation_timeout)?,
+            results_dir: path(results_dir, &defaults.results_dir)?,
+            poll_interval,
+            job_timeout,
+            correlation_timeout,
+            ..defaults
         };
         Ok(Self { runner: Arc::new(comparison::ViyaComparisonRunner::new(options)?), born: Born::here() })
     }
@@ -208,9 +209,9 @@ impl PyViyaComparisonRunner {
         })
     }
 
-    /// What would be run, as a dict; asks no server.
-    fn describe(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        convert::json(py, &self.runner.describe())
+    /// Version and configuration as text; asks no server.
+    fn describe(&self) -> PyOutcome<String> {
+        Ok(self.runner.describe()?)
     }
 
     fn __repr__(&self) -> String {
@@ -218,7 +219,8 @@ impl PyViyaComparisonRunner {
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "runner", convert::json(py, &self.runner.describe())?)
+        let description = self.runner.describe().unwrap_or_else(|error| error.full_message());
+        convert::repr_html(py, "runner", description)
     }
 }
 
@@ -258,14 +260,14 @@ impl PyComparisonResult {
     /// The result JSON.
     #[getter]
     fn path(&self) -> PathBuf {
-        self.result.path().to_path_buf()
+        self.result.path.clone()
     }
 
     /// What makes the comparison less than it seems, each with a code and a text.
     #[getter]
     fn warnings(&self) -> Vec<PyComparisonWarning> {
-        let warnings = self.result.warnings().iter();
-        warnings.map(|warning| PyComparisonWarning { code: warning.code.to_string(), text: warning.text.clone() }).collect()
+        let warnings = self.result.warnings.iter();
+        warnings.map(|warning| PyComparisonWarning { code: warning.code.clone(), text: warning.text.clone() }).collect()
     }
 
     /// Jobs of all arms that did not complete.
@@ -276,12 +278,12 @@ impl PyComparisonResult {
 
     /// What the result JSON holds.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        convert::json(py, &self.result.to_value())
+        convert::json(py, self.result.to_value())
     }
 
     /// One row per job and arm, with the columns of the recorded run.
     fn jobs(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        convert::table(py, self.result.jobs()?)
+        convert::table(py, self.result.jobs_batch()?)
     }
 
     /// One row per arm and host.
@@ -295,11 +297,11 @@ impl PyComparisonResult {
     }
 
     fn __repr__(&self) -> String {
-        format!("ComparisonResult({:?}, failed_jobs={})", self.result.path(), self.result.failed_jobs())
+        format!("ComparisonResult({:?}, failed_jobs={})", self.result.path, self.result.failed_jobs())
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "comparison_result", convert::json(py, &self.result.to_value())?)
+        convert::repr_html(py, "comparison_result", convert::json(py, self.result.to_value())?)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use chrono::{DateTime, Utc};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pyo3_arrow::PyTable;
@@ -64,12 +65,12 @@ pub(super) fn json(py: Python<'_>, value: &serde_json::Value) -> PyOutcome<Py<Py
     use serde_json::Value;
     Ok(match value {
         Value::Null => py.None(),
-        Value::Bool(flag) => flag.into_pyobject(py)?.to_owned().into_any().unbind(),
+        Value::Bool(flag) => flag.into_py_any(py)?,
         Value::Number(number) => match number.as_i64() {
-            Some(whole) => whole.into_pyobject(py).map_err(PyErr::from)?.into_any().unbind(),
-            None => number.as_f64().into_pyobject(py)?.unbind(),
+            Some(whole) => whole.into_py_any(py)?,
+            None => number.as_f64().into_py_any(py)?,
         },
-        Value::String(text) => text.into_pyobject(py).map_err(PyErr::from)?.into_any().unbind(),
+        Value::String(text) => text.into_py_any(py)?,
         Value::Array(items) => {
             let list = PyList::empty(py);
             for item in items {
@@ -100,12 +101,10 @@ pub(super) fn json_value(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<
 }
 
 /// The HTML of an object for a notebook, made by `jobrota.display`, which escapes every value.
-pub(super) fn repr_html(py: Python<'_>, kind: &str, data: impl IntoPyObjectExt) -> PyResult<String> {
+pub(super) fn repr_html<'py>(py: Python<'py>, kind: &str, data: impl IntoPyObjectExt<'py>) -> PyResult<String> {
     let data = data.into_py_any(py)?;
     py.import("jobrota.display")?.call_method1("repr_html", (kind, data))?.extract()
 }
-
-use pyo3::IntoPyObjectExt;
 
 /// A text argument that may also be a path-like object.
 pub(super) fn path_text(value: &Bound<'_, PyAny>) -> PyResult<String> {

@@ -22,7 +22,7 @@ use crate::inventory::Inventory;
 ///     >>> from jobrota import Inventory
 ///     >>> Inventory({"vm1": {"ip_address": "10.0.0.4"}, "vm2": {"ip_address": "10.0.0.5"}}).names
 ///     ['vm1', 'vm2']
-#[pyclass(module = "jobrota", name = "Inventory", frozen, skip_from_py_object)]
+#[pyclass(module = "jobrota", name = "Inventory", frozen)]
 #[derive(Clone)]
 pub(super) struct PyInventory {
     pub(super) inventory: Inventory,

@@ -36,5 +36,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<comparison::PyComparisonResult>()?;
     module.add_class::<comparison::PyComparisonWarning>()?;
     module.add_class::<sandbox::PySandbox>()?;
+    module.add_function(wrap_pyfunction!(sandbox::sandbox_calibration, module)?)?;
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! that keeps objects from being used in a forked child.
 
 use std::future::Future;
-use std::sync::OnceLock;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -45,6 +45,10 @@ pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T>
     py.detach(work).map_err(Raised::from)
 }
 
+fn next<T>(receiver: &Mutex<Receiver<Result<T>>>) -> Result<Result<T>, RecvTimeoutError> {
+    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_CHECK)
+}
+
 /// How often a waiting call looks for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);
 
@@ -54,12 +58,14 @@ pub(super) fn future<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyOutcome<T> {
     let (sender, receiver) = sync_channel(1);
+    // Waiting without the GIL needs a receiver that threads may share; only this one ever uses it.
+    let receiver = Mutex::new(receiver);
     let task = runtime::handle()?.spawn(async move {
         // The receiver is gone only when Ctrl-C ended the wait: nobody is left to be told.
         let _ = sender.send(future.await);
     });
     loop {
-        match py.detach(|| receiver.recv_timeout(SIGNAL_CHECK)) {
+        match py.detach(|| next(&receiver)) {
             Ok(outcome) => return outcome.map_err(Raised::from),
             Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
             Err(RecvTimeoutError::Disconnected) => {

@@ -104,7 +104,8 @@ impl AutosysSandbox {
         let credentials =
             options.credentials.unwrap_or_else(|| ("sandbox".to_owned(), uuid::Uuid::new_v4().simple().to_string()));
         let runtime = runtime::handle()?;
-        let no_port = |e| Error::new(ErrorKind::Network, "the sandbox's AutoSys got no port of 127.0.0.1").with_source(e);
+        let no_port =
+            |e| Error::new(ErrorKind::Network, "the sandbox's AutoSys got no port of 127.0.0.1").with_source(e);
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(no_port)?;
         listener.set_nonblocking(true).map_err(no_port)?;
         let address = listener.local_addr().map_err(no_port)?;
@@ -166,6 +167,16 @@ impl AutosysSandbox {
         self.spool.status(job)
     }
 
+    /// Refuses the next event of each of these jobs, in a way that is over when it is sent again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a name that AutoSys would never take; [`ErrorKind::Storage`] when the directory
+    /// cannot be written.
+    pub fn refuse_once(&self, jobs: &[String]) -> Result<()> {
+        check_names(jobs)?;
+        jobs.iter().try_for_each(|job| self.spool.refuse_next(job))
+    }
+
     /// Takes the event server away, or brings it back: while it is away, every event is refused and nothing recorded.
     ///
     /// # Errors
@@ -187,21 +198,30 @@ fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
     let known = options.jobs.as_deref().unwrap_or_default();
     for job in known {
         if !spool::valid_name(job) {
-            return Err(Error::invalid(format!("the sandbox's AutoSys cannot have a job {job:?}: AutoSys refuses the name")));
+            return Err(Error::invalid(format!(
+                "the sandbox's AutoSys cannot have a job {job:?}: AutoSys refuses the name"
+            )));
         }
     }
     match &options.refuse_first {
         RefuseFirst::Nobody => Ok(BTreeSet::new()),
-        RefuseFirst::Jobs(jobs) => match jobs.iter().find(|job| !spool::valid_name(job)) {
-            Some(job) => Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys never takes the name"))),
-            None => Ok(jobs.iter().cloned().collect()),
-        },
+        RefuseFirst::Jobs(jobs) => {
+            check_names(jobs)?;
+            Ok(jobs.iter().cloned().collect())
+        }
         RefuseFirst::Every(nth) => {
             if *nth == 0 || known.is_empty() {
                 return Err(Error::invalid("refusing every n-th job needs the known jobs and an n of at least 1"));
             }
             Ok(known.iter().skip(nth - 1).step_by(*nth).cloned().collect())
         }
+    }
+}
+
+fn check_names(jobs: &[String]) -> Result<()> {
+    match jobs.iter().find(|job| !spool::valid_name(job)) {
+        Some(job) => Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys never takes the name"))),
+        None => Ok(()),
     }
 }
 
@@ -218,6 +238,9 @@ fn write_program(path: &Path, text: &str) -> Result<()> {
 }
 
 fn storage(path: &Path, error: std::io::Error) -> Error {
-    let text = format!("the sandbox's AutoSys could not use {}: is there room, and may this user write there?", path.display());
+    let text = format!(
+        "the sandbox's AutoSys could not use {}: is there room, and may this user write there?",
+        path.display()
+    );
     Error::new(ErrorKind::Storage, text).with_source(error)
 }

@@ -1,3 +1,241 @@
 //! Local stand-ins for the outside world, for the demo and the tests.
+//!
+//! Everything is on loopback, in one process, and ends with the [`Sandbox`] value. What it says about time is simulated
+//! from one recorded run (`examples/data/README.md`), never about anybody's real servers.
+
 pub mod autosys;
+#[cfg(test)]
+mod tests;
 pub mod viya;
+mod vms;
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::Local;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::inventory::{Inventory, Vm};
+use autosys::{AutosysOptions, AutosysSandbox};
+use viya::{ViyaOptions, ViyaSandbox};
+use vms::Vms;
+
+/// Times in token files are local and without a zone, as the first client wrote them.
+const TOKEN_FILE_TIME: &str = "%Y-%m-%dT%H:%M:%S%.6f";
+
+/// What a sandbox is to have.
+#[derive(Debug, Clone)]
+pub struct SandboxOptions {
+    /// Whether there is a SAS Viya.
+    pub viya: bool,
+    /// Whether there is an AutoSys.
+    pub autosys: bool,
+    /// How many VMs the inventory has; at most 200.
+    pub vms: usize,
+    /// How many of them do not answer.
+    pub vms_down: usize,
+    /// Virtual seconds per real second in SAS Viya.
+    pub speed: f64,
+    /// Directory for its files; kept afterwards. `None`: a temporary one that goes with the sandbox.
+    pub dir: Option<PathBuf>,
+    /// How long an access token is good, in real time.
+    pub token_lifetime: Duration,
+    /// More about SAS Viya. Its `speed` and `token_lifetime` are replaced by the ones here.
+    pub viya_options: ViyaOptions,
+    /// More about AutoSys.
+    pub autosys_options: AutosysOptions,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        let viya_options = ViyaOptions::default();
+        Self {
+            viya: true,
+            autosys: true,
+            vms: 4,
+            vms_down: 1,
+            speed: viya_options.speed,
+            dir: None,
+            token_lifetime: viya_options.token_lifetime,
+            viya_options,
+            autosys_options: AutosysOptions::default(),
+        }
+    }
+}
+
+/// A running sandbox. Dropping it stops everything, and removes its directory unless one was given.
+#[derive(Debug)]
+pub struct Sandbox {
+    viya: Option<ViyaSandbox>,
+    autosys: Option<AutosysSandbox>,
+    vms: Vms,
+    inventory: Option<Inventory>,
+    dir: PathBuf,
+    // Last, so that the files outlive what uses them.
+    _temporary: Option<TempDir>,
+}
+
+impl Sandbox {
+    /// Starts everything asked for on ports that the system chooses.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for numbers that make no sense (speed, VMs) or job names that AutoSys would refuse;
+    /// [`ErrorKind::Storage`] when the directory cannot be written; [`ErrorKind::Network`], retryable, when the system
+    /// gives no port.
+    pub fn start(options: SandboxOptions) -> Result<Self> {
+        let (dir, temporary) = directory(options.dir)?;
+        let vms = Vms::start(options.vms, options.vms_down)?;
+        let inventory = inventory(&vms)?;
+        let viya = if options.viya {
+            let viya_options =
+                ViyaOptions { speed: options.speed, token_lifetime: options.token_lifetime, ..options.viya_options };
+            let viya = ViyaSandbox::start(viya_options)?;
+            write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
+            write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), options.token_lifetime), 0o600)?;
+            Some(viya)
+        } else {
+            None
+        };
+        let autosys = if options.autosys {
+            Some(AutosysSandbox::start(&dir.join("autosys"), options.autosys_options)?)
+        } else {
+            None
+        };
+        Ok(Self { viya, autosys, vms, inventory, dir, _temporary: temporary })
+    }
+
+    /// SAS Viya's base URL; `None` when there is none.
+    pub fn viya_url(&self) -> Option<String> {
+        self.viya.as_ref().map(ViyaSandbox::url)
+    }
+
+    /// The SAS Viya stand-in.
+    pub fn viya(&self) -> Option<&ViyaSandbox> {
+        self.viya.as_ref()
+    }
+
+    /// The base URL of AutoSys' web services; `None` when there is no AutoSys.
+    pub fn autosys_url(&self) -> Option<&str> {
+        self.autosys.as_ref().map(AutosysSandbox::url)
+    }
+
+    /// The AutoSys stand-in: its programs, credentials and events.
+    pub fn autosys(&self) -> Option<&AutosysSandbox> {
+        self.autosys.as_ref()
+    }
+
+    /// The VMs; `None` when there are none.
+    pub fn inventory(&self) -> Option<&Inventory> {
+        self.inventory.as_ref()
+    }
+
+    /// Names of the VMs that do not answer.
+    pub fn vms_down(&self) -> &[String] {
+        self.vms.down()
+    }
+
+    /// The probe to tell live VMs from others, `tcp:PORT`. The system answers pings for all of 127.0.0.0/8, so that ICMP
+    /// would find every VM up.
+    pub fn probe(&self) -> String {
+        self.vms.probe()
+    }
+
+    /// A token file for SAS Viya (mode 0600), good until it expires and then to be refreshed. Only there with SAS Viya.
+    pub fn tokens(&self) -> PathBuf {
+        self.dir.join("sas_tokens.json")
+    }
+
+    /// The job configurations for SAS Viya. Only there with SAS Viya.
+    pub fn jobs(&self) -> PathBuf {
+        self.dir.join("job_configs.json")
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn directory(given: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
+    match given {
+        Some(dir) => {
+            fs::create_dir_all(&dir).map_err(|e| storage("create the directory", &dir, e))?;
+            let dir = std::path::absolute(&dir).map_err(|e| storage("find the directory", &dir, e))?;
+            Ok((dir, None))
+        }
+        None => {
+            let made = tempfile::Builder::new().prefix("jobrota-sandbox-").tempdir();
+            let temporary = made.map_err(|e| storage("create a directory in", &std::env::temp_dir(), e))?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}
+
+fn inventory(vms: &Vms) -> Result<Option<Inventory>> {
+    let all: Vec<Vm> = vms
+        .all()
+        .iter()
+        .map(|(name, address)| Vm {
+            name: name.clone(),
+            ip_address: address.to_string(),
+            nic_name: Some(format!("{name}-nic")),
+            weight: 1,
+        })
+        .collect();
+    if all.is_empty() { Ok(None) } else { Inventory::new(all).map(Some) }
+}
+
+/// The example's job configurations, or one entry per definition where others were given.
+fn job_configs(viya: &ViyaSandbox) -> Result<String> {
+    let example: Value = serde_json::from_str(viya::workload::JOB_CONFIGS).map_err(|e| {
+        Error::new(ErrorKind::Internal, "the example jobs built into jobrota cannot be read").with_source(e)
+    })?;
+    let job = |definition: &viya::JobDefinition| {
+        json!({
+            "definition_id": definition.id, "name": definition.name, "description": definition.description, "arguments": {},
+            "context_name": "Autoscaling POC Context", "enabled": true,
+        })
+    };
+    let jobs: Vec<Value> = viya.definitions().iter().map(job).collect();
+    let count = jobs.len();
+    let configs = json!({
+        "jobs": jobs,
+        "settings": {"max_concurrent_jobs": example["settings"]["max_concurrent_jobs"], "base_url": viya.url()},
+        "metadata": {
+            "generated_at": Local::now().naive_local().format(TOKEN_FILE_TIME).to_string(), "discovery_pattern": "*",
+            "total_jobs_found": count, "enabled_jobs": count, "disabled_jobs": 0,
+        },
+    });
+    Ok(format!("{configs:#}\n"))
+}
+
+/// SASLogon's response with the two times that the first client added.
+fn token_file(mut pair: Value, lifetime: Duration) -> String {
+    pair["expires_at"] = json!((Local::now() + lifetime).naive_local().format(TOKEN_FILE_TIME).to_string());
+    format!("{pair:#}\n")
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    // Removed first: an old file of that name would keep its mode.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(storage("replace", path, e)),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .map_err(|e| storage("create", path, e))?;
+    file.write_all(text.as_bytes()).map_err(|e| storage("write", path, e))
+}
+
+fn storage(verb: &str, path: &Path, cause: std::io::Error) -> Error {
+    let text = format!("the sandbox could not {verb} {}; give it a directory that can be written to", path.display());
+    Error::new(ErrorKind::Storage, text).with_source(cause)
+}

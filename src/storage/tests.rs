@@ -62,6 +62,20 @@ fn paths_and_uris_name_the_same_directory() {
     assert!(open("relative/dir").expect("relative").root().to_file_path().expect("path").is_absolute());
 }
 
+#[test]
+fn a_forked_child_gets_an_error_and_no_hang() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mut storage = open(dir.path().to_str().expect("utf-8")).expect("opens");
+    storage.engine().expect("same process");
+    // What a forked child sees: its parent's storage under another process id.
+    storage.pid += 1;
+    for error in [storage.engine().err(), storage.block_on(async {}).err()] {
+        let error = error.expect("refused");
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("opened before fork(); open it again in the child"), "{error}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn every_directory_name_survives_the_way_through_a_url(name in "[^/\\x00]{1,40}") {

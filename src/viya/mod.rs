@@ -1,1 +1,16 @@
-//! viya
+//! SAS Viya over REST: tokens, one retrying client, compute contexts, the Job Execution Service (JES) and the Workload
+//! Orchestrator (WLO). Knows nothing of comparisons.
+
+pub mod auth;
+pub mod client;
+pub mod clock;
+pub mod contexts;
+pub mod jobs;
+pub mod orchestrator;
+
+#[cfg(test)]
+mod tests;
+
+pub use auth::TokenFile;
+pub use client::{ClientOptions, ViyaClient};
+pub use clock::Clock;

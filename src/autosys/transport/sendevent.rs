@@ -225,9 +225,10 @@ fn verdict(status: ExitStatus, out: &Captured, err: &Captured) -> Outcome {
     }
     match status.code() {
         Some(0) => Outcome::Delivered { detail: Some(with_output("", out, err)).filter(|text| !text.is_empty()) },
-        Some(code) => {
-            Outcome::Failed { detail: with_output(&format!("sendevent ended with exit code {code}"), out, err), permanent }
-        }
+        Some(code) => Outcome::Failed {
+            detail: with_output(&format!("sendevent ended with exit code {code}"), out, err),
+            permanent,
+        },
         None => Outcome::unknown(with_output(&format!("sendevent was ended by a signal ({status})"), out, err)),
     }
 }

@@ -54,6 +54,11 @@ impl Spool {
         valid_name(job) && (self.dir.join("any_job").exists() || self.dir.join(job_file("jobs", job)).exists())
     }
 
+    /// Lets the next event of `job` be refused.
+    pub(super) fn refuse_next(&self, job: &str) -> Result<()> {
+        self.mark(&job_file("refuse", job), true)
+    }
+
     /// Whether this caller is the one to be refused: of several exactly one is.
     pub(super) fn refuses(&self, job: &str) -> bool {
         fs::remove_file(self.dir.join(job_file("refuse", job))).is_ok()

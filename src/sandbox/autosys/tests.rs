@@ -46,10 +46,7 @@ fn an_event_is_recorded_and_the_status_read_back() {
     assert!(send(&sandbox, &["-E", "STARTJOB", "-J", ".."]).0);
     let events = sandbox.events().unwrap();
     let short: Vec<_> = events.iter().map(|e| [&e.via, &e.event, &e.job, &e.status].map(String::as_str)).collect();
-    assert_eq!(
-        short,
-        [["sendevent", "CHANGE_STATUS", "a.b#1", "SUCCESS"], ["sendevent", "STARTJOB", "..", "RUNNING"]]
-    );
+    assert_eq!(short, [["sendevent", "CHANGE_STATUS", "a.b#1", "SUCCESS"], ["sendevent", "STARTJOB", "..", "RUNNING"]]);
     assert!((events[0].at - before).num_seconds().abs() <= 60 && events[0].comment.is_none());
     assert_eq!(autostatus(&sandbox, "a.b#1"), (true, "SUCCESS".into()));
     assert_eq!(sandbox.status("..").unwrap(), "RUNNING");
@@ -101,19 +98,26 @@ fn values_are_stored_verbatim_and_never_interpreted() {
 
 #[test]
 fn a_job_is_refused_the_first_time_only() {
-    let options = AutosysOptions { jobs: jobs(&["a", "b", "c", "d"]), refuse_first: RefuseFirst::Every(2), ..Default::default() };
+    let options =
+        AutosysOptions { jobs: jobs(&["a", "b", "c", "d"]), refuse_first: RefuseFirst::Every(2), ..Default::default() };
     let (_dir, sandbox) = sandbox(options);
-    let tries: Vec<bool> = ["a", "b", "c", "d", "b", "d"].map(|job| send(&sandbox, &["-E", "STARTJOB", "-J", job]).0).into();
+    let tries: Vec<bool> =
+        ["a", "b", "c", "d", "b", "d"].map(|job| send(&sandbox, &["-E", "STARTJOB", "-J", job]).0).into();
     assert_eq!(tries, [true, false, true, false, true, true]);
     assert_eq!(sandbox.events().unwrap().len(), 4);
 }
 
 #[test]
 fn lines_of_many_processes_do_not_mix() {
-    let (_dir, sandbox) = sandbox(AutosysOptions { refuse_first: RefuseFirst::Jobs(vec!["same".into()]), ..Default::default() });
+    let (_dir, sandbox) =
+        sandbox(AutosysOptions { refuse_first: RefuseFirst::Jobs(vec!["same".into()]), ..Default::default() });
     let refused: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| (0..5).filter(|_| !send(&sandbox, &["-E", "STARTJOB", "-J", "same", "-C", "x"]).0).count()))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..5).filter(|_| !send(&sandbox, &["-E", "STARTJOB", "-J", "same", "-C", "x"]).0).count()
+                })
+            })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });

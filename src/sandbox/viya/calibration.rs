@@ -144,4 +144,33 @@ mod tests {
         assert!(row(&rows, "sequential", "makespan_s").error_percent().unwrap().abs() < 1.0);
         assert_eq!(row(&rows, "sequential", "pending_median_s").sandbox, 0.0);
     }
+
+    /// All 54 jobs in batches of `size` (each waits for the batch before it), in one queue of a sandbox just started.
+    fn batches(queue: &str, size: usize) -> f64 {
+        let works: Vec<f64> = super::super::workload::example_definitions().unwrap().iter().map(|d| d.work).collect();
+        assert_eq!(works.len(), 54);
+        let mut model = HostModel::new(HostParameters::default());
+        let mut now = 0.0;
+        for batch in works.chunks(size) {
+            for work in batch {
+                model.submit(now, queue, *work);
+            }
+            now = model.finish();
+        }
+        now
+    }
+
+    #[test]
+    fn other_loads_than_the_recorded_ones_come_out_sensibly() {
+        use super::super::model::DEFAULT_QUEUE;
+        let pool = "autoscaling-poc-queue";
+        let one_by_one = batches(DEFAULT_QUEUE, 1);
+        for (queue, size) in [(DEFAULT_QUEUE, 5), (DEFAULT_QUEUE, 54), (pool, 5), (pool, 54)] {
+            let together = batches(queue, size);
+            println!("{queue} in batches of {size}: {together:.0} s, one by one {one_by_one:.0} s");
+            assert!(together < 0.8 * one_by_one && together > 0.2 * one_by_one, "{queue} {size}: {together}");
+        }
+        // Waiting for the pool's first hosts costs what the recorded arm did not have to pay.
+        assert!(batches(pool, 54) > 608.0);
+    }
 }

@@ -137,6 +137,11 @@ impl ViyaSandbox {
         self.server.tokens.lock().unwrap_or_else(PoisonError::into_inner).issue(true)
     }
 
+    /// The job definitions it knows.
+    pub fn definitions(&self) -> &[JobDefinition] {
+        &self.server.definitions
+    }
+
     /// Virtual seconds since the start.
     pub fn virtual_now(&self) -> f64 {
         self.server.clock.now()

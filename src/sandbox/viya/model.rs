@@ -369,3 +369,6 @@ impl HostModel {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

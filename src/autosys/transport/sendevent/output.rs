@@ -41,7 +41,8 @@ impl Captured {
         if self.error_code.is_none() {
             self.error_code = find_error_code(&self.seam);
         }
-        self.invalid_job |= self.seam.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB);
+        self.invalid_job |=
+            self.seam.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB);
         let drop = self.seam.len().saturating_sub(OVERLAP);
         self.seam.drain(..drop);
     }

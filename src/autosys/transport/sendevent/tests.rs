@@ -43,7 +43,10 @@ async fn events_arrive_as_mapped() {
     let transport = SendEvent::new(options).unwrap();
     for status in ["SUCCESS", "FAILURE", "again"] {
         let outcome = transport.send(&delivery("a", status)).await;
-        assert!(matches!(&outcome, Outcome::Delivered { detail: Some(text) } if text.contains("CAUAJM_I")), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Delivered { detail: Some(text) } if text.contains("CAUAJM_I")),
+            "{outcome:?}"
+        );
     }
     let events: Vec<_> = sandbox.events().unwrap().into_iter().map(|e| (e.event, e.job, e.status)).collect();
     let expected = [("STARTJOB", "RUNNING"), ("CHANGE_STATUS", "FAILURE"), ("FORCE_STARTJOB", "RUNNING")];
@@ -112,7 +115,9 @@ async fn a_program_that_hangs_is_killed_and_the_outcome_unknown() {
     let timeout = Duration::from_millis(300);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
     match transport.send(&delivery("a", "SUCCESS")).await {
-        Outcome::Unknown { detail } => assert!(detail.starts_with("sendevent was killed at its limit of 0.3 s"), "{detail}"),
+        Outcome::Unknown { detail } => {
+            assert!(detail.starts_with("sendevent was killed at its limit of 0.3 s"), "{detail}")
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -1,0 +1,136 @@
+# One command each, and each does all of its own set-up: `make help` lists them.
+#
+# The Rust tests, the wheel and clippy all use the release profile and one target directory (CARGO_TARGET_DIR, if set),
+# so that dependencies are compiled once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
+	$(shell find src python config examples -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
+
+# pyo3 is compiled anew whenever these two differ from what maturin set for the wheel.
+PYO3_ENV = config=$$(ls -t "$${CARGO_TARGET_DIR:-$$PWD/target}"/maturin/pyo3-config-*.txt 2>/dev/null | head -1 || true); \
+	if [ -n "$$config" ]; then export PYO3_CONFIG_FILE="$$config"; fi; PYO3_BUILD_EXTENSION_MODULE=1
+
+define heading
+@printf '\n==> %s\n' "$(1)"
+endef
+
+.PHONY: help
+help: ## list the commands
+	@printf 'Usage: make COMMAND   (needs Linux, a Rust toolchain, Python 3.10 or later and a C compiler)\n\n'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  %-7s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: $(VENV)/.installed ## run all four parts against the local sandbox (no server, account or network needed)
+	@$(BIN)/jobrota demo
+
+.PHONY: test
+test: ## run every test and every check; this is what CI runs
+test: rust-tests python-checks python-tests rust-checks
+	@printf '\nEverything passed.\n'
+
+.PHONY: build
+build: $(VENV)/.installed ## build the wheel and install it into .venv
+
+.PHONY: wheel
+wheel: dist/.built ## build the wheel into dist/
+	@ls -l dist/*.whl
+
+.PHONY: bench
+bench: $(VENV)/.installed ## measure and print the project's figures
+	@$(BIN)/python benches/figures.py
+
+.PHONY: lint
+lint: python-checks rust-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
+
+.PHONY: clean
+clean: ## remove what the commands made: .venv, dist, caches and compiled artifacts
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './target/*' -prune -exec rm -rf {} +
+	cargo clean
+
+# ---------------------------------------------------------------------------------------------------- the steps
+
+.PHONY: rust-tests
+rust-tests: | toolchain
+	$(call heading,Rust tests)
+	@cargo test --release --locked --no-default-features --quiet
+
+.PHONY: rust-checks
+rust-checks: dist/.built | toolchain
+	$(call heading,rustfmt)
+	@cargo fmt --check
+	$(call heading,clippy (the core alone and then with Python))
+	@cargo clippy --release --locked --quiet --all-targets --no-default-features -- -D warnings
+	@$(PYO3_ENV) cargo clippy --release --locked --quiet --all-targets -- -D warnings
+
+.PHONY: python-checks
+python-checks: $(VENV)/.installed $(VENV)/.test-tools
+	$(call heading,ruff)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	$(call heading,mypy)
+	@$(BIN)/mypy
+	$(call heading,stubtest: do the stubs tell the truth?)
+	@cd $(VENV) && bin/python -m mypy.stubtest jobrota jobrota._native
+
+.PHONY: python-tests
+python-tests: $(VENV)/.installed $(VENV)/.test-tools
+	$(call heading,Python and end-to-end tests)
+	@$(BIN)/python -m pytest --quiet
+	$(call heading,Examples in the documentation of the package)
+	@cd $(VENV) && bin/python -m pytest --quiet --config-file ../pyproject.toml --rootdir . --doctest-modules \
+		--pyargs jobrota
+
+# --------------------------------------------------------------------------------------------------- the set-up
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { echo "cargo is not on the PATH: install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "there is no C compiler (cc): install gcc or clang" >&2; exit 1; }
+
+# Creating a virtual environment needs a package of its own on Debian and Ubuntu: installed here when we may.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "jobrota needs Python 3.10 or later, and $(PYTHON) is not: name another, as in make PYTHON=python3.12 test" >&2; \
+		exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3-venv; \
+		else \
+			echo "$(PYTHON) cannot make virtual environments: install its venv package (on Debian: python3-venv)" >&2; \
+			exit 1; \
+		fi; \
+	fi
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build-tools: pyproject.toml | $(BIN)/python
+	$(call heading,Installing the build tools into $(VENV))
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --group build
+	@touch $@
+
+$(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
+	$(call heading,Installing the test tools into $(VENV))
+	@$(PIP) install --group dev
+	@touch $@
+
+dist/.built: $(WHEEL_SOURCES) $(VENV)/.build-tools | toolchain
+	$(call heading,Building the wheel (the first time takes minutes))
+	@rm -f dist/*.whl
+	@$(BIN)/maturin build --release --locked --out dist
+	@touch $@
+
+$(VENV)/.installed: dist/.built
+	@$(PIP) install dist/*.whl
+	@$(PIP) install --force-reinstall --no-deps dist/*.whl
+	@touch $@

@@ -1,0 +1,209 @@
+//! Finds each job's Workload Orchestrator entry: one listing for the whole run, exact names first. Nothing is invented:
+//! a job without an entry says so.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::error::{Error, ErrorKind};
+use crate::viya::ViyaClient;
+use crate::viya::orchestrator::{self, Entry};
+
+/// How a job's orchestrator entry was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Correlation {
+    /// By its name, `<unique name>-<uuid>`.
+    Exact,
+    /// The only entry of the same time (within 3 s), queue and user: where the server does not pass the name on.
+    Time,
+    /// Not found.
+    None,
+}
+
+impl Correlation {
+    /// `exact`, `time` or `none`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Time => "time",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What is known of a job whose entry is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The unique name it was submitted under.
+    pub name: String,
+    /// When the server took it.
+    pub created: Option<DateTime<Utc>>,
+    /// Whether it has ended: then the entry is complete only with its end.
+    pub ended: bool,
+    /// The queue of its context, where known.
+    pub queue: Option<String>,
+    /// Who submitted it, where known.
+    pub user: Option<String>,
+}
+
+/// The unique name in an orchestrator name: what stands before `-<uuid>`.
+pub fn prefix(name: &str) -> Option<&str> {
+    let cut = name.len().checked_sub(37)?;
+    let (prefix, tail) = (name.get(..cut)?, name.get(cut..)?);
+    let uuid = tail.strip_prefix('-')?;
+    let shaped = uuid.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    (shaped && !prefix.is_empty()).then_some(prefix)
+}
+
+/// Matches `wanted` with `entries`, in the order of `wanted`. `by_time` allows the fallback.
+pub fn matches(wanted: &[Wanted], entries: &[Entry], by_time: bool) -> Vec<(Correlation, Option<Entry>)> {
+    let mut named: HashMap<String, &Entry> = HashMap::new();
+    for entry in entries {
+        if let Some(prefix) = entry.name().and_then(prefix) {
+            let kept = named.entry(prefix.to_ascii_lowercase()).or_insert(entry);
+            // A name that was started again has a newer entry, which is the one that ended.
+            if entry.id() > kept.id() {
+                *kept = entry;
+            }
+        }
+    }
+    let mut found: Vec<(Correlation, Option<Entry>)> = wanted
+        .iter()
+        .map(|job| match named.get(&job.name.to_ascii_lowercase()) {
+            Some(entry) => (Correlation::Exact, Some((*entry).clone())),
+            None => (Correlation::None, None),
+        })
+        .collect();
+    if by_time {
+        let names: HashSet<String> = wanted.iter().map(|job| job.name.to_ascii_lowercase()).collect();
+        let free: Vec<&Entry> = entries
+            .iter()
+            .filter(|entry| {
+                !entry.name().and_then(prefix).is_some_and(|prefix| names.contains(&prefix.to_ascii_lowercase()))
+            })
+            .collect();
+        let candidates: Vec<Vec<usize>> = wanted
+            .iter()
+            .zip(&found)
+            .map(|(job, (correlation, _))| match correlation {
+                Correlation::None => (0..free.len()).filter(|at| is_candidate(job, free[*at])).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        for (at, mine) in candidates.iter().enumerate() {
+            if let [only] = mine[..]
+                && candidates.iter().filter(|others| others.contains(&only)).count() == 1
+            {
+                found[at] = (Correlation::Time, Some(free[only].clone()));
+            }
+        }
+    }
+    found
+}
+
+fn is_candidate(job: &Wanted, entry: &Entry) -> bool {
+    let near =
+        job.created.zip(entry.submitted()).is_some_and(|(ours, theirs)| (theirs - ours).abs() <= TimeDelta::seconds(3));
+    let same_user =
+        job.user.as_deref().zip(entry.user()).is_none_or(|(ours, theirs)| ours.eq_ignore_ascii_case(theirs));
+    near && same_user && job.queue.is_some() && job.queue.as_deref() == entry.queue()
+}
+
+/// Lists until every entry is found and complete, or `timeout` server seconds have passed; the reason is returned where
+/// the orchestrator could not be read. SAS: the orchestrator's times are those of the server, so the listing reaches back
+/// to a minute before the first job of ours by the server's clock, not by this machine's.
+pub async fn correlate(
+    client: &ViyaClient,
+    wanted: &[Wanted],
+    timeout: f64,
+) -> (Vec<(Correlation, Option<Entry>)>, Option<Error>) {
+    let nothing = || vec![(Correlation::None, None); wanted.len()];
+    let Some(first) = wanted.iter().filter_map(|job| job.created).min() else { return (nothing(), None) };
+    let (started, mut pause) = (Instant::now(), 1.0);
+    let mut entries = Vec::new();
+    loop {
+        let problem = match orchestrator::list_since(client, first - TimeDelta::seconds(60)).await {
+            Ok(listed) => {
+                entries = listed;
+                let found = matches(wanted, &entries, false);
+                let complete = |(job, (_, entry)): (&Wanted, &(Correlation, Option<Entry>))| {
+                    entry.as_ref().is_some_and(|entry| !job.ended || entry.ended().is_some())
+                };
+                if wanted.iter().zip(&found).all(complete) {
+                    return (found, None);
+                }
+                None
+            }
+            Err(e) if e.is_retryable() || e.kind() == ErrorKind::Network => Some(e),
+            Err(e) => return (nothing(), Some(e)),
+        };
+        let left = timeout - client.clock().since(started);
+        if left <= 0.0 {
+            return (matches(wanted, &entries, true), problem);
+        }
+        client.clock().sleep(left.min(pause)).await;
+        pause = (pause * 1.5_f64).min(10.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const UUID: &str = "dd17f83c-887c-4e9c-8505-6296c0329891";
+
+    fn entry(id: i64, name: &str, second: u32) -> Entry {
+        Entry::new(json!({"id": id, "request": {"name": name, "queue": "q", "user": "u"},
+            "processingInfo": {"submitTime": format!("2025-09-15T20:45:{second:02}Z"), "executionHost": format!("h{id}")}}))
+    }
+
+    fn wanted(name: &str, second: u32) -> Wanted {
+        let created = crate::viya::jobs::parse_time(&format!("2025-09-15T20:45:{second:02}.400Z"));
+        Wanted { name: name.into(), created, ended: true, queue: Some("q".into()), user: Some("u".into()) }
+    }
+
+    fn ids(found: &[(Correlation, Option<Entry>)]) -> Vec<(Correlation, Option<i64>)> {
+        found.iter().map(|(how, entry)| (*how, entry.as_ref().and_then(Entry::id))).collect()
+    }
+
+    #[test]
+    fn names_that_begin_alike_do_not_collide() {
+        let entries = [
+            entry(1, &format!("cmasync11757-{UUID}"), 1),
+            entry(2, &format!("cmasync111757-{UUID}"), 1),
+            entry(3, &format!("CMASYNC21757-{UUID}"), 1),
+            entry(4, "cmasync31757-not-a-uuid", 1),
+            entry(5, &format!("cmasync11757-{UUID}"), 2),
+        ];
+        let jobs = ["cmasync11757", "cmasync111757", "cmasync21757", "cmasync31757"].map(|name| wanted(name, 30));
+        use Correlation::{Exact, None as No};
+        assert_eq!(
+            ids(&matches(&jobs, &entries, true)),
+            [(Exact, Some(5)), (Exact, Some(2)), (Exact, Some(3)), (No, None)]
+        );
+        assert_eq!(prefix("é"), None);
+        assert_eq!(prefix(&format!("-{UUID}")), None);
+    }
+
+    #[test]
+    fn time_takes_only_a_unique_candidate() {
+        let server = |id, second| entry(id, &format!("sas-compute-server-{UUID}"), second);
+        let entries = [server(1, 10), server(2, 30), server(3, 31), server(4, 50)];
+        let jobs = [wanted("a", 11), wanted("b", 30), wanted("c", 50), wanted("d", 51), wanted("e", 20)];
+        use Correlation::{None as No, Time};
+        let found = ids(&matches(&jobs, &entries, true));
+        assert_eq!(found, [(Time, Some(1)), (No, None), (No, None), (No, None), (No, None)]);
+        assert!(ids(&matches(&jobs, &entries, false)).iter().all(|(how, _)| *how == No));
+        let elsewhere = [
+            Wanted { queue: Some("other".into()), ..wanted("a", 11) },
+            Wanted { user: Some("x".into()), ..wanted("a", 11) },
+        ];
+        assert!(ids(&matches(&elsewhere, &entries, true)).iter().all(|(how, _)| *how == No));
+    }
+}

@@ -1,0 +1,223 @@
+//! Whole runs against the sandbox's SAS Viya over real HTTP.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::{Float64Type, Int64Type};
+use serde_json::{Value, json};
+
+use crate::comparison::{ComparisonResult, Mode, Progress, RunnerOptions, ViyaComparisonRunner};
+use crate::error::{ErrorKind, Result};
+use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
+
+struct Place {
+    folder: tempfile::TempDir,
+    sandbox: ViyaSandbox,
+}
+
+impl Place {
+    fn new(jobs: usize, options: ViyaOptions) -> Self {
+        let sandbox = ViyaSandbox::start(ViyaOptions { speed: 400.0, ..options }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let definitions = workload::example_definitions().unwrap();
+        let configs: Vec<Value> = definitions
+            .iter()
+            .take(jobs)
+            .map(|definition| json!({"name": definition.name, "definition_id": definition.id, "arguments": {"N": 1}, "enabled": true}))
+            .collect();
+        std::fs::write(folder.path().join("jobs.json"), json!({"jobs": configs}).to_string()).unwrap();
+        std::fs::write(folder.path().join("tokens.json"), sandbox.issue_tokens().to_string()).unwrap();
+        Self { folder, sandbox }
+    }
+
+    fn options(&self) -> RunnerOptions {
+        RunnerOptions {
+            base_url: self.sandbox.url(),
+            tokens: self.folder.path().join("tokens.json"),
+            jobs: self.folder.path().join("jobs.json"),
+            results_dir: self.results(),
+            ..RunnerOptions::default()
+        }
+    }
+
+    fn results(&self) -> PathBuf {
+        self.folder.path().join("results")
+    }
+}
+
+fn run(options: RunnerOptions, progress: Option<Progress>) -> Result<ComparisonResult> {
+    crate::runtime::block_on(ViyaComparisonRunner::new(options)?.run(progress))
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn codes(result: &ComparisonResult) -> Vec<&str> {
+    result.warnings.iter().map(|warning| warning.code.as_str()).collect()
+}
+
+#[test]
+fn two_arms_with_every_key_that_users_know() {
+    let place = Place::new(6, ViyaOptions::default());
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let log = events.clone();
+    let listener: Progress = Arc::new(move |event| log.lock().unwrap().push(event));
+    let result = run(RunnerOptions { concurrent: 3, ..place.options() }, Some(listener)).unwrap();
+    let json = read(&result.path);
+    assert!(json == result.json, "the file differs from what was returned");
+    assert_eq!(json["metadata"]["speed"], 400.0);
+    assert_eq!(json["metadata"]["base_url"], place.sandbox.url());
+    for arm in ["sequential_execution", "async_execution"] {
+        let arm = &json[arm];
+        assert_eq!((&arm["successful_jobs"], &arm["failed_jobs"]), (&json!(6), &json!(0)));
+        let jobs = arm["jobs"].as_array().unwrap();
+        let total = arm["total_duration"].as_f64().unwrap();
+        for job in jobs {
+            let data = &job["metrics"]["orchestrator_data"];
+            assert_eq!((&job["status"], &data["correlation"]), (&json!("completed"), &json!("exact")));
+            assert_eq!((data["cpu_cores"].as_f64(), data["memory_mb"].as_f64()), (Some(0.15), Some(250.0)));
+            let duration = job["duration"].as_f64().unwrap();
+            let phases: f64 =
+                ["pending_s", "starting_s", "running_s"].iter().map(|key| job["phases"][key].as_f64().unwrap()).sum();
+            assert!(duration <= total && (duration - phases).abs() <= 6.0, "{job}");
+            assert!((job["job_metrics"]["elapsed_time_ms"].as_f64().unwrap() - duration * 1e3).abs() < 1e-6);
+            assert!(job["client"]["observed_duration"].as_f64().unwrap() >= duration - 0.001, "{job}");
+            assert!(data["execution_host"].is_string() && data["execution_seconds"].as_f64().unwrap() > 0.0);
+            assert_eq!(job["job_metrics"]["compute_context"], arm["context_name"]);
+        }
+    }
+    let comparison = &json["comparison"];
+    let (before, saved) = (
+        comparison["execution_time"]["sequential_total"].as_f64().unwrap(),
+        comparison["time_saved"].as_f64().unwrap(),
+    );
+    assert!((comparison["efficiency_gain"].as_f64().unwrap() - 100.0 * saved / before).abs() < 1e-5);
+    assert!(codes(&result).contains(&"parallelism_confounded"), "{:?}", result.warnings);
+    assert!(
+        !codes(&result).iter().any(|code| code.starts_with("wrong") || code.starts_with("missing")),
+        "{:?}",
+        result.warnings
+    );
+
+    let events = events.lock().unwrap();
+    let last = events.last().unwrap();
+    assert_eq!((last.arm.as_str(), last.done, last.failed, last.in_flight, last.total), ("async", 6, 0, 0, 6));
+    assert_eq!(events.len(), 24);
+    assert!(events.iter().all(|event| event.in_flight <= if event.arm == "async" { 3 } else { 1 }));
+
+    let jobs = result.jobs_batch().unwrap();
+    assert_eq!(jobs.num_rows(), 12);
+    let column = |name: &str| jobs.column_by_name(name).unwrap().clone();
+    assert_eq!(column("jes_created_s").as_primitive::<Float64Type>().value(0), 0.0);
+    assert_eq!(column("wlo_id").as_primitive::<Int64Type>().value(0), 0);
+    for recorded in workload::RECORDED_RUN.lines().next().unwrap().split(',') {
+        assert_eq!(column(recorded).null_count(), 0, "{recorded}");
+    }
+    assert_eq!(result.arms().unwrap().num_rows(), 2);
+    assert!(result.hosts().unwrap().num_rows() >= 2);
+}
+
+#[test]
+fn one_arm_leaves_the_other_null() {
+    let place = Place::new(3, ViyaOptions::default());
+    let result =
+        run(RunnerOptions { async_only: true, mode: Mode::All, limit_jobs: Some(2), ..place.options() }, None).unwrap();
+    let json = &result.json;
+    assert_eq!((&json["sequential_execution"], &json["comparison"]), (&Value::Null, &Value::Null));
+    assert_eq!(json["async_execution"]["execution_mode"], "all");
+    assert_eq!(json["async_execution"]["jobs"].as_array().unwrap().len(), 2);
+    assert!(!codes(&result).contains(&"parallelism_confounded"));
+}
+
+#[test]
+fn failed_jobs_are_rows_and_a_bad_day_of_the_server_is_survived() {
+    let name = workload::example_definitions().unwrap()[1].name.clone();
+    let fault = |path: &str, nth, status| Fault { path: path.into(), nth, status, retry_after: None };
+    let faults = vec![
+        fault("/compute/contexts", 1, 503),
+        fault("/jobExecution/jobs", 1, 502),
+        fault("/jobExecution/jobs", 4, 503),
+        fault("/jobExecution/jobs", 9, 429),
+        fault("/workloadOrchestrator/jobs", 1, 504),
+    ];
+    let place = Place::new(4, ViyaOptions { fail_jobs: vec![name.clone()], faults, ..ViyaOptions::default() });
+    let result = run(RunnerOptions { sequential_only: true, ..place.options() }, None).unwrap();
+    let arm = &result.json["sequential_execution"];
+    assert_eq!((&arm["successful_jobs"], &arm["failed_jobs"]), (&json!(3), &json!(1)));
+    let failed = &arm["jobs"][1];
+    assert_eq!((&failed["name"], &failed["status"]), (&json!(name), &json!("failed")));
+    assert!(!failed["error"].as_str().unwrap().is_empty());
+    assert_eq!(result.failed_jobs(), 1);
+}
+
+#[test]
+fn a_context_that_does_not_exist_stops_before_any_job() {
+    let place = Place::new(2, ViyaOptions::default());
+    let error = run(RunnerOptions { async_context: "No such".into(), ..place.options() }, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains("\"No such\"") && error.to_string().contains("Autoscaling POC Context"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(place.results()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_job_beyond_its_limit_is_canceled_and_the_run_goes_on() {
+    let place = Place::new(2, ViyaOptions::default());
+    let result = run(RunnerOptions { sequential_only: true, job_timeout: 4.0, ..place.options() }, None).unwrap();
+    let arm = &result.json["sequential_execution"];
+    assert_eq!(arm["failed_jobs"], 2);
+    for job in arm["jobs"].as_array().unwrap() {
+        assert_eq!((&job["status"], &job["job_metrics"]["state"]), (&json!("timedOut"), &json!("canceled")));
+        assert!(job["error"].as_str().unwrap().contains("canceled by jobrota"));
+    }
+}
+
+#[test]
+fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
+    let place = Place::new(3, ViyaOptions::default());
+    let runner = ViyaComparisonRunner::new(RunnerOptions { sequential_only: true, ..place.options() }).unwrap();
+    let stop = runner.stop_handle();
+    let listener: Progress = Arc::new(move |event| {
+        if event.done == 1 && event.state == "submitted" {
+            stop.stop();
+        }
+    });
+    let error = crate::runtime::block_on(runner.run(Some(listener))).unwrap_err();
+    let path = std::fs::read_dir(place.results()).unwrap().next().unwrap().unwrap().path();
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    let json = read(&path);
+    let jobs = json["sequential_execution"]["jobs"].as_array().unwrap();
+    let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
+    assert_eq!(states, ["completed", "canceled"]);
+    assert!(json["metadata"]["broke_off"].is_string());
+}
+
+#[test]
+fn options_that_cannot_work_are_refused_and_nothing_runs_with_none() {
+    let place = Place::new(2, ViyaOptions::default());
+    for bad in [
+        RunnerOptions { base_url: "viya".into(), ..place.options() },
+        RunnerOptions { sequential_only: true, async_only: true, ..place.options() },
+        RunnerOptions { concurrent: 0, ..place.options() },
+        RunnerOptions { job_timeout: f64::NAN, ..place.options() },
+        RunnerOptions { async_context: " ".into(), ..place.options() },
+        RunnerOptions { limit_jobs: Some(0), ..place.options() },
+    ] {
+        assert_eq!(run(bad, None).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    fn is_send(_: impl Send) {}
+    let runner = ViyaComparisonRunner::new(place.options()).unwrap();
+    is_send(runner.run(None));
+    let text = ViyaComparisonRunner::new(RunnerOptions { limit_jobs: Some(0), ..place.options() })
+        .unwrap()
+        .describe()
+        .unwrap();
+    for part in [env!("CARGO_PKG_VERSION"), "2 enabled, 0 to run", "batches of 5", "Autoscaling POC Context"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!place.results().exists());
+}

@@ -1,0 +1,188 @@
+//! Many writers at once: nothing is lost, nothing is doubled.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use super::*;
+
+const THREADS: usize = 8;
+const EACH: usize = 12;
+
+fn together(work: impl Fn(usize) + Sync) {
+    let barrier = std::sync::Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (work, barrier) = (&work, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                work(number);
+            });
+        }
+    });
+}
+
+fn names(table: &Table) -> Vec<String> {
+    all(table).into_iter().filter_map(|row| row.0).collect()
+}
+
+fn expected() -> Vec<String> {
+    let mut expected: Vec<String> =
+        (0..THREADS).flat_map(|thread| (0..EACH).map(move |at| format!("t{thread}-{at}"))).collect();
+    expected.sort();
+    expected
+}
+
+#[test]
+fn a_table_is_created_once_however_many_try() {
+    let dir = tempfile::tempdir().expect("directory");
+    together(|number| {
+        let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+        table.append(&batch(&[row(format!("t{number}"), 1, "NO")])).expect("appended");
+    });
+    assert_eq!(all(&Table::open(&storage(&dir), "events").expect("opened")).len(), THREADS);
+    let zero =
+        std::fs::read_to_string(dir.path().join("events/_delta_log/00000000000000000000.json")).expect("version 0");
+    assert_eq!(zero.matches("\"metaData\"").count(), 1);
+}
+
+#[test]
+fn appends_through_one_handle_and_through_many_are_all_there_once() {
+    for shared in [true, false] {
+        let dir = tempfile::tempdir().expect("directory");
+        let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+        together(|number| {
+            let table = if shared { table.clone() } else { Table::open(&storage(&dir), "events").expect("opened") };
+            for at in 0..EACH {
+                table.append(&batch(&[row(format!("t{number}-{at}"), at as i64, "NO")])).expect("appended");
+            }
+        });
+        assert_eq!(names(&table), expected());
+        assert_eq!(table.version() as usize, THREADS * EACH);
+    }
+}
+
+#[test]
+fn rewrites_among_appends_keep_every_row() {
+    for spec in [spec(), plain_spec()] {
+        let dir = tempfile::tempdir().expect("directory");
+        Table::open_or_create(&storage(&dir), &spec).expect("created");
+        together(|number| {
+            let table = Table::open(&storage(&dir), "events").expect("opened");
+            if number % 4 == 3 {
+                for _ in 0..EACH {
+                    flip(&table, &|_| true).expect("flipped");
+                }
+                return;
+            }
+            for at in 0..EACH {
+                table.append(&batch(&[row(format!("t{number}-{at}"), at as i64, "NO")])).expect("appended");
+            }
+        });
+        let table = Table::open(&storage(&dir), "events").expect("opened");
+        flip(&table, &|_| true).expect("flipped");
+        let expected: Vec<Row> = expected()
+            .into_iter()
+            .filter(|name| !name.starts_with("t3") && !name.starts_with("t7"))
+            .map(|name| {
+                let at = name.rsplit('-').next().and_then(|at| at.parse().ok()).expect("number");
+                row(name, at, "YES")
+            })
+            .collect();
+        assert_eq!(all(&table), expected);
+    }
+}
+
+#[test]
+fn a_turn_is_taken_once() {
+    for shared in [true, false] {
+        let dir = tempfile::tempdir().expect("directory");
+        let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+        together(|_| {
+            let table = if shared { table.clone() } else { Table::open(&storage(&dir), "events").expect("opened") };
+            for _ in 0..EACH {
+                table
+                    .append_guarded(&mut |view| {
+                        let turn = view.transaction("cursor")?.unwrap_or(0) + 1;
+                        Ok(Some(Guard {
+                            batch: batch(&[row(format!("{turn:04}"), turn, "NO")]),
+                            transactions: vec![("cursor".into(), turn)],
+                        }))
+                    })
+                    .expect("taken");
+            }
+        });
+        let turns: Vec<i64> = all(&table).into_iter().filter_map(|row| row.1).collect();
+        assert_eq!(turns, (1..=(THREADS * EACH) as i64).collect::<Vec<_>>());
+    }
+}
+
+/// Another client compacts between our reading and our commit: the rows are then in a file that we have not seen.
+#[test]
+fn a_compaction_cannot_slip_under_a_rewrite() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (ours, theirs) = (
+        Table::open_or_create(&storage(&dir), &spec()).expect("created"),
+        Table::open(&storage(&dir), "events").expect("opened"),
+    );
+    for name in ["a", "b", "c"] {
+        ours.append(&batch(&[row(name, 1, "NO")])).expect("appended");
+    }
+    let (mut compacted, restarts) = (false, std::cell::Cell::new(0));
+    let removed = ours.rewrite(
+        &equals("flag", "NO"),
+        &mut |rows| {
+            if !std::mem::replace(&mut compacted, true) {
+                let together = theirs.scan(&Predicate::default())?;
+                let mut rest = Some(together);
+                theirs.rewrite(
+                    &Predicate::default(),
+                    &mut |rows| {
+                        Ok(Some(Rewrite {
+                            remove: BooleanArray::from(vec![true; rows.num_rows()]),
+                            add: rest.take().unwrap_or(rows.slice(0, 0)),
+                        }))
+                    },
+                    &mut || {},
+                )?;
+            }
+            let yes: ArrayRef = Arc::new(StringArray::from(vec!["YES"; rows.num_rows()]));
+            let add = RecordBatch::try_new(rows.schema(), vec![rows.column(0).clone(), rows.column(1).clone(), yes])
+                .expect("batch");
+            Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add }))
+        },
+        &mut || restarts.set(restarts.get() + 1),
+    );
+    assert_eq!(removed.expect("rewritten"), 3);
+    assert_eq!(restarts.get(), 1);
+    assert_eq!(all(&ours), vec![row("a", 1, "YES"), row("b", 1, "YES"), row("c", 1, "YES")]);
+}
+
+#[test]
+fn writing_to_the_table_that_is_being_decided_about_is_an_error_and_no_deadlock() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let error =
+        table.append_guarded(&mut |_| table.append(&batch(&[row("a", 1, "NO")])).map(|_| None)).expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    table.append(&batch(&[row("a", 1, "NO")])).expect("the handle still works");
+}
+
+/// A reader among writers sees whole commits: the two rows of each commit together or not at all.
+#[test]
+fn readers_see_whole_commits() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    together(|number| {
+        for at in 0..EACH {
+            if number % 2 == 0 {
+                table
+                    .append(&batch(&[row(format!("{number}-{at}"), 1, "NO"), row(format!("{number}-{at}"), 2, "YES")]))
+                    .expect("appended");
+            } else {
+                let seen = all(&table);
+                assert_eq!(seen.len() % 2, 0);
+                assert_eq!(seen.iter().map(|row| &row.0).collect::<BTreeSet<_>>().len() * 2, seen.len());
+            }
+        }
+    });
+}

@@ -1,0 +1,196 @@
+//! What goes in comes out: odd values, long logs, tables of others.
+
+use std::collections::HashMap;
+
+use arrow::array::Int64Array;
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn metacharacters_are_stored_verbatim_in_values_and_in_partitions() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let odd = [
+        "a/b",
+        "'; DROP TABLE x; --",
+        "\"quoted\"",
+        "50%",
+        "a%20b",
+        "a b",
+        "ü日本",
+        "=",
+        "a=b/c=d",
+        "..",
+        "#?&",
+        "\\",
+        "{}^`",
+        "line\nbreak",
+        "$(id)",
+        "*",
+    ];
+    for text in odd {
+        table.append(&batch(&[row(text, 1, text)])).expect(text);
+        assert_eq!(rows(&table.scan(&equals("flag", text)).expect(text)), vec![row(text, 1, text)]);
+        assert_eq!(rows(&table.scan(&equals("name", text)).expect(text)), vec![row(text, 1, text)]);
+    }
+    assert_eq!(all(&table).len(), odd.len());
+    // Files in oddly named partition directories can be rewritten, too.
+    let moved = table.rewrite(
+        &equals("flag", "a%20b"),
+        &mut |rows| {
+            Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add: rows.slice(0, 0) }))
+        },
+        &mut || {},
+    );
+    assert_eq!(moved.expect("removed"), 1);
+    assert_eq!(all(&table).len(), odd.len() - 1);
+}
+
+#[test]
+fn roots_with_odd_names_hold_tables_with_long_logs() {
+    let dir = tempfile::tempdir().expect("directory");
+    for name in ["with space", "a%20b", "100%", "ünï 日本", "q?x#y", "quote'\""] {
+        let storage = Storage::open(dir.path().join(name).to_str().expect("utf-8"), &HashMap::new()).expect(name);
+        let table = Table::open_or_create(&storage, &spec()).expect(name);
+        for at in 0..22 {
+            table.append(&batch(&[row("x", at, "NO")])).expect(name);
+        }
+        assert!(dir.path().join(name).join("events/_delta_log/00000000000000000020.checkpoint.parquet").exists());
+        assert_eq!(all(&Table::open(&storage, "events").expect(name)).len(), 22);
+    }
+}
+
+#[test]
+fn delta_knows_no_empty_partition_value() {
+    let dir = tempfile::tempdir().expect("directory");
+    let storage = storage(&dir);
+    let table = Table::open_or_create(&storage, &spec()).expect("created");
+    table.append(&batch(&[row("", 1, ""), (Some("b".into()), None, None)])).expect("appended");
+    // The empty name is kept; the empty flag, a partition value, is NULL.
+    assert_eq!(all(&table), vec![(Some(String::new()), Some(1), None), (Some("b".into()), None, None)]);
+    assert_eq!(table.scan(&equals("flag", "")).expect("scan").num_rows(), 0);
+    assert_eq!(table.scan(&equals("name", "")).expect("scan").num_rows(), 1);
+}
+
+#[test]
+fn a_long_log_has_checkpoints_and_reads_the_same_through_them() {
+    let dir = tempfile::tempdir().expect("directory");
+    let storage = storage(&dir);
+    let table = Table::open_or_create(&storage, &spec()).expect("created");
+    for at in 0..105 {
+        table.append(&batch(&[row(format!("r{at}"), at, if at % 2 == 0 { "NO" } else { "YES" })])).expect("appended");
+    }
+    table
+        .append_guarded(&mut |_| Ok(Some(Guard { batch: batch(&[]), transactions: vec![("app".into(), 7)] })))
+        .expect("guarded");
+    assert_eq!(flip(&table, &|name| name == "r50").expect("flipped"), 1);
+    for at in 105..125 {
+        table.append(&batch(&[row(format!("r{at}"), at, "YES")])).expect("appended");
+    }
+    let checkpoints = std::fs::read_dir(dir.path().join("events/_delta_log"))
+        .expect("log")
+        .filter(|e| e.as_ref().expect("entry").file_name().to_string_lossy().contains("checkpoint.parquet"))
+        .count();
+    assert_eq!(checkpoints, 6);
+    let cold = Table::open(&storage, "events").expect("opened");
+    assert_eq!(all(&cold), all(&table));
+    assert_eq!(all(&cold).len(), 125);
+    assert_eq!(cold.scan(&equals("flag", "NO")).expect("scan").num_rows(), 52);
+    cold.append_guarded(&mut |view| {
+        assert_eq!(view.transaction("app")?, Some(7));
+        assert_eq!(view.version(), 127);
+        Ok(None)
+    })
+    .expect("looked");
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused_and_nothing_is_written() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let alien =
+        RecordBatch::try_from_iter([("alien", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]).expect("batch");
+    let numbers =
+        RecordBatch::try_from_iter([("name", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).expect("batch");
+    let naive = RecordBatch::try_from_iter([("at", Arc::new(TimestampMicrosecondArray::from(vec![1])) as ArrayRef)])
+        .expect("batch");
+    for unfit in [alien, numbers, naive] {
+        assert_eq!(table.append(&unfit).expect_err("unfit").kind(), ErrorKind::InvalidInput);
+    }
+    for unfit in [equals("alien", "x"), equals("at", "x")] {
+        assert_eq!(table.scan(&unfit).expect_err("unfit").kind(), ErrorKind::InvalidInput);
+    }
+    assert_eq!(std::fs::read_dir(dir.path().join("events")).expect("table").count(), 1, "nothing but the log");
+    // Columns by name, absent ones NULL.
+    let part = RecordBatch::try_from_iter([
+        ("flag", Arc::new(StringArray::from(vec!["NO"])) as ArrayRef),
+        ("name", Arc::new(StringArray::from(vec!["n"]))),
+    ])
+    .expect("batch");
+    table.append(&part).expect("appended");
+    assert_eq!(all(&table), vec![(Some("n".into()), None, Some("NO".into()))]);
+    for name in ["", ".", "..", "a/b"] {
+        assert_eq!(Table::open(&storage(&dir), name).expect_err(name).kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn tables_that_the_kernel_cannot_write_say_which_feature_it_is() {
+    let dir = tempfile::tempdir().expect("directory");
+    let storage = storage(&dir);
+    Table::open_or_create(&storage, &spec()).expect("created");
+    let log = dir.path().join("events/_delta_log/00000000000000000001.json");
+    std::fs::write(
+        log,
+        "{\"protocol\":{\"minReaderVersion\":1,\"minWriterVersion\":7,\"writerFeatures\":[\"fromTheFuture\"]}}\n",
+    )
+    .expect("log");
+    let table = Table::open(&storage, "events").expect("reading needs only the reader's features");
+    let error = table.append(&batch(&[row("a", 1, "NO")])).expect_err("cannot be written");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.full_message().contains("fromTheFuture"), "{}", error.full_message());
+}
+
+#[test]
+fn works_from_plain_threads_and_from_the_blocking_pool() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let inside = table.clone();
+    let done = crate::runtime::block_on(crate::runtime::blocking(move || {
+        inside.append(&batch(&[row("a", 1, "NO")]))?;
+        inside.scan(&Predicate::default())
+    }));
+    assert_eq!(done.expect("worked").num_rows(), 1);
+}
+
+/// Times from the year 68 to the year 8307.
+fn any_row() -> impl Strategy<Value = Row> {
+    let time = -60_000_000_000_000_000i64..200_000_000_000_000_000;
+    (proptest::option::of("\\PC{0,12}"), proptest::option::of(time), proptest::option::of("[^\\x00]{0,6}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_rows_come_back_but_for_empty_partition_values(
+        written in prop::collection::vec(any_row(), 1..20),
+        partitioned in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().expect("directory");
+        let table = Table::open_or_create(&storage(&dir), &if partitioned { spec() } else { plain_spec() }).expect("created");
+        table.append(&batch(&written)).expect("appended");
+        let mut expected: Vec<Row> = written.into_iter().map(|(name, at, flag)| (name, at, flag.filter(|flag| !partitioned || !flag.is_empty()))).collect();
+        expected.sort();
+        prop_assert_eq!(all(&table), expected.clone());
+        for (name, _, flag) in &expected {
+            let of = |column: &str, text: &Option<String>, at: fn(&Row) -> &Option<String>| {
+                let Some(text) = text else { return };
+                let wanted: Vec<Row> = expected.iter().filter(|row| at(row).as_ref() == Some(text)).cloned().collect();
+                assert_eq!(rows(&table.scan(&equals(column, text)).expect("scan")), wanted);
+            };
+            of("name", name, |row| &row.0);
+            of("flag", flag, |row| &row.2);
+        }
+    }
+}

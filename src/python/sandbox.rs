@@ -1,0 +1,263 @@
+//! `Sandbox`: local stand-ins for SAS Viya, AutoSys and the VMs.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::convert;
+use super::errors::PyOutcome;
+use super::inventory::PyInventory;
+use super::wait::Born;
+use crate::error::{Error, Result};
+use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
+use crate::sandbox::viya::{ViyaOptions, calibration};
+use crate::sandbox::{Sandbox, SandboxOptions};
+
+/// Local stand-ins for SAS Viya, AutoSys and the VMs, over real HTTP and real programs, on this machine's loopback only.
+///
+/// Use it as a context manager. Time in its SAS Viya is virtual: real time multiplied by `speed`.
+///
+/// Args:
+///     viya: Whether there is a SAS Viya.
+///     autosys: Whether there is an AutoSys.
+///     vms: How many VMs there are, from 0 to 200.
+///     vms_down: How many of them do not answer.
+///     speed: Virtual seconds per real second.
+///     refuse_first: AutoSys jobs whose first event is refused, in a way that is over when it is sent again.
+///     fail_jobs: SAS Viya jobs that end as failed.
+///     token_lifetime: Real seconds for which an access token is good.
+///
+/// Raises:
+///     InvalidInputError: A number makes no sense, or AutoSys would refuse a job's name.
+///
+/// Example:
+///     >>> from jobrota import RoundRobinSelector, Sandbox
+///     >>> with Sandbox(viya=False, autosys=False, vms=4, vms_down=1) as sandbox:
+///     ...     selector = RoundRobinSelector(sandbox.inventory, cursor="process", probe=sandbox.probe)
+///     ...     [selector.select().vm for _ in range(4)]
+///     ['vm1', 'vm2', 'vm4', 'vm1']
+#[pyclass(module = "jobrota", name = "Sandbox", frozen)]
+pub(super) struct PySandbox {
+    /// None once it is closed.
+    sandbox: Mutex<Option<Sandbox>>,
+    speed: f64,
+    born: Born,
+}
+
+impl PySandbox {
+    fn with<T>(&self, ask: impl FnOnce(&Sandbox) -> Result<T>) -> PyOutcome<T> {
+        self.born.check("Sandbox")?;
+        let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = sandbox.as_ref().ok_or_else(|| Error::invalid("the sandbox is closed; start another one"))?;
+        Ok(ask(running)?)
+    }
+
+    fn with_autosys<T>(&self, ask: impl FnOnce(&AutosysSandbox) -> Result<T>) -> PyOutcome<T> {
+        self.with(|sandbox| ask(sandbox.autosys().ok_or_else(|| absent("AutoSys", "autosys"))?))
+    }
+}
+
+fn absent(what: &str, argument: &str) -> Error {
+    Error::invalid(format!("this sandbox has no {what}: start it with {argument}=True"))
+}
+
+#[pymethods]
+impl PySandbox {
+    #[new]
+    #[pyo3(signature = (viya = true, autosys = true, vms = 4, vms_down = 1, speed = 1.0, *, refuse_first = None,
+                        fail_jobs = None, token_lifetime = 3600.0))]
+    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python class")]
+    fn new(
+        py: Python<'_>,
+        viya: bool,
+        autosys: bool,
+        vms: usize,
+        vms_down: usize,
+        speed: f64,
+        refuse_first: Option<Vec<String>>,
+        fail_jobs: Option<Vec<String>>,
+        token_lifetime: f64,
+    ) -> PyOutcome<Self> {
+        let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, RefuseFirst::Jobs);
+        let options = SandboxOptions {
+            viya,
+            autosys,
+            vms,
+            vms_down,
+            speed,
+            token_lifetime: convert::seconds("token_lifetime", token_lifetime)?.max(Duration::from_millis(1)),
+            viya_options: ViyaOptions { fail_jobs: fail_jobs.unwrap_or_default(), ..ViyaOptions::default() },
+            autosys_options: AutosysOptions { refuse_first, ..AutosysOptions::default() },
+            ..SandboxOptions::default()
+        };
+        let sandbox = super::wait::blocking(py, || Sandbox::start(options))?;
+        Ok(Self { sandbox: Mutex::new(Some(sandbox)), speed, born: Born::here() })
+    }
+
+    /// Base URL of the SAS Viya.
+    #[getter]
+    fn viya_url(&self) -> PyOutcome<String> {
+        self.with(|sandbox| sandbox.viya_url().ok_or_else(|| absent("SAS Viya", "viya")))
+    }
+
+    /// URL of AutoSys's web services.
+    #[getter]
+    fn autosys_url(&self) -> PyOutcome<String> {
+        self.with_autosys(|autosys| Ok(autosys.url().to_owned()))
+    }
+
+    /// User and password of AutoSys's web services, made up for this sandbox.
+    #[getter]
+    fn autosys_credentials(&self) -> PyOutcome<(String, String)> {
+        self.with_autosys(|autosys| {
+            let (user, password) = autosys.credentials();
+            Ok((user.to_owned(), password.to_owned()))
+        })
+    }
+
+    /// The VMs, with their addresses.
+    #[getter]
+    fn inventory(&self) -> PyOutcome<PyInventory> {
+        self.with(|sandbox| {
+            let inventory = sandbox.inventory().cloned().ok_or_else(|| absent("VM", "vms"))?;
+            Ok(PyInventory { inventory })
+        })
+    }
+
+    /// Names of the VMs that do not answer.
+    #[getter]
+    fn vms_down(&self) -> PyOutcome<Vec<String>> {
+        self.with(|sandbox| Ok(sandbox.vms_down().to_vec()))
+    }
+
+    /// The probe that tells its live VMs from the others (the kernel answers ICMP for all of 127/8).
+    #[getter]
+    fn probe(&self) -> PyOutcome<String> {
+        self.with(|sandbox| Ok(sandbox.probe()))
+    }
+
+    /// The token file for `viya_url`.
+    #[getter]
+    fn tokens(&self) -> PyOutcome<PathBuf> {
+        self.with(|sandbox| Ok(sandbox.tokens()))
+    }
+
+    /// The job configuration file, with the 54 jobs of the recorded run.
+    #[getter]
+    fn jobs(&self) -> PyOutcome<PathBuf> {
+        self.with(|sandbox| Ok(sandbox.jobs()))
+    }
+
+    /// The `sendevent` program.
+    #[getter]
+    fn sendevent(&self) -> PyOutcome<PathBuf> {
+        self.with_autosys(|autosys| Ok(autosys.sendevent()))
+    }
+
+    /// The `autostatus` program.
+    #[getter]
+    fn autostatus(&self) -> PyOutcome<PathBuf> {
+        self.with_autosys(|autosys| Ok(autosys.autostatus()))
+    }
+
+    /// Virtual seconds per real second.
+    #[getter]
+    fn speed(&self) -> f64 {
+        self.speed
+    }
+
+    /// Lets AutoSys refuse the next event of each of these jobs, in a way that is over when it is sent again.
+    ///
+    /// Args:
+    ///     jobs: Names of AutoSys jobs.
+    fn refuse_once(&self, jobs: Vec<String>) -> PyOutcome<()> {
+        self.with_autosys(|autosys| autosys.refuse_once(&jobs))
+    }
+
+    /// The events that AutoSys took, in order: dicts of at, via, event, job, status and comment.
+    fn autosys_events<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
+        let events = self.with_autosys(AutosysSandbox::events)?;
+        let dicts = events.into_iter().map(|event| {
+            let dict = PyDict::new(py);
+            dict.set_item("at", event.at)?;
+            dict.set_item("via", event.via)?;
+            dict.set_item("event", event.event)?;
+            dict.set_item("job", event.job)?;
+            dict.set_item("status", event.status)?;
+            dict.set_item("comment", event.comment)?;
+            Ok(dict)
+        });
+        Ok(dicts.collect::<PyResult<_>>()?)
+    }
+
+    /// Stops everything and removes its files. Doing it again does nothing.
+    fn close(&self, py: Python<'_>) -> PyOutcome<()> {
+        self.born.check("Sandbox")?;
+        let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(sandbox));
+        Ok(())
+    }
+
+    fn __enter__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    #[pyo3(signature = (exc_type, exc, traceback, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<()> {
+        let _ = (exc_type, exc, traceback);
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        match self.with(|sandbox| Ok(sandbox.viya_url())) {
+            Ok(Some(url)) => format!("Sandbox(viya_url='{url}', speed={})", self.speed),
+            Ok(None) => format!("Sandbox(speed={})", self.speed),
+            Err(_) => "Sandbox(closed)".to_owned(),
+        }
+    }
+
+    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+        let data = PyDict::new(py);
+        data.set_item("speed", self.speed)?;
+        let running = self.with(|sandbox| {
+            Ok((sandbox.viya_url(), sandbox.autosys_url().map(str::to_owned), sandbox.vms_down().join(", ")))
+        });
+        match running {
+            Ok((viya, autosys, down)) => {
+                data.set_item("viya_url", viya)?;
+                data.set_item("autosys_url", autosys)?;
+                data.set_item("vms_down", down)?;
+            }
+            Err(_) => data.set_item("state", "closed")?,
+        }
+        convert::repr_html(py, "sandbox", data)
+    }
+}
+
+/// The sandbox's host model against the recorded run: dicts of arm, measure, recorded, sandbox and error_percent.
+///
+/// Returns:
+///     One dict per measure of each arm; seconds, but for counts.
+#[pyfunction]
+pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome<Vec<Bound<'_, PyDict>>> {
+    let rows = super::wait::blocking(py, calibration)?;
+    let dicts = rows.into_iter().map(|row| {
+        let dict = PyDict::new(py);
+        dict.set_item("error_percent", row.error_percent())?;
+        dict.set_item("arm", row.arm)?;
+        dict.set_item("measure", row.measure)?;
+        dict.set_item("recorded", row.recorded)?;
+        dict.set_item("sandbox", row.sandbox)?;
+        Ok(dict)
+    });
+    Ok(dicts.collect::<PyResult<_>>()?)
+}

@@ -1,0 +1,151 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Form, Json, Router};
+use serde_json::json;
+
+use super::*;
+
+fn jwt(iat: i64, exp: i64) -> String {
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.c2ln", part(json!({"alg": "RS256"})), part(json!({"iat": iat, "exp": exp})))
+}
+
+fn file(tokens: &Value) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sas_tokens.json");
+    std::fs::write(&path, tokens.to_string()).unwrap();
+    (folder, path)
+}
+
+/// A SASLogon whose refresh tokens work once: `refresh-1` gives `refresh-2`, and so on.
+#[derive(Clone, Default)]
+struct Logon {
+    given: Arc<AtomicUsize>,
+    opaque: bool,
+}
+
+async fn renew(
+    State(logon): State<Logon>,
+    headers: HeaderMap,
+    Form(form): Form<Vec<(String, String)>>,
+) -> (StatusCode, Json<Value>) {
+    // "sas.cli:" in Base64: the public client, whose secret is empty.
+    assert_eq!(headers["authorization"], "Basic c2FzLmNsaTo=");
+    let spent = format!("refresh-{}", logon.given.load(Ordering::SeqCst) + 1);
+    let right = form.contains(&("grant_type".into(), "refresh_token".into()))
+        && form.contains(&("refresh_token".into(), spent));
+    if !right {
+        return (StatusCode::UNAUTHORIZED, Json(json!({"error": "invalid_token", "error_description": "spent"})));
+    }
+    let number = logon.given.fetch_add(1, Ordering::SeqCst) + 2;
+    let now = Utc::now().timestamp();
+    let access = if logon.opaque { format!("opaque-{number}") } else { jwt(now, now + 3600 + number as i64) };
+    let answer = json!({"access_token": access, "token_type": "bearer", "refresh_token": format!("refresh-{number}"), "expires_in": 3600});
+    (StatusCode::OK, Json(answer))
+}
+
+async fn logon(logon: Logon) -> (reqwest::Client, Url) {
+    let app = Router::new().route("/SASLogon/oauth/token", post(renew)).with_state(logon);
+    let base = crate::viya::tests::serve(app).await;
+    (reqwest::Client::builder().no_proxy().build().unwrap(), base)
+}
+
+fn open(path: &Path) -> TokenFile {
+    TokenFile::open_as(path, "sas.cli", "").unwrap()
+}
+
+#[tokio::test]
+async fn the_jwt_is_believed_over_expires_at() {
+    let now = Utc::now().timestamp();
+    let (_folder, path) = file(&json!({"access_token": jwt(now, now + 9000), "expires_at": "2001-01-01T00:00:00.5"}));
+    let (http, base) = logon(Logon::default()).await;
+    assert_eq!(open(&path).bearer(&http, &base).await.unwrap().token(), jwt(now, now + 9000));
+    let (_folder, path) =
+        file(&json!({"access_token": jwt(now - 9000, now - 10), "expires_at": "2999-01-01T00:00:00"}));
+    let error = open(&path).bearer(&http, &base).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert!(error.to_string().contains("log in to SAS Viya again"), "{error}");
+}
+
+#[tokio::test]
+async fn a_rotation_is_stored_with_mode_0600_and_keeps_other_keys() {
+    let now = Utc::now().timestamp();
+    let old = json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1", "note": "mine", "expires_in": 9});
+    let (folder, path) = file(&old);
+    let (http, base) = logon(Logon::default()).await;
+    let tokens = open(&path);
+    let bearer = tokens.bearer(&http, &base).await.unwrap();
+    let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(stored["access_token"], bearer.token());
+    assert_eq!((&stored["refresh_token"], &stored["note"]), (&json!("refresh-2"), &json!("mine")));
+    let written = parse_local(stored["expires_at"].as_str().unwrap()).unwrap();
+    assert!((written - Utc::now()).num_seconds() > 3500);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+    // A second look uses what is there; a refusal of the older token does not spend the new refresh token.
+    assert_eq!(tokens.bearer(&http, &base).await.unwrap().token(), bearer.token());
+    let older = Bearer { token: "old".into(), generation: 0 };
+    assert_eq!(tokens.renewed(&older, &http, &base).await.unwrap().token(), bearer.token());
+}
+
+#[tokio::test]
+async fn several_renewers_spend_each_refresh_token_once() {
+    let now = Utc::now().timestamp();
+    let (_folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));
+    let server = Logon { opaque: true, ..Logon::default() };
+    let (http, base) = logon(server.clone()).await;
+    // Two files opened on one path stand for two processes: only the lock and the file are between them.
+    let (one, two) = (open(&path), open(&path));
+    let (a, b, c) = tokio::join!(one.bearer(&http, &base), two.bearer(&http, &base), one.bearer(&http, &base));
+    assert_eq!([a.unwrap().token(), b.unwrap().token(), c.unwrap().token()], ["opaque-2"; 3]);
+    assert_eq!(server.given.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_refused_refresh_token_says_what_to_do_and_shows_no_token() {
+    let (_folder, path) =
+        file(&json!({"access_token": "secret-a", "refresh_token": "secret-r", "expires_at": "2001-01-01T00:00:00Z"}));
+    let (http, base) = logon(Logon::default()).await;
+    let tokens = open(&path);
+    let error = tokens.bearer(&http, &base).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    let text = format!("{} {tokens:?} {error:?}", error.full_message());
+    assert!(text.contains("invalid_token") && text.contains("SAS_CLIENT_ID"), "{text}");
+    assert!(!text.contains("secret-"), "{text}");
+}
+
+#[test]
+fn bad_files_say_what_is_wrong_without_quoting_them() {
+    let error = TokenFile::open("/nowhere/tokens.json").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("/nowhere/tokens.json"));
+    for text in ["{\"access_token\": secret", "[]", "{}", "{\"access_token\": \"\"}"] {
+        let (_folder, path) = file(&Value::Null);
+        std::fs::write(&path, text).unwrap();
+        let error = TokenFile::open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+        assert!(!error.full_message().contains("secret"));
+    }
+}
+
+#[test]
+fn rotations_are_refused_where_they_would_get_lost() {
+    for path in ["/Volumes/main/x/t.json", "/Workspace/Users/u/t.json", "/dbfs/t.json"] {
+        assert_eq!(store::may_rotate(Path::new(path)).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+    assert!(store::may_rotate(Path::new("/local_disk0/t.json")).is_ok());
+}
+
+#[test]
+fn margins_shrink_with_short_lifetimes() {
+    let tokens = |value: Value| Tokens::bare(value.as_object().unwrap().clone(), Path::new("t")).unwrap();
+    assert_eq!(tokens(json!({"access_token": "a"})).margin(), 300.0);
+    assert_eq!(tokens(json!({"access_token": "a", "expires_in": 86_399})).margin(), 300.0);
+    assert_eq!(tokens(json!({"access_token": jwt(0, 20), "expires_in": 86_399})).margin(), 2.0);
+}

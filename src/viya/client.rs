@@ -1,0 +1,358 @@
+//! One HTTP connection pool to one SAS Viya, with the token, bounded retries, errors as text, and paging.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use url::Url;
+
+use super::auth::TokenFile;
+use super::clock::{Clock, SPEED_HEADER};
+use crate::error::{Error, ErrorKind, Result};
+
+mod errors;
+
+pub use errors::error_text;
+
+/// Media type of every SAS collection.
+pub const COLLECTION: &str = "application/vnd.sas.collection+json";
+
+/// Limits of the client, in real seconds: they concern the network, which no sandbox makes faster.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Time to open a connection.
+    pub connect_timeout: Duration,
+    /// Longest silence within an answer, and the limit of one whole call is twice that.
+    pub read_timeout: Duration,
+    /// Tries of one idempotent call, including the first; a server that never answered before gets three at most.
+    pub max_tries: u32,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(10), read_timeout: Duration::from_secs(60), max_tries: 6 }
+    }
+}
+
+/// The client; all its calls share one connection pool.
+#[derive(Debug)]
+pub struct ViyaClient {
+    http: reqwest::Client,
+    base: Url,
+    tokens: TokenFile,
+    clock: Clock,
+    max_tries: u32,
+    answered: AtomicBool,
+}
+
+/// What to ask for. Paths and links are always resolved on the client's own server, so that no answer can send the
+/// token elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Call<'a> {
+    pub method: Method,
+    pub path: &'a str,
+    pub query: Vec<(&'a str, String)>,
+    pub accept: &'a str,
+    pub accept_item: Option<&'a str>,
+    pub body: Option<(&'a str, Bytes)>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(method: Method, path: &'a str, accept: &'a str) -> Self {
+        Self { method, path, query: Vec::new(), accept, accept_item: None, body: None }
+    }
+
+    pub(crate) fn get(path: &'a str, accept: &'a str) -> Self {
+        Self::new(Method::GET, path, accept)
+    }
+
+    pub(crate) fn query(mut self, name: &'a str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+}
+
+/// An answer of the server, of whatever status.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// No answer came. `sent` says whether the server may have got the request.
+#[derive(Debug)]
+pub(crate) struct NoAnswer {
+    pub error: Error,
+    pub sent: bool,
+}
+
+impl From<Error> for NoAnswer {
+    fn from(error: Error) -> Self {
+        Self { error, sent: false }
+    }
+}
+
+/// One page of a SAS collection.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub items: Vec<Value>,
+    pub next: Option<String>,
+}
+
+impl ViyaClient {
+    /// A client of the SAS Viya at `base_url`, e.g. `https://viya.example.com`; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when `base_url` is no plain `http(s)://host[:port]`.
+    pub fn new(base_url: &str, tokens: TokenFile, options: &ClientOptions) -> Result<Self> {
+        let base = parse_base_url(base_url)?;
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("jobrota/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.read_timeout)
+            .timeout(options.read_timeout * 2)
+            // Repeating is decided here, where it is known what may be repeated; a redirect leads to a login page.
+            .retry(reqwest::retry::never())
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&base) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|e| {
+            Error::new(ErrorKind::Internal, "the HTTP client could not be set up on this machine").with_source(e)
+        })?;
+        let max_tries = options.max_tries.max(1);
+        Ok(Self { http, base, tokens, clock: Clock::new(), max_tries, answered: AtomicBool::new(false) })
+    }
+
+    /// The server's URL.
+    pub fn base_url(&self) -> &Url {
+        &self.base
+    }
+
+    /// The server's clock; its speed is known after the first answer.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Sends an idempotent call until it succeeds or the tries are used up: 429, 502, 503, 504, resets and time-outs are
+    /// repeated with jittered back-off, no sooner than `Retry-After`.
+    pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Answer> {
+        let mut round = 0;
+        loop {
+            round += 1;
+            let more = round < self.tries();
+            let after = match self.once(call).await {
+                Ok(answer) if answer.status.is_success() => return Ok(answer),
+                Ok(answer) if more && answer.is_passing() => answer.retry_after(),
+                Ok(answer) => return Err(answer.into_error(call)),
+                Err(failure) if more && failure.error.kind() == ErrorKind::Network => None,
+                Err(failure) => return Err(failure.error),
+            };
+            self.back_off(round, after).await;
+        }
+    }
+
+    /// [`ViyaClient::send`], read as JSON.
+    pub(crate) async fn send_json(&self, call: &Call<'_>) -> Result<Value> {
+        self.send(call).await?.json()
+    }
+
+    /// One page of a collection: `call`, or the `next` link of the page before.
+    pub(crate) async fn page(&self, call: &Call<'_>, next: Option<&str>) -> Result<Page> {
+        let mut value = match next {
+            Some(link) => self.send_json(&Call { path: link, query: Vec::new(), ..call.clone() }).await?,
+            None => self.send_json(call).await?,
+        };
+        let next = value.get("links").and_then(Value::as_array).and_then(|links| {
+            let link = links.iter().find(|link| link.get("rel").and_then(Value::as_str) == Some("next"))?;
+            link.get("href").or_else(|| link.get("uri")).and_then(Value::as_str).map(str::to_owned)
+        });
+        let items = match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => items,
+            _ => Vec::new(),
+        };
+        Ok(Page { items, next })
+    }
+
+    /// Waits before try `round + 1`: half a second doubling up to 30, jittered, and at least what the server asked for.
+    pub(crate) async fn back_off(&self, round: u32, retry_after: Option<f64>) {
+        let exponential = (0.5 * f64::from(2_u32.saturating_pow(round.min(8).saturating_sub(1)))).min(30.0);
+        let seconds = (exponential * rand::random_range(0.5..1.0)).max(retry_after.unwrap_or(0.0));
+        tokio::time::sleep(self.clock.real(seconds).max(Duration::from_millis(5))).await;
+    }
+
+    /// How often a call is tried.
+    pub(crate) fn tries(&self) -> u32 {
+        if self.answered.load(Ordering::Relaxed) { self.max_tries } else { self.max_tries.min(3) }
+    }
+
+    /// Sends a call once; a 401 is repeated with a renewed token, because it was not acted upon.
+    pub(crate) async fn once(&self, call: &Call<'_>) -> Result<Answer, NoAnswer> {
+        let bearer = self.tokens.bearer(&self.http, &self.base).await?;
+        let answer = self.exchange(call, bearer.token()).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let bearer = self.tokens.renewed(&bearer, &self.http, &self.base).await?;
+        self.exchange(call, bearer.token()).await
+    }
+
+    async fn exchange(&self, call: &Call<'_>, token: &str) -> Result<Answer, NoAnswer> {
+        let url = self.resolve(call)?;
+        let mut request =
+            self.http.request(call.method.clone(), url.clone()).header("Accept", call.accept).bearer_auth(token);
+        if let Some(item) = call.accept_item {
+            request = request.header("Accept-Item", item);
+        }
+        if let Some((content_type, body)) = &call.body {
+            request = request.header("Content-Type", *content_type).body(body.clone());
+        }
+        let broken = |e: reqwest::Error| NoAnswer {
+            sent: !e.is_connect() && !e.is_builder(),
+            error: Error::new(ErrorKind::Network, self.unreachable(&e, &call.method, &url))
+                .with_retryable(true)
+                .with_source(e.without_url()),
+        };
+        let response = request.send().await.map_err(broken)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if let Some(speed) = headers.get(SPEED_HEADER).and_then(|value| value.to_str().ok()) {
+            self.clock.learn(speed);
+        }
+        self.answered.store(true, Ordering::Relaxed);
+        let body = response.bytes().await.map_err(broken)?;
+        Ok(Answer { status, url, headers, body })
+    }
+
+    fn unreachable(&self, e: &reqwest::Error, method: &Method, url: &Url) -> String {
+        let address = self.base.as_str().trim_end_matches('/');
+        if e.is_connect() {
+            format!(
+                "SAS Viya at {address} could not be reached: check base_url, the network and its proxy, then try again"
+            )
+        } else if e.is_timeout() {
+            format!("SAS Viya at {address} did not answer {method} {} in time", url.path())
+        } else {
+            format!("the connection to SAS Viya at {address} broke off during {method} {}", url.path())
+        }
+    }
+
+    fn resolve(&self, call: &Call<'_>) -> Result<Url> {
+        let invalid = |e: url::ParseError| {
+            Error::new(ErrorKind::Server, format!("SAS Viya gave a link that is none: {:?}", call.path)).with_source(e)
+        };
+        let found = self.base.join(call.path).map_err(invalid)?;
+        let mut url = self.base.clone();
+        url.set_path(found.path());
+        url.set_query(found.query());
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(call.query.iter().map(|(name, value)| (*name, value.as_str())));
+        }
+        Ok(url)
+    }
+}
+
+impl Answer {
+    /// Whether the same call may be answered better later.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self.status.as_u16(), 429 | 502 | 503 | 504)
+    }
+
+    /// Seconds of the `Retry-After` header, at most two minutes; dates, which no SAS service sends, are ignored.
+    pub(crate) fn retry_after(&self) -> Option<f64> {
+        let seconds = self.headers.get(RETRY_AFTER).map(HeaderValue::to_str)?.ok()?.trim().parse::<f64>().ok()?;
+        Some(seconds.clamp(0.0, 120.0)).filter(|seconds| seconds.is_finite())
+    }
+
+    /// The body as JSON; a proxy's HTML page is an error of the server, never parsed.
+    pub(crate) fn json(&self) -> Result<Value> {
+        serde_json::from_slice(&self.body).map_err(|e| {
+            let kind = self.content_type();
+            Error::new(
+                ErrorKind::Server,
+                format!(
+                    "{} answered {} with {kind} where JSON was expected: check that base_url is SAS Viya itself",
+                    self.url, self.status
+                ),
+            )
+            .with_source(e)
+        })
+    }
+
+    /// The body as trimmed text, if it is short and one line, as a job's state is.
+    pub(crate) fn word(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.body).ok()?.trim().trim_matches('"');
+        (text.len() <= 40 && !text.contains(['<', '\n', '{'])).then_some(text)
+    }
+
+    fn content_type(&self) -> &str {
+        self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("no content type")
+    }
+
+    /// The answer as an error that says what was asked, the status and the server's own reasons.
+    pub(crate) fn into_error(self, call: &Call<'_>) -> Error {
+        let reasons = match self.json() {
+            Ok(value) => error_text(&value),
+            Err(_) => String::new(),
+        };
+        let reasons = if !reasons.is_empty() {
+            reasons
+        } else if self.body.is_empty() {
+            "no reason given".to_owned()
+        } else {
+            format!("the reason was {}, not a SAS error", self.content_type())
+        };
+        let (kind, advice) = match self.status.as_u16() {
+            401 => (ErrorKind::Authentication, "; log in again"),
+            403 => (ErrorKind::Authentication, "; this user is not allowed to: ask a SAS administrator"),
+            404 | 410 => (ErrorKind::NotFound, ""),
+            409 | 412 | 428 => (ErrorKind::Conflict, ""),
+            300..=399 => (ErrorKind::Server, "; it redirects elsewhere: check base_url"),
+            429 | 500..=599 => (ErrorKind::Server, "; try again later"),
+            _ => (ErrorKind::Server, ""),
+        };
+        let retryable = self.is_passing() || self.status.as_u16() == 500;
+        let (method, url, status) = (&call.method, &self.url, self.status);
+        Error::new(kind, format!("{method} {url} was answered with {status}: {reasons}{advice}"))
+            .with_retryable(retryable)
+    }
+}
+
+/// Checks a base URL: `http` or `https`, a host, no user, query or fragment.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] with what is wrong.
+pub fn parse_base_url(text: &str) -> Result<Url> {
+    let refuse = |why: &str| {
+        Error::invalid(format!("base_url {why}: give the address of SAS Viya, such as https://viya.example.com"))
+    };
+    let url = Url::parse(text.trim()).map_err(|e| refuse(&format!("{text:?} is not a URL")).with_source(e))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refuse("must not hold a user name or password"));
+    }
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(refuse(&format!("{text:?} is not http or https")));
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
+        return Err(refuse(&format!("{text:?} has more than a host and a port")));
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// A SAS filter literal: quotes are doubled.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

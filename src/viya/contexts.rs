@@ -1,0 +1,94 @@
+//! Compute contexts: found by their exact name, or an error that lists what there is. Never a default one.
+
+use serde_json::Value;
+
+use super::client::{COLLECTION, Call, ViyaClient, quoted};
+use crate::error::{Error, ErrorKind, Result};
+
+const CONTEXT: &str = "application/vnd.sas.compute.context+json";
+
+/// A compute context as far as the user may read it.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The Workload Orchestrator queue that its servers run in; `None` when the context names none or may not be read.
+    pub queue: Option<String>,
+    /// Its attributes as the server gave them.
+    pub attributes: Value,
+}
+
+/// The context of exactly this name.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] naming the contexts that exist; those of any call to the server.
+pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
+    let call = Call { accept_item: Some(CONTEXT), ..list().query("filter", format!("eq(name,{})", quoted(name))) };
+    if let Some(item) = search(client, &call, name).await?.0 {
+        return complete(client, item).await;
+    }
+    // Listed without the filter too: to name what exists, and because a server may read a filter differently.
+    let (item, mut names) = search(client, &Call { accept_item: Some(CONTEXT), ..list() }, name).await?;
+    match item {
+        Some(item) => complete(client, item).await,
+        None => {
+            names.sort_unstable();
+            let there = if names.is_empty() {
+                "this user sees none at all".to_owned()
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "{} has no compute context named {name:?}; {there}. No job was submitted",
+                    client.base_url().as_str().trim_end_matches('/')
+                ),
+            ))
+        }
+    }
+}
+
+fn list<'a>() -> Call<'a> {
+    Call::get("/compute/contexts", COLLECTION).query("start", "0").query("limit", "100")
+}
+
+async fn search(client: &ViyaClient, call: &Call<'_>, name: &str) -> Result<(Option<Value>, Vec<String>)> {
+    let mut names = Vec::new();
+    let mut next: Option<String> = None;
+    // Bounded against a server whose links go round in a circle.
+    for _ in 0..1000 {
+        let page = client.page(call, next.as_deref()).await?;
+        for item in page.items {
+            match item.get("name").and_then(Value::as_str) {
+                Some(found) if found == name => return Ok((Some(item), names)),
+                Some(found) => names.push(found.to_owned()),
+                None => {}
+            }
+        }
+        match page.next {
+            Some(link) if next.as_deref() != Some(link.as_str()) => next = Some(link),
+            _ => break,
+        }
+    }
+    Ok((None, names))
+}
+
+async fn complete(client: &ViyaClient, mut item: Value) -> Result<Context> {
+    let text = |item: &Value, key: &str| {
+        item.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let id = text(&item, "id").unwrap_or_default();
+    if item.get("launchContext").is_none() && item.get("queueName").is_none() && !id.is_empty() {
+        // A summary only. Plain users may not be allowed to read more, and the queue is then simply not known.
+        let path = format!("/compute/contexts/{id}");
+        match client.send_json(&Call::get(&path, CONTEXT)).await {
+            Ok(full) => item = full,
+            Err(e) => tracing::debug!("the details of compute context {id} cannot be read: {e}"),
+        }
+    }
+    let attributes = item.get("attributes").cloned().unwrap_or(Value::Null);
+    Ok(Context { id, name: text(&item, "name").unwrap_or_default(), queue: text(&item, "queueName"), attributes })
+}

@@ -1,0 +1,276 @@
+//! The Job Execution Service: submit, follow and cancel jobs. No job is ever submitted twice.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::{Answer, COLLECTION, Call, ViyaClient, error_text};
+use crate::error::{Error, ErrorKind, Result};
+
+const REQUEST: &str = "application/vnd.sas.job.execution.job.request+json";
+const JOB: &str = "application/vnd.sas.job.execution.job+json";
+
+/// State of a job. SAS: `state` says `running` while the Workload Orchestrator still has the job pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Accepted.
+    Pending,
+    /// Handed to the Compute service.
+    Running,
+    /// Canceled by somebody.
+    Canceled,
+    /// Ended well, perhaps with warnings.
+    Completed,
+    /// Ended with an error.
+    Failed,
+    /// Ended by the server for silence or its own time limit.
+    TimedOut,
+}
+
+impl State {
+    /// Reads a state; SAS wrote `timed out` before 2024-07 and `timedOut` since.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.trim().to_ascii_lowercase().as_str() {
+            "pending" => Self::Pending,
+            "running" => Self::Running,
+            "canceled" | "cancelled" => Self::Canceled,
+            "completed" => Self::Completed,
+            "failed" => Self::Failed,
+            "timedout" | "timed out" => Self::TimedOut,
+            _ => return None,
+        })
+    }
+
+    /// As SAS spells it today.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Canceled => "canceled",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timedOut",
+        }
+    }
+
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running)
+    }
+}
+
+/// A job as the server described it last.
+#[derive(Debug, Clone)]
+pub struct Job(Value);
+
+impl Job {
+    fn of(value: Value) -> Result<Self> {
+        if value.get("id").and_then(Value::as_str).is_some_and(|id| !id.is_empty()) {
+            return Ok(Self(value));
+        }
+        Err(Error::new(
+            ErrorKind::Server,
+            "SAS Viya answered with a job that has no id: is base_url a SAS Viya of today?",
+        ))
+    }
+
+    /// The id of the job.
+    pub fn id(&self) -> &str {
+        self.text("id").unwrap_or_default()
+    }
+
+    /// The name it was submitted under.
+    pub fn name(&self) -> Option<&str> {
+        self.0.pointer("/jobRequest/name")?.as_str()
+    }
+
+    /// Its state, if it is one of the known ones.
+    pub fn state(&self) -> Option<State> {
+        self.text("state").and_then(State::parse)
+    }
+
+    /// `creationTimeStamp`: when the server took the job.
+    pub fn created(&self) -> Option<DateTime<Utc>> {
+        parse_time(self.text("creationTimeStamp")?)
+    }
+
+    /// `endTimeStamp`.
+    pub fn ended(&self) -> Option<DateTime<Utc>> {
+        parse_time(self.text("endTimeStamp")?)
+    }
+
+    /// `elapsedTime`, milliseconds. SAS: from creation to end, so it includes queue wait and start of the pod.
+    pub fn elapsed_ms(&self) -> Option<f64> {
+        self.0.get("elapsedTime")?.as_f64()
+    }
+
+    /// What the server says went wrong; empty when nothing did.
+    pub fn error(&self) -> String {
+        self.0.get("error").map(error_text).unwrap_or_default()
+    }
+
+    /// An entry of the job's `results`, such as `COMPUTE_CONTEXT`.
+    pub fn result(&self, key: &str) -> Option<&str> {
+        self.results()?.get(key)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// All `results`.
+    pub fn results(&self) -> Option<&Map<String, Value>> {
+        self.0.get("results")?.as_object()
+    }
+
+    /// A top-level text, such as `createdBy`.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+/// A job to submit.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// A name that no other job has; `[a-z0-9]` only, because the Workload Orchestrator drops the rest.
+    pub name: String,
+    /// Id or URI of the job definition.
+    pub definition: String,
+    /// Arguments, already text: SAS takes a map of string to string.
+    pub arguments: Map<String, Value>,
+    /// The compute context it must run in.
+    pub context: String,
+    /// ISO 8601 duration after which the server deletes the job and its files, e.g. `P7D`.
+    pub expires_after: Option<String>,
+}
+
+/// Submits a job and returns it as accepted.
+///
+/// After a failure that leaves open whether the server took the job, the job is looked for by its name before it is sent
+/// again, so that it never runs twice.
+///
+/// # Errors
+/// The server's refusal with its reasons. [`ErrorKind::Network`] when it cannot be found out whether the job runs.
+pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
+    let uri = if job.definition.starts_with('/') {
+        job.definition.clone()
+    } else {
+        format!("/jobDefinitions/definitions/{}", job.definition)
+    };
+    let mut arguments = job.arguments.clone();
+    arguments.insert("_contextName".into(), job.context.clone().into());
+    let mut body = json!({"version": 3, "name": job.name, "jobDefinitionUri": uri, "arguments": arguments, "createdByApplication": "jobrota"});
+    if let Some(expires) = &job.expires_after {
+        body["expiresAfter"] = expires.clone().into();
+    }
+    let call = Call {
+        body: Some((REQUEST, Bytes::from(body.to_string()))),
+        ..Call::new(Method::POST, "/jobExecution/jobs", JOB)
+    };
+    for round in 1.. {
+        let more = round < client.tries();
+        let (error, resend) = match client.once(&call).await {
+            Ok(answer) if answer.status.is_success() => match answer.json().and_then(Job::of) {
+                Ok(job) => return Ok(job),
+                Err(e) => (e, false),
+            },
+            // Refused before anything was done with it.
+            Ok(answer) if answer.status.as_u16() == 429 && more => {
+                client.back_off(round, answer.retry_after()).await;
+                continue;
+            }
+            Ok(answer) if answer.status.is_server_error() => {
+                let (passing, after) = (answer.is_passing(), answer.retry_after());
+                if let Some(seconds) = after {
+                    client.clock().sleep(seconds).await;
+                }
+                (answer.into_error(&call), passing)
+            }
+            Ok(answer) => return Err(answer.into_error(&call)),
+            Err(failure) if failure.error.kind() != ErrorKind::Network => return Err(failure.error),
+            Err(failure) if !failure.sent && more => {
+                client.back_off(round, None).await;
+                continue;
+            }
+            Err(failure) if !failure.sent => return Err(failure.error),
+            Err(failure) => (failure.error, true),
+        };
+        // Looked for twice: a request that broke off may still be on its way inside the server.
+        for _ in 0..2 {
+            match find_by_name(client, &job.name).await {
+                Ok(Some(job)) => return Ok(job),
+                Ok(None) => client.back_off(round, Some(1.0)).await,
+                Err(e) => {
+                    let text = format!(
+                        "it is not known whether SAS Viya took job {}: {e}; look for that name there",
+                        job.name
+                    );
+                    return Err(Error::new(e.kind(), text).with_source(error));
+                }
+            }
+        }
+        if !(resend && more) {
+            return Err(error);
+        }
+    }
+    Err(Error::new(ErrorKind::Internal, "the job was never sent"))
+}
+
+/// The newest job of exactly this name among the latest thousand. SAS: jobs are listed newest first.
+///
+/// # Errors
+/// Those of any call to the server.
+pub async fn find_by_name(client: &ViyaClient, name: &str) -> Result<Option<Job>> {
+    let call = Call::get("/jobExecution/jobs", COLLECTION)
+        .query("start", "0")
+        .query("limit", "200")
+        .query("sortBy", "creationTimeStamp:descending");
+    let mut next: Option<String> = None;
+    for _ in 0..5 {
+        let page = client.page(&call, next.as_deref()).await?;
+        for item in page.items {
+            let job = Job(item);
+            if job.name() == Some(name) && !job.id().is_empty() {
+                return Ok(Some(job));
+            }
+        }
+        next = page.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// The state of a job: one short answer.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when the job was deleted; [`ErrorKind::Server`], retryable, for a state that SAS does not
+/// document or a page of a proxy; those of any call.
+pub async fn state(client: &ViyaClient, id: &str) -> Result<State> {
+    let path = format!("/jobExecution/jobs/{id}/state");
+    let answer: Answer = client.send(&Call::get(&path, "text/plain")).await?;
+    answer.word().and_then(State::parse).ok_or_else(|| {
+        let said = answer.word().map_or_else(|| "no state".to_owned(), |word| format!("the unknown state {word:?}"));
+        Error::new(ErrorKind::Server, format!("job {id} has {said}")).with_retryable(true)
+    })
+}
+
+/// A job as it is now.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when it was deleted; those of any call.
+pub async fn get(client: &ViyaClient, id: &str) -> Result<Job> {
+    Job::of(client.send_json(&Call::get(&format!("/jobExecution/jobs/{id}"), JOB)).await?)
+}
+
+/// Cancels a job; one that has ended already is left as it is.
+///
+/// # Errors
+/// Those of any call.
+pub async fn cancel(client: &ViyaClient, id: &str) -> Result<()> {
+    let path = format!("/jobExecution/jobs/{id}/state");
+    client.send(&Call::new(Method::PUT, &path, "text/plain").query("value", "canceled")).await.map(drop)
+}
+
+/// A SAS time stamp: ISO 8601 with zone.
+pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc())
+}

@@ -1,0 +1,308 @@
+//! The client against small servers that answer what a bad day brings.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::client::{Call, ClientOptions, ViyaClient, parse_base_url};
+use super::jobs::{self, Submission};
+use super::{TokenFile, contexts, orchestrator};
+use crate::error::ErrorKind;
+
+/// Serves `app` on a port the system chose, for as long as the test's runtime lives.
+pub(crate) async fn serve(app: Router) -> Url {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    base
+}
+
+fn tokens(value: &Value) -> (tempfile::TempDir, TokenFile) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.json");
+    std::fs::write(&path, value.to_string()).unwrap();
+    let tokens = TokenFile::open_as(path, "sas.cli", "").unwrap();
+    (folder, tokens)
+}
+
+/// A client of `app`, which is told to run at a speed that makes all back-offs short.
+async fn client(app: Router) -> (tempfile::TempDir, ViyaClient) {
+    let base = serve(app).await;
+    let (folder, tokens) = tokens(&json!({"access_token": "first", "refresh_token": "again"}));
+    let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
+    client.clock().learn("1000");
+    (folder, client)
+}
+
+fn answer(status: u16, kind: &str, body: impl Into<Body>) -> Response {
+    Response::builder().status(status).header("content-type", kind).body(body.into()).unwrap()
+}
+
+const JSON: &str = "application/json";
+
+#[tokio::test]
+async fn passing_failures_are_repeated_and_refusals_are_not() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let app = Router::new().route(
+        "/x/{status}",
+        get(move |Path(status): Path<u16>| async move {
+            match counted.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => answer(status, "text/html", "<html>proxy</html>"),
+                _ => answer(200, JSON, "{\"fine\":true}"),
+            }
+        }),
+    );
+    let (_folder, client) = client(app).await;
+    for (status, expected) in [(429, 3), (502, 3), (503, 3), (504, 3), (500, 1), (404, 1), (403, 1)] {
+        calls.store(0, Ordering::SeqCst);
+        let path = format!("/x/{status}");
+        let got = client.send_json(&Call::get(&path, JSON)).await;
+        assert_eq!(calls.load(Ordering::SeqCst), expected, "{status}");
+        assert_eq!(got.is_ok(), expected == 3, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_waited_for() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let app = Router::new().route(
+        "/x",
+        get(move || async move {
+            if counted.fetch_add(1, Ordering::SeqCst) > 0 {
+                return answer(200, JSON, "{}");
+            }
+            let mut busy = answer(503, JSON, "{}");
+            busy.headers_mut().insert("retry-after", "100".parse().unwrap());
+            busy
+        }),
+    );
+    let (_folder, client) = client(app).await;
+    let start = Instant::now();
+    client.send(&Call::get("/x", JSON)).await.unwrap();
+    // 100 seconds of a server that runs 1000 times as fast.
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_401_renews_once_and_repeats() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let app = Router::new()
+        .route(
+            "/x",
+            get(move |headers: HeaderMap| async move {
+                let token = headers["authorization"].to_str().unwrap().to_owned();
+                log.lock().unwrap().push(token.clone());
+                let status = if token == "Bearer second" { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+                (status, Json(json!({"error": "invalid_token"}))).into_response()
+            }),
+        )
+        .route("/SASLogon/oauth/token", post(|| async { Json(json!({"access_token": "second", "expires_in": 3600})) }));
+    let (_folder, client) = client(app).await;
+    client.send(&Call::get("/x", JSON)).await.unwrap();
+    client.send(&Call::get("/x", JSON)).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["Bearer first", "Bearer second", "Bearer second"]);
+}
+
+#[tokio::test]
+async fn errors_tell_nested_reasons_and_html_is_not_parsed() {
+    let app = Router::new()
+        .route(
+            "/sas",
+            get(|| async {
+                answer(
+                    400,
+                    "application/vnd.sas.error+json",
+                    json!({"message": "No.", "errors": [{"message": "Disk full."}]}).to_string(),
+                )
+            }),
+        )
+        .route("/html", get(|| async { answer(400, "text/html", "<html>{\"message\":\"x\"}</html>") }))
+        .route("/ok-html", get(|| async { answer(200, "text/html", "<html>login</html>") }))
+        .route(
+            "/login",
+            get(|| async { Response::builder().status(302).header("location", "/x").body(Body::empty()).unwrap() }),
+        );
+    let (_folder, client) = client(app).await;
+    let of = async |path: &str| client.send_json(&Call::get(path, JSON)).await.unwrap_err().to_string();
+    assert!(of("/sas").await.contains("No.; Disk full."));
+    let html = of("/html").await;
+    assert!(html.contains("text/html") && !html.contains("<html>"), "{html}");
+    assert!(of("/ok-html").await.contains("where JSON was expected"));
+    assert!(of("/login").await.contains("check base_url"));
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_named_soon() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let (_folder, tokens) = tokens(&json!({"access_token": "a"}));
+    let client = ViyaClient::new(&base, tokens, &ClientOptions::default()).unwrap();
+    client.clock().learn("100");
+    let start = Instant::now();
+    let error = contexts::find(&client, "c").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network);
+    assert!(error.is_retryable() && error.to_string().contains(&base), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn base_urls_are_checked() {
+    for bad in ["", "viya", "ftp://viya", "https://", "https://u:p@viya", "https://viya/SASLogon", "https://viya?x=1"] {
+        assert_eq!(parse_base_url(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
+    }
+    assert!(!parse_base_url("https://u:secret@viya").unwrap_err().full_message().contains("secret"));
+    assert_eq!(parse_base_url(" https://viya.example.com/ ").unwrap().as_str(), "https://viya.example.com/");
+}
+
+#[tokio::test]
+async fn contexts_are_found_on_any_page_or_all_are_named() {
+    async fn list(Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
+        let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let filter = value("filter");
+        if let Some(filter) = filter {
+            assert!(filter.starts_with("eq(name,'") && !filter.contains("O'R"), "{filter}");
+            return Json(json!({"items": [], "count": 0}));
+        }
+        match value("start").as_deref() {
+            // An absolute link to an inner host must not send the token there.
+            Some("0") => Json(json!({"items": [{"id": "1", "name": "one"}, {"id": "2", "name": "two"}],
+                "links": [{"rel": "self", "href": "/x"}, {"rel": "next", "href": "http://inner:1/compute/contexts?start=2&limit=2"}]})),
+            Some("2") => Json(json!({"items": [{"id": "3", "name": "O'Reilly"}], "links": []})),
+            other => panic!("{other:?}"),
+        }
+    }
+    let app = Router::new().route("/compute/contexts", get(list)).route(
+        "/compute/contexts/{id}",
+        get(|Path(id): Path<String>| async move {
+            Json(json!({"id": id, "name": "O'Reilly", "queueName": "fast", "attributes": {"a": 1}}))
+        }),
+    );
+    let (_folder, client) = client(app).await;
+    let found = contexts::find(&client, "O'Reilly").await.unwrap();
+    assert_eq!((found.id.as_str(), found.queue.as_deref()), ("3", Some("fast")));
+    let error = contexts::find(&client, "One").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("O'Reilly, one, two"), "{error}");
+}
+
+/// A job service that takes jobs, and loses some answers.
+#[derive(Clone, Default)]
+struct Jobs {
+    names: Arc<Mutex<Vec<String>>>,
+    posts: Arc<AtomicUsize>,
+    /// What the first POST is answered with, and whether the job was taken all the same.
+    first: Option<(u16, bool)>,
+}
+
+async fn create(State(jobs): State<Jobs>, Json(body): Json<Value>) -> Response {
+    let name = body["name"].as_str().unwrap().to_owned();
+    assert_eq!(body["arguments"], json!({"_contextName": "ctx", "AGE": "14"}));
+    let first = jobs.posts.fetch_add(1, Ordering::SeqCst) == 0;
+    match jobs.first.filter(|_| first) {
+        Some((status, taken)) => {
+            if taken {
+                jobs.names.lock().unwrap().push(name);
+            }
+            answer(status, "text/html", "<html>bad gateway</html>")
+        }
+        None => {
+            jobs.names.lock().unwrap().push(name.clone());
+            answer(201, JSON, json!({"id": "new", "state": "running", "jobRequest": {"name": name}}).to_string())
+        }
+    }
+}
+
+async fn listing(State(jobs): State<Jobs>) -> Json<Value> {
+    let items: Vec<Value> = jobs
+        .names
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|name| json!({"id": "taken", "state": "running", "jobRequest": {"name": name}}))
+        .collect();
+    Json(json!({"items": items}))
+}
+
+#[tokio::test]
+async fn no_job_is_submitted_twice() {
+    for (first, id, posts) in [
+        (None, Some("new"), 1),
+        (Some((502, true)), Some("taken"), 1),
+        (Some((504, true)), Some("taken"), 1),
+        (Some((500, true)), Some("taken"), 1),
+        (Some((200, true)), Some("taken"), 1),
+        (Some((503, false)), Some("new"), 2),
+        (Some((429, false)), Some("new"), 2),
+        (Some((500, false)), None, 1),
+        (Some((400, false)), None, 1),
+    ] {
+        let server = Jobs { first, ..Jobs::default() };
+        let app = Router::new().route("/jobExecution/jobs", post(create).get(listing)).with_state(server.clone());
+        let (_folder, client) = client(app).await;
+        let arguments = Map::from_iter([("AGE".to_owned(), Value::from("14"))]);
+        let job = Submission {
+            name: "n1".into(),
+            definition: "d".into(),
+            arguments,
+            context: "ctx".into(),
+            expires_after: None,
+        };
+        let got = jobs::submit(&client, &job).await;
+        assert_eq!(got.as_ref().ok().map(|job| job.id()), id, "{first:?}");
+        assert_eq!(server.posts.load(Ordering::SeqCst), posts, "{first:?}");
+        assert!(server.names.lock().unwrap().len() <= 1, "{first:?}");
+    }
+}
+
+#[test]
+fn states_in_every_spelling() {
+    use jobs::State;
+    for (text, expected) in [
+        ("timed out", State::TimedOut),
+        ("timedOut", State::TimedOut),
+        ("canceled", State::Canceled),
+        ("completed\n", State::Completed),
+    ] {
+        let state = State::parse(text).unwrap();
+        assert!(state == expected && state.is_final());
+    }
+    assert!(!State::parse("running").unwrap().is_final() && !State::parse("pending").unwrap().is_final());
+    assert_eq!(State::parse("<html>"), None);
+}
+
+#[tokio::test]
+async fn the_orchestrator_is_listed_by_pages_until_the_run_began() {
+    let pages = Arc::new(AtomicUsize::new(0));
+    let counted = pages.clone();
+    let list = move |Query(query): Query<Vec<(String, String)>>| async move {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let start: i64 = query.iter().find(|(name, _)| name == "start").unwrap().1.parse().unwrap();
+        // Two a page, newest first; one entry comes again on the next page because a new job pushed it down.
+        let items: Vec<Value> = (start..start + 2)
+            .map(|at| (at - start / 2).max(0))
+            .map(|at| json!({"id": 100 - at, "processingInfo": {"submitTime": format!("2025-09-15T20:{:02}:00Z", 50 - at)}}))
+            .collect();
+        Json(
+            json!({"items": items, "links": [{"rel": "next", "href": format!("/workloadOrchestrator/jobs?start={}", start + 2)}]}),
+        )
+    };
+    let (_folder, client) = client(Router::new().route("/workloadOrchestrator/jobs", get(list))).await;
+    let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap()).await.unwrap();
+    let ids: Vec<i64> = entries.iter().filter_map(orchestrator::Entry::id).collect();
+    assert_eq!((ids, pages.load(Ordering::SeqCst)), (vec![100, 99, 98, 97], 3));
+}

@@ -1,0 +1,168 @@
+"""The command: exit codes, one line per error, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import jobrota
+from jobrota.cli import main
+
+
+def run(*arguments: str | Path) -> int:
+    """Exit code of the command in this process."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(str(stop.code)) or -1  # on 0 the entry point returns
+    return 0
+
+
+def one_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, text
+    assert lines[0].startswith("jobrota: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["compare", "--help"], ["autosys", "deliver", "--help"]]
+)
+def test_asking_is_no_failure(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 0
+    assert "jobrota" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["compare", "--mode", "some"],
+        ["compare", "--async-only", "--sequential-only"],
+        ["compare", "--concurrent", "0"],
+        ["compare", "--limit-jobs", "-1"],
+        ["demo", "--speed", "0"],
+        ["autosys"],
+    ],
+)
+def test_wrong_usage_is_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_limit_jobs_0_shows_the_configuration_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "--limit-jobs", "0") == 0
+    shown = capsys.readouterr().out
+    assert jobrota.__version__ in shown
+    for text in ("batch", "Autoscaling POC Context", "SAS Job Execution compute context", "config/job_configs.json"):
+        assert text in shown
+    assert not Path("results").exists()
+
+
+def test_compare_without_a_server_names_all_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare") == 1
+    line = one_line(capsys.readouterr().err)
+    for way in ("--base-url", "JOBROTA_BASE_URL", "SAS_BASE_URL", "jobrota.toml"):
+        assert way in line
+
+
+def test_compare(sandbox: jobrota.Sandbox, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAS_BASE_URL", sandbox.viya_url)
+    common = ("--tokens", sandbox.tokens, "--jobs", sandbox.jobs, "--limit-jobs", "2", "--results-dir", "out")
+    assert run("compare", *common, "--mode", "all") == 0
+    printed = capsys.readouterr().out
+    assert "time saved: " in printed
+    (path,) = Path("out").glob("pooled_jobs_comparison_*.json")
+    assert str(path) in printed
+    assert json.loads(path.read_text())["async_execution"]["successful_jobs"] == 2
+
+
+def test_compare_with_an_error_is_one_line(sandbox: jobrota.Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "--base-url", sandbox.viya_url, "--tokens", "no-such.json", "--jobs", sandbox.jobs) == 1
+    captured = capsys.readouterr()
+    assert "no-such.json" in one_line(captured.err)
+    assert "Traceback" not in captured.err
+
+
+def test_select(sandbox: jobrota.Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vms = tmp_path / "vms.json"
+    vms.write_text(json.dumps(sandbox.inventory.vms))
+    chosen = []
+    for _ in range(3):
+        assert run("select", "--inventory", vms, "--cursor", tmp_path, "--probe", sandbox.probe, "--json") == 0
+        chosen.append(json.loads(capsys.readouterr().out)["vm"])
+    assert len(set(chosen)) == 3
+    assert run("select", chosen[0], "--inventory", vms, "--cursor", tmp_path, "--probe", sandbox.probe) == 0
+    assert capsys.readouterr().out.startswith(f"Selected VM: {chosen[0]} (IP: ")
+
+
+def test_select_of_nothing_or_of_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("select") == 1
+    assert "--inventory" in one_line(capsys.readouterr().err)
+    (tmp_path / "vms.csv").write_text("name\nvm1\n")
+    assert run("select", "vm2", "--inventory", tmp_path / "vms.csv") == 1
+    assert "vm2" in one_line(capsys.readouterr().err)
+
+
+def test_deliver_and_status(ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    for name in "ABC":
+        ledger.log_job_completion("a.sas", name, "SUCCESS")
+    with jobrota.Sandbox(refuse_first=["B"]) as sandbox:
+        assert run("autosys", "deliver", "--ledger", ledger.root, "--sendevent", sandbox.sendevent) == 1
+        assert "2 delivered, 1 failed" in capsys.readouterr().out
+        assert run("autosys", "status", "--ledger", ledger.root) == 0
+        assert "job_notifications: 3 rows, 1 pending" in capsys.readouterr().out
+        assert run("autosys", "deliver", "--ledger", ledger.root, "--sendevent", sandbox.sendevent, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["delivered"] == 1
+    assert run("autosys", "status", "--ledger", ledger.root, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notifications"]["pending"] == 0
+
+
+def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("autosys", "status") == 1
+    assert "JOBROTA_LEDGER" in one_line(capsys.readouterr().err)
+    assert run("autosys", "status", "--ledger", tmp_path / "none") == 1
+    assert "none" in one_line(capsys.readouterr().err)
+
+
+def test_the_sandbox_runs_until_it_is_told_to_stop() -> None:
+    command = [sys.executable, "-m", "jobrota", "sandbox"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        while not lines[-1].startswith("Ctrl-C"):
+            assert lines[-1], lines
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    assert lines[0].startswith("SAS Viya    http://127.0.0.1:")
+
+
+def test_the_demo_keeps_its_promises_on_a_few_jobs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("demo", "--jobs", "4", "--speed", "400", "--results-dir", tmp_path / "results") == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "sandbox",
+        "Selections per VM",
+        "Comparison",
+        "Deliveries by outcome",
+        "Ledger at the end",
+        "result  ",
+    ):
+        assert text in printed
+    assert "did not hold" not in printed
+    assert list((tmp_path / "results").glob("pooled_jobs_comparison_*.json"))
+
+
+def test_the_demo_refuses_a_ledger_that_has_something_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").touch()
+    assert run("demo", "--ledger", tmp_path) == 1
+    assert "not empty" in one_line(capsys.readouterr().err)

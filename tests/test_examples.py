@@ -1,0 +1,76 @@
+"""What the documentation shows is what happens: docstrings of native classes, the README, the notebooks."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+import jobrota
+from jobrota import _native
+from support import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """Each public name of the native module, with its description."""
+    for name, thing in vars(_native).items():
+        if name.startswith("_"):
+            continue
+        yield name, inspect.getdoc(thing) or ""
+        if inspect.isclass(thing):
+            for member, attribute in vars(thing).items():
+                if not member.startswith("_"):
+                    yield f"{name}.{member}", inspect.getdoc(attribute) or ""
+
+
+@pytest.mark.parametrize(("name", "text"), list(documented()), ids=lambda value: value if len(value) < 60 else "")
+def test_native_descriptions_are_there_and_their_examples_true(name: str, text: str) -> None:
+    assert text, f"{name} has no description"
+    examples = doctest.DocTestParser().get_doctest(text, {"jobrota": jobrota}, name, None, None)
+    output: list[str] = []
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    doctest.DocTestRunner(optionflags=flags).run(examples, out=output.append)
+    assert not output, "".join(output)
+
+
+def snippets() -> list[str]:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_readme_runs() -> None:
+    found = snippets()
+    assert len(found) == 2
+    for snippet in found:
+        exec(compile(snippet, "README.md", "exec"), {})
+
+
+def test_the_documentation_links_to_files_that_exist() -> None:
+    for page in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_have_no_outputs_in_the_repository(path: Path) -> None:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources=resources).execute()

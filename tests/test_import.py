@@ -1,0 +1,53 @@
+"""Importing jobrota is quick and needs none of the big packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+IMPORT_SECONDS = 0.100
+BIG = ("pyarrow", "pandas", "pyspark", "numpy", "polars")
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_takes_under_100_milliseconds() -> None:
+    code = "import time; t = time.perf_counter(); import jobrota; print(time.perf_counter() - t)"
+    best = min(float(run(code)) for _ in range(5))
+    assert best < IMPORT_SECONDS
+
+
+def test_import_loads_no_big_package() -> None:
+    assert run(
+        f"import sys, jobrota; print([name for name in {BIG!r} + ('rich', 'asyncio') if name in sys.modules])"
+    ) == ("[]\n")
+
+
+def test_everything_works_without_the_big_packages() -> None:
+    """They are made impossible to import; then rows are logged, read, delivered and a VM is selected."""
+    code = f"""
+import sys, tempfile
+for name in {BIG!r}:
+    sys.modules[name] = None
+import jobrota
+ledger = jobrota.JobLedger(tempfile.mkdtemp())
+ledger.log_job_completion("a.sas", "A", "SUCCESS")
+assert ledger.pending_notifications().num_rows == 1
+assert jobrota.AutosysUpdater(ledger, lambda *row: True).run().delivered == 1
+selector = jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=lambda vm: ("127.0.0.1", "nic"))
+assert selector.select().vm == "vm1"
+assert selector.check().num_rows == 1
+"""
+    run(code)
+
+
+def test_all_names_exist() -> None:
+    import jobrota
+
+    assert sorted(set(jobrota.__all__)) == sorted(jobrota.__all__)
+    for name in jobrota.__all__:
+        assert getattr(jobrota, name) is not None

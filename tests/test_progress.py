@@ -1,0 +1,38 @@
+"""Progress: bars in a terminal, a few plain lines in a log."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from jobrota.progress import PlainProgress, RichProgress, make_progress
+
+
+def events(arm: str, total: int) -> list[dict[str, Any]]:
+    common = {"arm": arm, "total": total, "job": "ae", "state": "completed"}
+    return [common | {"done": n, "failed": n // 10, "in_flight": total - n} for n in range(total + 1)]
+
+
+def test_a_log_gets_a_line_per_tenth() -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream) as progress:
+        for event in events("sequential", 54) + events("async", 3):
+            progress(event)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10 + 3
+    assert lines[9].startswith("sequential: 54/54 jobs, ")
+    assert lines[9].endswith("5 failed")
+
+
+def test_a_terminal_gets_a_bar_per_arm() -> None:
+    stream = io.StringIO()
+    with RichProgress(Console(file=stream, force_terminal=True, width=100)) as progress:
+        for event in events("sequential", 20) + events("async", 20):
+            progress(event)
+    assert "20/20" in stream.getvalue()
+
+
+def test_without_a_terminal_it_is_plain() -> None:
+    assert isinstance(make_progress(), PlainProgress)

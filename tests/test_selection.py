@@ -1,0 +1,126 @@
+"""Selecting VMs from Python: turns, exclusions, shared cursors, probes of one's own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import jobrota
+from support import column
+
+
+def answers(vm: str) -> tuple[str, str]:
+    return f"10.0.0.{vm[-1]}", f"nic-{vm}"
+
+
+def test_turns_go_round_and_skip_what_is_down(sandbox: jobrota.Sandbox) -> None:
+    selector = jobrota.RoundRobinSelector(sandbox.inventory, cursor="process", probe=sandbox.probe)
+    selections = [selector.select() for _ in range(6)]
+    counts = Counter(selection.vm for selection in selections)
+    assert sorted(counts.values()) == [2, 2, 2]
+    (down,) = set(sandbox.inventory.names) - set(counts)
+    assert any(down in selection.skipped for selection in selections)
+    assert selections[0].rtt_ms > 0
+
+
+def test_a_selection_unpacks_as_three() -> None:
+    selection = jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=answers).select()
+    vm, ip_address, nic_name = selection
+    assert (vm, ip_address, nic_name) == ("vm1", "10.0.0.1", "nic-vm1")
+    assert (len(selection), selection[0], selection[-1]) == (3, "vm1", "nic-vm1")
+    with pytest.raises(IndexError):
+        selection[3]
+
+
+def test_the_inventory_names_address_and_nic() -> None:
+    vms = [{"name": "vm1", "ip_address": "127.0.0.1", "nic_name": "vm1-nic", "weight": 1}]
+    inventory = jobrota.Inventory(vms)
+    assert inventory.names == ["vm1"]
+    assert inventory.vms[0]["nic_name"] == "vm1-nic"
+    assert (len(inventory), "vm1" in inventory, "vm2" in inventory) == (1, True, False)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".csv"])
+def test_inventories_come_from_files(tmp_path: Path, suffix: str) -> None:
+    text = {
+        ".json": json.dumps([{"name": "vm1", "ip_address": "10.0.0.1", "nic_name": "n1"}]),
+        ".yaml": "- name: vm1\n  ip_address: 10.0.0.1\n  nic_name: n1\n",
+        ".csv": "name,ip_address,nic_name\nvm1,10.0.0.1,n1\n",
+    }[suffix]
+    path = tmp_path / f"vms{suffix}"
+    path.write_text(text)
+    (vm,) = jobrota.Inventory(path).vms
+    assert (vm["name"], vm["ip_address"], vm["nic_name"]) == ("vm1", "10.0.0.1", "n1")
+
+
+def test_excluded_vms_are_passed_over() -> None:
+    selector = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=answers)
+    assert [selector.select(exclude=["vm1"]).vm for _ in range(2)] == ["vm2", "vm2"]
+
+
+def test_select_many_goes_on_from_select() -> None:
+    selector = jobrota.RoundRobinSelector(["vm1", "vm2", "vm3"], cursor="process", probe=answers)
+    assert selector.select().vm == "vm1"
+    assert [selection.vm for selection in selector.select_many(4)] == ["vm2", "vm3", "vm1", "vm2"]
+
+
+def test_a_new_process_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    code = (
+        "import jobrota; s = jobrota.RoundRobinSelector(['vm1','vm2','vm3'], "
+        f"cursor={str(tmp_path)!r}, probe=lambda vm: ('10.0.0.1', 'nic')); print(s.select().vm)"
+    )
+    chosen = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        ).stdout.strip()
+        for _ in range(4)
+    ]
+    assert chosen == ["vm1", "vm2", "vm3", "vm1"]
+
+
+def test_threads_share_the_turns(tmp_path: Path) -> None:
+    selector = jobrota.RoundRobinSelector(["vm1", "vm2", "vm3"], cursor=tmp_path, probe=answers)
+    threads = [threading.Thread(target=lambda: [selector.select() for _ in range(5)]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    distribution = selector.distribution()
+    assert dict(zip(column(distribution, "vm"), column(distribution, "selections"), strict=True)) == {
+        "vm1": 10,
+        "vm2": 10,
+        "vm3": 10,
+    }
+    assert sum(column(distribution, "share")) == pytest.approx(1)
+
+
+def test_check_probes_all_and_moves_nobodys_turn(sandbox: jobrota.Sandbox) -> None:
+    selector = jobrota.RoundRobinSelector(sandbox.inventory, cursor="process", probe=sandbox.probe)
+    table = selector.check()
+    assert column(table, "vm") == sandbox.inventory.names
+    assert column(table, "reachable").count(False) == 1
+    first_up = column(table, "vm")[column(table, "reachable").index(True)]
+    assert selector.select().vm == first_up
+
+
+def test_a_probe_that_raises_means_unreachable() -> None:
+    def broken(vm: str) -> tuple[str, str]:
+        if vm == "vm1":
+            raise RuntimeError("the probe broke")
+        return answers(vm)
+
+    selection = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=broken).select()
+    assert selection.vm == "vm2"
+    assert "the probe broke" in selection.skipped["vm1"]
+
+
+def test_ping_answers_on_the_loopback_interface() -> None:
+    """ICMP where the system allows it, else what "auto" falls back to: never an exception."""
+    table = jobrota.RoundRobinSelector(["127.0.0.1"], cursor="process", probe="auto").check()
+    assert column(table, "reachable")[0] in (True, False)
