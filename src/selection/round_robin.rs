@@ -78,6 +78,34 @@ struct Inner {
     health: Health,
 }
 
+impl Inner {
+    /// Probes `vm` for [`RoundRobinSelector::check`].
+    async fn checked(&self, vm: Vm) -> CheckRow {
+        let answer = self.probe.check(&vm, self.timeout).await;
+        self.health.remember(&vm.name, &answer);
+        match answer {
+            Ok(outcome) => CheckRow {
+                vm: vm.name,
+                ip_address: Some(outcome.ip_address),
+                nic_name: outcome.nic_name,
+                reachable: true,
+                probe: Some(outcome.kind),
+                rtt_ms: Some(milliseconds(outcome.rtt)),
+                reason: None,
+            },
+            Err(reason) => CheckRow {
+                ip_address: known_address(&vm),
+                vm: vm.name,
+                nic_name: vm.nic_name,
+                reachable: false,
+                probe: None,
+                rtt_ms: None,
+                reason: Some(reason),
+            },
+        }
+    }
+}
+
 impl RoundRobinSelector {
     /// A selector over `inventory`. Nothing is probed or written before the first selection.
     ///
@@ -149,29 +177,10 @@ impl RoundRobinSelector {
 
     /// Probes all VMs, many at a time, and takes no turn. One row per VM, in inventory order.
     pub async fn check(&self) -> Vec<CheckRow> {
-        let rows = stream::iter(self.inner.inventory.vms()).map(|vm| async move {
-            let answer = self.inner.probe.check(vm, self.inner.timeout).await;
-            self.inner.health.remember(&vm.name, &answer);
-            match answer {
-                Ok(outcome) => CheckRow {
-                    vm: vm.name.clone(),
-                    ip_address: Some(outcome.ip_address),
-                    nic_name: outcome.nic_name,
-                    reachable: true,
-                    probe: Some(outcome.kind),
-                    rtt_ms: Some(milliseconds(outcome.rtt)),
-                    reason: None,
-                },
-                Err(reason) => CheckRow {
-                    vm: vm.name.clone(),
-                    ip_address: known_address(vm),
-                    nic_name: vm.nic_name.clone(),
-                    reachable: false,
-                    probe: None,
-                    rtt_ms: None,
-                    reason: Some(reason),
-                },
-            }
+        // Everything is owned: a future that borrows through a closure cannot be sent to another thread.
+        let rows = stream::iter(self.inner.inventory.vms().to_vec()).map(|vm| {
+            let inner = self.inner.clone();
+            async move { inner.checked(vm).await }
         });
         rows.buffered(CHECKED_AT_ONCE).collect().await
     }
