@@ -79,14 +79,13 @@ struct Inner {
 }
 
 impl Inner {
-    /// Probes the VM of this number in the inventory, and remembers the answer.
-    async fn check_row(&self, number: usize) -> CheckRow {
-        let vm = &self.inventory.vms()[number];
-        let answer = self.probe.check(vm, self.timeout).await;
+    /// Probes `vm` for [`RoundRobinSelector::check`].
+    async fn checked(&self, vm: Vm) -> CheckRow {
+        let answer = self.probe.check(&vm, self.timeout).await;
         self.health.remember(&vm.name, &answer);
         match answer {
             Ok(outcome) => CheckRow {
-                vm: vm.name.clone(),
+                vm: vm.name,
                 ip_address: Some(outcome.ip_address),
                 nic_name: outcome.nic_name,
                 reachable: true,
@@ -95,9 +94,9 @@ impl Inner {
                 reason: None,
             },
             Err(reason) => CheckRow {
-                vm: vm.name.clone(),
-                ip_address: known_address(vm),
-                nic_name: vm.nic_name.clone(),
+                ip_address: known_address(&vm),
+                vm: vm.name,
+                nic_name: vm.nic_name,
                 reachable: false,
                 probe: None,
                 rtt_ms: None,
@@ -178,8 +177,11 @@ impl RoundRobinSelector {
 
     /// Probes all VMs, many at a time, and takes no turn. One row per VM, in inventory order.
     pub async fn check(&self) -> Vec<CheckRow> {
-        // Numbers instead of borrowed VMs: of a closure over these the compiler cannot see that its future is Send.
-        let rows = stream::iter(0..self.inner.inventory.len()).map(|number| self.inner.check_row(number));
+        // Everything is owned: a future that borrows through a closure cannot be sent to another thread.
+        let rows = stream::iter(self.inner.inventory.vms().to_vec()).map(|vm| {
+            let inner = self.inner.clone();
+            async move { inner.checked(vm).await }
+        });
         rows.buffered(CHECKED_AT_ONCE).collect().await
     }
 
