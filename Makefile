@@ -81,7 +81,7 @@ python-checks: $(VENV)/.installed $(VENV)/.test-tools
 	$(call heading,mypy)
 	@$(BIN)/mypy
 	$(call heading,stubtest: do the stubs tell the truth?)
-	@cd $(VENV) && bin/python -m mypy.stubtest jobrota jobrota._native
+	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
 
 .PHONY: python-tests
 python-tests: $(VENV)/.installed $(VENV)/.test-tools
@@ -95,7 +95,7 @@ python-tests: $(VENV)/.installed $(VENV)/.test-tools
 
 .PHONY: toolchain
 toolchain:
-	@command -v cargo >/dev/null || { echo "cargo is not on the PATH: install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is not on the PATH: install a Rust toolchain with rustup" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "there is no C compiler (cc): install gcc or clang" >&2; exit 1; }
 
 # Creating a virtual environment needs a package of its own on Debian and Ubuntu: installed here when we may.

@@ -1,5 +1,6 @@
 //! The process's one tokio runtime, rebuilt in a forked child, where the parent's threads do not exist.
 
+use std::cell::Cell;
 use std::sync::Mutex;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -63,6 +64,28 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e))?
+}
+
+thread_local! {
+    /// The process that seeded this thread's random numbers; 0 before.
+    static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Makes sure that this thread's random numbers are this process's own. Over fork() a thread's generator is copied, and
+/// `rand` does not notice: parent and children would name their data files alike and overwrite each other's rows.
+///
+/// # Errors
+/// [`ErrorKind::Internal`], retryable, when the operating system has no randomness to give.
+pub fn own_randomness() -> Result<()> {
+    let pid = std::process::id();
+    if SEEDED_IN.get() == pid {
+        return Ok(());
+    }
+    rand::rng().reseed().map_err(|e| {
+        Error::new(ErrorKind::Internal, "the operating system gave no random numbers").with_retryable(true).with_source(e)
+    })?;
+    SEEDED_IN.set(pid);
+    Ok(())
 }
 
 fn worker_threads() -> usize {

@@ -16,8 +16,8 @@ def answers(vm: str) -> tuple[str, str]:
 
 def test_the_twins_do_what_their_brothers_do(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
     async def work() -> None:
-        await asyncio.gather(*(ledger.log_job_completion_async("a.sas", f"J{n}", "SUCCESS") for n in range(8)))
         await ledger.log_job_execution_async("a.sas", "J0", "SUCCESS")
+        await asyncio.gather(*(ledger.log_job_completion_async("a.sas", f"J{n}", "SUCCESS") for n in range(8)))
         assert (await ledger.fetch_unprocessed_updates_async()).num_rows == 1
         pending = await ledger.pending_notifications_async(job_id="J7")
         assert await ledger.acknowledge_async(pending) == 1

@@ -197,13 +197,13 @@ def runner(sandbox: jobrota.Sandbox, **options: Any) -> jobrota.ViyaComparisonRu
 
 def test_expired_tokens_are_an_authentication_error(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     tokens = json.loads(sandbox.tokens.read_text())
-    tokens |= {"access_token": "SECRET-old-access", "expires_at": "2020-01-01T00:00:00"}
-    tokens["refresh_token"] = "SECRET-old-refresh"
+    tokens |= {"access_token": "hidden-old-access", "expires_at": "2020-01-01T00:00:00"}
+    tokens["refresh_token"] = "hidden-old-refresh"
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps(tokens))
     with pytest.raises(jobrota.AuthenticationError) as caught:
         runner(sandbox, tokens=path).run(progress=False)
-    assert "SECRET" not in str(caught.value)
+    assert "hidden-old" not in str(caught.value)
 
 
 def test_a_missing_token_file_is_named(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from jobrota._native import (
     Selection,
     ViyaComparisonRunner,
     __version__,
+    sandbox_calibration,
 )
 from jobrota.errors import (
     AuthenticationError,
@@ -90,6 +91,7 @@ __all__ = [
     "log_job_completion",
     "log_job_execution",
     "ping_test",
+    "sandbox_calibration",
     "select_reachable_vm",
     "update_autosys_flag",
 ]

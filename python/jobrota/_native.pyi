@@ -10,6 +10,25 @@ from typing import Any, Literal, TypeAlias, final
 from arro3.core import Table
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
 
+__all__ = [
+    "AutosysUpdater",
+    "ComparisonResult",
+    "ComparisonWarning",
+    "DeliveryReport",
+    "Inventory",
+    "JobLedger",
+    "LedgerSummary",
+    "RoundRobinSelector",
+    "Sandbox",
+    "Selection",
+    "SendEvent",
+    "Track",
+    "ViyaComparisonRunner",
+    "__version__",
+    "sandbox_calibration",
+    "settings_lookup",
+]
+
 __version__: str
 
 _Arrow: TypeAlias = ArrowArrayExportable | ArrowStreamExportable
@@ -333,12 +352,15 @@ class Sandbox:
         speed: float = 1.0,
         *,
         refuse_first: Sequence[str] | None = None,
-    ) -> Sandbox:
-        """`refuse_first`: AutoSys jobs whose first event is refused."""
+        fail_jobs: Sequence[str] | None = None,
+        token_lifetime: float = 3600.0,
+    ) -> Sandbox: ...
     @property
     def viya_url(self) -> str: ...
     @property
     def autosys_url(self) -> str: ...
+    @property
+    def autosys_credentials(self) -> tuple[str, str]: ...
     @property
     def inventory(self) -> Inventory: ...
     @property
@@ -357,12 +379,16 @@ class Sandbox:
     def autostatus(self) -> Path: ...
     @property
     def speed(self) -> float: ...
+    def refuse_once(self, jobs: Sequence[str]) -> None: ...
     def autosys_events(self) -> list[dict[str, Any]]:
         """The events that AutoSys took, in order: at, via, event, job, status, comment."""
     def close(self) -> None: ...
     def __enter__(self) -> Sandbox: ...
     def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
+
+def sandbox_calibration() -> list[dict[str, Any]]:
+    """One dict per measure of each arm: arm, measure, recorded, sandbox, error_percent."""

@@ -101,6 +101,7 @@ pub(super) fn commit(
     plan: &mut dyn FnMut(&Attempt<'_>) -> Result<Option<Plan>>,
 ) -> Result<Option<u64>> {
     let deadline = Instant::now() + table.patience;
+    crate::runtime::own_randomness()?;
     let id = uuid::Uuid::new_v4().to_string();
     let mut winner = None;
     for number in 0.. {
