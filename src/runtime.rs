@@ -82,7 +82,9 @@ pub fn own_randomness() -> Result<()> {
         return Ok(());
     }
     rand::rng().reseed().map_err(|e| {
-        Error::new(ErrorKind::Internal, "the operating system gave no random numbers").with_retryable(true).with_source(e)
+        Error::new(ErrorKind::Internal, "the operating system gave no random numbers")
+            .with_retryable(true)
+            .with_source(e)
     })?;
     SEEDED_IN.set(pid);
     Ok(())
