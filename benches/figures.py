@@ -49,7 +49,10 @@ def figures(folder: Path) -> list[tuple[str, list[float]]]:
     timings(log, 300)
     rows.append(("log one row, durable, after 350 commits", timings(log, 50)))
     rows.append(("read 402 pending rows", timings(ledger.pending_notifications, 5)))
-    rows.append(("acknowledge 402 rows", timings(lambda: ledger.acknowledge(ledger.pending_notifications()), 1)[:1]))
+    pending = ledger.pending_notifications()
+    start = time.perf_counter()
+    acknowledged = ledger.acknowledge(pending)
+    rows.append((f"acknowledge {acknowledged} rows, once", [(time.perf_counter() - start) * 1_000]))
 
     def answers(vm: str) -> tuple[str, str]:
         return "127.0.0.1", "nic"

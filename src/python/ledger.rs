@@ -1,4 +1,4 @@
-//! `JobLedger`, `LedgerSummary` and the context manager behind `JobLedger.track`.
+//! `JobLedger`.
 
 use arrow::array::RecordBatch;
 use pyo3::prelude::*;
@@ -6,9 +6,11 @@ use pyo3::types::PyDict;
 
 use super::convert::{self, Options};
 use super::errors::PyOutcome;
+use super::ledger_summary::{PyLedgerSummary, summary_dict};
+use super::track::PyTrack;
 use super::wait::{self, Born};
 use crate::error::{Error, Result};
-use crate::ledger::{self, LedgerTable, RowFilter, TableSummary};
+use crate::ledger::{self, LedgerTable, RowFilter};
 use crate::runtime;
 
 /// Job executions and notifications in Delta tables, so that no AutoSys update is ever lost.
@@ -412,7 +414,7 @@ impl PyJobLedger {
     ///     A `LedgerSummary`.
     fn summary(&self, py: Python<'_>) -> PyOutcome<PyLedgerSummary> {
         let ledger = self.core()?;
-        Ok(PyLedgerSummary { summary: wait::blocking(py, || ledger.summary())? })
+        Ok(PyLedgerSummary::from(wait::blocking(py, || ledger.summary())?))
     }
 
     /// A context manager that logs an execution and a notification when its body ends.
@@ -437,7 +439,7 @@ impl PyJobLedger {
     fn track(&self, file_name: String, job_id: String) -> PyOutcome<PyTrack> {
         let ledger = self.core()?;
         ledger::check_names(&file_name, &job_id)?;
-        Ok(PyTrack { ledger, born: self.born, file_name, job_id })
+        Ok(PyTrack::new(ledger, self.born, file_name, job_id))
     }
 
     fn __repr__(&self) -> String {
@@ -454,133 +456,5 @@ impl PyJobLedger {
             Err(error) => data.set_item("error", error.full_message())?,
         }
         convert::repr_html(py, "ledger", data)
-    }
-}
-
-/// Logs an execution and a notification when its body ends; made by `JobLedger.track`.
-#[pyclass(module = "jobrota", name = "Track", frozen)]
-pub(super) struct PyTrack {
-    ledger: ledger::JobLedger,
-    born: Born,
-    file_name: String,
-    job_id: String,
-}
-
-#[pymethods]
-impl PyTrack {
-    /// The file that is processed.
-    #[getter]
-    fn file_name(&self) -> &str {
-        &self.file_name
-    }
-
-    /// The AutoSys job.
-    #[getter]
-    fn job_id(&self) -> &str {
-        &self.job_id
-    }
-
-    fn __repr__(&self) -> String {
-        format!("Track({:?}, {:?})", self.file_name, self.job_id)
-    }
-
-    fn __enter__(this: Py<Self>) -> Py<Self> {
-        this
-    }
-
-    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exc_type: Option<&Bound<'_, PyAny>>,
-        exc_value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<bool> {
-        let _ = (exc_value, traceback);
-        self.born.check("tracked job")?;
-        let status = if exc_type.is_none() { "SUCCESS" } else { "FAILURE" };
-        wait::blocking(py, || {
-            self.ledger.log_job_execution(&self.file_name, &self.job_id, status, None)?;
-            self.ledger.log_job_completion(&self.file_name, &self.job_id, status, None)
-        })?;
-        Ok(false)
-    }
-}
-
-/// What a ledger holds: counts by table, by flag and of the attempts to deliver.
-#[pyclass(module = "jobrota", name = "LedgerSummary", frozen)]
-pub(super) struct PyLedgerSummary {
-    summary: ledger::LedgerSummary,
-}
-
-fn table_dict<'py>(py: Python<'py>, table: &TableSummary) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("rows", table.rows)?;
-    dict.set_item("pending", table.pending)?;
-    dict.set_item("acknowledged", table.acknowledged)?;
-    dict.set_item("other_flags", table.other_flags)?;
-    dict.set_item("pending_by_status", pairs(py, &table.pending_by_status)?)?;
-    dict.set_item("oldest_pending", table.oldest_pending.and_then(chrono::DateTime::from_timestamp_micros))?;
-    Ok(dict)
-}
-
-fn pairs<'py>(py: Python<'py>, counts: &[(String, u64)]) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    for (name, count) in counts {
-        dict.set_item(name, count)?;
-    }
-    Ok(dict)
-}
-
-fn summary_dict<'py>(py: Python<'py>, summary: &ledger::LedgerSummary) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("root", &summary.root)?;
-    dict.set_item("executions", table_dict(py, &summary.executions)?)?;
-    dict.set_item("notifications", table_dict(py, &summary.notifications)?)?;
-    dict.set_item("attempts", pairs(py, &summary.attempts)?)?;
-    Ok(dict)
-}
-
-#[pymethods]
-impl PyLedgerSummary {
-    /// The root of the ledger.
-    #[getter]
-    fn root(&self) -> &str {
-        &self.summary.root
-    }
-
-    /// Counts of `autosys_job_log`: rows, pending, acknowledged, other_flags, pending_by_status, oldest_pending.
-    #[getter]
-    fn executions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        table_dict(py, &self.summary.executions)
-    }
-
-    /// Counts of `job_notifications`, as `executions`.
-    #[getter]
-    fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        table_dict(py, &self.summary.notifications)
-    }
-
-    /// Attempts to deliver by outcome.
-    #[getter]
-    fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        pairs(py, &self.summary.attempts)
-    }
-
-    /// Everything as one dict.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        summary_dict(py, &self.summary)
-    }
-
-    fn __repr__(&self) -> String {
-        let (e, n) = (&self.summary.executions, &self.summary.notifications);
-        format!(
-            "LedgerSummary(executions={} ({} pending), notifications={} ({} pending))",
-            e.rows, e.pending, n.rows, n.pending
-        )
-    }
-
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "ledger_summary", summary_dict(py, &self.summary)?)
     }
 }

@@ -2,14 +2,20 @@
 
 use pyo3::prelude::*;
 
-mod autosys;
-mod comparison;
+mod comparison_result;
 mod convert;
+mod delivery_report;
 mod errors;
 mod inventory;
 mod ledger;
+mod ledger_summary;
+mod runner;
 mod sandbox;
+mod selection;
 mod selector;
+mod sendevent;
+mod track;
+mod updater;
 mod wait;
 
 /// The value of a setting: the environment variable `JOBROTA_<NAME>`, else `name` in `jobrota.toml`, else None.
@@ -24,17 +30,17 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
     module.add_class::<inventory::PyInventory>()?;
-    module.add_class::<selector::PySelection>()?;
+    module.add_class::<selection::PySelection>()?;
     module.add_class::<selector::PyRoundRobinSelector>()?;
     module.add_class::<ledger::PyJobLedger>()?;
-    module.add_class::<ledger::PyLedgerSummary>()?;
-    module.add_class::<ledger::PyTrack>()?;
-    module.add_class::<autosys::PySendEvent>()?;
-    module.add_class::<autosys::PyAutosysUpdater>()?;
-    module.add_class::<autosys::PyDeliveryReport>()?;
-    module.add_class::<comparison::PyViyaComparisonRunner>()?;
-    module.add_class::<comparison::PyComparisonResult>()?;
-    module.add_class::<comparison::PyComparisonWarning>()?;
+    module.add_class::<ledger_summary::PyLedgerSummary>()?;
+    module.add_class::<track::PyTrack>()?;
+    module.add_class::<sendevent::PySendEvent>()?;
+    module.add_class::<updater::PyAutosysUpdater>()?;
+    module.add_class::<delivery_report::PyDeliveryReport>()?;
+    module.add_class::<runner::PyViyaComparisonRunner>()?;
+    module.add_class::<comparison_result::PyComparisonResult>()?;
+    module.add_class::<comparison_result::PyComparisonWarning>()?;
     module.add_class::<sandbox::PySandbox>()?;
     module.add_function(wrap_pyfunction!(sandbox::sandbox_calibration, module)?)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `RoundRobinSelector` and `Selection`.
+//! `RoundRobinSelector`.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use arrow::array::{
 };
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::convert::{self, Options};
 use super::errors::PyOutcome;
 use super::inventory::{self, PyInventory};
+use super::selection::PySelection;
 use super::wait::{self, Born};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::Vm;
@@ -19,98 +20,6 @@ use crate::selection::{
     self, CheckRow, CursorKind, DistributionRow, Probe, ProbeCallback, SelectorOptions, default_dir,
 };
 use crate::settings;
-
-/// One selected VM; unpacks as `vm, ip_address, nic_name`.
-#[pyclass(module = "jobrota", name = "Selection", frozen)]
-pub(super) struct PySelection {
-    selection: selection::Selection,
-}
-
-impl PySelection {
-    fn triple(&self) -> [&str; 3] {
-        let selection = &self.selection;
-        [&selection.vm, &selection.ip_address, selection.nic_name.as_deref().unwrap_or_default()]
-    }
-
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let [vm, ip_address, nic_name] = self.triple();
-        dict.set_item("vm", vm)?;
-        dict.set_item("ip_address", ip_address)?;
-        dict.set_item("nic_name", nic_name)?;
-        dict.set_item("probe", &self.selection.probe)?;
-        dict.set_item("rtt_ms", self.selection.rtt_ms)?;
-        dict.set_item("skipped", self.skipped(py)?)?;
-        Ok(dict)
-    }
-}
-
-#[pymethods]
-impl PySelection {
-    /// Name of the VM.
-    #[getter]
-    fn vm(&self) -> &str {
-        &self.selection.vm
-    }
-
-    /// The address that answered.
-    #[getter]
-    fn ip_address(&self) -> &str {
-        &self.selection.ip_address
-    }
-
-    /// Name of the Azure NIC resource; empty while no inventory names it.
-    #[getter]
-    fn nic_name(&self) -> &str {
-        self.selection.nic_name.as_deref().unwrap_or_default()
-    }
-
-    /// The kind of probe that was answered, such as `tcp:22` or `icmp-dgram`.
-    #[getter]
-    fn probe(&self) -> &str {
-        &self.selection.probe
-    }
-
-    /// How long the answer took, in milliseconds.
-    #[getter]
-    fn rtt_ms(&self) -> f64 {
-        self.selection.rtt_ms
-    }
-
-    /// VMs that were due earlier but did not answer, each with the reason.
-    #[getter]
-    fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        for (vm, reason) in &self.selection.skipped {
-            dict.set_item(vm, reason)?;
-        }
-        Ok(dict)
-    }
-
-    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyTuple::new(py, self.triple())?.try_iter()?.into_any())
-    }
-
-    fn __len__(&self) -> usize {
-        3
-    }
-
-    fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyAny>> {
-        PyTuple::new(py, self.triple())?.into_any().get_item(index)
-    }
-
-    fn __repr__(&self) -> String {
-        let [vm, ip_address, nic_name] = self.triple();
-        format!(
-            "Selection(vm='{vm}', ip_address='{ip_address}', nic_name='{nic_name}', probe='{}')",
-            self.selection.probe
-        )
-    }
-
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "selection", self.to_dict(py)?)
-    }
-}
 
 /// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
 struct PythonProbe(Py<PyAny>);
@@ -320,7 +229,7 @@ impl PyRoundRobinSelector {
     #[pyo3(signature = (*, exclude = None))]
     fn select(&self, py: Python<'_>, exclude: Option<Vec<String>>) -> PyOutcome<PySelection> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
-        Ok(PySelection { selection: wait::future(py, async move { selector.select(&exclude).await })? })
+        Ok(PySelection::from(wait::future(py, async move { selector.select(&exclude).await })?))
     }
 
     /// Like `select`, as an awaitable.
@@ -328,7 +237,7 @@ impl PyRoundRobinSelector {
     fn select_async<'py>(&self, py: Python<'py>, exclude: Option<Vec<String>>) -> PyOutcome<Bound<'py, PyAny>> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
         let work = async move { selector.select(&exclude).await };
-        wait::awaitable(py, work, |_, selection| Ok(PySelection { selection }))
+        wait::awaitable(py, work, |_, selection| Ok(PySelection::from(selection)))
     }
 
     /// Takes `n` turns in one commit.
@@ -344,14 +253,14 @@ impl PyRoundRobinSelector {
     fn select_many(&self, py: Python<'_>, n: usize) -> PyOutcome<Vec<PySelection>> {
         let selector = self.core()?;
         let selections = wait::future(py, async move { selector.select_many(n).await })?;
-        Ok(selections.into_iter().map(|selection| PySelection { selection }).collect())
+        Ok(selections.into_iter().map(PySelection::from).collect())
     }
 
     /// Like `select_many`, as an awaitable.
     fn select_many_async<'py>(&self, py: Python<'py>, n: usize) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
         wait::awaitable(py, async move { selector.select_many(n).await }, |_, selections| {
-            Ok(selections.into_iter().map(|selection| PySelection { selection }).collect::<Vec<_>>())
+            Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
         })
     }
 

@@ -1,75 +1,20 @@
-//! `AutosysUpdater`, its report, and the transports.
+//! `AutosysUpdater`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert;
+use super::delivery_report::PyDeliveryReport;
 use super::errors::PyOutcome;
 use super::ledger::PyJobLedger;
+use super::sendevent::PySendEvent;
 use super::wait::{self, Born};
 use crate::autosys::{self, Callable, Mapping, Order, SendEvent, SendEventOptions, Transport, UpdaterOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::LedgerTable;
-
-/// The local `sendevent` program as the way to AutoSys.
-///
-/// The program gets an argument vector, never a shell line: no character of a value is interpreted. Its standard input is
-/// closed. An AutoSys error message in its output is a failure even with exit code 0.
-///
-/// Args:
-///     program: A path, or a name that is looked up in `PATH`.
-///     timeout: Seconds for one call; then the program is killed and the outcome is unknown.
-///     env: Variables for the program, such as `AUTOSERV`, beside those of this process.
-///     comment: Text for `-C`; `{file_name}` becomes the row's file name. Starts with a letter or digit.
-///
-/// Raises:
-///     InvalidInputError: An argument can never work.
-///
-/// Example:
-///     >>> from jobrota.autosys import SendEvent
-///     >>> SendEvent("/opt/autosys/bin/sendevent", env={"AUTOSERV": "ACE"}).program
-///     '/opt/autosys/bin/sendevent'
-#[pyclass(module = "jobrota", name = "SendEvent", frozen)]
-pub(super) struct PySendEvent {
-    options: SendEventOptions,
-}
-
-#[pymethods]
-impl PySendEvent {
-    #[new]
-    #[pyo3(signature = (program = None, *, timeout = 60.0, env = None, comment = None))]
-    fn new(
-        program: Option<&Bound<'_, PyAny>>,
-        timeout: f64,
-        env: Option<BTreeMap<String, String>>,
-        comment: Option<String>,
-    ) -> PyOutcome<Self> {
-        let options = SendEventOptions {
-            program: PathBuf::from(convert::optional_path(program)?.unwrap_or_else(|| "sendevent".into())),
-            environment: env.unwrap_or_default(),
-            mapping: Mapping::default(),
-            timeout: convert::seconds("timeout", timeout)?,
-            comment,
-        };
-        // Made once here only to refuse bad options where they are given, not at the first delivery.
-        SendEvent::new(options.clone())?;
-        Ok(Self { options })
-    }
-
-    /// The program that is run.
-    #[getter]
-    fn program(&self) -> String {
-        self.options.program.display().to_string()
-    }
-
-    fn __repr__(&self) -> String {
-        format!("SendEvent({:?})", self.options.program.display().to_string())
-    }
-}
 
 fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
     let Some(value) = value else { return Ok(Mapping::change_status()) };
@@ -241,14 +186,14 @@ impl PyAutosysUpdater {
         self.born.check("AutosysUpdater")?;
         let updater = Arc::clone(&self.updater);
         let report = wait::future(py, async move { updater.run().await })?;
-        Ok(PyDeliveryReport { report })
+        Ok(PyDeliveryReport::from(report))
     }
 
     /// Like `run`, as an awaitable.
     fn run_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("AutosysUpdater")?;
         let updater = Arc::clone(&self.updater);
-        wait::awaitable(py, async move { updater.run().await }, |_, report| Ok(PyDeliveryReport { report }))
+        wait::awaitable(py, async move { updater.run().await }, |_, report| Ok(PyDeliveryReport::from(report)))
     }
 
     fn __repr__(&self) -> String {
@@ -266,152 +211,5 @@ impl PyAutosysUpdater {
         data.set_item("transport", &self.transport)?;
         data.set_item("source", self.source.name())?;
         convert::repr_html(py, "updater", data)
-    }
-}
-
-/// What one delivery cycle did.
-#[pyclass(module = "jobrota", name = "DeliveryReport", frozen)]
-pub(super) struct PyDeliveryReport {
-    report: autosys::DeliveryReport,
-}
-
-/// A row of either table as a dict.
-fn row_dict<'py>(py: Python<'py>, row: &crate::ledger::LedgerRow) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("file_name", &row.file_name)?;
-    dict.set_item("job_id", &row.job_id)?;
-    dict.set_item("status", &row.status)?;
-    dict.set_item("timestamp", row.timestamp.and_then(chrono::DateTime::from_timestamp_micros))?;
-    Ok(dict)
-}
-
-#[pymethods]
-impl PyDeliveryReport {
-    /// Rows that AutoSys took and that were acknowledged.
-    #[getter]
-    fn delivered(&self) -> u64 {
-        self.report.delivered
-    }
-
-    /// Rows that were refused; the next cycle tries them again.
-    #[getter]
-    fn failed(&self) -> u64 {
-        self.report.failed
-    }
-
-    /// Rows acknowledged without being sent, because a later one of their job was pending.
-    #[getter]
-    fn superseded(&self) -> u64 {
-        self.report.superseded
-    }
-
-    /// Rows given up: still `NO`, and skipped.
-    #[getter]
-    fn parked(&self) -> u64 {
-        self.report.parked
-    }
-
-    /// Rows acknowledged without being sent, because they came too late.
-    #[getter]
-    fn expired(&self) -> u64 {
-        self.report.expired
-    }
-
-    /// Rows sent without an answer that says whether they arrived.
-    #[getter]
-    fn unknown(&self) -> u64 {
-        self.report.unknown
-    }
-
-    /// Rows that an earlier cycle delivered before it broke off; acknowledged now, not sent again.
-    #[getter]
-    fn recovered(&self) -> u64 {
-        self.report.recovered
-    }
-
-    /// Executions that were settled together with the delivered notifications.
-    #[getter]
-    fn settled(&self) -> u64 {
-        self.report.settled
-    }
-
-    /// Rows of the source table that are still `NO`.
-    #[getter]
-    fn pending(&self) -> u64 {
-        self.report.pending
-    }
-
-    /// Who delivers from this ledger right now, if that kept this cycle from sending.
-    #[getter]
-    fn lease_held_by(&self) -> Option<&str> {
-        self.report.lease_held_by.as_deref()
-    }
-
-    /// The rows that were not delivered: dicts of file_name, job_id, status, timestamp, attempt, outcome and detail.
-    #[getter]
-    fn failures<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        self.report
-            .failures
-            .iter()
-            .map(|failure| {
-                let dict = row_dict(py, &failure.row)?;
-                dict.set_item("attempt", failure.attempt)?;
-                dict.set_item("outcome", failure.outcome)?;
-                dict.set_item("detail", &failure.detail)?;
-                Ok(dict)
-            })
-            .collect()
-    }
-
-    /// What a dry run would have sent: dicts of file_name, job_id, status, timestamp and action.
-    #[getter]
-    fn planned<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        self.report
-            .planned
-            .iter()
-            .map(|planned| {
-                let dict = row_dict(py, &planned.row)?;
-                dict.set_item("action", &planned.action)?;
-                Ok(dict)
-            })
-            .collect()
-    }
-
-    /// Everything as one dict.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        dict.set_item("delivered", self.report.delivered)?;
-        dict.set_item("failed", self.report.failed)?;
-        dict.set_item("superseded", self.report.superseded)?;
-        dict.set_item("parked", self.report.parked)?;
-        dict.set_item("expired", self.report.expired)?;
-        dict.set_item("unknown", self.report.unknown)?;
-        dict.set_item("recovered", self.report.recovered)?;
-        dict.set_item("settled", self.report.settled)?;
-        dict.set_item("pending", self.report.pending)?;
-        dict.set_item("lease_held_by", self.lease_held_by())?;
-        dict.set_item("dry_run", self.report.dry_run)?;
-        dict.set_item("failures", self.failures(py)?)?;
-        dict.set_item("planned", self.planned(py)?)?;
-        Ok(dict)
-    }
-
-    fn __repr__(&self) -> String {
-        let report = &self.report;
-        format!(
-            "DeliveryReport(delivered={}, failed={}, superseded={}, parked={}, expired={}, unknown={}, settled={}, pending={})",
-            report.delivered,
-            report.failed,
-            report.superseded,
-            report.parked,
-            report.expired,
-            report.unknown,
-            report.settled,
-            report.pending
-        )
-    }
-
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "delivery_report", self.to_dict(py)?)
     }
 }
