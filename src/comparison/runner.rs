@@ -217,6 +217,8 @@ impl ViyaComparisonRunner {
             arms.push((arm, context));
         }
         let (began, letters) = (Utc::now(), plan::run_letters());
+        // A stop ends the run that is under way, not the next one.
+        self.stop.send_replace(false);
         let halt = Halt::new(self.stop.subscribe());
         let mut records = Vec::new();
         for (arm, context) in arms {

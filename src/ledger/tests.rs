@@ -1,1 +1,57 @@
-//! Tests of the ledger.
+//! Tests of the ledger on real Delta tables in a temporary directory.
+
+mod batches;
+mod exactness;
+mod model;
+mod reading;
+
+use std::collections::HashMap;
+
+use arrow::array::Array;
+use chrono::{DateTime, TimeDelta, Utc};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A ledger in a directory of its own, which goes with it.
+struct Fixture {
+    ledger: JobLedger,
+    directory: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        Self { ledger: open(&directory), directory }
+    }
+
+    /// A second handle, as another process would have.
+    fn reopened(&self) -> JobLedger {
+        open(&self.directory)
+    }
+}
+
+fn open(directory: &TempDir) -> JobLedger {
+    JobLedger::open(directory.path().join("ledger").to_str().unwrap(), &HashMap::new()).unwrap()
+}
+
+/// A moment that is `seconds` after a fixed one.
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_790_000_000, 0).unwrap() + TimeDelta::seconds(seconds)
+}
+
+fn row(file: &str, job: &str, status: &str, seconds: i64) -> LedgerRow {
+    LedgerRow {
+        file_name: Some(file.to_owned()),
+        job_id: Some(job.to_owned()),
+        status: Some(status.to_owned()),
+        timestamp: Some(at(seconds).timestamp_micros()),
+    }
+}
+
+fn flags(ledger: &JobLedger, table: LedgerTable) -> Vec<(LedgerRow, String)> {
+    let batch = ledger.rows(table, &RowFilter::default()).unwrap();
+    let flags = rows::strings(&batch, FLAG).unwrap();
+    let flag = |row: usize| if flags.is_valid(row) { flags.value(row).to_owned() } else { "NULL".to_owned() };
+    rows::from_batch(table, &batch).unwrap().into_iter().enumerate().map(|(number, row)| (row, flag(number))).collect()
+}

@@ -244,7 +244,9 @@ impl PyViyaComparisonRunner {
     fn run_with(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyOutcome<PyComparisonResult> {
         let (runner, reporter) = (Arc::clone(&self.runner), reporter(callback));
         let sink = sink(reporter.as_ref());
-        let result = wait::future(py, async move { runner.run(sink).await })?;
+        // Ctrl-C cancels what is running on the server and writes what is done, which an abrupt end would not.
+        let stop = runner.stop_handle();
+        let result = wait::stoppable(py, async move { runner.run(sink).await }, || stop.stop())?;
         raise_reported(reporter.as_ref())?;
         Ok(PyComparisonResult::from(result))
     }

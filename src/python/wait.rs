@@ -45,10 +45,6 @@ pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T>
     py.detach(work).map_err(Raised::from)
 }
 
-fn next<T>(receiver: &Mutex<Receiver<Result<T>>>) -> Result<Result<T>, RecvTimeoutError> {
-    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_CHECK)
-}
-
 /// How often a waiting call looks for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);
 
@@ -57,19 +53,72 @@ pub(super) fn future<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyOutcome<T> {
-    let (sender, receiver) = sync_channel(1);
-    // Waiting without the GIL needs a receiver that threads may share; only this one ever uses it.
-    let receiver = Mutex::new(receiver);
-    let task = runtime::handle()?.spawn(async move {
-        // The receiver is gone only when Ctrl-C ended the wait: nobody is left to be told.
-        let _ = sender.send(future.await);
-    });
+    let task = Task::start(future)?;
     loop {
-        match py.detach(|| next(&receiver)) {
-            Ok(outcome) => return outcome.map_err(Raised::from),
-            Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
+        if let Some(outcome) = task.wait(py)? {
+            return outcome.map_err(Raised::from);
+        }
+        py.check_signals().inspect_err(|_| task.handle.abort())?;
+    }
+}
+
+/// Like [`future`], but Ctrl-C calls `stop` and waits for the future to come to an orderly end; a second one drops it.
+pub(super) fn stoppable<T: Send + 'static>(
+    py: Python<'_>,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    stop: impl Fn(),
+) -> PyOutcome<T> {
+    let task = Task::start(future)?;
+    let mut interrupted: Option<PyErr> = None;
+    loop {
+        if let Some(outcome) = task.wait(py)? {
+            return match (interrupted, outcome) {
+                (None, outcome) => outcome.map_err(Raised::from),
+                (Some(interrupt), outcome) => {
+                    interrupt.set_cause(py, outcome.err().map(|error| super::errors::to_py(py, &error)));
+                    Err(interrupt.into())
+                }
+            };
+        }
+        match (py.check_signals(), &interrupted) {
+            (Ok(()), _) => {}
+            (Err(signal), None) => {
+                stop();
+                interrupted = Some(signal);
+            }
+            (Err(signal), Some(_)) => {
+                task.handle.abort();
+                return Err(signal.into());
+            }
+        }
+    }
+}
+
+/// A future under way on the runtime.
+struct Task<T> {
+    handle: tokio::task::JoinHandle<()>,
+    /// Waiting without the GIL needs a receiver that threads may share; only one thread ever uses it.
+    outcome: Mutex<Receiver<Result<T>>>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    fn start(future: impl Future<Output = Result<T>> + Send + 'static) -> Result<Self> {
+        let (sender, receiver) = sync_channel(1);
+        let handle = runtime::handle()?.spawn(async move {
+            // The receiver is gone only when Ctrl-C ended the wait: nobody is left to be told.
+            let _ = sender.send(future.await);
+        });
+        Ok(Self { handle, outcome: Mutex::new(receiver) })
+    }
+
+    /// Waits without the GIL until it is time to look for signals. None: not done yet.
+    fn wait(&self, py: Python<'_>) -> Result<Option<Result<T>>> {
+        let outcome = || self.outcome.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_CHECK);
+        match py.detach(outcome) {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::new(ErrorKind::Internal, "a background task of jobrota broke off").into());
+                Err(Error::new(ErrorKind::Internal, "a background task of jobrota broke off"))
             }
         }
     }

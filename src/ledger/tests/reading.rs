@@ -1,0 +1,153 @@
+//! Logging and reading back.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::LedgerTable::{Executions, Notifications};
+
+const NASTY: &str = "'; DROP TABLE x; -- $(touch y) `z` \"q\" \\ \t\n é 🚀 %41 NULL";
+
+#[test]
+fn values_come_back_verbatim() {
+    let fixture = Fixture::new();
+    fixture.ledger.log_job_execution(NASTY, NASTY, NASTY, Some(at(0))).unwrap();
+    fixture.ledger.log_job_completion(NASTY, NASTY, NASTY, Some(at(0))).unwrap();
+    for table in [Executions, Notifications] {
+        assert_eq!(fixture.reopened().pending(table).unwrap(), [row(NASTY, NASTY, NASTY, 0)]);
+    }
+}
+
+#[test]
+fn bad_values_are_refused_before_anything_is_written() {
+    let fixture = Fixture::new();
+    let (long_file, long_job) = ("f".repeat(MAX_FILE_NAME + 1), "j".repeat(MAX_JOB_NAME + 1));
+    for (file, job, status) in
+        [("", "J", "S"), ("f", "", "S"), ("f", "J", ""), (long_file.as_str(), "J", "S"), ("f", long_job.as_str(), "S")]
+    {
+        let error = fixture.ledger.log_job_execution(file, job, status, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(!error.is_retryable());
+    }
+    assert_eq!(fixture.ledger.summary().unwrap_err().kind(), ErrorKind::NotFound);
+    let longest = ("f".repeat(MAX_FILE_NAME), "j".repeat(MAX_JOB_NAME));
+    fixture.ledger.log_job_execution(&longest.0, &longest.1, "S", None).unwrap();
+}
+
+#[test]
+fn a_ledger_that_is_not_there_is_an_error_and_is_not_created_by_reading() {
+    let fixture = Fixture::new();
+    let ledger = &fixture.ledger;
+    let errors = [
+        ledger.rows(Executions, &RowFilter::default()).unwrap_err(),
+        ledger.pending(Notifications).unwrap_err(),
+        ledger.summary().unwrap_err(),
+        ledger.deliveries(None, None).unwrap_err(),
+        ledger.acknowledge(Notifications, &[row("a", "J", "S", 0)]).unwrap_err(),
+        ledger.update_autosys_flag("a", "J").unwrap_err(),
+        ledger.settle_executions(&[row("a", "J", "S", 0)]).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("there is no ledger at"), "{error}");
+    }
+    assert!(!fixture.directory.path().join("ledger").exists());
+}
+
+#[test]
+fn of_two_tables_the_missing_one_reads_as_empty() {
+    let fixture = Fixture::new();
+    fixture.ledger.log_job_execution("a", "J", "SUCCESS", None).unwrap();
+    let other = fixture.reopened();
+    assert!(other.pending(Notifications).unwrap().is_empty());
+    assert_eq!(other.deliveries(None, None).unwrap().num_rows(), 0);
+    assert_eq!(other.rows(Notifications, &RowFilter::default()).unwrap().schema(), Notifications.schema());
+}
+
+#[test]
+fn filters_limits_and_order() {
+    let fixture = Fixture::new();
+    for (job, status, seconds) in
+        [("B", "SUCCESS", 30), ("A", "FAILURE", 10), ("A", "SUCCESS", 20), ("A", "SUCCESS", 0)]
+    {
+        fixture.ledger.log_job_execution("f", job, status, Some(at(seconds))).unwrap();
+    }
+    let read = |filter: RowFilter| -> Vec<i64> {
+        let batch = fixture.ledger.rows(Executions, &filter).unwrap();
+        let rows = rows::from_batch(Executions, &batch).unwrap();
+        rows.iter().map(|row| (row.timestamp.unwrap() - at(0).timestamp_micros()) / 1_000_000).collect()
+    };
+    assert_eq!(read(RowFilter::default()), [0, 10, 20, 30]);
+    assert_eq!(read(RowFilter { limit: Some(2), ..RowFilter::default() }), [0, 10]);
+    assert_eq!(read(RowFilter { since: Some(at(10)), until: Some(at(30)), ..RowFilter::default() }), [10, 20]);
+    assert_eq!(
+        read(RowFilter { job_id: Some("A".into()), status: Some("SUCCESS".into()), ..RowFilter::default() }),
+        [0, 20]
+    );
+    assert_eq!(read(RowFilter { flag: Some("YES".into()), ..RowFilter::default() }), [0i64; 0]);
+}
+
+#[test]
+fn the_summary_counts_other_spellings_apart() {
+    let fixture = Fixture::new();
+    let ledger = &fixture.ledger;
+    ledger.log_job_completion("f", "J", "SUCCESS", Some(at(5))).unwrap();
+    ledger.log_job_completion("f", "J", "FAILURE", Some(at(3))).unwrap();
+    ledger.log_job_completion("g", "J", "FAILURE", Some(at(1))).unwrap();
+    ledger.acknowledge(Notifications, &[row("g", "J", "FAILURE", 1)]).unwrap();
+    let table = Table::open(&ledger.inner.storage, Notifications.name()).unwrap();
+    for flag in ["No", "no"] {
+        let one = rows::single(Notifications, &row("h", "J", "S", 0)).unwrap();
+        let mut columns = one.columns().to_vec();
+        columns[3] = Arc::new(arrow::array::StringArray::from(vec![flag]));
+        table.append(&RecordBatch::try_new(one.schema(), columns).unwrap()).unwrap();
+    }
+    let summary = fixture.reopened().summary().unwrap();
+    let counts = &summary.notifications;
+    assert_eq!((counts.rows, counts.pending, counts.acknowledged, counts.other_flags), (5, 2, 1, 2));
+    assert_eq!(counts.pending_by_status, [("FAILURE".to_owned(), 1), ("SUCCESS".to_owned(), 1)]);
+    assert_eq!(counts.oldest_pending, Some(at(3).timestamp_micros()));
+    assert_eq!(summary.executions, TableSummary::default());
+    assert_eq!(ledger.pending(Notifications).unwrap().len(), 2);
+}
+
+#[test]
+fn attempts_come_back_as_they_were() {
+    let fixture = Fixture::new();
+    fixture.ledger.log_job_completion("f", "J", "S", Some(at(0))).unwrap();
+    let attempt = |number: i64, outcome: &str| Attempt {
+        table: Notifications,
+        row: LedgerRow { file_name: None, ..row("f", "J", "S", 0) },
+        attempt: number,
+        outcome: outcome.to_owned(),
+        detail: (number == 2).then(|| NASTY.to_owned()),
+        transport: "callable".to_owned(),
+        vm: None,
+        delivered_by: "host:1".to_owned(),
+        attempted_at: at(number),
+    };
+    let attempts = [attempt(1, "failed"), attempt(2, "delivered")];
+    fixture.ledger.append_attempts(&attempts).unwrap();
+    fixture.ledger.append_attempts(&[]).unwrap();
+    assert_eq!(fixture.reopened().attempts(Notifications).unwrap(), attempts);
+    assert!(fixture.ledger.attempts(Executions).unwrap().is_empty());
+    assert_eq!(fixture.ledger.deliveries(Some(at(2)), None).unwrap().num_rows(), 1);
+    assert_eq!(fixture.ledger.summary().unwrap().attempts, [("delivered".to_owned(), 1), ("failed".to_owned(), 1)]);
+}
+
+#[test]
+fn a_file_as_root_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = JobLedger::open(file.path().to_str().unwrap(), &HashMap::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_survives(file in ".{1,40}", job in "\\PC{1,20}", status in ".{1,10}") {
+        let fixture = Fixture::new();
+        fixture.ledger.log_job_execution(&file, &job, &status, Some(at(0))).unwrap();
+        prop_assert_eq!(fixture.reopened().pending(Executions).unwrap(), vec![row(&file, &job, &status, 0)]);
+    }
+}
