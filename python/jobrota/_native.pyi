@@ -329,7 +329,7 @@ class ViyaComparisonRunner:
         async_only: bool = False,
         repeat: int = 1,
         results_dir: _Location | None = None,
-        poll_interval: float = 10.0,
+        poll_interval: float = 1.0,
         job_timeout: float = 3600.0,
         correlation_timeout: float = 60.0,
     ) -> ViyaComparisonRunner: ...

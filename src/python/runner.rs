@@ -32,7 +32,8 @@ use crate::settings;
 ///     async_only: Only the asynchronous arm.
 ///     repeat: Only 1 in this version.
 ///     results_dir: Where the result JSON is written.
-///     poll_interval: The longest time between two looks at a job, in seconds.
+///     poll_interval: Seconds between two looks at a job while few are in flight; up to ten times that for old jobs
+///         among many.
 ///     job_timeout: Seconds after which a job is canceled and counts as failed.
 ///     correlation_timeout: Seconds for which the orchestrator's entries are looked for.
 ///
@@ -108,7 +109,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (base_url = None, *, tokens = None, jobs = None, mode = "batch", concurrent = 5,
                         sequential_context = None, async_context = None, arms = None, limit_jobs = None,
                         sequential_only = false, async_only = false, repeat = 1, results_dir = None,
-                        poll_interval = 10.0, job_timeout = 3600.0, correlation_timeout = 60.0))]
+                        poll_interval = 1.0, job_timeout = 3600.0, correlation_timeout = 60.0))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         base_url: Option<&str>,
