@@ -133,6 +133,25 @@ def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "none" in one_line(capsys.readouterr().err)
 
 
+def test_ctrl_c_cancels_what_is_running_and_keeps_what_is_done(tmp_path: Path) -> None:
+    with jobrota.Sandbox(autosys=False, speed=150) as sandbox:
+        command = [sys.executable, "-m", "jobrota", "compare", "--base-url", sandbox.viya_url, "--async-only"]
+        command += ["--tokens", str(sandbox.tokens), "--jobs", str(sandbox.jobs), "--mode", "all"]
+        command += ["--results-dir", str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline().startswith("async: ")  # at least one job has ended, others have not
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+            message = one_line(process.stderr.read())
+    (result,) = tmp_path.glob("pooled_jobs_comparison_*.json")
+    assert result.name in message
+    arm = json.loads(result.read_text())["async_execution"]
+    assert arm["successful_jobs"] >= 1
+    assert "canceled" in {job["status"] for job in arm["jobs"]}
+
+
 def test_the_sandbox_runs_until_it_is_told_to_stop() -> None:
     command = [sys.executable, "-m", "jobrota", "sandbox"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

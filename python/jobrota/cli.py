@@ -45,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint = " (trying again may help)" if error.retryable else ""
         print(f"jobrota: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:
-        print("jobrota: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # A comparison that was interrupted says where it wrote what was done.
+        done = f": {' '.join(str(interrupt.__cause__).split())}" if interrupt.__cause__ else ""
+        print(f"jobrota: interrupted{done}", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
