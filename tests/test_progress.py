@@ -22,7 +22,7 @@ def test_a_log_gets_a_line_per_tenth() -> None:
             progress(event)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10 + 3
-    assert lines[9].startswith("sequential: 54/54 jobs, ")
+    assert lines[9].startswith("sequential: 54/54 jobs after ")
     assert lines[9].endswith("5 failed")
 
 

@@ -84,7 +84,9 @@ class PlainProgress:
         self._printed[arm] = tenth
         elapsed = time.monotonic() - started
         note = _note(event)
-        line = f"{arm.replace('_', ' ')}: {finished}/{total} jobs, {elapsed:.1f} s" + (f", {note}" if note else "")
+        line = f"{arm.replace('_', ' ')}: {finished}/{total} jobs after {elapsed:.1f} real s" + (
+            f", {note}" if note else ""
+        )
         print(line, file=self._stream, flush=True)
 
 
