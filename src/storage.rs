@@ -161,7 +161,7 @@ fn no_atomic_create(root: &str) -> Error {
         ErrorKind::Unsupported,
         format!(
             "'{root}' is a Databricks mount, where files cannot be created atomically, so that concurrent writers would lose rows; \
-             use the storage account itself (abfss://container@account.dfs.core.windows.net/path) or a directory on a local disk"
+             use a directory on a local disk (the storage account itself, abfss://…, is the place for it once a version supports it)"
         ),
     )
 }
