@@ -174,11 +174,20 @@ impl Scanner {
     }
 }
 
-/// The rows of `snapshot` that match `predicate`.
+/// Files in the order in which they were written. The log is replayed newest commit first, which settles the order of
+/// files of one millisecond.
+fn oldest_first<'f>(files: impl Iterator<Item = &'f ScanFile>) -> Vec<&'f ScanFile> {
+    let mut files: Vec<&ScanFile> = files.collect();
+    files.reverse();
+    files.sort_by_key(|file| file.modification_time);
+    files
+}
+
+/// The rows of `snapshot` that match `predicate`, in the order in which they were written: callers break ties by it.
 pub(super) fn rows(engine: &Arc<KernelEngine>, snapshot: &SnapshotRef, predicate: &Predicate) -> Result<RecordBatch> {
     let scanner = Scanner::new(engine, snapshot, predicate)?;
     let listings = scanner.files()?;
-    let files = listings.iter().flat_map(|listing| listing.rows.iter().map(|(_, file)| file));
+    let files = oldest_first(listings.iter().flat_map(|listing| listing.rows.iter().map(|(_, file)| file)));
     let batches = scanner.read_all(files, |_, rows| keep(&rows, predicate))?;
     schema::concat(scanner.schema(), &batches)
 }

@@ -289,7 +289,7 @@ impl Table {
         ended
     }
 
-    /// Rows of the newest version that match.
+    /// Rows of the newest version that match, in the order in which they were written.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a predicate on a column that the table does not have or that has another type;

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
@@ -148,7 +148,7 @@ impl JobLedger {
         let equals = equals.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
         let time = span(table.timestamp_column(), filter.since, filter.until);
         let batch = found.scan(&Predicate { equals, time })?;
-        sorted(&batch, &[table.timestamp_column(), "file_name", "job_id"], filter.limit)
+        sorted(&batch, table.timestamp_column(), filter.limit)
     }
 
     /// The pending rows (flag exactly `NO`), oldest first. Identical rows are separate events and stay so.
@@ -237,7 +237,7 @@ impl JobLedger {
 
     fn deliveries_matching(&self, predicate: &Predicate) -> Result<RecordBatch> {
         match self.opened(&DELIVERIES_SPEC)? {
-            Some(table) => sorted(&table.scan(predicate)?, &[ATTEMPTED_AT], None),
+            Some(table) => sorted(&table.scan(predicate)?, ATTEMPTED_AT, None),
             None => Ok(RecordBatch::new_empty(SchemaRef::clone(&DELIVERIES_SPEC.schema))),
         }
     }
@@ -320,14 +320,16 @@ fn span(
     (since.is_some() || until.is_some()).then(|| (column.to_owned(), since.map(micros), until.map(micros)))
 }
 
-/// `batch` by these columns, ascending with NULLs first, cut at `limit` rows.
-fn sorted(batch: &RecordBatch, by: &[&str], limit: Option<usize>) -> Result<RecordBatch> {
-    let options = Some(SortOptions { descending: false, nulls_first: true });
-    let columns: Vec<SortColumn> = by
-        .iter()
-        .filter_map(|name| Some(SortColumn { values: batch.column_by_name(name)?.clone(), options }))
-        .collect();
+/// `batch` by the time in the column `by`, NULLs first, cut at `limit` rows. Rows of the same time stay in the order in
+/// which they were logged: of a job's statuses within one second, the last one logged is the last one.
+fn sorted(batch: &RecordBatch, by: &str, limit: Option<usize>) -> Result<RecordBatch> {
     let broken = |e| Error::new(ErrorKind::Internal, "rows could not be sorted").with_source(e);
+    let times = batch.column_by_name(by).ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("the table has no column \"{by}\"; is it a table of the ledger?"))
+    })?;
+    let ascending = Some(SortOptions { descending: false, nulls_first: true });
+    let logged: ArrayRef = Arc::new((0..batch.num_rows() as u64).collect::<UInt64Array>());
+    let columns = [times.clone(), logged].map(|values| SortColumn { values, options: ascending });
     let order = lexsort_to_indices(&columns, limit).map_err(broken)?;
     take_record_batch(batch, &order).map_err(broken)
 }

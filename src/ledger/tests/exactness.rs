@@ -49,7 +49,7 @@ fn the_old_update_sets_every_pending_row_of_a_file_and_job() {
         fixture.ledger.log_job_execution(file, job, "SUCCESS", Some(at(0))).unwrap();
     }
     assert_eq!(fixture.ledger.update_autosys_flag("a", "J").unwrap(), 2);
-    assert_eq!(fixture.ledger.pending(Executions).unwrap(), [row("a", "K", "SUCCESS", 0), row("b", "J", "SUCCESS", 0)]);
+    assert_eq!(fixture.ledger.pending(Executions).unwrap(), [row("b", "J", "SUCCESS", 0), row("a", "K", "SUCCESS", 0)]);
 }
 
 #[test]

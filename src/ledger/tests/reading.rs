@@ -87,6 +87,21 @@ fn filters_limits_and_order() {
 }
 
 #[test]
+fn rows_of_the_same_time_stay_in_the_order_in_which_they_were_logged() {
+    let fixture = Fixture::new();
+    // Enough commits for a checkpoint, and file names that sort the other way round.
+    let statuses: Vec<String> = (0..45).map(|number| format!("S{number}")).collect();
+    for (number, status) in statuses.iter().enumerate() {
+        fixture.ledger.log_job_completion(&format!("f{:02}", 99 - number), "J", status, Some(at(0))).unwrap();
+    }
+    for ledger in [fixture.ledger.clone(), fixture.reopened()] {
+        let read: Vec<String> =
+            ledger.pending(Notifications).unwrap().into_iter().map(|row| row.status.unwrap()).collect();
+        assert_eq!(read, statuses);
+    }
+}
+
+#[test]
 fn the_summary_counts_other_spellings_apart() {
     let fixture = Fixture::new();
     let ledger = &fixture.ledger;
