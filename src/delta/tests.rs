@@ -159,5 +159,6 @@ fn a_guarded_append_decides_on_transactions() {
 }
 
 mod faults;
+mod groups;
 mod races;
 mod values;
