@@ -19,6 +19,7 @@ _TITLES = {
     "ledger": "Job ledger",
     "ledger_summary": "Job ledger",
     "delivery_report": "Delivery cycle",
+    "maintenance": "Maintenance",
     "comparison_result": "SAS Viya comparison",
     "updater": "AutoSys updater",
     "runner": "SAS Viya comparison runner",

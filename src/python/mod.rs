@@ -9,6 +9,7 @@ mod errors;
 mod inventory;
 mod ledger;
 mod ledger_summary;
+mod maintenance_report;
 mod runner;
 mod sandbox;
 mod selection;
@@ -43,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<selector::PyRoundRobinSelector>()?;
     module.add_class::<ledger::PyJobLedger>()?;
     module.add_class::<ledger_summary::PyLedgerSummary>()?;
+    module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;

@@ -115,8 +115,8 @@ fn a_year_of_single_rows_leaves_a_fetch_as_it_was_on_the_first_day() {
         let spawned = threads.spawn(|| {
             for number in 1..COMMITS {
                 table.append(&batch(&[row(format!("{number:05}"), number as i64, "NO")])).expect("appended");
-                if number % 250 == 0 {
-                    let upto = format!("{:05}", number - 3);
+                if number % 2 == 0 {
+                    let upto = format!("{:05}", number - 1);
                     flip(&table, &|name| *name < *upto).expect("flipped");
                 }
             }
