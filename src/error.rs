@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,14 +36,14 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// The crate's error.
-#[derive(Debug)]
+/// The crate's error. Cheap to clone, as one failed commit is reported to everyone whose rows were in it.
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
     retryable: bool,
     failures: Vec<(String, String)>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -58,7 +59,7 @@ impl Error {
 
     /// Keeps what caused this error.
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(source.into().into());
         self
     }
 

@@ -152,7 +152,12 @@ class LedgerSummary:
 @final
 class JobLedger:
     def __new__(
-        cls, root: _Location, *, storage_options: Mapping[str, str] | None = None, durability: str = "store"
+        cls,
+        root: _Location,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        durability: str = "store",
+        commit_timeout: float | None = None,
     ) -> JobLedger: ...
     @property
     def root(self) -> str: ...

@@ -1,20 +1,72 @@
-//! Checkpoints, so that opening a table reads tens of log entries and not thousands.
+//! Checkpoints, so that opening a table reads tens of log entries and not thousands. Written in the background: no caller
+//! waits for one.
 
-use delta_kernel::SnapshotRef;
+use std::num::NonZero;
+use std::sync::{Arc, PoisonError};
 
+use delta_kernel::{Snapshot, SnapshotRef};
+
+use super::group_commit::UnderWay;
+use super::table::Inner;
+use crate::runtime;
 use crate::storage::KernelEngine;
 
 /// Commits between checkpoints when the table does not say: Delta's default.
 const DEFAULT_INTERVAL: u64 = 10;
 
-/// Writes the checkpoint that falls due with the commit that made `snapshot`; gives back the snapshot to go on with.
-///
-/// Never fails: the commit is durable already, and the next one that falls due makes up for it.
-pub(super) fn when_due(engine: &KernelEngine, snapshot: SnapshotRef) -> SnapshotRef {
-    let interval = snapshot.table_properties().checkpoint_interval.map_or(DEFAULT_INTERVAL, std::num::NonZero::get);
-    if snapshot.version() == 0 || !snapshot.version().is_multiple_of(interval) {
-        return snapshot;
+/// The checkpoint that is to be written next, and whether one is being written.
+#[derive(Default)]
+pub(super) struct Due {
+    next: Option<SnapshotRef>,
+    busy: bool,
+}
+
+/// Starts to write the checkpoint that falls due with the commit of `version`. While one is being written, only the
+/// newest that falls due waits for its turn.
+pub(super) fn when_due(table: &Arc<Inner>, version: u64) {
+    let known = table.known();
+    let interval = known.table_properties().checkpoint_interval.map_or(DEFAULT_INTERVAL, NonZero::get);
+    if version == 0 || !version.is_multiple_of(interval) {
+        return;
     }
+    let mut due = table.due.lock().unwrap_or_else(PoisonError::into_inner);
+    due.next = Some(known);
+    if due.busy {
+        return;
+    }
+    // Without a runtime there would be no engine either, and nothing could have been committed.
+    let Ok(runtime) = runtime::handle() else { return };
+    due.busy = true;
+    drop(due);
+    let (table, under_way) = (Arc::clone(table), UnderWay::one());
+    runtime.spawn_blocking(move || {
+        while let Some(snapshot) = next(&table) {
+            in_background(&table, snapshot);
+        }
+        drop(under_way);
+    });
+}
+
+fn next(table: &Inner) -> Option<SnapshotRef> {
+    let mut due = table.due.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = due.next.take();
+    due.busy = next.is_some();
+    next
+}
+
+fn in_background(table: &Inner, snapshot: SnapshotRef) {
+    let Ok(engine) = table.storage.engine() else { return };
+    let checkpointed = write(engine, snapshot);
+    // Commits went on meanwhile: what is known is exchanged for the same version, seen from the new checkpoint.
+    if let Ok(current) = Snapshot::builder_from(checkpointed).build(engine.as_ref()) {
+        table.exchange(&current);
+    }
+}
+
+/// Writes a checkpoint of `snapshot` unless there is one; gives back the snapshot to go on with.
+///
+/// Never fails: what is in the table is durable already, and the next checkpoint that falls due makes up for it.
+pub(super) fn write(engine: &KernelEngine, snapshot: SnapshotRef) -> SnapshotRef {
     match snapshot.checkpoint(engine, None) {
         Ok((_, checkpointed)) => checkpointed,
         Err(error) => {

@@ -4,20 +4,22 @@
 //! race, looks at the newer snapshot and plans again. An error does not tell whether the file was created, so after
 //! one the contested version is looked at before anything is tried again: each commit carries an id of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, PublishMetadata};
+use delta_kernel::committer::Committer;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::transaction::{CommitResult, Transaction, UpdateTableOperation};
-use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator, SnapshotRef};
-use object_store::ObjectStoreExt as _;
+use delta_kernel::{FilteredEngineData, KernelError, SnapshotRef};
 use rand::RngExt as _;
 
-use super::create::{ENGINE_INFO, log_path};
+use super::checkpoint;
+use super::create::ENGINE_INFO;
 use super::failure::{from_kernel, may_pass};
+use super::log_entry::{COMMIT_ID, LogEntry};
+use super::recording::{Recording, Seen};
 use super::table::Inner;
 use super::turn::Turn;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,15 +27,29 @@ use crate::error::{Error, ErrorKind, Result};
 /// How a commit reaches the table's log; the file system one unless a catalog manages the table.
 pub(super) type SharedCommitter = Arc<dyn Committer + Send + Sync>;
 
-/// How long lost races and errors of the store are tried over before the caller is told.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the loop goes on before the caller is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// While the store answers with errors.
+    pub(super) errors: Duration,
+    /// While other writers win; `None`: until this one does.
+    pub(super) races: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { errors: Duration::from_secs(60), races: None }
+    }
+}
+
+/// A commit that took longer than this since the log was looked at, as when the process was stopped or the machine slept,
+/// may have come back to a log whose entries were cleaned away meanwhile (never sooner than after an hour, see
+/// `maintenance`): where nothing is in the way, nothing is known.
+const PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// Waits between attempts are drawn from zero to this, which doubles from the first one to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(64);
-
-/// The key of the commit's own id in `commitInfo.operationParameters`.
-const COMMIT_ID: &str = "commitId";
 
 /// What kind of commit it is. Fixed for the whole loop.
 pub(super) struct Kind {
@@ -88,63 +104,59 @@ pub(super) enum Queue {
 
 enum Submitted {
     Committed(u64),
-    /// Another writer has taken this version.
-    Lost(u64),
+    /// Another writer has taken this version, with this entry.
+    Lost((u64, LogEntry)),
 }
 
 /// Commits what `plan` makes of the newest snapshot (for a blind commit: of the newest one known), again and again
-/// until a commit succeeds. `None` from `plan` ends it without a commit.
+/// until a commit succeeds. `None` from `plan` ends it without a commit. The time limits count from `since`.
 pub(super) fn commit(
-    table: &Inner,
+    table: &Arc<Inner>,
     kind: &Kind,
     queue: Queue,
+    since: Instant,
     plan: &mut dyn FnMut(&Attempt<'_>) -> Result<Option<Plan>>,
 ) -> Result<Option<u64>> {
-    let deadline = Instant::now() + table.patience;
     crate::runtime::own_randomness()?;
     let id = uuid::Uuid::new_v4().to_string();
-    let mut winner = None;
     for number in 0.. {
         let turn = (queue == Queue::Always || number > 0).then(|| table.turns.take()).transpose()?;
-        let snapshot = if kind.blind && number == 0 { table.known() } else { table.newest()? };
+        let current = if kind.blind && number == 0 { table.recent() } else { None };
+        let snapshot = current.map_or_else(|| table.newest(), Ok)?;
         let Some(plan) = plan(&Attempt { table, kind, snapshot: &snapshot, number })? else { return Ok(None) };
-        match submit(table, kind, &snapshot, &plan, &id, deadline)? {
+        match submit(table, kind, &snapshot, &plan, &id)? {
             Submitted::Committed(version) => {
                 drop::<Option<Turn<'_>>>(turn);
-                table.checkpoint();
+                checkpoint::when_due(table, version);
                 return Ok(Some(version));
             }
-            Submitted::Lost(version) => {
-                winner = Some(version);
+            Submitted::Lost(winner) => {
+                table.contended();
                 drop(turn);
+                let deadline = table.limits.races.map(|limit| since + limit);
                 if !wait(number, deadline) {
-                    break;
+                    return Err(lost(table, &winner));
                 }
             }
         }
     }
-    let version = winner.unwrap_or_default();
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "other writers of '{}' won every race for {} s, the last time with version {version}; nothing was written, try again",
-            table.url,
-            table.patience.as_secs_f32()
-        ),
-    )
-    .with_retryable(true))
+    Err(Error::new(ErrorKind::Internal, "the number of attempts to commit is exhausted"))
+}
+
+fn lost(table: &Inner, (version, winner): &(u64, LogEntry)) -> Error {
+    let seconds = table.limits.races.unwrap_or_default().as_secs_f32();
+    let text = format!(
+        "other writers of '{}' won every race for {seconds} s, the last time with version {version} ({}); nothing was written, \
+         try again",
+        table.url, winner.described
+    );
+    Error::new(ErrorKind::Conflict, text).with_retryable(true)
 }
 
 /// Offers `plan` as the version after `snapshot`, until it is known who has that version.
-fn submit(
-    table: &Inner,
-    kind: &Kind,
-    snapshot: &SnapshotRef,
-    plan: &Plan,
-    id: &str,
-    deadline: Instant,
-) -> Result<Submitted> {
+fn submit(table: &Inner, kind: &Kind, snapshot: &SnapshotRef, plan: &Plan, id: &str) -> Result<Submitted> {
     let version = snapshot.version() + 1;
+    let deadline = Some(Instant::now() + table.limits.errors);
     for number in 0.. {
         let (committer, seen) = Recording::new(&table.committer);
         let mut transaction = begin(table, kind, snapshot, &plan.transactions, id, committer)?;
@@ -158,6 +170,7 @@ fn submit(
         }
         let error = match transaction.commit(table.storage.engine()?.as_ref()) {
             Ok(CommitResult::Committed(committed)) => {
+                check_pause(table, version)?;
                 match committed.post_commit_snapshot() {
                     Some(snapshot) => table.remember(snapshot),
                     None => drop(table.newest()),
@@ -183,13 +196,13 @@ fn submit(
             // Stores retry by themselves, so that even a conflict may be with an attempt of ours that got through.
             Seen::Conflict | Seen::Failed => {}
         }
-        match author(table, version, id) {
-            Ok(Author::Us) => {
+        match LogEntry::read(table, version) {
+            Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {
                 drop(table.newest());
                 return Ok(Submitted::Committed(version));
             }
-            Ok(Author::Another) => return Ok(Submitted::Lost(version)),
-            Ok(Author::Nobody) => {
+            Ok(Some(entry)) => return Ok(Submitted::Lost((version, entry))),
+            Ok(None) => {
                 let hopeless = error.as_ref().is_some_and(|e| !may_pass(e));
                 if hopeless || !wait(number, deadline) {
                     let error =
@@ -242,101 +255,37 @@ fn begin(
         .map_err(|e| from_kernel(format!("preparing a commit to '{}'", table.url), e))
 }
 
+/// After a long pause: that the version before ours is still in the log shows that ours was not cleaned away before it
+/// was written, as clean-up takes the oldest entries first.
+fn check_pause(table: &Inner, version: u64) -> Result<()> {
+    if table.unseen_for() < PAUSE {
+        return Ok(());
+    }
+    let before = LogEntry::read(table, version - 1);
+    if let Ok(Some(_)) = before {
+        return Ok(());
+    }
+    let error = Error::new(
+        ErrorKind::Storage,
+        format!(
+            "this process was stopped for so long while it committed version {version} of '{}' that the log may have been cleaned \
+             beneath it: it is not known whether the rows are in the table; look before trying again",
+            table.url
+        ),
+    );
+    Err(match before {
+        Err(unreadable) => error.with_source(unreadable),
+        Ok(_) => error,
+    })
+}
+
 /// Waits a little, longer each time and never in step with others. `false` when the time is up.
-fn wait(number: u32, deadline: Instant) -> bool {
+fn wait(number: u32, deadline: Option<Instant>) -> bool {
     let longest = FIRST_WAIT.saturating_mul(1 << number.min(16)).min(LONGEST_WAIT);
     let wait = longest.mul_f64(rand::rng().random_range(0.0..1.0));
-    if Instant::now() + wait >= deadline {
+    if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
         return false;
     }
     thread::sleep(wait);
     true
-}
-
-enum Author {
-    Us,
-    Another,
-    Nobody,
-}
-
-/// Who wrote `version`: the commit with our `id`, another one, or nobody yet.
-fn author(table: &Inner, version: u64, id: &str) -> Result<Author> {
-    let path = log_path(&table.url, &format!("{version:020}.json"))?;
-    let store = Arc::clone(table.storage.store());
-    let read = table.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
-    let text = match read {
-        Ok(text) => text,
-        Err(object_store::Error::NotFound { .. }) => return Ok(Author::Nobody),
-        Err(e) => {
-            return Err(from_kernel(format!("reading version {version} of '{}'", table.url), KernelError::from(e)));
-        }
-    };
-    let ours = text
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok())
-        .any(|action| {
-            action.pointer(&format!("/commitInfo/operationParameters/{COMMIT_ID}")).and_then(serde_json::Value::as_str)
-                == Some(id)
-        });
-    Ok(if ours { Author::Us } else { Author::Another })
-}
-
-/// What became of the attempt to create the log entry, whatever the kernel makes of it afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    Nothing,
-    Committed,
-    Conflict,
-    Failed,
-}
-
-#[derive(Clone)]
-struct Notes(Arc<Mutex<Seen>>);
-
-impl Notes {
-    fn get(&self) -> Seen {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, seen: Seen) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-    }
-}
-
-/// Takes notes of what the real committer answers.
-struct Recording {
-    inner: SharedCommitter,
-    notes: Notes,
-}
-
-impl Recording {
-    fn new(inner: &SharedCommitter) -> (Self, Notes) {
-        let notes = Notes(Arc::new(Mutex::new(Seen::Nothing)));
-        (Self { inner: Arc::clone(inner), notes: notes.clone() }, notes)
-    }
-}
-
-impl Committer for Recording {
-    fn commit(
-        &self,
-        engine: &dyn Engine,
-        actions: KernelResultIterator<'_, FilteredEngineData>,
-        metadata: CommitMetadata,
-    ) -> KernelResult<CommitResponse> {
-        let response = self.inner.commit(engine, actions, metadata);
-        self.notes.set(match &response {
-            Ok(CommitResponse::Committed { .. }) => Seen::Committed,
-            Ok(CommitResponse::Conflict { .. }) => Seen::Conflict,
-            Err(_) => Seen::Failed,
-        });
-        response
-    }
-
-    fn is_catalog_committer(&self) -> bool {
-        self.inner.is_catalog_committer()
-    }
-
-    fn publish(&self, engine: &dyn Engine, metadata: PublishMetadata) -> KernelResult<()> {
-        self.inner.publish(engine, metadata)
-    }
 }

@@ -2,19 +2,26 @@
 //!
 //! Every write, whatever it is, goes through the one loop in `commit.rs`. What the others do: `schema.rs` brings
 //! batches into a table's shape, `stage.rs` writes data files, `scan.rs` reads them, `rewrite.rs` replaces rows,
-//! `create.rs` makes version 0, `checkpoint.rs` keeps the log short, `turn.rs` lets the threads of one process queue
-//! up instead of racing each other, `failure.rs` says what went wrong.
+//! `create.rs` makes version 0, `checkpoint.rs` keeps the log short, `group_commit.rs` lets everyone who appends at the
+//! same moment share one commit, `turn.rs` lets the threads of one process queue up instead of racing each other,
+//! `log_entry.rs` reads what the winner of a race did, `recording.rs` what became of our own attempt, `failure.rs` says
+//! what went wrong.
 mod checkpoint;
 mod commit;
 mod create;
 mod failure;
+mod group_commit;
+mod log_entry;
+mod recording;
 mod rewrite;
 mod scan;
 mod schema;
 mod stage;
 pub mod table;
 mod turn;
+mod writable;
 
+pub use group_commit::drain;
 pub use table::{Guard, Predicate, Rewrite, Table, TableSpec, View};
 
 #[cfg(test)]

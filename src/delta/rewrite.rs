@@ -1,6 +1,8 @@
 //! Replacing rows: the files that hold them are removed and written anew (copy on write), all in one commit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{Array as _, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not, prep_null_mask_filter};
@@ -10,9 +12,10 @@ use delta_kernel::transaction::UpdateTableOperation;
 
 use super::commit::{self, Attempt, Kind, Plan, Queue};
 use super::failure::from_arrow;
+use super::log_entry;
 use super::scan::{Listing, Scanner, as_sql, no_such_row};
 use super::schema;
-use super::stage::Staged;
+use super::stage::{Part, Staged};
 use super::table::{Inner, Predicate, Rewrite};
 use crate::error::{Error, Result};
 
@@ -23,9 +26,17 @@ const WINDOW: usize = 16;
 /// what is new.
 const CACHED_BYTES: usize = 256 << 20;
 
+/// What has been decided, on which version.
+struct Planned {
+    version: u64,
+    /// Paths of the files to remove, as the log spells them.
+    files: HashSet<String>,
+    removes: Vec<(RecordBatch, Vec<bool>)>,
+}
+
 /// See [`super::Table::rewrite`].
 pub(super) fn rewrite(
-    table: &Inner,
+    table: &Arc<Inner>,
     predicate: &Predicate,
     decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>,
     restart: &mut dyn FnMut(),
@@ -37,22 +48,37 @@ pub(super) fn rewrite(
     };
     let mut cache = Cache::default();
     let mut staged: Option<Staged> = None;
+    let mut planned: Option<Planned> = None;
     let mut removed = 0;
-    let committed = commit::commit(table, &kind, Queue::AfterLosing, &mut |attempt| {
+    let committed = commit::commit(table, &kind, Queue::AfterLosing, Instant::now(), &mut |attempt| {
+        // What others committed meanwhile may have nothing to do with the files in question: then the decisions stand, as
+        // if this commit had come first. Otherwise writers of single rows would starve everyone who acknowledges.
+        if let (Some(plan), Some(files)) = (&mut planned, &staged) {
+            let now = attempt.snapshot.version();
+            if log_entry::untouched(table, plan.version, now, &plan.files)? {
+                plan.version = now;
+                let (adds, removes) = (files.adds.clone(), plan.removes.clone());
+                return Ok(Some(Plan { adds, removes, transactions: Vec::new() }));
+            }
+        }
         if attempt.number > 0 {
             restart();
         }
-        let mut decided = decide_all(table, attempt, predicate, &mut cache, decide)?;
+        let decided = decide_all(table, attempt, predicate, &mut cache, decide)?;
         removed = decided.removed;
-        if decided.listings.is_empty() && decided.written.is_empty() {
+        if decided.listings.is_empty() && decided.parts.is_empty() && decided.added.is_empty() {
             return Ok(None);
         }
-        let rows = schema::concat(&decided.schema, &decided.written)?;
+        let mut parts = vec![Part::new(schema::concat(&decided.schema, &decided.added)?)];
+        parts.extend(decided.parts);
         // The decisions are new, the bytes may be the same: then the files written for the lost attempt serve again.
-        let files = Staged::reuse_or_write(&table.storage, attempt, staged.take(), rows)?;
+        let files = Staged::reuse_or_write(&table.storage, attempt, staged.take(), parts)?;
         let adds = files.adds.clone();
         staged = Some(files);
-        Ok(Some(Plan { adds, removes: std::mem::take(&mut decided.listings), transactions: Vec::new() }))
+        let removes = decided.listings;
+        let version = attempt.snapshot.version();
+        planned = Some(Planned { version, files: decided.files, removes: removes.clone() });
+        Ok(Some(Plan { adds, removes, transactions: Vec::new() }))
     });
     match committed {
         Ok(Some(_)) => Ok(removed),
@@ -70,8 +96,12 @@ struct Decided {
     schema: SchemaRef,
     /// Scan metadata with the files to remove selected.
     listings: Vec<(RecordBatch, Vec<bool>)>,
-    /// Rows to write: those kept from removed files, and those added.
-    written: Vec<RecordBatch>,
+    /// Paths of these files.
+    files: HashSet<String>,
+    /// Rows that stay as they are, of one removed file each.
+    parts: Vec<Part>,
+    /// Rows written instead of removed ones.
+    added: Vec<RecordBatch>,
     removed: u64,
 }
 
@@ -83,8 +113,14 @@ fn decide_all(
     decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>,
 ) -> Result<Decided> {
     let scanner = Scanner::new(table.storage.engine()?, attempt.snapshot, predicate)?;
-    let mut decided =
-        Decided { schema: scanner.schema().clone(), listings: Vec::new(), written: Vec::new(), removed: 0 };
+    let mut decided = Decided {
+        schema: scanner.schema().clone(),
+        listings: Vec::new(),
+        files: HashSet::new(),
+        parts: Vec::new(),
+        added: Vec::new(),
+        removed: 0,
+    };
     cache.use_for(scanner.schema());
     for Listing { metadata, rows } in scanner.files()? {
         let mut selected = vec![false; metadata.num_rows()];
@@ -101,7 +137,7 @@ fn decide_all(
                         rows
                     }
                 };
-                if rows.num_rows() > 0 && decided.take(&rows, decide(&rows)?)? {
+                if rows.num_rows() > 0 && decided.take(file, &rows, decide(&rows)?)? {
                     *selected.get_mut(*row).ok_or_else(no_such_row)? = true;
                 }
             }
@@ -115,7 +151,7 @@ fn decide_all(
 
 impl Decided {
     /// Takes in what was decided about `rows`, the rows of one file. Whether the file is to be removed.
-    fn take(&mut self, rows: &RecordBatch, rewrite: Option<Rewrite>) -> Result<bool> {
+    fn take(&mut self, file: &ScanFile, rows: &RecordBatch, rewrite: Option<Rewrite>) -> Result<bool> {
         let Some(Rewrite { remove, add }) = rewrite else { return Ok(false) };
         if remove.len() != rows.num_rows() {
             return Err(Error::invalid(format!(
@@ -125,7 +161,7 @@ impl Decided {
             )));
         }
         if add.num_rows() > 0 {
-            self.written.push(schema::align(&add, &self.schema)?);
+            self.added.push(schema::align(&add, &self.schema)?);
         }
         let remove: BooleanArray = if remove.null_count() > 0 { prep_null_mask_filter(&remove) } else { remove };
         let count = remove.true_count();
@@ -135,8 +171,10 @@ impl Decided {
         self.removed += count as u64;
         if count < rows.num_rows() {
             let kept = not(&remove).and_then(|kept| filter_record_batch(rows, &kept));
-            self.written.push(kept.map_err(|e| from_arrow("keeping the other rows of a file", e))?);
+            let rows = kept.map_err(|e| from_arrow("keeping the other rows of a file", e))?;
+            self.parts.push(Part { rows, written_at: Some(file.modification_time) });
         }
+        self.files.insert(file.path.clone());
         Ok(true)
     }
 }

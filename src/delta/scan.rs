@@ -175,10 +175,10 @@ impl Scanner {
 }
 
 /// Files in the order in which they were written. The log is replayed newest commit first, which settles the order of
-/// files of one millisecond.
-fn oldest_first<'f>(files: impl Iterator<Item = &'f ScanFile>) -> Vec<&'f ScanFile> {
-    let mut files: Vec<&ScanFile> = files.collect();
-    files.reverse();
+/// files that other clients wrote within one millisecond.
+fn oldest_first(listings: &[Listing]) -> Vec<&ScanFile> {
+    let mut files: Vec<&ScanFile> =
+        listings.iter().rev().flat_map(|listing| listing.rows.iter().map(|(_, file)| file)).collect();
     files.sort_by_key(|file| file.modification_time);
     files
 }
@@ -187,8 +187,7 @@ fn oldest_first<'f>(files: impl Iterator<Item = &'f ScanFile>) -> Vec<&'f ScanFi
 pub(super) fn rows(engine: &Arc<KernelEngine>, snapshot: &SnapshotRef, predicate: &Predicate) -> Result<RecordBatch> {
     let scanner = Scanner::new(engine, snapshot, predicate)?;
     let listings = scanner.files()?;
-    let files = oldest_first(listings.iter().flat_map(|listing| listing.rows.iter().map(|(_, file)| file)));
-    let batches = scanner.read_all(files, |_, rows| keep(&rows, predicate))?;
+    let batches = scanner.read_all(oldest_first(&listings), |_, rows| keep(&rows, predicate))?;
     schema::concat(scanner.schema(), &batches)
 }
 

@@ -3,16 +3,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch, UInt32Array};
+use arrow::array::{Array as _, AsArray as _, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{
     DataType, Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType,
 };
-use delta_kernel::SnapshotRef;
 use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
 use delta_kernel::expressions::Scalar;
+use delta_kernel::{KernelResult, SnapshotRef};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
 
 use super::commit::Attempt;
@@ -21,11 +23,30 @@ use super::failure::{from_arrow, from_kernel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-/// Data files written for `rows`, with what the log has to say about them.
+/// Data files written side by side.
+const WRITERS: usize = 8;
+
+/// Rows that share data files: one per partition value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Part {
+    /// With the table's schema.
+    pub(super) rows: RecordBatch,
+    /// The time that the log is to give for the files, in milliseconds since 1970. Rows that are only moved keep the time
+    /// at which they were written: it is their place in the order in which rows are read. None: now.
+    pub(super) written_at: Option<i64>,
+}
+
+impl Part {
+    pub(super) fn new(rows: RecordBatch) -> Self {
+        Self { rows, written_at: None }
+    }
+}
+
+/// Data files written for `parts`, with what the log has to say about them.
 #[derive(Debug, Clone)]
 pub(super) struct Staged {
     /// What the files hold.
-    pub(super) rows: RecordBatch,
+    parts: Vec<Part>,
     /// `add` actions, one row per file.
     pub(super) adds: Vec<RecordBatch>,
     /// The snapshot whose schema and properties they were written by.
@@ -34,56 +55,59 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// The files for `rows` in this attempt: those of an earlier attempt if they hold the same and still fit, else new
-    /// ones, one per partition value. `rows` have the table's schema.
+    /// The files for `parts` in this attempt: those of an earlier attempt if they hold the same and still fit, else new
+    /// ones.
     pub(super) fn reuse_or_write(
         storage: &Storage,
         attempt: &Attempt<'_>,
         before: Option<Self>,
-        rows: RecordBatch,
+        parts: Vec<Part>,
     ) -> Result<Self> {
         match before {
-            Some(before) if before.rows == rows && before.fits(attempt)? => Ok(before),
+            Some(before) if before.parts == parts && before.fits(attempt)? => Ok(before),
             before => {
                 if let Some(before) = before {
                     before.discard(storage);
                 }
-                Self::write(storage, attempt, rows)
+                Self::write(storage, attempt, parts)
             }
         }
     }
 
-    fn write(storage: &Storage, attempt: &Attempt<'_>, rows: RecordBatch) -> Result<Self> {
+    fn write(storage: &Storage, attempt: &Attempt<'_>, mut parts: Vec<Part>) -> Result<Self> {
         let (snapshot, transaction) = (attempt.snapshot, attempt.transaction()?);
-        if rows.num_rows() == 0 {
-            return Ok(Self {
-                rows,
-                adds: Vec::new(),
-                snapshot: Arc::clone(snapshot),
-                partitions: transaction.logical_partition_columns().to_vec(),
-            });
+        let partitions = transaction.logical_partition_columns().to_vec();
+        parts.retain(|part| part.rows.num_rows() > 0);
+        if parts.is_empty() {
+            return Ok(Self { parts, adds: Vec::new(), snapshot: Arc::clone(snapshot), partitions });
         }
         let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
-        let partitions = transaction.logical_partition_columns().to_vec();
         let state = transaction.write_state().map_err(failed)?;
         let mut writes = Vec::new();
-        for (values, part) in split(&rows, &partitions)? {
-            let mut context = state.write_context_builder();
-            if !partitions.is_empty() {
-                context = context.with_partition_values(values);
+        for part in &parts {
+            for (values, rows) in split(&part.rows, &partitions)? {
+                let mut context = state.write_context_builder();
+                if !partitions.is_empty() {
+                    context = context.with_partition_values(values);
+                }
+                writes.push((context.build().map_err(failed)?, rows, part.written_at.unwrap_or_else(now)));
             }
-            writes.push((context.build().map_err(failed)?, part));
         }
         let engine = Arc::clone(storage.engine()?);
         let written = storage.block_on(async move {
-            futures::future::try_join_all(writes.into_iter().map(|(context, part)| {
+            futures::stream::iter(writes.into_iter().map(|(context, rows, written_at)| {
                 let engine = Arc::clone(&engine);
-                async move { engine.write_parquet(&ArrowEngineData::new(part), &context).await.try_into_record_batch() }
+                async move {
+                    let add = engine.write_parquet(&ArrowEngineData::new(rows), &context).await;
+                    add.try_into_record_batch().and_then(|add| dated(add, written_at))
+                }
             }))
+            .buffered(WRITERS)
+            .try_collect::<Vec<RecordBatch>>()
             .await
         })?;
         let adds = written.map_err(failed)?;
-        Ok(Self { rows, adds, snapshot: Arc::clone(snapshot), partitions })
+        Ok(Self { parts, adds, snapshot: Arc::clone(snapshot), partitions })
     }
 
     /// Whether the files can be committed in this attempt: same columns, partitions and properties of the table as when
@@ -129,6 +153,23 @@ impl Staged {
         };
         self.adds.iter().filter_map(of).flatten().collect()
     }
+}
+
+/// Now, in milliseconds since 1970, but never the same twice in this process: files are read in this order, and more than
+/// one may be written within a millisecond.
+fn now() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = chrono::Utc::now().timestamp_millis();
+    let next = |last: i64| now.max(last + 1);
+    LAST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last))).map_or(now, next)
+}
+
+/// `add` actions with this modification time.
+fn dated(add: RecordBatch, written_at: i64) -> KernelResult<RecordBatch> {
+    let at = add.schema_ref().index_of("modificationTime")?;
+    let mut columns = add.columns().to_vec();
+    columns[at] = Arc::new(Int64Array::from(vec![written_at; add.num_rows()]));
+    Ok(RecordBatch::try_new(add.schema(), columns)?)
 }
 
 /// Rows by partition value, each without the partition columns. An empty text is NULL as a partition value: Delta

@@ -1,7 +1,7 @@
 //! One Delta table: open, create, append, scan, rewrite.
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -10,11 +10,13 @@ use delta_kernel::transaction::UpdateTableOperation;
 use delta_kernel::{Snapshot, SnapshotRef};
 use url::Url;
 
-use super::commit::{self, Attempt, Kind, PATIENCE, Plan, Queue, SharedCommitter};
+use super::checkpoint::Due;
+use super::commit::{self, Attempt, Kind, Limits, Plan, Queue, SharedCommitter};
 use super::failure::from_kernel;
-use super::stage::Staged;
+use super::group_commit::{self, Group};
+use super::stage::{Part, Staged};
 use super::turn::Turns;
-use super::{checkpoint, create, rewrite, scan, schema};
+use super::{create, rewrite, scan, schema, writable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -109,14 +111,50 @@ pub(super) struct Inner {
     pub(super) url: Url,
     pub(super) committer: SharedCommitter,
     pub(super) turns: Turns,
-    pub(super) patience: Duration,
+    pub(super) group: Group,
+    pub(super) limits: Limits,
+    pub(super) due: Mutex<Due>,
     snapshot: RwLock<SnapshotRef>,
+    contact: Mutex<Contact>,
 }
+
+/// When this handle last looked at the log, or committed to it.
+struct Contact {
+    /// By both clocks: the first one stands still while a machine sleeps, the second one can be set.
+    at: (Instant, SystemTime),
+    /// Other processes commit at this time: what is known is out of date at once.
+    contended_until: Option<Instant>,
+}
+
+/// What is known for longer than this is looked at again before anything is committed on it: its successor's log entry
+/// could have been cleaned away, and a commit in its place would be lost.
+const RECENT: Duration = Duration::from_secs(120);
+
+/// After a lost race, so long the log is looked at before each commit: a lost attempt costs more than a look.
+const CONTENTION: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// The newest snapshot that this handle has seen.
     pub(super) fn known(&self) -> SnapshotRef {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The snapshot known, if it may be committed on without another look at the log.
+    pub(super) fn recent(&self) -> Option<SnapshotRef> {
+        let contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        let contended = contact.contended_until.is_some_and(|until| Instant::now() < until);
+        (!contended && contact.elapsed() < RECENT).then(|| self.known())
+    }
+
+    /// Notes that another writer won a race.
+    pub(super) fn contended(&self) {
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        contact.contended_until = Some(Instant::now() + CONTENTION);
+    }
+
+    /// How long ago this handle last looked at the log.
+    pub(super) fn unseen_for(&self) -> Duration {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// The newest snapshot that the store has.
@@ -128,23 +166,69 @@ impl Inner {
         Ok(snapshot)
     }
 
+    /// The table's columns as far as known.
+    pub(super) fn schema(&self) -> Result<SchemaRef> {
+        schema::of(&self.known())
+    }
+
     /// Keeps `snapshot` for the next call, unless something newer is known.
     pub(super) fn remember(&self, snapshot: &SnapshotRef) {
         let mut known = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         if snapshot.version() > known.version() {
             *known = Arc::clone(snapshot);
         }
+        drop(known);
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        contact.at = Contact::now().at;
     }
 
-    /// Writes the checkpoint that a commit just made may have made due.
-    pub(super) fn checkpoint(&self) {
-        let Ok(engine) = self.storage.engine() else { return };
-        let before = self.known();
-        let after = checkpoint::when_due(engine, Arc::clone(&before));
+    /// Puts `snapshot` in the place of one of the same version, or of an older one.
+    pub(super) fn exchange(&self, snapshot: &SnapshotRef) {
         let mut known = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&before, &known) {
-            *known = after;
+        if snapshot.version() >= known.version() {
+            *known = Arc::clone(snapshot);
         }
+    }
+
+    /// Appends `rows` (of the table's schema) in a commit of their own. `at_turn` is called as soon as it is this
+    /// thread's turn to commit. Time limits count from `since`.
+    pub(super) fn append_now(
+        self: &Arc<Self>,
+        rows: &RecordBatch,
+        since: Instant,
+        at_turn: &mut dyn FnMut(),
+    ) -> Result<u64> {
+        let kind = Kind {
+            operation: UpdateTableOperation::Write,
+            blind: true,
+            parameters: vec![("mode", "Append".to_owned())],
+        };
+        let known = self.known();
+        let parts = |snapshot: &SnapshotRef| Ok(vec![Part::new(schema::align(rows, &schema::of(snapshot)?)?)]);
+        // Written before it is this thread's turn, as others can commit meanwhile.
+        let ahead = Attempt::ahead(self, &kind, &known);
+        let mut staged = Some(Staged::reuse_or_write(&self.storage, &ahead, None, parts(&known)?)?);
+        let ended = commit::commit(self, &kind, Queue::Always, since, &mut |attempt| {
+            at_turn();
+            let files = Staged::reuse_or_write(&self.storage, attempt, staged.take(), parts(attempt.snapshot)?)?;
+            let adds = files.adds.clone();
+            staged = Some(files);
+            Ok(Some(Plan { adds, ..Plan::default() }))
+        });
+        if let Some(orphans) = staged.filter(|_| nothing_written(&ended)) {
+            orphans.discard(&self.storage);
+        }
+        ended.map(Option::unwrap_or_default)
+    }
+}
+
+impl Contact {
+    fn now() -> Self {
+        Self { at: (Instant::now(), SystemTime::now()), contended_until: None }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.at.0.elapsed().max(self.at.1.elapsed().unwrap_or_default())
     }
 }
 
@@ -163,16 +247,20 @@ impl Table {
     /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::Unsupported`] when it needs a reader feature that the
     /// kernel does not have, [`ErrorKind::Storage`] when its log cannot be read.
     pub fn open(storage: &Storage, name: &str) -> Result<Self> {
-        Self::open_with(storage, name, Arc::new(FileSystemCommitter::new()), PATIENCE)
+        Self::open_within(storage, name, None)
     }
 
-    /// Opens a table whose commits go through `committer`, which are tried for `patience`.
-    pub(super) fn open_with(
-        storage: &Storage,
-        name: &str,
-        committer: SharedCommitter,
-        patience: Duration,
-    ) -> Result<Self> {
+    /// Like [`Table::open`]; a write that has lost races for `races` (from the call on) fails with a retryable
+    /// [`ErrorKind::Conflict`]. Without a limit it goes on until it wins.
+    ///
+    /// # Errors
+    /// As [`Table::open`].
+    pub fn open_within(storage: &Storage, name: &str, races: Option<Duration>) -> Result<Self> {
+        Self::open_with(storage, name, Arc::new(FileSystemCommitter::new()), Limits { races, ..Limits::default() })
+    }
+
+    /// Opens a table whose commits go through `committer`.
+    pub(super) fn open_with(storage: &Storage, name: &str, committer: SharedCommitter, limits: Limits) -> Result<Self> {
         let url = table_url(storage, name)?;
         let build = || -> Result<_> { Ok(Snapshot::builder_for(url.as_str()).build(storage.engine()?.as_ref())) };
         let snapshot = match build()? {
@@ -191,8 +279,11 @@ impl Table {
             url,
             committer,
             turns: Turns::default(),
-            patience,
+            group: Group::default(),
+            limits,
+            due: Mutex::default(),
             snapshot: RwLock::new(snapshot),
+            contact: Mutex::new(Contact::now()),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -202,14 +293,38 @@ impl Table {
     /// # Errors
     /// As [`Table::open`]; [`ErrorKind::Storage`] when it cannot be created.
     pub fn open_or_create(storage: &Storage, spec: &TableSpec) -> Result<Self> {
-        match Self::open(storage, spec.name) {
+        Self::open_or_create_within(storage, spec, None)
+    }
+
+    /// Like [`Table::open_or_create`], with the limit of [`Table::open_within`].
+    ///
+    /// # Errors
+    /// As [`Table::open_or_create`].
+    pub fn open_or_create_within(storage: &Storage, spec: &TableSpec, races: Option<Duration>) -> Result<Self> {
+        match Self::open_within(storage, spec.name, races) {
             Err(missing) if missing.kind() == ErrorKind::NotFound => {
                 let created = create::create(storage, &table_url(storage, spec.name)?, spec)?;
                 tracing::debug!(table = spec.name, created, "there was no such table");
-                Self::open(storage, spec.name)
+                Self::open_within(storage, spec.name, races)
             }
             opened => opened,
         }
+    }
+
+    /// Refuses a table to which rows cannot be appended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], which names the table feature and says what can be done.
+    pub fn check_writable(&self) -> Result<()> {
+        writable::check(&self.inner, false)
+    }
+
+    /// Refuses a table in which rows cannot be replaced.
+    ///
+    /// # Errors
+    /// As [`Table::check_writable`].
+    pub fn check_rewritable(&self) -> Result<()> {
+        writable::check(&self.inner, true)
     }
 
     /// The table's Arrow schema, partition columns in their place.
@@ -223,39 +338,31 @@ impl Table {
         self.inner.known().version()
     }
 
-    /// Appends rows as a blind append; durable when it returns. Retries conflicts itself. Returns the version committed
-    /// (of no rows: the version known, without a commit).
+    /// Appends rows as a blind append; durable when it returns. Threads and tasks that append through handles of one
+    /// table at the same moment share one commit. Retries conflicts itself. Returns the version committed (of no rows: the
+    /// version known, without a commit).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for rows that do not fit the table, [`ErrorKind::Unsupported`] for a table that the
-    /// kernel cannot write; retrying does not help. [`ErrorKind::Conflict`] (retryable) after a minute of lost races.
-    /// [`ErrorKind::Storage`] when the store failed: when it is retryable, nothing was written; when the outcome is
-    /// unknown, the message says so and it is not.
+    /// kernel cannot write; retrying does not help. [`ErrorKind::Conflict`] (retryable) when the time limit set for lost
+    /// races ran out. [`ErrorKind::Storage`] when the store failed: when it is retryable, nothing was written; when the
+    /// outcome is unknown, the message says so and it is not.
     pub fn append(&self, batch: &RecordBatch) -> Result<u64> {
-        let inner = self.inner.as_ref();
         if batch.num_rows() == 0 {
-            return Ok(inner.known().version());
+            return Ok(self.inner.known().version());
         }
-        let kind = Kind {
-            operation: UpdateTableOperation::Write,
-            blind: true,
-            parameters: vec![("mode", "Append".to_owned())],
-        };
-        let known = inner.known();
-        let rows = |snapshot: &SnapshotRef| schema::align(batch, &schema::of(snapshot)?);
-        // Written before it is this thread's turn, as others can commit meanwhile.
-        let mut staged =
-            Some(Staged::reuse_or_write(&inner.storage, &Attempt::ahead(inner, &kind, &known), None, rows(&known)?)?);
-        let ended = commit::commit(inner, &kind, Queue::Always, &mut |attempt| {
-            let files = Staged::reuse_or_write(&inner.storage, attempt, staged.take(), rows(attempt.snapshot)?)?;
-            let adds = files.adds.clone();
-            staged = Some(files);
-            Ok(Some(Plan { adds, ..Plan::default() }))
-        });
-        if let Some(orphans) = staged.filter(|_| nothing_written(&ended)) {
-            orphans.discard(&inner.storage);
+        group_commit::append(&self.inner, batch)
+    }
+
+    /// Like [`Table::append`], without a thread that waits. When the future is dropped, the rows may be written or not.
+    ///
+    /// # Errors
+    /// As [`Table::append`].
+    pub async fn append_async(&self, batch: &RecordBatch) -> Result<u64> {
+        if batch.num_rows() == 0 {
+            return Ok(self.inner.known().version());
         }
-        ended.map(Option::unwrap_or_default)
+        group_commit::append_async(&self.inner, batch).await
     }
 
     /// Appends what `decide` makes of the newest snapshot, guarded: when any other commit won in between, nothing is
@@ -265,20 +372,20 @@ impl Table {
     /// # Errors
     /// Those of `decide`, and as [`Table::append`].
     pub fn append_guarded(&self, decide: &mut dyn FnMut(&View<'_>) -> Result<Option<Guard>>) -> Result<Option<u64>> {
-        let inner = self.inner.as_ref();
+        let inner = &self.inner;
         let kind = Kind {
             operation: UpdateTableOperation::Write,
             blind: false,
             parameters: vec![("mode", "Append".to_owned())],
         };
         let mut staged: Option<Staged> = None;
-        let ended = commit::commit(inner, &kind, Queue::Always, &mut |attempt| {
+        let ended = commit::commit(inner, &kind, Queue::Always, Instant::now(), &mut |attempt| {
             let Some(Guard { batch, transactions }) = decide(&View { table: inner, snapshot: attempt.snapshot })?
             else {
                 return Ok(None);
             };
             let rows = schema::align(&batch, &schema::of(attempt.snapshot)?)?;
-            let files = Staged::reuse_or_write(&inner.storage, attempt, staged.take(), rows)?;
+            let files = Staged::reuse_or_write(&inner.storage, attempt, staged.take(), vec![Part::new(rows)])?;
             let adds = files.adds.clone();
             staged = Some(files);
             Ok(Some(Plan { adds, transactions, ..Plan::default() }))

@@ -9,7 +9,8 @@ mod tables;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
@@ -23,6 +24,7 @@ pub use tables::LedgerTable;
 
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 use crate::storage::Storage;
 use tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, NO};
 
@@ -53,19 +55,38 @@ pub struct JobLedger {
 struct Inner {
     root: String,
     storage: Storage,
+    commit_timeout: Option<Duration>,
     /// Tables that have been opened, by name.
     tables: Mutex<HashMap<&'static str, Table>>,
 }
 
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, Table>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl JobLedger {
-    /// Checks `root` and creates nothing: the first log call creates the tables.
+    /// Checks `root` and the tables that are there, and creates nothing: the first log call creates the tables. A write
+    /// that loses races against other writers for `commit_timeout` fails; without a limit it goes on until it wins.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an empty root or one that is a file, [`ErrorKind::Unsupported`] for a place that
-    /// cannot create files atomically or a scheme that this version does not have. A retry does not help.
-    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
+    /// cannot create files atomically, a scheme that this version does not have, or a table with a feature that it cannot
+    /// write: a retry does not help. [`ErrorKind::Storage`] when the store failed.
+    pub fn open(root: &str, options: &HashMap<String, String>, commit_timeout: Option<Duration>) -> Result<Self> {
         let storage = Storage::open(root, options)?;
-        Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), storage, tables: Mutex::default() }) })
+        let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default() };
+        let ledger = Self { inner: Arc::new(inner) };
+        for table in [LedgerTable::Executions, LedgerTable::Notifications] {
+            if let Some(found) = ledger.opened(table.spec())? {
+                found.check_rewritable()?;
+            }
+        }
+        if let Some(found) = ledger.opened(&DELIVERIES_SPEC)? {
+            found.check_writable()?;
+        }
+        Ok(ledger)
     }
 
     /// The root as it was given.
@@ -77,7 +98,7 @@ impl JobLedger {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an empty or over-long value: nothing was written. [`ErrorKind::Conflict`]
-    /// (retryable) when other writers won for a minute, [`ErrorKind::Storage`] when the store failed.
+    /// (retryable) when other writers won until the time limit ran out, [`ErrorKind::Storage`] when the store failed.
     pub fn log_job_execution(
         &self,
         file_name: &str,
@@ -110,15 +131,34 @@ impl JobLedger {
         status: &str,
         timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
-        check_names(file_name, job_id)?;
-        rows::check_status(status)?;
-        let row = LedgerRow {
-            file_name: Some(file_name.to_owned()),
-            job_id: Some(job_id.to_owned()),
-            status: Some(status.to_owned()),
-            timestamp: Some(timestamp.unwrap_or_else(Utc::now).timestamp_micros()),
+        let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
+        self.created(table.spec())?.append(&row)?;
+        Ok(())
+    }
+
+    /// Like [`JobLedger::log_job_execution`] and [`JobLedger::log_job_completion`], without a thread that waits: any number
+    /// of tasks may log at once, and those of one moment share a commit.
+    ///
+    /// # Errors
+    /// As [`JobLedger::log_job_execution`].
+    pub async fn log_async(
+        &self,
+        table: LedgerTable,
+        file_name: &str,
+        job_id: &str,
+        status: &str,
+        timestamp: Option<DateTime<Utc>>,
+    ) -> Result<()> {
+        let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
+        let known = self.inner.lock().get(table.name()).cloned();
+        let table = match known {
+            Some(table) => table,
+            None => {
+                let ledger = self.clone();
+                runtime::blocking(move || ledger.created(table.spec())).await?
+            }
         };
-        self.created(table.spec())?.append(&rows::single(table, &row)?)?;
+        table.append_async(&row).await?;
         Ok(())
     }
 
@@ -164,7 +204,7 @@ impl JobLedger {
     /// again flips nothing more.
     ///
     /// # Errors
-    /// As [`JobLedger::rows`]; [`ErrorKind::Conflict`] (retryable) when other writers won for a minute.
+    /// As [`JobLedger::rows`]; [`ErrorKind::Conflict`] (retryable) when other writers won until the time limit ran out.
     pub fn acknowledge(&self, table: LedgerTable, acknowledged: &[LedgerRow]) -> Result<u64> {
         let found = self.existing(table)?;
         match found {
@@ -208,7 +248,7 @@ impl JobLedger {
     /// Appends attempts in one commit; the first one creates the attempts table.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] (retryable) when other writers won for a minute, [`ErrorKind::Storage`] when the store
+    /// [`ErrorKind::Conflict`] (retryable) when other writers won until the time limit ran out, [`ErrorKind::Storage`] when the store
     /// failed.
     pub fn append_attempts(&self, attempts: &[Attempt]) -> Result<()> {
         if !attempts.is_empty() {
@@ -264,12 +304,12 @@ impl JobLedger {
 
     /// The table, created when there is none.
     fn created(&self, spec: &'static TableSpec) -> Result<Table> {
-        self.cached(spec.name, || Table::open_or_create(&self.inner.storage, spec))
+        self.cached(spec.name, || Table::open_or_create_within(&self.inner.storage, spec, self.inner.commit_timeout))
     }
 
     /// The table, if there is one.
     fn opened(&self, spec: &'static TableSpec) -> Result<Option<Table>> {
-        match self.cached(spec.name, || Table::open(&self.inner.storage, spec.name)) {
+        match self.cached(spec.name, || Table::open_within(&self.inner.storage, spec.name, self.inner.commit_timeout)) {
             Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
             opened => opened.map(Some),
         }
@@ -300,14 +340,13 @@ impl JobLedger {
     }
 
     fn cached(&self, name: &'static str, open: impl FnOnce() -> Result<Table>) -> Result<Table> {
-        let lock = || self.inner.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = lock().get(name) {
+        if let Some(table) = self.inner.lock().get(name) {
             return Ok(table.clone());
         }
         // Opened without the lock: other tables must not wait for the store. Of two threads that open one table, the
         // first to be done wins, so that all share its snapshot.
         let table = open()?;
-        Ok(lock().entry(name).or_insert(table).clone())
+        Ok(self.inner.lock().entry(name).or_insert(table).clone())
     }
 }
 

@@ -37,7 +37,7 @@ pub fn check_names(file_name: &str, job_id: &str) -> Result<()> {
     check_length("job_id", job_id, MAX_JOB_NAME)
 }
 
-pub(super) fn check_status(status: &str) -> Result<()> {
+fn check_status(status: &str) -> Result<()> {
     if status.is_empty() {
         return Err(Error::invalid("status is empty; give what AutoSys is to be told, such as SUCCESS"));
     }
@@ -56,6 +56,25 @@ fn check_length(what: &str, value: &str, limit: usize) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// A row to be logged, as a batch of `table`; at this moment if there is no `timestamp`.
+pub(super) fn new_row(
+    table: LedgerTable,
+    file_name: &str,
+    job_id: &str,
+    status: &str,
+    at: Option<DateTime<Utc>>,
+) -> Result<RecordBatch> {
+    check_names(file_name, job_id)?;
+    check_status(status)?;
+    let row = LedgerRow {
+        file_name: Some(file_name.to_owned()),
+        job_id: Some(job_id.to_owned()),
+        status: Some(status.to_owned()),
+        timestamp: Some(at.unwrap_or_else(Utc::now).timestamp_micros()),
+    };
+    single(table, &row)
 }
 
 /// One row with the flag `NO`, as a batch of `table`.

@@ -32,7 +32,7 @@ impl Fixture {
 }
 
 fn open(directory: &TempDir) -> JobLedger {
-    JobLedger::open(directory.path().join("ledger").to_str().unwrap(), &HashMap::new()).unwrap()
+    JobLedger::open(directory.path().join("ledger").to_str().unwrap(), &HashMap::new(), None).unwrap()
 }
 
 /// A moment that is `seconds` after a fixed one.

@@ -22,11 +22,13 @@ use crate::runtime;
 ///     root: The directory that holds (or will hold) the tables.
 ///     storage_options: Options for the store behind `root`; none are needed for local directories.
 ///     durability: `"store"`: a row whose call returned is acknowledged by the store and survives SIGKILL.
+///     commit_timeout: How many seconds a call goes on when other writers win every race for the next version. Without
+///         it, it goes on until it wins; with it, it raises a retryable `ConflictError` that names the winner.
 ///
 /// Raises:
 ///     InvalidInputError: `root` is empty or a file.
 ///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`), or of a
-///         scheme that this version does not have.
+///         scheme that this version does not have; or a table there has a feature that cannot be written, which is named.
 ///
 /// Example:
 ///     >>> import tempfile
@@ -100,8 +102,14 @@ fn row_filter(
 #[pymethods]
 impl PyJobLedger {
     #[new]
-    #[pyo3(signature = (root, *, storage_options = None, durability = "store"))]
-    fn new(root: &Bound<'_, PyAny>, storage_options: Option<Options>, durability: &str) -> PyOutcome<Self> {
+    #[pyo3(signature = (root, *, storage_options = None, durability = "store", commit_timeout = None))]
+    fn new(
+        py: Python<'_>,
+        root: &Bound<'_, PyAny>,
+        storage_options: Option<Options>,
+        durability: &str,
+        commit_timeout: Option<f64>,
+    ) -> PyOutcome<Self> {
         match durability {
             "store" => {}
             "fsync" => {
@@ -114,7 +122,10 @@ impl PyJobLedger {
             other => return Err(Error::invalid(format!("durability must be \"store\", not \"{other}\"")).into()),
         }
         let root = convert::path_text(root)?;
-        Ok(Self { ledger: ledger::JobLedger::open(&root, &convert::options(storage_options))?, born: Born::here() })
+        let commit_timeout = commit_timeout.map(|seconds| convert::seconds("commit_timeout", seconds)).transpose()?;
+        let options = convert::options(storage_options);
+        let ledger = wait::blocking(py, || ledger::JobLedger::open(&root, &options, commit_timeout))?;
+        Ok(Self { ledger, born: Born::here() })
     }
 
     /// The root as it was given.
@@ -133,7 +144,7 @@ impl PyJobLedger {
     ///
     /// Raises:
     ///     InvalidInputError: A value is empty or too long, or the timestamp is naive. Nothing was written.
-    ///     ConflictError: Other writers won for a whole minute; trying again can help.
+    ///     ConflictError: Other writers won until `commit_timeout` was over; trying again can help.
     #[pyo3(signature = (file_name, job_id, status, *, execution_timestamp = None))]
     fn log_job_execution(
         &self,
@@ -160,7 +171,7 @@ impl PyJobLedger {
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let at = convert::utc("execution_timestamp", execution_timestamp)?;
         let ledger = self.core()?;
-        let work = runtime::blocking(move || ledger.log_job_execution(&file_name, &job_id, &status, at));
+        let work = async move { ledger.log_async(LedgerTable::Executions, &file_name, &job_id, &status, at).await };
         wait::awaitable(py, work, |_, ()| Ok(()))
     }
 
@@ -175,7 +186,7 @@ impl PyJobLedger {
     ///
     /// Raises:
     ///     InvalidInputError: A value is empty or too long, or the timestamp is naive. Nothing was written.
-    ///     ConflictError: Other writers won for a whole minute; trying again can help.
+    ///     ConflictError: Other writers won until `commit_timeout` was over; trying again can help.
     #[pyo3(signature = (file_name, job_id, status, *, notification_timestamp = None))]
     fn log_job_completion(
         &self,
@@ -202,7 +213,7 @@ impl PyJobLedger {
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let at = convert::utc("notification_timestamp", notification_timestamp)?;
         let ledger = self.core()?;
-        let work = runtime::blocking(move || ledger.log_job_completion(&file_name, &job_id, &status, at));
+        let work = async move { ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, &status, at).await };
         wait::awaitable(py, work, |_, ()| Ok(()))
     }
 

@@ -24,11 +24,20 @@ fn settings_lookup(name: &str) -> errors::PyOutcome<Option<String>> {
     Ok(crate::settings::lookup(name, None)?)
 }
 
+/// Waits until what asynchronous calls have begun is written, but not longer than half a minute: called as the interpreter
+/// ends, when nobody awaits it any more.
+#[pyfunction]
+fn drain(py: Python<'_>) -> bool {
+    py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)))
+}
+
 /// The native module behind the package `jobrota`.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
+    let drain = wrap_pyfunction!(drain, module)?;
+    module.py().import("atexit")?.call_method1("register", (drain,))?;
     module.add_class::<inventory::PyInventory>()?;
     module.add_class::<selection::PySelection>()?;
     module.add_class::<selector::PyRoundRobinSelector>()?;

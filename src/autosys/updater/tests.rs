@@ -16,7 +16,7 @@ async fn with<T: Send + 'static>(ledger: &JobLedger, work: impl FnOnce(&JobLedge
 
 async fn ledger(dir: &Path) -> JobLedger {
     let root = dir.join("ledger").to_str().unwrap().to_owned();
-    blocking(move || JobLedger::open(&root, &HashMap::new())).await.unwrap()
+    blocking(move || JobLedger::open(&root, &HashMap::new(), None)).await.unwrap()
 }
 
 fn at(second: i64) -> Option<DateTime<Utc>> {

@@ -9,6 +9,7 @@ use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSys
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator};
 use proptest::prelude::*;
 
+use super::super::commit::Limits;
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,9 +64,10 @@ impl Committer for Faulty {
 }
 
 fn faulty(dir: &tempfile::TempDir, mut faults: Vec<Fault>, patience: Duration) -> Table {
+    let limits = Limits { errors: patience, races: Some(patience) };
     faults.reverse();
     let thief = Table::open_or_create(&storage(dir), &spec()).expect("created");
-    Table::open_with(&storage(dir), "events", Arc::new(Faulty { faults: Mutex::new(faults), thief }), patience)
+    Table::open_with(&storage(dir), "events", Arc::new(Faulty { faults: Mutex::new(faults), thief }), limits)
         .expect("opened")
 }
 

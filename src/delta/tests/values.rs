@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use arrow::array::Int64Array;
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -56,6 +58,7 @@ fn roots_with_odd_names_hold_tables_with_long_logs() {
         for at in 0..22 {
             table.append(&batch(&[row("x", at, "NO")])).expect(name);
         }
+        drain(Duration::from_secs(30));
         assert!(dir.path().join(name).join("events/_delta_log/00000000000000000020.checkpoint.parquet").exists());
         assert_eq!(all(&Table::open(&storage, "events").expect(name)).len(), 22);
     }
@@ -88,11 +91,13 @@ fn a_long_log_has_checkpoints_and_reads_the_same_through_them() {
     for at in 105..125 {
         table.append(&batch(&[row(format!("r{at}"), at, "YES")])).expect("appended");
     }
+    drain(Duration::from_secs(30));
     let checkpoints = std::fs::read_dir(dir.path().join("events/_delta_log"))
         .expect("log")
         .filter(|e| e.as_ref().expect("entry").file_name().to_string_lossy().contains("checkpoint.parquet"))
         .count();
-    assert_eq!(checkpoints, 6);
+    // One every 20 commits, but when one falls due while another is written, only the newest is.
+    assert!((1..=6).contains(&checkpoints), "{checkpoints}");
     let cold = Table::open(&storage, "events").expect("opened");
     assert_eq!(all(&cold), all(&table));
     assert_eq!(all(&cold).len(), 125);

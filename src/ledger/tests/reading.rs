@@ -152,7 +152,7 @@ fn attempts_come_back_as_they_were() {
 #[test]
 fn a_file_as_root_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = JobLedger::open(file.path().to_str().unwrap(), &HashMap::new()).unwrap_err();
+    let error = JobLedger::open(file.path().to_str().unwrap(), &HashMap::new(), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 

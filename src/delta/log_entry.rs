@@ -1,0 +1,118 @@
+//! A log entry, as far as someone who lost a race to it has to know it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use delta_kernel::KernelError;
+use object_store::ObjectStoreExt as _;
+use serde_json::Value;
+
+use super::create::log_path;
+use super::failure::from_kernel;
+use super::table::Inner;
+use crate::error::Result;
+
+/// The key of a commit's own id in `commitInfo.operationParameters`.
+pub(super) const COMMIT_ID: &str = "commitId";
+
+/// What one version of the log says.
+#[derive(Debug, Default)]
+pub(super) struct LogEntry {
+    /// The id that this crate gives its commits.
+    pub(super) id: Option<String>,
+    /// Such as `OPTIMIZE by Apache-Spark/4.0.0 Delta-Lake/4.0.0`.
+    pub(super) described: String,
+    /// Paths of the files that it removes or whose deletion vectors it changes, as the log spells them.
+    removed: Vec<String>,
+    /// It changes the table's columns, properties or protocol.
+    redefines: bool,
+}
+
+impl LogEntry {
+    /// Version `version` of the table, `None` when nobody has written it yet (or it was cleaned away).
+    pub(super) fn read(table: &Inner, version: u64) -> Result<Option<Self>> {
+        let path = log_path(&table.url, &format!("{version:020}.json"))?;
+        let store = Arc::clone(table.storage.store());
+        let read = table.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
+        match read {
+            Ok(text) => Ok(Some(Self::parse(&text))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(from_kernel(format!("reading version {version} of '{}'", table.url), KernelError::from(e))),
+        }
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        let mut entry = Self::default();
+        let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        for action in lines.map(serde_json::from_slice::<Value>) {
+            // What we cannot read may be anything.
+            let Ok(Value::Object(action)) = action else {
+                entry.redefines = true;
+                continue;
+            };
+            for (kind, content) in &action {
+                let text = |pointer: &str| content.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+                match kind.as_str() {
+                    "commitInfo" => {
+                        entry.id = text(&format!("/operationParameters/{COMMIT_ID}"));
+                        entry.described = format!(
+                            "{} by {}",
+                            text("/operation").unwrap_or_else(|| "a commit".to_owned()),
+                            text("/engineInfo").unwrap_or_else(|| "an unnamed client".to_owned())
+                        );
+                    }
+                    "remove" => match text("/path") {
+                        Some(path) => entry.removed.push(path),
+                        None => entry.redefines = true,
+                    },
+                    "add" | "cdc" | "txn" => {}
+                    _ => entry.redefines = true,
+                }
+            }
+        }
+        entry
+    }
+}
+
+/// Whether what was planned on version `planned` holds at version `now` as well: all commits between are known, none of
+/// them redefines the table, and none removes one of `files`.
+pub(super) fn untouched(table: &Inner, planned: u64, now: u64, files: &HashSet<String>) -> Result<bool> {
+    for version in planned + 1..=now {
+        match LogEntry::read(table, version)? {
+            Some(entry) if !entry.redefines && !entry.removed.iter().any(|path| files.contains(path)) => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_says_whose_it_is_and_what_it_removes() {
+        let text = concat!(
+            r#"{"commitInfo":{"operation":"OPTIMIZE","engineInfo":"Apache-Spark/4.0.0","operationParameters":{"commitId":"7"}}}"#,
+            "\n",
+            r#"{"remove":{"path":"flag=NO/a.parquet","dataChange":false}}"#,
+            "\n",
+            r#"{"add":{"path":"flag=NO/b.parquet"}}"#,
+            "\n",
+        );
+        let entry = LogEntry::parse(text.as_bytes());
+        assert_eq!(entry.id.as_deref(), Some("7"));
+        assert_eq!(entry.described, "OPTIMIZE by Apache-Spark/4.0.0");
+        assert_eq!(entry.removed, ["flag=NO/a.parquet"]);
+        assert!(!entry.redefines);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_redefines_the_table() {
+        for text in
+            [r#"{"metaData":{}}"#, r#"{"protocol":{}}"#, r#"{"fromTheFuture":{}}"#, "{\"add\":", r#"{"remove":{}}"#]
+        {
+            assert!(LogEntry::parse(text.as_bytes()).redefines, "{text}");
+        }
+    }
+}
