@@ -25,6 +25,9 @@ mod metered;
 mod synced;
 mod written;
 
+#[cfg(test)]
+pub(crate) use synced::{Disk, Synced};
+
 pub use layers::Durability;
 use layers::{Layers, Settings};
 use metered::Meter;
