@@ -161,4 +161,6 @@ fn a_guarded_append_decides_on_transactions() {
 mod faults;
 mod groups;
 mod races;
+mod requests;
+mod store_faults;
 mod values;
