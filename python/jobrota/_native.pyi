@@ -37,6 +37,7 @@ _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
 _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
+_Options: TypeAlias = Mapping[str, str | float | bool]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
 def settings_lookup(name: str) -> str | None:
@@ -94,7 +95,7 @@ class RoundRobinSelector:
         rise: int = 1,
         fall: int = 1,
         max_in_flight: int | None = None,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: _Options | None = None,
     ) -> RoundRobinSelector: ...
     @property
     def inventory(self) -> Inventory: ...
@@ -155,12 +156,14 @@ class JobLedger:
         cls,
         root: _Location,
         *,
-        storage_options: Mapping[str, str] | None = None,
-        durability: str = "store",
+        storage_options: _Options | None = None,
+        durability: Literal["store", "fsync"] = "store",
         commit_timeout: float | None = None,
     ) -> JobLedger: ...
     @property
     def root(self) -> str: ...
+    @property
+    def requests(self) -> dict[str, int]: ...
     def log_job_execution(
         self, file_name: str, job_id: str, status: str, *, execution_timestamp: datetime | None = None
     ) -> None: ...

@@ -121,6 +121,9 @@ pub(super) fn commit(
     let id = uuid::Uuid::new_v4().to_string();
     for number in 0.. {
         let turn = (queue == Queue::Always || number > 0).then(|| table.turns.take()).transpose()?;
+        if turn.as_ref().is_some_and(|turn| turn.contended) {
+            table.contended();
+        }
         let current = if kind.blind && number == 0 { table.recent() } else { None };
         let snapshot = current.map_or_else(|| table.newest(), Ok)?;
         let Some(plan) = plan(&Attempt { table, kind, snapshot: &snapshot, number })? else { return Ok(None) };

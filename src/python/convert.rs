@@ -15,7 +15,17 @@ use super::errors::PyOutcome;
 use crate::error::Error;
 
 /// Options for a store, by name.
-pub(super) type Options = HashMap<String, String>;
+pub(super) type Options = HashMap<String, OptionValue>;
+
+/// The value of an option: text, or what stands for it.
+#[derive(FromPyObject)]
+pub(super) enum OptionValue {
+    Text(String),
+    // Before the numbers, as Python's flags are numbers.
+    Flag(bool),
+    Whole(i64),
+    Number(f64),
+}
 
 /// An aware `datetime` as UTC; a naive one is refused, because nobody can know what it meant.
 pub(super) fn utc(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<DateTime<Utc>>> {
@@ -118,8 +128,14 @@ pub(super) fn optional_path(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option
 }
 
 /// Storage options, none when not given.
-pub(super) fn options(value: Option<Options>) -> Options {
-    value.unwrap_or_default()
+pub(super) fn options(value: Option<Options>) -> HashMap<String, String> {
+    let text = |value| match value {
+        OptionValue::Text(text) => text,
+        OptionValue::Flag(flag) => flag.to_string(),
+        OptionValue::Whole(number) => number.to_string(),
+        OptionValue::Number(number) => number.to_string(),
+    };
+    value.into_iter().flatten().map(|(name, value)| (name, text(value))).collect()
 }
 
 /// Seconds as a duration; refused when negative, not finite or beyond a year.

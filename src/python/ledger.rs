@@ -12,6 +12,7 @@ use super::wait::{self, Born};
 use crate::error::{Error, Result};
 use crate::ledger::{self, LedgerTable, RowFilter};
 use crate::runtime;
+use crate::storage::{Durability, Requests};
 
 /// Job executions and notifications in Delta tables, so that no AutoSys update is ever lost.
 ///
@@ -20,8 +21,12 @@ use crate::runtime;
 ///
 /// Args:
 ///     root: The directory that holds (or will hold) the tables.
-///     storage_options: Options for the store behind `root`; none are needed for local directories.
-///     durability: `"store"`: a row whose call returned is acknowledged by the store and survives SIGKILL.
+///     storage_options: Options for the store behind `root`; none are needed for local directories. `request_delay` is one
+///         for every store: the seconds (0 to 60) that each request waits before it is sent, to try out on a local disk
+///         how a remote store feels.
+///     durability: What a row survives whose call returned. `"store"`: the end of every process (SIGKILL), as the store
+///         has acknowledged it. `"fsync"`: on a local disk a power cut too, as it is synced with all that it takes to read
+///         it; an object store's acknowledgement says as much, so that there both are the same.
 ///     commit_timeout: How many seconds a call goes on when other writers win every race for the next version. Without
 ///         it, it goes on until it wins; with it, it raises a retryable `ConflictError` that names the winner.
 ///
@@ -110,21 +115,19 @@ impl PyJobLedger {
         durability: &str,
         commit_timeout: Option<f64>,
     ) -> PyOutcome<Self> {
-        match durability {
-            "store" => {}
-            "fsync" => {
-                return Err(Error::new(
-                    crate::ErrorKind::Unsupported,
-                    "durability=\"fsync\" is not in this version; use \"store\", with which a logged row survives SIGKILL",
-                )
-                .into());
+        let durability = match durability {
+            "store" => Durability::Store,
+            "fsync" => Durability::Fsync,
+            other => {
+                return Err(
+                    Error::invalid(format!("durability must be \"store\" or \"fsync\", not \"{other}\"")).into()
+                );
             }
-            other => return Err(Error::invalid(format!("durability must be \"store\", not \"{other}\"")).into()),
-        }
+        };
         let root = convert::path_text(root)?;
         let commit_timeout = commit_timeout.map(|seconds| convert::seconds("commit_timeout", seconds)).transpose()?;
         let options = convert::options(storage_options);
-        let ledger = wait::blocking(py, || ledger::JobLedger::open(&root, &options, commit_timeout))?;
+        let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root, &options, durability, commit_timeout))?;
         Ok(Self { ledger, born: Born::here() })
     }
 
@@ -132,6 +135,34 @@ impl PyJobLedger {
     #[getter]
     fn root(&self) -> &str {
         self.ledger.root()
+    }
+
+    /// How many requests went to the store since the ledger was opened: what a call costs on a remote store is mostly
+    /// their number. Reading this asks the store for nothing. Checkpoints, written in the background, count too.
+    ///
+    /// Returns:
+    ///     A new dict with the keys `get`, `put`, `list`, `head`, `delete` and `copy`. A listing counts once, however many
+    ///     pages the store answers it in.
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> ledger.log_job_execution("ae.sas", "PROD.AE", "SUCCESS")
+    ///     >>> before = ledger.requests["put"]
+    ///     >>> ledger.log_job_execution("ae.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.requests["put"] - before  # the rows, and the log entry that makes them part of the table
+    ///     2
+    #[getter]
+    fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Requests { get, put, list, head, delete, copy } = self.ledger.requests();
+        let counts = PyDict::new(py);
+        for (kind, count) in
+            [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)]
+        {
+            counts.set_item(kind, count)?;
+        }
+        Ok(counts)
     }
 
     /// Logs one job execution with the flag `NO`. The row is durable when the call returns.
