@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import jobrota
-from support import rows
+from support import column
 
 
 def test_rows_that_are_synced_are_there_and_readable_by_everyone(tmp_path: Path) -> None:
@@ -27,13 +27,13 @@ def test_synced_and_other_writers_share_a_table(tmp_path: Path) -> None:
     synced, plain = jobrota.JobLedger(tmp_path, durability="fsync"), jobrota.JobLedger(tmp_path, durability="store")
     for number in range(6):
         (synced, plain)[number % 2].log_job_execution(f"{number}.sas", "A", "SUCCESS")
-    assert sorted(row["file_name"] for row in rows(plain.executions())) == [f"{number}.sas" for number in range(6)]
+    assert sorted(column(plain.executions(), "file_name")) == [f"{number}.sas" for number in range(6)]
 
 
 def test_a_durability_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(jobrota.InvalidInputError, match='"store" or "fsync", not "disk"'):
-        jobrota.JobLedger(tmp_path, durability="disk")  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []
+        jobrota.JobLedger(tmp_path / "ledger", durability="disk")  # type: ignore[arg-type]
+    assert not (tmp_path / "ledger").exists()
 
 
 def test_requests_are_counted_by_kind(tmp_path: Path) -> None:
