@@ -17,6 +17,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::executor::blocking;
+
 /// A local file system whose [`ObjectStore::list_with_offset`] looks at the names first, then only at the files that it
 /// returns, which come sorted by name. [`LocalFileSystem`] makes a URL of each file that it meets and takes an
 /// arbitrary order.
@@ -56,15 +58,14 @@ impl ObjectStore for QuickListing {
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         let (local, prefix, offset) = (Arc::clone(&self.0), prefix.cloned().unwrap_or_default(), offset.clone());
         async move {
-            let listed = tokio::task::spawn_blocking({
+            let listed = blocking({
                 let (local, prefix, offset) = (Arc::clone(&local), prefix.clone(), offset.clone());
                 move || list(&local, prefix, &offset)
             });
             match listed.await {
-                Ok(Ok(Some(files))) => stream::iter(files.into_iter().map(Ok)).boxed(),
-                Ok(Ok(None)) => local.list_with_offset(Some(&prefix), &offset),
-                Ok(Err(error)) => stream::iter([Err(error)]).boxed(),
-                Err(broken) => stream::iter([Err(broken.into())]).boxed(),
+                Ok(Some(files)) => stream::iter(files.into_iter().map(Ok)).boxed(),
+                Ok(None) => local.list_with_offset(Some(&prefix), &offset),
+                Err(error) => stream::iter([Err(error)]).boxed(),
             }
         }
         .flatten_stream()
