@@ -19,6 +19,7 @@ mod encoded;
 mod executor;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod hint;
 mod layers;
 mod listing;
 mod log_memory;

@@ -262,3 +262,25 @@ fn a_disk_without_syncing_would_lose_rows() {
     let lost = std::panic::catch_unwind(|| moment.check(&bench.plug.root, true));
     assert!(lost.is_err(), "or these tests could not fail");
 }
+
+/// What a power cut leaves of a checkpoint that was not synced.
+#[test]
+fn a_table_whose_last_checkpoint_is_empty_is_read_without_it() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let log = dir.path().join("events/_delta_log");
+    let checkpoint = log.join("00000000000000000020.checkpoint.parquet");
+    for at in 0..22 {
+        table.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
+    }
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(log.join("_last_checkpoint")).is_ok_and(|hint| hint.contains("\"version\":20")) {
+        assert!(begun.elapsed().as_secs() < 30, "no checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::write(&checkpoint, "").expect("emptied");
+    let again = Table::open(&storage(&dir), "events").expect("opened");
+    assert_eq!(all(&again).len(), 22);
+    again.append(&batch(&[row("after", 1, "NO")])).expect("appended");
+    assert_eq!(all(&again).len(), 23);
+}
