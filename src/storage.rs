@@ -25,6 +25,7 @@ mod listing;
 mod log_memory;
 mod metered;
 mod synced;
+mod whole;
 mod written;
 
 #[cfg(test)]
