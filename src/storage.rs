@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZero;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use delta_kernel_default_engine::executor::TaskExecutor as _;
@@ -16,15 +15,19 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
+mod clear;
+mod cloud;
 mod listing;
+mod local;
+mod options;
+mod root;
+
 use listing::EncodedListing;
+use root::Root;
+pub use root::StoreKind;
 
 /// The kernel engine that every table of a [`Storage`] works with.
 pub(crate) type KernelEngine = DefaultEngine<TokioMultiThreadExecutor>;
-
-/// Mounts that look like directories, but whose drivers create files non-atomically (no `link(2)`): two writers would
-/// overwrite each other's commits there.
-const MOUNTS_WITHOUT_ATOMIC_CREATE: [&str; 3] = ["dbfs", "Volumes", "Workspace"];
 
 /// Rows per batch when data files are read. The kernel's own default of 1,000 costs many small copies.
 const READ_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_535);
@@ -32,6 +35,7 @@ const READ_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_
 /// A root directory or URI with the object store behind it. Cheap to clone.
 #[derive(Clone)]
 pub struct Storage {
+    kind: StoreKind,
     root: Url,
     store: Arc<DynObjectStore>,
     engine: Arc<KernelEngine>,
@@ -46,28 +50,56 @@ impl fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Checks `root` and connects to the store behind it. Creates nothing.
+    /// Checks `root` and connects to the store behind it. Creates nothing, and sends no request.
     ///
-    /// `root` is a local directory (absolute, or relative to the working directory; `~` is not expanded; it need not
-    /// exist yet) or its `file://` URI. `options` are credentials and settings of object stores; a local directory
-    /// has none and ignores them.
+    /// `root` is one of
+    /// - a local directory (absolute, relative to the working directory, or in the home directory with `~/`; it need not
+    ///   exist yet) or its `file://` URI,
+    /// - `abfss://container@account.dfs.core.windows.net/path` (or `abfs`, `az`, `azure`), or `az://container/path` with the
+    ///   account in the options,
+    /// - `s3://bucket/path` (or `s3a`), `gs://bucket/path`.
+    ///
+    /// Percent signs in URIs are written `%25`, as in all URIs. `options` are credentials and settings by the names that
+    /// object_store and delta-rs have for them, in any case of letters; what they leave open comes from the environment
+    /// (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Credentials that expire are fetched anew before they do (see docs/storage.md).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an empty root, or one that is a file or below a file.
-    /// [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`), where files
-    /// cannot be created atomically, and for URI schemes that this version does not know. Retrying does not help.
-    pub fn open(root: &str, _options: &HashMap<String, String>) -> Result<Self> {
-        let directory = local_directory(root)?;
-        let root = Url::from_directory_path(&directory).map_err(|()| {
-            Error::invalid(format!("'{}' cannot be written as a file URI; give another directory", directory.display()))
-        })?;
+    /// [`ErrorKind::InvalidInput`] for an empty root, one that is a file or below a file, a URI that holds credentials, an
+    /// option that does not exist or contradicts another. [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`,
+    /// `dbfs:/`, `/Volumes`, `/Workspace`), where files cannot be created atomically, and for unknown URI schemes.
+    /// Retrying does not help. No error repeats an option's value or a URI that was refused.
+    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
+        match root::parse(root)? {
+            Root::Local(directory) => {
+                options::check_unused(options)?;
+                let root = Url::from_directory_path(&directory).map_err(|()| {
+                    let directory = directory.display();
+                    Error::invalid(format!("'{directory}' cannot be written as a file URI; give another directory"))
+                })?;
+                Self::over(StoreKind::Local, root, Arc::new(LocalFileSystem::new()))
+            }
+            Root::Cloud(bucket) => {
+                let environment = std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+                let store = cloud::connect(&bucket, options, environment)?;
+                Self::over(bucket.kind, bucket.url, store)
+            }
+        }
+    }
+
+    /// What is in `store` at `root`, which ends in `/`.
+    fn over(kind: StoreKind, root: Url, store: Arc<DynObjectStore>) -> Result<Self> {
         let executor = Arc::new(TokioMultiThreadExecutor::new(runtime::handle()?));
-        let store: Arc<DynObjectStore> = Arc::new(LocalFileSystem::new());
         let engine = DefaultEngineBuilder::new(Arc::new(EncodedListing(Arc::clone(&store))))
             .with_task_executor(Arc::clone(&executor))
             .with_batch_size(READ_BATCH_ROWS)
             .build();
-        Ok(Self { root, store, engine: Arc::new(engine), executor, pid: std::process::id() })
+        Ok(Self { kind, root, store, engine: Arc::new(engine), executor, pid: std::process::id() })
+    }
+
+    /// What kind of store it is.
+    pub fn kind(&self) -> StoreKind {
+        self.kind
     }
 
     /// The root, ending in `/`.
@@ -75,7 +107,7 @@ impl Storage {
         &self.root
     }
 
-    /// The store; its paths count from the file system's root.
+    /// The store; its paths count from the root of the file system, container or bucket.
     pub fn store(&self) -> &Arc<DynObjectStore> {
         &self.store
     }
@@ -105,95 +137,6 @@ impl Storage {
             format!("the storage '{}' was opened before fork(); open it again in the child", self.root),
         ))
     }
-}
-
-/// The absolute directory that `root` names, with symbolic links resolved as far as it exists.
-fn local_directory(root: &str) -> Result<PathBuf> {
-    if root.trim().is_empty() {
-        return Err(Error::invalid("the storage root is empty; give a directory such as './ledger'"));
-    }
-    if root.contains('\0') {
-        return Err(Error::invalid("the storage root contains a NUL character, which no file system takes"));
-    }
-    let path = match scheme(root) {
-        None => PathBuf::from(root),
-        Some("file") => Url::parse(root).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(|| {
-            Error::invalid(format!("'{root}' is not a URI of a local directory; write it as file:///path/to/directory"))
-        })?,
-        Some("dbfs") => return Err(no_atomic_create(root)),
-        Some(scheme) => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "'{root}': this version only has local directories; the scheme '{scheme}' is not supported yet"
-                ),
-            ));
-        }
-    };
-    let absolute = std::path::absolute(&path)
-        .map_err(|e| Error::invalid(format!("the storage root '{root}' cannot be resolved")).with_source(e))?;
-    refuse_mounts(root, &absolute)?;
-    let resolved = resolve(root, &absolute)?;
-    refuse_mounts(root, &resolved)?;
-    Ok(resolved)
-}
-
-/// The URI scheme of `root`; `None` for a path. A colon alone does not make a scheme: `a:b` is a fine directory name.
-fn scheme(root: &str) -> Option<&str> {
-    let (scheme, rest) = root.split_once(':')?;
-    let known = matches!(scheme, "file" | "dbfs") && rest.starts_with('/');
-    let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
-    (known || named && rest.starts_with("//")).then_some(scheme)
-}
-
-fn refuse_mounts(root: &str, path: &Path) -> Result<()> {
-    let first =
-        path.components().find_map(|part| if let Component::Normal(name) = part { name.to_str() } else { None });
-    if first.is_some_and(|name| MOUNTS_WITHOUT_ATOMIC_CREATE.contains(&name)) {
-        return Err(no_atomic_create(root));
-    }
-    Ok(())
-}
-
-fn no_atomic_create(root: &str) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "'{root}' is a Databricks mount, where files cannot be created atomically, so that concurrent writers would lose rows; \
-             use a directory on a local disk (the storage account itself, abfss://…, is the place for it once a version supports it)"
-        ),
-    )
-}
-
-/// Resolves links of the part that exists; what follows (and is created later) is appended as it is.
-fn resolve(root: &str, absolute: &Path) -> Result<PathBuf> {
-    let cannot = |e: std::io::Error| {
-        Error::new(ErrorKind::Storage, format!("the storage root '{root}' cannot be looked at")).with_source(e)
-    };
-    for ancestor in absolute.ancestors() {
-        match std::fs::metadata(ancestor) {
-            Ok(found) if found.is_dir() => {
-                let mut resolved = std::fs::canonicalize(ancestor).map_err(cannot)?;
-                for part in absolute.strip_prefix(ancestor).unwrap_or(Path::new("")).components() {
-                    match part {
-                        Component::ParentDir => _ = resolved.pop(),
-                        part => resolved.push(part),
-                    }
-                }
-                return Ok(resolved);
-            }
-            Ok(_) => {
-                let file = ancestor.display();
-                return Err(Error::invalid(format!(
-                    "the storage root '{root}' needs '{file}' to be a directory, but it is a file; give a directory"
-                )));
-            }
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
-            Err(e) => return Err(cannot(e)),
-        }
-    }
-    Err(Error::invalid(format!("the storage root '{root}' cannot be resolved")))
 }
 
 #[cfg(test)]

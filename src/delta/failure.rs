@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) fn from_kernel(doing: impl std::fmt::Display, error: KernelError) -> Error {
     let (kind, retryable) = classify(&error);
     let advice = match kind {
+        _ if known_cause(&error).is_some() => "",
         ErrorKind::Unsupported => "; the table has a feature that this version cannot work with",
         ErrorKind::Storage if retryable => "; try again once the store is available",
         ErrorKind::Storage => "; check the store, its permissions and the table's log",
@@ -30,6 +31,10 @@ pub(super) fn may_pass(error: &KernelError) -> bool {
 }
 
 fn classify(error: &KernelError) -> (ErrorKind, bool) {
+    // Cloud stores say themselves what kind of failure it was.
+    if let Some(known) = known_cause(error) {
+        return (known.kind(), known.is_retryable());
+    }
     match error {
         KernelError::Backtraced { source, .. } => classify(source),
         KernelError::Unsupported(_)
@@ -70,6 +75,11 @@ fn transient(error: &io::Error) -> bool {
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::NotADirectory
     )
+}
+
+fn known_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    std::iter::successors(Some(error), |error| (**error).source())
+        .find_map(|error| error.downcast_ref())
 }
 
 fn io_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
