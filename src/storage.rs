@@ -6,15 +6,14 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use delta_kernel_default_engine::executor::TaskExecutor as _;
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::DynObjectStore;
-use object_store::local::LocalFileSystem;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
+<<<<<<< HEAD
 mod clear;
 mod cloud;
 mod listing;
@@ -25,9 +24,30 @@ mod root;
 use listing::EncodedListing;
 use root::Root;
 pub use root::StoreKind;
+=======
+mod delayed;
+mod encoded;
+mod executor;
+#[cfg(test)]
+pub(crate) mod faulty;
+mod layers;
+mod listing;
+mod metered;
+mod synced;
+mod written;
+
+#[cfg(test)]
+pub(crate) use synced::{Disk, Synced};
+
+use executor::Executor;
+pub use layers::Durability;
+use layers::{Layers, Settings};
+use metered::Meter;
+pub use metered::Requests;
+>>>>>>> main
 
 /// The kernel engine that every table of a [`Storage`] works with.
-pub(crate) type KernelEngine = DefaultEngine<TokioMultiThreadExecutor>;
+pub(crate) type KernelEngine = DefaultEngine<Executor>;
 
 /// Rows per batch when data files are read. The kernel's own default of 1,000 costs many small copies.
 const READ_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_535);
@@ -39,7 +59,8 @@ pub struct Storage {
     root: Url,
     store: Arc<DynObjectStore>,
     engine: Arc<KernelEngine>,
-    executor: Arc<TokioMultiThreadExecutor>,
+    executor: Arc<Executor>,
+    meter: Meter,
     pid: u32,
 }
 
@@ -52,6 +73,7 @@ impl fmt::Debug for Storage {
 impl Storage {
     /// Checks `root` and connects to the store behind it. Creates nothing, and sends no request.
     ///
+<<<<<<< HEAD
     /// `root` is one of
     /// - a local directory (absolute, relative to the working directory, or in the home directory with `~/`; it need not
     ///   exist yet) or its `file://` URI,
@@ -100,6 +122,54 @@ impl Storage {
     /// What kind of store it is.
     pub fn kind(&self) -> StoreKind {
         self.kind
+=======
+    /// `root` is a local directory (absolute, or relative to the working directory; `~` is not expanded; it need not
+    /// exist yet) or its `file://` URI. `options` are credentials and settings of object stores, which a local directory
+    /// has none of and ignores, and `request_delay`: the seconds (0 to 60) that each request waits before it is sent, to
+    /// try out on a local disk how a remote store feels.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for an empty root, or one that is a file or below a file, and for a `request_delay`
+    /// that is none. [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`),
+    /// where files cannot be created atomically, and for URI schemes that this version does not know. Retrying does not
+    /// help.
+    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
+        Self::open_with(root, options, Durability::Store)
+    }
+
+    /// As [`Storage::open`], with rows that survive what `durability` says.
+    ///
+    /// # Errors
+    /// Those of [`Storage::open`].
+    pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
+        let (settings, _) = Settings::take(options, durability)?;
+        let directory = local_directory(root)?;
+        let root = Url::from_directory_path(&directory).map_err(|()| {
+            Error::invalid(format!("'{}' cannot be written as a file URI; give another directory", directory.display()))
+        })?;
+        Self::on(layers::around(layers::local(&settings), &settings, true), root)
+    }
+
+    /// A storage whose files are in `store`, below `root`.
+    #[cfg(test)]
+    pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
+        Self::on(layers::around(store, &Settings::default(), false), root)
+    }
+
+    fn on(layers: Layers, root: Url) -> Result<Self> {
+        let executor = Arc::new(Executor::new(runtime::handle()?, layers.at_once));
+        let engine = DefaultEngineBuilder::new(layers.for_kernel)
+            .with_task_executor(Arc::clone(&executor))
+            .with_batch_size(READ_BATCH_ROWS)
+            .build();
+        let pid = std::process::id();
+        Ok(Self { root, store: layers.store, engine: Arc::new(engine), executor, meter: layers.meter, pid })
+    }
+
+    /// How many requests went to the store since it was opened. Cheap: nothing is asked of the store.
+    pub fn requests(&self) -> Requests {
+        self.meter.read()
+>>>>>>> main
     }
 
     /// The root, ending in `/`.

@@ -274,12 +274,16 @@ impl Table {
             // It may have been created between the two looks.
             Err(_) => build()?.map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
+<<<<<<< HEAD
         foreign::refuse_spark_on_s3(storage, &url, snapshot.version())?;
+=======
+        let log = url.join("_delta_log/").ok().filter(|log| log.scheme() == "file");
+>>>>>>> main
         let inner = Inner {
             storage: storage.clone(),
             url,
             committer,
-            turns: Turns::default(),
+            turns: Turns::new(log.and_then(|log| log.to_file_path().ok())),
             group: Group::default(),
             limits,
             due: Mutex::default(),

@@ -109,7 +109,7 @@ fn parse(answer: &str) -> Answer {
     };
     let (code, message) = xml(body).or_else(|| json(body)).unwrap_or_default();
     // Azure appends the request's id and time in lines of their own.
-    let message = message.lines().next().unwrap_or_default().trim().chars().take(400).collect();
+    let message = message.lines().next().unwrap_or_default().trim().trim_end_matches('.').chars().take(400).collect();
     Answer { status: status.unwrap_or(200), code, message }
 }
 
@@ -238,7 +238,7 @@ fn explain(place: &str, anonymous: bool, credentials: bool, cause: &Cause) -> Er
 fn verdict(answer: &Answer, credentials: bool) -> (ErrorKind, bool, &'static str) {
     match (answer.status, answer.code.as_str()) {
         (_, "NoSuchBucket" | "ContainerNotFound" | "FilesystemNotFound") => {
-            (ErrorKind::NotFound, false, "create it first, or check its name: a ledger creates tables, but no container or bucket")
+            (ErrorKind::Storage, false, "create it first, or check its name: a ledger creates tables, but no container or bucket")
         }
         (404, _) if !credentials => (ErrorKind::Server, false, "it is not there"),
         (408 | 429, _) | (500.., _) => (ErrorKind::Storage, true, "it is overloaded or out of order; try again"),

@@ -14,11 +14,11 @@ fn of_a_servers_answer_only_code_and_message_are_kept() {
     let azure = answered(
         "404 Not Found: <Error><Code>ContainerNotFound</Code><Message>The container does not exist.\nRequestId:1\nTime:2</Message></Error>",
     );
-    assert_eq!(azure.to_string(), "HTTP status 404, ContainerNotFound: The container does not exist.");
+    assert_eq!(azure.to_string(), "HTTP status 404, ContainerNotFound: The container does not exist");
     let entra = answered(
         "401 Unauthorized: {\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret.\\r\\nTrace ID: 1\"}",
     );
-    assert_eq!(entra.to_string(), "HTTP status 401, invalid_client: AADSTS7000215: Invalid client secret.");
+    assert_eq!(entra.to_string(), "HTTP status 401, invalid_client: AADSTS7000215: Invalid client secret");
     let google = answered("403 Forbidden: {\"error\":{\"code\":403,\"message\":\"no access\",\"status\":\"PERMISSION_DENIED\"}}");
     assert_eq!(google.to_string(), "HTTP status 403, PERMISSION_DENIED: no access");
     assert_eq!(answered("502 Bad Gateway: <html>S3cr3t</html>").to_string(), "HTTP status 502");
@@ -36,7 +36,7 @@ fn the_status_decides_whether_a_retry_can_help() {
         ("401 Unauthorized: ", false, ErrorKind::Authentication, false),
         ("400 Bad Request: <Error><Code>ExpiredToken</Code></Error>", false, ErrorKind::Authentication, false),
         ("400 Bad Request: {\"error\":\"unauthorized_client\"}", true, ErrorKind::Authentication, false),
-        ("404 Not Found: <Error><Code>NoSuchBucket</Code></Error>", false, ErrorKind::NotFound, false),
+        ("404 Not Found: <Error><Code>NoSuchBucket</Code></Error>", false, ErrorKind::Storage, false),
         ("404 Not Found: <Error><Code>NoSuchKey</Code></Error>", false, ErrorKind::Server, false),
         ("400 Bad Request: <Error><Code>InvalidArgument</Code></Error>", false, ErrorKind::Storage, false),
     ] {

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt as _, PutMode};
+use object_store::PutMode;
 
 use super::super::root::{self, Root};
 use super::*;
@@ -84,8 +84,8 @@ async fn answer(State(seen): State<Seen>, request: Request) -> (StatusCode, [(&'
 #[test]
 fn on_google_creation_is_conditional() {
     let seen = Seen::default();
-    let (state, runtime) = (Arc::clone(&seen), crate::runtime::runtime().expect("runtime"));
-    let result = runtime.block_on(async move {
+    let state = Arc::clone(&seen);
+    let result = crate::runtime::runtime().expect("runtime").block_on(async move {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
         let url = format!("http://{}", listener.local_addr().expect("address"));
         let server = tokio::spawn(axum::serve(listener, Router::new().fallback(answer).with_state(state)).into_future());
@@ -103,5 +103,4 @@ fn on_google_creation_is_conditional() {
     assert!(matches!(result, object_store::Error::AlreadyExists { .. }), "{result}");
     let created = ("PUT /bucket/a%20b%2F100%25%2Fx%3D1%2Ejson".to_owned(), Some("0".to_owned()));
     assert_eq!(*seen.lock().expect("lock"), [created.clone(), created]);
-    drop(runtime);
 }
