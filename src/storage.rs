@@ -13,18 +13,8 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
-<<<<<<< HEAD
 mod clear;
 mod cloud;
-mod listing;
-mod local;
-mod options;
-mod root;
-
-use listing::EncodedListing;
-use root::Root;
-pub use root::StoreKind;
-=======
 mod delayed;
 mod encoded;
 mod executor;
@@ -32,7 +22,10 @@ mod executor;
 pub(crate) mod faulty;
 mod layers;
 mod listing;
+mod local;
 mod metered;
+mod options;
+mod root;
 mod synced;
 mod written;
 
@@ -44,7 +37,8 @@ pub use layers::Durability;
 use layers::{Layers, Settings};
 use metered::Meter;
 pub use metered::Requests;
->>>>>>> main
+use root::Root;
+pub use root::StoreKind;
 
 /// The kernel engine that every table of a [`Storage`] works with.
 pub(crate) type KernelEngine = DefaultEngine<Executor>;
@@ -55,7 +49,6 @@ const READ_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_
 /// A root directory or URI with the object store behind it. Cheap to clone.
 #[derive(Clone)]
 pub struct Storage {
-    kind: StoreKind,
     root: Url,
     store: Arc<DynObjectStore>,
     engine: Arc<KernelEngine>,
@@ -73,7 +66,6 @@ impl fmt::Debug for Storage {
 impl Storage {
     /// Checks `root` and connects to the store behind it. Creates nothing, and sends no request.
     ///
-<<<<<<< HEAD
     /// `root` is one of
     /// - a local directory (absolute, relative to the working directory, or in the home directory with `~/`; it need not
     ///   exist yet) or its `file://` URI,
@@ -84,55 +76,14 @@ impl Storage {
     /// Percent signs in URIs are written `%25`, as in all URIs. `options` are credentials and settings by the names that
     /// object_store and delta-rs have for them, in any case of letters; what they leave open comes from the environment
     /// (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Credentials that expire are fetched anew before they do (see docs/storage.md).
+    /// One option is for every kind of root: `request_delay`, the seconds (0 to 60) that each request waits before it is
+    /// sent, to try out on a local disk how a remote store feels.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an empty root, one that is a file or below a file, a URI that holds credentials, an
-    /// option that does not exist or contradicts another. [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`,
-    /// `dbfs:/`, `/Volumes`, `/Workspace`), where files cannot be created atomically, and for unknown URI schemes.
-    /// Retrying does not help. No error repeats an option's value or a URI that was refused.
-    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
-        match root::parse(root)? {
-            Root::Local(directory) => {
-                options::check_unused(options)?;
-                let root = Url::from_directory_path(&directory).map_err(|()| {
-                    let directory = directory.display();
-                    Error::invalid(format!("'{directory}' cannot be written as a file URI; give another directory"))
-                })?;
-                Self::over(StoreKind::Local, root, Arc::new(LocalFileSystem::new()))
-            }
-            Root::Cloud(bucket) => {
-                let environment = std::env::vars_os()
-                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-                let store = cloud::connect(&bucket, options, environment)?;
-                Self::over(bucket.kind, bucket.url, store)
-            }
-        }
-    }
-
-    /// What is in `store` at `root`, which ends in `/`.
-    fn over(kind: StoreKind, root: Url, store: Arc<DynObjectStore>) -> Result<Self> {
-        let executor = Arc::new(TokioMultiThreadExecutor::new(runtime::handle()?));
-        let engine = DefaultEngineBuilder::new(Arc::new(EncodedListing(Arc::clone(&store))))
-            .with_task_executor(Arc::clone(&executor))
-            .with_batch_size(READ_BATCH_ROWS)
-            .build();
-        Ok(Self { kind, root, store, engine: Arc::new(engine), executor, pid: std::process::id() })
-    }
-
-    /// What kind of store it is.
-    pub fn kind(&self) -> StoreKind {
-        self.kind
-=======
-    /// `root` is a local directory (absolute, or relative to the working directory; `~` is not expanded; it need not
-    /// exist yet) or its `file://` URI. `options` are credentials and settings of object stores, which a local directory
-    /// has none of and ignores, and `request_delay`: the seconds (0 to 60) that each request waits before it is sent, to
-    /// try out on a local disk how a remote store feels.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an empty root, or one that is a file or below a file, and for a `request_delay`
-    /// that is none. [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`),
-    /// where files cannot be created atomically, and for URI schemes that this version does not know. Retrying does not
-    /// help.
+    /// option that does not exist, contradicts another or cannot have its value. [`ErrorKind::Unsupported`] for Databricks
+    /// mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`), where files cannot be created atomically, and for unknown URI
+    /// schemes. Retrying does not help. No error repeats a credential or a URI that was refused.
     pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
         Self::open_with(root, options, Durability::Store)
     }
@@ -142,12 +93,23 @@ impl Storage {
     /// # Errors
     /// Those of [`Storage::open`].
     pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
-        let (settings, _) = Settings::take(options, durability)?;
-        let directory = local_directory(root)?;
-        let root = Url::from_directory_path(&directory).map_err(|()| {
-            Error::invalid(format!("'{}' cannot be written as a file URI; give another directory", directory.display()))
-        })?;
-        Self::on(layers::around(layers::local(&settings), &settings, true), root)
+        let (settings, options) = Settings::take(options, durability)?;
+        match root::parse(root)? {
+            Root::Local(directory) => {
+                options::check_unused(&options)?;
+                let root = Url::from_directory_path(&directory).map_err(|()| {
+                    let directory = directory.display();
+                    Error::invalid(format!("'{directory}' cannot be written as a file URI; give another directory"))
+                })?;
+                Self::on(layers::around(layers::local(&settings), &settings, true), root)
+            }
+            Root::Cloud(bucket) => {
+                let environment = std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+                let store = cloud::connect(&bucket, &options, environment)?;
+                Self::on(layers::around(store, &settings, false), bucket.url)
+            }
+        }
     }
 
     /// A storage whose files are in `store`, below `root`.
@@ -169,7 +131,11 @@ impl Storage {
     /// How many requests went to the store since it was opened. Cheap: nothing is asked of the store.
     pub fn requests(&self) -> Requests {
         self.meter.read()
->>>>>>> main
+    }
+
+    /// What kind of store it is.
+    pub fn kind(&self) -> StoreKind {
+        StoreKind::of(self.root.scheme()).unwrap_or(StoreKind::Local)
     }
 
     /// The root, ending in `/`.

@@ -274,11 +274,8 @@ impl Table {
             // It may have been created between the two looks.
             Err(_) => build()?.map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
-<<<<<<< HEAD
         foreign::refuse_spark_on_s3(storage, &url, snapshot.version())?;
-=======
         let log = url.join("_delta_log/").ok().filter(|log| log.scheme() == "file");
->>>>>>> main
         let inner = Inner {
             storage: storage.clone(),
             url,

@@ -447,7 +447,7 @@ fn names(kind: StoreKind) -> Vec<&'static str> {
         StoreKind::S3 => &S3_NAMES,
         StoreKind::Google => &GOOGLE_NAMES,
     };
-    own.iter().chain(&CLIENT_NAMES).chain(&RETRY_NAMES).copied().collect()
+    own.iter().chain(&CLIENT_NAMES).chain(&RETRY_NAMES).chain(&[super::delayed::OPTION]).copied().collect()
 }
 
 fn sorted(options: &HashMap<String, String>) -> Vec<&String> {

@@ -22,6 +22,17 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
+    /// The kind of store that URIs of this scheme name, which is in lower case.
+    pub(super) fn of(scheme: &str) -> Option<Self> {
+        match scheme {
+            "file" => Some(Self::Local),
+            "abfs" | "abfss" | "az" | "azure" => Some(Self::Azure),
+            "s3" | "s3a" => Some(Self::S3),
+            "gs" => Some(Self::Google),
+            _ => None,
+        }
+    }
+
     /// How roots of this kind begin, as error messages say it.
     pub(super) fn scheme(self) -> &'static str {
         match self {
@@ -69,13 +80,11 @@ pub(super) fn parse(root: &str) -> Result<Root> {
         return Err(Error::invalid("the storage root contains a NUL character, which no store takes"));
     }
     let Some((scheme, rest)) = scheme(root) else { return local::directory(root).map(Root::Local) };
-    let kind = match scheme.as_str() {
-        "file" => return local::from_uri(root).map(Root::Local),
-        "dbfs" => return Err(local::no_atomic_create("dbfs:/…")),
-        "abfs" | "abfss" | "az" | "azure" => StoreKind::Azure,
-        "s3" | "s3a" => StoreKind::S3,
-        "gs" => StoreKind::Google,
-        _ => {
+    let kind = match StoreKind::of(&scheme) {
+        Some(StoreKind::Local) => return local::from_uri(root).map(Root::Local),
+        Some(kind) => kind,
+        None if scheme == "dbfs" => return Err(local::no_atomic_create("dbfs:/…")),
+        None => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
@@ -101,7 +110,7 @@ fn scheme(root: &str) -> Option<(String, &str)> {
     let (scheme, rest) = root.split_once(':')?;
     let lower = scheme.to_ascii_lowercase();
     let path = matches!(lower.as_str(), "file" | "dbfs") && rest.starts_with('/');
-    let cloud = matches!(lower.as_str(), "abfs" | "abfss" | "az" | "azure" | "s3" | "s3a" | "gs");
+    let cloud = StoreKind::of(&lower).is_some_and(|kind| kind != StoreKind::Local);
     let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
     (path || cloud || named && rest.starts_with("//")).then_some((lower, rest))
