@@ -104,3 +104,65 @@ fn on_google_creation_is_conditional() {
     let created = ("PUT /bucket/a%20b%2F100%25%2Fx%3D1%2Ejson".to_owned(), Some("0".to_owned()));
     assert_eq!(*seen.lock().expect("lock"), [created.clone(), created]);
 }
+
+/// What Microsoft's token services were asked for, and with which token the store was.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+/// Gives a new token to each request for one, which lives for as long as the test says, and has no blobs.
+async fn entra(State((asked, lives)): State<(Asked, u64)>, request: Request) -> (StatusCode, String) {
+    let uri = request.uri().clone();
+    let header = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = axum::body::to_bytes(request.into_body(), 10_000).await.expect("body");
+    let mut asked = asked.lock().expect("lock");
+    if !uri.path().contains("token") {
+        asked.push(header.unwrap_or_default());
+        return (StatusCode::NOT_FOUND, String::new());
+    }
+    let body = String::from_utf8_lossy(&body);
+    asked.push(format!("{} {}", uri.path(), body.split('&').find(|part| part.starts_with("client_assertion=")).unwrap_or("")));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time").as_secs();
+    let number = asked.len();
+    (StatusCode::OK, format!(r#"{{"access_token":"t{number}","expires_in":{lives},"expires_on":"{}"}}"#, now + lives))
+}
+
+/// Two requests to a store whose tokens live for `lives` seconds; between them `file` is written anew.
+fn two_requests(lives: u64, file: &std::path::Path, identity: &[(&str, &str)]) -> Vec<String> {
+    let asked = Asked::default();
+    let state = (Arc::clone(&asked), lives);
+    crate::runtime::runtime().expect("runtime").block_on(async move {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let url = format!("http://{}", listener.local_addr().expect("address"));
+        let server = tokio::spawn(axum::serve(listener, Router::new().fallback(entra).with_state(state)).into_future());
+        let msi = format!("{url}/msi/token");
+        let mut options = identity.to_vec();
+        options.extend([("azure_endpoint", url.as_str()), ("azure_authority_host", &url), ("azure_msi_endpoint", &msi)]);
+        options.push(("allow_http", "true"));
+        let store = open("abfss://c@acct.dfs.core.windows.net/x", &options).expect("connects");
+        for number in 1..=2 {
+            std::fs::write(file, format!("assertion{number}")).expect("written");
+            let error = store.get_opts(&Path::from("x"), object_store::GetOptions::default()).await.expect_err("none");
+            assert!(matches!(error, object_store::Error::NotFound { .. }), "{error}");
+        }
+        server.abort();
+    });
+    asked.lock().expect("lock").clone()
+}
+
+#[test]
+fn tokens_that_expired_are_fetched_anew_and_others_are_kept() {
+    let file = tempfile::NamedTempFile::new().expect("file");
+    let path = file.path().to_str().expect("utf-8");
+    let principal = [("azure_client_id", "id"), ("azure_tenant_id", "tenant"), ("azure_client_secret", "secret")];
+    let workload = [("azure_client_id", "id"), ("azure_tenant_id", "tenant"), ("azure_federated_token_file", path)];
+    let token = "/tenant/oauth2/v2.0/token ";
+    for (identity, first, second) in [
+        (&principal[..], token.to_owned(), token.to_owned()),
+        // The file is read anew as well: Kubernetes replaces it.
+        (&workload[..], format!("{token}client_assertion=assertion1"), format!("{token}client_assertion=assertion2")),
+        (&[][..], "/msi/token ".to_owned(), "/msi/token ".to_owned()),
+    ] {
+        let expected = [first.as_str(), "Bearer t1", second.as_str(), "Bearer t3"];
+        assert_eq!(two_requests(0, file.path(), identity), expected);
+        assert_eq!(two_requests(3600, file.path(), identity), [first.as_str(), "Bearer t1", "Bearer t1"]);
+    }
+}
