@@ -54,6 +54,8 @@ pub struct Storage {
     engine: Arc<KernelEngine>,
     executor: Arc<Executor>,
     meter: Meter,
+    /// As they were given; never shown, as there may be credentials in them.
+    options: Arc<HashMap<String, String>>,
     pid: u32,
 }
 
@@ -93,23 +95,25 @@ impl Storage {
     /// # Errors
     /// Those of [`Storage::open`].
     pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
-        let (settings, options) = Settings::take(options, durability)?;
-        match root::parse(root)? {
+        let (settings, rest) = Settings::take(options, durability)?;
+        let mut opened = match root::parse(root)? {
             Root::Local(directory) => {
-                options::check_unused(&options)?;
+                options::check_unused(&rest)?;
                 let root = Url::from_directory_path(&directory).map_err(|()| {
                     let directory = directory.display();
                     Error::invalid(format!("'{directory}' cannot be written as a file URI; give another directory"))
                 })?;
-                Self::on(layers::around(layers::local(&settings), &settings, true), root)
+                Self::on(layers::around(layers::local(&settings), &settings, true), root)?
             }
             Root::Cloud(bucket) => {
                 let environment = std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-                let store = cloud::connect(&bucket, &options, environment)?;
-                Self::on(layers::around(store, &settings, false), bucket.url)
+                let store = cloud::connect(&bucket, &rest, environment)?;
+                Self::on(layers::around(store, &settings, false), bucket.url)?
             }
-        }
+        };
+        opened.options = Arc::new(options.clone());
+        Ok(opened)
     }
 
     /// A storage whose files are in `store`, below `root`.
@@ -125,7 +129,8 @@ impl Storage {
             .with_batch_size(READ_BATCH_ROWS)
             .build();
         let pid = std::process::id();
-        Ok(Self { root, store: layers.store, engine: Arc::new(engine), executor, meter: layers.meter, pid })
+        let options = Arc::default();
+        Ok(Self { root, store: layers.store, engine: Arc::new(engine), executor, meter: layers.meter, options, pid })
     }
 
     /// How many requests went to the store since it was opened. Cheap: nothing is asked of the store.
@@ -136,6 +141,12 @@ impl Storage {
     /// What kind of store it is.
     pub fn kind(&self) -> StoreKind {
         StoreKind::of(self.root.scheme()).unwrap_or(StoreKind::Local)
+    }
+
+    /// The options that it was opened with, so that something else can be opened beside it. They may hold credentials:
+    /// not to be shown.
+    pub fn options(&self) -> &HashMap<String, String> {
+        &self.options
     }
 
     /// The root, ending in `/`.
