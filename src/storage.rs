@@ -23,6 +23,7 @@ pub(crate) mod faulty;
 mod layers;
 mod listing;
 mod local;
+mod log_memory;
 mod metered;
 mod options;
 mod root;

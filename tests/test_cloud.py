@@ -29,11 +29,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import jobrota
-from cloud_servers import ACCOUNT, ACCOUNT_KEY, Place, aws, azure_put, azurite, create_container, s3_options, s3_server
+from cloud_servers import ACCOUNT, ACCOUNT_KEY, S3_SECRET, Place, aws, azure_put, azurite, create_container, s3_options, s3_server
 from support import column
 
 pytestmark = pytest.mark.timeout(180)
 
+SECRETS = {"azure": ACCOUNT_KEY, "s3": S3_SECRET}
 WRONG_KEY = "d3JvbmcgUzNjcjN0IGtleSBvZiBub2JvZHkgYXQgYWxs"
 
 
@@ -331,18 +332,23 @@ def test_without_credentials_the_error_says_where_they_were_looked_for(s3: Place
     assert not caught.value.retryable
 
 
-def test_options_are_checked_before_anything_is_sent(place: Place) -> None:
-    for wrong, expected in [
-        ({"azure_storage_acount_key": WRONG_KEY}, "azure_storage_account_key"),
-        ({"aws_acess_key_id": WRONG_KEY}, "aws_access_key_id"),
-        ({"timeout": WRONG_KEY}, "must be a time"),
-        ({"allow_invalid_certificates": "true"}, "SSL_CERT_FILE"),
-    ]:
-        if ("aws_" in expected) == (place.kind == "azure") and "_" in expected and expected.islower():
-            continue
-        with pytest.raises(jobrota.errors.InvalidInputError, match=expected) as caught:
-            jobrota.JobLedger(place.root, storage_options={**place.options, **wrong})
-        assert WRONG_KEY not in f"{caught.value} {caught.value!r}"
+@pytest.mark.parametrize(
+    ("kind", "wrong", "meant"),
+    [
+        ("azure", "azure_storage_acount_key", "azure_storage_account_key"),
+        ("azure", "aws_region", "s3:// roots"),
+        ("s3", "aws_acess_key_id", "aws_access_key_id"),
+        ("s3", "azure_storage_account_key", "abfss:// roots"),
+        ("s3", "timeout", "must be a time"),
+        ("azure", "allow_http", "'true' or 'false'"),
+    ],
+)
+def test_options_are_checked_before_anything_is_sent(kind: str, wrong: str, meant: str) -> None:
+    root = {"azure": f"abfss://ledgers@{ACCOUNT}.dfs.core.windows.net/x", "s3": "s3://ledgers/x"}[kind]
+    with pytest.raises(jobrota.errors.InvalidInputError, match=meant) as caught:
+        jobrota.JobLedger(root, storage_options={wrong: WRONG_KEY})
+    assert wrong in str(caught.value)
+    assert WRONG_KEY not in f"{caught.value} {caught.value!r}"
 
 
 def test_plain_http_needs_consent(s3: Place) -> None:
@@ -361,8 +367,26 @@ def test_credentials_in_a_root_are_refused_and_not_repeated() -> None:
 def test_nothing_shows_the_options(place: Place) -> None:
     ledger = ledger_at(place)
     ledger.log_job_execution("a.sas", "A", "SUCCESS")
-    for shown in (repr(ledger), str(ledger), repr(ledger.summary()), getattr(ledger, "_repr_html_", str)()):
-        assert place.options.get("azure_storage_account_key", "secret") not in shown
+    selector = jobrota.RoundRobinSelector(["vm1"], cursor=ledger, probe=lambda vm: ("10.0.0.1", "nic"))
+    assert selector.select().vm == "vm1"
+    for shown in (ledger, ledger.summary(), selector, selector.cursor):
+        text = f"{shown} {shown!r} {getattr(shown, '_repr_html_', str)()}"
+        assert SECRETS[place.kind] not in text
+
+
+def test_the_notebook_functions_keep_the_turns_beside_the_ledger(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobrota.configure(
+        ledger=ledger_at(place),
+        inventory={name: {"ip_address": "10.0.0.1", "nic_name": "nic"} for name in ("vm1", "vm2")},
+        probe=lambda vm: ("10.0.0.1", "nic"),
+    )
+    assert [jobrota.select_reachable_vm(["vm1", "vm2"])[0] for _ in range(3)] == ["vm1", "vm2", "vm1"]
+    jobrota.log_job_execution("a.sas", "A", "SUCCESS")
+    assert len(jobrota.fetch_unprocessed_updates()) == 1
+    assert query(place, "vm_selections", "select count(*) from t") == [(3,)]
+    assert "Selected VM: vm2" in capsys.readouterr().out
 
 
 def test_the_environment_is_enough(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +394,7 @@ def test_the_environment_is_enough(place: Place, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("AWS_ENDPOINT_URL", place.url)
         monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", S3_SECRET)
         root = place.root.replace("s3://", "s3a://")
     else:
         monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")

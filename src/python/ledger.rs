@@ -19,16 +19,26 @@ use crate::runtime;
 /// many threads, processes and Spark clusters at once.
 ///
 /// Args:
-///     root: The directory that holds (or will hold) the tables.
-///     storage_options: Options for the store behind `root`; none are needed for local directories.
+///     root: The directory or URI that holds (or will hold) the tables: a path on a local disk (`~/` is the home directory),
+///         `abfss://container@account.dfs.core.windows.net/path`, `az://container/path`, `s3://bucket/path` or
+///         `gs://bucket/path`. The container or bucket must exist. Credentials do not belong in it.
+///     storage_options: Credentials and settings of the store behind `root`, by the names that object_store and deltalake
+///         have for them: `azure_storage_account_key`, `azure_client_id`, `aws_access_key_id`, `aws_endpoint`,
+///         `google_service_account`, `allow_http`, `timeout` and so on (all of them are in `docs/storage.md`). What they
+///         leave open comes from the environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Unknown names are an error.
 ///     durability: `"store"`: a row whose call returned is acknowledged by the store and survives SIGKILL.
 ///     commit_timeout: How many seconds a call goes on when other writers win every race for the next version. Without
 ///         it, it goes on until it wins; with it, it raises a retryable `ConflictError` that names the winner.
 ///
 /// Raises:
-///     InvalidInputError: `root` is empty or a file.
-///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`), or of a
-///         scheme that this version does not have; or a table there has a feature that cannot be written, which is named.
+///     InvalidInputError: `root` is empty, a file, or a URI with credentials in it; or a storage option does not exist, or
+///         can never work.
+///     AuthenticationError: The store refuses the credentials, or there are none.
+///     NetworkError: The store cannot be reached; mostly retryable.
+///     StorageError: The container or bucket does not exist, or the store failed.
+///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`) or of an
+///         unknown scheme; a table there has a feature that cannot be written, which is named; or, on S3, Spark or
+///         Databricks writes it.
 ///
 /// Example:
 ///     >>> import tempfile
