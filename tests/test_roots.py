@@ -30,7 +30,9 @@ try:
 except jobrota.errors.InvalidInputError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=60, check=True
+    )
     assert "working directory" in done.stdout
 
 

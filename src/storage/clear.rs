@@ -24,7 +24,6 @@ use crate::error::{Error, ErrorKind};
 const ANSWERS: [&str; 2] = ["Server returned non-2xx status code: ", "Server returned error response: "];
 
 /// A store whose errors carry a [`crate::error::Error`] as their source.
-#[derive(Debug)]
 pub(super) struct ClearErrors {
     inner: Arc<DynObjectStore>,
     /// What the store is, such as `the container 'c' of the storage account 'a'`.
@@ -40,6 +39,13 @@ impl ClearErrors {
 
     fn clear(&self, error: StoreError) -> StoreError {
         clear(&self.place, self.anonymous, error)
+    }
+}
+
+impl fmt::Debug for ClearErrors {
+    /// Without the store: its credentials are part of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClearErrors").field("place", &self.place).finish_non_exhaustive()
     }
 }
 

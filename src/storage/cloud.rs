@@ -115,6 +115,12 @@ fn s3(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<
 
 fn google(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
     same(&mut settings, Key::Google(Google::Bucket), &bucket.name)?;
+    let given = |key| settings.values.contains_key(&Key::Google(key));
+    if given(Google::ServiceAccount) && given(Google::ServiceAccountKey) {
+        return Err(Error::invalid(
+            "both google_service_account and google_service_account_key are given: give the file or the key, not both",
+        ));
+    }
     let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
     for (key, value) in &settings.values {
         if let Key::Google(key) = key {

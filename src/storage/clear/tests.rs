@@ -57,6 +57,14 @@ fn whoever_gave_no_credentials_is_told() {
 }
 
 #[test]
+fn a_bucket_in_another_region_is_recognised() {
+    let redirect = "Received redirect without LOCATION, this normally indicates an incorrectly configured region";
+    let error = explain("the bucket 'b'", false, false, &Cause::Other(redirect.into()));
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
+    assert!(error.to_string().contains("aws_region"), "{error}");
+}
+
+#[test]
 fn a_certificate_that_is_not_trusted_stays_so() {
     let cause = Cause::Unanswered(HttpErrorKind::Connect, "invalid peer certificate: UnknownIssuer".into());
     let error = explain("the bucket 'b'", false, false, &cause);

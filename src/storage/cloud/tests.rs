@@ -41,6 +41,19 @@ fn each_cloud_connects_without_a_request() {
 }
 
 #[test]
+fn a_store_does_not_show_its_credentials() {
+    let aws = [("aws_access_key_id", "id"), ("aws_secret_access_key", "S3cr3t"), ("aws_session_token", "S3cr3t")];
+    let key = [("azure_storage_token", "S3cr3t")];
+    for (root, options) in [("s3://bucket/x", &aws[..]), ("abfss://c@acct.dfs.core.windows.net/x", &key[..])] {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let storage = crate::storage::Storage::open(root, &options).expect(root);
+        let shown = format!("{storage:?} {:?} {}", storage.store(), storage.store());
+        assert!(!shown.contains("S3cr3t"), "{shown}");
+        assert!(shown.contains("ClearErrors"), "{shown}");
+    }
+}
+
+#[test]
 fn the_root_and_the_options_must_agree() {
     let refused = |root: &str, options: &[(&str, &str)]| open(root, options).expect_err(root).to_string();
     let abfss = "abfss://c@acct.dfs.core.windows.net/x";
