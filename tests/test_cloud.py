@@ -543,13 +543,23 @@ def test_a_commit_that_took_effect_without_an_answer_is_found_again(
 SPARK = "Apache-Spark/3.5.3 Delta-Lake/3.2.1"
 
 
-def commit_as_spark(s3: Place, table: str, version: int) -> None:
+def commit_as_spark(place: Place, table: str, version: int) -> None:
     info = {"timestamp": 0, "operation": "OPTIMIZE", "operationParameters": {}, "engineInfo": SPARK}
-    aws("s3", s3.url).put_object(
-        Bucket="ledgers",
-        Key=f"{s3.root.removeprefix('s3://ledgers/')}/{table}/_delta_log/{version:020}.json",
-        Body=json.dumps({"commitInfo": info}).encode(),
-    )
+    key = f"{place.root.rsplit('/', 1)[1]}/{table}/_delta_log/{version:020}.json"
+    body = json.dumps({"commitInfo": info}).encode()
+    if place.kind == "s3":
+        aws("s3", place.url).put_object(Bucket="ledgers", Key=key, Body=body)
+    else:
+        assert azure_put(place.url, f"ledgers/{key}", body) == 201
+
+
+def test_spark_beside_us_is_fine_on_azure(azure: Place) -> None:
+    ledger = ledger_at(azure)
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    commit_as_spark(azure, "autosys_job_log", 2)
+    ledger.log_job_execution("a.sas", "B", "SUCCESS")
+    assert column(ledger_at(azure).executions(), "job_id") == ["A", "B"]
+    assert query(azure, "autosys_job_log", "select count(*) from t") == [(2,)]
 
 
 def test_a_table_that_spark_writes_on_s3_is_refused_when_it_is_opened(s3: Place) -> None:

@@ -99,7 +99,38 @@ mod tests {
     use super::*;
 
     fn commit(info: &str) -> Vec<u8> {
-        format!("{{\"protocol\":{{\"minReaderVersion\":1,\"minWriterVersion\":2}}}}\n{{\"commitInfo\":{info}}}\n").into()
+        format!("{{\"protocol\":{{\"minReaderVersion\":1,\"minWriterVersion\":2}}}}\n{{\"commitInfo\":{info}}}\n")
+            .into()
+    }
+
+    /// A log at `root` with the given versions, of which one is by Spark, and what opening it says about that.
+    fn verdict(root: &str, versions: std::ops::Range<u64>, by_spark: u64) -> Result<()> {
+        let url = Url::parse(root).expect(root);
+        let storage =
+            Storage::over(std::sync::Arc::new(object_store::memory::InMemory::new()), url.clone()).expect("storage");
+        for version in versions.clone() {
+            let engine = if version == by_spark { "Apache-Spark/4.0.0 Delta-Lake/4.0.0" } else { "jobrota/0.1.0" };
+            let path = log_path(&url, &format!("{version:020}.json")).expect("path");
+            let store = storage.store().clone();
+            let text = commit(&format!("{{\"engineInfo\":\"{engine}\"}}"));
+            storage.block_on(async move { store.put(&path, text.into()).await }).expect("runs").expect("written");
+        }
+        refuse_spark_on_s3(&storage, &url, versions.end - 1)
+    }
+
+    #[test]
+    fn the_first_commit_and_the_newest_ones_are_looked_at_on_s3_alone() {
+        for (versions, by_spark, refused) in
+            [(0..1, 0, true), (0..50, 0, true), (0..50, 49, true), (0..50, 18, true), (0..50, 17, false), (40..50, 45, true)]
+        {
+            let found = verdict("s3://bucket/ledger/t/", versions.clone(), by_spark);
+            assert_eq!(found.is_err(), refused, "{versions:?} {by_spark}");
+            if let Err(error) = found {
+                assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unsupported, false));
+                assert!(error.to_string().contains(&format!("version {by_spark} of 's3://bucket/ledger/t/'")), "{error}");
+            }
+            verdict("abfss://c@acct.dfs.core.windows.net/t/", versions, by_spark).expect("fine on Azure");
+        }
     }
 
     #[test]

@@ -147,9 +147,16 @@ fn json(body: &str) -> Option<(String, String)> {
 /// Whether it was a credential that was asked for, not the store.
 fn about_credentials(error: &StoreError) -> bool {
     let text = error.to_string();
-    ["token request", "169.254.", "metadata.google.internal", "oauth2/token", "/latest/api/token", "security-credentials"]
-        .iter()
-        .any(|sign| text.contains(sign))
+    [
+        "token request",
+        "169.254.",
+        "metadata.google.internal",
+        "oauth2/token",
+        "/latest/api/token",
+        "security-credentials",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
         || text.contains("Error performing POST REDACTED")
 }
 
@@ -220,9 +227,11 @@ fn explain(place: &str, anonymous: bool, credentials: bool, cause: &Cause) -> Er
                     false,
                 ),
                 HttpErrorKind::Timeout => ("did not answer in time", "try again", true),
-                HttpErrorKind::Connect => {
-                    ("cannot be reached", "check the name of the account, the endpoint and the network, or try again", true)
-                }
+                HttpErrorKind::Connect => (
+                    "cannot be reached",
+                    "check the name of the account, the endpoint and the network, or try again",
+                    true,
+                ),
                 _ => ("broke off", "try again", true),
             };
             let who = if credentials { format!("what gives credentials for {place}") } else { place.to_owned() };
@@ -233,7 +242,9 @@ fn explain(place: &str, anonymous: bool, credentials: bool, cause: &Cause) -> Er
         }
         Cause::Other(text) if text.contains("redirect") => Error::new(
             ErrorKind::Storage,
-            format!("{place} answered with a redirect; it is probably in another region: set aws_region in storage_options"),
+            format!(
+                "{place} answered with a redirect; it is probably in another region: set aws_region in storage_options"
+            ),
         ),
         Cause::Other(text) => Error::new(ErrorKind::Storage, format!("{place} failed: {text}")).with_retryable(true),
     }
@@ -243,9 +254,11 @@ fn explain(place: &str, anonymous: bool, credentials: bool, cause: &Cause) -> Er
 /// callers know how to deal with.
 fn verdict(answer: &Answer, credentials: bool) -> (ErrorKind, bool, &'static str) {
     match (answer.status, answer.code.as_str()) {
-        (_, "NoSuchBucket" | "ContainerNotFound" | "FilesystemNotFound") => {
-            (ErrorKind::Storage, false, "create it first, or check its name: a ledger creates tables, but no container or bucket")
-        }
+        (_, "NoSuchBucket" | "ContainerNotFound" | "FilesystemNotFound") => (
+            ErrorKind::Storage,
+            false,
+            "create it first, or check its name: a ledger creates tables, but no container or bucket",
+        ),
         (404, _) if !credentials => (ErrorKind::Server, false, "it is not there"),
         (408 | 429, _) | (500.., _) => (ErrorKind::Storage, true, "it is overloaded or out of order; try again"),
         (409, _) => (ErrorKind::Storage, true, "try again"),

@@ -24,37 +24,112 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Options of every cloud.
 const CLIENT_NAMES: [&str; 18] = [
-    "allow_http", "connect_timeout", "default_content_type", "http1_only", "http2_keep_alive_interval",
-    "http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size", "http2_only",
-    "pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url",
-    "randomize_addresses", "timeout", "user_agent", "allow_invalid_certificates",
+    "allow_http",
+    "connect_timeout",
+    "default_content_type",
+    "http1_only",
+    "http2_keep_alive_interval",
+    "http2_keep_alive_timeout",
+    "http2_keep_alive_while_idle",
+    "http2_max_frame_size",
+    "http2_only",
+    "pool_idle_timeout",
+    "pool_max_idle_per_host",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "proxy_url",
+    "randomize_addresses",
+    "timeout",
+    "user_agent",
+    "allow_invalid_certificates",
 ];
 const RETRY_NAMES: [&str; 5] = [
-    "max_retries", "retry_timeout", "backoff_config.init_backoff", "backoff_config.max_backoff", "backoff_config.base",
+    "max_retries",
+    "retry_timeout",
+    "backoff_config.init_backoff",
+    "backoff_config.max_backoff",
+    "backoff_config.base",
 ];
 const AZURE_NAMES: [&str; 34] = [
-    "azure_storage_account_name", "account_name", "azure_storage_account_key", "azure_storage_access_key",
-    "account_key", "access_key", "azure_storage_sas_key", "azure_storage_sas_token", "sas_key", "sas_token",
-    "azure_storage_token", "bearer_token", "azure_storage_client_id", "azure_client_id", "client_id",
-    "azure_storage_client_secret", "azure_client_secret", "client_secret", "azure_storage_tenant_id",
-    "azure_tenant_id", "tenant_id", "azure_storage_authority_host", "azure_authority_host",
-    "azure_federated_token_file", "azure_msi_endpoint", "azure_identity_endpoint", "azure_object_id",
-    "azure_msi_resource_id", "azure_use_azure_cli", "azure_storage_use_emulator", "azure_storage_endpoint",
-    "azure_use_fabric_endpoint", "azure_container_name", "azure_skip_signature",
+    "azure_storage_account_name",
+    "account_name",
+    "azure_storage_account_key",
+    "azure_storage_access_key",
+    "account_key",
+    "access_key",
+    "azure_storage_sas_key",
+    "azure_storage_sas_token",
+    "sas_key",
+    "sas_token",
+    "azure_storage_token",
+    "bearer_token",
+    "azure_storage_client_id",
+    "azure_client_id",
+    "client_id",
+    "azure_storage_client_secret",
+    "azure_client_secret",
+    "client_secret",
+    "azure_storage_tenant_id",
+    "azure_tenant_id",
+    "tenant_id",
+    "azure_storage_authority_host",
+    "azure_authority_host",
+    "azure_federated_token_file",
+    "azure_msi_endpoint",
+    "azure_identity_endpoint",
+    "azure_object_id",
+    "azure_msi_resource_id",
+    "azure_use_azure_cli",
+    "azure_storage_use_emulator",
+    "azure_storage_endpoint",
+    "azure_use_fabric_endpoint",
+    "azure_container_name",
+    "azure_skip_signature",
 ];
 const S3_NAMES: [&str; 33] = [
-    "aws_access_key_id", "access_key_id", "aws_secret_access_key", "secret_access_key", "aws_session_token",
-    "session_token", "aws_region", "region", "aws_default_region", "aws_endpoint", "aws_endpoint_url",
-    "aws_endpoint_url_s3", "endpoint", "endpoint_url", "aws_bucket", "aws_virtual_hosted_style_request",
-    "aws_s3_express", "aws_imdsv1_fallback", "aws_metadata_endpoint", "aws_unsigned_payload",
-    "aws_checksum_algorithm", "aws_container_credentials_relative_uri", "aws_container_credentials_full_uri",
-    "aws_container_authorization_token_file", "aws_web_identity_token_file", "aws_role_arn", "aws_role_session_name",
-    "aws_endpoint_url_sts", "aws_skip_signature", "aws_conditional_put", "aws_request_payer",
-    "aws_server_side_encryption", "aws_sse_kms_key_id",
+    "aws_access_key_id",
+    "access_key_id",
+    "aws_secret_access_key",
+    "secret_access_key",
+    "aws_session_token",
+    "session_token",
+    "aws_region",
+    "region",
+    "aws_default_region",
+    "aws_endpoint",
+    "aws_endpoint_url",
+    "aws_endpoint_url_s3",
+    "endpoint",
+    "endpoint_url",
+    "aws_bucket",
+    "aws_virtual_hosted_style_request",
+    "aws_s3_express",
+    "aws_imdsv1_fallback",
+    "aws_metadata_endpoint",
+    "aws_unsigned_payload",
+    "aws_checksum_algorithm",
+    "aws_container_credentials_relative_uri",
+    "aws_container_credentials_full_uri",
+    "aws_container_authorization_token_file",
+    "aws_web_identity_token_file",
+    "aws_role_arn",
+    "aws_role_session_name",
+    "aws_endpoint_url_sts",
+    "aws_skip_signature",
+    "aws_conditional_put",
+    "aws_request_payer",
+    "aws_server_side_encryption",
+    "aws_sse_kms_key_id",
 ];
 const GOOGLE_NAMES: [&str; 8] = [
-    "google_service_account", "google_service_account_path", "service_account", "google_service_account_key",
-    "service_account_key", "google_application_credentials", "google_base_url", "google_skip_signature",
+    "google_service_account",
+    "google_service_account_path",
+    "service_account",
+    "google_service_account_key",
+    "service_account_key",
+    "google_application_credentials",
+    "google_base_url",
+    "google_skip_signature",
 ];
 
 /// One option of one cloud, whichever of its names was used.
@@ -77,7 +152,9 @@ impl Key {
 
     fn client(self) -> Option<Client> {
         match self {
-            Self::Azure(Azure::Client(key)) | Self::S3(S3::Client(key)) | Self::Google(Google::Client(key)) => Some(key),
+            Self::Azure(Azure::Client(key)) | Self::S3(S3::Client(key)) | Self::Google(Google::Client(key)) => {
+                Some(key)
+            }
             _ => None,
         }
     }
@@ -225,12 +302,8 @@ pub(super) fn read(
     options: &HashMap<String, String>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Settings> {
-    let mut settings = Settings {
-        values: HashMap::new(),
-        retry: default_retry(),
-        anonymous: false,
-        from_environment: HashSet::new(),
-    };
+    let mut settings =
+        Settings { values: HashMap::new(), retry: default_retry(), anonymous: false, from_environment: HashSet::new() };
     let mut names: HashMap<Key, &str> = HashMap::new();
     for name in sorted(options) {
         let (lower, value) = (name.trim().to_ascii_lowercase(), options[name].as_str());
@@ -280,10 +353,8 @@ fn variable(kind: StoreKind, name: &str) -> Option<Key> {
         return None;
     }
     let key = Key::parse(kind, &name.to_ascii_lowercase())?;
-    let here = matches!(
-        key,
-        Key::Azure(Azure::ContainerName) | Key::S3(S3::Bucket) | Key::Google(Google::Bucket)
-    ) || key.client() == Some(Client::AllowInvalidCertificates);
+    let here = matches!(key, Key::Azure(Azure::ContainerName) | Key::S3(S3::Bucket) | Key::Google(Google::Bucket))
+        || key.client() == Some(Client::AllowInvalidCertificates);
     (!here).then_some(key)
 }
 
@@ -335,9 +406,8 @@ fn checked(name: &str, key: Key, value: &str) -> Result<String> {
                  google_service_account_key"
             )));
         }
-        std::fs::File::open(value).map_err(|e| {
-            Error::invalid(format!("the file that '{name}' names cannot be opened: {}", e.kind()))
-        })?;
+        std::fs::File::open(value)
+            .map_err(|e| Error::invalid(format!("the file that '{name}' names cannot be opened: {}", e.kind())))?;
     }
     Ok(value.to_owned())
 }
@@ -353,7 +423,9 @@ fn check_addresses(values: &mut HashMap<Key, String>) -> Result<()> {
             .filter(|url| url.has_host())
             .ok_or_else(|| wrong("must be a URL, such as https://host:port"))?;
         if address != Address::Proxy && (!url.username().is_empty() || url.password().is_some()) {
-            return Err(wrong("holds a user or password, which do not belong in a URL; give them as options of their own"));
+            return Err(wrong(
+                "holds a user or password, which do not belong in a URL; give them as options of their own",
+            ));
         }
         if address == Address::Server && (url.query().is_some() || url.fragment().is_some()) {
             return Err(wrong("has a query or a fragment; a signature is given as azure_storage_sas_key"));
@@ -462,9 +534,8 @@ fn not_an_option(kind: StoreKind, name: &str, lower: &str) -> Error {
             "'{name}' is not needed: commits are conditional writes, which S3 itself decides; leave it out"
         ));
     }
-    let other = clouds().find(|other| {
-        *other != kind && Key::parse(*other, lower).is_some() && names(*other).contains(&lower)
-    });
+    let other =
+        clouds().find(|other| *other != kind && Key::parse(*other, lower).is_some() && names(*other).contains(&lower));
     if let Some(other) = other {
         return Error::invalid(format!(
             "'{name}' is a storage option of {}:// roots, and the root is {}://; leave it out",

@@ -65,8 +65,13 @@ pub(super) struct Bucket {
 
 /// Where Azure storage accounts live: the public cloud and the sovereign ones, accounts with a DNS zone of their own,
 /// and OneLake. A host that is none of these might be a typing error, and credentials would be sent to it.
-const AZURE_DOMAINS: [&str; 5] =
-    ["core.windows.net", "core.chinacloudapi.cn", "core.usgovcloudapi.net", "storage.azure.net", "fabric.microsoft.com"];
+const AZURE_DOMAINS: [&str; 5] = [
+    "core.windows.net",
+    "core.chinacloudapi.cn",
+    "core.usgovcloudapi.net",
+    "storage.azure.net",
+    "fabric.microsoft.com",
+];
 
 /// Understands `root`.
 ///
@@ -142,7 +147,9 @@ fn bucket(scheme: &str, kind: StoreKind, root: &str) -> Result<Bucket> {
         ));
     }
     if parsed.port().is_some() {
-        return Err(refused("names a port: the address of a server of your own goes into storage_options, as the endpoint"));
+        return Err(refused(
+            "names a port: the address of a server of your own goes into storage_options, as the endpoint",
+        ));
     }
     let host = parsed.host_str().unwrap_or_default();
     let (name, account) = match parsed.username() {

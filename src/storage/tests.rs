@@ -49,7 +49,10 @@ fn roots_in_clouds_have_one_form() {
         ("abfs://c@acct.blob.core.windows.net//a//b", "abfs://c@acct.blob.core.windows.net/a/b/"),
         ("az://c@acct.dfs.core.chinacloudapi.cn/a", "az://c@acct.dfs.core.chinacloudapi.cn/a/"),
         ("abfss://c@acct.z07.dfs.storage.azure.net/a", "abfss://c@acct.z07.dfs.storage.azure.net/a/"),
-        ("abfss://My Space@onelake.dfs.fabric.microsoft.com/a", "abfss://My%20Space@onelake.dfs.fabric.microsoft.com/a/"),
+        (
+            "abfss://My Space@onelake.dfs.fabric.microsoft.com/a",
+            "abfss://My%20Space@onelake.dfs.fabric.microsoft.com/a/",
+        ),
         ("s3://bucket", "s3://bucket/"),
         ("s3a://my.bucket-1/a b/100%/c%25/x=1", "s3a://my.bucket-1/a%20b/100%25/c%25/x=1/"),
         ("gs://bucket/a?".trim_end_matches('?'), "gs://bucket/a/"),

@@ -19,7 +19,9 @@ fn of_a_servers_answer_only_code_and_message_are_kept() {
         "401 Unauthorized: {\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret.\\r\\nTrace ID: 1\"}",
     );
     assert_eq!(entra.to_string(), "HTTP status 401, invalid_client: AADSTS7000215: Invalid client secret");
-    let google = answered("403 Forbidden: {\"error\":{\"code\":403,\"message\":\"no access\",\"status\":\"PERMISSION_DENIED\"}}");
+    let google = answered(
+        "403 Forbidden: {\"error\":{\"code\":403,\"message\":\"no access\",\"status\":\"PERMISSION_DENIED\"}}",
+    );
     assert_eq!(google.to_string(), "HTTP status 403, PERMISSION_DENIED: no access");
     assert_eq!(answered("502 Bad Gateway: <html>S3cr3t</html>").to_string(), "HTTP status 502");
     assert_eq!(answered("<Error><Code>SlowDown</Code></Error>").to_string(), "HTTP status 200, SlowDown");
@@ -77,7 +79,10 @@ fn what_the_callers_act_on_stays_what_it_is() {
     let source = || -> Box<dyn StdError + Send + Sync> { "412 https://host/?sig=S3cr3t".into() };
     let path = || "a/b".to_owned();
     let is = |error: StoreError| clear("the bucket 'b'", false, error);
-    assert!(matches!(is(StoreError::AlreadyExists { path: path(), source: source() }), StoreError::AlreadyExists { .. }));
+    assert!(matches!(
+        is(StoreError::AlreadyExists { path: path(), source: source() }),
+        StoreError::AlreadyExists { .. }
+    ));
     assert!(matches!(is(StoreError::Precondition { path: path(), source: source() }), StoreError::Precondition { .. }));
     let implemented = StoreError::NotImplemented { operation: "x".into(), implementer: "y".into() };
     assert!(matches!(is(implemented), StoreError::NotImplemented { .. }));

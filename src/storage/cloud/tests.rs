@@ -3,8 +3,8 @@ use std::sync::Mutex;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use object_store::path::Path;
 use object_store::PutMode;
+use object_store::path::Path;
 
 use super::super::root::{self, Root};
 use super::*;
@@ -101,10 +101,10 @@ fn on_google_creation_is_conditional() {
     let result = crate::runtime::runtime().expect("runtime").block_on(async move {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
         let url = format!("http://{}", listener.local_addr().expect("address"));
-        let server = tokio::spawn(axum::serve(listener, Router::new().fallback(answer).with_state(state)).into_future());
+        let server =
+            tokio::spawn(axum::serve(listener, Router::new().fallback(answer).with_state(state)).into_future());
         let key = r#"{"private_key":"k","private_key_id":"i","client_email":"e","disable_oauth":true}"#;
-        let options =
-            [("google_base_url", url.as_str()), ("google_service_account_key", key), ("allow_http", "true")];
+        let options = [("google_base_url", url.as_str()), ("google_service_account_key", key), ("allow_http", "true")];
         let store = open("gs://bucket/a b", &options).expect("connects");
         let path = Path::parse("a b/100%/x=1.json").expect("path");
         let first = store.put_opts(&path, "1".into(), PutMode::Create.into()).await;
@@ -132,7 +132,11 @@ async fn entra(State((asked, lives)): State<(Asked, u64)>, request: Request) -> 
         return (StatusCode::NOT_FOUND, String::new());
     }
     let body = String::from_utf8_lossy(&body);
-    asked.push(format!("{} {}", uri.path(), body.split('&').find(|part| part.starts_with("client_assertion=")).unwrap_or("")));
+    asked.push(format!(
+        "{} {}",
+        uri.path(),
+        body.split('&').find(|part| part.starts_with("client_assertion=")).unwrap_or("")
+    ));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("time").as_secs();
     let number = asked.len();
     (StatusCode::OK, format!(r#"{{"access_token":"t{number}","expires_in":{lives},"expires_on":"{}"}}"#, now + lives))
@@ -148,7 +152,11 @@ fn two_requests(lives: u64, file: &std::path::Path, identity: &[(&str, &str)]) -
         let server = tokio::spawn(axum::serve(listener, Router::new().fallback(entra).with_state(state)).into_future());
         let msi = format!("{url}/msi/token");
         let mut options = identity.to_vec();
-        options.extend([("azure_endpoint", url.as_str()), ("azure_authority_host", &url), ("azure_msi_endpoint", &msi)]);
+        options.extend([
+            ("azure_endpoint", url.as_str()),
+            ("azure_authority_host", &url),
+            ("azure_msi_endpoint", &msi),
+        ]);
         options.push(("allow_http", "true"));
         let store = open("abfss://c@acct.dfs.core.windows.net/x", &options).expect("connects");
         for number in 1..=2 {

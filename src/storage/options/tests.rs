@@ -142,7 +142,9 @@ fn plain_http_needs_consent() {
     // What an environment variable says is held to the same.
     let error = with(StoreKind::S3, &[], &[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]).expect_err("refused");
     assert!(error.to_string().contains("allow_http"), "{error}");
-    assert!(refusal(StoreKind::S3, &[("aws_endpoint_url_sts", "http://h"), ("allow_http", "true")]).contains("https://"));
+    assert!(
+        refusal(StoreKind::S3, &[("aws_endpoint_url_sts", "http://h"), ("allow_http", "true")]).contains("https://")
+    );
 }
 
 #[test]
@@ -159,7 +161,11 @@ fn values_that_can_never_work_are_refused_without_being_shown() {
         (StoreKind::S3, vec![("aws_endpoint", "https://S3cr3t@host")], "user or password"),
         (StoreKind::Azure, vec![("azure_storage_endpoint", "https://host/?sig=S3cr3t/Value+With==")], "a query"),
         (StoreKind::Azure, vec![("azure_federated_token_file", SECRET)], "cannot be opened"),
-        (StoreKind::Google, vec![("google_service_account", "{\"private_key\":\"S3cr3t/Value+With==\"}")], "key itself"),
+        (
+            StoreKind::Google,
+            vec![("google_service_account", "{\"private_key\":\"S3cr3t/Value+With==\"}")],
+            "key itself",
+        ),
         (StoreKind::Google, vec![("google_service_account", SECRET)], "cannot be opened"),
     ] {
         let text = refusal(kind, &options);
@@ -181,14 +187,17 @@ fn retries_never_wait_in_an_empty_interval() {
 
 #[test]
 fn a_local_directory_ignores_known_options_only() {
-    check_unused(&map(&[("aws_region", "x"), ("azure_storage_account_key", "x"), ("max_retries", "x")])).expect("known");
+    check_unused(&map(&[("aws_region", "x"), ("azure_storage_account_key", "x"), ("max_retries", "x")]))
+        .expect("known");
     let error = check_unused(&map(&[("azure_storage_acount_key", SECRET)])).expect_err("refused");
     assert!(error.to_string().contains("'azure_storage_account_key'"), "{error}");
 }
 
 #[test]
 fn distances_count_edits() {
-    for (a, b, expected) in [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "ab", 1), ("", "abc", 3), ("kitten", "sitting", 3)] {
+    for (a, b, expected) in
+        [("", "", 0), ("abc", "abc", 0), ("abc", "abd", 1), ("abc", "ab", 1), ("", "abc", 3), ("kitten", "sitting", 3)]
+    {
         assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
     }
 }
