@@ -88,7 +88,7 @@ class RoundRobinSelector:
         cls,
         inventory: _Inventory,
         *,
-        cursor: _Location | None = None,
+        cursor: _Location | JobLedger | None = None,
         probe: _Probe | None = None,
         timeout: float = 1.0,
         health_ttl: float = 0.0,

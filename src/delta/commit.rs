@@ -223,6 +223,8 @@ fn submit(table: &Inner, kind: &Kind, snapshot: &SnapshotRef, plan: &Plan, id: &
                     ));
                 }
             }
+            // On S3, a writer that must not share the table with us has won.
+            Err(refused) if refused.kind() == ErrorKind::Unsupported => return Err(refused),
             Err(unreadable) => {
                 if !wait(number, deadline) {
                     return Err(unknown(table, version, id).with_source(unreadable));

@@ -5,11 +5,12 @@
 //! `create.rs` makes version 0, `checkpoint.rs` keeps the log short, `group_commit.rs` lets everyone who appends at the
 //! same moment share one commit, `turn.rs` lets the threads of one process queue up instead of racing each other,
 //! `log_entry.rs` reads what the winner of a race did, `recording.rs` what became of our own attempt, `failure.rs` says
-//! what went wrong.
+//! what went wrong, `foreign.rs` who must not write beside us.
 mod checkpoint;
 mod commit;
 mod create;
 mod failure;
+mod foreign;
 mod group_commit;
 mod log_entry;
 mod recording;

@@ -113,6 +113,11 @@ impl JobLedger {
         &self.inner.root
     }
 
+    /// The options that it was opened with; they may hold credentials.
+    pub fn storage_options(&self) -> &HashMap<String, String> {
+        self.inner.storage.options()
+    }
+
     /// Logs one execution with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.
     ///
     /// # Errors

@@ -20,10 +20,15 @@ use crate::storage::{Durability, Requests};
 /// many threads, processes and Spark clusters at once.
 ///
 /// Args:
-///     root: The directory that holds (or will hold) the tables.
-///     storage_options: Options for the store behind `root`; none are needed for local directories. `request_delay` is one
-///         for every store: the seconds (0 to 60) that each request waits before it is sent, to try out on a local disk
-///         how a remote store feels.
+///     root: The directory or URI that holds (or will hold) the tables: a path on a local disk (`~/` is the home directory),
+///         `abfss://container@account.dfs.core.windows.net/path`, `az://container/path`, `s3://bucket/path` or
+///         `gs://bucket/path`. The container or bucket must exist. Credentials do not belong in it.
+///     storage_options: Credentials and settings of the store behind `root`, by the names that object_store and deltalake
+///         have for them: `azure_storage_account_key`, `azure_client_id`, `aws_access_key_id`, `aws_endpoint`,
+///         `google_service_account`, `allow_http`, `timeout` and so on (all of them are in `docs/storage.md`). What they
+///         leave open comes from the environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Unknown names are an error.
+///         `request_delay` is one for every store: the seconds (0 to 60) that each request waits before it is sent, to
+///         try out on a local disk how a remote store feels.
 ///     durability: What a row survives whose call returned. `"store"`: the end of every process (SIGKILL), as the store
 ///         has acknowledged it. `"fsync"`: on a local disk a power cut too, as it is synced with all that it takes to read
 ///         it; an object store's acknowledgement says as much, so that there both are the same.
@@ -31,9 +36,14 @@ use crate::storage::{Durability, Requests};
 ///         it, it goes on until it wins; with it, it raises a retryable `ConflictError` that names the winner.
 ///
 /// Raises:
-///     InvalidInputError: `root` is empty or a file.
-///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`), or of a
-///         scheme that this version does not have; or a table there has a feature that cannot be written, which is named.
+///     InvalidInputError: `root` is empty, a file, or a URI with credentials in it; or a storage option does not exist, or
+///         can never work.
+///     AuthenticationError: The store refuses the credentials, or there are none.
+///     NetworkError: The store cannot be reached; mostly retryable.
+///     StorageError: The container or bucket does not exist, or the store failed.
+///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`) or of an
+///         unknown scheme; a table there has a feature that cannot be written, which is named; or, on S3, Spark or
+///         Databricks writes it.
 ///
 /// Example:
 ///     >>> import tempfile

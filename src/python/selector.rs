@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 use super::convert::{self, Options};
 use super::errors::PyOutcome;
 use super::inventory::{self, PyInventory};
+use super::ledger::PyJobLedger;
 use super::selection::PySelection;
 use super::wait::{self, Born};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +57,18 @@ fn probe(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Probe> {
 }
 
 /// Where the cursor is kept, and whether the start must be random because nothing there lasts.
-fn cursor(py: Python<'_>, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<(CursorKind, bool)> {
+/// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
+/// given, unless there are some already.
+fn cursor(
+    py: Python<'_>,
+    value: Option<&Bound<'_, PyAny>>,
+    options: &mut Option<Options>,
+) -> PyOutcome<(CursorKind, bool)> {
+    if let Some(ledger) = value.and_then(|value| value.cast::<PyJobLedger>().ok()) {
+        let ledger = ledger.get().core()?;
+        options.get_or_insert_with(|| ledger.storage_options().clone());
+        return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
+    }
     let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
     Ok(match text.as_str() {
         "process" => (CursorKind::Process, false),
@@ -80,8 +92,8 @@ fn cursor(py: Python<'_>, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<(Cursor
 ///
 /// Args:
 ///     inventory: Names, a dict, a list of dicts, an `Inventory`, or the path of a .json, .yaml or .csv file.
-///     cursor: A directory or URI: shared by all who name it; `"process"`: this process only; `"auto"`: beside the
-///         configured ledger, else in the user's state directory.
+///     cursor: A directory, URI or `JobLedger` (beside its tables): shared by all who name it; `"process"`: this process
+///         only; `"auto"`: beside the configured ledger, else in the user's state directory.
 ///     probe: `"icmp"`, `"tcp:22"`, `"http://{ip}:8080/health"`, a callable `(vm) -> (ip_address, nic_name)`, or a list
 ///         of these, of which one must succeed. `"auto"` is ICMP, and TCP 22 as well where ICMP is forbidden or silent
 ///         for half the time.
@@ -90,7 +102,8 @@ fn cursor(py: Python<'_>, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<(Cursor
 ///     rise: Only 1 in this version.
 ///     fall: Only 1 in this version.
 ///     max_in_flight: Not in this version.
-///     storage_options: Options for the store behind `cursor`.
+///     storage_options: Options for the store behind `cursor`, as `JobLedger` takes them; those of the ledger when
+///         `cursor` is one.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work: an empty inventory, a VM named twice, an unknown probe.
@@ -181,7 +194,8 @@ impl PyRoundRobinSelector {
         let timeout = convert::seconds("timeout", timeout)?;
         let health_ttl = convert::seconds("health_ttl", health_ttl)?;
         let probe = self::probe(probe)?;
-        let (cursor, random_start) = self::cursor(py, cursor)?;
+        let mut storage_options = storage_options;
+        let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),
             CursorKind::Shared(root) => root.clone(),
