@@ -37,7 +37,7 @@ pub fn check_names(file_name: &str, job_id: &str) -> Result<()> {
     check_length("job_id", job_id, MAX_JOB_NAME)
 }
 
-fn check_status(status: &str) -> Result<()> {
+pub(super) fn check_status(status: &str) -> Result<()> {
     if status.is_empty() {
         return Err(Error::invalid("status is empty; give what AutoSys is to be told, such as SUCCESS"));
     }
