@@ -48,7 +48,8 @@ pub(super) fn list(folder: &Path) -> Result<Listing> {
             "{shown} is a URI; JSON files are imported from a local or mounted folder, such as /dbfs/… or /Volumes/…"
         )));
     }
-    let failed = |e| Error::invalid(format!("the folder {shown} cannot be listed; nothing was imported")).with_source(e);
+    let failed =
+        |e| Error::invalid(format!("the folder {shown} cannot be listed; nothing was imported")).with_source(e);
     let folder = folder.canonicalize().map_err(failed)?;
     if !folder.is_dir() {
         return Err(Error::invalid(format!("{shown} is not a folder; give the folder that holds the JSON files")));
@@ -95,7 +96,14 @@ pub(super) struct Stamp {
 impl Stamp {
     fn of(file: &Metadata) -> Self {
         Self {
-            text: format!("{} {}.{:09} {}.{:09}", file.len(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()),
+            text: format!(
+                "{} {}.{:09} {}.{:09}",
+                file.len(),
+                file.mtime(),
+                file.mtime_nsec(),
+                file.ctime(),
+                file.ctime_nsec()
+            ),
             changed: file.mtime().max(file.ctime()),
         }
     }

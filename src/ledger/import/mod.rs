@@ -215,10 +215,13 @@ impl<'a> Plan<'a> {
             let known = memory.of(&file.path);
             let digests: Vec<Digest> = file.found.iter().map(|found| found.digest).collect();
             let news = Known::news(known, &digests);
-            let new: Vec<&Found> = file.found.iter().zip(news).filter_map(|(found, new)| new.then_some(found)).collect();
+            let new: Vec<&Found> =
+                file.found.iter().zip(news).filter_map(|(found, new)| new.then_some(found)).collect();
             plan.files += u64::from(!new.is_empty());
             plan.known += u64::from(new.is_empty() && !file.bad);
-            if !new.is_empty() || file.stamp.is_some() && known.and_then(|known| known.stamp.as_ref()) != file.stamp.as_ref() {
+            if !new.is_empty()
+                || file.stamp.is_some() && known.and_then(|known| known.stamp.as_ref()) != file.stamp.as_ref()
+            {
                 plan.entries.push(Entry {
                     path: file.path.clone(),
                     stamp: file.stamp.clone(),

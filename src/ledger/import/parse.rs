@@ -76,9 +76,10 @@ fn is_json_lines(text: &[u8]) -> bool {
     if whole(first) {
         return true;
     }
-    // The first line is broken: cut, or what is left of a file whose beginning was cut away.
+    // The first line is broken: cut, or what is left of a file whose beginning was cut away. In a pretty-printed file no
+    // two lines in a row are whole objects, as there is a comma or a key between them.
     let (good, all) = rest.fold((0_u64, 1_u64), |(good, all), line| (good + u64::from(whole(line)), all + 1));
-    !first.trim_ascii_start().starts_with(b"[") && first.contains(&b':') && good * 2 >= all
+    !first.trim_ascii_start().starts_with(b"[") && good * 2 > all
 }
 
 /// The items of all values in `text`, which begins on line `line`; or the first syntax error.

@@ -79,7 +79,9 @@ impl Reader {
             // A whole number has one spelling only, so that no information is made up or lost.
             Some(Scalar::Whole(number)) => Ok(number.to_string()),
             None => Err(format!("has no field \"{}\"{}", self.names[slot], self.hint(slot))),
-            Some(other) => Err(format!("has {} in the field \"{}\", which must be text", other.kind(), self.names[slot])),
+            Some(other) => {
+                Err(format!("has {} in the field \"{}\", which must be text", other.kind(), self.names[slot]))
+            }
         };
         let (file_name, job_id, status) = (text(0, file_name)?, text(1, job_id)?, text(2, status)?);
         check_names(&file_name, &job_id)

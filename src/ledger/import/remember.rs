@@ -166,7 +166,10 @@ fn to_batch(number: i64, previous: Option<i64>, entries: &[Entry]) -> Result<Rec
         Arc::new(entries.iter().map(|entry| Some(&entry.path)).collect::<StringArray>()),
         Arc::new(entries.iter().map(|entry| entry.stamp.as_ref()).collect::<StringArray>()),
         Arc::new(
-            entries.iter().map(|entry| Some(STANDARD_NO_PAD.encode(entry.records.as_flattened()))).collect::<StringArray>(),
+            entries
+                .iter()
+                .map(|entry| Some(STANDARD_NO_PAD.encode(entry.records.as_flattened())))
+                .collect::<StringArray>(),
         ),
         Arc::new(entries.iter().map(|entry| Some(entry.records.len() as i64)).collect::<Int64Array>()),
         Arc::new(TimestampMicrosecondArray::from(vec![Utc::now().timestamp_micros(); count]).with_timezone("UTC")),
@@ -241,4 +244,16 @@ fn strange(column: &str) -> Error {
         ErrorKind::Unsupported,
         format!("the column '{column}' of the table '{IMPORTS}' is not what an import wrote there; restore the table"),
     )
+}
+
+/// Writes a batch down and goes no further, as an import does that is killed there.
+#[cfg(test)]
+pub(super) fn announce_for_test(imports: &Table, memory: &Memory, entries: Vec<Entry>) {
+    announce(imports, memory.head, &entries).expect("announced");
+}
+
+/// A file of which these records were imported.
+#[cfg(test)]
+pub(super) fn known_for_test(records: &[Digest]) -> Known {
+    Known { stamp: None, records: records.to_vec() }
 }

@@ -83,9 +83,9 @@ impl Digits<'_> {
     /// A number of exactly `count` digits.
     fn number(&mut self, count: usize) -> Option<u32> {
         let (digits, rest) = self.0.split_at_checked(count)?;
-        let number = digits.iter().try_fold(0u32, |number, digit| {
-            digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'))
-        })?;
+        let number = digits
+            .iter()
+            .try_fold(0u32, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))?;
         self.0 = rest;
         Some(number)
     }
