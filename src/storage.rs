@@ -7,20 +7,35 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use delta_kernel_default_engine::executor::TaskExecutor as _;
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::DynObjectStore;
-use object_store::local::LocalFileSystem;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
+mod delayed;
+mod encoded;
+mod executor;
+#[cfg(test)]
+pub(crate) mod faulty;
+mod layers;
 mod listing;
-use listing::EncodedListing;
+mod metered;
+mod synced;
+mod written;
+
+#[cfg(test)]
+pub(crate) use synced::{Disk, Synced};
+
+use executor::Executor;
+pub use layers::Durability;
+use layers::{Layers, Settings};
+use metered::Meter;
+pub use metered::Requests;
 
 /// The kernel engine that every table of a [`Storage`] works with.
-pub(crate) type KernelEngine = DefaultEngine<TokioMultiThreadExecutor>;
+pub(crate) type KernelEngine = DefaultEngine<Executor>;
 
 /// Mounts that look like directories, but whose drivers create files non-atomically (no `link(2)`): two writers would
 /// overwrite each other's commits there.
@@ -35,7 +50,8 @@ pub struct Storage {
     root: Url,
     store: Arc<DynObjectStore>,
     engine: Arc<KernelEngine>,
-    executor: Arc<TokioMultiThreadExecutor>,
+    executor: Arc<Executor>,
+    meter: Meter,
     pid: u32,
 }
 
@@ -49,25 +65,51 @@ impl Storage {
     /// Checks `root` and connects to the store behind it. Creates nothing.
     ///
     /// `root` is a local directory (absolute, or relative to the working directory; `~` is not expanded; it need not
-    /// exist yet) or its `file://` URI. `options` are credentials and settings of object stores; a local directory
-    /// has none and ignores them.
+    /// exist yet) or its `file://` URI. `options` are credentials and settings of object stores, which a local directory
+    /// has none of and ignores, and `request_delay`: the seconds (0 to 60) that each request waits before it is sent, to
+    /// try out on a local disk how a remote store feels.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an empty root, or one that is a file or below a file.
-    /// [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`), where files
-    /// cannot be created atomically, and for URI schemes that this version does not know. Retrying does not help.
-    pub fn open(root: &str, _options: &HashMap<String, String>) -> Result<Self> {
+    /// [`ErrorKind::InvalidInput`] for an empty root, or one that is a file or below a file, and for a `request_delay`
+    /// that is none. [`ErrorKind::Unsupported`] for Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`),
+    /// where files cannot be created atomically, and for URI schemes that this version does not know. Retrying does not
+    /// help.
+    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
+        Self::open_with(root, options, Durability::Store)
+    }
+
+    /// As [`Storage::open`], with rows that survive what `durability` says.
+    ///
+    /// # Errors
+    /// Those of [`Storage::open`].
+    pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
+        let (settings, _) = Settings::take(options, durability)?;
         let directory = local_directory(root)?;
         let root = Url::from_directory_path(&directory).map_err(|()| {
             Error::invalid(format!("'{}' cannot be written as a file URI; give another directory", directory.display()))
         })?;
-        let executor = Arc::new(TokioMultiThreadExecutor::new(runtime::handle()?));
-        let store: Arc<DynObjectStore> = Arc::new(LocalFileSystem::new());
-        let engine = DefaultEngineBuilder::new(Arc::new(EncodedListing(Arc::clone(&store))))
+        Self::on(layers::around(layers::local(&settings), &settings, true), root)
+    }
+
+    /// A storage whose files are in `store`, below `root`.
+    #[cfg(test)]
+    pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
+        Self::on(layers::around(store, &Settings::default(), false), root)
+    }
+
+    fn on(layers: Layers, root: Url) -> Result<Self> {
+        let executor = Arc::new(Executor::new(runtime::handle()?, layers.at_once));
+        let engine = DefaultEngineBuilder::new(layers.for_kernel)
             .with_task_executor(Arc::clone(&executor))
             .with_batch_size(READ_BATCH_ROWS)
             .build();
-        Ok(Self { root, store, engine: Arc::new(engine), executor, pid: std::process::id() })
+        let pid = std::process::id();
+        Ok(Self { root, store: layers.store, engine: Arc::new(engine), executor, meter: layers.meter, pid })
+    }
+
+    /// How many requests went to the store since it was opened. Cheap: nothing is asked of the store.
+    pub fn requests(&self) -> Requests {
+        self.meter.read()
     }
 
     /// The root, ending in `/`.

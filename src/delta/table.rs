@@ -274,11 +274,12 @@ impl Table {
             // It may have been created between the two looks.
             Err(_) => build()?.map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
+        let log = url.join("_delta_log/").ok().filter(|log| log.scheme() == "file");
         let inner = Inner {
             storage: storage.clone(),
             url,
             committer,
-            turns: Turns::default(),
+            turns: Turns::new(log.and_then(|log| log.to_file_path().ok())),
             group: Group::default(),
             limits,
             due: Mutex::default(),
