@@ -42,12 +42,12 @@ pub(super) fn optional_text(argument: &str, value: Option<&Bound<'_, PyAny>>) ->
 
 /// One of a few texts.
 pub(super) fn choice(argument: &str, value: &Bound<'_, PyAny>, known: &[&'static str]) -> PyOutcome<&'static str> {
-    let text = text_argument(argument, value)?;
+    let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
     let listed = || known.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
     Ok(known
         .iter()
-        .find(|name| **name == text)
-        .ok_or_else(|| Error::invalid(format!("{argument} must be {}, not {text:?}", listed())))?)
+        .find(|name| Some(**name) == text)
+        .ok_or_else(|| Error::invalid(format!("{argument} must be {}, not {}", listed(), shown(value))))?)
 }
 
 /// How many at most: a whole number from 1.
@@ -200,7 +200,7 @@ pub(super) fn path_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
 /// A path-like argument, of any bytes that the operating system takes.
 pub(super) fn local_path(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<std::path::PathBuf> {
     let path = fspath(value)?;
-    Ok(path.extract().map_err(|e| refused(argument, "is not a path that this system can have", e))?)
+    path.extract().map_err(|e| refused(argument, "is not a path that this system can have", e))
 }
 
 fn fspath<'py>(value: &Bound<'py, PyAny>) -> PyOutcome<Bound<'py, PyAny>> {
