@@ -21,6 +21,7 @@ mod executor;
 pub(crate) mod faulty;
 mod layers;
 mod listing;
+mod log_memory;
 mod metered;
 mod synced;
 mod written;

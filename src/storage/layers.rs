@@ -70,7 +70,7 @@ pub(super) struct Layers {
 /// The file system of this machine, from its root.
 pub(super) fn local(settings: &Settings) -> Arc<DynObjectStore> {
     let files = Arc::new(LocalFileSystem::new());
-    let quick = QuickListing(Arc::clone(&files));
+    let quick = QuickListing::new(Arc::clone(&files));
     match settings.durability {
         Durability::Store => Arc::new(quick),
         Durability::Fsync => Arc::new(Synced::new(Arc::new(quick), files)),
