@@ -23,6 +23,11 @@ class Strange(tzinfo):
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
         raise RuntimeError("no offset today")
 
+    dst = utcoffset
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "strange"
+
 
 def awaited(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     async def work() -> Any:
@@ -78,7 +83,8 @@ def test_filters_are_text(ledger: jobrota.JobLedger, name: str, wrong: Any) -> N
     for read in (ledger.executions, ledger.notifications):
         with pytest.raises(jobrota.InvalidInputError, match=name):
             read(**{name: wrong})
-    assert ledger.notifications(**{name: "'; no such\0%"}).num_rows == 0
+    odd: dict[str, Any] = {name: "'; no such\0%"}
+    assert ledger.notifications(**odd).num_rows == 0
 
 
 @pytest.mark.parametrize(

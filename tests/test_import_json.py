@@ -263,9 +263,11 @@ def test_killed_at_any_moment_each_record_is_imported_once(tmp_path: Path) -> No
 def test_the_command_imports_and_shows(
     ledger: jobrota.JobLedger, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "a.json").write_text(json.dumps({"file": "a.csv", "job": "A", "status": "S", "timestamp": "2025-04-16 09:01"}))
+    theirs = {"file": "a.csv", "job": "A", "status": "S", "timestamp": "2025-04-16 09:01"}
+    (folder / "a.json").write_text(json.dumps(theirs))
     (folder / "notes.txt").touch()
-    options = ("--ledger", ledger.root, "--field", "job_id=job", "--field", "file_name=file", "--timezone", "Asia/Kolkata")
+    options = ["--ledger", ledger.root, "--field", "job_id=job", "--field", "file_name=file"]
+    options += ["--timezone", "Asia/Kolkata"]
     assert run("ledger", "import", folder, *options) == 0
     shown = capsys.readouterr().out
     assert "1 files: 1 rows from 1 of them, 0 known already, 0 with something wrong" in shown

@@ -311,8 +311,8 @@ def _ledger_import(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict()))
         return 1 if report.bad else 0
     print(
-        f"{report.files:,} files: {report.rows:,} rows from {report.imported:,} of them, {report.known:,} known already, "
-        f"{report.bad:,} with something wrong"
+        f"{report.files:,} files: {report.rows:,} rows from {report.imported:,} of them, "
+        f"{report.known:,} known already, {report.bad:,} with something wrong"
     )
     if report.ambiguous_times:
         print(f"{report.ambiguous_times:,} local times came twice that day: the first one was taken")
@@ -341,7 +341,8 @@ def _ledger_status(arguments: argparse.Namespace) -> int:
         rows.append([name, *(counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")), shown])
     _print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
     if summary.attempts:
-        print("attempts to deliver: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.attempts.items()))
+        attempts = (f"{count:,} {outcome}" for outcome, count in summary.attempts.items())
+        print("attempts to deliver: " + ", ".join(attempts))
     return 0
 
 
