@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod attempts;
+mod import;
 mod rows;
 mod summary;
 mod tables;
@@ -18,6 +19,7 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
+pub use import::{ImportFailure, ImportOptions, ImportReport};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};
 pub use tables::LedgerTable;
