@@ -191,7 +191,8 @@ async fn a_row_delivered_before_a_crash_is_flipped_and_not_sent_again() {
     let report = updater.run().await.unwrap();
     assert_eq!((report.recovered, report.delivered, report.settled, report.pending), (1, 1, 1, 0));
     assert_eq!(recorder.sent().len(), 1);
-    assert!(attempts(&ledger).await.contains(&("a".into(), 2, "delivered".into())));
+    let delivered = attempts(&ledger).await.into_iter().filter(|a| a.2 == "delivered").map(|a| a.1);
+    assert_eq!(delivered.collect::<Vec<_>>(), [1, 1], "each of them at its own first attempt");
     assert_eq!(updater.run().await.unwrap(), DeliveryReport::default());
 }
 
