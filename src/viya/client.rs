@@ -212,11 +212,14 @@ impl ViyaClient {
         if let Some((content_type, body)) = &call.body {
             request = request.header("Content-Type", *content_type).body(body.clone());
         }
-        let broken = |e: reqwest::Error| NoAnswer {
-            sent: !e.is_connect() && !e.is_builder(),
-            error: Error::new(ErrorKind::Network, self.unreachable(&e, &call.method, &url))
-                .with_retryable(true)
-                .with_source(e.without_url()),
+        let broken = |e: reqwest::Error| {
+            // A request that could not even be put together fails the same way every time.
+            let error = if e.is_builder() {
+                Error::invalid(format!("{} {} cannot be sent with the token and the arguments given", call.method, url))
+            } else {
+                Error::new(ErrorKind::Network, self.unreachable(&e, &call.method, &url)).with_retryable(true)
+            };
+            NoAnswer { sent: !e.is_connect() && !e.is_builder(), error: error.with_source(e.without_url()) }
         };
         let response = request.send().await.map_err(broken)?;
         let (status, headers) = (response.status(), response.headers().clone());
