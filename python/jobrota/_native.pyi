@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "sandbox_calibration",
     "settings_lookup",
+    "shown_url",
 ]
 
 __version__: str
@@ -41,6 +42,9 @@ _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
 def settings_lookup(name: str) -> str | None:
     """Value of the environment variable JOBROTA_<NAME>, else of `name` in jobrota.toml, else None."""
+
+def shown_url(url: str) -> str:
+    """`url` without what must not be shown: user name, password and query."""
 
 # ---------------------------------------------------------------------------------------------------- selection
 
