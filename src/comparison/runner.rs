@@ -242,7 +242,7 @@ impl ViyaComparisonRunner {
             base_url: client.base_url().as_str().trim_end_matches('/').to_owned(),
             speed: client.clock().speed(),
             mode: options.mode,
-            concurrent: options.concurrent,
+            max_concurrent: self.arms().iter().map(|arm| arm.flow.concurrent(jobs.len())).max().unwrap_or(0),
             correlation_timeout: options.correlation_timeout,
             broke_off: halted.as_ref().map(Error::full_message),
             orchestrator_problem: problem.map(|e| e.full_message()),
