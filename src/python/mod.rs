@@ -6,6 +6,7 @@ mod comparison_result;
 mod convert;
 mod delivery_report;
 mod errors;
+mod interrupt;
 mod inventory;
 mod ledger;
 mod ledger_summary;

@@ -13,6 +13,7 @@ use super::wait::{self, Born};
 use crate::comparison::{self, Mode, ProgressEvent, RunnerOptions};
 use crate::error::{Error, ErrorKind};
 use crate::settings;
+use crate::stop::Stop;
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
 /// the Workload Orchestrator's own evidence.
@@ -195,20 +196,26 @@ impl PyViyaComparisonRunner {
         }
     }
 
-    /// Like `run`, as an awaitable, without progress bars.
+    /// Like `run`, as a coroutine, without progress bars. Canceling it cancels what is running on the server, and what is
+    /// done is written.
     ///
     /// Args:
     ///     progress: A callable that is given a dict per event, or nothing.
     #[pyo3(signature = (progress = None))]
     fn run_async<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("ViyaComparisonRunner")?;
-        let (runner, reporter) = (Arc::clone(&self.runner), reporter(progress));
-        let sink = sink(reporter.as_ref());
-        let work = async move { runner.run(sink).await };
-        wait::awaitable(py, work, move |_, result| {
-            raise_reported(reporter.as_ref())?;
-            Ok(PyComparisonResult::from(result))
-        })
+        let (runner, reporter, stop) = (Arc::clone(&self.runner), reporter(progress), Stop::default());
+        let (sink, asked) = (sink(reporter.as_ref()), stop.clone());
+        let work = async move { runner.run_until(sink, &asked).await };
+        wait::stoppable_awaitable(
+            py,
+            work,
+            move || stop.stop(),
+            move |_, result| {
+                raise_reported(reporter.as_ref())?;
+                Ok(PyComparisonResult::from(result))
+            },
+        )
     }
 
     /// Version and configuration as text; asks no server.
@@ -246,8 +253,9 @@ impl PyViyaComparisonRunner {
         let (runner, reporter) = (Arc::clone(&self.runner), reporter(callback));
         let sink = sink(reporter.as_ref());
         // Ctrl-C cancels what is running on the server and writes what is done, which an abrupt end would not.
-        let stop = runner.stop_handle();
-        let result = wait::stoppable(py, async move { runner.run(sink).await }, || stop.stop())?;
+        let stop = Stop::default();
+        let asked = stop.clone();
+        let result = wait::stoppable(py, async move { runner.run_until(sink, &asked).await }, || stop.stop())?;
         raise_reported(reporter.as_ref())?;
         Ok(PyComparisonResult::from(result))
     }

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::convert::{self, Options};
 use super::errors::PyOutcome;
+use super::interrupt::{self, Runs};
 use super::inventory::{self, PyInventory};
 use super::selection::PySelection;
 use super::wait::{self, Born};
@@ -22,12 +23,18 @@ use crate::selection::{
 use crate::settings;
 
 /// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
-struct PythonProbe(Py<PyAny>);
+struct PythonProbe {
+    function: Py<PyAny>,
+    runs: Arc<Runs>,
+}
 
 impl ProbeCallback for PythonProbe {
     fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
         Python::attach(|py| {
-            let answer = self.0.bind(py).call1((&vm.name,)).map_err(|e| e.to_string())?;
+            let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
+                self.runs.interrupted_by(py, &error);
+                error.to_string()
+            })?;
             let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
                 format!("the probe callable must return (ip_address, nic_name) or (None, None), not {answer}")
             })?;
@@ -36,16 +43,17 @@ impl ProbeCallback for PythonProbe {
     }
 }
 
-fn probe(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Probe> {
+fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe> {
     let Some(value) = value else { return Ok(Probe::Auto) };
     if let Ok(text) = value.extract::<String>() {
         return Ok(text.parse()?);
     }
     if value.is_callable() {
-        return Ok(Probe::Callback(Arc::new(PythonProbe(value.clone().unbind()))));
+        let function = value.clone().unbind();
+        return Ok(Probe::Callback(Arc::new(PythonProbe { function, runs: Arc::clone(runs) })));
     }
     if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
-        let probes = items.map(|item| probe(Some(&item?))).collect::<PyOutcome<Vec<_>>>()?;
+        let probes = items.map(|item| probe(Some(&item?), runs)).collect::<PyOutcome<Vec<_>>>()?;
         return Ok(Probe::any_of(probes)?);
     }
     Err(Error::invalid(format!(
@@ -111,6 +119,7 @@ pub(super) struct PyRoundRobinSelector {
     selector: Arc<selection::RoundRobinSelector>,
     inventory: PyInventory,
     cursor: String,
+    runs: Arc<Runs>,
     born: Born,
 }
 
@@ -180,7 +189,8 @@ impl PyRoundRobinSelector {
         let inventory = inventory::inventory(inventory)?;
         let timeout = convert::seconds("timeout", timeout)?;
         let health_ttl = convert::seconds("health_ttl", health_ttl)?;
-        let probe = self::probe(probe)?;
+        let runs = Arc::new(Runs::default());
+        let probe = self::probe(probe, &runs)?;
         let (cursor, random_start) = self::cursor(py, cursor)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),
@@ -199,6 +209,7 @@ impl PyRoundRobinSelector {
             selector: Arc::new(selector),
             inventory: PyInventory { inventory },
             cursor: name,
+            runs,
             born: Born::here(),
         })
     }
@@ -229,15 +240,15 @@ impl PyRoundRobinSelector {
     #[pyo3(signature = (*, exclude = None))]
     fn select(&self, py: Python<'_>, exclude: Option<Vec<String>>) -> PyOutcome<PySelection> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
-        Ok(PySelection::from(wait::future(py, async move { selector.select(&exclude).await })?))
+        Ok(PySelection::from(interrupt::future(py, &self.runs, async move { selector.select(&exclude).await })?))
     }
 
-    /// Like `select`, as an awaitable.
+    /// Like `select`, as a coroutine.
     #[pyo3(signature = (*, exclude = None))]
     fn select_async<'py>(&self, py: Python<'py>, exclude: Option<Vec<String>>) -> PyOutcome<Bound<'py, PyAny>> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
         let work = async move { selector.select(&exclude).await };
-        wait::awaitable(py, work, |_, selection| Ok(PySelection::from(selection)))
+        interrupt::awaitable(py, &self.runs, work, |_, selection| Ok(PySelection::from(selection)))
     }
 
     /// Takes `n` turns in one commit.
@@ -252,14 +263,14 @@ impl PyRoundRobinSelector {
     ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
     fn select_many(&self, py: Python<'_>, n: usize) -> PyOutcome<Vec<PySelection>> {
         let selector = self.core()?;
-        let selections = wait::future(py, async move { selector.select_many(n).await })?;
+        let selections = interrupt::future(py, &self.runs, async move { selector.select_many(n).await })?;
         Ok(selections.into_iter().map(PySelection::from).collect())
     }
 
-    /// Like `select_many`, as an awaitable.
+    /// Like `select_many`, as a coroutine.
     fn select_many_async<'py>(&self, py: Python<'py>, n: usize) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
-        wait::awaitable(py, async move { selector.select_many(n).await }, |_, selections| {
+        interrupt::awaitable(py, &self.runs, async move { selector.select_many(n).await }, |_, selections| {
             Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
         })
     }
@@ -280,15 +291,15 @@ impl PyRoundRobinSelector {
     ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
     fn check(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
         let selector = self.core()?;
-        let rows = wait::future(py, async move { Ok(selector.check().await) })?;
+        let rows = interrupt::future(py, &self.runs, async move { Ok(selector.check().await) })?;
         convert::table(py, check_batch(&rows)?)
     }
 
-    /// Like `check`, as an awaitable.
+    /// Like `check`, as a coroutine.
     fn check_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
         let work = async move { check_batch(&selector.check().await) };
-        wait::awaitable(py, work, convert::table)
+        interrupt::awaitable(py, &self.runs, work, convert::table)
     }
 
     /// How often each VM was selected.

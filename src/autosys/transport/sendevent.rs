@@ -177,8 +177,7 @@ impl SendEvent {
         let group = Group::of(&child);
         let (mut out, mut err) = (Captured::default(), Captured::default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut reading =
-            Box::pin(async { tokio::try_join!(out.read(stdout), err.read(stderr)).map(|_| ()) }.fuse());
+        let mut reading = Box::pin(async { tokio::try_join!(out.read(stdout), err.read(stderr)).map(|_| ()) }.fuse());
         let ended = tokio::time::timeout(self.options.timeout, async {
             let mut read = Ok(());
             loop {

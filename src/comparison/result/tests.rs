@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::comparison::{ComparisonResult, Mode, Progress, RunnerOptions, ViyaComparisonRunner};
 use crate::error::{ErrorKind, Result};
 use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
+use crate::stop::Stop;
 
 struct Place {
     folder: tempfile::TempDir,
@@ -134,7 +135,10 @@ fn one_arm_leaves_the_other_null() {
     let json = &result.json;
     assert_eq!((&json["sequential_execution"], &json["comparison"]), (&Value::Null, &Value::Null));
     assert_eq!(json["async_execution"]["execution_mode"], "all");
-    assert_eq!((&json["metadata"]["max_concurrent"], &json["async_execution"]["max_concurrent"]), (&json!(2), &json!(2)));
+    assert_eq!(
+        (&json["metadata"]["max_concurrent"], &json["async_execution"]["max_concurrent"]),
+        (&json!(2), &json!(2))
+    );
     assert_eq!(json["async_execution"]["jobs"].as_array().unwrap().len(), 2);
     assert!(!codes(&result).contains(&"parallelism_confounded"));
 }
@@ -188,13 +192,14 @@ fn a_job_beyond_its_limit_is_canceled_and_the_run_goes_on() {
 fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     let place = Place::new(3, ViyaOptions::default());
     let runner = ViyaComparisonRunner::new(RunnerOptions { sequential_only: true, ..place.options() }).unwrap();
-    let stop = runner.stop_handle();
+    let stop = Stop::default();
+    let asked = stop.clone();
     let listener: Progress = Arc::new(move |event| {
         if event.done == 1 && event.state == "submitted" {
-            stop.stop();
+            asked.stop();
         }
     });
-    let error = crate::runtime::block_on(runner.run(Some(listener))).unwrap_err();
+    let error = crate::runtime::block_on(runner.run_until(Some(listener), &stop)).unwrap_err();
     let path = std::fs::read_dir(place.results()).unwrap().next().unwrap().unwrap().path();
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     let json = read(&path);
@@ -202,6 +207,8 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
     assert_eq!(states, ["completed", "canceled"]);
     assert!(json["metadata"]["broke_off"].is_string());
+    let error = crate::runtime::block_on(runner.run_until(None, &stop)).unwrap_err();
+    assert!(error.to_string().contains("before a job was submitted"), "{error}");
 }
 
 #[test]
