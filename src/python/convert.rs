@@ -112,11 +112,6 @@ pub(super) fn path_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
     value.py().import("os")?.call_method1("fspath", (value,))?.extract()
 }
 
-/// A path-like argument as text, when given.
-pub(super) fn optional_path(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
-    value.map(path_text).transpose()
-}
-
 /// Storage options, none when not given.
 pub(super) fn options(value: Option<Options>) -> Options {
     value.unwrap_or_default()

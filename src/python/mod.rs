@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+mod arguments;
 mod comparison_result;
 mod convert;
 mod delivery_report;

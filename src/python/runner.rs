@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::comparison_result::PyComparisonResult;
 use super::convert;
 use super::errors::PyOutcome;
@@ -113,22 +114,22 @@ impl PyViyaComparisonRunner {
                         poll_interval = 1.0, job_timeout = 3600.0, correlation_timeout = 60.0))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
-        base_url: Option<&str>,
-        tokens: Option<&Bound<'_, PyAny>>,
-        jobs: Option<&Bound<'_, PyAny>>,
-        mode: &str,
-        concurrent: usize,
-        sequential_context: Option<String>,
-        async_context: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_location)] tokens: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_location)] jobs: Option<String>,
+        #[pyo3(from_py_with = arguments::text)] mode: &str,
+        #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
+        #[pyo3(from_py_with = arguments::optional_text)] sequential_context: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] async_context: Option<String>,
         arms: Option<&Bound<'_, PyAny>>,
-        limit_jobs: Option<usize>,
-        sequential_only: bool,
-        async_only: bool,
-        repeat: usize,
-        results_dir: Option<&Bound<'_, PyAny>>,
-        poll_interval: f64,
-        job_timeout: f64,
-        correlation_timeout: f64,
+        #[pyo3(from_py_with = arguments::optional_whole)] limit_jobs: Option<usize>,
+        #[pyo3(from_py_with = arguments::flag)] sequential_only: bool,
+        #[pyo3(from_py_with = arguments::flag)] async_only: bool,
+        #[pyo3(from_py_with = arguments::whole)] repeat: usize,
+        #[pyo3(from_py_with = arguments::optional_location)] results_dir: Option<String>,
+        #[pyo3(from_py_with = arguments::number)] poll_interval: f64,
+        #[pyo3(from_py_with = arguments::number)] job_timeout: f64,
+        #[pyo3(from_py_with = arguments::number)] correlation_timeout: f64,
     ) -> PyOutcome<Self> {
         if let Some((name, _)) = [("arms", arms.is_some()), ("repeat", repeat != 1)].iter().find(|(_, given)| *given) {
             return Err(Error::new(
@@ -143,13 +144,12 @@ impl PyViyaComparisonRunner {
             other => return Err(Error::invalid(format!("mode must be \"batch\" or \"all\", not \"{other}\"")).into()),
         };
         let defaults = RunnerOptions::default();
-        let path = |value: Option<&Bound<'_, PyAny>>, default: &std::path::Path| -> PyOutcome<PathBuf> {
-            Ok(convert::optional_path(value)?.map_or_else(|| default.to_owned(), PathBuf::from))
-        };
+        let path =
+            |value: Option<String>, default: &std::path::Path| value.map_or_else(|| default.to_owned(), PathBuf::from);
         let options = RunnerOptions {
-            base_url: required_base_url(base_url)?,
-            tokens: path(tokens, &defaults.tokens)?,
-            jobs: path(jobs, &defaults.jobs)?,
+            base_url: required_base_url(base_url.as_deref())?,
+            tokens: path(tokens, &defaults.tokens),
+            jobs: path(jobs, &defaults.jobs),
             mode,
             concurrent,
             sequential_context: sequential_context.unwrap_or_else(|| defaults.sequential_context.clone()),
@@ -157,7 +157,7 @@ impl PyViyaComparisonRunner {
             limit_jobs,
             sequential_only,
             async_only,
-            results_dir: path(results_dir, &defaults.results_dir)?,
+            results_dir: path(results_dir, &defaults.results_dir),
             poll_interval,
             job_timeout,
             correlation_timeout,
@@ -185,7 +185,7 @@ impl PyViyaComparisonRunner {
         let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
         match (flag, progress) {
             (Some(false), _) => self.run_with(py, None),
-            (None, Some(callback)) => self.run_with(py, Some(callback.clone().unbind())),
+            (None, Some(callback)) => self.run_with(py, Some(callable(callback)?)),
             _ => {
                 let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
                 let shown = bars.call_method0("__enter__")?.unbind();
@@ -202,8 +202,9 @@ impl PyViyaComparisonRunner {
     /// Args:
     ///     progress: A callable that is given a dict per event, or nothing.
     #[pyo3(signature = (progress = None))]
-    fn run_async<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
+    fn run_async<'py>(&self, py: Python<'py>, progress: Option<&Bound<'py, PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("ViyaComparisonRunner")?;
+        let progress = progress.map(callable).transpose()?;
         let (runner, reporter, stop) = (Arc::clone(&self.runner), reporter(progress), Stop::default());
         let (sink, asked) = (sink(reporter.as_ref()), stop.clone());
         let work = async move { runner.run_until(sink, &asked).await };
@@ -231,6 +232,17 @@ impl PyViyaComparisonRunner {
         let description = self.runner.describe().unwrap_or_else(|error| error.full_message());
         convert::repr_html(py, "runner", description)
     }
+}
+
+fn callable(progress: &Bound<'_, PyAny>) -> PyOutcome<Py<PyAny>> {
+    if progress.is_callable() {
+        return Ok(progress.clone().unbind());
+    }
+    Err(Error::invalid(format!(
+        "progress must be True, False or a callable that takes a dict, not {}",
+        progress.repr()?
+    ))
+    .into())
 }
 
 fn reporter(callback: Option<Py<PyAny>>) -> Option<Arc<Reporter>> {

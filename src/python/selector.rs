@@ -9,6 +9,7 @@ use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use super::arguments;
 use super::convert::{self, Options};
 use super::errors::PyOutcome;
 use super::interrupt::{self, Runs};
@@ -64,8 +65,8 @@ fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe>
 }
 
 /// Where the cursor is kept, and whether the start must be random because nothing there lasts.
-fn cursor(py: Python<'_>, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<(CursorKind, bool)> {
-    let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
+fn cursor(py: Python<'_>, value: Option<String>) -> PyOutcome<(CursorKind, bool)> {
+    let text = value.unwrap_or_else(|| "auto".into());
     Ok(match text.as_str() {
         "process" => (CursorKind::Process, false),
         "auto" => {
@@ -169,14 +170,14 @@ impl PyRoundRobinSelector {
     fn new(
         py: Python<'_>,
         inventory: &Bound<'_, PyAny>,
-        cursor: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::optional_location)] cursor: Option<String>,
         probe: Option<&Bound<'_, PyAny>>,
-        timeout: f64,
-        health_ttl: f64,
-        rise: u32,
-        fall: u32,
-        max_in_flight: Option<u32>,
-        storage_options: Option<Options>,
+        #[pyo3(from_py_with = arguments::number)] timeout: f64,
+        #[pyo3(from_py_with = arguments::number)] health_ttl: f64,
+        #[pyo3(from_py_with = arguments::whole)] rise: u32,
+        #[pyo3(from_py_with = arguments::whole)] fall: u32,
+        #[pyo3(from_py_with = arguments::optional_whole)] max_in_flight: Option<u32>,
+        #[pyo3(from_py_with = arguments::optional_text_map)] storage_options: Option<Options>,
     ) -> PyOutcome<Self> {
         let later = [("rise", rise != 1), ("fall", fall != 1), ("max_in_flight", max_in_flight.is_some())];
         if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
@@ -238,14 +239,22 @@ impl PyRoundRobinSelector {
     ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
     ///     InvalidInputError: `exclude` names every VM, or one that is not in the inventory.
     #[pyo3(signature = (*, exclude = None))]
-    fn select(&self, py: Python<'_>, exclude: Option<Vec<String>>) -> PyOutcome<PySelection> {
+    fn select(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::optional_names)] exclude: Option<Vec<String>>,
+    ) -> PyOutcome<PySelection> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
         Ok(PySelection::from(interrupt::future(py, &self.runs, async move { selector.select(&exclude).await })?))
     }
 
     /// Like `select`, as a coroutine.
     #[pyo3(signature = (*, exclude = None))]
-    fn select_async<'py>(&self, py: Python<'py>, exclude: Option<Vec<String>>) -> PyOutcome<Bound<'py, PyAny>> {
+    fn select_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::optional_names)] exclude: Option<Vec<String>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
         let work = async move { selector.select(&exclude).await };
         interrupt::awaitable(py, &self.runs, work, |_, selection| Ok(PySelection::from(selection)))
@@ -261,14 +270,22 @@ impl PyRoundRobinSelector {
     ///
     /// Raises:
     ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
-    fn select_many(&self, py: Python<'_>, n: usize) -> PyOutcome<Vec<PySelection>> {
+    fn select_many(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::whole)] n: usize,
+    ) -> PyOutcome<Vec<PySelection>> {
         let selector = self.core()?;
         let selections = interrupt::future(py, &self.runs, async move { selector.select_many(n).await })?;
         Ok(selections.into_iter().map(PySelection::from).collect())
     }
 
     /// Like `select_many`, as a coroutine.
-    fn select_many_async<'py>(&self, py: Python<'py>, n: usize) -> PyOutcome<Bound<'py, PyAny>> {
+    fn select_many_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::whole)] n: usize,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
         interrupt::awaitable(py, &self.runs, async move { selector.select_many(n).await }, |_, selections| {
             Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
@@ -280,9 +297,14 @@ impl PyRoundRobinSelector {
     /// Args:
     ///     vm: Name of the VM.
     ///     ok: Whether it worked.
-    fn report(&self, py: Python<'_>, vm: String, ok: bool) -> PyOutcome<()> {
+    fn report(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+        #[pyo3(from_py_with = arguments::flag)] ok: bool,
+    ) -> PyOutcome<()> {
         let selector = self.core()?;
-        wait::blocking(py, || selector.report(&vm, ok))
+        wait::blocking(py, || selector.report(vm, ok))
     }
 
     /// Probes every VM of the inventory at once. Nobody's turn changes.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::convert;
 use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
@@ -134,20 +135,20 @@ impl PyAutosysUpdater {
                         stale_after = None, lease_ttl = None, confirm = false, dry_run = false))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
-        ledger: PyRef<'_, PyJobLedger>,
+        ledger: &Bound<'_, PyAny>,
         transport: &Bound<'_, PyAny>,
-        source: &str,
+        #[pyo3(from_py_with = arguments::text)] source: &str,
         mapping: Option<&Bound<'_, PyAny>>,
-        max_attempts: Option<i64>,
-        order: &str,
-        concurrency: usize,
-        thread_safe: bool,
+        #[pyo3(from_py_with = arguments::optional_whole)] max_attempts: Option<i64>,
+        #[pyo3(from_py_with = arguments::text)] order: &str,
+        #[pyo3(from_py_with = arguments::whole)] concurrency: usize,
+        #[pyo3(from_py_with = arguments::flag)] thread_safe: bool,
         backoff: Option<&Bound<'_, PyAny>>,
         rate: Option<&Bound<'_, PyAny>>,
         stale_after: Option<&Bound<'_, PyAny>>,
         lease_ttl: Option<&Bound<'_, PyAny>>,
-        confirm: bool,
-        dry_run: bool,
+        #[pyo3(from_py_with = arguments::flag)] confirm: bool,
+        #[pyo3(from_py_with = arguments::flag)] dry_run: bool,
     ) -> PyOutcome<Self> {
         let later = [
             ("backoff", backoff.is_some()),
@@ -178,7 +179,15 @@ impl PyAutosysUpdater {
         let runs = Arc::new(Runs::default());
         let way = self::transport(transport, self::mapping(mapping)?, thread_safe, Arc::clone(&runs))?;
         let name = way.name().to_owned();
-        let core = ledger.core()?;
+        let core = match ledger.cast::<PyJobLedger>() {
+            Ok(ledger) => ledger.get().core()?,
+            Err(_) => {
+                let kind = ledger.get_type();
+                let text =
+                    format!("ledger must be a JobLedger, such as JobLedger(\"/data/ledger\"), not {}", kind.name()?);
+                return Err(Error::invalid(text).into());
+            }
+        };
         let root = core.root().to_owned();
         let options = UpdaterOptions { source, max_attempts, order, concurrency, dry_run, ..UpdaterOptions::default() };
         Ok(Self {
