@@ -7,7 +7,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use delta_kernel_default_engine::executor::TaskExecutor as _;
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::DynObjectStore;
 use url::Url;
@@ -17,21 +16,27 @@ use crate::runtime;
 
 mod delayed;
 mod encoded;
+mod executor;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod layers;
 mod listing;
+mod log_memory;
 mod metered;
 mod synced;
 mod written;
 
+#[cfg(test)]
+pub(crate) use synced::{Disk, Synced};
+
+use executor::Executor;
 pub use layers::Durability;
 use layers::{Layers, Settings};
 use metered::Meter;
 pub use metered::Requests;
 
 /// The kernel engine that every table of a [`Storage`] works with.
-pub(crate) type KernelEngine = DefaultEngine<TokioMultiThreadExecutor>;
+pub(crate) type KernelEngine = DefaultEngine<Executor>;
 
 /// Mounts that look like directories, but whose drivers create files non-atomically (no `link(2)`): two writers would
 /// overwrite each other's commits there.
@@ -46,7 +51,7 @@ pub struct Storage {
     root: Url,
     store: Arc<DynObjectStore>,
     engine: Arc<KernelEngine>,
-    executor: Arc<TokioMultiThreadExecutor>,
+    executor: Arc<Executor>,
     meter: Meter,
     pid: u32,
 }
@@ -84,17 +89,17 @@ impl Storage {
         let root = Url::from_directory_path(&directory).map_err(|()| {
             Error::invalid(format!("'{}' cannot be written as a file URI; give another directory", directory.display()))
         })?;
-        Self::on(layers::around(layers::local(&settings), &settings), root)
+        Self::on(layers::around(layers::local(&settings), &settings, true), root)
     }
 
     /// A storage whose files are in `store`, below `root`.
     #[cfg(test)]
     pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
-        Self::on(layers::around(store, &Settings::default()), root)
+        Self::on(layers::around(store, &Settings::default(), false), root)
     }
 
     fn on(layers: Layers, root: Url) -> Result<Self> {
-        let executor = Arc::new(TokioMultiThreadExecutor::new(runtime::handle()?));
+        let executor = Arc::new(Executor::new(runtime::handle()?, layers.at_once));
         let engine = DefaultEngineBuilder::new(layers.for_kernel)
             .with_task_executor(Arc::clone(&executor))
             .with_batch_size(READ_BATCH_ROWS)

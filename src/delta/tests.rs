@@ -160,6 +160,7 @@ fn a_guarded_append_decides_on_transactions() {
 
 mod faults;
 mod groups;
+mod power_cut;
 mod races;
 mod requests;
 mod store_faults;

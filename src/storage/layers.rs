@@ -63,20 +63,22 @@ pub(super) struct Layers {
     pub(super) for_kernel: Arc<DynObjectStore>,
     /// Counts what is asked of the store.
     pub(super) meter: Meter,
+    /// It answers at once, like a local disk: nobody needs to be free for other work meanwhile.
+    pub(super) at_once: bool,
 }
 
 /// The file system of this machine, from its root.
 pub(super) fn local(settings: &Settings) -> Arc<DynObjectStore> {
     let files = Arc::new(LocalFileSystem::new());
-    let quick = QuickListing(Arc::clone(&files));
+    let quick = QuickListing::new(Arc::clone(&files));
     match settings.durability {
         Durability::Store => Arc::new(quick),
         Durability::Fsync => Arc::new(Synced::new(Arc::new(quick), files)),
     }
 }
 
-/// Puts the layers around `store`, which is local or remote.
-pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings) -> Layers {
+/// Puts the layers around `store`, which is a local disk or not.
+pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings, local: bool) -> Layers {
     let meter = Meter::default();
     let delayed: Arc<DynObjectStore> = match settings.request_delay {
         Duration::ZERO => store,
@@ -85,7 +87,8 @@ pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings) -> Layers 
     let metered = Arc::new(Metered::new(delayed, meter.clone()));
     let store: Arc<DynObjectStore> = Arc::new(Written::new(metered));
     let for_kernel = Arc::new(EncodedListing(Arc::clone(&store)));
-    Layers { store, for_kernel, meter }
+    let at_once = local && settings.request_delay.is_zero();
+    Layers { store, for_kernel, meter, at_once }
 }
 
 #[cfg(test)]
@@ -108,7 +111,7 @@ mod tests {
         let shape = |durability, delay: &str| {
             let options = HashMap::from([("request_delay".to_owned(), delay.to_owned())]);
             let (settings, _) = Settings::take(&options, durability).unwrap();
-            format!("{:?}", around(local(&settings), &settings).for_kernel)
+            format!("{:?}", around(local(&settings), &settings, true).for_kernel)
         };
         let bare = shape(Durability::Store, "0");
         assert!(!bare.contains("Delayed") && !bare.contains("Synced"), "{bare}");

@@ -17,13 +17,22 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use super::executor::blocking;
+use super::log_memory::LogMemory;
+
 /// A local file system whose [`ObjectStore::list_with_offset`] looks at the names first, then only at the files that it
 /// returns, which come sorted by name. [`LocalFileSystem`] makes a URL of each file that it meets and takes an
 /// arbitrary order.
 ///
 /// Names that no Delta table has (not UTF-8, control characters) are left out.
 #[derive(Debug)]
-pub(super) struct QuickListing(pub(super) Arc<LocalFileSystem>);
+pub(super) struct QuickListing(Arc<LocalFileSystem>, Arc<LogMemory>);
+
+impl QuickListing {
+    pub(super) fn new(files: Arc<LocalFileSystem>) -> Self {
+        Self(files, Arc::default())
+    }
+}
 
 impl fmt::Display for QuickListing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,17 +63,17 @@ impl ObjectStore for QuickListing {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (local, prefix, offset) = (Arc::clone(&self.0), prefix.cloned().unwrap_or_default(), offset.clone());
+        let (local, memory) = (Arc::clone(&self.0), Arc::clone(&self.1));
+        let (prefix, offset) = (prefix.cloned().unwrap_or_default(), offset.clone());
         async move {
-            let listed = tokio::task::spawn_blocking({
+            let listed = blocking({
                 let (local, prefix, offset) = (Arc::clone(&local), prefix.clone(), offset.clone());
-                move || list(&local, prefix, &offset)
+                move || memory.list(&local, &prefix, &offset, || list(&local, prefix.clone(), &offset))
             });
             match listed.await {
-                Ok(Ok(Some(files))) => stream::iter(files.into_iter().map(Ok)).boxed(),
-                Ok(Ok(None)) => local.list_with_offset(Some(&prefix), &offset),
-                Ok(Err(error)) => stream::iter([Err(error)]).boxed(),
-                Err(broken) => stream::iter([Err(broken.into())]).boxed(),
+                Ok(Some(files)) => stream::iter(files.into_iter().map(Ok)).boxed(),
+                Ok(None) => local.list_with_offset(Some(&prefix), &offset),
+                Err(error) => stream::iter([Err(error)]).boxed(),
             }
         }
         .flatten_stream()
@@ -90,7 +99,7 @@ pub(super) fn directory(local: &LocalFileSystem, prefix: &Path) -> Result<PathBu
 
 /// The files below `prefix` whose path is greater than `offset`, sorted. `None` where links lead to directories: the
 /// store follows these and looks out for circles.
-fn list(local: &LocalFileSystem, prefix: Path, offset: &Path) -> Result<Option<Vec<ObjectMeta>>> {
+pub(super) fn list(local: &LocalFileSystem, prefix: Path, offset: &Path) -> Result<Option<Vec<ObjectMeta>>> {
     let mut found: Vec<(Path, PathBuf)> = Vec::new();
     let mut directories = vec![(directory(local, &prefix)?, prefix)];
     while let Some((directory, prefix)) = directories.pop() {

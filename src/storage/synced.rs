@@ -38,6 +38,8 @@ pub(crate) use disk::Disk;
 use disk::Disk;
 use disk::Real;
 
+use super::executor::blocking;
+
 /// Whether `name` is the one under which a file is written before it gets its own.
 pub(super) fn is_unfinished(name: &str) -> bool {
     name.strip_prefix('.')
@@ -193,11 +195,6 @@ fn failed(doing: &'static str, path: &FilePath, source: io::Error) -> Error {
 
 fn taken(path: &FilePath, source: io::Error) -> Error {
     Error::AlreadyExists { path: path.display().to_string(), source: Box::new(source) }
-}
-
-/// Runs `work`, which waits for the disk, where waiting holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await?
 }
 
 impl fmt::Display for Synced {

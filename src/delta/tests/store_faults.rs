@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use url::Url;
 
 use super::*;
+use crate::delta::commit::Limits;
 use crate::error::Error;
 use crate::storage::faulty::{Fault, Faulty, Script};
 
@@ -60,8 +61,9 @@ impl World {
     /// A handle on the table, over the faulty store; opening is tried until it succeeds.
     fn table(&self) -> Table {
         let storage = Storage::over(Arc::clone(&self.faulty) as _, root()).expect("storage");
+        let limits = Limits { errors: self.patience, races: None };
         loop {
-            match Table::open_with(&storage, "events", Arc::new(FileSystemCommitter::new()), self.patience) {
+            match Table::open_with(&storage, "events", Arc::new(FileSystemCommitter::new()), limits) {
                 Ok(table) => return table,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Storage, "{}", error.full_message()),
             }

@@ -14,7 +14,7 @@ async fn listed(store: &dyn ObjectStore, prefix: &Path, offset: &Path) -> Vec<(S
 fn stores() -> (tempfile::TempDir, LocalFileSystem, QuickListing, Path) {
     let dir = tempfile::tempdir().expect("directory");
     let root = Path::from_filesystem_path(dir.path()).expect("root");
-    (dir, LocalFileSystem::new(), QuickListing(Arc::new(LocalFileSystem::new())), root)
+    (dir, LocalFileSystem::new(), QuickListing::new(Arc::new(LocalFileSystem::new())), root)
 }
 
 const NAMES: [&str; 12] = [

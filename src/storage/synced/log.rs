@@ -4,6 +4,7 @@
 //! survive as an empty file, and ours would be unreadable with it. So before an entry gets its name, those below that
 //! this process has not synced yet are synced, with the data files that they name and the checkpoints.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -132,33 +133,43 @@ impl State {
         let below = || names.iter().filter(|(version, _)| *version < end);
         let newest = below().filter(|(_, name)| is_whole_checkpoint(name)).map(|(version, _)| *version).max();
         let first = synced.map_or(newest.unwrap_or(0), |synced| synced + 1);
-        let table = log.parent().and_then(|table| Url::from_directory_path(table).ok());
-        let mut touched = Vec::new();
-        for (version, name) in below() {
-            let path = log.join(name);
-            match is_entry(name) {
-                true if *version < first => {}
-                true => {
-                    let Some(file) = self.sync(&path)? else { continue };
-                    for named in files_named(file, table.as_ref()) {
-                        if self.sync(&named)?.is_some() {
-                            touched.extend(named.parent().map(Path::to_owned));
-                        }
-                    }
-                }
-                // Checkpoints, their parts and checksums.
-                false if newest.is_none_or(|newest| *version >= newest) => _ = self.sync(&path)?,
-                false => {}
-            }
+        let (entries, others): (Vec<_>, Vec<_>) = below().partition(|(_, name)| is_entry(name));
+        let entries: Vec<PathBuf> =
+            entries.into_iter().filter(|(version, _)| *version >= first).map(|(_, name)| log.join(name)).collect();
+        // An entry that is on the disk must not name files that are not.
+        self.sync_files_named(log, &entries)?;
+        for entry in entries {
+            self.sync(&entry)?;
         }
-        touched.sort_unstable();
-        touched.dedup();
-        for directory in touched {
-            self.keep_directory(&directory).map_err(|e| failed("syncing", &directory, e))?;
-            self.disk.sync_directory(&directory).map_err(|e| failed("syncing", &directory, e))?;
+        // Checkpoints, their parts and checksums.
+        for (_, name) in others.into_iter().filter(|(version, _)| newest.is_none_or(|newest| *version >= newest)) {
+            self.sync(&log.join(name))?;
         }
         self.sync_sidecars(&log.join(SIDECARS))?;
         self.sync(&log.join(HINT))?;
+        Ok(())
+    }
+
+    /// Syncs the data files that `entries` of the log add, as far as they are still there, and their names.
+    fn sync_files_named(&self, log: &Path, entries: &[PathBuf]) -> Result<()> {
+        let Some(table) = log.parent().and_then(|table| Url::from_directory_path(table).ok()) else { return Ok(()) };
+        let mut directories = BTreeSet::new();
+        for entry in entries {
+            let file = match File::open(entry) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(failed("reading", entry, e)),
+            };
+            for named in files_named(file, &table) {
+                if self.sync(&named)? {
+                    directories.extend(named.parent().map(Path::to_owned));
+                }
+            }
+        }
+        for directory in directories {
+            self.keep_directory(&directory).map_err(|e| failed("syncing", &directory, e))?;
+            self.disk.sync_directory(&directory).map_err(|e| failed("syncing", &directory, e))?;
+        }
         Ok(())
     }
 
@@ -176,14 +187,14 @@ impl State {
         self.disk.sync_directory(sidecars).map_err(|e| failed("syncing", sidecars, e))
     }
 
-    /// Syncs the file at `path`; none if it is gone, as files that were cleaned up are.
-    fn sync(&self, path: &Path) -> Result<Option<File>> {
+    /// Syncs the file at `path`. `false` if it is gone, as files that were cleaned up are.
+    fn sync(&self, path: &Path) -> Result<bool> {
         match File::open(path) {
             Ok(file) => {
                 self.disk.sync_file(path, &file).map_err(|e| failed("syncing", path, e))?;
-                Ok(Some(file))
+                Ok(true)
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(failed("syncing", path, e)),
         }
     }
@@ -202,8 +213,7 @@ struct Add {
 }
 
 /// The files that the log entry `entry` adds to `table`, as far as they are on this disk.
-fn files_named(entry: File, table: Option<&Url>) -> Vec<PathBuf> {
-    let Some(table) = table else { return Vec::new() };
+fn files_named(entry: File, table: &Url) -> Vec<PathBuf> {
     let actions = BufReader::new(entry).lines().map_while(io::Result::ok);
     let adds = actions.filter_map(|line| serde_json::from_str::<Action>(&line).ok()?.add);
     adds.flat_map(|add| {

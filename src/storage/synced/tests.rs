@@ -60,7 +60,7 @@ struct Bench {
 fn bench() -> Bench {
     let dir = tempfile::tempdir().expect("directory");
     let (disk, files) = (Arc::new(Recording::default()), Arc::new(LocalFileSystem::new()));
-    let inner = Arc::new(QuickListing(Arc::clone(&files)));
+    let inner = Arc::new(QuickListing::new(Arc::clone(&files)));
     let store = Synced::on(inner, files, Arc::clone(&disk) as _);
     let root = Path::from_filesystem_path(dir.path()).expect("root");
     Bench { dir, disk, store, root }
