@@ -1,5 +1,4 @@
-"""Arguments of a wrong type or beyond their range are bad input like any other: an `InvalidInputError` that says what is
-expected, and by which name.
+"""Arguments of a wrong type or beyond their range are bad input: an error that says what is expected, and of which one.
 
 `JobLedger` has its own tests.
 """

@@ -117,6 +117,7 @@ class Slow:
     """Takes events, but is silent about the third one until it may answer; what comes after that is counted."""
 
     def __init__(self) -> None:
+        """Silent at first."""
         self.third, self.may_answer = threading.Event(), threading.Event()
         self.taken: list[str] = []
 

@@ -56,6 +56,13 @@ impl Run {
         self.stop.stop();
     }
 
+    /// Ends it, if `error` is about more than the call that raised it.
+    pub(super) fn interrupted_by(&self, py: Python<'_>, error: &PyErr) {
+        if is_interrupt(py, error) {
+            self.interrupt(error.clone_ref(py));
+        }
+    }
+
     /// The request to end it.
     pub(super) fn stop(&self) -> Stop {
         self.stop.clone()
@@ -63,10 +70,12 @@ impl Run {
 
     /// What interrupted it, else `outcome`.
     pub(super) fn outcome<T>(&self, outcome: PyOutcome<T>) -> PyOutcome<T> {
-        match self.raised.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(error.into()),
-            None => outcome,
-        }
+        self.raised().map_or(outcome, |error| Err(error.into()))
+    }
+
+    /// What interrupted it, once.
+    pub(super) fn raised(&self) -> Option<PyErr> {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

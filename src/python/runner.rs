@@ -1,7 +1,7 @@
 //! `ViyaComparisonRunner`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -9,12 +9,12 @@ use pyo3::types::PyDict;
 use super::arguments;
 use super::comparison_result::PyComparisonResult;
 use super::convert;
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, Raised};
+use super::interrupt::Run;
 use super::wait::{self, Born};
-use crate::comparison::{self, Mode, ProgressEvent, RunnerOptions};
+use crate::comparison::{self, ComparisonResult, Mode, ProgressEvent, RunnerOptions};
 use crate::error::{Error, ErrorKind};
 use crate::settings;
-use crate::stop::Stop;
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
 /// the Workload Orchestrator's own evidence.
@@ -60,10 +60,12 @@ pub(super) struct PyViyaComparisonRunner {
     born: Born,
 }
 
-/// Hands the runner's events to Python; the first exception ends the reports and is kept for the caller.
+/// Hands the runner's events to Python; the first exception ends the reports and is kept for the caller. One that is about
+/// more than the report, such as KeyboardInterrupt, ends the run.
 struct Reporter {
     callback: Py<PyAny>,
-    failed: std::sync::Mutex<Option<PyErr>>,
+    run: Arc<Run>,
+    failed: Mutex<Option<PyErr>>,
 }
 
 fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py, PyDict>> {
@@ -80,14 +82,21 @@ fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py
 
 impl Reporter {
     fn report(&self, event: &ProgressEvent) {
-        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if failed.is_some() {
-            return;
-        }
         Python::attach(|py| {
+            // Locked for a moment only, and always with the GIL: whoever waits for the other one would wait for ever.
+            if self.failed().is_some() {
+                return;
+            }
             let called = event_dict(py, event).and_then(|event| self.callback.bind(py).call1((event,)));
-            *failed = called.err();
+            if let Err(error) = called {
+                self.run.interrupted_by(py, &error);
+                *self.failed() = Some(error);
+            }
         });
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<PyErr>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,17 +214,15 @@ impl PyViyaComparisonRunner {
     fn run_async<'py>(&self, py: Python<'py>, progress: Option<&Bound<'py, PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("ViyaComparisonRunner")?;
         let progress = progress.map(callable).transpose()?;
-        let (runner, reporter, stop) = (Arc::clone(&self.runner), reporter(progress), Stop::default());
-        let (sink, asked) = (sink(reporter.as_ref()), stop.clone());
-        let work = async move { runner.run_until(sink, &asked).await };
+        let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
+        let reporter = reporter(progress, &run);
+        let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
+        let work = async move { Ok(runner.run_until(sink, &asked).await) };
         wait::stoppable_awaitable(
             py,
             work,
             move || stop.stop(),
-            move |_, result| {
-                raise_reported(reporter.as_ref())?;
-                Ok(PyComparisonResult::from(result))
-            },
+            move |py, result| finished(py, &run, reporter.as_ref(), result.map_err(Raised::from)),
         )
     }
 
@@ -245,8 +252,8 @@ fn callable(progress: &Bound<'_, PyAny>) -> PyOutcome<Py<PyAny>> {
     .into())
 }
 
-fn reporter(callback: Option<Py<PyAny>>) -> Option<Arc<Reporter>> {
-    callback.map(|callback| Arc::new(Reporter { callback, failed: std::sync::Mutex::new(None) }))
+fn reporter(callback: Option<Py<PyAny>>, run: &Arc<Run>) -> Option<Arc<Reporter>> {
+    callback.map(|callback| Arc::new(Reporter { callback, run: Arc::clone(run), failed: Mutex::default() }))
 }
 
 fn sink(reporter: Option<&Arc<Reporter>>) -> Option<Arc<dyn Fn(ProgressEvent) + Send + Sync>> {
@@ -254,21 +261,29 @@ fn sink(reporter: Option<&Arc<Reporter>>) -> Option<Arc<dyn Fn(ProgressEvent) + 
     Some(Arc::new(move |event| reporter.report(&event)))
 }
 
-fn raise_reported(reporter: Option<&Arc<Reporter>>) -> PyOutcome<()> {
-    let failed =
-        reporter.and_then(|reporter| reporter.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
-    failed.map_or(Ok(()), |error| Err(error.into()))
+/// What `result` is for Python: what interrupted the run goes on, and says where that was written which was done.
+fn finished(
+    py: Python<'_>,
+    run: &Run,
+    reporter: Option<&Arc<Reporter>>,
+    result: PyOutcome<ComparisonResult>,
+) -> PyOutcome<PyComparisonResult> {
+    if let Some(interrupt) = run.raised() {
+        interrupt.set_cause(py, result.err().map(PyErr::from));
+        return Err(interrupt.into());
+    }
+    let result = result?;
+    let failed = reporter.and_then(|reporter| reporter.failed().take());
+    failed.map_or_else(|| Ok(PyComparisonResult::from(result)), |error| Err(error.into()))
 }
 
 impl PyViyaComparisonRunner {
     fn run_with(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyOutcome<PyComparisonResult> {
-        let (runner, reporter) = (Arc::clone(&self.runner), reporter(callback));
-        let sink = sink(reporter.as_ref());
+        let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
+        let reporter = reporter(callback, &run);
+        let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
         // Ctrl-C cancels what is running on the server and writes what is done, which an abrupt end would not.
-        let stop = Stop::default();
-        let asked = stop.clone();
-        let result = wait::stoppable(py, async move { runner.run_until(sink, &asked).await }, || stop.stop())?;
-        raise_reported(reporter.as_ref())?;
-        Ok(PyComparisonResult::from(result))
+        let result = wait::stoppable(py, async move { runner.run_until(sink, &asked).await }, || stop.stop());
+        finished(py, &run, reporter.as_ref(), result)
     }
 }
