@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import __version__, settings_lookup
+from jobrota._native import __version__, settings_lookup, shown_url
 from jobrota.errors import InvalidInputError, JobrotaError
 
 __all__ = ["main"]
@@ -169,7 +169,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
     """Version and configuration, without reading a token or asking a server."""
     print(f"jobrota {__version__}, nothing is run")
-    shown = {"base_url": base_url or "(not set)"}
+    shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
     shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
     width = max(map(len, shown))
     for name, value in shown.items():

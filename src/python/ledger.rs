@@ -163,7 +163,7 @@ impl PyJobLedger {
         };
         let root = convert::path_text(root)?;
         let commit_timeout = convert::seconds_argument("commit_timeout", commit_timeout)?;
-        let options = convert::text_pairs("storage_options", storage_options)?.into_iter().collect();
+        let options = convert::storage_options(storage_options)?.unwrap_or_default();
         let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root, &options, durability, commit_timeout))?;
         Ok(Self { ledger, born: Born::here() })
     }
@@ -228,7 +228,7 @@ impl PyJobLedger {
         wait::blocking(py, || ledger.log_job_execution(file_name, job_id, status, at))
     }
 
-    /// Like `log_job_execution`, as an awaitable.
+    /// Like `log_job_execution`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, execution_timestamp = None))]
     fn log_job_execution_async<'py>(
         &self,
@@ -273,7 +273,7 @@ impl PyJobLedger {
         wait::blocking(py, || ledger.log_job_completion(file_name, job_id, status, at))
     }
 
-    /// Like `log_job_completion`, as an awaitable.
+    /// Like `log_job_completion`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, notification_timestamp = None))]
     fn log_job_completion_async<'py>(
         &self,
@@ -340,7 +340,7 @@ impl PyJobLedger {
         self.read(py, |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
-    /// Like `fetch_unprocessed_updates`, as an awaitable.
+    /// Like `fetch_unprocessed_updates`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn fetch_unprocessed_updates_async<'py>(
         &self,
@@ -371,7 +371,7 @@ impl PyJobLedger {
         self.read(py, |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
-    /// Like `pending_notifications`, as an awaitable.
+    /// Like `pending_notifications`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications_async<'py>(
         &self,
@@ -426,7 +426,7 @@ impl PyJobLedger {
         wait::blocking(py, || ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?))
     }
 
-    /// Like `acknowledge`, as an awaitable.
+    /// Like `acknowledge`, as a coroutine.
     #[pyo3(signature = (rows, *, table = "job_notifications"))]
     fn acknowledge_async<'py>(
         &self,
