@@ -50,6 +50,17 @@ class JobrotaError(Exception):
 class InvalidInputError(JobrotaError, ValueError):
     """An argument, file or setting that can never work as given; nothing was written."""
 
+    def add_note(self, note: str, /) -> None:
+        """Adds a note, as every exception does from Python 3.11 on.
+
+        The note with which the native module names an argument goes into the text instead, where everybody looks.
+        """
+        argument = note.removeprefix("while processing '").removesuffix("'")
+        if note == f"while processing '{argument}'":
+            self.args = (f"{argument} {self}",)
+        else:
+            self.__dict__.setdefault("__notes__", []).append(note)
+
 
 class NotFoundError(JobrotaError, LookupError):
     """Something named does not exist: a ledger, a file, a compute context."""

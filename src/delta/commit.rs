@@ -171,6 +171,7 @@ fn lost(table: &Inner, (version, winner): &(u64, LogEntry)) -> Error {
 fn submit(table: &Inner, kind: &Kind, snapshot: &SnapshotRef, plan: &Plan, id: &str) -> Result<Submitted> {
     let version = snapshot.version() + 1;
     let deadline = Some(Instant::now() + table.limits.errors);
+    let mut on_its_way = false;
     for number in 0.. {
         let (committer, seen) = Recording::new(&table.committer);
         let mut transaction = begin(table, kind, snapshot, &plan.transactions, id, committer)?;
@@ -218,31 +219,42 @@ fn submit(table: &Inner, kind: &Kind, snapshot: &SnapshotRef, plan: &Plan, id: &
             Ok(Some(entry)) => return Ok(Submitted::Lost((version, entry))),
             Ok(None) => {
                 let hopeless = error.as_ref().is_some_and(|e| !may_pass(e));
+                // That the entry is not there yet does not say that it will not come: a remote store may still be
+                // working on a request whose answer did not arrive in time.
+                on_its_way |= error.is_none() || !hopeless && table.url.scheme() != "file";
                 if hopeless || !wait(number, deadline) {
                     let error =
                         error.unwrap_or_else(|| KernelError::generic("the version is taken, but cannot be read"));
+                    if on_its_way {
+                        return Err(unknown(table, version, id).with_source(error));
+                    }
                     return Err(from_kernel(
                         format!("committing version {version} to '{}': nothing was written, and that", table.url),
                         error,
                     ));
                 }
             }
+            // On S3, a writer that must not share the table with us has won.
+            Err(refused) if refused.kind() == ErrorKind::Unsupported => return Err(refused),
             Err(unreadable) => {
                 if !wait(number, deadline) {
-                    return Err(Error::new(
-                        ErrorKind::Storage,
-                        format!(
-                            "it is not known whether version {version} of '{}' was written by this call (its id there would be '{id}'); \
-                             look before trying again, as the rows may be in the table already",
-                            table.url
-                        ),
-                    )
-                    .with_source(unreadable));
+                    return Err(unknown(table, version, id).with_source(unreadable));
                 }
             }
         }
     }
     Err(Error::new(ErrorKind::Internal, "the number of attempts to commit is exhausted"))
+}
+
+fn unknown(table: &Inner, version: u64, id: &str) -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        format!(
+            "it is not known whether version {version} of '{}' was written by this call (its id there would be '{id}'); look \
+             before trying again, as the rows may be in the table already",
+            table.url
+        ),
+    )
 }
 
 fn begin(

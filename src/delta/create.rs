@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use delta_kernel::engine::arrow_conversion::TryIntoKernel as _;
 use delta_kernel::schema::StructType;
-use object_store::PutMode;
+use futures::future::ready;
 use object_store::path::Path;
+use object_store::{ObjectMeta, PutMode};
 use serde_json::json;
 use url::Url;
 
@@ -39,7 +40,10 @@ pub(super) fn exists(storage: &Storage, url: &Url) -> Result<bool> {
     let store = Arc::clone(storage.store());
     let first = storage.block_on(async move {
         use futures::StreamExt as _;
-        store.list(Some(&log)).next().await
+        // What a crash left behind of a file that was being written, as its name says, is no log.
+        let unfinished = |file: &ObjectMeta| file.location.filename().is_some_and(|name| name.starts_with('.'));
+        let files = store.list(Some(&log)).filter(|file| ready(!file.as_ref().is_ok_and(unfinished)));
+        std::pin::pin!(files).next().await
     })?;
     match first {
         None | Some(Err(object_store::Error::NotFound { .. })) => Ok(false),

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -17,7 +18,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::schema;
 use super::table::Inner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime;
 
 /// Rows that wait to be committed, in KiB; who brings more waits until there is room.
 const QUEUE_KIB: usize = 64 << 10;
@@ -113,7 +113,7 @@ pub(super) async fn append_async(table: &Arc<Inner>, rows: &RecordBatch) -> Resu
     let (sender, told) = oneshot::channel();
     let under_way = UnderWay::one();
     if table.group.enter(Entry { rows, since: Instant::now(), caller: Caller::Task(sender), _room: room }) {
-        lead_in_background(table)?;
+        lead_in_background(table);
     }
     let outcome = told.await.unwrap_or_else(|_| Err(broke_off()));
     drop(under_way);
@@ -210,12 +210,7 @@ impl Lead<'_> {
                 }
                 Some(Caller::Task(_)) => {
                     drop(waiting);
-                    if lead_in_background(self.table).is_err() {
-                        // Nobody can lead: everyone who waits is told so when the queue is dropped.
-                        let mut waiting = self.table.group.lock();
-                        waiting.led = false;
-                        waiting.entries.clear();
-                    }
+                    lead_in_background(self.table);
                     return;
                 }
             }
@@ -230,10 +225,24 @@ impl Drop for Lead<'_> {
     }
 }
 
-fn lead_in_background(table: &Arc<Inner>) -> Result<()> {
-    let table = Arc::clone(table);
-    runtime::handle()?.spawn_blocking(move || lead_next(&table));
-    Ok(())
+/// In a thread that is none of a runtime's: there, requests to a local disk would be handed around between threads.
+fn lead_in_background(table: &Arc<Inner>) {
+    let leader = Arc::clone(table);
+    let started = thread::Builder::new().name("jobrota-commit".to_owned()).spawn(move || lead_next(&leader));
+    if let Err(e) = started {
+        let mut waiting = table.group.lock();
+        waiting.led = false;
+        let left: Vec<Entry> = waiting.entries.drain(..).collect();
+        drop(waiting);
+        let error = Error::new(
+            ErrorKind::Internal,
+            "the operating system gave no thread to commit in; nothing was written, try again",
+        );
+        let error = error.with_retryable(true).with_source(e);
+        for entry in left {
+            tell(entry, Err(error.clone()));
+        }
+    }
 }
 
 /// Gathers one group, commits it and tells its callers.

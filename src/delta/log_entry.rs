@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::create::log_path;
 use super::failure::from_kernel;
+use super::foreign;
 use super::table::Inner;
 use crate::error::Result;
 
@@ -30,12 +31,18 @@ pub(super) struct LogEntry {
 
 impl LogEntry {
     /// Version `version` of the table, `None` when nobody has written it yet (or it was cleaned away).
+    ///
+    /// # Errors
+    /// Those of the store, and [`crate::ErrorKind::Unsupported`] as in [`foreign`].
     pub(super) fn read(table: &Inner, version: u64) -> Result<Option<Self>> {
         let path = log_path(&table.url, &format!("{version:020}.json"))?;
         let store = Arc::clone(table.storage.store());
         let read = table.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
         match read {
-            Ok(text) => Ok(Some(Self::parse(&text))),
+            Ok(text) => {
+                foreign::refuse_spark_commit_on_s3(&table.storage, &table.url, version, &text)?;
+                Ok(Some(Self::parse(&text)))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(from_kernel(format!("reading version {version} of '{}'", table.url), KernelError::from(e))),
         }

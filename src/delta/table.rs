@@ -17,7 +17,7 @@ use super::group_commit::{self, Group};
 use super::maintenance::{self, Health, Maintained, Retention};
 use super::stage::{Part, Staged};
 use super::turn::Turns;
-use super::{create, rewrite, scan, schema, writable};
+use super::{create, foreign, rewrite, scan, schema, writable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -308,6 +308,7 @@ impl Table {
             // It may have been created between the two looks.
             Err(_) => build()?.map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
+        foreign::refuse_spark_on_s3(storage, &url, snapshot.version())?;
         let log = url.join("_delta_log/").ok().filter(|log| log.scheme() == "file");
         let inner = Inner {
             storage: storage.clone(),

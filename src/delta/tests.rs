@@ -160,5 +160,8 @@ fn a_guarded_append_decides_on_transactions() {
 
 mod faults;
 mod groups;
+mod power_cut;
 mod races;
+mod requests;
+mod store_faults;
 mod values;

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How often it looks, in microseconds.
-const LOOKS: std::ops::Range<u64> = 50..400;
+const LOOKS: std::ops::Range<u64> = 100..1_500;
 
 /// Whoever commits queues up here, as it is cheaper to wait for a millisecond's commit than to lose a race to it. It is no
 /// protection: writers on other machines and other Delta clients do not see it, and need not.
