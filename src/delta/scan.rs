@@ -198,7 +198,8 @@ pub(super) fn rows(
     let scanner = Scanner::new(engine, snapshot, predicate)?;
     let listings = scanner.files()?;
     health.listed(&listings);
-    let batches = scanner.read_all(oldest_first(&listings).into_iter().map(|(.., file)| file), |_, rows| keep(&rows, predicate))?;
+    let batches = scanner
+        .read_all(oldest_first(&listings).into_iter().map(|(.., file)| file), |_, rows| keep(&rows, predicate))?;
     schema::concat(scanner.schema(), &batches)
 }
 

@@ -96,7 +96,13 @@ impl JobLedger {
         commit_timeout: Option<Duration>,
     ) -> Result<Self> {
         let storage = Storage::open_with(root, options, durability)?;
-        let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default(), warned: Mutex::default() };
+        let inner = Inner {
+            root: root.to_owned(),
+            storage,
+            commit_timeout,
+            tables: Mutex::default(),
+            warned: Mutex::default(),
+        };
         let ledger = Self { inner: Arc::new(inner) };
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
             if let Some(found) = ledger.opened(table.spec())? {

@@ -137,7 +137,15 @@ impl PyMaintenanceReport {
         for table in &tables {
             // Problems are above, each with its table.
             table.del_item("problems")?;
-            table.set_item("notes", table.get_item("notes")?.map(|notes| notes.extract::<Vec<String>>()).transpose()?.unwrap_or_default().join("; "))?;
+            table.set_item(
+                "notes",
+                table
+                    .get_item("notes")?
+                    .map(|notes| notes.extract::<Vec<String>>())
+                    .transpose()?
+                    .unwrap_or_default()
+                    .join("; "),
+            )?;
         }
         data.set_item("tables", tables)?;
         convert::repr_html(py, "maintenance", data)

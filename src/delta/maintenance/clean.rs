@@ -116,13 +116,15 @@ fn check(table: &Inner, log: &[(u64, Kind, Found)], start: u64, newest: u64) -> 
     let commits: HashSet<u64> = log.iter().filter(|(_, kind, _)| *kind == Kind::Commit).map(|(v, ..)| *v).collect();
     if let Some(missing) = (start + 1..=newest).find(|version| !commits.contains(version)) {
         // Committed after the log was listed, or lost: either way the log stays as it is.
-        let text = format!("version {missing} of '{}' was not found in its log, so nothing of that is deleted", table.url);
+        let text =
+            format!("version {missing} of '{}' was not found in its log, so nothing of that is deleted", table.url);
         return Err(Error::new(ErrorKind::Storage, text).with_retryable(true));
     }
     let engine = table.storage.engine()?;
     let snapshot = Snapshot::builder_for(table.url.as_str()).at_version(start).build(engine.as_ref());
-    let failed =
-        |e| from_kernel(format!("reading the checkpoint of version {start} of '{}': the log stays, and that", table.url), e);
+    let failed = |e| {
+        from_kernel(format!("reading the checkpoint of version {start} of '{}': the log stays, and that", table.url), e)
+    };
     Scanner::new(engine, &snapshot.map_err(failed)?, &Predicate::default())?.files()?;
     Ok(())
 }
@@ -229,4 +231,3 @@ fn kind_of(name: &str) -> Option<(u64, Kind)> {
     };
     Some((version, kind))
 }
-

@@ -235,10 +235,7 @@ fn discard(table: &Inner, written: Vec<Written<'_>>) {
 }
 
 /// Scan metadata with the files of these runs selected.
-fn removes(
-    listings: &[Listing],
-    written: &[Written<'_>],
-) -> Result<Vec<(arrow::array::RecordBatch, Vec<bool>)>> {
+fn removes(listings: &[Listing], written: &[Written<'_>]) -> Result<Vec<(arrow::array::RecordBatch, Vec<bool>)>> {
     let mut selected: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
     for (listing, row, _) in written.iter().flat_map(|run| &run.run.files) {
         let length = listings.get(*listing).ok_or_else(no_such_row)?.metadata.num_rows();
@@ -280,4 +277,3 @@ fn extract<T>(from: &mut Vec<T>, mut wanted: impl FnMut(&T) -> Result<bool>) -> 
     let mut chosen = chosen.into_iter();
     Ok(from.extract_if(.., |_| chosen.next().unwrap_or(false)).collect())
 }
-

@@ -146,7 +146,12 @@ fn walk(directory: &std::path::Path, prefix: &str, deep: bool, found: &mut Vec<F
                 meta => meta?,
             };
             let modified = millis(meta.modified()?);
-            found.push(Found { name: format!("{prefix}{name}"), modified, size: meta.len(), place: Place::Local(path) });
+            found.push(Found {
+                name: format!("{prefix}{name}"),
+                modified,
+                size: meta.len(),
+                place: Place::Local(path),
+            });
         }
     }
     for (path, prefix) in below {
@@ -172,7 +177,9 @@ impl Found {
         match deleted {
             Ok(()) => Ok(true),
             Err(KernelError::IOError(e)) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(KernelError::ObjectStore(object_store::Error::NotFound { .. }) | KernelError::FileNotFound(_)) => Ok(false),
+            Err(KernelError::ObjectStore(object_store::Error::NotFound { .. }) | KernelError::FileNotFound(_)) => {
+                Ok(false)
+            }
             Err(e) => Err(from_kernel(format!("deleting '{}' of '{}'", self.name, table.url), e)),
         }
     }
@@ -190,7 +197,9 @@ impl Found {
         match read {
             Ok(content) => Ok(Some(content)),
             Err(KernelError::IOError(e)) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(KernelError::ObjectStore(object_store::Error::NotFound { .. }) | KernelError::FileNotFound(_)) => Ok(None),
+            Err(KernelError::ObjectStore(object_store::Error::NotFound { .. }) | KernelError::FileNotFound(_)) => {
+                Ok(None)
+            }
             Err(e) => Err(from_kernel(format!("reading '{}' of '{}'", self.name, table.url), e)),
         }
     }

@@ -132,8 +132,8 @@ fn checkpoint(table: &Inner, report: &mut Maintained) -> Result<()> {
         return Ok(());
     }
     let written = snapshot.checkpoint(table.storage.engine()?.as_ref(), None);
-    let (_, checkpointed) =
-        written.map_err(|e| from_kernel(format!("the checkpoint of version {} of '{}'", snapshot.version(), table.url), e))?;
+    let (_, checkpointed) = written
+        .map_err(|e| from_kernel(format!("the checkpoint of version {} of '{}'", snapshot.version(), table.url), e))?;
     report.checkpoint = Some(checkpointed.version());
     table.exchange(&checkpointed);
     Ok(())

@@ -93,13 +93,12 @@ struct Log {
 impl Log {
     fn read(table: &Inner, snapshot: &SnapshotRef, cutoff: i64) -> Result<Self> {
         let mut log = Self { needed: Needed::of(&table.url), removed: Needed::of(&table.url) };
-        log.read_state(table, snapshot)
-            .and_then(|times| {
-                for (path, at) in times {
-                    log.removed_at(&path, at, cutoff);
-                }
-                Ok(())
-            })?;
+        log.read_state(table, snapshot).and_then(|times| {
+            for (path, at) in times {
+                log.removed_at(&path, at, cutoff);
+            }
+            Ok(())
+        })?;
         // A checkpoint drops what was removed longer ago than the table's own property says.
         for file in files::log(table)?.0 {
             if file.modified >= cutoff && is_commit(&file.name) {
@@ -134,13 +133,15 @@ impl Log {
     fn read_commit(&mut self, table: &Inner, file: &Found, cutoff: i64) -> Result<()> {
         let Some(content) = file.read(table)? else { return Ok(()) };
         let broken = |e: Box<dyn std::error::Error + Send + Sync>| {
-            let text = format!("version '{}' of '{}' cannot be understood, so nothing is deleted", file.name, table.url);
+            let text =
+                format!("version '{}' of '{}' cannot be understood, so nothing is deleted", file.name, table.url);
             Error::new(ErrorKind::Storage, text).with_source(e)
         };
         for line in content.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
             let action: Value = serde_json::from_slice(line).map_err(|e| broken(e.into()))?;
             let Some(remove) = action.get("remove") else { continue };
-            let path = remove.get("path").and_then(Value::as_str).ok_or_else(|| broken("a remove without path".into()))?;
+            let path =
+                remove.get("path").and_then(Value::as_str).ok_or_else(|| broken("a remove without path".into()))?;
             let at = remove.get("deletionTimestamp").and_then(Value::as_i64).unwrap_or(0).max(file.modified);
             self.removed_at(path, at, cutoff);
             if let Some(vector) = remove.get("deletionVector").filter(|vector| !vector.is_null()) {
@@ -194,4 +195,3 @@ fn each(batch: &RecordBatch, action: &str, snapshot: &SnapshotRef, mut take: imp
     }
     Ok(())
 }
-
