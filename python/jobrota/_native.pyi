@@ -163,8 +163,8 @@ class MaintenanceReport:
     def root(self) -> str: ...
     @property
     def tables(self) -> list[dict[str, Any]]:
-        """One dict per table: table, version, files_before, files_after, files_compacted, files_written, rows_compacted,
-        checkpoint, files_vacuumed, bytes_freed, log_entries_removed, notes, problems."""
+        """One dict per table: table, version, files_before, files_after, files_compacted, files_written,
+        rows_compacted, checkpoint, files_vacuumed, bytes_freed, log_entries_removed, notes, problems."""
     @property
     def files_compacted(self) -> int: ...
     @property
