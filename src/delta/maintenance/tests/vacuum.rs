@@ -24,8 +24,9 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn encode(text: &str, all: bool) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) || !all && !b"%?# ".contains(&byte);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c) || !all && !"%?# ".contains(c);
+    let escaped = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    text.chars().map(|c| if plain(c) { c.to_string() } else { escaped(c) }).collect()
 }
 
 /// How a client may spell the path in its log.
