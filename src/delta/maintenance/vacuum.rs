@@ -93,12 +93,9 @@ struct Log {
 impl Log {
     fn read(table: &Inner, snapshot: &SnapshotRef, cutoff: i64) -> Result<Self> {
         let mut log = Self { needed: Needed::of(&table.url), removed: Needed::of(&table.url) };
-        log.read_state(table, snapshot).and_then(|times| {
-            for (path, at) in times {
-                log.removed_at(&path, at, cutoff);
-            }
-            Ok(())
-        })?;
+        for (path, at) in log.read_state(table, snapshot)? {
+            log.removed_at(&path, at, cutoff);
+        }
         // A checkpoint drops what was removed longer ago than the table's own property says.
         for file in files::log(table)?.0 {
             if file.modified >= cutoff && is_commit(&file.name) {
