@@ -3,13 +3,14 @@
 mod acknowledge;
 mod attempts;
 mod import;
+mod maintain;
 mod rows;
 mod summary;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
 pub use import::{ImportFailure, ImportOptions, ImportReport};
+pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};
 pub use tables::LedgerTable;
@@ -60,6 +62,8 @@ struct Inner {
     commit_timeout: Option<Duration>,
     /// Tables that have been opened, by name.
     tables: Mutex<HashMap<&'static str, Table>>,
+    /// Tables of which it was said that maintenance is overdue.
+    warned: Mutex<HashSet<&'static str>>,
 }
 
 impl Inner {
@@ -92,7 +96,13 @@ impl JobLedger {
         commit_timeout: Option<Duration>,
     ) -> Result<Self> {
         let storage = Storage::open_with(root, options, durability)?;
-        let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default() };
+        let inner = Inner {
+            root: root.to_owned(),
+            storage,
+            commit_timeout,
+            tables: Mutex::default(),
+            warned: Mutex::default(),
+        };
         let ledger = Self { inner: Arc::new(inner) };
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
             if let Some(found) = ledger.opened(table.spec())? {

@@ -12,6 +12,7 @@ mod interrupt;
 mod inventory;
 mod ledger;
 mod ledger_summary;
+mod maintenance_report;
 mod runner;
 mod sandbox;
 mod selection;
@@ -54,6 +55,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ledger::PyJobLedger>()?;
     module.add_class::<ledger_summary::PyLedgerSummary>()?;
     module.add_class::<import_report::PyImportReport>()?;
+    module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
