@@ -20,6 +20,7 @@ mod encoded;
 mod executor;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod hint;
 mod layers;
 mod listing;
 mod local;
@@ -28,6 +29,7 @@ mod metered;
 mod options;
 mod root;
 mod synced;
+mod whole;
 mod written;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, final
+from zoneinfo import ZoneInfo
 
 from arro3.core import Table
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
@@ -15,6 +16,7 @@ __all__ = [
     "ComparisonResult",
     "ComparisonWarning",
     "DeliveryReport",
+    "ImportReport",
     "Inventory",
     "JobLedger",
     "LedgerSummary",
@@ -37,6 +39,7 @@ _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
 _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
+_Options: TypeAlias = Mapping[str, str | float | bool]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
 def settings_lookup(name: str) -> str | None:
@@ -94,7 +97,7 @@ class RoundRobinSelector:
         rise: int = 1,
         fall: int = 1,
         max_in_flight: int | None = None,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: _Options | None = None,
     ) -> RoundRobinSelector: ...
     @property
     def inventory(self) -> Inventory: ...
@@ -155,12 +158,14 @@ class JobLedger:
         cls,
         root: _Location,
         *,
-        storage_options: Mapping[str, str] | None = None,
-        durability: str = "store",
+        storage_options: _Options | None = None,
+        durability: Literal["store", "fsync"] = "store",
         commit_timeout: float | None = None,
     ) -> JobLedger: ...
     @property
     def root(self) -> str: ...
+    @property
+    def requests(self) -> dict[str, int]: ...
     def log_job_execution(
         self, file_name: str, job_id: str, status: str, *, execution_timestamp: datetime | None = None
     ) -> None: ...
@@ -206,7 +211,41 @@ class JobLedger:
     ) -> Table: ...
     def deliveries(self, *, since: datetime | None = None, until: datetime | None = None) -> Table: ...
     def summary(self) -> LedgerSummary: ...
+    def import_json(
+        self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
+    ) -> ImportReport: ...
+    def import_json_async(
+        self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
+    ) -> Awaitable[ImportReport]: ...
     def track(self, file_name: str, job_id: str) -> Track: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class ImportReport:
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def files(self) -> int: ...
+    @property
+    def imported(self) -> int: ...
+    @property
+    def known(self) -> int: ...
+    @property
+    def bad(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bad_records(self) -> int: ...
+    @property
+    def ambiguous_times(self) -> int: ...
+    @property
+    def ignored(self) -> dict[str, int]:
+        """How many entries of the folder were not looked at, by the reason."""
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """What was wrong: dicts of file, line, record and reason; at most 20 of a file."""
+    def to_dict(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 

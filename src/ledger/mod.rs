@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod attempts;
+mod import;
 mod rows;
 mod summary;
 mod tables;
@@ -18,6 +19,7 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
+pub use import::{ImportFailure, ImportOptions, ImportReport};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};
 pub use tables::LedgerTable;
@@ -25,7 +27,7 @@ pub use tables::LedgerTable;
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
-use crate::storage::Storage;
+use crate::storage::{Durability, Requests, Storage};
 use tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, NO};
 
 /// Which rows to read. All conditions must hold; the default reads all rows.
@@ -75,7 +77,21 @@ impl JobLedger {
     /// cannot create files atomically, a scheme that this version does not have, or a table with a feature that it cannot
     /// write: a retry does not help. [`ErrorKind::Storage`] when the store failed.
     pub fn open(root: &str, options: &HashMap<String, String>, commit_timeout: Option<Duration>) -> Result<Self> {
-        let storage = Storage::open(root, options)?;
+        Self::open_with(root, options, Durability::Store, commit_timeout)
+    }
+
+    /// As [`JobLedger::open`], with rows that survive what `durability` says once the call that logged or acknowledged
+    /// them has returned.
+    ///
+    /// # Errors
+    /// Those of [`JobLedger::open`].
+    pub fn open_with(
+        root: &str,
+        options: &HashMap<String, String>,
+        durability: Durability,
+        commit_timeout: Option<Duration>,
+    ) -> Result<Self> {
+        let storage = Storage::open_with(root, options, durability)?;
         let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default() };
         let ledger = Self { inner: Arc::new(inner) };
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
@@ -87,6 +103,11 @@ impl JobLedger {
             found.check_writable()?;
         }
         Ok(ledger)
+    }
+
+    /// How many requests went to the store since the ledger was opened, by kind.
+    pub fn requests(&self) -> Requests {
+        self.inner.storage.requests()
     }
 
     /// The root as it was given.

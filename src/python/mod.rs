@@ -6,6 +6,7 @@ mod comparison_result;
 mod convert;
 mod delivery_report;
 mod errors;
+mod import_report;
 mod inventory;
 mod ledger;
 mod ledger_summary;
@@ -43,6 +44,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<selector::PyRoundRobinSelector>()?;
     module.add_class::<ledger::PyJobLedger>()?;
     module.add_class::<ledger_summary::PyLedgerSummary>()?;
+    module.add_class::<import_report::PyImportReport>()?;
     module.add_class::<track::PyTrack>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
