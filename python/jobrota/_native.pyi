@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, final
+from zoneinfo import ZoneInfo
 
 from arro3.core import Table
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
@@ -15,9 +16,11 @@ __all__ = [
     "ComparisonResult",
     "ComparisonWarning",
     "DeliveryReport",
+    "ImportReport",
     "Inventory",
     "JobLedger",
     "LedgerSummary",
+    "MaintenanceReport",
     "RoundRobinSelector",
     "Sandbox",
     "Selection",
@@ -38,6 +41,7 @@ _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
 _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
+_Options: TypeAlias = Mapping[str, str | float | bool]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
 def settings_lookup(name: str) -> str | None:
@@ -91,14 +95,14 @@ class RoundRobinSelector:
         cls,
         inventory: _Inventory,
         *,
-        cursor: _Location | None = None,
+        cursor: _Location | JobLedger | None = None,
         probe: _Probe | None = None,
         timeout: float = 1.0,
         health_ttl: float = 0.0,
         rise: int = 1,
         fall: int = 1,
         max_in_flight: int | None = None,
-        storage_options: Mapping[str, str] | None = None,
+        storage_options: _Options | None = None,
     ) -> RoundRobinSelector: ...
     @property
     def inventory(self) -> Inventory: ...
@@ -154,17 +158,43 @@ class LedgerSummary:
     def _repr_html_(self) -> str: ...
 
 @final
+class MaintenanceReport:
+    @property
+    def root(self) -> str: ...
+    @property
+    def tables(self) -> list[dict[str, Any]]:
+        """One dict per table: table, version, files_before, files_after, files_compacted, files_written, rows_compacted,
+        checkpoint, files_vacuumed, bytes_freed, log_entries_removed, notes, problems."""
+    @property
+    def files_compacted(self) -> int: ...
+    @property
+    def files_written(self) -> int: ...
+    @property
+    def files_vacuumed(self) -> int: ...
+    @property
+    def bytes_freed(self) -> int: ...
+    @property
+    def log_entries_removed(self) -> int: ...
+    @property
+    def problems(self) -> list[str]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
 class JobLedger:
     def __new__(
         cls,
         root: _Location,
         *,
-        storage_options: Mapping[str, str] | None = None,
-        durability: str = "store",
+        storage_options: _Options | None = None,
+        durability: Literal["store", "fsync"] = "store",
         commit_timeout: float | None = None,
     ) -> JobLedger: ...
     @property
     def root(self) -> str: ...
+    @property
+    def requests(self) -> dict[str, int]: ...
     def log_job_execution(
         self, file_name: str, job_id: str, status: str, *, execution_timestamp: datetime | None = None
     ) -> None: ...
@@ -212,7 +242,43 @@ class JobLedger:
     ) -> Table: ...
     def deliveries(self, *, since: datetime | None = None, until: datetime | None = None) -> Table: ...
     def summary(self) -> LedgerSummary: ...
+    def import_json(
+        self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
+    ) -> ImportReport: ...
+    def import_json_async(
+        self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
+    ) -> Awaitable[ImportReport]: ...
+    def maintain(self, *, retain_hours: float = 168.0) -> MaintenanceReport: ...
+    def maintain_async(self, *, retain_hours: float = 168.0) -> Awaitable[MaintenanceReport]: ...
     def track(self, file_name: str, job_id: str) -> Track: ...
+    def __repr__(self) -> str: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class ImportReport:
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def files(self) -> int: ...
+    @property
+    def imported(self) -> int: ...
+    @property
+    def known(self) -> int: ...
+    @property
+    def bad(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bad_records(self) -> int: ...
+    @property
+    def ambiguous_times(self) -> int: ...
+    @property
+    def ignored(self) -> dict[str, int]:
+        """How many entries of the folder were not looked at, by the reason."""
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """What was wrong: dicts of file, line, record and reason; at most 20 of a file."""
+    def to_dict(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 

@@ -20,6 +20,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "JobrotaError",
+    "MaintenanceWarning",
     "NetworkError",
     "NoReachableVmError",
     "NotFoundError",
@@ -114,3 +115,10 @@ def _rebuild(cls: type[JobrotaError], message: str, attributes: dict[str, Any]) 
     error = cls(message)
     error.__dict__.update(attributes)
     return error
+
+
+class MaintenanceWarning(UserWarning):
+    """A table of the ledger has so many small files that calls take longer than they have to: call `maintain()`.
+
+    Given once per ledger object and table.
+    """

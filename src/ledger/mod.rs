@@ -2,13 +2,15 @@
 
 mod acknowledge;
 mod attempts;
+mod import;
+mod maintain;
 mod rows;
 mod summary;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
+pub use import::{ImportFailure, ImportOptions, ImportReport};
+pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};
 pub use tables::LedgerTable;
@@ -25,7 +29,7 @@ pub use tables::LedgerTable;
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
-use crate::storage::Storage;
+use crate::storage::{Durability, Requests, Storage};
 use tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, NO};
 
 /// Which rows to read. All conditions must hold; the default reads all rows.
@@ -58,6 +62,8 @@ struct Inner {
     commit_timeout: Option<Duration>,
     /// Tables that have been opened, by name.
     tables: Mutex<HashMap<&'static str, Table>>,
+    /// Tables of which it was said that maintenance is overdue.
+    warned: Mutex<HashSet<&'static str>>,
 }
 
 impl Inner {
@@ -75,8 +81,28 @@ impl JobLedger {
     /// cannot create files atomically, a scheme that this version does not have, or a table with a feature that it cannot
     /// write: a retry does not help. [`ErrorKind::Storage`] when the store failed.
     pub fn open(root: &str, options: &HashMap<String, String>, commit_timeout: Option<Duration>) -> Result<Self> {
-        let storage = Storage::open(root, options)?;
-        let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default() };
+        Self::open_with(root, options, Durability::Store, commit_timeout)
+    }
+
+    /// As [`JobLedger::open`], with rows that survive what `durability` says once the call that logged or acknowledged
+    /// them has returned.
+    ///
+    /// # Errors
+    /// Those of [`JobLedger::open`].
+    pub fn open_with(
+        root: &str,
+        options: &HashMap<String, String>,
+        durability: Durability,
+        commit_timeout: Option<Duration>,
+    ) -> Result<Self> {
+        let storage = Storage::open_with(root, options, durability)?;
+        let inner = Inner {
+            root: root.to_owned(),
+            storage,
+            commit_timeout,
+            tables: Mutex::default(),
+            warned: Mutex::default(),
+        };
         let ledger = Self { inner: Arc::new(inner) };
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
             if let Some(found) = ledger.opened(table.spec())? {
@@ -89,9 +115,19 @@ impl JobLedger {
         Ok(ledger)
     }
 
+    /// How many requests went to the store since the ledger was opened, by kind.
+    pub fn requests(&self) -> Requests {
+        self.inner.storage.requests()
+    }
+
     /// The root as it was given.
     pub fn root(&self) -> &str {
         &self.inner.root
+    }
+
+    /// The options that it was opened with; they may hold credentials.
+    pub fn storage_options(&self) -> &HashMap<String, String> {
+        self.inner.storage.options()
     }
 
     /// Logs one execution with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.

@@ -1,5 +1,6 @@
 //! `RoundRobinSelector`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,10 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use super::arguments;
-use super::convert::{self, Options};
+use super::convert;
 use super::errors::PyOutcome;
 use super::interrupt::{self, Runs};
 use super::inventory::{self, PyInventory};
+use super::ledger::PyJobLedger;
 use super::selection::PySelection;
 use super::wait::{self, Born};
 use crate::error::{Error, ErrorKind, Result};
@@ -65,8 +67,19 @@ fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe>
 }
 
 /// Where the cursor is kept, and whether the start must be random because nothing there lasts.
-fn cursor(py: Python<'_>, value: Option<String>) -> PyOutcome<(CursorKind, bool)> {
-    let text = value.unwrap_or_else(|| "auto".into());
+/// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
+/// given, unless there are some already.
+fn cursor(
+    py: Python<'_>,
+    value: Option<&Bound<'_, PyAny>>,
+    options: &mut Option<HashMap<String, String>>,
+) -> PyOutcome<(CursorKind, bool)> {
+    if let Some(ledger) = value.and_then(|value| value.cast::<PyJobLedger>().ok()) {
+        let ledger = ledger.get().core()?;
+        options.get_or_insert_with(|| ledger.storage_options().clone());
+        return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
+    }
+    let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
     Ok(match text.as_str() {
         "process" => (CursorKind::Process, false),
         "auto" => {
@@ -89,8 +102,8 @@ fn cursor(py: Python<'_>, value: Option<String>) -> PyOutcome<(CursorKind, bool)
 ///
 /// Args:
 ///     inventory: Names, a dict, a list of dicts, an `Inventory`, or the path of a .json, .yaml or .csv file.
-///     cursor: A directory or URI: shared by all who name it; `"process"`: this process only; `"auto"`: beside the
-///         configured ledger, else in the user's state directory.
+///     cursor: A directory, URI or `JobLedger` (beside its tables): shared by all who name it; `"process"`: this process
+///         only; `"auto"`: beside the configured ledger, else in the user's state directory.
 ///     probe: `"icmp"`, `"tcp:22"`, `"http://{ip}:8080/health"`, a callable `(vm) -> (ip_address, nic_name)`, or a list
 ///         of these, of which one must succeed. `"auto"` is ICMP, and TCP 22 as well where ICMP is forbidden or silent
 ///         for half the time.
@@ -99,7 +112,8 @@ fn cursor(py: Python<'_>, value: Option<String>) -> PyOutcome<(CursorKind, bool)
 ///     rise: Only 1 in this version.
 ///     fall: Only 1 in this version.
 ///     max_in_flight: Not in this version.
-///     storage_options: Options for the store behind `cursor`.
+///     storage_options: Options for the store behind `cursor`, as `JobLedger` takes them; those of the ledger when
+///         `cursor` is one.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work: an empty inventory, a VM named twice, an unknown probe.
@@ -170,14 +184,14 @@ impl PyRoundRobinSelector {
     fn new(
         py: Python<'_>,
         inventory: &Bound<'_, PyAny>,
-        #[pyo3(from_py_with = arguments::optional_location)] cursor: Option<String>,
+        cursor: Option<&Bound<'_, PyAny>>,
         probe: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::number)] timeout: f64,
         #[pyo3(from_py_with = arguments::number)] health_ttl: f64,
         #[pyo3(from_py_with = arguments::whole)] rise: u32,
         #[pyo3(from_py_with = arguments::whole)] fall: u32,
         #[pyo3(from_py_with = arguments::optional_whole)] max_in_flight: Option<u32>,
-        #[pyo3(from_py_with = arguments::optional_text_map)] storage_options: Option<Options>,
+        storage_options: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Self> {
         let later = [("rise", rise != 1), ("fall", fall != 1), ("max_in_flight", max_in_flight.is_some())];
         if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
@@ -192,7 +206,8 @@ impl PyRoundRobinSelector {
         let health_ttl = convert::seconds("health_ttl", health_ttl)?;
         let runs = Arc::new(Runs::default());
         let probe = self::probe(probe, &runs)?;
-        let (cursor, random_start) = self::cursor(py, cursor)?;
+        let mut storage_options = convert::storage_options(storage_options)?;
+        let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),
             CursorKind::Shared(root) => root.clone(),
@@ -203,7 +218,7 @@ impl PyRoundRobinSelector {
             timeout,
             health_ttl,
             random_start,
-            storage_options: convert::options(storage_options),
+            storage_options: storage_options.unwrap_or_default(),
         };
         let selector = selection::RoundRobinSelector::new(inventory.clone(), options)?;
         Ok(Self {
