@@ -120,14 +120,22 @@ mod tests {
 
     #[test]
     fn the_first_commit_and_the_newest_ones_are_looked_at_on_s3_alone() {
-        for (versions, by_spark, refused) in
-            [(0..1, 0, true), (0..50, 0, true), (0..50, 49, true), (0..50, 18, true), (0..50, 17, false), (40..50, 45, true)]
-        {
+        for (versions, by_spark, refused) in [
+            (0..1, 0, true),
+            (0..50, 0, true),
+            (0..50, 49, true),
+            (0..50, 18, true),
+            (0..50, 17, false),
+            (40..50, 45, true),
+        ] {
             let found = verdict("s3://bucket/ledger/t/", versions.clone(), by_spark);
             assert_eq!(found.is_err(), refused, "{versions:?} {by_spark}");
             if let Err(error) = found {
                 assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unsupported, false));
-                assert!(error.to_string().contains(&format!("version {by_spark} of 's3://bucket/ledger/t/'")), "{error}");
+                assert!(
+                    error.to_string().contains(&format!("version {by_spark} of 's3://bucket/ledger/t/'")),
+                    "{error}"
+                );
             }
             verdict("abfss://c@acct.dfs.core.windows.net/t/", versions, by_spark).expect("fine on Azure");
         }
