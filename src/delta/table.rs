@@ -159,6 +159,13 @@ impl Inner {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// As if this handle had not looked at the log for so long.
+    #[cfg(test)]
+    pub(super) fn unseen(&self, since: Duration) {
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        contact.at.1 = SystemTime::now() - since;
+    }
+
     /// The newest snapshot that the store has.
     pub(super) fn newest(&self) -> Result<SnapshotRef> {
         let engine = self.storage.engine()?.as_ref();

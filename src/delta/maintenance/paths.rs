@@ -45,11 +45,11 @@ impl Needed {
 }
 
 /// What is common to all spellings of a path: percent-decoded until nothing changes (partition values are encoded twice
-/// in the log), without `.`, `..`, empty parts and what URL parsers leave out. `None` when it leads out of where it began.
+/// in the log), without `.`, `..`, empty parts and the blanks that URL parsers leave out. `None` when it leads out of where it began.
 pub(super) fn reduce(path: &str) -> Option<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in decoded(path).split(|&byte| matches!(byte, b'/' | b'\\')) {
-        match part.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\n' | b'\r')).collect::<Vec<u8>>() {
+        match part.iter().copied().filter(|byte| *byte > b' ').collect::<Vec<u8>>() {
             part if part.is_empty() || part == b"." => {}
             part if part == b".." => _ = parts.pop()?,
             part => parts.push(part),
@@ -59,7 +59,7 @@ pub(super) fn reduce(path: &str) -> Option<Vec<u8>> {
 }
 
 fn decoded(path: &str) -> Vec<u8> {
-    let mut text = path.trim().as_bytes().to_vec();
+    let mut text = path.as_bytes().to_vec();
     loop {
         let next = decoded_once(&text);
         if next.len() == text.len() {

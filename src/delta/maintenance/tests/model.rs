@@ -30,7 +30,7 @@ fn pending(rows: &[(String, String)]) -> Vec<&str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn rows_are_as_in_a_list(plain in any::<bool>(), steps in prop::collection::vec(step(), 1..40)) {
