@@ -1,5 +1,6 @@
 //! `RoundRobinSelector`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -56,17 +57,18 @@ fn probe(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Probe> {
     .into())
 }
 
-/// Where the cursor is kept, and whether the start must be random because nothing there lasts.
-/// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
-/// given, unless there are some already.
+/// Where the cursor is kept, and whether the start must be random because nothing there lasts. `options` become those of a
+/// ledger that is given, unless there are some already.
 fn cursor(
     py: Python<'_>,
     value: Option<&Bound<'_, PyAny>>,
-    options: &mut Option<Options>,
+    options: &mut HashMap<String, String>,
 ) -> PyOutcome<(CursorKind, bool)> {
     if let Some(ledger) = value.and_then(|value| value.cast::<PyJobLedger>().ok()) {
         let ledger = ledger.get().core()?;
-        options.get_or_insert_with(|| ledger.storage_options().clone());
+        if options.is_empty() {
+            options.clone_from(ledger.storage_options());
+        }
         return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
     }
     let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
@@ -194,20 +196,13 @@ impl PyRoundRobinSelector {
         let timeout = convert::seconds("timeout", timeout)?;
         let health_ttl = convert::seconds("health_ttl", health_ttl)?;
         let probe = self::probe(probe)?;
-        let mut storage_options = storage_options;
+        let mut storage_options = convert::options(storage_options);
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),
             CursorKind::Shared(root) => root.clone(),
         };
-        let options = SelectorOptions {
-            cursor,
-            probe,
-            timeout,
-            health_ttl,
-            random_start,
-            storage_options: convert::options(storage_options),
-        };
+        let options = SelectorOptions { cursor, probe, timeout, health_ttl, random_start, storage_options };
         let selector = selection::RoundRobinSelector::new(inventory.clone(), options)?;
         Ok(Self {
             selector: Arc::new(selector),
