@@ -136,7 +136,8 @@ def spark(folder: Path, scale: Scale) -> Iterator[Result]:
 
     def update() -> object:
         return session.sql(
-            f"UPDATE {table} SET autosys_update_flag = 'YES' WHERE file_name = 'bench.sas' AND autosys_update_flag = 'NO'"
+            f"UPDATE {table} SET autosys_update_flag = 'YES' "
+            "WHERE file_name = 'bench.sas' AND job_id = 'BENCH' AND autosys_update_flag = 'NO'"
         ).collect()
 
     count = max(5, scale.samples // 6)
