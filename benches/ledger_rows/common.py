@@ -115,9 +115,8 @@ def rows_of(count: int, flag: str, *, first: int = 0, pending: int = 0) -> Table
     }
     table = {name: Array(values, DataType.string()) for name, values in columns.items()}
     stamp = int(now.timestamp() * 1_000_000)
-    table["notification_timestamp"] = Array(
-        [stamp + first + number for number in range(count)], DataType.timestamp("us", tz="UTC")
-    )
+    stamps = Array([stamp + first + number for number in range(count)], DataType.int64())
+    table["notification_timestamp"] = stamps.cast(DataType.timestamp("us", tz="UTC"))
     return Table.from_pydict(table)
 
 
