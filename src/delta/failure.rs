@@ -9,6 +9,9 @@ use crate::error::{Error, ErrorKind};
 
 /// Turns a kernel error into ours; `doing` says what was tried, on which table.
 pub(super) fn from_kernel(doing: impl std::fmt::Display, error: KernelError) -> Error {
+    if let Some(known) = known_cause(&error) {
+        return Error::new(known.kind(), format!("{doing} failed: {known}")).with_retryable(known.is_retryable());
+    }
     let (kind, retryable) = classify(&error);
     let advice = match kind {
         ErrorKind::Unsupported => "; the table has a feature that this version cannot work with",
@@ -30,6 +33,9 @@ pub(super) fn may_pass(error: &KernelError) -> bool {
 }
 
 fn classify(error: &KernelError) -> (ErrorKind, bool) {
+    if let Some(known) = known_cause(error) {
+        return (known.kind(), known.is_retryable());
+    }
     match error {
         KernelError::Backtraced { source, .. } => classify(source),
         KernelError::Unsupported(_)
@@ -43,7 +49,7 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
             | object_store::Error::Unauthenticated { .. }
             | object_store::Error::NotFound { .. },
         ) => (ErrorKind::Storage, false),
-        KernelError::ObjectStore(error) => (ErrorKind::Storage, io_cause(error).is_none_or(transient)),
+        KernelError::ObjectStore(error) => (ErrorKind::Storage, cause::<io::Error>(error).is_none_or(transient)),
         KernelError::Reqwest(_) => (ErrorKind::Storage, true),
         KernelError::FileNotFound(_)
         | KernelError::InvalidTableLocation(_)
@@ -72,13 +78,23 @@ fn transient(error: &io::Error) -> bool {
     )
 }
 
-fn io_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<io::Error>() {
+/// What a cloud store says about its own failure; the kernel shows it, but does not name it as its error's source.
+fn known_cause(error: &KernelError) -> Option<&Error> {
+    match error {
+        KernelError::Backtraced { source, .. } => known_cause(source),
+        KernelError::ObjectStore(error) => cause(error),
+        _ => None,
+    }
+}
+
+/// The first error of type `T` in the chain of causes.
+fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        cause = error.source();
+        next = error.source();
     }
     None
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::create::log_path;
 use super::failure::from_kernel;
+use super::foreign;
 use super::table::Inner;
 use crate::error::Result;
 
@@ -30,12 +31,18 @@ pub(super) struct LogEntry {
 
 impl LogEntry {
     /// Version `version` of the table, `None` when nobody has written it yet (or it was cleaned away).
+    ///
+    /// # Errors
+    /// Those of the store, and [`crate::ErrorKind::Unsupported`] as in [`foreign`].
     pub(super) fn read(table: &Inner, version: u64) -> Result<Option<Self>> {
         let path = log_path(&table.url, &format!("{version:020}.json"))?;
         let store = Arc::clone(table.storage.store());
         let read = table.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
         match read {
-            Ok(text) => Ok(Some(Self::parse(&text))),
+            Ok(text) => {
+                foreign::refuse_spark_commit_on_s3(&table.storage, &table.url, version, &text)?;
+                Ok(Some(Self::parse(&text)))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(from_kernel(format!("reading version {version} of '{}'", table.url), KernelError::from(e))),
         }
@@ -77,13 +84,20 @@ impl LogEntry {
 /// Whether what was planned on version `planned` holds at version `now` as well: all commits between are known, none of
 /// them redefines the table, and none removes one of `files`.
 pub(super) fn untouched(table: &Inner, planned: u64, now: u64, files: &HashSet<String>) -> Result<bool> {
+    Ok(removed_since(table, planned, now)?.is_some_and(|removed| removed.is_disjoint(files)))
+}
+
+/// What the commits after version `planned` up to `now` removed, as the log spells it. `None` when one of them redefines
+/// the table, or is not known.
+pub(super) fn removed_since(table: &Inner, planned: u64, now: u64) -> Result<Option<HashSet<String>>> {
+    let mut removed = HashSet::new();
     for version in planned + 1..=now {
         match LogEntry::read(table, version)? {
-            Some(entry) if !entry.redefines && !entry.removed.iter().any(|path| files.contains(path)) => {}
-            _ => return Ok(false),
+            Some(entry) if !entry.redefines => removed.extend(entry.removed),
+            _ => return Ok(None),
         }
     }
-    Ok(true)
+    Ok(Some(removed))
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 mod acknowledge;
 mod attempts;
+mod import;
+mod maintain;
 mod rows;
 mod summary;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
+pub use import::{ImportFailure, ImportOptions, ImportReport};
+pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};
 pub use tables::LedgerTable;
@@ -25,7 +29,7 @@ pub use tables::LedgerTable;
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
-use crate::storage::Storage;
+use crate::storage::{Durability, Requests, Storage};
 use tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, NO};
 
 /// Which rows to read. All conditions must hold; the default reads all rows.
@@ -58,6 +62,8 @@ struct Inner {
     commit_timeout: Option<Duration>,
     /// Tables that have been opened, by name.
     tables: Mutex<HashMap<&'static str, Table>>,
+    /// Tables of which it was said that maintenance is overdue.
+    warned: Mutex<HashSet<&'static str>>,
 }
 
 impl Inner {
@@ -75,8 +81,28 @@ impl JobLedger {
     /// cannot create files atomically, a scheme that this version does not have, or a table with a feature that it cannot
     /// write: a retry does not help. [`ErrorKind::Storage`] when the store failed.
     pub fn open(root: &str, options: &HashMap<String, String>, commit_timeout: Option<Duration>) -> Result<Self> {
-        let storage = Storage::open(root, options)?;
-        let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default() };
+        Self::open_with(root, options, Durability::Store, commit_timeout)
+    }
+
+    /// As [`JobLedger::open`], with rows that survive what `durability` says once the call that logged or acknowledged
+    /// them has returned.
+    ///
+    /// # Errors
+    /// Those of [`JobLedger::open`].
+    pub fn open_with(
+        root: &str,
+        options: &HashMap<String, String>,
+        durability: Durability,
+        commit_timeout: Option<Duration>,
+    ) -> Result<Self> {
+        let storage = Storage::open_with(root, options, durability)?;
+        let inner = Inner {
+            root: root.to_owned(),
+            storage,
+            commit_timeout,
+            tables: Mutex::default(),
+            warned: Mutex::default(),
+        };
         let ledger = Self { inner: Arc::new(inner) };
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
             if let Some(found) = ledger.opened(table.spec())? {
@@ -89,9 +115,19 @@ impl JobLedger {
         Ok(ledger)
     }
 
+    /// How many requests went to the store since the ledger was opened, by kind.
+    pub fn requests(&self) -> Requests {
+        self.inner.storage.requests()
+    }
+
     /// The root as it was given.
     pub fn root(&self) -> &str {
         &self.inner.root
+    }
+
+    /// The options that it was opened with; they may hold credentials.
+    pub fn storage_options(&self) -> &HashMap<String, String> {
+        self.inner.storage.options()
     }
 
     /// Logs one execution with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.
@@ -132,7 +168,8 @@ impl JobLedger {
         timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
         let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
-        self.created(table.spec())?.append(&row)?;
+        let table = self.created(table.spec())?;
+        table.append(&rows::as_stored(row, &table.schema())?)?;
         Ok(())
     }
 
@@ -158,7 +195,7 @@ impl JobLedger {
                 runtime::blocking(move || ledger.created(table.spec())).await?
             }
         };
-        table.append_async(&row).await?;
+        table.append_async(&rows::as_stored(row, &table.schema())?).await?;
         Ok(())
     }
 
@@ -170,13 +207,16 @@ impl JobLedger {
     /// row: nothing was written. Otherwise as [`JobLedger::log_job_execution`].
     pub fn log_batch(&self, table: LedgerTable, data: &RecordBatch) -> Result<u64> {
         let checked = rows::checked(table, data, Utc::now())?;
-        if checked.num_rows() > 0 {
-            self.created(table.spec())?.append(&checked)?;
+        let count = checked.num_rows() as u64;
+        if count > 0 {
+            let table = self.created(table.spec())?;
+            table.append(&rows::as_stored(checked, &table.schema())?)?;
         }
-        Ok(checked.num_rows() as u64)
+        Ok(count)
     }
 
-    /// Rows in the table's own column order, oldest first. With the flag `NO` this costs by what is pending.
+    /// Rows in the table's own column order, oldest first. With the flag `NO` this costs by what is pending. Timestamps are
+    /// UTC, also of tables that Spark made with TIMESTAMP_NTZ: such a timestamp is taken to be UTC, here and everywhere.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no ledger at the root, [`ErrorKind::Storage`] when the store failed.
@@ -187,7 +227,7 @@ impl JobLedger {
         let equals = [(FLAG, &filter.flag), ("job_id", &filter.job_id), ("status", &filter.status)];
         let equals = equals.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
         let time = span(table.timestamp_column(), filter.since, filter.until);
-        let batch = found.scan(&Predicate { equals, time })?;
+        let batch = rows::as_utc(found.scan(&Predicate { equals, time })?)?;
         sorted(&batch, table.timestamp_column(), filter.limit)
     }
 
@@ -289,7 +329,7 @@ impl JobLedger {
     pub fn summary(&self) -> Result<LedgerSummary> {
         let counts = |table| -> Result<TableSummary> {
             match self.existing(table)? {
-                Some(found) => summary::of_table(table, &found.scan(&Predicate::default())?),
+                Some(found) => summary::of_table(table, &rows::as_utc(found.scan(&Predicate::default())?)?),
                 None => Ok(TableSummary::default()),
             }
         };

@@ -1,10 +1,13 @@
 //! Rows as values: what may be logged, and Arrow batches to rows and back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_empty_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_empty_array, new_null_array,
+};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
 use super::tables::{FLAG, LedgerTable, NO, timestamp};
@@ -14,6 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 pub const MAX_FILE_NAME: usize = 4_096;
 /// Longest job name that may be logged, in bytes. AutoSys takes 64; longer ones are kept and parked at delivery.
 pub const MAX_JOB_NAME: usize = 1_024;
+/// Longest flag that may be logged, in bytes. A flag names a directory, where a byte can take three, and file systems take
+/// 255 for the name of one.
+pub(super) const MAX_FLAG: usize = 64;
 
 /// One row of either table, without its flag. NULLs from Spark are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,7 +43,7 @@ pub fn check_names(file_name: &str, job_id: &str) -> Result<()> {
     check_length("job_id", job_id, MAX_JOB_NAME)
 }
 
-fn check_status(status: &str) -> Result<()> {
+pub(super) fn check_status(status: &str) -> Result<()> {
     if status.is_empty() {
         return Err(Error::invalid("status is empty; give what AutoSys is to be told, such as SUCCESS"));
     }
@@ -100,6 +106,7 @@ fn batch(table: LedgerTable, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
 /// out.
 pub(super) fn checked(table: LedgerTable, data: &RecordBatch, now: DateTime<Utc>) -> Result<RecordBatch> {
     let schema = table.schema();
+    check_columns(data)?;
     for field in data.schema().fields() {
         if schema.index_of(field.name()).is_err() {
             let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -145,7 +152,22 @@ pub(super) fn checked(table: LedgerTable, data: &RecordBatch, now: DateTime<Utc>
     if let Some(row) = (0..rows).find(|row| flags.value(*row).is_empty()) {
         return Err(Error::invalid(format!("{FLAG} is empty in row {row}; give NO or YES, or leave the column out")));
     }
+    if let Some(row) = (0..rows).find(|row| flags.value(*row).len() > MAX_FLAG) {
+        return Err(Error::invalid(format!(
+            "{FLAG} has {} bytes in row {row}, more than the {MAX_FLAG} that may be logged; nothing was logged",
+            flags.value(row).len()
+        )));
+    }
     Ok(checked)
+}
+
+/// Refuses data in which a name means two columns: which one counts is anybody's guess.
+fn check_columns(data: &RecordBatch) -> Result<()> {
+    let mut seen = HashSet::new();
+    match data.schema_ref().fields().iter().find(|field| !seen.insert(field.name())) {
+        Some(twice) => Err(Error::invalid(format!("the column \"{}\" is there twice; give it once", twice.name()))),
+        None => Ok(()),
+    }
 }
 
 fn text(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
@@ -164,6 +186,8 @@ fn text(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
 fn utc(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
     match column.data_type() {
         DataType::Timestamp(_, Some(_)) => cast(name, column, &timestamp()),
+        // As with text: it has no values, whatever its type would have been.
+        DataType::Null => Ok(new_null_array(&timestamp(), column.len())),
         DataType::Timestamp(_, None) => Err(Error::invalid(format!(
             "column \"{name}\" has timestamps without a timezone, so they could mean any hour; give them one, such as UTC"
         ))),
@@ -177,8 +201,44 @@ fn cast(name: &str, column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         .map_err(|e| Error::invalid(format!("column \"{name}\" cannot be read as {to}")).with_source(e))
 }
 
+/// `data` of a table with its timestamps as UTC. Spark's TIMESTAMP_NTZ, which some tables have, says no timezone: in these
+/// tables it means UTC, as in all others.
+pub(super) fn as_utc(data: RecordBatch) -> Result<RecordBatch> {
+    with_timezone(data, Some("UTC"))
+}
+
+/// `data` in the spelling of a table with `schema`: without the timezone where its timestamps have none.
+pub(super) fn as_stored(data: RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+    let naive = |field: &FieldRef| matches!(field.data_type(), DataType::Timestamp(_, None));
+    if schema.fields().iter().any(naive) { with_timezone(data, None) } else { Ok(data) }
+}
+
+/// The same instants with another timezone, which is only how they are shown.
+fn with_timezone(data: RecordBatch, timezone: Option<&str>) -> Result<RecordBatch> {
+    let other = |kind: &DataType| matches!(kind, DataType::Timestamp(TimeUnit::Microsecond, zone) if zone.as_deref() != timezone);
+    if !data.schema().fields().iter().any(|field| other(field.data_type())) {
+        return Ok(data);
+    }
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in data.schema().fields().iter().zip(data.columns()) {
+        if other(field.data_type()) {
+            let times = column.as_primitive::<TimestampMicrosecondType>().clone();
+            let times = Arc::new(times.with_timezone_opt(timezone)) as ArrayRef;
+            fields.push(Field::clone(field).with_data_type(times.data_type().clone()));
+            columns.push(times);
+        } else {
+            fields.push(Field::clone(field));
+            columns.push(Arc::clone(column));
+        }
+    }
+    let schema = Schema::new_with_metadata(fields, data.schema().metadata().clone());
+    RecordBatch::try_new(Arc::new(schema), columns)
+        .map_err(|e| Error::new(ErrorKind::Internal, "timestamps could not be read as UTC").with_source(e))
+}
+
 /// The rows of a batch that has the columns of `table` by name; its flag is not looked at.
 pub(super) fn from_batch(table: LedgerTable, data: &RecordBatch) -> Result<Vec<LedgerRow>> {
+    check_columns(data)?;
     let text_column = |name: &str| -> Result<ArrayRef> {
         let column = data.column_by_name(name).ok_or_else(|| missing(table, name))?;
         text(name, column)

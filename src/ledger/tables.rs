@@ -14,6 +14,8 @@ pub(super) const NO: &str = "NO";
 pub(super) const YES: &str = "YES";
 /// Name of the attempts table.
 pub(super) const DELIVERIES: &str = "autosys_deliveries";
+/// Name of the table of what was imported from legacy files.
+pub(super) const IMPORTS: &str = "autosys_imports";
 /// The column by which attempts are read in time.
 pub(super) const ATTEMPTED_AT: &str = "attempted_at";
 
@@ -76,6 +78,21 @@ pub(super) static DELIVERIES_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableS
         ("vm", DataType::Utf8),
         ("delivered_by", DataType::Utf8),
         (ATTEMPTED_AT, timestamp()),
+    ]),
+    partition_by: &[],
+});
+
+/// What was imported from legacy files: one row per file and batch. See `import/remember.rs` for what it means.
+pub(super) static IMPORTS_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
+    name: IMPORTS,
+    schema: columns(&[
+        ("batch", DataType::Int64),
+        ("previous", DataType::Int64),
+        ("path", DataType::Utf8),
+        ("stamp", DataType::Utf8),
+        ("records", DataType::Utf8),
+        ("imported", DataType::Int64),
+        ("imported_at", timestamp()),
     ]),
     partition_by: &[],
 });

@@ -7,15 +7,92 @@ use arrow::compute::concat_batches;
 use chrono::{DateTime, Utc};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 use pyo3_arrow::PyTable;
 use pyo3_arrow::input::AnyRecordBatch;
 
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, Raised};
 use crate::error::Error;
 
-/// Options for a store, by name.
-pub(super) type Options = HashMap<String, String>;
+/// What Python said, as an error of ours: every error of this package is a `JobrotaError`.
+fn refused(argument: &str, what: &str, error: PyErr) -> Raised {
+    Error::invalid(format!("{argument} {what}")).with_source(error).into()
+}
+
+/// The Python name of a value's type.
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "something without a type".to_owned(), |name| name.to_string())
+}
+
+/// A text argument. What is no text, or text that no file can hold, is refused by its name.
+pub(super) fn text_argument<'a>(argument: &str, value: &'a Bound<'_, PyAny>) -> PyOutcome<&'a str> {
+    let text = value
+        .cast::<PyString>()
+        .map_err(|_| Error::invalid(format!("{argument} must be text (str), not {}", type_name(value))))?;
+    text.to_str().map_err(|e| refused(argument, "has half of a surrogate pair in it, which is no character", e))
+}
+
+/// A text argument that may be left out.
+pub(super) fn optional_text(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<String>> {
+    value.map(|value| text_argument(argument, value).map(str::to_owned)).transpose()
+}
+
+/// One of a few texts.
+pub(super) fn choice(argument: &str, value: &Bound<'_, PyAny>, known: &[&'static str]) -> PyOutcome<&'static str> {
+    let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
+    let listed = || known.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
+    Ok(known
+        .iter()
+        .find(|name| Some(**name) == text)
+        .ok_or_else(|| Error::invalid(format!("{argument} must be {}, not {}", listed(), shown(value))))?)
+}
+
+/// How many at most: a whole number from 1.
+pub(super) fn limit(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<usize>> {
+    let Some(value) = value else { return Ok(None) };
+    let number = if value.is_instance_of::<PyBool>() { None } else { value.extract::<usize>().ok() };
+    match number {
+        Some(number) if number > 0 => Ok(Some(number)),
+        _ => Err(Error::invalid(format!("{argument} must be a whole number from 1, not {}", shown(value))).into()),
+    }
+}
+
+/// A number of seconds, see [`seconds`].
+pub(super) fn seconds_argument(
+    argument: &str,
+    value: Option<&Bound<'_, PyAny>>,
+) -> PyOutcome<Option<std::time::Duration>> {
+    let Some(value) = value else { return Ok(None) };
+    let number: f64 = value
+        .extract()
+        .map_err(|_| Error::invalid(format!("{argument} must be a number of seconds, not {}", shown(value))))?;
+    seconds(argument, number).map(Some)
+}
+
+/// A mapping from text to text, in its order; empty when not given.
+pub(super) fn text_pairs(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<(String, String)>> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let mapping = value
+        .cast::<PyMapping>()
+        .map_err(|_| Error::invalid(format!("{argument} must be a dict of texts, not {}", type_name(value))))?;
+    let mut pairs = Vec::new();
+    for item in mapping.items()?.iter() {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        let key = text_argument(&format!("a key of {argument}"), &key)?.to_owned();
+        let value = text_argument(&format!("{argument}[{key:?}]"), &value)?.to_owned();
+        pairs.push((key, value));
+    }
+    Ok(pairs)
+}
+
+/// A value as an error shows it, cut.
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    let text = value.repr().map_or_else(|_| type_name(value), |text| text.to_string_lossy().into_owned());
+    match text.char_indices().nth(60) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
 
 /// An aware `datetime` as UTC; a naive one is refused, because nobody can know what it meant.
 pub(super) fn utc(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<DateTime<Utc>>> {
@@ -29,7 +106,8 @@ pub(super) fn utc(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome
         ))
         .into());
     }
-    if value.call_method0("utcoffset")?.is_none() {
+    let broken = |e| refused(argument, "has a timezone that does not work", e);
+    if value.call_method0("utcoffset").map_err(broken)?.is_none() {
         return Err(Error::invalid(format!(
             "{argument} {} has no timezone, so it could mean any hour; give one with a timezone, such as \
              datetime.now(timezone.utc)",
@@ -37,8 +115,10 @@ pub(super) fn utc(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome
         ))
         .into());
     }
-    let utc = value.call_method1("astimezone", (datetime.getattr("timezone")?.getattr("utc")?,))?;
-    Ok(Some(utc.extract()?))
+    let utc = value
+        .call_method1("astimezone", (datetime.getattr("timezone")?.getattr("utc")?,))
+        .and_then(|utc| utc.extract::<DateTime<Utc>>());
+    Ok(Some(utc.map_err(|e| refused(argument, "is out of the range of times that UTC has", e))?))
 }
 
 /// A batch as an `arro3.core.Table`.
@@ -55,7 +135,8 @@ pub(super) fn batch(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<Recor
             value.get_type()
         ))
     })?;
-    let (batches, schema) = data.into_table().map_err(PyErr::from)?.into_inner();
+    let read = data.into_table().map_err(|e| refused(argument, "cannot be read as Arrow data", e.into()))?;
+    let (batches, schema) = read.into_inner();
     concat_batches(&schema, &batches).map_err(|e| {
         Error::invalid(format!("{argument}: the batches of the table do not fit together")).with_source(e).into()
     })
@@ -109,17 +190,42 @@ pub(super) fn repr_html<'py>(py: Python<'py>, kind: &str, data: impl IntoPyObjec
 
 /// A text argument that may also be a path-like object.
 pub(super) fn path_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
-    value.py().import("os")?.call_method1("fspath", (value,))?.extract()
+    let path = fspath(value)?;
+    Ok(text_argument("a path", &path)?.to_owned())
 }
 
-/// A path-like argument as text, when given.
-pub(super) fn optional_path(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
-    value.map(path_text).transpose()
+/// A path-like argument, of any bytes that the operating system takes.
+pub(super) fn local_path(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<std::path::PathBuf> {
+    let path = fspath(value)?;
+    path.extract().map_err(|e| refused(argument, "is not a path that this system can have", e))
 }
 
-/// Storage options, none when not given.
-pub(super) fn options(value: Option<Options>) -> Options {
-    value.unwrap_or_default()
+fn fspath<'py>(value: &Bound<'py, PyAny>) -> PyOutcome<Bound<'py, PyAny>> {
+    Ok(value.py().import("os")?.call_method1("fspath", (value,)).map_err(|e| {
+        Error::invalid(format!("a path must be text or a path-like object, not {}", type_name(value))).with_source(e)
+    })?)
+}
+
+/// Options for a store by name. A value is text, or what stands for it: a flag or a number.
+pub(super) fn storage_options(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<HashMap<String, String>>> {
+    let Some(value) = value else { return Ok(None) };
+    let mapping = value
+        .cast::<PyMapping>()
+        .map_err(|_| Error::invalid(format!("storage_options must be a dict of texts, not {}", type_name(value))))?;
+    let mut options = HashMap::new();
+    for item in mapping.items()?.iter() {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        let key = text_argument("a key of storage_options", &key)?.to_owned();
+        let value = match value.extract::<bool>() {
+            Ok(flag) => flag.to_string(),
+            Err(_) if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() => {
+                value.str()?.to_string_lossy().into_owned()
+            }
+            Err(_) => text_argument(&format!("storage_options[{key:?}]"), &value)?.to_owned(),
+        };
+        options.insert(key, value);
+    }
+    Ok(Some(options))
 }
 
 /// Seconds as a duration; refused when negative, not finite or beyond a year.

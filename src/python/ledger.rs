@@ -1,17 +1,24 @@
 //! `JobLedger`.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use arrow::array::RecordBatch;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::convert::{self, Options};
+use super::arguments;
+use super::convert;
 use super::errors::PyOutcome;
+use super::import_report::{self, PyImportReport};
 use super::ledger_summary::{PyLedgerSummary, summary_dict};
+use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
 use super::track::PyTrack;
 use super::wait::{self, Born};
 use crate::error::{Error, Result};
 use crate::ledger::{self, LedgerTable, RowFilter};
 use crate::runtime;
+use crate::storage::{Durability, Requests};
 
 /// Job executions and notifications in Delta tables, so that no AutoSys update is ever lost.
 ///
@@ -19,16 +26,30 @@ use crate::runtime;
 /// many threads, processes and Spark clusters at once.
 ///
 /// Args:
-///     root: The directory that holds (or will hold) the tables.
-///     storage_options: Options for the store behind `root`; none are needed for local directories.
-///     durability: `"store"`: a row whose call returned is acknowledged by the store and survives SIGKILL.
+///     root: The directory or URI that holds (or will hold) the tables: a path on a local disk (`~/` is the home directory),
+///         `abfss://container@account.dfs.core.windows.net/path`, `az://container/path`, `s3://bucket/path` or
+///         `gs://bucket/path`. The container or bucket must exist. Credentials do not belong in it.
+///     storage_options: Credentials and settings of the store behind `root`, by the names that object_store and deltalake
+///         have for them: `azure_storage_account_key`, `azure_client_id`, `aws_access_key_id`, `aws_endpoint`,
+///         `google_service_account`, `allow_http`, `timeout` and so on (all of them are in `docs/storage.md`). What they
+///         leave open comes from the environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Unknown names are an error.
+///         `request_delay` is one for every store: the seconds (0 to 60) that each request waits before it is sent, to
+///         try out on a local disk how a remote store feels.
+///     durability: What a row survives whose call returned. `"store"`: the end of every process (SIGKILL), as the store
+///         has acknowledged it. `"fsync"`: on a local disk a power cut too, as it is synced with all that it takes to read
+///         it; an object store's acknowledgement says as much, so that there both are the same.
 ///     commit_timeout: How many seconds a call goes on when other writers win every race for the next version. Without
 ///         it, it goes on until it wins; with it, it raises a retryable `ConflictError` that names the winner.
 ///
 /// Raises:
-///     InvalidInputError: `root` is empty or a file.
-///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`), or of a
-///         scheme that this version does not have; or a table there has a feature that cannot be written, which is named.
+///     InvalidInputError: `root` is empty, a file, or a URI with credentials in it; or a storage option does not exist, or
+///         can never work.
+///     AuthenticationError: The store refuses the credentials, or there are none.
+///     NetworkError: The store cannot be reached; mostly retryable.
+///     StorageError: The container or bucket does not exist, or the store failed.
+///     UnsupportedError: `root` is on a file system without atomic creation (`/dbfs`, `/Volumes`, `/Workspace`) or of an
+///         unknown scheme; a table there has a feature that cannot be written, which is named; or, on S3, Spark or
+///         Databricks writes it.
 ///
 /// Example:
 ///     >>> import tempfile
@@ -55,7 +76,9 @@ impl PyJobLedger {
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send,
     ) -> PyOutcome<Py<PyAny>> {
         let ledger = self.core()?;
-        convert::table(py, wait::blocking(py, || read(&ledger))?)
+        let batch = wait::blocking(py, || read(&ledger))?;
+        warn_when_overdue(py, &ledger)?;
+        convert::table(py, batch)
     }
 
     fn read_async<'py>(
@@ -64,7 +87,11 @@ impl PyJobLedger {
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send + 'static,
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let ledger = self.core()?;
-        wait::awaitable(py, runtime::blocking(move || read(&ledger)), convert::table)
+        let reading = ledger.clone();
+        wait::awaitable(py, runtime::blocking(move || read(&reading)), move |py, batch| {
+            warn_when_overdue(py, &ledger)?;
+            convert::table(py, batch)
+        })
     }
 }
 
@@ -78,23 +105,46 @@ pub(super) fn table_named(name: &str) -> Result<LedgerTable> {
     }
 }
 
-fn pending_filter(limit: Option<usize>, job_id: Option<String>) -> RowFilter {
-    RowFilter { job_id, limit, flag: Some("NO".into()), ..RowFilter::default() }
+/// What both log calls are about.
+fn values<'a>(
+    file_name: &'a Bound<'_, PyAny>,
+    job_id: &'a Bound<'_, PyAny>,
+    status: &'a Bound<'_, PyAny>,
+) -> PyOutcome<(&'a str, &'a str, &'a str)> {
+    let (file_name, job_id) = names(file_name, job_id)?;
+    Ok((file_name, job_id, convert::text_argument("status", status)?))
+}
+
+fn names<'a>(file_name: &'a Bound<'_, PyAny>, job_id: &'a Bound<'_, PyAny>) -> PyOutcome<(&'a str, &'a str)> {
+    Ok((convert::text_argument("file_name", file_name)?, convert::text_argument("job_id", job_id)?))
+}
+
+fn table_argument(value: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    Ok(convert::choice("table", value, &["job_notifications", "autosys_job_log"])?)
+}
+
+fn durability_argument(value: &Bound<'_, PyAny>) -> PyResult<&'static str> {
+    Ok(convert::choice("durability", value, &["store", "fsync"])?)
+}
+
+fn pending_filter(limit: Option<&Bound<'_, PyAny>>, job_id: Option<&Bound<'_, PyAny>>) -> PyOutcome<RowFilter> {
+    let (limit, job_id) = (convert::limit("limit", limit)?, convert::optional_text("job_id", job_id)?);
+    Ok(RowFilter { job_id, limit, flag: Some("NO".into()), ..RowFilter::default() })
 }
 
 fn row_filter(
     since: Option<&Bound<'_, PyAny>>,
     until: Option<&Bound<'_, PyAny>>,
-    job_id: Option<String>,
-    status: Option<String>,
-    flag: Option<String>,
+    job_id: Option<&Bound<'_, PyAny>>,
+    status: Option<&Bound<'_, PyAny>>,
+    flag: Option<&Bound<'_, PyAny>>,
 ) -> PyOutcome<RowFilter> {
     Ok(RowFilter {
         since: convert::utc("since", since)?,
         until: convert::utc("until", until)?,
-        job_id,
-        status,
-        flag,
+        job_id: convert::optional_text("job_id", job_id)?,
+        status: convert::optional_text("status", status)?,
+        flag: convert::optional_text("flag", flag)?,
         limit: None,
     })
 }
@@ -106,25 +156,23 @@ impl PyJobLedger {
     fn new(
         py: Python<'_>,
         root: &Bound<'_, PyAny>,
-        storage_options: Option<Options>,
-        durability: &str,
-        commit_timeout: Option<f64>,
+        storage_options: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = durability_argument)] durability: &'static str,
+        commit_timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Self> {
-        match durability {
-            "store" => {}
-            "fsync" => {
-                return Err(Error::new(
-                    crate::ErrorKind::Unsupported,
-                    "durability=\"fsync\" is not in this version; use \"store\", with which a logged row survives SIGKILL",
-                )
-                .into());
+        let durability = match durability {
+            "store" => Durability::Store,
+            "fsync" => Durability::Fsync,
+            other => {
+                return Err(
+                    Error::invalid(format!("durability must be \"store\" or \"fsync\", not \"{other}\"")).into()
+                );
             }
-            other => return Err(Error::invalid(format!("durability must be \"store\", not \"{other}\"")).into()),
-        }
+        };
         let root = convert::path_text(root)?;
-        let commit_timeout = commit_timeout.map(|seconds| convert::seconds("commit_timeout", seconds)).transpose()?;
-        let options = convert::options(storage_options);
-        let ledger = wait::blocking(py, || ledger::JobLedger::open(&root, &options, commit_timeout))?;
+        let commit_timeout = convert::seconds_argument("commit_timeout", commit_timeout)?;
+        let options = convert::storage_options(storage_options)?.unwrap_or_default();
+        let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root, &options, durability, commit_timeout))?;
         Ok(Self { ledger, born: Born::here() })
     }
 
@@ -132,6 +180,34 @@ impl PyJobLedger {
     #[getter]
     fn root(&self) -> &str {
         self.ledger.root()
+    }
+
+    /// How many requests went to the store since the ledger was opened: what a call costs on a remote store is mostly
+    /// their number. Reading this asks the store for nothing. Checkpoints, written in the background, count too.
+    ///
+    /// Returns:
+    ///     A new dict with the keys `get`, `put`, `list`, `head`, `delete` and `copy`. A listing counts once, however many
+    ///     pages the store answers it in.
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> ledger.log_job_execution("ae.sas", "PROD.AE", "SUCCESS")
+    ///     >>> before = ledger.requests["put"]
+    ///     >>> ledger.log_job_execution("ae.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.requests["put"] - before  # the rows, and the log entry that makes them part of the table
+    ///     2
+    #[getter]
+    fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Requests { get, put, list, head, delete, copy } = self.ledger.requests();
+        let counts = PyDict::new(py);
+        for (kind, count) in
+            [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)]
+        {
+            counts.set_item(kind, count)?;
+        }
+        Ok(counts)
     }
 
     /// Logs one job execution with the flag `NO`. The row is durable when the call returns.
@@ -149,26 +225,29 @@ impl PyJobLedger {
     fn log_job_execution(
         &self,
         py: Python<'_>,
-        file_name: &str,
-        job_id: &str,
-        status: &str,
+        file_name: &Bound<'_, PyAny>,
+        job_id: &Bound<'_, PyAny>,
+        status: &Bound<'_, PyAny>,
         execution_timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<()> {
+        let (file_name, job_id, status) = values(file_name, job_id, status)?;
         let at = convert::utc("execution_timestamp", execution_timestamp)?;
         let ledger = self.core()?;
         wait::blocking(py, || ledger.log_job_execution(file_name, job_id, status, at))
     }
 
-    /// Like `log_job_execution`, as an awaitable.
+    /// Like `log_job_execution`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, execution_timestamp = None))]
     fn log_job_execution_async<'py>(
         &self,
         py: Python<'py>,
-        file_name: String,
-        job_id: String,
-        status: String,
+        file_name: &Bound<'_, PyAny>,
+        job_id: &Bound<'_, PyAny>,
+        status: &Bound<'_, PyAny>,
         execution_timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (file_name, job_id, status) = values(file_name, job_id, status)?;
+        let (file_name, job_id, status) = (file_name.to_owned(), job_id.to_owned(), status.to_owned());
         let at = convert::utc("execution_timestamp", execution_timestamp)?;
         let ledger = self.core()?;
         let work = async move { ledger.log_async(LedgerTable::Executions, &file_name, &job_id, &status, at).await };
@@ -191,26 +270,29 @@ impl PyJobLedger {
     fn log_job_completion(
         &self,
         py: Python<'_>,
-        file_name: &str,
-        job_id: &str,
-        status: &str,
+        file_name: &Bound<'_, PyAny>,
+        job_id: &Bound<'_, PyAny>,
+        status: &Bound<'_, PyAny>,
         notification_timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<()> {
+        let (file_name, job_id, status) = values(file_name, job_id, status)?;
         let at = convert::utc("notification_timestamp", notification_timestamp)?;
         let ledger = self.core()?;
         wait::blocking(py, || ledger.log_job_completion(file_name, job_id, status, at))
     }
 
-    /// Like `log_job_completion`, as an awaitable.
+    /// Like `log_job_completion`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, notification_timestamp = None))]
     fn log_job_completion_async<'py>(
         &self,
         py: Python<'py>,
-        file_name: String,
-        job_id: String,
-        status: String,
+        file_name: &Bound<'_, PyAny>,
+        job_id: &Bound<'_, PyAny>,
+        status: &Bound<'_, PyAny>,
         notification_timestamp: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (file_name, job_id, status) = values(file_name, job_id, status)?;
+        let (file_name, job_id, status) = (file_name.to_owned(), job_id.to_owned(), status.to_owned());
         let at = convert::utc("notification_timestamp", notification_timestamp)?;
         let ledger = self.core()?;
         let work = async move { ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, &status, at).await };
@@ -259,22 +341,22 @@ impl PyJobLedger {
     fn fetch_unprocessed_updates(
         &self,
         py: Python<'_>,
-        limit: Option<usize>,
-        job_id: Option<String>,
+        limit: Option<&Bound<'_, PyAny>>,
+        job_id: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Py<PyAny>> {
-        let filter = pending_filter(limit, job_id);
+        let filter = pending_filter(limit, job_id)?;
         self.read(py, |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
-    /// Like `fetch_unprocessed_updates`, as an awaitable.
+    /// Like `fetch_unprocessed_updates`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn fetch_unprocessed_updates_async<'py>(
         &self,
         py: Python<'py>,
-        limit: Option<usize>,
-        job_id: Option<String>,
+        limit: Option<&Bound<'_, PyAny>>,
+        job_id: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Bound<'py, PyAny>> {
-        let filter = pending_filter(limit, job_id);
+        let filter = pending_filter(limit, job_id)?;
         self.read_async(py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
@@ -290,22 +372,22 @@ impl PyJobLedger {
     fn pending_notifications(
         &self,
         py: Python<'_>,
-        limit: Option<usize>,
-        job_id: Option<String>,
+        limit: Option<&Bound<'_, PyAny>>,
+        job_id: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Py<PyAny>> {
-        let filter = pending_filter(limit, job_id);
+        let filter = pending_filter(limit, job_id)?;
         self.read(py, |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
-    /// Like `pending_notifications`, as an awaitable.
+    /// Like `pending_notifications`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications_async<'py>(
         &self,
         py: Python<'py>,
-        limit: Option<usize>,
-        job_id: Option<String>,
+        limit: Option<&Bound<'_, PyAny>>,
+        job_id: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Bound<'py, PyAny>> {
-        let filter = pending_filter(limit, job_id);
+        let filter = pending_filter(limit, job_id)?;
         self.read_async(py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
@@ -319,7 +401,13 @@ impl PyJobLedger {
     ///
     /// Returns:
     ///     How many rows were set.
-    fn update_autosys_flag(&self, py: Python<'_>, file_name: &str, job_id: &str) -> PyOutcome<u64> {
+    fn update_autosys_flag(
+        &self,
+        py: Python<'_>,
+        file_name: &Bound<'_, PyAny>,
+        job_id: &Bound<'_, PyAny>,
+    ) -> PyOutcome<u64> {
+        let (file_name, job_id) = names(file_name, job_id)?;
         let ledger = self.core()?;
         wait::blocking(py, || ledger.update_autosys_flag(file_name, job_id))
     }
@@ -336,18 +424,23 @@ impl PyJobLedger {
     /// Returns:
     ///     How many rows were set.
     #[pyo3(signature = (rows, *, table = "job_notifications"))]
-    fn acknowledge(&self, py: Python<'_>, rows: &Bound<'_, PyAny>, table: &str) -> PyOutcome<u64> {
+    fn acknowledge(
+        &self,
+        py: Python<'_>,
+        rows: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<u64> {
         let (ledger, table, batch) = (self.core()?, table_named(table)?, convert::batch("rows", rows)?);
         wait::blocking(py, || ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?))
     }
 
-    /// Like `acknowledge`, as an awaitable.
+    /// Like `acknowledge`, as a coroutine.
     #[pyo3(signature = (rows, *, table = "job_notifications"))]
     fn acknowledge_async<'py>(
         &self,
         py: Python<'py>,
         rows: &Bound<'_, PyAny>,
-        table: &str,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let (ledger, table, batch) = (self.core()?, table_named(table)?, convert::batch("rows", rows)?);
         let work =
@@ -373,9 +466,9 @@ impl PyJobLedger {
         py: Python<'_>,
         since: Option<&Bound<'_, PyAny>>,
         until: Option<&Bound<'_, PyAny>>,
-        job_id: Option<String>,
-        status: Option<String>,
-        flag: Option<String>,
+        job_id: Option<&Bound<'_, PyAny>>,
+        status: Option<&Bound<'_, PyAny>>,
+        flag: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Py<PyAny>> {
         let filter = row_filter(since, until, job_id, status, flag)?;
         self.read(py, |ledger| ledger.rows(LedgerTable::Executions, &filter))
@@ -392,9 +485,9 @@ impl PyJobLedger {
         py: Python<'_>,
         since: Option<&Bound<'_, PyAny>>,
         until: Option<&Bound<'_, PyAny>>,
-        job_id: Option<String>,
-        status: Option<String>,
-        flag: Option<String>,
+        job_id: Option<&Bound<'_, PyAny>>,
+        status: Option<&Bound<'_, PyAny>>,
+        flag: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Py<PyAny>> {
         let filter = row_filter(since, until, job_id, status, flag)?;
         self.read(py, |ledger| ledger.rows(LedgerTable::Notifications, &filter))
@@ -428,6 +521,119 @@ impl PyJobLedger {
         Ok(PyLedgerSummary::from(wait::blocking(py, || ledger.summary())?))
     }
 
+    /// Imports the legacy JSON files of a folder into `job_notifications`, each record once.
+    ///
+    /// The files `*.json`, `*.jsonl` and `*.ndjson` of the folder, not of the folders in it: one object, a list, or JSON
+    /// lines, such as `{"file_name": "data_file_001.csv", "job_id": "JOB_A", "status": "SUCCESS", "timestamp":
+    /// "2025-04-16T09:01:05"}`. What was imported is remembered in the ledger together with the rows, so that an import
+    /// can run again at any time, at once with others, and after having been killed; files need not be moved. A file may
+    /// grow. What is wrong in a file is reported and stops nothing else; it is looked at again by the next import.
+    ///
+    /// Args:
+    ///     folder: A local or mounted folder.
+    ///     fields: What the files call our fields, such as `{"job_id": "jobName", "timestamp": "time"}`; keys are
+    ///         `file_name`, `job_id`, `status`, `timestamp` and `autosys_update_flag`.
+    ///     timezone: IANA name (or `zoneinfo.ZoneInfo`) for times without an offset; without it they are bad records. Of
+    ///         a local time that came twice, as clocks were put back, the first one is taken; one that never was is bad.
+    ///
+    /// Returns:
+    ///     An `ImportReport`.
+    ///
+    /// Raises:
+    ///     InvalidInputError: The folder cannot be listed, or `fields` or `timezone` is unknown. Nothing was written.
+    ///     ConflictError: Other writers won until `commit_timeout` was over; trying again can help, and goes on.
+    ///
+    /// Example:
+    ///     >>> import pathlib, tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> folder = pathlib.Path(tempfile.mkdtemp())
+    ///     >>> line = '{"file_name": "a.csv", "job": "A", "status": "SUCCESS", "timestamp": "2025-04-16T09:01:05"}'
+    ///     >>> _ = (folder / "a.json").write_text(line)
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> ledger.import_json(folder, fields={"job_id": "job"}, timezone="Europe/Berlin").rows
+    ///     1
+    ///     >>> ledger.import_json(folder, fields={"job_id": "job"}, timezone="Europe/Berlin").rows
+    ///     0
+    #[pyo3(signature = (folder, *, fields = None, timezone = None))]
+    fn import_json(
+        &self,
+        py: Python<'_>,
+        folder: &Bound<'_, PyAny>,
+        fields: Option<&Bound<'_, PyAny>>,
+        timezone: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<PyImportReport> {
+        let (ledger, folder) = (self.core()?, convert::local_path("folder", folder)?);
+        let options = import_report::options(fields, timezone)?;
+        let stop = Arc::clone(&options.stop);
+        let work = runtime::blocking(move || ledger.import_json(&folder, &options));
+        // Ctrl-C: what was read so far is committed, the rest is for the next import.
+        Ok(wait::stoppable(py, work, || stop.store(true, Ordering::Relaxed))?.into())
+    }
+
+    /// Like `import_json`, as an awaitable.
+    #[pyo3(signature = (folder, *, fields = None, timezone = None))]
+    fn import_json_async<'py>(
+        &self,
+        py: Python<'py>,
+        folder: &Bound<'_, PyAny>,
+        fields: Option<&Bound<'_, PyAny>>,
+        timezone: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (ledger, folder) = (self.core()?, convert::local_path("folder", folder)?);
+        let options = import_report::options(fields, timezone)?;
+        let work = runtime::blocking(move || ledger.import_json(&folder, &options));
+        wait::awaitable(py, work, |_, report| Ok(PyImportReport::from(report)))
+    }
+
+    /// Keeps the ledger as quick as it was on its first day; to be called regularly, such as once a day.
+    ///
+    /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
+    /// `retain_hours` needs. No row is changed. Safe next to everyone who logs, reads or acknowledges, here, in Spark or
+    /// with `deltalake`, and next to another `maintain`. What cannot be done is in the report's `problems`; the rest is.
+    ///
+    /// Args:
+    ///     retain_hours: For how many hours what a table does not need any more is kept, for those who read an older version
+    ///         (168 is a week). With 0, a query that is under way in another client may find a file gone; files and log
+    ///         entries that may belong to a writer under way are kept for an hour all the same. A longer duration that a
+    ///         table's own properties ask for wins, and the report says so.
+    ///
+    /// Returns:
+    ///     A `MaintenanceReport`.
+    ///
+    /// Raises:
+    ///     InvalidInputError: `retain_hours` is negative or no number.
+    ///     NotFoundError: There is no ledger at the root.
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> for number in range(3):
+    ///     ...     ledger.log_job_execution(f"{number}.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.maintain().files_compacted
+    ///     3
+    #[pyo3(signature = (*, retain_hours = 168.0))]
+    fn maintain(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
+    ) -> PyOutcome<PyMaintenanceReport> {
+        let ledger = self.core()?;
+        Ok(wait::future(py, runtime::blocking(move || ledger.maintain(retain_hours)))?.into())
+    }
+
+    /// Like `maintain`, as an awaitable.
+    #[pyo3(signature = (*, retain_hours = 168.0))]
+    fn maintain_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let ledger = self.core()?;
+        let work = runtime::blocking(move || ledger.maintain(retain_hours));
+        wait::awaitable(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
+    }
+
     /// A context manager that logs an execution and a notification when its body ends.
     ///
     /// `SUCCESS` when the body ends normally, `FAILURE` when it raises; the exception goes on.
@@ -447,10 +653,11 @@ impl PyJobLedger {
     ///     ...     pass
     ///     >>> ledger.pending_notifications()["status"].to_pylist()
     ///     ['SUCCESS']
-    fn track(&self, file_name: String, job_id: String) -> PyOutcome<PyTrack> {
+    fn track(&self, file_name: &Bound<'_, PyAny>, job_id: &Bound<'_, PyAny>) -> PyOutcome<PyTrack> {
         let ledger = self.core()?;
-        ledger::check_names(&file_name, &job_id)?;
-        Ok(PyTrack::new(ledger, self.born, file_name, job_id))
+        let (file_name, job_id) = names(file_name, job_id)?;
+        ledger::check_names(file_name, job_id)?;
+        Ok(PyTrack::new(ledger, self.born, file_name.to_owned(), job_id.to_owned()))
     }
 
     fn __repr__(&self) -> String {

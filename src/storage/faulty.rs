@@ -122,7 +122,10 @@ impl Faulty {
     async fn reading(&self, path: &Path) -> Result<()> {
         match self.script.fault(false) {
             Fine | OwnConflict => Ok(()),
-            Slow => Ok(tokio::time::sleep(SLOW).await),
+            Slow => {
+                tokio::time::sleep(SLOW).await;
+                Ok(())
+            }
             NotFound => Err(Error::NotFound { path: path.to_string(), source: "a flicker".into() }),
             Before | After | Late => Err(broken()),
         }

@@ -1,7 +1,7 @@
 //! What is put around a store before tables work on it, and in which order.
 //!
-//! From the table down: [`Encoded`](super::encoded::EncodedListing) for the kernel alone, [`Written`] so that less is
-//! asked, [`Metered`] which counts what is still asked, [`Delayed`] where a slow store is wanted, and on a local disk
+//! From the table down: [`Encoded`](super::encoded::EncodedListing) for the kernel alone, [`Written`] and, far away,
+//! [`Whole`] so that less is asked, [`Metered`] which counts what is still asked, [`Delayed`] where a slow store is wanted, and on a local disk
 //! [`Synced`] where rows shall survive a power cut, and [`QuickListing`].
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use super::encoded::EncodedListing;
 use super::listing::QuickListing;
 use super::metered::{Meter, Metered};
 use super::synced::Synced;
+use super::whole::Whole;
 use super::written::Written;
 use crate::error::Result;
 
@@ -85,9 +86,10 @@ pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings, local: boo
         delay => Arc::new(Delayed::new(store, delay)),
     };
     let metered = Arc::new(Metered::new(delayed, meter.clone()));
-    let store: Arc<DynObjectStore> = Arc::new(Written::new(metered));
-    let for_kernel = Arc::new(EncodedListing(Arc::clone(&store)));
     let at_once = local && settings.request_delay.is_zero();
+    let read: Arc<DynObjectStore> = if at_once { metered } else { Arc::new(Whole::new(metered)) };
+    let store: Arc<DynObjectStore> = Arc::new(Written::new(read));
+    let for_kernel = Arc::new(EncodedListing(Arc::clone(&store)));
     Layers { store, for_kernel, meter, at_once }
 }
 

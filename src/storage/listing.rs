@@ -18,6 +18,7 @@ use object_store::{
 };
 
 use super::executor::blocking;
+use super::hint;
 use super::log_memory::LogMemory;
 
 /// A local file system whose [`ObjectStore::list_with_offset`] looks at the names first, then only at the files that it
@@ -51,6 +52,13 @@ impl ObjectStore for QuickListing {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if hint::is_hint(location) {
+            let (files, hint) = (Arc::clone(&self.0), location.clone());
+            if blocking(move || Ok(hint::names_an_empty_checkpoint(&files, &hint))).await? {
+                let source = "the checkpoint that it names is empty".into();
+                return Err(Error::NotFound { path: location.to_string(), source });
+            }
+        }
         self.0.get_opts(location, options).await
     }
 

@@ -241,7 +241,7 @@ impl ObjectStore for Synced {
                 // A log file goes when a checkpoint stands in for it, which must be on the disk before.
                 let Some(log) = log::directory_of(&path).map(FilePath::to_owned) else { return Ok(location) };
                 if settled.lock().unwrap_or_else(PoisonError::into_inner).insert(log.clone()) {
-                    blocking(move || state.settle_all(&log)).await?;
+                    blocking(move || state.everything(&log)).await?;
                 }
                 Ok(location)
             }

@@ -60,7 +60,7 @@ impl Written {
 }
 
 /// Whether only writers of data files name files so: each takes a name of its own, which no one writes twice.
-fn is_data_file(location: &Path) -> bool {
+pub(super) fn is_data_file(location: &Path) -> bool {
     location.extension() == Some("parquet") && location.parts().all(|part| part.as_ref() != "_delta_log")
 }
 

@@ -97,6 +97,23 @@ impl Disk for Plug {
         Ok(())
     }
 
+    fn sync_everything(&self, path: &Path) -> io::Result<()> {
+        for (directory, names) in {
+            let mut all = Names::new();
+            everything_in(path, &mut all);
+            all
+        } {
+            for (name, node) in &names {
+                if matches!(node, Node::File(_)) {
+                    let file = directory.join(name);
+                    self.sync_file(&file, &File::open(&file)?)?;
+                }
+            }
+            self.sync_directory(&directory)?;
+        }
+        Ok(())
+    }
+
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.moment();
         fs::hard_link(from, to)
@@ -139,9 +156,11 @@ impl Moment {
                 Err(error) if self.returned.is_empty() && (!ours || error.kind() == ErrorKind::NotFound) => continue,
                 Err(error) => panic!("{which} names, {:?}: {}", self.returned.last(), error.full_message()),
             };
-            let found = table.scan(&Predicate::default());
-            let found =
-                rows(&found.unwrap_or_else(|e| panic!("{which} names, {:?}: {}", self.returned, e.full_message())));
+            let found = match table.scan(&Predicate::default()) {
+                Ok(found) => rows(&found),
+                Err(_) if self.returned.is_empty() && !ours => continue,
+                Err(error) => panic!("{which} names, {:?}: {}", self.returned, error.full_message()),
+            };
             for name in &self.returned {
                 let count = found.iter().filter(|row| row.0.as_ref() == Some(name)).count();
                 assert_eq!(count, 1, "{which} names: {name} of {:?}", self.returned);
@@ -242,4 +261,26 @@ fn a_disk_without_syncing_would_lose_rows() {
     let moment = bench.plug.moments.lock().expect("moments").pop().expect("one");
     let lost = std::panic::catch_unwind(|| moment.check(&bench.plug.root, true));
     assert!(lost.is_err(), "or these tests could not fail");
+}
+
+/// What a power cut leaves of a checkpoint that was not synced.
+#[test]
+fn a_table_whose_last_checkpoint_is_empty_is_read_without_it() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let log = dir.path().join("events/_delta_log");
+    let checkpoint = log.join("00000000000000000020.checkpoint.parquet");
+    for at in 0..22 {
+        table.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
+    }
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(log.join("_last_checkpoint")).is_ok_and(|hint| hint.contains("\"version\":20")) {
+        assert!(begun.elapsed().as_secs() < 30, "no checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::write(&checkpoint, "").expect("emptied");
+    let again = Table::open(&storage(&dir), "events").expect("opened");
+    assert_eq!(all(&again).len(), 22);
+    again.append(&batch(&[row("after", 1, "NO")])).expect("appended");
+    assert_eq!(all(&again).len(), 23);
 }

@@ -135,3 +135,18 @@ fn acknowledging_and_refreshing_cost_by_what_is_pending() {
         "{unchanged:?}"
     );
 }
+
+/// Far away, files of pending rows are small and come in one request each.
+#[test]
+fn a_remote_file_of_pending_rows_is_one_request() {
+    let root = url::Url::parse("memory:///ledger/").expect("url");
+    let storage = Storage::over(Arc::new(object_store::memory::InMemory::new()), root).expect("storage");
+    let table = table(&storage);
+    for at in 0..5 {
+        table.append(&batch(&[row(format!("{at}"), at, "NO")])).expect("appended");
+    }
+    let (none, _) = cost(&storage, || table.scan(&equals("flag", "nobody")).expect("scan"));
+    let (five, found) = cost(&storage, || table.scan(&equals("flag", "NO")).expect("scan"));
+    assert_eq!((found.num_rows(), five.get - none.get), (5, 5), "{five:?}, {none:?} of it for the log");
+    println!("fetching 5 pending files from a remote store: {five:?}");
+}

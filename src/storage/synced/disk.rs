@@ -17,6 +17,11 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
         File::open(path)?.sync_all()
     }
 
+    /// Brings everything that the file system of the directory `path` holds now to the disk. Slow on a busy machine.
+    fn sync_everything(&self, path: &Path) -> io::Result<()> {
+        everything(path)
+    }
+
     /// Gives the file `from` the further name `to`, unless something has it.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
@@ -33,3 +38,25 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
 pub(super) struct Real;
 
 impl Disk for Real {}
+
+#[cfg(target_os = "linux")]
+fn everything(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(path)?)?)
+}
+
+/// Elsewhere only what is in the directory itself, which is what it is for.
+#[cfg(not(target_os = "linux"))]
+fn everything(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            everything(&entry.path())?;
+        } else {
+            match File::open(entry.path()) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                opened => opened?.sync_all()?,
+            }
+        }
+    }
+    File::open(path)?.sync_all()
+}

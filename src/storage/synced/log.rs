@@ -2,7 +2,11 @@
 //!
 //! Writers that do not sync write to the same table. An entry of theirs below ours could be lost by a power cut, or
 //! survive as an empty file, and ours would be unreadable with it. So before an entry gets its name, those below that
-//! this process has not synced yet are synced, with the data files that they name and the checkpoints.
+//! this process has not synced yet are synced, with the data files that they name and the checkpoints. Before its first
+//! entry in a table, a process syncs all that there is: what a checkpoint names is not to be told from its name.
+//!
+//! `_last_checkpoint` is never synced for somebody else: lost, it costs time; on the disk without its checkpoint, it
+//! makes a table that readers refuse.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -86,12 +90,19 @@ impl State {
         let known = self.known(entry.log);
         let hint = stamp(entry.log);
         let Some(version) = entry.version.filter(|_| create) else { return Ok(Known { hint, ..known }) };
-        let next = known.version.map_or(0, |synced| synced + 1);
-        if next < version || hint != known.hint {
-            self.catch_up(entry.log, known.version, version)?;
-            // Should another writer take the version, these need not be synced again. Their names are on the disk with
-            // the next one that is.
-            self.note(entry.log, Known { version: version.checked_sub(1), hint });
+        match (known.version, version.checked_sub(1)) {
+            (_, None) => {}
+            (Some(synced), Some(below)) if synced >= below && hint == known.hint => {}
+            (Some(synced), below) => {
+                self.catch_up(entry.log, synced, version)?;
+                // Should another writer take the version, these need not be synced again. Their names are on the disk
+                // with the next one that is.
+                self.note(entry.log, Known { version: below, hint });
+            }
+            (None, below) => {
+                self.everything(entry.log)?;
+                self.note(entry.log, Known { version: below, hint });
+            }
         }
         Ok(Known { version: Some(version), hint })
     }
@@ -115,14 +126,13 @@ impl State {
     }
 
     /// Syncs all that a reader of the log may need now.
-    pub(super) fn settle_all(&self, log: &Path) -> Result<()> {
-        self.catch_up(log, None, u64::MAX)?;
-        self.disk.sync_directory(log).map_err(|e| failed("syncing", log, e))
+    pub(super) fn everything(&self, log: &Path) -> Result<()> {
+        let table = log.parent().unwrap_or(log);
+        self.disk.sync_everything(table).map_err(|e| failed("syncing", table, e))
     }
 
-    /// Syncs the entries above `synced` and below `end` (without it: from the newest checkpoint on) with the files that
-    /// they name, and the newest checkpoints.
-    fn catch_up(&self, log: &Path, synced: Option<u64>, end: u64) -> Result<()> {
+    /// Syncs the entries above `synced` and below `end` with the files that they name, and the newest checkpoints.
+    fn catch_up(&self, log: &Path, synced: u64, end: u64) -> Result<()> {
         let cannot = |e| failed("reading the directory", log, e);
         let mut names = Vec::new();
         for entry in fs::read_dir(log).map_err(cannot)? {
@@ -132,10 +142,9 @@ impl State {
         }
         let below = || names.iter().filter(|(version, _)| *version < end);
         let newest = below().filter(|(_, name)| is_whole_checkpoint(name)).map(|(version, _)| *version).max();
-        let first = synced.map_or(newest.unwrap_or(0), |synced| synced + 1);
         let (entries, others): (Vec<_>, Vec<_>) = below().partition(|(_, name)| is_entry(name));
         let entries: Vec<PathBuf> =
-            entries.into_iter().filter(|(version, _)| *version >= first).map(|(_, name)| log.join(name)).collect();
+            entries.into_iter().filter(|(version, _)| *version > synced).map(|(_, name)| log.join(name)).collect();
         // An entry that is on the disk must not name files that are not.
         self.sync_files_named(log, &entries)?;
         for entry in entries {
@@ -145,9 +154,7 @@ impl State {
         for (_, name) in others.into_iter().filter(|(version, _)| newest.is_none_or(|newest| *version >= newest)) {
             self.sync(&log.join(name))?;
         }
-        self.sync_sidecars(&log.join(SIDECARS))?;
-        self.sync(&log.join(HINT))?;
-        Ok(())
+        self.sync_sidecars(&log.join(SIDECARS))
     }
 
     /// Syncs the data files that `entries` of the log add, as far as they are still there, and their names.

@@ -39,6 +39,14 @@ impl Disk for Recording {
         }
     }
 
+    fn sync_everything(&self, path: &FilePath) -> io::Result<()> {
+        self.saw("everything in", path);
+        match *self.refusing.lock().unwrap() {
+            Some(kind) => Err(kind.into()),
+            None => Real.sync_everything(path),
+        }
+    }
+
     fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
         self.saw("link", to);
         fs::hard_link(from, to)
@@ -163,44 +171,70 @@ async fn what_is_not_on_the_disk_is_not_read_as_if_it_were() {
 #[tokio::test]
 async fn entries_of_writers_that_do_not_sync_are_synced_below_ours() {
     let bench = bench();
+    bench.plain_commit(0, None);
+    bench.commit(1).await.unwrap();
+    // Nothing is known of what there was before.
+    assert_eq!(
+        bench.seen().last_chunk(),
+        Some(&["everything in t", &format!("link {ENTRY_1}"), "directory _delta_log"].map(str::to_owned))
+    );
     for (version, file) in ["a%20b.parquet", "flag=NO/c.parquet", "gone.parquet"].into_iter().enumerate() {
-        bench.plain_commit(version as u64, Some(file));
+        bench.plain_commit(version as u64 + 2, Some(file));
     }
     fs::create_dir(bench.dir.path().join("t/flag=NO")).unwrap();
     fs::write(bench.dir.path().join("t/a b.parquet"), "rows").unwrap();
     fs::write(bench.dir.path().join("t/flag=NO/c.parquet"), "rows").unwrap();
-    bench.commit(3).await.unwrap();
-    let seen = bench.seen();
-    let at = |line: &str| seen.iter().position(|seen| seen == line).unwrap_or_else(|| panic!("{line}: {seen:?}"));
-    let link = at("link 00000000000000000003.json");
-    for line in [
-        "file 00000000000000000000.json",
-        "file 00000000000000000002.json",
-        "file a b.parquet",
-        "file c.parquet",
-        "directory flag=NO",
-        "directory t",
-    ] {
-        assert!(at(line) < link, "{line}: {seen:?}");
+    bench.commit(5).await.unwrap();
+    let seen = bench.disk.take();
+    let at = |line: &str| seen.iter().rposition(|seen| seen == line).unwrap_or_else(|| panic!("{line}: {seen:?}"));
+    let entries =
+        ["file 00000000000000000002.json", "file 00000000000000000003.json", "file 00000000000000000004.json"];
+    // The rows, their names, the entries that name them, and then ours.
+    for file in ["file a b.parquet", "file c.parquet"] {
+        for directory in ["directory flag=NO", "directory t"] {
+            assert!(at(file) < at(directory), "{seen:?}");
+            for entry in entries {
+                assert!(at(directory) < at(entry) && at(entry) < at("link 00000000000000000005.json"), "{seen:?}");
+            }
+        }
     }
     // What was synced once is not synced again, what came in between is.
-    bench.plain_commit(4, None);
-    bench.commit(5).await.unwrap();
+    bench.plain_commit(6, None);
+    bench.commit(7).await.unwrap();
     assert_eq!(
-        bench.seen(),
-        ["file unfinished", "file 00000000000000000004.json", "link 00000000000000000005.json", "directory _delta_log"]
+        bench.disk.take(),
+        ["file unfinished", "file 00000000000000000006.json", "link 00000000000000000007.json", "directory _delta_log"]
     );
-    bench.commit(6).await.unwrap();
-    assert_eq!(bench.seen(), ["file unfinished", "link 00000000000000000006.json", "directory _delta_log"]);
+    bench.commit(8).await.unwrap();
+    assert_eq!(bench.disk.take(), ["file unfinished", "link 00000000000000000008.json", "directory _delta_log"]);
 }
 
 #[tokio::test]
-async fn checkpoints_of_others_are_synced_and_only_what_readers_need_from_then_on() {
+async fn entries_below_a_lost_race_are_synced_once() {
     let bench = bench();
-    for version in 0..30 {
+    bench.commit(0).await.unwrap();
+    bench.plain_commit(1, None);
+    let path = bench.dir.path().join("t/_delta_log/00000000000000000002.json");
+    // Taken after the look whether it is: the name is refused by the disk itself.
+    let entry = log::Entry::of(&path).expect("an entry");
+    bench.store.synced.settle(&entry, true).unwrap();
+    bench.plain_commit(2, None);
+    bench.disk.take();
+    bench.commit(3).await.unwrap();
+    assert_eq!(
+        bench.disk.take(),
+        ["file unfinished", "file 00000000000000000002.json", "link 00000000000000000003.json", "directory _delta_log"]
+    );
+}
+
+#[tokio::test]
+async fn checkpoints_of_others_are_synced_as_they_come() {
+    let bench = bench();
+    bench.commit(0).await.unwrap();
+    let log = bench.dir.path().join("t/_delta_log");
+    for version in 1..30 {
         bench.plain_commit(version, None);
     }
-    let log = bench.dir.path().join("t/_delta_log");
     for name in ["00000000000000000010.checkpoint.parquet", "00000000000000000020.checkpoint.parquet"] {
         fs::write(log.join(name), "checkpoint").unwrap();
     }
@@ -211,14 +245,17 @@ async fn checkpoints_of_others_are_synced_and_only_what_readers_need_from_then_o
     let seen = bench.seen();
     for line in [
         "file 00000000000000000020.checkpoint.parquet",
-        "file 00000000000000000020.json",
+        "file 00000000000000000001.json",
         "file 00000000000000000029.json",
-        "file _last_checkpoint",
         "file one.parquet",
+        "directory _sidecars",
     ] {
         assert!(seen.contains(&line.to_owned()), "{line}: {seen:?}");
     }
-    assert!(!seen.iter().any(|line| line.contains("0000010.") || line.contains("0000019.")), "{seen:?}");
+    assert!(
+        !seen.iter().any(|line| line.contains("0000010.checkpoint") || line.contains("_last_checkpoint")),
+        "{seen:?}"
+    );
     // Another one, though no entry came in between.
     fs::write(log.join("00000000000000000030.checkpoint.parquet"), "checkpoint").unwrap();
     fs::write(log.join("_last_checkpoint"), "{\"version\":30 }").unwrap();
@@ -227,9 +264,9 @@ async fn checkpoints_of_others_are_synced_and_only_what_readers_need_from_then_o
     // Our own is synced as it is written.
     bench.store.put(&bench.path("t/_delta_log/00000000000000000031.checkpoint.parquet"), "x".into()).await.unwrap();
     bench.store.put(&bench.path("t/_delta_log/_last_checkpoint"), "{\"version\":31}".into()).await.unwrap();
-    bench.seen();
+    bench.disk.take();
     bench.commit(32).await.unwrap();
-    assert_eq!(bench.seen(), ["file unfinished", "link 00000000000000000032.json", "directory _delta_log"]);
+    assert_eq!(bench.disk.take(), ["file unfinished", "link 00000000000000000032.json", "directory _delta_log"]);
 }
 
 #[tokio::test]
@@ -238,14 +275,15 @@ async fn a_log_file_is_deleted_only_when_what_stands_in_for_it_is_on_the_disk() 
     for version in 0..3 {
         bench.plain_commit(version, None);
     }
-    fs::write(bench.dir.path().join("t/_delta_log/00000000000000000002.checkpoint.parquet"), "x").unwrap();
-    bench.store.delete(&bench.path(&format!("t/_delta_log/{ENTRY_0}"))).await.unwrap();
-    let seen = bench.seen();
-    assert!(seen.contains(&"file 00000000000000000002.checkpoint.parquet".to_owned()), "{seen:?}");
-    assert_eq!(seen.last().map(String::as_str), Some("directory _delta_log"));
     *bench.disk.refusing.lock().unwrap() = Some(io::ErrorKind::Other);
     bench.store.delete(&bench.path(&format!("t/_delta_log/{ENTRY_1}"))).await.unwrap_err();
     assert!(bench.dir.path().join("t/_delta_log").join(ENTRY_1).exists());
+    *bench.disk.refusing.lock().unwrap() = None;
+    bench.disk.take();
+    let both = [ENTRY_0, ENTRY_1].map(|name| Ok(bench.path(&format!("t/_delta_log/{name}"))));
+    let deleted: Vec<_> = bench.store.delete_stream(futures::stream::iter(both).boxed()).collect().await;
+    assert!(deleted.into_iter().all(|deleted| deleted.is_ok()));
+    assert_eq!(bench.disk.take(), ["everything in t"], "once for all that are deleted together");
 }
 
 #[tokio::test]

@@ -1,0 +1,159 @@
+//! Writers that must not share a table with us: on S3, Spark and Databricks.
+//!
+//! Delta needs log entries that are created only if they are not there yet. We create them by conditional writes, which
+//! S3 decides. Spark's own S3 writer looks first and writes then (Delta Lake's documentation, "Multi-cluster setup", asks
+//! for DynamoDB or one single cluster because of it), and Databricks decides races on S3 in a service of its own: either
+//! overwrites an entry of ours that was created in between, and the rows in it are gone without an error anywhere. On
+//! ADLS, Google Cloud Storage and local disks they create atomically like we do.
+
+use futures::StreamExt as _;
+use object_store::ObjectStoreExt as _;
+use serde_json::Value;
+use url::Url;
+
+use super::create::log_path;
+use super::failure::from_kernel;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Storage, StoreKind};
+
+/// How many of the newest commits are looked at when a table is opened, beside the first one.
+const NEWEST: u64 = 32;
+
+/// Commits read side by side.
+const READERS: usize = 8;
+
+/// Looks, on S3 only, at who wrote the table at `url`: its first commit and the newest ones up to version `newest`, as
+/// far as the log still has them. Costs nothing elsewhere.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when Spark or Databricks wrote one of them; a retry does not help. [`ErrorKind::Storage`]
+/// and its kin when the log cannot be read.
+pub(super) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest: u64) -> Result<()> {
+    if storage.kind() != StoreKind::S3 {
+        return Ok(());
+    }
+    let first = newest.saturating_sub(NEWEST - 1);
+    let versions = (first > 0).then_some(0).into_iter().chain(first..=newest);
+    let paths = versions
+        .map(|version| Ok((version, log_path(url, &format!("{version:020}.json"))?)))
+        .collect::<Result<Vec<_>>>()?;
+    let store = storage.store().clone();
+    let commits = storage.block_on(async move {
+        futures::stream::iter(paths)
+            .map(|(version, path)| {
+                let store = store.clone();
+                async move { (version, async { store.get(&path).await?.bytes().await }.await) }
+            })
+            .buffered(READERS)
+            .collect::<Vec<_>>()
+            .await
+    })?;
+    for (version, commit) in commits {
+        match commit {
+            Ok(commit) => refuse_spark_commit_on_s3(storage, url, version, &commit)?,
+            // Cleaned up: the log keeps what is younger than a week.
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(from_kernel(format!("reading version {version} of '{url}'"), e.into())),
+        }
+    }
+    Ok(())
+}
+
+/// As [`refuse_spark_on_s3`], for one commit that was read anyway: one that won a race against us.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when Spark or Databricks wrote it; a retry does not help.
+pub(super) fn refuse_spark_commit_on_s3(storage: &Storage, url: &Url, version: u64, commit: &[u8]) -> Result<()> {
+    if storage.kind() != StoreKind::S3 {
+        return Ok(());
+    }
+    match spark(commit) {
+        None => Ok(()),
+        Some(engine) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{engine} wrote version {version} of '{url}'. On S3 it does not create log entries atomically, so that it and \
+                 this writer would overwrite each other's rows without an error: use the Spark engine for this table, or \
+                 keep the ledger on ADLS (abfss://…) or a local disk, where both can write at once"
+            ),
+        )),
+    }
+}
+
+/// The Spark or Databricks that wrote `commit`, if one did.
+fn spark(commit: &[u8]) -> Option<String> {
+    let info = commit
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .find_map(|mut action| action.get_mut("commitInfo").map(Value::take))?;
+    match info.get("engineInfo").and_then(Value::as_str) {
+        Some(engine) => (engine.starts_with("Apache-Spark/") || engine.starts_with("Databricks-Runtime/"))
+            .then(|| engine.chars().filter(|c| !c.is_control()).take(80).collect()),
+        // Releases before engineInfo; no other engine has clusters and notebooks.
+        None => (info.get("clusterId").is_some() || info.get("notebook").is_some()).then(|| "Databricks".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(info: &str) -> Vec<u8> {
+        format!("{{\"protocol\":{{\"minReaderVersion\":1,\"minWriterVersion\":2}}}}\n{{\"commitInfo\":{info}}}\n")
+            .into()
+    }
+
+    /// A log at `root` with the given versions, of which one is by Spark, and what opening it says about that.
+    fn verdict(root: &str, versions: std::ops::Range<u64>, by_spark: u64) -> Result<()> {
+        let url = Url::parse(root).expect(root);
+        let storage =
+            Storage::over(std::sync::Arc::new(object_store::memory::InMemory::new()), url.clone()).expect("storage");
+        for version in versions.clone() {
+            let engine = if version == by_spark { "Apache-Spark/4.0.0 Delta-Lake/4.0.0" } else { "jobrota/0.1.0" };
+            let path = log_path(&url, &format!("{version:020}.json")).expect("path");
+            let store = storage.store().clone();
+            let text = commit(&format!("{{\"engineInfo\":\"{engine}\"}}"));
+            storage.block_on(async move { store.put(&path, text.into()).await }).expect("runs").expect("written");
+        }
+        refuse_spark_on_s3(&storage, &url, versions.end - 1)
+    }
+
+    #[test]
+    fn the_first_commit_and_the_newest_ones_are_looked_at_on_s3_alone() {
+        for (versions, by_spark, refused) in [
+            (0..1, 0, true),
+            (0..50, 0, true),
+            (0..50, 49, true),
+            (0..50, 18, true),
+            (0..50, 17, false),
+            (40..50, 45, true),
+        ] {
+            let found = verdict("s3://bucket/ledger/t/", versions.clone(), by_spark);
+            assert_eq!(found.is_err(), refused, "{versions:?} {by_spark}");
+            if let Err(error) = found {
+                assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unsupported, false));
+                assert!(
+                    error.to_string().contains(&format!("version {by_spark} of 's3://bucket/ledger/t/'")),
+                    "{error}"
+                );
+            }
+            verdict("abfss://c@acct.dfs.core.windows.net/t/", versions, by_spark).expect("fine on Azure");
+        }
+    }
+
+    #[test]
+    fn spark_and_databricks_are_known_by_their_commits() {
+        for (info, expected) in [
+            (r#"{"engineInfo":"Apache-Spark/3.5.3 Delta-Lake/3.2.1"}"#, Some("Apache-Spark/3.5.3 Delta-Lake/3.2.1")),
+            (r#"{"engineInfo":"Databricks-Runtime/16.4.x-scala2.12"}"#, Some("Databricks-Runtime/16.4.x-scala2.12")),
+            (r#"{"operation":"WRITE","clusterId":"0421-1","notebook":{"notebookId":"1"}}"#, Some("Databricks")),
+            (r#"{"engineInfo":"jobrota/0.1.0"}"#, None),
+            (r#"{"engineInfo":"delta-rs:py-1.6.6"}"#, None),
+            (r#"{"engineInfo":"Trino/Apache-Spark/"}"#, None),
+            (r#"{"operation":"WRITE"}"#, None),
+        ] {
+            assert_eq!(spark(&commit(info)).as_deref(), expected, "{info}");
+        }
+        assert_eq!(spark(b"not json\n{}\n"), None);
+    }
+}

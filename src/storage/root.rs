@@ -1,0 +1,212 @@
+//! What a root names: a local directory, or a place in a container or bucket.
+
+use std::path::PathBuf;
+
+use object_store::path::Path;
+use url::Url;
+
+use super::local;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What kind of store is behind a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreKind {
+    /// A directory of this machine.
+    Local,
+    /// Azure Blob Storage or Data Lake Storage Gen2, or OneLake.
+    Azure,
+    /// Amazon S3, or what speaks its protocol.
+    S3,
+    /// Google Cloud Storage.
+    Google,
+}
+
+impl StoreKind {
+    /// The kind of store that URIs of this scheme name, which is in lower case.
+    pub(super) fn of(scheme: &str) -> Option<Self> {
+        match scheme {
+            "file" => Some(Self::Local),
+            "abfs" | "abfss" | "az" | "azure" => Some(Self::Azure),
+            "s3" | "s3a" => Some(Self::S3),
+            "gs" => Some(Self::Google),
+            _ => None,
+        }
+    }
+
+    /// How roots of this kind begin, as error messages say it.
+    pub(super) fn scheme(self) -> &'static str {
+        match self {
+            Self::Local => "file",
+            Self::Azure => "abfss",
+            Self::S3 => "s3",
+            Self::Google => "gs",
+        }
+    }
+}
+
+/// A root that was understood.
+#[derive(Debug)]
+pub(super) enum Root {
+    Local(PathBuf),
+    Cloud(Bucket),
+}
+
+/// A place in a container or bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    pub(super) kind: StoreKind,
+    /// Ends in `/`; holds no credentials.
+    pub(super) url: Url,
+    /// The container or bucket.
+    pub(super) name: String,
+    /// The storage account and the URL of its blob service, where the root names them.
+    pub(super) account: Option<(String, String)>,
+}
+
+/// Where Azure storage accounts live: the public cloud and the sovereign ones, accounts with a DNS zone of their own,
+/// and OneLake. A host that is none of these might be a typing error, and credentials would be sent to it.
+const AZURE_DOMAINS: [&str; 5] = [
+    "core.windows.net",
+    "core.chinacloudapi.cn",
+    "core.usgovcloudapi.net",
+    "storage.azure.net",
+    "fabric.microsoft.com",
+];
+
+/// Understands `root`.
+///
+/// A URI is never repeated in an error: it may hold a password or a signature, and where these begin and end is not to
+/// be known of a URI that is malformed.
+pub(super) fn parse(root: &str) -> Result<Root> {
+    if root.trim().is_empty() {
+        return Err(Error::invalid("the storage root is empty; give a directory such as './ledger'"));
+    }
+    if root.contains('\0') {
+        return Err(Error::invalid("the storage root contains a NUL character, which no store takes"));
+    }
+    let Some((scheme, rest)) = scheme(root) else { return local::directory(root).map(Root::Local) };
+    let kind = match StoreKind::of(&scheme) {
+        Some(StoreKind::Local) => return local::from_uri(root).map(Root::Local),
+        Some(kind) => kind,
+        None if scheme == "dbfs" => return Err(local::no_atomic_create("dbfs:/…")),
+        None => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "roots that begin with '{scheme}://' are not supported; use a local directory, \
+                     abfss://container@account.dfs.core.windows.net/path, az://container/path, s3://bucket/path or \
+                     gs://bucket/path"
+                ),
+            ));
+        }
+    };
+    if !rest.starts_with("//") {
+        return Err(Error::invalid(format!(
+            "a root that begins with '{scheme}:' needs two slashes after it, as in {scheme}://…; give it as text, \
+             because pathlib drops one of them"
+        )));
+    }
+    bucket(&scheme, kind, root).map(Root::Cloud)
+}
+
+/// The URI scheme of `root` in lower case and what follows the colon; `None` for a path. A colon alone does not make a
+/// scheme: `a:b` is a fine directory name.
+fn scheme(root: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = root.split_once(':')?;
+    let lower = scheme.to_ascii_lowercase();
+    let path = matches!(lower.as_str(), "file" | "dbfs") && rest.starts_with('/');
+    let cloud = StoreKind::of(&lower).is_some_and(|kind| kind != StoreKind::Local);
+    let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    (path || cloud || named && rest.starts_with("//")).then_some((lower, rest))
+}
+
+fn bucket(scheme: &str, kind: StoreKind, root: &str) -> Result<Bucket> {
+    let form = match kind {
+        StoreKind::Azure if matches!(scheme, "az" | "azure") => format!("{scheme}://container/path"),
+        StoreKind::Azure => format!("{scheme}://container@account.dfs.core.windows.net/path"),
+        _ => format!("{scheme}://bucket/path"),
+    };
+    let refused = |why: &str| Error::invalid(format!("the {scheme}:// root {why}; write it as {form}"));
+    if root.chars().any(char::is_control) {
+        return Err(refused("contains a control character"));
+    }
+    // The parser's own error might repeat a part of the URI.
+    let parsed = Url::parse(root).map_err(|_| refused("is not a URI"))?;
+    if parsed.password().is_some() || kind != StoreKind::Azure && !parsed.username().is_empty() {
+        return Err(refused(
+            "holds a user or password, which do not belong in a URI, as URIs are shown and logged: credentials go into \
+             storage_options or the environment",
+        ));
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(refused(
+            "has a query (after '?') or a fragment (after '#'), where signatures do not belong, as URIs are shown and \
+             logged: credentials go into storage_options or the environment, and a '?' in a name is written %3F, a '#' \
+             %23",
+        ));
+    }
+    if parsed.port().is_some() {
+        return Err(refused(
+            "names a port: the address of a server of your own goes into storage_options, as the endpoint",
+        ));
+    }
+    let host = parsed.host_str().unwrap_or_default();
+    let (name, account) = match parsed.username() {
+        "" => (host.to_owned(), None),
+        container => {
+            let container = decoded(container).ok_or_else(|| refused("has a container that is not UTF-8"))?;
+            let account = account(host).ok_or_else(|| {
+                refused(
+                    "is not at a host that is known to serve Azure storage: for another one, leave the account out, as in \
+                     az://container/path, and give azure_storage_account_name and azure_storage_endpoint in storage_options",
+                )
+            })?;
+            (container, Some(account))
+        }
+    };
+    // What containers and buckets can be called, old ones and those of OneLake included.
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-._$".contains(c) || c == ' ' && kind == StoreKind::Azure;
+    if name.is_empty() || !name.chars().all(valid) {
+        return Err(refused("does not name a container or bucket"));
+    }
+    if kind == StoreKind::Azure && account.is_none() && name.contains('.') {
+        return Err(refused("names a host, but no container"));
+    }
+    let segments: Vec<&str> = parsed.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let path = Path::from_url_path(segments.join("/"))
+        .map_err(|_| refused("has a path with '.', '..', an empty part or something other than UTF-8 in it"))?;
+    Ok(Bucket { kind, url: normal(parsed, &path)?, name, account })
+}
+
+/// `url` with exactly `path` and a `/` at its end, so that both name the same objects, whatever characters are in them.
+fn normal(mut url: Url, path: &Path) -> Result<Url> {
+    url.set_path("/");
+    url.path_segments_mut()
+        .map_err(|()| Error::invalid("the root has no place for directories; write it as scheme://bucket/path"))?
+        .clear()
+        .extend(path.parts().map(|part| part.as_ref().to_owned()))
+        .push("");
+    Ok(url)
+}
+
+/// The storage account at `host`, and the URL of its blob service, which serves Data Lake accounts as well.
+fn account(host: &str) -> Option<(String, String)> {
+    let host = host.to_ascii_lowercase();
+    let (account, rest) = host.split_once('.')?;
+    // With a DNS zone: account.z00.dfs.storage.azure.net
+    let (zone, service_and_domain) = match rest.split_once('.')? {
+        (zone, rest) if zone.starts_with('z') && zone[1..].bytes().all(|b| b.is_ascii_digit()) => {
+            (format!("{zone}."), rest)
+        }
+        _ => (String::new(), rest),
+    };
+    let (service, domain) = service_and_domain.split_once('.')?;
+    let known = matches!(service, "dfs" | "blob") && AZURE_DOMAINS.contains(&domain);
+    let named = !account.is_empty() && account.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (known && named).then(|| (account.to_owned(), format!("https://{account}.{zone}blob.{domain}")))
+}
+
+fn decoded(text: &str) -> Option<String> {
+    Path::from_url_path(text).ok().map(|path| path.to_string())
+}
