@@ -101,23 +101,19 @@ def log_one(ledger: jobrota.JobLedger) -> Callable[[], object]:
     return lambda: ledger.log_job_completion("bench.sas", "BENCH", "SUCCESS")
 
 
-def rows_of(count: int, flag: str, *, first: int = 0, pending: int = 0) -> Table:
-    """Notifications to log in one call; of them, every so many-th is pending if `pending` is given."""
-    flags = [flag] * count
-    for number in range(pending):
-        flags[number * (count // pending)] = "NO"
+def rows_of(count: int, flag: str, *, first: int = 0) -> Table:
+    """Notifications to log in one call."""
     now = datetime.now(timezone.utc)
     columns = {
         "file_name": [f"study_{(first + number) % 500}.sas" for number in range(count)],
         "job_id": [f"JOB_{first + number}" for number in range(count)],
         "status": ["SUCCESS"] * count,
-        "autosys_update_flag": flags,
+        "autosys_update_flag": [flag] * count,
     }
     table = {name: Array(values, DataType.string()) for name, values in columns.items()}
     stamp = int(now.timestamp() * 1_000_000)
-    table["notification_timestamp"] = Array(
-        [stamp + first + number for number in range(count)], DataType.timestamp("us", tz="UTC")
-    )
+    stamps = Array([stamp + first + number for number in range(count)], DataType.int64())
+    table["notification_timestamp"] = stamps.cast(DataType.timestamp("us", tz="UTC"))
     return Table.from_pydict(table)
 
 
@@ -151,6 +147,10 @@ class Deltalake:
         """The pending rows, as a user of the package reads them."""
         table = self.package.DeltaTable(self.path)
         return table.to_pyarrow_table(filters=[("autosys_update_flag", "=", "NO")])
+
+    def compact(self) -> None:
+        """What its users run from time to time."""
+        self.package.DeltaTable(self.path).optimize.compact()
 
     def acknowledge(self) -> Any:
         """Sets all pending rows to YES."""

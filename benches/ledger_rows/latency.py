@@ -76,7 +76,7 @@ def history(folder: Path, scale: Scale) -> Iterator[Result]:
         thread.join()
     ratio = long.p50 / short.p50
     yield Result(
-        f"one row, one caller, {scale.history:,} earlier commits, maintain() running ({rounds} times), against ours at 50",
+        f"one row, one caller, {scale.history:,} earlier commits, maintain() run {rounds} times meanwhile, against 50",
         str(long),
         str(short),
         times(ratio),
@@ -199,7 +199,7 @@ def raw(folder: Path, scale: Scale) -> Iterator[Result]:
         # A log entry has to appear whole and only once: written under another name, linked, and that name removed.
         write(target / f"{number}.tmp", entry)
         os.link(target / f"{number}.tmp", target / f"{number}.json")
-        os.unlink(target / f"{number}.tmp")
+        os.unlink(target / f"{number}.tmp")  # noqa: PTH108 - as plain as it can be
 
     mine, files = side_by_side(scale.samples * 3, log_one(ours), plain)
     yield Result(

@@ -129,7 +129,7 @@ def acknowledge(ready: Callable[[], None], root: str, name: str, seconds: float)
 
 
 def optimize(ready: Callable[[], None], root: str, scratch: str, seconds: float) -> dict[str, Any]:
-    """Compacts, with each engine in turn. Spark and deltalake give up when they lose a race: that is their own affair."""
+    """Compacts, with each engine in turn. Spark and deltalake may lose a race: that is their affair."""
     import deltalake
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
