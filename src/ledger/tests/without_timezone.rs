@@ -61,3 +61,16 @@ fn rows_are_logged_read_and_acknowledged_exactly() {
     let error = ledger.log_batch(Notifications, &naive).unwrap_err();
     assert!(error.to_string().contains("without a timezone"), "what a caller gives has to say what it means: {error}");
 }
+
+#[test]
+fn legacy_files_are_imported_into_them() {
+    let directory = TempDir::new().unwrap();
+    spark_tables(directory.path());
+    let folder = directory.path().join("legacy");
+    std::fs::create_dir(&folder).unwrap();
+    let record = json!({"file_name": "a", "job_id": "J", "status": "SUCCESS", "timestamp": at(0).to_rfc3339()});
+    std::fs::write(folder.join("one.json"), record.to_string()).unwrap();
+    let report = open(&directory).import_json(&folder, &ImportOptions::default()).unwrap();
+    assert_eq!(report.rows, 1, "{report:?}");
+    assert_eq!(open(&directory).pending(Notifications).unwrap(), [row("a", "J", "SUCCESS", 0)]);
+}
