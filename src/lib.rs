@@ -15,6 +15,7 @@ pub mod runtime;
 pub mod sandbox;
 pub mod selection;
 pub mod settings;
+pub mod stop;
 pub mod storage;
 pub mod viya;
 

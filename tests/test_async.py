@@ -1,8 +1,12 @@
-"""The `_async` twins are awaitables that run together."""
+"""The `_async` twins are coroutines that run together, and come to an orderly end when they are canceled."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -70,3 +74,155 @@ def test_waiting_holds_up_nobody(tmp_path: object) -> None:
         return (await selection).vm
 
     assert asyncio.run(work()) == "vm1"
+
+
+def test_nothing_starts_before_it_is_awaited(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    sent: list[str] = []
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        sent.append(job_id)
+        return True
+
+    selector = jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=answers)
+    runner = jobrota.ViyaComparisonRunner(sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=1)
+    pending = ledger.pending_notifications()
+    coroutines: list[Coroutine[Any, Any, object]] = [
+        ledger.log_job_execution_async("a.sas", "A", "SUCCESS"),
+        ledger.log_job_completion_async("a.sas", "A", "SUCCESS"),
+        ledger.fetch_unprocessed_updates_async(),
+        ledger.pending_notifications_async(),
+        ledger.acknowledge_async(pending),
+        jobrota.AutosysUpdater(ledger, send).run_async(),
+        selector.select_async(),
+        selector.select_many_async(2),
+        selector.check_async(),
+        runner.run_async(),
+    ]
+    for coroutine in coroutines:
+        assert inspect.iscoroutine(coroutine)
+        coroutine.close()
+    assert sent == []
+    assert ledger.notifications().num_rows == ledger.pending_notifications().num_rows == 1
+
+
+def test_each_twin_can_be_run_by_itself(ledger: jobrota.JobLedger) -> None:
+    asyncio.run(ledger.log_job_completion_async("a.sas", "A", "SUCCESS"))
+    assert asyncio.run(jobrota.AutosysUpdater(ledger, lambda *row: True).run_async()).delivered == 1
+    selector = jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=answers)
+    assert asyncio.run(selector.select_async()).vm == "vm1"
+
+
+class Slow:
+    """Takes events, but is silent about the third one until it may answer; what comes after that is counted."""
+
+    def __init__(self) -> None:
+        """Silent at first."""
+        self.third, self.may_answer = threading.Event(), threading.Event()
+        self.taken: list[str] = []
+
+    def __call__(self, file_name: str, job_id: str, status: str) -> bool:
+        self.taken.append(job_id)
+        if len(self.taken) == 3:
+            self.third.set()
+            assert self.may_answer.wait(30)
+        return True
+
+
+def log_five(ledger: jobrota.JobLedger) -> None:
+    for number in range(5):
+        ledger.log_job_completion("a.sas", f"J{number}", "SUCCESS")
+
+
+def assert_three_are_settled(ledger: jobrota.JobLedger, taken: list[str]) -> None:
+    assert taken == ["J0", "J1", "J2"]
+    assert column(ledger.pending_notifications(), "job_id") == ["J3", "J4"]
+    again: list[str] = []
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        again.append(job_id)
+        return True
+
+    report = jobrota.AutosysUpdater(ledger, send).run()
+    assert (report.delivered, report.recovered, report.pending) == (2, 0, 0)
+    assert sorted(again) == ["J3", "J4"]
+
+
+def test_a_canceled_delivery_loses_no_outcome(ledger: jobrota.JobLedger) -> None:
+    log_five(ledger)
+    slow = Slow()
+
+    async def work() -> None:
+        delivery = asyncio.ensure_future(jobrota.AutosysUpdater(ledger, slow).run_async())
+        await asyncio.to_thread(slow.third.wait, 30)
+        delivery.cancel()
+        await asyncio.sleep(0)
+        assert not delivery.done(), "the answer to what is under way is waited for"
+        slow.may_answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await delivery
+
+    asyncio.run(work())
+    assert_three_are_settled(ledger, slow.taken)
+
+
+def test_a_delivery_that_took_too_long_loses_no_outcome(ledger: jobrota.JobLedger) -> None:
+    log_five(ledger)
+    slow = Slow()
+
+    async def work() -> None:
+        delivery = jobrota.AutosysUpdater(ledger, slow).run_async()
+        asyncio.get_running_loop().call_later(0.5, slow.may_answer.set)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(delivery, 0.25)
+
+    asyncio.run(work())
+    done = len(slow.taken)
+    assert ledger.pending_notifications().num_rows == 5 - done
+    assert column(ledger.deliveries(), "outcome").count("delivered") == done
+
+
+def test_canceled_twice_nobody_waits_but_the_outcome_is_recorded(ledger: jobrota.JobLedger) -> None:
+    log_five(ledger)
+    slow = Slow()
+
+    async def work() -> None:
+        delivery = asyncio.ensure_future(jobrota.AutosysUpdater(ledger, slow).run_async())
+        await asyncio.to_thread(slow.third.wait, 30)
+        delivery.cancel()
+        await asyncio.sleep(0)
+        delivery.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await delivery
+        slow.may_answer.set()
+        while ledger.pending_notifications().num_rows > 2:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+    assert_three_are_settled(ledger, slow.taken)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_inside_an_awaited_delivery_goes_on(
+    ledger: jobrota.JobLedger, interrupt: type[BaseException]
+) -> None:
+    log_five(ledger)
+
+    async def send(file_name: str, job_id: str, status: str) -> bool:
+        if job_id == "J2":
+            raise interrupt("enough")
+        return True
+
+    with pytest.raises(interrupt, match="enough"):
+        asyncio.run(jobrota.AutosysUpdater(ledger, send, concurrency=1).run_async())
+    assert column(ledger.pending_notifications(), "job_id") == ["J2", "J3", "J4"]
+
+
+def test_an_interrupt_inside_an_awaited_probe_goes_on() -> None:
+    def probe(vm: str) -> tuple[str, str]:
+        raise KeyboardInterrupt("enough")
+
+    selector = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=probe)
+    for call in (selector.select_async, lambda: selector.select_many_async(2), selector.check_async):
+        with pytest.raises(KeyboardInterrupt, match="enough"):
+            asyncio.run(call())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -164,3 +168,82 @@ def test_executions_can_be_the_source(ledger: jobrota.JobLedger) -> None:
     ledger.log_job_execution("a.sas", "A", "SUCCESS")
     report = jobrota.AutosysUpdater(ledger, lambda *row: True, source="autosys_job_log").run()
     assert (report.delivered, ledger.fetch_unprocessed_updates().num_rows) == (1, 0)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_inside_a_callable_goes_on_once_the_outcomes_are_saved(
+    ledger: jobrota.JobLedger, interrupt: type[BaseException]
+) -> None:
+    taken: list[str] = []
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        if job_id == "J2":
+            raise interrupt("enough")
+        taken.append(job_id)
+        return True
+
+    for number in range(5):
+        ledger.log_job_completion("a.sas", f"J{number}", "SUCCESS")
+    updater = jobrota.AutosysUpdater(ledger, send)
+    with pytest.raises(interrupt, match="enough"):
+        updater.run()
+    assert taken == ["J0", "J1"]
+    assert column(ledger.pending_notifications(), "job_id") == ["J2", "J3", "J4"]
+    words = {row[2]: row[6] for row in rows(ledger.deliveries()) if row[6] != "sending"}
+    assert words == {"J0": "delivered", "J1": "delivered", "J2": "unknown", "J3": "failed", "J4": "failed"}
+    with pytest.raises(interrupt):  # it is not remembered: the next cycle tries the row again
+        updater.run()
+
+
+def test_a_callable_whose_own_awaiting_was_canceled_has_failed(ledger: jobrota.JobLedger) -> None:
+    async def send(file_name: str, job_id: str, status: str) -> bool:
+        raise asyncio.CancelledError
+
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    report = jobrota.AutosysUpdater(ledger, send).run()
+    assert (report.failed, report.unknown) == (1, 0)
+
+
+def test_ctrl_c_loses_no_outcome(tmp_path: Path) -> None:
+    """A real SIGINT while the third event is under way: it is recorded, nothing more is sent, and then it ends."""
+    program = f"""
+import signal, sys
+import jobrota
+interrupts = []
+def interrupt(*_):
+    interrupts.append(1)
+    raise KeyboardInterrupt
+signal.signal(signal.SIGINT, interrupt)
+# The main thread runs this one only once it has dealt with the other.
+signal.signal(signal.SIGUSR1, lambda *_: print("seen" if interrupts else "not yet", flush=True))
+ledger = jobrota.JobLedger({str(tmp_path / "ledger")!r})
+for number in range(5):
+    ledger.log_job_completion("a.sas", f"J{{number}}", "SUCCESS")
+taken = []
+def send(file_name, job_id, status):
+    taken.append(job_id)
+    if len(taken) == 3:
+        print("under way", flush=True)
+        sys.stdin.readline()
+    return True
+try:
+    jobrota.AutosysUpdater(ledger, send).run()
+except KeyboardInterrupt:
+    print("interrupted", *taken, flush=True)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "under way\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGUSR1)
+        while process.stdout.readline() == "not yet\n":
+            process.send_signal(signal.SIGUSR1)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "interrupted J0 J1 J2\n"
+    assert process.returncode == 0
+    ledger = jobrota.JobLedger(tmp_path / "ledger")
+    assert column(ledger.pending_notifications(), "job_id") == ["J3", "J4"]
+    assert column(ledger.deliveries(), "outcome").count("delivered") == 3

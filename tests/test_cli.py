@@ -57,6 +57,19 @@ def test_wrong_usage_is_2(arguments: Sequence[str], capsys: pytest.CaptureFixtur
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@viya.example.com", "https://u:se@secret@viya", "u:secret@viya", "http://viya/?t=secret"]
+)
+def test_a_password_in_the_url_is_not_shown(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "--limit-jobs", "0", "--base-url", url) == 0
+    shown = capsys.readouterr()
+    assert "viya" in shown.out
+    assert run("compare", "--base-url", url) == 1
+    refused = capsys.readouterr()
+    assert "base_url" in refused.err
+    assert "secret" not in shown.out + shown.err + refused.out + refused.err
+
+
 def test_limit_jobs_0_shows_the_configuration_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("compare", "--limit-jobs", "0") == 0
     shown = capsys.readouterr().out

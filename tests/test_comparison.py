@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +109,51 @@ def test_what_a_progress_function_raises_comes_through(sandbox: jobrota.Sandbox)
 
 def test_jobs_of_a_run_have_hosts_of_the_model(result: jobrota.ComparisonResult) -> None:
     assert all(column(result.jobs(), "host"))
+
+
+def test_an_interrupt_inside_a_progress_callable_ends_the_run_in_order(
+    sandbox: jobrota.Sandbox, tmp_path: Path
+) -> None:
+    def progress(event: dict[str, Any]) -> None:
+        if event["done"] == 1:
+            raise KeyboardInterrupt("enough")
+
+    runner = jobrota.ViyaComparisonRunner(
+        sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=10, results_dir=tmp_path
+    )
+    calls: list[Callable[[], object]] = [
+        lambda: runner.run(progress=progress),
+        lambda: asyncio.run(runner.run_async(progress=progress)),
+    ]
+    for number, call in enumerate(calls, 1):
+        with pytest.raises(KeyboardInterrupt, match="enough") as caught:
+            call()
+        results = sorted(tmp_path.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        assert len(results) == number
+        assert str(results[-1]) in str(caught.value.__cause__)
+        jobs = json.loads(results[-1].read_text())["sequential_execution"]["jobs"]
+        assert 1 <= len(jobs) < 10
+
+
+def test_a_canceled_comparison_cancels_its_jobs_and_writes_what_is_done(
+    sandbox: jobrota.Sandbox, tmp_path: Path
+) -> None:
+    runner = jobrota.ViyaComparisonRunner(
+        sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=10, results_dir=tmp_path
+    )
+
+    async def work() -> None:
+        submitted, loop = asyncio.Event(), asyncio.get_running_loop()
+        run = asyncio.ensure_future(
+            runner.run_async(progress=lambda event: loop.call_soon_threadsafe(submitted.set) and None)
+        )
+        await submitted.wait()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(work())
+    (result,) = tmp_path.glob("*.json")
+    jobs = json.loads(result.read_text())["sequential_execution"]["jobs"]
+    assert 1 <= len(jobs) < 10
+    assert jobs[-1]["status"] in ("canceled", "completed")

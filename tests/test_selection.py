@@ -124,3 +124,22 @@ def test_ping_answers_on_the_loopback_interface() -> None:
     """ICMP where the system allows it, else what "auto" falls back to: never an exception."""
     table = jobrota.RoundRobinSelector(["127.0.0.1"], cursor="process", probe="auto").check()
     assert column(table, "reachable")[0] in (True, False)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_inside_a_probe_goes_on(interrupt: type[BaseException]) -> None:
+    asked: list[str] = []
+
+    def probe(vm: str) -> tuple[str, str]:
+        asked.append(vm)
+        if len(asked) == 1:
+            raise interrupt("enough")
+        return "10.0.0.1", "nic"
+
+    selector = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=[probe], timeout=30)
+    with pytest.raises(interrupt, match="enough"):
+        selector.select()
+    assert selector.select().vm == "vm1"  # nobody's turn was taken
+    asked.clear()
+    with pytest.raises(interrupt, match="enough"):
+        selector.check()

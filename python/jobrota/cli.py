@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import __version__, settings_lookup
+from jobrota._native import __version__, settings_lookup, shown_url
 from jobrota.errors import InvalidInputError, JobrotaError
 
 __all__ = ["main"]
@@ -169,7 +169,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
     """Version and configuration, without reading a token or asking a server."""
     print(f"jobrota {__version__}, nothing is run")
-    shown = {"base_url": base_url or "(not set)"}
+    shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
     shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
     width = max(map(len, shown))
     for name, value in shown.items():
@@ -277,11 +277,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _add_ledger(commands: Any) -> None:
-    text = "look after the ledger: what is in it, and what is to come into it"
+    text = "look after the ledger: what is in it, what is to come into it, and its upkeep"
     group = commands.add_parser("ledger", help=text, description=text)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
     _add_ledger_import(actions)
     _add_ledger_status(actions)
+    _add_ledger_maintain(actions)
 
 
 def _ledger_action(
@@ -369,6 +370,33 @@ def _printable(value: Any) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
+def _add_ledger_maintain(actions: Any) -> None:
+    text = "compact the tables, and delete files and log entries that nobody needs"
+    parser = _ledger_action(actions, "maintain", text, _maintain)
+    parser.add_argument(
+        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours for which older versions stay readable"
+    )
+
+
+def _maintain(arguments: argparse.Namespace) -> int:
+    report = _open_ledger(arguments).maintain(retain_hours=arguments.retain_hours)
+    if arguments.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print(f"ledger {report.root}")
+        for table in report.tables:
+            print(
+                f"  {table['table']}: {table['files_before']:,} files, now {table['files_after']:,}; "
+                f"{table['files_vacuumed']:,} deleted ({table['bytes_freed']:,} bytes), "
+                f"{table['log_entries_removed']:,} log entries removed"
+            )
+            for note in table["notes"]:
+                print(f"    {note}")
+    for problem in report.problems:
+        print(f"jobrota: {' '.join(problem.split())}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
 def _add_sandbox(commands: Any) -> None:
     parser = _command(commands, "sandbox", "start a local SAS Viya and AutoSys until Ctrl-C", _sandbox)
     parser.add_argument(
@@ -417,6 +445,13 @@ def _not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _hours(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of hours from 0 up")
     return number
 
 

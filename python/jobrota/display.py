@@ -20,6 +20,7 @@ _TITLES = {
     "ledger_summary": "Job ledger",
     "delivery_report": "Delivery cycle",
     "import_report": "Import of legacy JSON files",
+    "maintenance": "Maintenance",
     "comparison_result": "SAS Viya comparison",
     "updater": "AutoSys updater",
     "runner": "SAS Viya comparison runner",

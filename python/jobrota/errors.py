@@ -20,6 +20,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "JobrotaError",
+    "MaintenanceWarning",
     "NetworkError",
     "NoReachableVmError",
     "NotFoundError",
@@ -48,6 +49,17 @@ class JobrotaError(Exception):
 
 class InvalidInputError(JobrotaError, ValueError):
     """An argument, file or setting that can never work as given; nothing was written."""
+
+    def add_note(self, note: str, /) -> None:
+        """Adds a note, as every exception does from Python 3.11 on.
+
+        The note with which the native module names an argument goes into the text instead, where everybody looks.
+        """
+        argument = note.removeprefix("while processing '").removesuffix("'")
+        if note == f"while processing '{argument}'":
+            self.args = (f"{argument} {self}",)
+        else:
+            self.__dict__.setdefault("__notes__", []).append(note)
 
 
 class NotFoundError(JobrotaError, LookupError):
@@ -103,3 +115,10 @@ def _rebuild(cls: type[JobrotaError], message: str, attributes: dict[str, Any]) 
     error = cls(message)
     error.__dict__.update(attributes)
     return error
+
+
+class MaintenanceWarning(UserWarning):
+    """A table of the ledger has so many small files that calls take longer than they have to: call `maintain()`.
+
+    Given once per ledger object and table.
+    """

@@ -62,32 +62,70 @@ pub(super) struct Rules<'a> {
     pub(super) check: &'a dyn Fn(&Delivery) -> Result<(), String>,
 }
 
-/// The attempts of one row, or of several identical ones.
-#[derive(Debug, Default, Clone)]
-pub(super) struct History {
-    /// The last outcome of each attempt, by its number.
-    outcomes: BTreeMap<i64, String>,
-    /// The number up to which attempts no longer count, because the row was redriven after them.
-    redriven: i64,
-}
+/// Detail of a row that was recorded as `sending`, but whose turn did not come before the delivery was stopped. It was
+/// not tried: its next try bears the same number.
+pub(super) const NOT_TRIED: &str = "not sent: the delivery was stopped before its turn";
 
 /// Outcomes after which a row's flag is to be YES.
 const FINAL: [&str; 4] = ["delivered", "superseded", "expired", "by_hand"];
 
+/// The attempts of one row, or of several identical ones. Identical rows are separate events that nobody can tell apart:
+/// each has attempts of its own from number 1, so a number occurs once for each of them that was tried so often.
+#[derive(Debug, Default, Clone)]
+pub(super) struct History {
+    /// What became of the attempts with each number.
+    rounds: BTreeMap<i64, Round>,
+    /// The number up to which attempts no longer count, because the row was redriven after them.
+    redriven: i64,
+}
+
+/// The attempts that bear one number.
+#[derive(Debug, Default, Clone)]
+struct Round {
+    sending: u64,
+    failed: u64,
+    unknown: u64,
+    parked: u64,
+    finished: u64,
+}
+
+impl Round {
+    fn answered(&self) -> u64 {
+        self.failed + self.unknown + self.parked + self.finished
+    }
+
+    /// How many rows were tried, or given an outcome without being tried.
+    fn rows(&self) -> u64 {
+        self.sending.max(self.answered())
+    }
+
+    /// Attempts of which it is not known whether they arrived.
+    fn in_doubt(&self) -> u64 {
+        self.unknown + self.sending.saturating_sub(self.answered())
+    }
+}
+
 impl History {
     /// The attempts by row.
-    pub(super) fn of(mut attempts: Vec<Attempt>) -> HashMap<LedgerRow, Self> {
-        attempts.sort_by_key(|attempt| attempt.attempted_at);
+    pub(super) fn of(attempts: Vec<Attempt>) -> HashMap<LedgerRow, Self> {
         let mut histories: HashMap<LedgerRow, Self> = HashMap::new();
         for attempt in attempts {
             let history = histories.entry(attempt.row).or_default();
             if attempt.outcome == "redriven" {
                 history.redriven = history.redriven.max(attempt.attempt);
+                continue;
             }
-            // `sending` and its outcome may bear the same microsecond: the outcome wins.
-            let last = history.outcomes.entry(attempt.attempt).or_default();
-            if last.is_empty() || attempt.outcome != "sending" {
-                *last = attempt.outcome;
+            let round = history.rounds.entry(attempt.attempt).or_default();
+            match attempt.outcome.as_str() {
+                "failed" if attempt.detail.as_deref() == Some(NOT_TRIED) => {
+                    round.sending = round.sending.saturating_sub(1);
+                }
+                "sending" => round.sending += 1,
+                "failed" => round.failed += 1,
+                "parked" => round.parked += 1,
+                outcome if FINAL.contains(&outcome) => round.finished += 1,
+                // Also of a later version that has other words: whether it arrived is unknown here.
+                _ => round.unknown += 1,
             }
         }
         histories
@@ -95,29 +133,52 @@ impl History {
 
     /// How many identical rows the attempts have dealt with for good.
     pub(super) fn finished(&self) -> u64 {
-        self.count(i64::MIN, |outcome| FINAL.contains(&outcome))
+        self.rounds.values().map(|round| round.finished).sum()
+    }
+
+    fn since_redriven(&self) -> impl Iterator<Item = (i64, &Round)> {
+        self.rounds.iter().map(|(number, round)| (*number, round)).filter(|(number, _)| *number > self.redriven)
     }
 
     fn parked(&self) -> u64 {
-        self.count(self.redriven, |outcome| outcome == "parked")
+        self.since_redriven().map(|(_, round)| round.parked).sum()
     }
 
-    fn failures(&self) -> u64 {
-        self.count(self.redriven, |outcome| ["sending", "failed", "unknown"].contains(&outcome))
+    /// Where `open` identical rows stand that are neither finished nor parked, those tried most often first.
+    fn standings(&self, open: u64) -> Vec<Standing> {
+        let gone: u64 = self.since_redriven().map(|(_, round)| round.parked + round.finished).sum();
+        let fresh = Standing { next: self.redriven.max(0) + 1, failures: 0, in_doubt: None };
+        let mut rows = vec![fresh; usize::try_from(open + gone).unwrap_or(usize::MAX)];
+        for (number, round) in self.since_redriven() {
+            // Those whose turn it was; any others where another writer counted differently.
+            rows.sort_by_key(|row| (row.next != number, std::cmp::Reverse(row.failures)));
+            let tried = usize::try_from(round.rows()).unwrap_or(usize::MAX).min(rows.len());
+            let left = rows.split_off(tried);
+            let going_on = round.failed + round.in_doubt();
+            rows.truncate(usize::try_from(going_on).unwrap_or(usize::MAX));
+            for (at, row) in (0..).zip(&mut rows) {
+                row.next = number.saturating_add(1).max(1);
+                row.failures += 1;
+                row.in_doubt = (at < round.in_doubt()).then_some(number);
+            }
+            rows.extend(left);
+        }
+        rows.sort_by_key(|row| std::cmp::Reverse((row.failures, row.in_doubt)));
+        // Should another writer's attempts not add up, no row may be without a standing.
+        rows.resize(usize::try_from(open).unwrap_or(usize::MAX), fresh);
+        rows
     }
+}
 
-    fn next(&self) -> i64 {
-        self.outcomes.last_key_value().map_or(1, |(number, _)| number.saturating_add(1).max(1))
-    }
-
-    fn in_doubt(&self) -> Option<i64> {
-        let (number, outcome) = self.outcomes.last_key_value()?;
-        ["sending", "unknown"].contains(&outcome.as_str()).then_some(*number)
-    }
-
-    fn count(&self, after: i64, wanted: impl Fn(&str) -> bool) -> u64 {
-        self.outcomes.iter().filter(|(number, outcome)| **number > after && wanted(outcome)).count() as u64
-    }
+/// Where one row stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Standing {
+    /// The number of its next attempt.
+    next: i64,
+    /// How many attempts failed, or may have.
+    failures: u64,
+    /// The number of the last attempt if it may have arrived.
+    in_doubt: Option<i64>,
 }
 
 /// Decides. `acknowledged` has the number of YES rows for each row with a final outcome that is pending too: with
@@ -143,16 +204,15 @@ pub(super) fn plan(
             plan.parked_before += 1;
             continue;
         }
-        let attempt = state.next;
-        state.next += 1;
+        let Some(Standing { next: attempt, failures, in_doubt }) = state.standings.next() else { continue };
         let checked = delivery(&row).and_then(|delivery| (rules.check)(&delivery).map(|()| delivery));
         let checked = match rules.max_attempts {
-            Some(most) if state.failures >= most => Err(format!("not delivered in {} attempts", state.failures)),
+            Some(most) if failures >= most => Err(format!("not delivered in {failures} attempts")),
             _ => checked,
         };
         match checked {
             Ok(delivery) => {
-                sendable.push(Item { row, delivery, attempt, failures: state.failures, in_doubt: state.in_doubt });
+                sendable.push(Item { row, delivery, attempt, failures, in_doubt });
             }
             Err(reason) => plan.park.push(Unsent { row, attempt, reason }),
         }
@@ -165,9 +225,7 @@ pub(super) fn plan(
 struct Open {
     recovered: u64,
     parked: u64,
-    next: i64,
-    failures: u64,
-    in_doubt: Option<i64>,
+    standings: std::vec::IntoIter<Standing>,
 }
 
 fn open_rows(
@@ -185,11 +243,8 @@ fn open_rows(
             let yes = acknowledged.get(row).copied().unwrap_or(0);
             let recovered = history.finished().saturating_sub(yes).min(count);
             let parked = history.parked().min(count - recovered);
-            let active = count - recovered - parked;
-            // Failures of identical rows cannot be told apart: they are shared out evenly.
-            let failures = if active == 0 { 0 } else { history.failures().div_ceil(active) };
-            let open = Open { recovered, parked, next: history.next(), failures, in_doubt: history.in_doubt() };
-            (row.clone(), open)
+            let standings = history.standings(count - recovered - parked).into_iter();
+            (row.clone(), Open { recovered, parked, standings })
         })
         .collect()
 }

@@ -28,6 +28,8 @@ pub struct DeliveryReport {
     pub lease_held_by: Option<String>,
     /// Whether the cycle was only shown, not done.
     pub dry_run: bool,
+    /// Whether the cycle was stopped before it was through: rows that were not tried are pending as before.
+    pub stopped: bool,
     /// The rows that were not delivered in this cycle, with the reason.
     pub failures: Vec<RowFailure>,
     /// What a dry run would have sent; otherwise empty.

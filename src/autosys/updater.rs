@@ -3,16 +3,20 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
 
-use super::plan::{History, Item, Order, Plan, Rules, Unsent, plan};
+use super::plan::{History, Item, NOT_TRIED, Order, Plan, Rules, Unsent, plan};
 use super::report::{DeliveryReport, PlannedDelivery, RowFailure};
 use super::transport::{Outcome, Transport};
 use crate::error::{Error, Result};
 use crate::ledger::{Attempt, JobLedger, LedgerRow, LedgerTable, RowFilter};
 use crate::runtime::blocking;
+use crate::stop::Stop;
 
 /// Rows that are marked, sent and acknowledged together, unless more are sent at a time. A crash leaves at most so many
 /// sends in doubt; three commits are spent on each window.
@@ -35,6 +39,9 @@ pub struct UpdaterOptions {
     pub concurrency: usize,
     /// Sends nothing and writes nothing; the report says what would be sent.
     pub dry_run: bool,
+    /// How long a cycle that is to stop waits for the answers to what is under way; without an answer it is unknown
+    /// whether a row arrived.
+    pub stop_grace: Duration,
 }
 
 impl Default for UpdaterOptions {
@@ -45,6 +52,7 @@ impl Default for UpdaterOptions {
             order: Order::PerJob,
             concurrency: 8,
             dry_run: false,
+            stop_grace: Duration::from_secs(30),
         }
     }
 }
@@ -95,6 +103,16 @@ impl AutosysUpdater {
     /// [`crate::ErrorKind::NotFound`] for a ledger that does not exist, and those of the ledger's store, which stop the
     /// cycle; the next cycle goes on where it stopped. What AutoSys or the transport refuses is in the report instead.
     pub async fn run(&self) -> Result<DeliveryReport> {
+        self.run_until(&Stop::default()).await
+    }
+
+    /// [`AutosysUpdater::run`] that can be stopped: no further row is sent then, the answers to what is under way are waited
+    /// for, and what is known by then is recorded and acknowledged, so that nothing is sent again without need. Dropping
+    /// the future instead would lose that.
+    ///
+    /// # Errors
+    /// Those of [`AutosysUpdater::run`].
+    pub async fn run_until(&self, stop: &Stop) -> Result<DeliveryReport> {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
         let plan = self.plan().await?;
         report.parked = plan.parked_before;
@@ -104,7 +122,7 @@ impl AutosysUpdater {
             return Ok(report);
         }
         self.settle_without_sending(&plan, &mut report).await?;
-        self.send_all(plan.queues, &mut report).await?;
+        self.send_all(plan.queues, stop, &mut report).await?;
         report.pending = self.count_pending().await?;
         tracing::info!(
             delivered = report.delivered,
@@ -113,6 +131,7 @@ impl AutosysUpdater {
             unknown = report.unknown,
             superseded = report.superseded,
             pending = report.pending,
+            stopped = report.stopped,
             "delivery cycle ended"
         );
         Ok(report)
@@ -174,18 +193,27 @@ impl AutosysUpdater {
 
     /// Sends window after window. A window has one row of a queue at most, so that only rows that really are sent are
     /// recorded as `sending`; a queue whose row is not dealt with is left for the next cycle.
-    async fn send_all(&self, mut queues: VecDeque<VecDeque<Item>>, report: &mut DeliveryReport) -> Result<()> {
+    async fn send_all(
+        &self,
+        mut queues: VecDeque<VecDeque<Item>>,
+        stop: &Stop,
+        report: &mut DeliveryReport,
+    ) -> Result<()> {
         let size = WINDOW.max(self.options.concurrency);
         while !queues.is_empty() {
-            let mut window: Vec<(Item, VecDeque<Item>)> = Vec::new();
+            if stop.is_stopped() {
+                report.stopped = true;
+                break;
+            }
+            let mut window: VecDeque<(Item, VecDeque<Item>)> = VecDeque::new();
             while window.len() < size
                 && let Some(mut queue) = queues.pop_front()
             {
                 if let Some(item) = queue.pop_front() {
-                    window.push((item, queue));
+                    window.push_back((item, queue));
                 }
             }
-            for rest in self.send_window(window, report).await? {
+            for rest in self.send_window(window, stop, report).await? {
                 if !rest.is_empty() {
                     queues.push_back(rest);
                 }
@@ -197,7 +225,8 @@ impl AutosysUpdater {
     /// Sends one window; returns what is left of the queues that may go on.
     async fn send_window(
         &self,
-        window: Vec<(Item, VecDeque<Item>)>,
+        mut window: VecDeque<(Item, VecDeque<Item>)>,
+        stop: &Stop,
         report: &mut DeliveryReport,
     ) -> Result<Vec<VecDeque<Item>>> {
         let now = Utc::now();
@@ -208,18 +237,12 @@ impl AutosysUpdater {
         });
         self.append(sending.collect()).await?;
 
-        let answers: Vec<_> = futures::stream::iter(window)
-            .map(|(item, rest)| {
-                let transport = Arc::clone(&self.transport);
-                async move {
-                    let outcome = transport.send(&item.delivery).await;
-                    (item, rest, outcome, Utc::now())
-                }
-            })
-            .buffer_unordered(self.options.concurrency)
-            .collect()
-            .await;
-
+        let answers = self.exchange(&mut window, stop).await;
+        report.stopped |= !window.is_empty();
+        let not_tried = |(item, _): &(Item, _)| {
+            self.attempt(&item.row, item.attempt, "failed", Some(NOT_TRIED.to_owned()), Utc::now())
+        };
+        let not_tried: Vec<Attempt> = window.iter().map(not_tried).collect();
         let (mut attempts, mut delivered, mut going_on) = (Vec::new(), Vec::new(), Vec::new());
         for (item, rest, outcome, at) in answers {
             let (outcome, detail) = self.judge(&item, outcome);
@@ -249,9 +272,45 @@ impl AutosysUpdater {
                 report.failures.push(failure(item.row, item.attempt, outcome, detail));
             }
         }
+        attempts.extend(not_tried);
         self.append(attempts).await?;
         report.settled += self.acknowledge(delivered).await?;
         Ok(going_on)
+    }
+
+    /// Sends the rows of `window`, as many at a time as may be, and takes out those that were tried, each with its answer.
+    /// Rows whose turn did not come before the stop are left in it.
+    async fn exchange(&self, window: &mut VecDeque<(Item, VecDeque<Item>)>, stop: &Stop) -> Vec<Answered> {
+        let at_once = self.options.concurrency.min(self.transport.at_once()).max(1);
+        let (mut answers, mut under_way) = (Vec::new(), HashMap::new());
+        let mut sends = FuturesUnordered::new();
+        let mut deadline: Option<Instant> = None;
+        for number in 0.. {
+            if sends.len() < at_once
+                && !stop.is_stopped()
+                && let Some((item, rest)) = window.pop_front()
+            {
+                let (transport, delivery) = (Arc::clone(&self.transport), item.delivery.clone());
+                under_way.insert(number, (item, rest));
+                sends.push(async move { (number, transport.send(&delivery).await, Utc::now()) });
+                continue;
+            }
+            tokio::select! {
+                answer = sends.next() => match answer {
+                    Some((number, outcome, at)) => {
+                        let sent = under_way.remove(&number);
+                        answers.extend(sent.map(|(item, rest)| (item, rest, outcome, at)));
+                    }
+                    None => break,
+                },
+                () = stop.stopped(), if deadline.is_none() => deadline = Some(Instant::now() + self.options.stop_grace),
+                () = until(deadline), if deadline.is_some() => break,
+            }
+        }
+        // Given up: dropping a send ends it where the transport can.
+        let unanswered = || Outcome::unknown("the delivery was stopped while the answer was waited for");
+        answers.extend(under_way.into_values().map(|(item, rest)| (item, rest, unanswered(), Utc::now())));
+        answers
     }
 
     /// The word for the attempts table, and the detail.
@@ -316,6 +375,16 @@ impl AutosysUpdater {
             Ok(settled)
         })
         .await
+    }
+}
+
+/// A row that was sent, what is left of its queue, the answer, and when it came.
+type Answered = (Item, VecDeque<Item>, Outcome, DateTime<Utc>);
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -18,6 +18,8 @@ use crate::viya::jobs::{self, Job, State, Submission};
 const POLL_FAILURES: u32 = 10;
 /// Submissions that may fail in a row for want of a network before the run breaks off.
 const LOST_SUBMISSIONS: u32 = 3;
+/// How long the end of a canceled job is waited for, in the server's seconds.
+const CANCEL_WAIT: f64 = 120.0;
 /// So few jobs in flight are asked after every `poll_interval`; more of them, the older they are the less often.
 const FEW_IN_FLIGHT: usize = 5;
 
@@ -121,7 +123,7 @@ impl Following<'_> {
         let id = job.id().to_owned();
         let mut state = job.state().unwrap_or(State::Pending);
         record.job = Some(job);
-        let (mut failures, mut over) = (0, None);
+        let (mut failures, mut over, mut canceled_at) = (0, None, f64::INFINITY);
         let mut stop = self.halt.stop.clone();
         while !state.is_final() {
             let elapsed = self.client.clock().since(start);
@@ -131,6 +133,7 @@ impl Following<'_> {
                 } else {
                     ("timedOut", format!("it had not ended after {} s and was canceled by jobrota", self.job_timeout))
                 });
+                canceled_at = elapsed;
                 if let Err(e) = jobs::cancel(self.client, &id).await {
                     record.error = Some(format!(
                         "{}; canceling it failed: {}",
@@ -142,7 +145,7 @@ impl Following<'_> {
                 }
             }
             // Canceling is quick where it works; a server that ignores it must not hold the run.
-            if over.is_some() && elapsed > self.job_timeout + 120.0 {
+            if elapsed > canceled_at + CANCEL_WAIT {
                 break;
             }
             if over.is_none() {

@@ -17,5 +17,5 @@ pub use correlate::Correlation;
 pub use plan::{Arm, Flow, JobConfig, Mode};
 pub use progress::{Progress, ProgressEvent};
 pub use result::ComparisonResult;
-pub use runner::{RunnerOptions, StopHandle, ViyaComparisonRunner};
+pub use runner::{RunnerOptions, ViyaComparisonRunner};
 pub use warnings::Warning;

@@ -2,19 +2,18 @@
 
 use std::path::PathBuf;
 
-use chrono::Utc;
-use tokio::sync::watch;
-
 use super::correlate::{Wanted, correlate};
 use super::follow::{Following, Halt};
 use super::plan::{self, Arm, Flow, JobConfig, Mode};
 use super::progress::{Counter, Progress};
 use super::record::ArmRecord;
 use super::result::{ComparisonResult, ResultFile, RunFacts};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::stop::Stop;
 use crate::viya::contexts;
 use crate::viya::jobs::Job;
 use crate::viya::{ClientOptions, TokenFile, ViyaClient};
+use chrono::Utc;
 
 /// What to compare, and how. Times are seconds of the server.
 #[derive(Debug, Clone)]
@@ -76,23 +75,10 @@ impl Default for RunnerOptions {
     }
 }
 
-/// Stops a run from elsewhere, e.g. on Ctrl-C: running jobs are canceled on the server, the result of what was done is
-/// written, and `run` returns an error that names it.
-#[derive(Debug, Clone)]
-pub struct StopHandle(watch::Sender<bool>);
-
-impl StopHandle {
-    /// Asks the run to stop. Repeating it does nothing.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
-}
-
 /// Compares a sequential and an asynchronous run of the same jobs.
 #[derive(Debug)]
 pub struct ViyaComparisonRunner {
     options: RunnerOptions,
-    stop: watch::Sender<bool>,
 }
 
 impl ViyaComparisonRunner {
@@ -129,17 +115,12 @@ impl ViyaComparisonRunner {
         if options.expires_after.as_ref().is_some_and(|after| !after.starts_with('P')) {
             return Err(Error::invalid("expires_after is no ISO 8601 duration: it begins with P, as in P7D"));
         }
-        Ok(Self { options, stop: watch::channel(false).0 })
+        Ok(Self { options })
     }
 
     /// The options.
     pub fn options(&self) -> &RunnerOptions {
         &self.options
-    }
-
-    /// A handle that stops this runner's run.
-    pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(self.stop.clone())
     }
 
     /// The arms in the order they run.
@@ -200,6 +181,15 @@ impl ViyaComparisonRunner {
     /// Before any job is submitted: bad files, contexts that do not exist, an unreachable server. Afterwards: what broke
     /// the run off, or [`crate::ErrorKind::Storage`] when the result cannot be written.
     pub async fn run(&self, progress: Option<Progress>) -> Result<ComparisonResult> {
+        self.run_until(progress, &Stop::default()).await
+    }
+
+    /// [`ViyaComparisonRunner::run`] that can be stopped, e.g. on Ctrl-C: running jobs are canceled on the server, the result
+    /// of what was done is written, and the error names it. Dropping the future instead would leave the jobs running.
+    ///
+    /// # Errors
+    /// Those of [`ViyaComparisonRunner::run`]; [`crate::ErrorKind::Conflict`] when it was stopped.
+    pub async fn run_until(&self, progress: Option<Progress>, stop: &Stop) -> Result<ComparisonResult> {
         let options = &self.options;
         let jobs = plan::load_jobs(&options.jobs, options.limit_jobs)?;
         if jobs.is_empty() {
@@ -213,13 +203,13 @@ impl ViyaComparisonRunner {
         // All contexts before the first job: a typing error in the second must not cost the first arm's hours.
         let mut arms = Vec::new();
         for arm in self.arms() {
-            let context = contexts::find(&client, &arm.context).await?;
-            arms.push((arm, context));
+            let Some(context) = stop.unless(contexts::find(&client, &arm.context)).await else {
+                return Err(Error::new(ErrorKind::Conflict, "the run was stopped before a job was submitted"));
+            };
+            arms.push((arm, context?));
         }
         let (began, letters) = (Utc::now(), plan::run_letters());
-        // A stop ends the run that is under way, not the next one.
-        self.stop.send_replace(false);
-        let halt = Halt::new(self.stop.subscribe());
+        let halt = Halt::new(stop.subscribe());
         let mut records = Vec::new();
         for (arm, context) in arms {
             if !halt.reached() {
@@ -242,7 +232,7 @@ impl ViyaComparisonRunner {
             base_url: client.base_url().as_str().trim_end_matches('/').to_owned(),
             speed: client.clock().speed(),
             mode: options.mode,
-            concurrent: options.concurrent,
+            max_concurrent: self.arms().iter().map(|arm| arm.flow.concurrent(jobs.len())).max().unwrap_or(0),
             correlation_timeout: options.correlation_timeout,
             broke_off: halted.as_ref().map(Error::full_message),
             orchestrator_problem: problem.map(|e| e.full_message()),

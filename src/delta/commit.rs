@@ -51,11 +51,16 @@ const PAUSE: Duration = Duration::from_secs(30 * 60);
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(64);
 
+/// How often a plan is made anew because files vanished while it was made.
+pub(super) const MOST_VANISHED: u32 = 8;
+
 /// What kind of commit it is. Fixed for the whole loop.
 pub(super) struct Kind {
     pub(super) operation: UpdateTableOperation,
     /// It depends on nothing that is in the table, so that no other writer has to yield to it.
     pub(super) blind: bool,
+    /// It changes what is in the table, and not only how that is stored.
+    pub(super) data_change: bool,
     /// What the table's history says about it.
     pub(super) parameters: Vec<(&'static str, String)>,
 }
@@ -126,7 +131,13 @@ pub(super) fn commit(
         }
         let current = if kind.blind && number == 0 { table.recent() } else { None };
         let snapshot = current.map_or_else(|| table.newest(), Ok)?;
-        let Some(plan) = plan(&Attempt { table, kind, snapshot: &snapshot, number })? else { return Ok(None) };
+        let plan = match plan(&Attempt { table, kind, snapshot: &snapshot, number }) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return Ok(None),
+            // A file that the plan read may have been removed and vacuumed meanwhile: then the table has moved on.
+            Err(error) if number < MOST_VANISHED && table.moved_on(&snapshot, &error) => continue,
+            Err(error) => return Err(error),
+        };
         match submit(table, kind, &snapshot, &plan, &id)? {
             Submitted::Committed(version) => {
                 drop::<Option<Turn<'_>>>(turn);
@@ -257,7 +268,7 @@ fn begin(
     let parameters =
         kind.parameters.iter().map(|(key, value)| (*key, Some(value.as_str()))).chain([(COMMIT_ID, Some(id))]);
     let mut builder = Arc::clone(snapshot)
-        .update_table(kind.operation.clone(), ENGINE_INFO, true)
+        .update_table(kind.operation.clone(), ENGINE_INFO, kind.data_change)
         .with_operation_parameters(parameters);
     if kind.blind {
         builder = builder.with_blind_append();

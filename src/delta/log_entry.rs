@@ -84,13 +84,20 @@ impl LogEntry {
 /// Whether what was planned on version `planned` holds at version `now` as well: all commits between are known, none of
 /// them redefines the table, and none removes one of `files`.
 pub(super) fn untouched(table: &Inner, planned: u64, now: u64, files: &HashSet<String>) -> Result<bool> {
+    Ok(removed_since(table, planned, now)?.is_some_and(|removed| removed.is_disjoint(files)))
+}
+
+/// What the commits after version `planned` up to `now` removed, as the log spells it. `None` when one of them redefines
+/// the table, or is not known.
+pub(super) fn removed_since(table: &Inner, planned: u64, now: u64) -> Result<Option<HashSet<String>>> {
+    let mut removed = HashSet::new();
     for version in planned + 1..=now {
         match LogEntry::read(table, version)? {
-            Some(entry) if !entry.redefines && !entry.removed.iter().any(|path| files.contains(path)) => {}
-            _ => return Ok(false),
+            Some(entry) if !entry.redefines => removed.extend(entry.removed),
+            _ => return Ok(None),
         }
     }
-    Ok(true)
+    Ok(Some(removed))
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub(super) fn rewrite(
     let kind = Kind {
         operation: UpdateTableOperation::Update,
         blind: false,
+        data_change: true,
         parameters: vec![("predicate", as_sql(predicate))],
     };
     let mut cache = Cache::default();
@@ -55,7 +56,7 @@ pub(super) fn rewrite(
         // if this commit had come first. Otherwise writers of single rows would starve everyone who acknowledges.
         if let (Some(plan), Some(files)) = (&mut planned, &staged) {
             let now = attempt.snapshot.version();
-            if log_entry::untouched(table, plan.version, now, &plan.files)? {
+            if !files.stale() && log_entry::untouched(table, plan.version, now, &plan.files)? {
                 plan.version = now;
                 let (adds, removes) = (files.adds.clone(), plan.removes.clone());
                 return Ok(Some(Plan { adds, removes, transactions: Vec::new() }));

@@ -17,6 +17,7 @@ use delta_kernel::scan::state::{ScanFile, transform_to_logical};
 use delta_kernel::{Engine, FileMeta, KernelError, KernelResult, SnapshotRef};
 
 use super::failure::{from_arrow, from_kernel};
+use super::maintenance::Health;
 use super::schema;
 use super::table::Predicate;
 use crate::error::{Error, ErrorKind, Result};
@@ -174,20 +175,31 @@ impl Scanner {
     }
 }
 
-/// Files in the order in which they were written. The log is replayed newest commit first, which settles the order of
-/// files that other clients wrote within one millisecond.
-fn oldest_first(listings: &[Listing]) -> Vec<&ScanFile> {
-    let mut files: Vec<&ScanFile> =
-        listings.iter().rev().flat_map(|listing| listing.rows.iter().map(|(_, file)| file)).collect();
-    files.sort_by_key(|file| file.modification_time);
+/// Files in the order in which they were written, each with its listing and its place in there. The log is replayed newest
+/// commit first, which settles the order of files that other clients wrote within one millisecond.
+pub(super) fn oldest_first(listings: &[Listing]) -> Vec<(usize, usize, &ScanFile)> {
+    let mut files: Vec<_> = listings
+        .iter()
+        .enumerate()
+        .rev()
+        .flat_map(|(at, listing)| listing.rows.iter().map(move |(row, file)| (at, *row, file)))
+        .collect();
+    files.sort_by_key(|(_, _, file)| file.modification_time);
     files
 }
 
 /// The rows of `snapshot` that match `predicate`, in the order in which they were written: callers break ties by it.
-pub(super) fn rows(engine: &Arc<KernelEngine>, snapshot: &SnapshotRef, predicate: &Predicate) -> Result<RecordBatch> {
+pub(super) fn rows(
+    engine: &Arc<KernelEngine>,
+    snapshot: &SnapshotRef,
+    predicate: &Predicate,
+    health: &Health,
+) -> Result<RecordBatch> {
     let scanner = Scanner::new(engine, snapshot, predicate)?;
     let listings = scanner.files()?;
-    let batches = scanner.read_all(oldest_first(&listings), |_, rows| keep(&rows, predicate))?;
+    health.listed(&listings);
+    let batches = scanner
+        .read_all(oldest_first(&listings).into_iter().map(|(.., file)| file), |_, rows| keep(&rows, predicate))?;
     schema::concat(scanner.schema(), &batches)
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::{Array as _, AsArray as _, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
@@ -52,7 +53,13 @@ pub(super) struct Staged {
     /// The snapshot whose schema and properties they were written by.
     snapshot: SnapshotRef,
     partitions: Vec<String>,
+    /// By both clocks, as either may stand still.
+    written: (Instant, SystemTime),
 }
+
+/// Staged files that are older are written anew before they are committed, as after a long pause of the process: a vacuum
+/// takes files that no commit names, though never before they are an hour old.
+const STALE: Duration = Duration::from_secs(20 * 60);
 
 impl Staged {
     /// The files for `parts` in this attempt: those of an earlier attempt if they hold the same and still fit, else new
@@ -74,12 +81,13 @@ impl Staged {
         }
     }
 
-    fn write(storage: &Storage, attempt: &Attempt<'_>, mut parts: Vec<Part>) -> Result<Self> {
+    pub(super) fn write(storage: &Storage, attempt: &Attempt<'_>, mut parts: Vec<Part>) -> Result<Self> {
         let (snapshot, transaction) = (attempt.snapshot, attempt.transaction()?);
         let partitions = transaction.logical_partition_columns().to_vec();
         parts.retain(|part| part.rows.num_rows() > 0);
         if parts.is_empty() {
-            return Ok(Self { parts, adds: Vec::new(), snapshot: Arc::clone(snapshot), partitions });
+            let written = (Instant::now(), SystemTime::now());
+            return Ok(Self { parts, adds: Vec::new(), snapshot: Arc::clone(snapshot), partitions, written });
         }
         let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
         let state = transaction.write_state().map_err(failed)?;
@@ -94,6 +102,7 @@ impl Staged {
             }
         }
         let engine = Arc::clone(storage.engine()?);
+        let since = (Instant::now(), SystemTime::now());
         let written = storage.block_on(async move {
             futures::stream::iter(writes.into_iter().map(|(context, rows, written_at)| {
                 let engine = Arc::clone(&engine);
@@ -107,13 +116,16 @@ impl Staged {
             .await
         })?;
         let adds = written.map_err(failed)?;
-        Ok(Self { parts, adds, snapshot: Arc::clone(snapshot), partitions })
+        Ok(Self { parts, adds, snapshot: Arc::clone(snapshot), partitions, written: since })
     }
 
     /// Whether the files can be committed in this attempt: same columns, partitions and properties of the table as when
     /// they were written.
-    fn fits(&self, attempt: &Attempt<'_>) -> Result<bool> {
+    pub(super) fn fits(&self, attempt: &Attempt<'_>) -> Result<bool> {
         let snapshot = attempt.snapshot;
+        if self.stale() {
+            return Ok(false);
+        }
         if Arc::ptr_eq(snapshot, &self.snapshot) {
             return Ok(true);
         }
@@ -123,6 +135,11 @@ impl Staged {
             return Ok(false);
         }
         Ok(self.partitions == attempt.transaction()?.logical_partition_columns())
+    }
+
+    /// Whether the files are so old that a vacuum could soon take them for leftovers.
+    pub(super) fn stale(&self) -> bool {
+        self.written.0.elapsed().max(self.written.1.elapsed().unwrap_or_default()) > STALE
     }
 
     /// Deletes the files, which no commit names: best effort, as an orphan costs nothing but space.

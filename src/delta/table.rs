@@ -12,8 +12,9 @@ use url::Url;
 
 use super::checkpoint::Due;
 use super::commit::{self, Attempt, Kind, Limits, Plan, Queue, SharedCommitter};
-use super::failure::from_kernel;
+use super::failure::{from_kernel, may_pass};
 use super::group_commit::{self, Group};
+use super::maintenance::{self, Health, Maintained, Retention};
 use super::stage::{Part, Staged};
 use super::turn::Turns;
 use super::{create, foreign, rewrite, scan, schema, writable};
@@ -68,7 +69,7 @@ impl View<'_> {
     /// # Errors
     /// As [`Table::scan`].
     pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
-        scan::rows(self.table.storage.engine()?, self.snapshot, predicate)
+        scan::rows(self.table.storage.engine()?, self.snapshot, predicate, &self.table.health)
     }
 }
 
@@ -114,6 +115,7 @@ pub(super) struct Inner {
     pub(super) group: Group,
     pub(super) limits: Limits,
     pub(super) due: Mutex<Due>,
+    pub(super) health: Health,
     snapshot: RwLock<SnapshotRef>,
     contact: Mutex<Contact>,
 }
@@ -157,13 +159,44 @@ impl Inner {
         self.contact.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
+    /// As if this handle had not looked at the log for so long.
+    #[cfg(test)]
+    pub(super) fn unseen(&self, since: Duration) {
+        let mut contact = self.contact.lock().unwrap_or_else(PoisonError::into_inner);
+        contact.at.1 = SystemTime::now() - since;
+    }
+
     /// The newest snapshot that the store has.
     pub(super) fn newest(&self) -> Result<SnapshotRef> {
-        let snapshot = Snapshot::builder_from(self.known())
-            .build(self.storage.engine()?.as_ref())
-            .map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
+        let engine = self.storage.engine()?.as_ref();
+        let snapshot = match Snapshot::builder_from(self.known()).build(engine) {
+            // What is known may rest on log entries that were cleaned away: then the log is read from its newest checkpoint.
+            Err(error) if !may_pass(&error) => Snapshot::builder_for(self.url.as_str()).build(engine),
+            built => built,
+        };
+        let snapshot = snapshot.map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
         self.remember(&snapshot);
         Ok(snapshot)
+    }
+
+    /// Whether `error` may be due to files of `snapshot` that were removed from the table and vacuumed since, so that
+    /// reading the newest snapshot instead can succeed.
+    pub(super) fn moved_on(&self, snapshot: &SnapshotRef, error: &Error) -> bool {
+        error.kind() == ErrorKind::Storage
+            && !error.is_retryable()
+            && self.newest().is_ok_and(|newest| newest.version() > snapshot.version())
+    }
+
+    /// The rows of the newest snapshot that match.
+    fn rows(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        let mut vanished = 0;
+        loop {
+            let snapshot = self.newest()?;
+            match scan::rows(self.storage.engine()?, &snapshot, predicate, &self.health) {
+                Err(error) if vanished < commit::MOST_VANISHED && self.moved_on(&snapshot, &error) => vanished += 1,
+                ended => return ended,
+            }
+        }
     }
 
     /// The table's columns as far as known.
@@ -201,6 +234,7 @@ impl Inner {
         let kind = Kind {
             operation: UpdateTableOperation::Write,
             blind: true,
+            data_change: true,
             parameters: vec![("mode", "Append".to_owned())],
         };
         let known = self.known();
@@ -284,6 +318,7 @@ impl Table {
             group: Group::default(),
             limits,
             due: Mutex::default(),
+            health: Health::default(),
             snapshot: RwLock::new(snapshot),
             contact: Mutex::new(Contact::now()),
         };
@@ -378,6 +413,7 @@ impl Table {
         let kind = Kind {
             operation: UpdateTableOperation::Write,
             blind: false,
+            data_change: true,
             parameters: vec![("mode", "Append".to_owned())],
         };
         let mut staged: Option<Staged> = None;
@@ -404,7 +440,7 @@ impl Table {
     /// [`ErrorKind::InvalidInput`] for a predicate on a column that the table does not have or that has another type;
     /// [`ErrorKind::Storage`] when the log or a data file cannot be read.
     pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
-        scan::rows(self.inner.storage.engine()?, &self.inner.newest()?, predicate)
+        self.inner.rows(predicate)
     }
 
     /// Reads the files that may hold rows matching `predicate`, hands each file's live rows (all of them, in the
@@ -422,6 +458,23 @@ impl Table {
         restart: &mut dyn FnMut(),
     ) -> Result<u64> {
         rewrite::rewrite(&self.inner, predicate, decide, restart)
+    }
+
+    /// Compacts small files, writes a checkpoint, deletes files that no version within the retention needs and the log
+    /// entries that nobody can need any more: next to running readers and writers, and never changing a row. What one step
+    /// could not do is in the report, and the others go on.
+    pub fn maintain(&self, retention: Retention) -> Maintained {
+        maintenance::maintain(&self.inner, retention)
+    }
+
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// How many small files the last scan found in the table, if they are so many that maintenance is overdue.
+    pub fn overdue(&self) -> Option<u64> {
+        self.inner.health.overdue()
     }
 }
 

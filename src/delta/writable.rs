@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Refuses a table that the kernel cannot append to or, if asked for, replace rows in.
 pub(super) fn check(table: &Inner, rewritable: bool) -> Result<()> {
     let snapshot = table.known();
-    let kind = Kind { operation: UpdateTableOperation::Write, blind: false, parameters: Vec::new() };
+    let kind = Kind { operation: UpdateTableOperation::Write, blind: false, data_change: true, parameters: Vec::new() };
     if let Err(error) = Attempt::ahead(table, &kind, &snapshot).transaction() {
         let message = error.full_message();
         let text = match named_feature(&message) {

@@ -34,7 +34,7 @@ fn decide(
     let flags = rows::strings(file, FLAG)?;
     // Unpartitioned tables of others have acknowledged rows in the same file.
     let is_pending = |row: usize| flags.is_valid(row) && flags.value(row) == NO;
-    let remove: BooleanArray = rows::from_batch(kind, file)?
+    let remove: BooleanArray = rows::from_batch(kind, &rows::as_utc(file.clone())?)?
         .iter()
         .enumerate()
         .map(|(number, row)| Some(is_pending(number) && matches(row)))

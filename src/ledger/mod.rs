@@ -3,13 +3,14 @@
 mod acknowledge;
 mod attempts;
 mod import;
+mod maintain;
 mod rows;
 mod summary;
 mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
 pub use import::{ImportFailure, ImportOptions, ImportReport};
+pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};
 pub use tables::LedgerTable;
@@ -60,6 +62,8 @@ struct Inner {
     commit_timeout: Option<Duration>,
     /// Tables that have been opened, by name.
     tables: Mutex<HashMap<&'static str, Table>>,
+    /// Tables of which it was said that maintenance is overdue.
+    warned: Mutex<HashSet<&'static str>>,
 }
 
 impl Inner {
@@ -92,7 +96,13 @@ impl JobLedger {
         commit_timeout: Option<Duration>,
     ) -> Result<Self> {
         let storage = Storage::open_with(root, options, durability)?;
-        let inner = Inner { root: root.to_owned(), storage, commit_timeout, tables: Mutex::default() };
+        let inner = Inner {
+            root: root.to_owned(),
+            storage,
+            commit_timeout,
+            tables: Mutex::default(),
+            warned: Mutex::default(),
+        };
         let ledger = Self { inner: Arc::new(inner) };
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
             if let Some(found) = ledger.opened(table.spec())? {
@@ -158,7 +168,8 @@ impl JobLedger {
         timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
         let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
-        self.created(table.spec())?.append(&row)?;
+        let table = self.created(table.spec())?;
+        table.append(&rows::as_stored(row, &table.schema())?)?;
         Ok(())
     }
 
@@ -184,7 +195,7 @@ impl JobLedger {
                 runtime::blocking(move || ledger.created(table.spec())).await?
             }
         };
-        table.append_async(&row).await?;
+        table.append_async(&rows::as_stored(row, &table.schema())?).await?;
         Ok(())
     }
 
@@ -196,13 +207,16 @@ impl JobLedger {
     /// row: nothing was written. Otherwise as [`JobLedger::log_job_execution`].
     pub fn log_batch(&self, table: LedgerTable, data: &RecordBatch) -> Result<u64> {
         let checked = rows::checked(table, data, Utc::now())?;
-        if checked.num_rows() > 0 {
-            self.created(table.spec())?.append(&checked)?;
+        let count = checked.num_rows() as u64;
+        if count > 0 {
+            let table = self.created(table.spec())?;
+            table.append(&rows::as_stored(checked, &table.schema())?)?;
         }
-        Ok(checked.num_rows() as u64)
+        Ok(count)
     }
 
-    /// Rows in the table's own column order, oldest first. With the flag `NO` this costs by what is pending.
+    /// Rows in the table's own column order, oldest first. With the flag `NO` this costs by what is pending. Timestamps are
+    /// UTC, also of tables that Spark made with TIMESTAMP_NTZ: such a timestamp is taken to be UTC, here and everywhere.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no ledger at the root, [`ErrorKind::Storage`] when the store failed.
@@ -213,7 +227,7 @@ impl JobLedger {
         let equals = [(FLAG, &filter.flag), ("job_id", &filter.job_id), ("status", &filter.status)];
         let equals = equals.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
         let time = span(table.timestamp_column(), filter.since, filter.until);
-        let batch = found.scan(&Predicate { equals, time })?;
+        let batch = rows::as_utc(found.scan(&Predicate { equals, time })?)?;
         sorted(&batch, table.timestamp_column(), filter.limit)
     }
 
@@ -315,7 +329,7 @@ impl JobLedger {
     pub fn summary(&self) -> Result<LedgerSummary> {
         let counts = |table| -> Result<TableSummary> {
             match self.existing(table)? {
-                Some(found) => summary::of_table(table, &found.scan(&Predicate::default())?),
+                Some(found) => summary::of_table(table, &rows::as_utc(found.scan(&Predicate::default())?)?),
                 None => Ok(TableSummary::default()),
             }
         };

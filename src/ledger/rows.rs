@@ -7,7 +7,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_empty_array, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
 use super::tables::{FLAG, LedgerTable, NO, timestamp};
@@ -199,6 +199,41 @@ fn cast(name: &str, column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, to, &strict)
         .map_err(|e| Error::invalid(format!("column \"{name}\" cannot be read as {to}")).with_source(e))
+}
+
+/// `data` of a table with its timestamps as UTC. Spark's TIMESTAMP_NTZ, which some tables have, says no timezone: in these
+/// tables it means UTC, as in all others.
+pub(super) fn as_utc(data: RecordBatch) -> Result<RecordBatch> {
+    with_timezone(data, Some("UTC"))
+}
+
+/// `data` in the spelling of a table with `schema`: without the timezone where its timestamps have none.
+pub(super) fn as_stored(data: RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+    let naive = |field: &FieldRef| matches!(field.data_type(), DataType::Timestamp(_, None));
+    if schema.fields().iter().any(naive) { with_timezone(data, None) } else { Ok(data) }
+}
+
+/// The same instants with another timezone, which is only how they are shown.
+fn with_timezone(data: RecordBatch, timezone: Option<&str>) -> Result<RecordBatch> {
+    let other = |kind: &DataType| matches!(kind, DataType::Timestamp(TimeUnit::Microsecond, zone) if zone.as_deref() != timezone);
+    if !data.schema().fields().iter().any(|field| other(field.data_type())) {
+        return Ok(data);
+    }
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in data.schema().fields().iter().zip(data.columns()) {
+        if other(field.data_type()) {
+            let times = column.as_primitive::<TimestampMicrosecondType>().clone();
+            let times = Arc::new(times.with_timezone_opt(timezone)) as ArrayRef;
+            fields.push(Field::clone(field).with_data_type(times.data_type().clone()));
+            columns.push(times);
+        } else {
+            fields.push(Field::clone(field));
+            columns.push(Arc::clone(column));
+        }
+    }
+    let schema = Schema::new_with_metadata(fields, data.schema().metadata().clone());
+    RecordBatch::try_new(Arc::new(schema), columns)
+        .map_err(|e| Error::new(ErrorKind::Internal, "timestamps could not be read as UTC").with_source(e))
 }
 
 /// The rows of a batch that has the columns of `table` by name; its flag is not looked at.

@@ -4,6 +4,7 @@ mod batches;
 mod exactness;
 mod model;
 mod reading;
+mod without_timezone;
 
 use std::collections::HashMap;
 

@@ -7,25 +7,12 @@ use arrow::compute::concat_batches;
 use chrono::{DateTime, Utc};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PyMapping, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 use pyo3_arrow::PyTable;
 use pyo3_arrow::input::AnyRecordBatch;
 
 use super::errors::{PyOutcome, Raised};
 use crate::error::Error;
-
-/// Options for a store, by name.
-pub(super) type Options = HashMap<String, OptionValue>;
-
-/// The value of an option: text, or what stands for it.
-#[derive(FromPyObject)]
-pub(super) enum OptionValue {
-    Text(String),
-    // Before the numbers, as Python's flags are numbers.
-    Flag(bool),
-    Whole(i64),
-    Number(f64),
-}
 
 /// What Python said, as an error of ours: every error of this package is a `JobrotaError`.
 fn refused(argument: &str, what: &str, error: PyErr) -> Raised {
@@ -219,20 +206,26 @@ fn fspath<'py>(value: &Bound<'py, PyAny>) -> PyOutcome<Bound<'py, PyAny>> {
     })?)
 }
 
-/// A path-like argument as text, when given.
-pub(super) fn optional_path(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<String>> {
-    value.map(path_text).transpose()
-}
-
-/// Storage options, none when not given.
-pub(super) fn options(value: Option<Options>) -> HashMap<String, String> {
-    let text = |value| match value {
-        OptionValue::Text(text) => text,
-        OptionValue::Flag(flag) => flag.to_string(),
-        OptionValue::Whole(number) => number.to_string(),
-        OptionValue::Number(number) => number.to_string(),
-    };
-    value.into_iter().flatten().map(|(name, value)| (name, text(value))).collect()
+/// Options for a store by name. A value is text, or what stands for it: a flag or a number.
+pub(super) fn storage_options(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<HashMap<String, String>>> {
+    let Some(value) = value else { return Ok(None) };
+    let mapping = value
+        .cast::<PyMapping>()
+        .map_err(|_| Error::invalid(format!("storage_options must be a dict of texts, not {}", type_name(value))))?;
+    let mut options = HashMap::new();
+    for item in mapping.items()?.iter() {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        let key = text_argument("a key of storage_options", &key)?.to_owned();
+        let value = match value.extract::<bool>() {
+            Ok(flag) => flag.to_string(),
+            Err(_) if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() => {
+                value.str()?.to_string_lossy().into_owned()
+            }
+            Err(_) => text_argument(&format!("storage_options[{key:?}]"), &value)?.to_owned(),
+        };
+        options.insert(key, value);
+    }
+    Ok(Some(options))
 }
 
 /// Seconds as a duration; refused when negative, not finite or beyond a year.

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use crate::error::Error;
@@ -34,7 +35,8 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
         return Ok(inventory.get().inventory.clone());
     }
     if value.is_instance_of::<pyo3::types::PyString>() || value.hasattr("__fspath__")? {
-        return Ok(Inventory::from_file(convert::path_text(value)?)?);
+        let file = arguments::named_location("inventory", value)?;
+        return Ok(Inventory::from_file(file)?);
     }
     if value.is_none() {
         return Err(Error::invalid(

@@ -7,10 +7,12 @@ use arrow::array::RecordBatch;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use super::import_report::{self, PyImportReport};
 use super::ledger_summary::{PyLedgerSummary, summary_dict};
+use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
 use super::track::PyTrack;
 use super::wait::{self, Born};
 use crate::error::{Error, Result};
@@ -74,7 +76,9 @@ impl PyJobLedger {
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send,
     ) -> PyOutcome<Py<PyAny>> {
         let ledger = self.core()?;
-        convert::table(py, wait::blocking(py, || read(&ledger))?)
+        let batch = wait::blocking(py, || read(&ledger))?;
+        warn_when_overdue(py, &ledger)?;
+        convert::table(py, batch)
     }
 
     fn read_async<'py>(
@@ -83,7 +87,11 @@ impl PyJobLedger {
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send + 'static,
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let ledger = self.core()?;
-        wait::awaitable(py, runtime::blocking(move || read(&ledger)), convert::table)
+        let reading = ledger.clone();
+        wait::awaitable(py, runtime::blocking(move || read(&reading)), move |py, batch| {
+            warn_when_overdue(py, &ledger)?;
+            convert::table(py, batch)
+        })
     }
 }
 
@@ -163,7 +171,7 @@ impl PyJobLedger {
         };
         let root = convert::path_text(root)?;
         let commit_timeout = convert::seconds_argument("commit_timeout", commit_timeout)?;
-        let options = convert::text_pairs("storage_options", storage_options)?.into_iter().collect();
+        let options = convert::storage_options(storage_options)?.unwrap_or_default();
         let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root, &options, durability, commit_timeout))?;
         Ok(Self { ledger, born: Born::here() })
     }
@@ -228,7 +236,7 @@ impl PyJobLedger {
         wait::blocking(py, || ledger.log_job_execution(file_name, job_id, status, at))
     }
 
-    /// Like `log_job_execution`, as an awaitable.
+    /// Like `log_job_execution`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, execution_timestamp = None))]
     fn log_job_execution_async<'py>(
         &self,
@@ -273,7 +281,7 @@ impl PyJobLedger {
         wait::blocking(py, || ledger.log_job_completion(file_name, job_id, status, at))
     }
 
-    /// Like `log_job_completion`, as an awaitable.
+    /// Like `log_job_completion`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, notification_timestamp = None))]
     fn log_job_completion_async<'py>(
         &self,
@@ -340,7 +348,7 @@ impl PyJobLedger {
         self.read(py, |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
-    /// Like `fetch_unprocessed_updates`, as an awaitable.
+    /// Like `fetch_unprocessed_updates`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn fetch_unprocessed_updates_async<'py>(
         &self,
@@ -371,7 +379,7 @@ impl PyJobLedger {
         self.read(py, |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
-    /// Like `pending_notifications`, as an awaitable.
+    /// Like `pending_notifications`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications_async<'py>(
         &self,
@@ -426,7 +434,7 @@ impl PyJobLedger {
         wait::blocking(py, || ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?))
     }
 
-    /// Like `acknowledge`, as an awaitable.
+    /// Like `acknowledge`, as a coroutine.
     #[pyo3(signature = (rows, *, table = "job_notifications"))]
     fn acknowledge_async<'py>(
         &self,
@@ -575,6 +583,55 @@ impl PyJobLedger {
         let options = import_report::options(fields, timezone)?;
         let work = runtime::blocking(move || ledger.import_json(&folder, &options));
         wait::awaitable(py, work, |_, report| Ok(PyImportReport::from(report)))
+    }
+
+    /// Keeps the ledger as quick as it was on its first day; to be called regularly, such as once a day.
+    ///
+    /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
+    /// `retain_hours` needs. No row is changed. Safe next to everyone who logs, reads or acknowledges, here, in Spark or
+    /// with `deltalake`, and next to another `maintain`. What cannot be done is in the report's `problems`; the rest is.
+    ///
+    /// Args:
+    ///     retain_hours: For how many hours what a table does not need any more is kept, for those who read an older version
+    ///         (168 is a week). With 0, a query that is under way in another client may find a file gone; files and log
+    ///         entries that may belong to a writer under way are kept for an hour all the same. A longer duration that a
+    ///         table's own properties ask for wins, and the report says so.
+    ///
+    /// Returns:
+    ///     A `MaintenanceReport`.
+    ///
+    /// Raises:
+    ///     InvalidInputError: `retain_hours` is negative or no number.
+    ///     NotFoundError: There is no ledger at the root.
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> for number in range(3):
+    ///     ...     ledger.log_job_execution(f"{number}.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.maintain().files_compacted
+    ///     3
+    #[pyo3(signature = (*, retain_hours = 168.0))]
+    fn maintain(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
+    ) -> PyOutcome<PyMaintenanceReport> {
+        let ledger = self.core()?;
+        Ok(wait::future(py, runtime::blocking(move || ledger.maintain(retain_hours)))?.into())
+    }
+
+    /// Like `maintain`, as an awaitable.
+    #[pyo3(signature = (*, retain_hours = 168.0))]
+    fn maintain_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let ledger = self.core()?;
+        let work = runtime::blocking(move || ledger.maintain(retain_hours));
+        wait::awaitable(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
     }
 
     /// A context manager that logs an execution and a notification when its body ends.

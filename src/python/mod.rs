@@ -2,14 +2,17 @@
 
 use pyo3::prelude::*;
 
+mod arguments;
 mod comparison_result;
 mod convert;
 mod delivery_report;
 mod errors;
 mod import_report;
+mod interrupt;
 mod inventory;
 mod ledger;
 mod ledger_summary;
+mod maintenance_report;
 mod runner;
 mod sandbox;
 mod selection;
@@ -25,6 +28,12 @@ fn settings_lookup(name: &str) -> errors::PyOutcome<Option<String>> {
     Ok(crate::settings::lookup(name, None)?)
 }
 
+/// `url` without what must not be shown: user name, password and query.
+#[pyfunction]
+fn shown_url(url: &str) -> String {
+    crate::viya::client::without_userinfo(url)
+}
+
 /// Waits until what asynchronous calls have begun is written, but not longer than half a minute: called as the interpreter
 /// ends, when nobody awaits it any more.
 #[pyfunction]
@@ -37,6 +46,7 @@ fn drain(py: Python<'_>) -> bool {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
+    module.add_function(wrap_pyfunction!(shown_url, module)?)?;
     let drain = wrap_pyfunction!(drain, module)?;
     module.py().import("atexit")?.call_method1("register", (drain,))?;
     module.add_class::<inventory::PyInventory>()?;
@@ -45,6 +55,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ledger::PyJobLedger>()?;
     module.add_class::<ledger_summary::PyLedgerSummary>()?;
     module.add_class::<import_report::PyImportReport>()?;
+    module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;

@@ -1,16 +1,18 @@
 //! `ViyaComparisonRunner`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::comparison_result::PyComparisonResult;
 use super::convert;
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, Raised};
+use super::interrupt::Run;
 use super::wait::{self, Born};
-use crate::comparison::{self, Mode, ProgressEvent, RunnerOptions};
+use crate::comparison::{self, ComparisonResult, Mode, ProgressEvent, RunnerOptions};
 use crate::error::{Error, ErrorKind};
 use crate::settings;
 
@@ -58,10 +60,12 @@ pub(super) struct PyViyaComparisonRunner {
     born: Born,
 }
 
-/// Hands the runner's events to Python; the first exception ends the reports and is kept for the caller.
+/// Hands the runner's events to Python; the first exception ends the reports and is kept for the caller. One that is about
+/// more than the report, such as KeyboardInterrupt, ends the run.
 struct Reporter {
     callback: Py<PyAny>,
-    failed: std::sync::Mutex<Option<PyErr>>,
+    run: Arc<Run>,
+    failed: Mutex<Option<PyErr>>,
 }
 
 fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py, PyDict>> {
@@ -78,14 +82,21 @@ fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py
 
 impl Reporter {
     fn report(&self, event: &ProgressEvent) {
-        let mut failed = self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if failed.is_some() {
-            return;
-        }
         Python::attach(|py| {
+            // Locked for a moment only, and always with the GIL: whoever waits for the other one would wait for ever.
+            if self.failed().is_some() {
+                return;
+            }
             let called = event_dict(py, event).and_then(|event| self.callback.bind(py).call1((event,)));
-            *failed = called.err();
+            if let Err(error) = called {
+                self.run.interrupted_by(py, &error);
+                *self.failed() = Some(error);
+            }
         });
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<PyErr>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,22 +123,22 @@ impl PyViyaComparisonRunner {
                         poll_interval = 1.0, job_timeout = 3600.0, correlation_timeout = 60.0))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
-        base_url: Option<&str>,
-        tokens: Option<&Bound<'_, PyAny>>,
-        jobs: Option<&Bound<'_, PyAny>>,
-        mode: &str,
-        concurrent: usize,
-        sequential_context: Option<String>,
-        async_context: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_location)] tokens: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_location)] jobs: Option<String>,
+        #[pyo3(from_py_with = arguments::text)] mode: &str,
+        #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
+        #[pyo3(from_py_with = arguments::optional_text)] sequential_context: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] async_context: Option<String>,
         arms: Option<&Bound<'_, PyAny>>,
-        limit_jobs: Option<usize>,
-        sequential_only: bool,
-        async_only: bool,
-        repeat: usize,
-        results_dir: Option<&Bound<'_, PyAny>>,
-        poll_interval: f64,
-        job_timeout: f64,
-        correlation_timeout: f64,
+        #[pyo3(from_py_with = arguments::optional_whole)] limit_jobs: Option<usize>,
+        #[pyo3(from_py_with = arguments::flag)] sequential_only: bool,
+        #[pyo3(from_py_with = arguments::flag)] async_only: bool,
+        #[pyo3(from_py_with = arguments::whole)] repeat: usize,
+        #[pyo3(from_py_with = arguments::optional_location)] results_dir: Option<String>,
+        #[pyo3(from_py_with = arguments::number)] poll_interval: f64,
+        #[pyo3(from_py_with = arguments::number)] job_timeout: f64,
+        #[pyo3(from_py_with = arguments::number)] correlation_timeout: f64,
     ) -> PyOutcome<Self> {
         if let Some((name, _)) = [("arms", arms.is_some()), ("repeat", repeat != 1)].iter().find(|(_, given)| *given) {
             return Err(Error::new(
@@ -142,13 +153,12 @@ impl PyViyaComparisonRunner {
             other => return Err(Error::invalid(format!("mode must be \"batch\" or \"all\", not \"{other}\"")).into()),
         };
         let defaults = RunnerOptions::default();
-        let path = |value: Option<&Bound<'_, PyAny>>, default: &std::path::Path| -> PyOutcome<PathBuf> {
-            Ok(convert::optional_path(value)?.map_or_else(|| default.to_owned(), PathBuf::from))
-        };
+        let path =
+            |value: Option<String>, default: &std::path::Path| value.map_or_else(|| default.to_owned(), PathBuf::from);
         let options = RunnerOptions {
-            base_url: required_base_url(base_url)?,
-            tokens: path(tokens, &defaults.tokens)?,
-            jobs: path(jobs, &defaults.jobs)?,
+            base_url: required_base_url(base_url.as_deref())?,
+            tokens: path(tokens, &defaults.tokens),
+            jobs: path(jobs, &defaults.jobs),
             mode,
             concurrent,
             sequential_context: sequential_context.unwrap_or_else(|| defaults.sequential_context.clone()),
@@ -156,7 +166,7 @@ impl PyViyaComparisonRunner {
             limit_jobs,
             sequential_only,
             async_only,
-            results_dir: path(results_dir, &defaults.results_dir)?,
+            results_dir: path(results_dir, &defaults.results_dir),
             poll_interval,
             job_timeout,
             correlation_timeout,
@@ -184,7 +194,7 @@ impl PyViyaComparisonRunner {
         let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
         match (flag, progress) {
             (Some(false), _) => self.run_with(py, None),
-            (None, Some(callback)) => self.run_with(py, Some(callback.clone().unbind())),
+            (None, Some(callback)) => self.run_with(py, Some(callable(callback)?)),
             _ => {
                 let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
                 let shown = bars.call_method0("__enter__")?.unbind();
@@ -195,20 +205,25 @@ impl PyViyaComparisonRunner {
         }
     }
 
-    /// Like `run`, as an awaitable, without progress bars.
+    /// Like `run`, as a coroutine, without progress bars. Canceling it cancels what is running on the server, and what is
+    /// done is written.
     ///
     /// Args:
     ///     progress: A callable that is given a dict per event, or nothing.
     #[pyo3(signature = (progress = None))]
-    fn run_async<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
+    fn run_async<'py>(&self, py: Python<'py>, progress: Option<&Bound<'py, PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("ViyaComparisonRunner")?;
-        let (runner, reporter) = (Arc::clone(&self.runner), reporter(progress));
-        let sink = sink(reporter.as_ref());
-        let work = async move { runner.run(sink).await };
-        wait::awaitable(py, work, move |_, result| {
-            raise_reported(reporter.as_ref())?;
-            Ok(PyComparisonResult::from(result))
-        })
+        let progress = progress.map(callable).transpose()?;
+        let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
+        let reporter = reporter(progress, &run);
+        let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
+        let work = async move { Ok(runner.run_until(sink, &asked).await) };
+        wait::stoppable_awaitable(
+            py,
+            work,
+            move || stop.stop(),
+            move |py, result| finished(py, &run, reporter.as_ref(), result.map_err(Raised::from)),
+        )
     }
 
     /// Version and configuration as text; asks no server.
@@ -226,8 +241,19 @@ impl PyViyaComparisonRunner {
     }
 }
 
-fn reporter(callback: Option<Py<PyAny>>) -> Option<Arc<Reporter>> {
-    callback.map(|callback| Arc::new(Reporter { callback, failed: std::sync::Mutex::new(None) }))
+fn callable(progress: &Bound<'_, PyAny>) -> PyOutcome<Py<PyAny>> {
+    if progress.is_callable() {
+        return Ok(progress.clone().unbind());
+    }
+    Err(Error::invalid(format!(
+        "progress must be True, False or a callable that takes a dict, not {}",
+        progress.repr()?
+    ))
+    .into())
+}
+
+fn reporter(callback: Option<Py<PyAny>>, run: &Arc<Run>) -> Option<Arc<Reporter>> {
+    callback.map(|callback| Arc::new(Reporter { callback, run: Arc::clone(run), failed: Mutex::default() }))
 }
 
 fn sink(reporter: Option<&Arc<Reporter>>) -> Option<Arc<dyn Fn(ProgressEvent) + Send + Sync>> {
@@ -235,20 +261,29 @@ fn sink(reporter: Option<&Arc<Reporter>>) -> Option<Arc<dyn Fn(ProgressEvent) + 
     Some(Arc::new(move |event| reporter.report(&event)))
 }
 
-fn raise_reported(reporter: Option<&Arc<Reporter>>) -> PyOutcome<()> {
-    let failed =
-        reporter.and_then(|reporter| reporter.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
-    failed.map_or(Ok(()), |error| Err(error.into()))
+/// What `result` is for Python: what interrupted the run goes on, and says where that was written which was done.
+fn finished(
+    py: Python<'_>,
+    run: &Run,
+    reporter: Option<&Arc<Reporter>>,
+    result: PyOutcome<ComparisonResult>,
+) -> PyOutcome<PyComparisonResult> {
+    if let Some(interrupt) = run.raised() {
+        interrupt.set_cause(py, result.err().map(PyErr::from));
+        return Err(interrupt.into());
+    }
+    let result = result?;
+    let failed = reporter.and_then(|reporter| reporter.failed().take());
+    failed.map_or_else(|| Ok(PyComparisonResult::from(result)), |error| Err(error.into()))
 }
 
 impl PyViyaComparisonRunner {
     fn run_with(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyOutcome<PyComparisonResult> {
-        let (runner, reporter) = (Arc::clone(&self.runner), reporter(callback));
-        let sink = sink(reporter.as_ref());
+        let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
+        let reporter = reporter(callback, &run);
+        let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
         // Ctrl-C cancels what is running on the server and writes what is done, which an abrupt end would not.
-        let stop = runner.stop_handle();
-        let result = wait::stoppable(py, async move { runner.run(sink).await }, || stop.stop())?;
-        raise_reported(reporter.as_ref())?;
-        Ok(PyComparisonResult::from(result))
+        let result = wait::stoppable(py, async move { runner.run_until(sink, &asked).await }, || stop.stop());
+        finished(py, &run, reporter.as_ref(), result)
     }
 }

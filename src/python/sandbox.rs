@@ -7,6 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use super::inventory::PyInventory;
@@ -72,14 +73,14 @@ impl PySandbox {
     #[allow(clippy::too_many_arguments, reason = "one per argument of the Python class")]
     fn new(
         py: Python<'_>,
-        viya: bool,
-        autosys: bool,
-        vms: usize,
-        vms_down: usize,
-        speed: f64,
-        refuse_first: Option<Vec<String>>,
-        fail_jobs: Option<Vec<String>>,
-        token_lifetime: f64,
+        #[pyo3(from_py_with = arguments::flag)] viya: bool,
+        #[pyo3(from_py_with = arguments::flag)] autosys: bool,
+        #[pyo3(from_py_with = arguments::whole)] vms: usize,
+        #[pyo3(from_py_with = arguments::whole)] vms_down: usize,
+        #[pyo3(from_py_with = arguments::number)] speed: f64,
+        #[pyo3(from_py_with = arguments::optional_names)] refuse_first: Option<Vec<String>>,
+        #[pyo3(from_py_with = arguments::optional_names)] fail_jobs: Option<Vec<String>>,
+        #[pyo3(from_py_with = arguments::number)] token_lifetime: f64,
     ) -> PyOutcome<Self> {
         let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, RefuseFirst::Jobs);
         let options = SandboxOptions {
@@ -173,7 +174,7 @@ impl PySandbox {
     ///
     /// Args:
     ///     jobs: Names of AutoSys jobs.
-    fn refuse_once(&self, jobs: Vec<String>) -> PyOutcome<()> {
+    fn refuse_once(&self, #[pyo3(from_py_with = arguments::names)] jobs: Vec<String>) -> PyOutcome<()> {
         self.with_autosys(|autosys| autosys.refuse_once(&jobs))
     }
 

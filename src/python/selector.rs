@@ -10,8 +10,10 @@ use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use super::convert::{self, Options};
+use super::arguments;
+use super::convert;
 use super::errors::PyOutcome;
+use super::interrupt::{self, Runs};
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
 use super::selection::PySelection;
@@ -24,12 +26,18 @@ use crate::selection::{
 use crate::settings;
 
 /// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
-struct PythonProbe(Py<PyAny>);
+struct PythonProbe {
+    function: Py<PyAny>,
+    runs: Arc<Runs>,
+}
 
 impl ProbeCallback for PythonProbe {
     fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
         Python::attach(|py| {
-            let answer = self.0.bind(py).call1((&vm.name,)).map_err(|e| e.to_string())?;
+            let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
+                self.runs.interrupted_by(py, &error);
+                error.to_string()
+            })?;
             let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
                 format!("the probe callable must return (ip_address, nic_name) or (None, None), not {answer}")
             })?;
@@ -38,16 +46,17 @@ impl ProbeCallback for PythonProbe {
     }
 }
 
-fn probe(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Probe> {
+fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe> {
     let Some(value) = value else { return Ok(Probe::Auto) };
     if let Ok(text) = value.extract::<String>() {
         return Ok(text.parse()?);
     }
     if value.is_callable() {
-        return Ok(Probe::Callback(Arc::new(PythonProbe(value.clone().unbind()))));
+        let function = value.clone().unbind();
+        return Ok(Probe::Callback(Arc::new(PythonProbe { function, runs: Arc::clone(runs) })));
     }
     if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
-        let probes = items.map(|item| probe(Some(&item?))).collect::<PyOutcome<Vec<_>>>()?;
+        let probes = items.map(|item| probe(Some(&item?), runs)).collect::<PyOutcome<Vec<_>>>()?;
         return Ok(Probe::any_of(probes)?);
     }
     Err(Error::invalid(format!(
@@ -57,21 +66,20 @@ fn probe(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Probe> {
     .into())
 }
 
-/// Where the cursor is kept, and whether the start must be random because nothing there lasts. `options` become those of a
-/// ledger that is given, unless there are some already.
+/// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
+/// given, unless there are some already.
 fn cursor(
     py: Python<'_>,
     value: Option<&Bound<'_, PyAny>>,
-    options: &mut HashMap<String, String>,
+    options: &mut Option<HashMap<String, String>>,
 ) -> PyOutcome<(CursorKind, bool)> {
     if let Some(ledger) = value.and_then(|value| value.cast::<PyJobLedger>().ok()) {
         let ledger = ledger.get().core()?;
-        if options.is_empty() {
-            options.clone_from(ledger.storage_options());
-        }
+        options.get_or_insert_with(|| ledger.storage_options().clone());
         return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
     }
-    let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
+    let text = value.map(|value| arguments::named_location("cursor", value)).transpose()?;
+    let text = text.unwrap_or_else(|| "auto".into());
     Ok(match text.as_str() {
         "process" => (CursorKind::Process, false),
         "auto" => {
@@ -126,6 +134,7 @@ pub(super) struct PyRoundRobinSelector {
     selector: Arc<selection::RoundRobinSelector>,
     inventory: PyInventory,
     cursor: String,
+    runs: Arc<Runs>,
     born: Born,
 }
 
@@ -177,12 +186,12 @@ impl PyRoundRobinSelector {
         inventory: &Bound<'_, PyAny>,
         cursor: Option<&Bound<'_, PyAny>>,
         probe: Option<&Bound<'_, PyAny>>,
-        timeout: f64,
-        health_ttl: f64,
-        rise: u32,
-        fall: u32,
-        max_in_flight: Option<u32>,
-        storage_options: Option<Options>,
+        #[pyo3(from_py_with = arguments::number)] timeout: f64,
+        #[pyo3(from_py_with = arguments::number)] health_ttl: f64,
+        #[pyo3(from_py_with = arguments::whole)] rise: u32,
+        #[pyo3(from_py_with = arguments::whole)] fall: u32,
+        #[pyo3(from_py_with = arguments::optional_whole)] max_in_flight: Option<u32>,
+        storage_options: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Self> {
         let later = [("rise", rise != 1), ("fall", fall != 1), ("max_in_flight", max_in_flight.is_some())];
         if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
@@ -195,19 +204,28 @@ impl PyRoundRobinSelector {
         let inventory = inventory::inventory(inventory)?;
         let timeout = convert::seconds("timeout", timeout)?;
         let health_ttl = convert::seconds("health_ttl", health_ttl)?;
-        let probe = self::probe(probe)?;
-        let mut storage_options = convert::options(storage_options);
+        let runs = Arc::new(Runs::default());
+        let probe = self::probe(probe, &runs)?;
+        let mut storage_options = convert::storage_options(storage_options)?;
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),
             CursorKind::Shared(root) => root.clone(),
         };
-        let options = SelectorOptions { cursor, probe, timeout, health_ttl, random_start, storage_options };
+        let options = SelectorOptions {
+            cursor,
+            probe,
+            timeout,
+            health_ttl,
+            random_start,
+            storage_options: storage_options.unwrap_or_default(),
+        };
         let selector = selection::RoundRobinSelector::new(inventory.clone(), options)?;
         Ok(Self {
             selector: Arc::new(selector),
             inventory: PyInventory { inventory },
             cursor: name,
+            runs,
             born: Born::here(),
         })
     }
@@ -236,17 +254,25 @@ impl PyRoundRobinSelector {
     ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
     ///     InvalidInputError: `exclude` names every VM, or one that is not in the inventory.
     #[pyo3(signature = (*, exclude = None))]
-    fn select(&self, py: Python<'_>, exclude: Option<Vec<String>>) -> PyOutcome<PySelection> {
+    fn select(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::optional_names)] exclude: Option<Vec<String>>,
+    ) -> PyOutcome<PySelection> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
-        Ok(PySelection::from(wait::future(py, async move { selector.select(&exclude).await })?))
+        Ok(PySelection::from(interrupt::future(py, &self.runs, async move { selector.select(&exclude).await })?))
     }
 
-    /// Like `select`, as an awaitable.
+    /// Like `select`, as a coroutine.
     #[pyo3(signature = (*, exclude = None))]
-    fn select_async<'py>(&self, py: Python<'py>, exclude: Option<Vec<String>>) -> PyOutcome<Bound<'py, PyAny>> {
+    fn select_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::optional_names)] exclude: Option<Vec<String>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
         let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
         let work = async move { selector.select(&exclude).await };
-        wait::awaitable(py, work, |_, selection| Ok(PySelection::from(selection)))
+        interrupt::awaitable(py, &self.runs, work, |_, selection| Ok(PySelection::from(selection)))
     }
 
     /// Takes `n` turns in one commit.
@@ -259,16 +285,24 @@ impl PyRoundRobinSelector {
     ///
     /// Raises:
     ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
-    fn select_many(&self, py: Python<'_>, n: usize) -> PyOutcome<Vec<PySelection>> {
+    fn select_many(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::whole)] n: usize,
+    ) -> PyOutcome<Vec<PySelection>> {
         let selector = self.core()?;
-        let selections = wait::future(py, async move { selector.select_many(n).await })?;
+        let selections = interrupt::future(py, &self.runs, async move { selector.select_many(n).await })?;
         Ok(selections.into_iter().map(PySelection::from).collect())
     }
 
-    /// Like `select_many`, as an awaitable.
-    fn select_many_async<'py>(&self, py: Python<'py>, n: usize) -> PyOutcome<Bound<'py, PyAny>> {
+    /// Like `select_many`, as a coroutine.
+    fn select_many_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::whole)] n: usize,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
-        wait::awaitable(py, async move { selector.select_many(n).await }, |_, selections| {
+        interrupt::awaitable(py, &self.runs, async move { selector.select_many(n).await }, |_, selections| {
             Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
         })
     }
@@ -278,9 +312,14 @@ impl PyRoundRobinSelector {
     /// Args:
     ///     vm: Name of the VM.
     ///     ok: Whether it worked.
-    fn report(&self, py: Python<'_>, vm: String, ok: bool) -> PyOutcome<()> {
+    fn report(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+        #[pyo3(from_py_with = arguments::flag)] ok: bool,
+    ) -> PyOutcome<()> {
         let selector = self.core()?;
-        wait::blocking(py, || selector.report(&vm, ok))
+        wait::blocking(py, || selector.report(vm, ok))
     }
 
     /// Probes every VM of the inventory at once. Nobody's turn changes.
@@ -289,15 +328,15 @@ impl PyRoundRobinSelector {
     ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
     fn check(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
         let selector = self.core()?;
-        let rows = wait::future(py, async move { Ok(selector.check().await) })?;
+        let rows = interrupt::future(py, &self.runs, async move { Ok(selector.check().await) })?;
         convert::table(py, check_batch(&rows)?)
     }
 
-    /// Like `check`, as an awaitable.
+    /// Like `check`, as a coroutine.
     fn check_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
         let work = async move { check_batch(&selector.check().await) };
-        wait::awaitable(py, work, convert::table)
+        interrupt::awaitable(py, &self.runs, work, convert::table)
     }
 
     /// How often each VM was selected.

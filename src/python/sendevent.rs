@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 
+use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use crate::autosys::{Mapping, SendEvent, SendEventOptions};
@@ -37,13 +38,13 @@ impl PySendEvent {
     #[new]
     #[pyo3(signature = (program = None, *, timeout = 60.0, env = None, comment = None))]
     fn new(
-        program: Option<&Bound<'_, PyAny>>,
-        timeout: f64,
-        env: Option<BTreeMap<String, String>>,
-        comment: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_location)] program: Option<String>,
+        #[pyo3(from_py_with = arguments::number)] timeout: f64,
+        #[pyo3(from_py_with = arguments::optional_text_map)] env: Option<BTreeMap<String, String>>,
+        #[pyo3(from_py_with = arguments::optional_text)] comment: Option<String>,
     ) -> PyOutcome<Self> {
         let options = SendEventOptions {
-            program: PathBuf::from(convert::optional_path(program)?.unwrap_or_else(|| "sendevent".into())),
+            program: PathBuf::from(program.unwrap_or_else(|| "sendevent".into())),
             environment: env.unwrap_or_default(),
             mapping: Mapping::default(),
             timeout: convert::seconds("timeout", timeout)?,

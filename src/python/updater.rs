@@ -6,14 +6,16 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::convert;
 use super::delivery_report::PyDeliveryReport;
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, Raised};
+use super::interrupt::Runs;
 use super::ledger::PyJobLedger;
 use super::sendevent::PySendEvent;
 use super::wait::{self, Born};
-use crate::autosys::{self, Callable, Mapping, Order, SendEvent, SendEventOptions, Transport, UpdaterOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::autosys::{self, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Transport, UpdaterOptions};
+use crate::error::{Error, ErrorKind};
 use crate::ledger::LedgerTable;
 
 fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
@@ -35,24 +37,38 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
 }
 
 /// Calls the user's function with the GIL held; an `async def` runs to its end on an event loop of its own.
-fn call(function: &Py<PyAny>, file_name: &str, job_id: &str, status: &str) -> Result<bool, String> {
+fn call(function: &Py<PyAny>, runs: &Runs, file_name: &str, job_id: &str, status: &str) -> Outcome {
     Python::attach(|py| {
-        let mut answer = function.bind(py).call1((file_name, job_id, status)).map_err(|e| e.to_string())?;
-        if answer.hasattr("__await__").map_err(|e| e.to_string())? {
-            let run = py.import("jobrota.awaiting").and_then(|module| module.getattr("run"));
-            answer = run.and_then(|run| run.call1((answer,))).map_err(|e| e.to_string())?;
+        let ask = || -> PyResult<Bound<'_, PyAny>> {
+            let answer = function.bind(py).call1((file_name, job_id, status))?;
+            if answer.hasattr("__await__")? {
+                return py.import("jobrota.awaiting")?.getattr("run")?.call1((answer,));
+            }
+            Ok(answer)
+        };
+        match ask() {
+            // None is what a function without a return statement gives: taking it for success would lose updates.
+            Ok(answer) => match answer.extract::<bool>() {
+                Ok(true) => Outcome::Delivered { detail: None },
+                Ok(false) => Outcome::transient("refused: the callable returned False"),
+                Err(_) => Outcome::transient(format!(
+                    "the callable returned {} where True (delivered) or False (refused) is needed",
+                    answer.repr().map(|text| text.to_string()).unwrap_or_else(|_| "something".into())
+                )),
+            },
+            // It may have been sent before that.
+            Err(error) if runs.interrupted_by(py, &error) => Outcome::unknown(format!("interrupted: {error}")),
+            Err(error) => Outcome::transient(error.to_string()),
         }
-        // None is what a function without a return statement gives: taking it for success would lose updates.
-        answer.extract::<bool>().map_err(|_| {
-            format!(
-                "the callable returned {} where True (delivered) or False (refused) is needed",
-                answer.repr().map(|text| text.to_string()).unwrap_or_else(|_| "something".into())
-            )
-        })
     })
 }
 
-fn transport(value: &Bound<'_, PyAny>, mapping: Mapping, thread_safe: bool) -> PyOutcome<Arc<dyn Transport>> {
+fn transport(
+    value: &Bound<'_, PyAny>,
+    mapping: Mapping,
+    thread_safe: bool,
+    runs: Arc<Runs>,
+) -> PyOutcome<Arc<dyn Transport>> {
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
     }
@@ -60,10 +76,8 @@ fn transport(value: &Bound<'_, PyAny>, mapping: Mapping, thread_safe: bool) -> P
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
         let function = value.clone().unbind();
-        return Ok(Arc::new(Callable::new(
-            move |file_name, job_id, status| call(&function, file_name, job_id, status),
-            thread_safe || asynchronous,
-        )));
+        let send = move |file_name: &str, job_id: &str, status: &str| call(&function, &runs, file_name, job_id, status);
+        return Ok(Arc::new(Callable::from_arc(Arc::new(send), thread_safe || asynchronous)));
     }
     Err(Error::invalid(format!(
         "transport must be jobrota.autosys.SendEvent(…) or a callable (file_name, job_id, status) -> bool, not {}",
@@ -80,7 +94,7 @@ fn transport(value: &Bound<'_, PyAny>, mapping: Mapping, thread_safe: bool) -> P
 /// Args:
 ///     ledger: The `JobLedger`.
 ///     transport: `jobrota.autosys.SendEvent(…)`, or a callable `(file_name, job_id, status) -> bool`, sync or async.
-///         `False` means refused; raising means failed.
+///         `False` means refused; raising an `Exception` means failed.
 ///     source: The table whose rows are sent: `"job_notifications"`, or `"autosys_job_log"` for those who have no second
 ///         table. Never both: an event is sent once.
 ///     mapping: What a status becomes: `"CHANGE_STATUS"`, `"STARTJOB"`, or a dict such as
@@ -109,6 +123,7 @@ pub(super) struct PyAutosysUpdater {
     root: String,
     transport: String,
     source: LedgerTable,
+    runs: Arc<Runs>,
     born: Born,
 }
 
@@ -120,20 +135,20 @@ impl PyAutosysUpdater {
                         stale_after = None, lease_ttl = None, confirm = false, dry_run = false))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
-        ledger: PyRef<'_, PyJobLedger>,
+        ledger: &Bound<'_, PyAny>,
         transport: &Bound<'_, PyAny>,
-        source: &str,
+        #[pyo3(from_py_with = arguments::text)] source: &str,
         mapping: Option<&Bound<'_, PyAny>>,
-        max_attempts: Option<i64>,
-        order: &str,
-        concurrency: usize,
-        thread_safe: bool,
+        #[pyo3(from_py_with = arguments::optional_whole)] max_attempts: Option<i64>,
+        #[pyo3(from_py_with = arguments::text)] order: &str,
+        #[pyo3(from_py_with = arguments::whole)] concurrency: usize,
+        #[pyo3(from_py_with = arguments::flag)] thread_safe: bool,
         backoff: Option<&Bound<'_, PyAny>>,
         rate: Option<&Bound<'_, PyAny>>,
         stale_after: Option<&Bound<'_, PyAny>>,
         lease_ttl: Option<&Bound<'_, PyAny>>,
-        confirm: bool,
-        dry_run: bool,
+        #[pyo3(from_py_with = arguments::flag)] confirm: bool,
+        #[pyo3(from_py_with = arguments::flag)] dry_run: bool,
     ) -> PyOutcome<Self> {
         let later = [
             ("backoff", backoff.is_some()),
@@ -161,9 +176,18 @@ impl PyAutosysUpdater {
             }
         };
         let source = super::ledger::table_named(source)?;
-        let way = self::transport(transport, self::mapping(mapping)?, thread_safe)?;
+        let runs = Arc::new(Runs::default());
+        let way = self::transport(transport, self::mapping(mapping)?, thread_safe, Arc::clone(&runs))?;
         let name = way.name().to_owned();
-        let core = ledger.core()?;
+        let core = match ledger.cast::<PyJobLedger>() {
+            Ok(ledger) => ledger.get().core()?,
+            Err(_) => {
+                let kind = ledger.get_type();
+                let text =
+                    format!("ledger must be a JobLedger, such as JobLedger(\"/data/ledger\"), not {}", kind.name()?);
+                return Err(Error::invalid(text).into());
+            }
+        };
         let root = core.root().to_owned();
         let options = UpdaterOptions { source, max_attempts, order, concurrency, dry_run, ..UpdaterOptions::default() };
         Ok(Self {
@@ -171,11 +195,16 @@ impl PyAutosysUpdater {
             root,
             transport: name,
             source,
+            runs,
             born: Born::here(),
         })
     }
 
     /// One delivery cycle.
+    ///
+    /// Ctrl-C, or an exception of a callable's that is no `Exception` (`KeyboardInterrupt`, `SystemExit`), ends it in order:
+    /// no further row is sent, the answers to what is under way are waited for (half a minute at most), what was delivered is
+    /// recorded and acknowledged, and then the exception goes on. A second Ctrl-C does not wait.
     ///
     /// Returns:
     ///     A `DeliveryReport`.
@@ -184,16 +213,24 @@ impl PyAutosysUpdater {
     ///     NotFoundError: There is no ledger yet.
     fn run(&self, py: Python<'_>) -> PyOutcome<PyDeliveryReport> {
         self.born.check("AutosysUpdater")?;
-        let updater = Arc::clone(&self.updater);
-        let report = wait::future(py, async move { updater.run().await })?;
-        Ok(PyDeliveryReport::from(report))
+        let (updater, run) = (Arc::clone(&self.updater), self.runs.begin());
+        let (stop, asked) = (run.stop(), run.stop());
+        let report = wait::stoppable(py, async move { updater.run_until(&asked).await }, || stop.stop());
+        Ok(PyDeliveryReport::from(run.outcome(report)?))
     }
 
-    /// Like `run`, as an awaitable.
+    /// Like `run`, as a coroutine. Canceling it (`asyncio.wait_for`, `Task.cancel`) ends the cycle in the same order.
     fn run_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("AutosysUpdater")?;
-        let updater = Arc::clone(&self.updater);
-        wait::awaitable(py, async move { updater.run().await }, |_, report| Ok(PyDeliveryReport::from(report)))
+        let (updater, run) = (Arc::clone(&self.updater), self.runs.begin());
+        let (stop, asked) = (run.stop(), run.stop());
+        let work = async move { Ok(updater.run_until(&asked).await) };
+        wait::stoppable_awaitable(
+            py,
+            work,
+            move || stop.stop(),
+            move |_, report| Ok(PyDeliveryReport::from(run.outcome(report.map_err(Raised::from))?)),
+        )
     }
 
     fn __repr__(&self) -> String {

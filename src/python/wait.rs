@@ -1,4 +1,4 @@
-//! Waiting for Rust without holding the GIL: blocking calls, futures that Ctrl-C interrupts, awaitables, and the guard
+//! Waiting for Rust without holding the GIL: blocking calls, futures that Ctrl-C interrupts, coroutines, and the guard
 //! that keeps objects from being used in a forked child.
 
 use std::future::Future;
@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use super::errors::{PyOutcome, Raised};
 use crate::error::{Error, ErrorKind, Result};
@@ -124,7 +125,8 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
-/// `future` as a Python awaitable; `finish` makes the Python value of its outcome.
+/// `future` as a Python coroutine: nothing starts before it is awaited, and canceling it drops the future. `finish` makes
+/// the Python value of its outcome.
 pub(super) fn awaitable<'py, T, R>(
     py: Python<'py>,
     future: impl Future<Output = Result<T>> + Send + 'static,
@@ -134,15 +136,79 @@ where
     T: Send + 'static,
     R: for<'a> IntoPyObject<'a> + Send + 'static,
 {
+    static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let work = Work { begin: Mutex::new(Some(Box::new(|py| bridge(py, future, finish)))), stop: None };
+    Ok(WAIT.import(py, "jobrota.awaiting", "wait")?.call1((work,))?)
+}
+
+/// Like [`awaitable`], but canceling the coroutine calls `stop` and waits for the future to come to an orderly end, and
+/// canceling it again leaves the future to itself; it is never dropped.
+pub(super) fn stoppable_awaitable<'py, T, R>(
+    py: Python<'py>,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    stop: impl Fn() + Send + Sync + 'static,
+    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+) -> PyOutcome<Bound<'py, PyAny>>
+where
+    T: Send + 'static,
+    R: for<'a> IntoPyObject<'a> + Send + 'static,
+{
+    static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let begin = |py: Python<'_>| {
+        let task = runtime::handle()?.spawn(future);
+        let broke_off = |e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e);
+        bridge(py, async move { task.await.map_err(broke_off)? }, finish)
+    };
+    let work = Work { begin: Mutex::new(Some(Box::new(begin))), stop: Some(Box::new(stop)) };
+    Ok(WAIT.import(py, "jobrota.awaiting", "wait_in_order")?.call1((work,))?)
+}
+
+type Begin = Box<dyn FnOnce(Python<'_>) -> PyOutcome<Py<PyAny>> + Send>;
+
+/// What a coroutine of `jobrota.awaiting` does.
+#[pyclass(module = "jobrota", frozen)]
+struct Work {
+    /// None once it has begun.
+    begin: Mutex<Option<Begin>>,
+    stop: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[pymethods]
+impl Work {
+    /// Starts it on the runtime and returns an asyncio future of the running event loop.
+    fn begin(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        let begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        begin.ok_or_else(|| Error::new(ErrorKind::Internal, "a coroutine of jobrota was started twice"))?(py)
+    }
+
+    /// Asks it to come to an orderly end.
+    fn stop(&self) {
+        if let Some(stop) = &self.stop {
+            stop();
+        }
+    }
+}
+
+/// `future`, started on the runtime, as an asyncio future that drops it when it is canceled.
+fn bridge<T, R>(
+    py: Python<'_>,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+) -> PyOutcome<Py<PyAny>>
+where
+    T: Send + 'static,
+    R: for<'a> IntoPyObject<'a> + Send + 'static,
+{
     static PROCESS: OnceLock<Born> = OnceLock::new();
     PROCESS.get_or_init(Born::here).check("asyncio bridge")?;
     // Err means that the runtime is already registered, which is what we want.
     let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime::runtime()?);
-    Ok(pyo3_async_runtimes::tokio::future_into_py(py, async move {
+    let started = pyo3_async_runtimes::tokio::future_into_py(py, async move {
         let outcome = future.await;
         Python::attach(|py| match outcome {
             Ok(value) => finish(py, value).map_err(PyErr::from),
             Err(error) => Err(Raised::from(error).into()),
         })
-    })?)
+    })?;
+    Ok(started.unbind())
 }

@@ -283,6 +283,15 @@ impl Tokens {
                 path.display()
             )));
         };
+        // RFC 6750 has a narrower alphabet, but servers decide; a header takes no more than this, and what it does not take
+        // would look like a fault of the network.
+        if access.contains(|c: char| !c.is_ascii_graphic()) {
+            return Err(Error::invalid(format!(
+                "the access_token in {} has a line break, blank or other character that no HTTP header takes: write the \
+                 SASLogon response of POST /SASLogon/oauth/token to it again, as it came",
+                path.display()
+            )));
+        }
         let own = claim(&access, "exp")
             .zip(claim(&access, "iat"))
             .map(|(exp, iat)| exp - iat)

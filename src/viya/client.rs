@@ -212,11 +212,14 @@ impl ViyaClient {
         if let Some((content_type, body)) = &call.body {
             request = request.header("Content-Type", *content_type).body(body.clone());
         }
-        let broken = |e: reqwest::Error| NoAnswer {
-            sent: !e.is_connect() && !e.is_builder(),
-            error: Error::new(ErrorKind::Network, self.unreachable(&e, &call.method, &url))
-                .with_retryable(true)
-                .with_source(e.without_url()),
+        let broken = |e: reqwest::Error| {
+            // A request that could not even be put together fails the same way every time.
+            let error = if e.is_builder() {
+                Error::invalid(format!("{} {} cannot be sent with the token and the arguments given", call.method, url))
+            } else {
+                Error::new(ErrorKind::Network, self.unreachable(&e, &call.method, &url)).with_retryable(true)
+            };
+            NoAnswer { sent: !e.is_connect() && !e.is_builder(), error: error.with_source(e.without_url()) }
         };
         let response = request.send().await.map_err(broken)?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -330,15 +333,16 @@ pub fn parse_base_url(text: &str) -> Result<Url> {
     let refuse = |why: &str| {
         Error::invalid(format!("base_url {why}: give the address of SAS Viya, such as https://viya.example.com"))
     };
-    let url = Url::parse(text.trim()).map_err(|e| refuse(&format!("{text:?} is not a URL")).with_source(e))?;
+    let shown = without_userinfo(text);
+    let url = Url::parse(text.trim()).map_err(|e| refuse(&format!("{shown:?} is not a URL")).with_source(e))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refuse("must not hold a user name or password"));
     }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(refuse(&format!("{text:?} is not http or https")));
+        return Err(refuse(&format!("{shown:?} is not http or https")));
     }
     if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
-        return Err(refuse(&format!("{text:?} has more than a host and a port")));
+        return Err(refuse(&format!("{shown:?} has more than a host and a port")));
     }
     Ok(url)
 }
@@ -350,6 +354,18 @@ fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     }
+}
+
+/// `url` for people to read: what stands before an `@`, where user names and passwords are, is left out, and so is a query,
+/// where tokens may be. Also of a text that is no URL, so that a typing error shows no password either.
+pub fn without_userinfo(url: &str) -> String {
+    let (scheme, rest) = match url.find("://") {
+        Some(at) => url.split_at(at + 3),
+        None => ("", url),
+    };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let end = rest.find(['?', '#']).unwrap_or(rest.len());
+    format!("{scheme}{}", &rest[..end])
 }
 
 /// A SAS filter literal: quotes are doubled.

@@ -165,7 +165,18 @@ fn base_urls_are_checked() {
     for bad in ["", "viya", "ftp://viya", "https://", "https://u:p@viya", "https://viya/SASLogon", "https://viya?x=1"] {
         assert_eq!(parse_base_url(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
     }
-    assert!(!parse_base_url("https://u:secret@viya").unwrap_err().full_message().contains("secret"));
+    for bad in [
+        "https://u:secret@viya",
+        "https://u:secret@viya:99999",
+        "https://u:se#secret@viya",
+        "https://u:secret/x@viya",
+        "u:secret@viya",
+        "https://viya/x?token=secret",
+        "https://vi ya/?token=secret",
+    ] {
+        let error = parse_base_url(bad).unwrap_err();
+        assert!(error.kind() == ErrorKind::InvalidInput && !error.full_message().contains("secret"), "{error}");
+    }
     assert_eq!(parse_base_url(" https://viya.example.com/ ").unwrap().as_str(), "https://viya.example.com/");
 }
 

@@ -133,7 +133,83 @@ fn a_row_is_parked_when_its_attempts_are_used_up() {
     assert_eq!((plan.queues[0][0].failures, plan.queues[0][0].in_doubt), (3, Some(3)));
 }
 
+#[test]
+fn of_a_row_that_was_stopped_before_its_turn_no_attempt_counts() {
+    let waiting = row("a", "S", 1);
+    let mut stopped = attempt(&waiting, 2, "failed");
+    stopped.detail = Some(NOT_TRIED.to_owned());
+    let attempts =
+        vec![attempt(&waiting, 1, "sending"), attempt(&waiting, 1, "failed"), attempt(&waiting, 2, "sending"), stopped];
+    let plan = planned(vec![waiting], attempts, Order::PerJob, Some(2));
+    let item = &plan.queues[0][0];
+    assert_eq!((item.attempt, item.failures, item.in_doubt), (2, 1, None));
+}
+
+#[test]
+fn identical_rows_that_failed_once_each_have_one_attempt_each() {
+    let twin = row("a", "S", 1);
+    let rows = vec![twin.clone(), twin.clone(), twin.clone()];
+    let numbers = |plan: &Plan| plan.queues.iter().flatten().map(|i| (i.attempt, i.failures)).collect::<Vec<_>>();
+    let first = planned(rows.clone(), vec![], Order::None, Some(2));
+    assert_eq!(numbers(&first), [(1, 0); 3]);
+    let mut attempts: Vec<_> = (0..3).flat_map(|_| ["sending", "failed"].map(|word| attempt(&twin, 1, word))).collect();
+    assert_eq!(numbers(&planned(rows, attempts.clone(), Order::None, Some(2))), [(2, 1); 3]);
+    // The one that was delivered takes its own failures with it, and so does the one that was parked.
+    attempts.extend(["sending", "delivered", "sending", "parked"].map(|word| attempt(&twin, 2, word)));
+    let yes = HashMap::from([(twin.clone(), 1)]);
+    let plan = planned_with(vec![twin.clone(), twin.clone()], attempts, Order::None, Some(2), yes);
+    assert_eq!((plan.parked_before, plan.park.len(), numbers(&plan)), (1, 0, vec![(2, 1)]));
+}
+
 proptest! {
+    /// However the sends of identical rows end, each of them has all its attempts before it is parked.
+    #[test]
+    fn identical_rows_are_parked_after_max_attempts_of_their_own(
+        rows in 1..5usize,
+        most in 1..4u64,
+        order in 0..2u8,
+        answers in proptest::collection::vec(0..4u8, 60),
+    ) {
+        let twin = row("a", "S", 1);
+        let order = [Order::PerJob, Order::None][usize::from(order)];
+        let (mut pending, mut yes, mut attempts, mut answers) = (rows, 0, vec![], answers.into_iter());
+        let (mut tries, mut parked) = (0, 0);
+        for _cycle in 0..rows * 5 {
+            let acknowledged = HashMap::from([(twin.clone(), yes)]);
+            let plan = planned_with(vec![twin.clone(); pending], attempts.clone(), order, Some(most), acknowledged);
+            prop_assert_eq!((plan.recovered.len(), plan.parked_before), (0, parked));
+            for unsent in &plan.park {
+                prop_assert!(tries >= most, "parked unsent after {} tries of all {} rows", tries, rows);
+                attempts.push(attempt(&twin, unsent.attempt, "parked"));
+                parked += 1;
+            }
+            for queue in plan.queues {
+                for item in queue {
+                    prop_assert!(item.attempt as u64 == item.failures + 1 && item.failures < most, "{:?}", item);
+                    attempts.push(attempt(&twin, item.attempt, "sending"));
+                    tries += 1;
+                    let last = item.failures + 1 == most;
+                    let word = match answers.next() {
+                        Some(0) => "delivered",
+                        Some(1) => "unknown",
+                        _ if last => "parked",
+                        _ => "failed",
+                    };
+                    attempts.push(attempt(&twin, item.attempt, word));
+                    match word {
+                        "delivered" => (pending, yes) = (pending - 1, yes + 1),
+                        "parked" => parked += 1,
+                        _ => break,
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(pending as u64, parked, "everything has come to its end");
+        let delivered = attempts.iter().filter(|a| a.outcome == "delivered").count() as u64;
+        prop_assert!(tries >= parked * most + delivered, "{} tries, {} parked, {} delivered", tries, parked, delivered);
+        prop_assert!(tries <= rows as u64 * most);
+    }
+
     /// Nothing is lost or doubled, and the rows of a job stay in time order, whatever the history.
     #[test]
     fn every_pending_row_is_planned_exactly_once(
@@ -156,9 +232,6 @@ proptest! {
         let sent: Vec<&Item> = plan.queues.iter().flatten().collect();
         let planned = plan.recovered.len() + plan.park.len() + plan.superseded.len() + sent.len();
         prop_assert_eq!(planned as u64 + plan.parked_before, rows.len() as u64);
-        let numbers: std::collections::HashSet<_> = sent.iter().map(|i| (&i.row, i.attempt))
-            .chain(plan.park.iter().chain(&plan.superseded).map(|u| (&u.row, u.attempt))).collect();
-        prop_assert_eq!(numbers.len(), sent.len() + plan.park.len() + plan.superseded.len(), "an attempt number twice");
         for queue in &plan.queues {
             prop_assert!(!queue.is_empty() && queue.iter().is_sorted_by_key(|item| item.row.timestamp));
         }

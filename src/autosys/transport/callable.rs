@@ -8,9 +8,8 @@ use tokio::sync::Mutex;
 
 use super::{Delivery, Outcome, Transport};
 
-/// What a callable transport calls: file name, job name and status, verbatim. `Ok(true)`: AutoSys took it; `Ok(false)`:
-/// refused; `Err`: it raised, and this is why.
-pub type SendFunction = dyn Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync;
+/// What a callable transport calls: file name, job name and status, verbatim.
+pub type SendFunction = dyn Fn(&str, &str, &str) -> Outcome + Send + Sync;
 
 /// A blocking function as transport, run beside the runtime's own threads. It maps statuses to events itself.
 ///
@@ -24,15 +23,21 @@ pub struct Callable {
 }
 
 impl Callable {
-    /// Wraps `function`, which is called one at a time unless `thread_safe`.
+    /// Wraps `function`, which is called one at a time unless `thread_safe`. Its `Ok(true)`: AutoSys took it; `Ok(false)`:
+    /// refused; `Err`: it failed, and this is why.
     pub fn new(
         function: impl Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync + 'static,
         thread_safe: bool,
     ) -> Self {
-        Self::from_arc(Arc::new(function), thread_safe)
+        let outcome = move |file_name: &str, job_id: &str, status: &str| match function(file_name, job_id, status) {
+            Ok(true) => Outcome::Delivered { detail: None },
+            Ok(false) => Outcome::transient("refused: the callable returned False"),
+            Err(reason) => Outcome::transient(reason),
+        };
+        Self::from_arc(Arc::new(outcome), thread_safe)
     }
 
-    /// As [`Callable::new`], for a function that is shared already.
+    /// As [`Callable::new`], for a function that says itself what became of the delivery.
     pub fn from_arc(function: Arc<SendFunction>, thread_safe: bool) -> Self {
         Self { name: "callable".to_owned(), function, turn: (!thread_safe).then(Arc::default) }
     }
@@ -59,6 +64,10 @@ impl Transport for Callable {
         &self.name
     }
 
+    fn at_once(&self) -> usize {
+        if self.turn.is_some() { 1 } else { usize::MAX }
+    }
+
     async fn send(&self, delivery: &Delivery) -> Outcome {
         let turn = match &self.turn {
             Some(turn) => Some(Arc::clone(turn).lock_owned().await),
@@ -70,12 +79,7 @@ impl Transport for Callable {
             let _turn = turn;
             function(&delivery.file_name, &delivery.job_id, &delivery.status)
         });
-        match call.await {
-            Ok(Ok(true)) => Outcome::Delivered { detail: None },
-            Ok(Ok(false)) => Outcome::transient("refused: the callable returned False"),
-            Ok(Err(reason)) => Outcome::transient(reason),
-            Err(_) => Outcome::unknown("the callable broke off without an answer"),
-        }
+        call.await.unwrap_or_else(|_| Outcome::unknown("the callable broke off without an answer"))
     }
 }
 

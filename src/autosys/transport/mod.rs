@@ -74,6 +74,11 @@ pub trait Transport: Send + Sync {
         format!("{} {} {}", self.name(), delivery.job_id, delivery.status)
     }
 
+    /// How many deliveries it can have under way at a time; more would only wait for their turn.
+    fn at_once(&self) -> usize {
+        usize::MAX
+    }
+
     /// Sends one event and waits for the answer. Never tries twice: the next cycle is the retry.
     async fn send(&self, delivery: &Delivery) -> Outcome;
 }

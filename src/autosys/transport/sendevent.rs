@@ -9,16 +9,19 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::{FusedFuture as _, FutureExt as _};
 use tokio::process::{Child, Command};
 
 use super::{Delivery, Outcome, Transport};
 use crate::autosys::event::{Event, JobName, Mapping};
 use crate::error::{Error, Result};
 
+mod group;
 mod output;
 #[cfg(test)]
 mod tests;
 
+use group::Group;
 use output::Captured;
 
 /// The longest comment that `sendevent -C` takes, in characters (CA Workload Automation AE, command reference).
@@ -27,6 +30,10 @@ const MAX_COMMENT: usize = 255;
 /// How often a program file that is just being replaced (`ETXTBSY`) is tried again, and how long between.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the rest of its output is waited for once the program has ended. What it wrote is in the pipes by then: only
+/// processes that it left behind in the background can keep them open.
+const REST_OF_OUTPUT: Duration = Duration::from_secs(1);
 
 /// How [`SendEvent`] calls the program.
 #[derive(Clone)]
@@ -37,7 +44,7 @@ pub struct SendEventOptions {
     pub environment: BTreeMap<String, String>,
     /// Which event each status stands for.
     pub mapping: Mapping,
-    /// Time limit of one call; the program is then killed and the outcome is unknown.
+    /// Time limit of one call; the program and all that it started are then killed, and the outcome is unknown.
     pub timeout: Duration,
     /// Text for `-C`, which starts with a letter or digit; `{file_name}` becomes the row's file name. Cut at 255
     /// characters, control characters become spaces.
@@ -141,6 +148,7 @@ impl SendEvent {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .kill_on_drop(true);
+            Group::lead(&mut command);
             match command.spawn() {
                 Ok(child) => return Ok(child),
                 Err(e) if e.kind() == IoErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
@@ -163,20 +171,38 @@ impl SendEvent {
         }
     }
 
-    /// Waits for the end of the program and of its output, at most for the time limit.
+    /// Waits for the end of the program, at most for the time limit. Processes that it leaves behind are not waited for,
+    /// even if they hold its output open.
     async fn finish(&self, mut child: Child) -> Outcome {
+        let group = Group::of(&child);
         let (mut out, mut err) = (Captured::default(), Captured::default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut reading = Box::pin(async { tokio::try_join!(out.read(stdout), err.read(stderr)).map(|_| ()) }.fuse());
         let ended = tokio::time::timeout(self.options.timeout, async {
-            tokio::try_join!(out.read(stdout), err.read(stderr), child.wait()).map(|(_, _, status)| status)
+            let mut read = Ok(());
+            loop {
+                tokio::select! {
+                    status = child.wait() => return read.and(status),
+                    result = &mut reading => read = result,
+                }
+            }
         })
         .await;
+        if ended.is_ok() {
+            group.spare();
+            if !reading.is_terminated() {
+                let _ = tokio::time::timeout(REST_OF_OUTPUT, &mut reading).await;
+            }
+        } else {
+            group.kill();
+            // Waited for, so that no zombie stays; an error means that it has ended by itself.
+            let _ = child.kill().await;
+        }
+        drop(reading);
         match ended {
             Ok(Ok(status)) => verdict(status, &out, &err),
             Ok(Err(e)) => Outcome::unknown(with_output(&format!("sendevent could not be watched: {e}"), &out, &err)),
             Err(_) => {
-                // Waited for, so that no zombie stays; an error means that it has ended by itself.
-                let _ = child.kill().await;
                 let limit = self.options.timeout.as_secs_f64();
                 Outcome::unknown(with_output(&format!("sendevent was killed at its limit of {limit} s"), &out, &err))
             }

@@ -191,7 +191,8 @@ async fn a_row_delivered_before_a_crash_is_flipped_and_not_sent_again() {
     let report = updater.run().await.unwrap();
     assert_eq!((report.recovered, report.delivered, report.settled, report.pending), (1, 1, 1, 0));
     assert_eq!(recorder.sent().len(), 1);
-    assert!(attempts(&ledger).await.contains(&("a".into(), 2, "delivered".into())));
+    let delivered = attempts(&ledger).await.into_iter().filter(|a| a.2 == "delivered").map(|a| a.1);
+    assert_eq!(delivered.collect::<Vec<_>>(), [1, 1], "each of them at its own first attempt");
     assert_eq!(updater.run().await.unwrap(), DeliveryReport::default());
 }
 
@@ -322,6 +323,88 @@ async fn many_windows_deliver_everything_within_the_concurrency() {
     let report = updater(&ledger, counting, options).run().await.unwrap();
     assert_eq!((report.delivered, report.pending), (150, 0));
     assert!((1..=3).contains(&most.load(Ordering::SeqCst)));
+}
+
+/// Answers only once `go` is told, and tells the test of each row that is sent.
+struct Slow {
+    started: tokio::sync::mpsc::UnboundedSender<String>,
+    go: Stop,
+}
+
+#[async_trait::async_trait]
+impl Transport for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Outcome {
+        self.started.send(delivery.job_id.clone()).unwrap();
+        self.go.stopped().await;
+        Outcome::Delivered { detail: None }
+    }
+}
+
+/// Starts a cycle over six jobs, three at a time, and stops it when three are under way.
+async fn stopped_cycle(ledger: &JobLedger, go: Stop, stop_grace: Duration) -> (DeliveryReport, usize) {
+    notify(ledger, &["a", "b", "c", "d", "e", "f"].map(|job| (job, "SUCCESS"))).await;
+    let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+    let slow = Slow { started, go: go.clone() };
+    let options = UpdaterOptions { concurrency: 3, stop_grace, ..Default::default() };
+    let (cycle, stop) = (updater(ledger, slow, options), Stop::default());
+    let asked = stop.clone();
+    let running = tokio::spawn(async move { cycle.run_until(&asked).await });
+    for _ in 0..3 {
+        starts.recv().await.unwrap();
+    }
+    stop.stop();
+    if stop_grace > Duration::from_secs(1) {
+        go.stop();
+    }
+    let report = running.await.unwrap().unwrap();
+    let mut more = 0;
+    while starts.recv().await.is_some() {
+        more += 1;
+    }
+    (report, more)
+}
+
+#[tokio::test]
+async fn a_stopped_cycle_records_what_is_known_and_sends_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    let (report, more) = stopped_cycle(&ledger, Stop::default(), Duration::from_secs(60)).await;
+    assert_eq!((report.delivered, report.failed, report.unknown, report.pending, more), (3, 0, 0, 3, 0), "{report:?}");
+    assert!(report.stopped && report.failures.is_empty());
+    let recorded = attempts(&ledger).await;
+    assert_eq!(recorded.iter().filter(|attempt| attempt.2 == "delivered").count(), 3);
+
+    // What was not tried has lost no attempt and is sent under the same number.
+    let recorder = Recorder::taking_all();
+    let next = updater(&ledger, recorder.clone(), UpdaterOptions { max_attempts: Some(1), ..Default::default() });
+    let report = next.run().await.unwrap();
+    assert_eq!((report.delivered, report.recovered, report.pending, report.stopped), (3, 0, 0, false), "{report:?}");
+    assert_eq!(recorder.sent().len(), 3);
+    assert!(attempts(&ledger).await.iter().all(|attempt| attempt.1 == 1));
+}
+
+#[tokio::test]
+async fn a_stopped_cycle_gives_up_answers_that_do_not_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    let (report, _) = stopped_cycle(&ledger, Stop::default(), Duration::from_millis(20)).await;
+    assert_eq!((report.delivered, report.unknown, report.pending, report.stopped), (0, 3, 6, true), "{report:?}");
+    assert!(report.failures.iter().all(|failure| failure.detail.starts_with("the delivery was stopped")));
+}
+
+#[tokio::test]
+async fn a_cycle_that_is_stopped_before_it_begins_sends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    notify(&ledger, &[("a", "SUCCESS")]).await;
+    let (recorder, stop) = (Recorder::taking_all(), Stop::default());
+    stop.stop();
+    let report = updater(&ledger, recorder.clone(), UpdaterOptions::default()).run_until(&stop).await.unwrap();
+    assert_eq!((report.delivered, report.pending, report.stopped, recorder.sent().len()), (0, 1, true, 0));
 }
 
 #[tokio::test]

@@ -13,12 +13,15 @@ pub(super) fn job(arm: &ArmRecord, record: &JobRecord) -> Value {
     // SAS: the job service notices the end up to three seconds after the orchestrator.
     let finish_lag =
         record.ended().zip(entry.and_then(Entry::ended)).map(|(noticed, ended)| (noticed - ended).as_seconds_f64());
+    let metrics = metrics(record, entry);
     json!({
         "name": record.config.name,
         "definition_id": record.config.definition_id,
         "sequence_number": record.sequence,
         "unique_job_name": record.unique_name,
         "job_instance_id": record.job.as_ref().map(Job::id),
+        // Nothing measures the session itself.
+        "session_metrics": Value::Null,
         "session_id": record.job.as_ref().and_then(|job| job.result("COMPUTE_SESSION")).and_then(|text| text.split_whitespace().next()),
         "status": record.status,
         "error": record.error,
@@ -33,12 +36,12 @@ pub(super) fn job(arm: &ArmRecord, record: &JobRecord) -> Value {
             "submit_latency": record.submit_latency, "observed_duration": record.observed_duration,
             "observe_lag": record.observe_lag(),
         },
-        "job_metrics": record.job.as_ref().map(|job| job_metrics(arm, record, job)),
-        "metrics": metrics(record, entry),
+        "job_metrics": record.job.as_ref().map(|job| job_metrics(arm, record, job, &metrics["orchestrator_data"])),
+        "metrics": metrics,
     })
 }
 
-fn job_metrics(arm: &ArmRecord, record: &JobRecord, job: &Job) -> Value {
+fn job_metrics(arm: &ArmRecord, record: &JobRecord, job: &Job, orchestrator_data: &Value) -> Value {
     let elapsed = record.duration();
     let files: Vec<&str> = job
         .results()
@@ -57,7 +60,7 @@ fn job_metrics(arm: &ArmRecord, record: &JobRecord, job: &Job) -> Value {
         "state_details": job.text("stateDetails"),
         "submission_time": job.text("creationTimeStamp"),
         "completion_time": job.text("endTimeStamp"),
-        "elapsed_time_ms": record.elapsed_ms(),
+        "elapsed_time_ms": record.elapsed_ms().and_then(whole),
         "elapsed_time_seconds": elapsed,
         "total_duration_seconds": elapsed,
         "submitted_by": job.text("submittedByApplication"),
@@ -71,7 +74,17 @@ fn job_metrics(arm: &ArmRecord, record: &JobRecord, job: &Job) -> Value {
         "result_files": files,
         "compute_session": job.result("COMPUTE_SESSION"),
         "compute_context": job.result("COMPUTE_CONTEXT"),
+        // No samples are taken while a job runs: the orchestrator's own measurements are below `orchestrator_data`.
+        "resource_samples": [],
+        "avg_resource_usage": Value::Null,
+        "orchestrator_data": orchestrator_data,
     })
+}
+
+/// A number that is one by nature, such as milliseconds or a count, without a decimal point.
+fn whole(number: f64) -> Option<i64> {
+    let rounded = number.round();
+    (rounded.abs() < 2_f64.powi(53)).then_some(rounded as i64)
 }
 
 fn metrics(record: &JobRecord, entry: Option<&Entry>) -> Value {
@@ -107,7 +120,7 @@ fn metrics(record: &JobRecord, entry: Option<&Entry>) -> Value {
             "running_seconds": record.running(),
             "execution_seconds": execution,
             "total_seconds": total,
-            "requeue_count": entry.number("requeueCount"),
+            "requeue_count": entry.number("requeueCount").and_then(whole),
             // SAS: what was reserved; the same for every job whatever it used. The names are the known ones.
             "cpu_cores": cores,
             "memory_mb": memory,

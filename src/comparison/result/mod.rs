@@ -36,7 +36,8 @@ pub(super) struct RunFacts {
     pub base_url: String,
     pub speed: f64,
     pub mode: Mode,
-    pub concurrent: usize,
+    /// Jobs in flight at most, in whichever arm has most of them.
+    pub max_concurrent: usize,
     pub correlation_timeout: f64,
     pub broke_off: Option<String>,
     pub orchestrator_problem: Option<String>,
@@ -119,21 +120,22 @@ fn document(facts: &RunFacts, jobs: &[JobConfig], arms: &[ArmRecord], warnings: 
             "speed": facts.speed,
             "version": env!("CARGO_PKG_VERSION"),
             "mode": facts.mode.as_str(),
-            "max_concurrent": facts.concurrent,
+            "max_concurrent": facts.max_concurrent,
             "total_jobs": jobs.len(),
             "correlation_timeout": facts.correlation_timeout,
             "broke_off": facts.broke_off,
             "durations": "seconds of the server",
         },
         "jobs": jobs.iter().map(|job| &job.entry).collect::<Vec<_>>(),
-        "sequential_execution": sequential.map(execution),
-        "async_execution": parallel.map(execution),
+        "sequential_execution": sequential.map(|arm| execution(arm, jobs.len())),
+        "async_execution": parallel.map(|arm| execution(arm, jobs.len())),
         "comparison": sequential.zip(parallel).map(|(sequential, parallel)| comparison(sequential, parallel)),
         "warnings": warnings.iter().map(|warning| json!({"code": warning.code, "text": warning.text})).collect::<Vec<_>>(),
     })
 }
 
-fn execution(record: &ArmRecord) -> Value {
+/// One arm that was to run `planned` jobs; a run that broke off has fewer.
+fn execution(record: &ArmRecord, planned: usize) -> Value {
     let values =
         |of: fn(&super::record::JobRecord) -> Option<f64>| record.jobs.iter().filter_map(of).collect::<Vec<f64>>();
     let spread = |of: fn(&super::record::JobRecord) -> Option<f64>| {
@@ -144,7 +146,7 @@ fn execution(record: &ArmRecord) -> Value {
     use super::record::JobRecord as Job;
     json!({
         "execution_mode": record.arm.flow.as_str(),
-        "max_concurrent": record.arm.flow.concurrent(record.jobs.len()),
+        "max_concurrent": record.arm.flow.concurrent(planned),
         "context_name": record.arm.context,
         "queue_name": record.context.queue,
         "observed_queues": record.queues(),

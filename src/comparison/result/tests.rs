@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::comparison::{ComparisonResult, Mode, Progress, RunnerOptions, ViyaComparisonRunner};
 use crate::error::{ErrorKind, Result};
 use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
+use crate::stop::Stop;
 
 struct Place {
     folder: tempfile::TempDir,
@@ -69,6 +70,8 @@ fn two_arms_with_every_key_that_users_know() {
     assert!(json == result.json, "the file differs from what was returned");
     assert_eq!(json["metadata"]["speed"], 400.0);
     assert_eq!(json["metadata"]["base_url"], place.sandbox.url());
+    assert_eq!(json["metadata"]["max_concurrent"], 3);
+    assert_eq!(json["async_execution"]["max_concurrent"], 3);
     for arm in ["sequential_execution", "async_execution"] {
         let arm = &json[arm];
         assert_eq!((&arm["successful_jobs"], &arm["failed_jobs"]), (&json!(6), &json!(0)));
@@ -82,7 +85,12 @@ fn two_arms_with_every_key_that_users_know() {
             let phases: f64 =
                 ["pending_s", "starting_s", "running_s"].iter().map(|key| job["phases"][key].as_f64().unwrap()).sum();
             assert!(duration <= total && (duration - phases).abs() <= 6.0, "{job}");
-            assert!((job["job_metrics"]["elapsed_time_ms"].as_f64().unwrap() - duration * 1e3).abs() < 1e-6);
+            let metrics = &job["job_metrics"];
+            assert!(metrics["elapsed_time_ms"].is_i64() && data["requeue_count"].is_i64(), "{job}");
+            assert!((metrics["elapsed_time_ms"].as_f64().unwrap() - duration * 1e3).abs() < 0.5);
+            assert_eq!(&metrics["orchestrator_data"], data);
+            assert_eq!((&metrics["resource_samples"], &metrics["avg_resource_usage"]), (&json!([]), &Value::Null));
+            assert_eq!(job.get("session_metrics"), Some(&Value::Null), "nothing measures it");
             assert!(job["client"]["observed_duration"].as_f64().unwrap() >= duration - 0.001, "{job}");
             assert!(data["execution_host"].is_string() && data["execution_seconds"].as_f64().unwrap() > 0.0);
             assert_eq!(job["job_metrics"]["compute_context"], arm["context_name"]);
@@ -127,6 +135,10 @@ fn one_arm_leaves_the_other_null() {
     let json = &result.json;
     assert_eq!((&json["sequential_execution"], &json["comparison"]), (&Value::Null, &Value::Null));
     assert_eq!(json["async_execution"]["execution_mode"], "all");
+    assert_eq!(
+        (&json["metadata"]["max_concurrent"], &json["async_execution"]["max_concurrent"]),
+        (&json!(2), &json!(2))
+    );
     assert_eq!(json["async_execution"]["jobs"].as_array().unwrap().len(), 2);
     assert!(!codes(&result).contains(&"parallelism_confounded"));
 }
@@ -180,13 +192,14 @@ fn a_job_beyond_its_limit_is_canceled_and_the_run_goes_on() {
 fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     let place = Place::new(3, ViyaOptions::default());
     let runner = ViyaComparisonRunner::new(RunnerOptions { sequential_only: true, ..place.options() }).unwrap();
-    let stop = runner.stop_handle();
+    let stop = Stop::default();
+    let asked = stop.clone();
     let listener: Progress = Arc::new(move |event| {
         if event.done == 1 && event.state == "submitted" {
-            stop.stop();
+            asked.stop();
         }
     });
-    let error = crate::runtime::block_on(runner.run(Some(listener))).unwrap_err();
+    let error = crate::runtime::block_on(runner.run_until(Some(listener), &stop)).unwrap_err();
     let path = std::fs::read_dir(place.results()).unwrap().next().unwrap().unwrap().path();
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     let json = read(&path);
@@ -194,6 +207,8 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
     assert_eq!(states, ["completed", "canceled"]);
     assert!(json["metadata"]["broke_off"].is_string());
+    let error = crate::runtime::block_on(runner.run_until(None, &stop)).unwrap_err();
+    assert!(error.to_string().contains("before a job was submitted"), "{error}");
 }
 
 #[test]

@@ -22,6 +22,17 @@ fn file(tokens: &Value) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+#[test]
+fn a_token_that_no_header_takes_is_an_error_of_the_file() {
+    for token in ["geheim\n", "ge\rheim", "ge heim", "geheim\u{7}", "gehe\u{ee}m"] {
+        let (_folder, path) = file(&json!({"access_token": token, "refresh_token": "refresh-1"}));
+        let error = TokenFile::open(&path).unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::InvalidInput, false), "{token:?}");
+        let text = error.full_message();
+        assert!(text.contains("sas_tokens.json") && !text.contains(token.trim()), "{text}");
+    }
+}
+
 /// A SASLogon whose refresh tokens work once: `refresh-1` gives `refresh-2`, and so on.
 #[derive(Clone, Default)]
 struct Logon {

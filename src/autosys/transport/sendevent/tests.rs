@@ -123,6 +123,46 @@ async fn a_program_that_hangs_is_killed_and_the_outcome_unknown() {
 }
 
 #[tokio::test]
+async fn at_its_limit_all_that_the_program_started_is_killed() {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    // The child in the background keeps the pipe open for as long as it lives.
+    let program = script(dir.path(), "exec 3> \"${0%/*}/alive\"; sleep 600 & echo ready; wait");
+    let pipe = dir.path().join("alive");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let not_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut alive = std::fs::OpenOptions::new().read(true).custom_flags(not_waiting).open(&pipe).unwrap();
+    let timeout = Duration::from_secs(2);
+    let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
+    match transport.send(&delivery("a", "SUCCESS")).await {
+        Outcome::Unknown { detail } => assert!(detail.ends_with("ready"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    // The end of the pipe, in place of "nothing to read yet", is seen once its last holder has died.
+    while alive.read(&mut [0; 1]).is_err() {
+        assert!(std::time::Instant::now() < deadline, "a child of the program outlived the limit");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_child_left_in_the_background_is_neither_waited_for_nor_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = script(dir.path(), "sleep 600 & echo $!");
+    let timeout = Duration::from_secs(20);
+    let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
+    let pid = match transport.send(&delivery("a", "SUCCESS")).await {
+        Outcome::Delivered { detail: Some(detail) } => detail.trim().parse::<i32>().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it should be alive still");
+}
+
+#[tokio::test]
 async fn standard_input_is_closed_and_the_environment_passed_on() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "read line && exit 1; printf '%s|' \"$AUTOSERV\" \"$@\"");

@@ -1,0 +1,111 @@
+//! Which file a path in the log means. A mistake here deletes live data, so paths are not resolved but reduced: two
+//! spellings that any client could mean the same file by reduce to the same key, even if some that mean different files
+//! do as well. That only spares a file.
+
+use std::collections::HashSet;
+
+/// The files that must stay.
+#[derive(Debug)]
+pub(super) struct Needed {
+    /// The table's own path, reduced.
+    root: Vec<u8>,
+    /// Reduced paths below the table.
+    paths: HashSet<Vec<u8>>,
+    /// Names of files that are given by absolute paths from elsewhere: a link, or another name of the same place.
+    names: HashSet<Vec<u8>>,
+}
+
+impl Needed {
+    /// Nothing yet, of the table at this URL.
+    pub(super) fn of(url: &url::Url) -> Self {
+        Self { root: reduce(url.path()).unwrap_or_default(), paths: HashSet::new(), names: HashSet::new() }
+    }
+
+    /// Adds a path as a log spells it: relative or absolute, percent-encoded or (by careless clients) not.
+    pub(super) fn insert(&mut self, path: &str) {
+        if let Some(relative) = reduce(path) {
+            self.paths.insert(relative);
+        }
+        let Some(absolute) = absolute(path) else { return };
+        let key = reduce(absolute);
+        let inside = key.as_deref().and_then(|key| key.strip_prefix(&*self.root)?.strip_prefix(b"/"));
+        match inside {
+            Some(relative) if !self.root.is_empty() => _ = self.paths.insert(relative.to_vec()),
+            _ => _ = self.names.insert(name(&key.unwrap_or_else(|| decoded(path)))),
+        }
+    }
+
+    /// Whether the file with this path below the table, as the store has it, must stay.
+    pub(super) fn contains(&self, path: &str) -> bool {
+        match reduce(path) {
+            Some(key) => self.paths.contains(&key) || self.names.contains(&name(&key)),
+            None => true,
+        }
+    }
+}
+
+/// What is common to all spellings of a path: percent-decoded until nothing changes (partition values are encoded twice
+/// in the log), without `.`, `..`, empty parts and the blanks that URL parsers leave out. `None` when it leads out of where it began.
+pub(super) fn reduce(path: &str) -> Option<Vec<u8>> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for part in decoded(path).split(|&byte| matches!(byte, b'/' | b'\\')) {
+        match part.iter().copied().filter(|byte| *byte > b' ').collect::<Vec<u8>>() {
+            part if part.is_empty() || part == b"." => {}
+            part if part == b".." => _ = parts.pop()?,
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+fn decoded(path: &str) -> Vec<u8> {
+    let mut text = path.as_bytes().to_vec();
+    loop {
+        let next = decoded_once(&text);
+        if next.len() == text.len() {
+            return next;
+        }
+        text = next;
+    }
+}
+
+/// Every escape that is one makes the text shorter.
+fn decoded_once(text: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        if byte == b'%'
+            && let (Some(high), Some(low)) = (digit(text.get(at + 1)), digit(text.get(at + 2)))
+        {
+            out.extend(u8::try_from(high * 16 + low));
+            at += 3;
+        } else {
+            out.push(byte);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// The path of an absolute URI or path, without scheme and authority.
+fn absolute(path: &str) -> Option<&str> {
+    let path = path.trim();
+    if path.starts_with(['/', '\\']) {
+        return Some(path);
+    }
+    let (scheme, rest) = path.split_once(':')?;
+    let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    if !valid || !rest.starts_with(['/', '\\']) {
+        return None;
+    }
+    match rest.strip_prefix("//") {
+        Some(rest) => Some(rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or("")),
+        None => Some(rest),
+    }
+}
+
+fn name(key: &[u8]) -> Vec<u8> {
+    key.rsplit(|&byte| byte == b'/').next().unwrap_or(key).to_vec()
+}

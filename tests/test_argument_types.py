@@ -1,0 +1,130 @@
+"""Arguments of a wrong type or beyond their range are bad input: an error that says what is expected, and of which one.
+
+`JobLedger` has its own tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobrota
+from jobrota.autosys import SendEvent
+
+HALF = "\ud800"  # half of a character: Python's text holds it, UTF-8 does not
+
+
+def answers(vm: str) -> tuple[str, str]:
+    return "10.0.0.1", "nic"
+
+
+def taken(*row: str) -> bool:
+    return True
+
+
+def selector(**options: Any) -> jobrota.RoundRobinSelector:
+    defaults: dict[str, Any] = {"cursor": "process", "probe": answers}
+    return jobrota.RoundRobinSelector(["vm1", "vm2"], **(defaults | options))
+
+
+def runner(**options: Any) -> jobrota.ViyaComparisonRunner:
+    return jobrota.ViyaComparisonRunner(options.pop("base_url", "http://127.0.0.1:1"), **options)
+
+
+def refused(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
+    """The text of the error, which is a ValueError, too, and which no retry helps."""
+    with pytest.raises(jobrota.InvalidInputError) as caught:
+        call(*arguments, **keywords)
+    assert isinstance(caught.value, ValueError)
+    assert not caught.value.retryable
+    return str(caught.value)
+
+
+WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
+    (selector, ["timeout", "health_ttl"], ["1", None, True, [], 10**400], "a number"),
+    (selector, ["rise", "fall"], [-1, 1.5, "1", None, False], "a whole number from 0"),
+    (selector, ["rise"], [2**32], "at most 4294967295"),
+    (selector, ["max_in_flight"], [-1, "many"], "a whole number from 0"),
+    (selector, ["cursor"], [5, b"\xff", HALF], "text or a path"),
+    (selector, ["storage_options"], [["a"], {"a": 1}, {HALF: "b"}, "a=b"], "a dict of names and values"),
+    (runner, ["concurrent", "limit_jobs", "repeat"], [-1, 2.0, "5", True], "a whole number from 0"),
+    (runner, ["limit_jobs"], [2**64], "at most"),
+    (runner, ["base_url", "sequential_context", "async_context"], [5, HALF, b"x"], "text"),
+    (runner, ["mode"], [5, None, HALF], "text"),
+    (runner, ["tokens", "jobs", "results_dir"], [5, HALF], "text or a path"),
+    (runner, ["poll_interval", "job_timeout", "correlation_timeout"], ["1", None], "a number"),
+    (runner, ["sequential_only", "async_only"], [1, "yes", None], "True or False"),
+    (SendEvent, ["timeout"], ["30", None], "a number"),
+    (SendEvent, ["env"], [["AUTOSERV"], {"AUTOSERV": 5}, {"AUTOSERV": HALF}], "a dict of names and values"),
+    (SendEvent, ["comment"], [5, HALF], "text"),
+    (SendEvent, ["program"], [5, HALF], "text or a path"),
+    (jobrota.Sandbox, ["vms", "vms_down"], [-1, 1.5, "4"], "a whole number from 0"),
+    (jobrota.Sandbox, ["speed", "token_lifetime"], ["fast"], "a number"),
+    (jobrota.Sandbox, ["viya", "autosys"], [1, "no"], "True or False"),
+    (jobrota.Sandbox, ["refuse_first", "fail_jobs"], ["A", 5, [5], [HALF]], "a list of texts"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "wrong", "expected"),
+    [(make, name, wrong, expected) for make, names, wrongs, expected in WRONG for name in names for wrong in wrongs],
+)
+def test_the_error_says_what_is_expected_of_which_argument(
+    make: Callable[..., Any], name: str, wrong: Any, expected: str
+) -> None:
+    text = refused(make, **{name: wrong})
+    assert text.startswith(f"{name} must be {expected}"), text
+
+
+def test_an_updater_without_a_ledger_is_refused(ledger: jobrota.JobLedger, tmp_path: Path) -> None:
+    assert "JobLedger" in refused(jobrota.AutosysUpdater, str(tmp_path), taken)
+    for name, wrong in [
+        ("max_attempts", 1.5),
+        ("max_attempts", 2**63),
+        ("concurrency", -1),
+        ("order", None),
+        ("source", 5),
+        ("thread_safe", "yes"),
+        ("dry_run", 1),
+        ("confirm", 1),
+    ]:
+        options: dict[str, Any] = {name: wrong}
+        assert refused(jobrota.AutosysUpdater, ledger, taken, **options).startswith(f"{name} must be ")
+
+
+def test_calls_of_a_selector_are_refused_and_nobody_loses_a_turn() -> None:
+    one = selector()
+    for exclude in ("a", "vm1", 5, [5], [HALF]):
+        for call in (one.select, one.select_async):
+            assert refused(call, exclude=exclude).startswith("exclude must be a list of texts")
+    for n in (-1, 1.5, "2", None, True):
+        for many in (one.select_many, one.select_many_async):
+            assert refused(many, n).startswith("n must be a whole number from 0")
+    assert refused(one.report, HALF, True).startswith("vm must be text")
+    assert refused(one.report, "vm1", "yes").startswith("ok must be True or False")
+    refused(one.distribution, "yesterday")
+    assert [selection.vm for selection in one.select_many(2)] == ["vm1", "vm2"]
+
+
+def test_inventories_are_refused(tmp_path: Path) -> None:
+    for wrong in (5, [5], [HALF], {HALF: {}}, HALF, object(), [{"name": HALF}]):
+        refused(jobrota.Inventory, wrong)
+
+
+def test_a_progress_that_cannot_be_called_is_refused() -> None:
+    assert refused(runner().run, 5).startswith("progress must be")
+    assert refused(runner().run_async, 5).startswith("progress must be")
+
+
+def test_values_of_options_are_not_shown() -> None:
+    assert "secret" not in refused(selector, storage_options={"key": b"secret"})
+    assert "secret" not in refused(SendEvent, env={"TOKEN": ["secret"]})
+
+
+def test_other_notes_stay_notes() -> None:
+    error = jobrota.InvalidInputError("text")
+    error.add_note("seen in the nightly run")
+    assert (str(error), vars(error)["__notes__"]) == ("text", ["seen in the nightly run"])
