@@ -21,7 +21,13 @@ fn log(dir: &tempfile::TempDir) -> PathBuf {
 
 fn cleaned(table: &Table, retain: f64) -> Maintained {
     let mut report = Maintained::default();
-    crate::delta::maintenance::clean::clean(table.inner(), hours(retain), chrono::Utc::now().timestamp_millis(), &mut report).expect("cleaned");
+    crate::delta::maintenance::clean::clean(
+        table.inner(),
+        hours(retain),
+        chrono::Utc::now().timestamp_millis(),
+        &mut report,
+    )
+    .expect("cleaned");
     report
 }
 
