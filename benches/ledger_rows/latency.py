@@ -90,8 +90,9 @@ def commits(root: Path) -> int:
 
 
 def rate(ledger: jobrota.JobLedger, threads: int, seconds: float) -> tuple[float, float]:
-    """Rows per second of `threads` callers that log single rows, each row counted when its call has returned; and the
-    microseconds of processor time that a row takes, which other load on the machine does not change much.
+    """Rows per second of `threads` callers that log single rows, and microseconds of processor time per row.
+
+    A row counts when its call has returned. Other load on the machine changes the processor time little.
     """
     counts = [0] * threads
     start = threading.Barrier(threads + 1)
