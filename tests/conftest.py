@@ -52,7 +52,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     missing = spark_session.missing()
     if missing:
         pytest.skip(missing)
-    session = spark_session.start(tmp_path_factory.mktemp("spark"))
+    session = spark_session.start(tmp_path_factory.mktemp("spark"), short_lived=True)
     yield session
     session.stop()
 

@@ -141,7 +141,7 @@ def optimize(ready: Callable[[], None], root: str, scratch: str, seconds: float)
         "deltalake": lambda: deltalake.DeltaTable(path).optimize.compact(),
     }
     if spark_session.missing() is None:
-        session = spark_session.start(Path(scratch))
+        session = spark_session.start(Path(scratch), short_lived=False)
         session.sql(f"SELECT COUNT(*) FROM delta.`{path}`").collect()
         engines["Spark"] = lambda: session.sql(f"OPTIMIZE delta.`{path}`").collect()
     done: Counter[str] = Counter()

@@ -102,7 +102,7 @@ def spark(folder: Path, scale: Scale) -> Iterator[Result]:
     missing = spark_session.missing()
     if missing:
         raise RuntimeError(missing)
-    session = spark_session.start(folder / "scratch")
+    session = spark_session.start(folder / "scratch", short_lived=False)
     table = f"delta.`{folder / 'theirs'}`"
     session.sql(
         f"CREATE TABLE {table} (file_name STRING, job_id STRING, status STRING, autosys_update_flag STRING, "
