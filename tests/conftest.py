@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import jobrota
+import spark_session
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,6 +44,17 @@ def sandbox() -> Iterator[jobrota.Sandbox]:
     """One sandbox for the tests that do not depend on what others did in it."""
     with jobrota.Sandbox(vms=4, vms_down=1, speed=400) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One real Spark with Delta Lake for all tests; its start costs seconds."""
+    missing = spark_session.missing()
+    if missing:
+        pytest.skip(missing)
+    session = spark_session.start(tmp_path_factory.mktemp("spark"), short_lived=True)
+    yield session
+    session.stop()
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ def taken(*row: str) -> bool:
 
 
 def selector(**options: Any) -> jobrota.RoundRobinSelector:
-    return jobrota.RoundRobinSelector(["vm1", "vm2"], **({"cursor": "process", "probe": answers} | options))
+    defaults: dict[str, Any] = {"cursor": "process", "probe": answers}
+    return jobrota.RoundRobinSelector(["vm1", "vm2"], **(defaults | options))
 
 
 def runner(**options: Any) -> jobrota.ViyaComparisonRunner:
@@ -42,36 +43,33 @@ def refused(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
     return str(caught.value)
 
 
+WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
+    (selector, ["timeout", "health_ttl"], ["1", None, True, [], 10**400], "a number"),
+    (selector, ["rise", "fall"], [-1, 1.5, "1", None, False], "a whole number from 0"),
+    (selector, ["rise"], [2**32], "at most 4294967295"),
+    (selector, ["max_in_flight"], [-1, "many"], "a whole number from 0"),
+    (selector, ["cursor"], [5, b"\xff", HALF], "text or a path"),
+    (runner, ["concurrent", "limit_jobs", "repeat"], [-1, 2.0, "5", True], "a whole number from 0"),
+    (runner, ["limit_jobs"], [2**64], "at most"),
+    (runner, ["base_url", "sequential_context", "async_context"], [5, HALF, b"x"], "text"),
+    (runner, ["mode"], [5, None, HALF], "text"),
+    (runner, ["tokens", "jobs", "results_dir"], [5, HALF], "text or a path"),
+    (runner, ["poll_interval", "job_timeout", "correlation_timeout"], ["1", None], "a number"),
+    (runner, ["sequential_only", "async_only"], [1, "yes", None], "True or False"),
+    (SendEvent, ["timeout"], ["30", None], "a number"),
+    (SendEvent, ["env"], [["AUTOSERV"], {"AUTOSERV": 5}, {"AUTOSERV": HALF}], "a dict of names and values"),
+    (SendEvent, ["comment"], [5, HALF], "text"),
+    (SendEvent, ["program"], [5, HALF], "text or a path"),
+    (jobrota.Sandbox, ["vms", "vms_down"], [-1, 1.5, "4"], "a whole number from 0"),
+    (jobrota.Sandbox, ["speed", "token_lifetime"], ["fast"], "a number"),
+    (jobrota.Sandbox, ["viya", "autosys"], [1, "no"], "True or False"),
+    (jobrota.Sandbox, ["refuse_first", "fail_jobs"], ["A", 5, [5], [HALF]], "a list of texts"),
+]
+
+
 @pytest.mark.parametrize(
     ("make", "name", "wrong", "expected"),
-    [
-        (make, name, wrong, expected)
-        for make, names, wrongs, expected in [
-            (selector, ["timeout", "health_ttl"], ["1", None, True, [], 10**400], "a number"),
-            (selector, ["rise", "fall"], [-1, 1.5, "1", None, False], "a whole number from 0"),
-            (selector, ["rise"], [2**32], "at most 4294967295"),
-            (selector, ["max_in_flight"], [-1, "many"], "a whole number from 0"),
-            (selector, ["cursor"], [5, b"\xff", HALF], "text or a path"),
-            (selector, ["storage_options"], [["a"], {"a": 1}, {HALF: "b"}, "a=b"], "a dict of names and values"),
-            (runner, ["concurrent", "limit_jobs", "repeat"], [-1, 2.0, "5", True], "a whole number from 0"),
-            (runner, ["limit_jobs"], [2**64], "at most"),
-            (runner, ["base_url", "sequential_context", "async_context"], [5, HALF, b"x"], "text"),
-            (runner, ["mode"], [5, None, HALF], "text"),
-            (runner, ["tokens", "jobs", "results_dir"], [5, HALF], "text or a path"),
-            (runner, ["poll_interval", "job_timeout", "correlation_timeout"], ["1", None], "a number"),
-            (runner, ["sequential_only", "async_only"], [1, "yes", None], "True or False"),
-            (SendEvent, ["timeout"], ["30", None], "a number"),
-            (SendEvent, ["env"], [["AUTOSERV"], {"AUTOSERV": 5}, {"AUTOSERV": HALF}], "a dict of names and values"),
-            (SendEvent, ["comment"], [5, HALF], "text"),
-            (SendEvent, ["program"], [5, HALF], "text or a path"),
-            (jobrota.Sandbox, ["vms", "vms_down"], [-1, 1.5, "4"], "a whole number from 0"),
-            (jobrota.Sandbox, ["speed", "token_lifetime"], ["fast"], "a number"),
-            (jobrota.Sandbox, ["viya", "autosys"], [1, "no"], "True or False"),
-            (jobrota.Sandbox, ["refuse_first", "fail_jobs"], ["A", 5, [5], [HALF]], "a list of texts"),
-        ]
-        for name in names
-        for wrong in wrongs
-    ],
+    [(make, name, wrong, expected) for make, names, wrongs, expected in WRONG for name in names for wrong in wrongs],
 )
 def test_the_error_says_what_is_expected_of_which_argument(
     make: Callable[..., Any], name: str, wrong: Any, expected: str
@@ -128,4 +126,4 @@ def test_values_of_options_are_not_shown() -> None:
 def test_other_notes_stay_notes() -> None:
     error = jobrota.InvalidInputError("text")
     error.add_note("seen in the nightly run")
-    assert (str(error), error.__notes__) == ("text", ["seen in the nightly run"])
+    assert (str(error), vars(error)["__notes__"]) == ("text", ["seen in the nightly run"])

@@ -138,7 +138,12 @@ def assert_three_are_settled(ledger: jobrota.JobLedger, taken: list[str]) -> Non
     assert taken == ["J0", "J1", "J2"]
     assert column(ledger.pending_notifications(), "job_id") == ["J3", "J4"]
     again: list[str] = []
-    report = jobrota.AutosysUpdater(ledger, lambda file_name, job_id, status: not again.append(job_id)).run()
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        again.append(job_id)
+        return True
+
+    report = jobrota.AutosysUpdater(ledger, send).run()
     assert (report.delivered, report.recovered, report.pending) == (2, 0, 0)
     assert sorted(again) == ["J3", "J4"]
 

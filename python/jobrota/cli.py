@@ -277,7 +277,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _add_ledger(commands: Any) -> None:
-    text = "look after the ledger: what is in it, and what is to come into it"
+    text = "look after the ledger: what is in it, what is to come into it, and its upkeep"
     group = commands.add_parser("ledger", help=text, description=text)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
     _add_ledger_import(actions)

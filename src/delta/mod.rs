@@ -4,15 +4,16 @@
 //! batches into a table's shape, `stage.rs` writes data files, `scan.rs` reads them, `rewrite.rs` replaces rows,
 //! `create.rs` makes version 0, `checkpoint.rs` keeps the log short, `group_commit.rs` lets everyone who appends at the
 //! same moment share one commit, `turn.rs` lets the threads of one process queue up instead of racing each other,
-//! `log_entry.rs` reads what the winner of a race did, `recording.rs` what became of our own attempt, `failure.rs` says
-//! what went wrong, `foreign.rs` who must not write beside us, `maintenance/` keeps a table as quick as it was when it was
-//! new.
+//! `maintenance/` keeps a table as quick as it was when it was new, `log_entry.rs` reads what the winner of a race did,
+//! `recording.rs` what became of our own attempt, `failure.rs` says what went wrong, `foreign.rs` who must not write
+//! beside us, `legacy_protocol.rs` what a legacy version stands for.
 mod checkpoint;
 mod commit;
 mod create;
 mod failure;
 mod foreign;
 mod group_commit;
+mod legacy_protocol;
 mod log_entry;
 mod maintenance;
 mod recording;

@@ -101,6 +101,14 @@ pub(super) fn location(value: &Bound<'_, PyAny>) -> PyResult<String> {
     path.extract().map_err(|_| wrong())
 }
 
+/// [`location`] for what is converted in a function's body, where PyO3 adds no name.
+pub(super) fn named_location(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    location(value).inspect_err(|error| {
+        // As PyO3 does it. Without the name the text still says what is expected.
+        let _ = error.value(value.py()).call_method1("add_note", (format!("while processing '{argument}'"),));
+    })
+}
+
 /// A location, or None.
 pub(super) fn optional_location(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     given(value).map(location).transpose()

@@ -35,9 +35,7 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
         return Ok(inventory.get().inventory.clone());
     }
     if value.is_instance_of::<pyo3::types::PyString>() || value.hasattr("__fspath__")? {
-        let file = arguments::location(value).map_err(|_| {
-            Error::invalid("the name of the inventory file must be text or a path, without lone surrogates")
-        })?;
+        let file = arguments::named_location("inventory", value)?;
         return Ok(Inventory::from_file(file)?);
     }
     if value.is_none() {

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use super::import_report::{self, PyImportReport};
@@ -520,47 +521,6 @@ impl PyJobLedger {
         Ok(PyLedgerSummary::from(wait::blocking(py, || ledger.summary())?))
     }
 
-    /// Keeps the ledger as quick as it was on its first day; to be called regularly, such as once a day.
-    ///
-    /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
-    /// `retain_hours` needs. No row is changed. Safe next to everyone who logs, reads or acknowledges, here, in Spark or
-    /// with `deltalake`, and next to another `maintain`. What cannot be done is in the report's `problems`; the rest is.
-    ///
-    /// Args:
-    ///     retain_hours: For how many hours what a table does not need any more is kept, for those who read an older version
-    ///         (168 is a week). With 0, a query that is under way in another client may find a file gone; files and log
-    ///         entries that may belong to a writer under way are kept for an hour all the same. A longer duration that a
-    ///         table's own properties ask for wins, and the report says so.
-    ///
-    /// Returns:
-    ///     A `MaintenanceReport`.
-    ///
-    /// Raises:
-    ///     InvalidInputError: `retain_hours` is negative or no number.
-    ///     NotFoundError: There is no ledger at the root.
-    ///
-    /// Example:
-    ///     >>> import tempfile
-    ///     >>> from jobrota import JobLedger
-    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
-    ///     >>> for number in range(3):
-    ///     ...     ledger.log_job_execution(f"{number}.sas", "PROD.AE", "SUCCESS")
-    ///     >>> ledger.maintain().files_compacted
-    ///     3
-    #[pyo3(signature = (*, retain_hours = 168.0))]
-    fn maintain(&self, py: Python<'_>, retain_hours: f64) -> PyOutcome<PyMaintenanceReport> {
-        let ledger = self.core()?;
-        Ok(wait::future(py, runtime::blocking(move || ledger.maintain(retain_hours)))?.into())
-    }
-
-    /// Like `maintain`, as an awaitable.
-    #[pyo3(signature = (*, retain_hours = 168.0))]
-    fn maintain_async<'py>(&self, py: Python<'py>, retain_hours: f64) -> PyOutcome<Bound<'py, PyAny>> {
-        let ledger = self.core()?;
-        let work = runtime::blocking(move || ledger.maintain(retain_hours));
-        wait::awaitable(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
-    }
-
     /// Imports the legacy JSON files of a folder into `job_notifications`, each record once.
     ///
     /// The files `*.json`, `*.jsonl` and `*.ndjson` of the folder, not of the folders in it: one object, a list, or JSON
@@ -623,6 +583,55 @@ impl PyJobLedger {
         let options = import_report::options(fields, timezone)?;
         let work = runtime::blocking(move || ledger.import_json(&folder, &options));
         wait::awaitable(py, work, |_, report| Ok(PyImportReport::from(report)))
+    }
+
+    /// Keeps the ledger as quick as it was on its first day; to be called regularly, such as once a day.
+    ///
+    /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
+    /// `retain_hours` needs. No row is changed. Safe next to everyone who logs, reads or acknowledges, here, in Spark or
+    /// with `deltalake`, and next to another `maintain`. What cannot be done is in the report's `problems`; the rest is.
+    ///
+    /// Args:
+    ///     retain_hours: For how many hours what a table does not need any more is kept, for those who read an older version
+    ///         (168 is a week). With 0, a query that is under way in another client may find a file gone; files and log
+    ///         entries that may belong to a writer under way are kept for an hour all the same. A longer duration that a
+    ///         table's own properties ask for wins, and the report says so.
+    ///
+    /// Returns:
+    ///     A `MaintenanceReport`.
+    ///
+    /// Raises:
+    ///     InvalidInputError: `retain_hours` is negative or no number.
+    ///     NotFoundError: There is no ledger at the root.
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> for number in range(3):
+    ///     ...     ledger.log_job_execution(f"{number}.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.maintain().files_compacted
+    ///     3
+    #[pyo3(signature = (*, retain_hours = 168.0))]
+    fn maintain(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
+    ) -> PyOutcome<PyMaintenanceReport> {
+        let ledger = self.core()?;
+        Ok(wait::future(py, runtime::blocking(move || ledger.maintain(retain_hours)))?.into())
+    }
+
+    /// Like `maintain`, as an awaitable.
+    #[pyo3(signature = (*, retain_hours = 168.0))]
+    fn maintain_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let ledger = self.core()?;
+        let work = runtime::blocking(move || ledger.maintain(retain_hours));
+        wait::awaitable(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
     }
 
     /// A context manager that logs an execution and a notification when its body ends.

@@ -54,8 +54,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<selector::PyRoundRobinSelector>()?;
     module.add_class::<ledger::PyJobLedger>()?;
     module.add_class::<ledger_summary::PyLedgerSummary>()?;
-    module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<import_report::PyImportReport>()?;
+    module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;

@@ -66,7 +66,6 @@ fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe>
     .into())
 }
 
-/// Where the cursor is kept, and whether the start must be random because nothing there lasts.
 /// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
 /// given, unless there are some already.
 fn cursor(
@@ -79,7 +78,8 @@ fn cursor(
         options.get_or_insert_with(|| ledger.storage_options().clone());
         return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
     }
-    let text = value.map(convert::path_text).transpose()?.unwrap_or_else(|| "auto".into());
+    let text = value.map(|value| arguments::named_location("cursor", value)).transpose()?;
+    let text = text.unwrap_or_else(|| "auto".into());
     Ok(match text.as_str() {
         "process" => (CursorKind::Process, false),
         "auto" => {

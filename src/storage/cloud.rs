@@ -136,7 +136,7 @@ fn same(settings: &mut Settings, key: Key, of_root: &str) -> Result<()> {
     match settings.values.remove(&key) {
         Some(other) if other != of_root && !settings.from_environment.contains(&key) => Err(Error::invalid(format!(
             "the storage option '{}' contradicts the root, which says '{of_root}'; leave the option out",
-            options::name(key)
+            key.name()
         ))),
         _ => Ok(()),
     }

@@ -72,7 +72,10 @@ fn is_ours(name: &str, partitions: &[Vec<u8>]) -> bool {
     if directories.is_empty() && file.starts_with(PROBE) {
         return true;
     }
-    // What is left behind when a process is killed while it writes a file on a local disk: `name#1`.
+    // What is left behind when a process is killed while it writes a file on a local disk: `.name.1-2.tmp` or `name#1`.
+    if crate::storage::is_unfinished(file) {
+        return true;
+    }
     let whole = match file.rsplit_once('#') {
         Some((name, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => file,

@@ -125,6 +125,40 @@ fn the_summary_counts_other_spellings_apart() {
     assert_eq!(ledger.pending(Notifications).unwrap().len(), 2);
 }
 
+/// What Spark may leave in a table: a file with no time in it at all (so that its statistics have no bounds), no flag, no
+/// anything.
+#[test]
+fn rows_of_nulls_are_read_counted_and_acknowledged() {
+    let fixture = Fixture::new();
+    fixture.ledger.log_job_execution("f", "J", "SUCCESS", Some(at(1))).unwrap();
+    let table = Table::open(&fixture.ledger.inner.storage, Executions.name()).unwrap();
+    let nothing = LedgerRow { file_name: None, job_id: None, status: None, timestamp: None };
+    let timeless = LedgerRow { timestamp: None, ..row("f", "J", "S", 0) };
+    for (row, flag) in [(&nothing, None), (&nothing, Some("NO")), (&timeless, Some("NO")), (&timeless, None)] {
+        let mut columns = rows::single(Executions, row).unwrap().columns().to_vec();
+        columns[4] = Arc::new(arrow::array::StringArray::from(vec![flag]));
+        table.append(&RecordBatch::try_new(Executions.schema(), columns).unwrap()).unwrap();
+    }
+    let ledger = fixture.reopened();
+    let count = |filter: RowFilter| ledger.rows(Executions, &filter).unwrap().num_rows();
+    assert_eq!(count(RowFilter::default()), 5);
+    assert_eq!(count(RowFilter { job_id: Some("J".into()), ..RowFilter::default() }), 3);
+    assert_eq!(count(RowFilter { flag: Some("NO".into()), ..RowFilter::default() }), 3);
+    assert_eq!(count(RowFilter { since: Some(at(0)), ..RowFilter::default() }), 1, "no time is in no span of time");
+    assert_eq!(count(RowFilter { until: Some(at(2)), ..RowFilter::default() }), 1);
+    let counts = ledger.summary().unwrap().executions;
+    assert_eq!((counts.rows, counts.pending, counts.acknowledged, counts.other_flags), (5, 3, 0, 2));
+    assert_eq!(
+        counts.pending_by_status,
+        [("NULL", 1), ("S", 1), ("SUCCESS", 1)].map(|(status, n)| (status.to_owned(), n))
+    );
+    let pending = ledger.pending(Executions).unwrap();
+    assert_eq!(pending[2], row("f", "J", "SUCCESS", 1), "those without a time come first");
+    assert_eq!(ledger.acknowledge(Executions, &[nothing.clone(), nothing, timeless.clone(), timeless]).unwrap(), 2);
+    assert_eq!(ledger.pending(Executions).unwrap(), [row("f", "J", "SUCCESS", 1)]);
+    assert_eq!(ledger.summary().unwrap().executions.other_flags, 2, "what is not pending stays as it is");
+}
+
 #[test]
 fn attempts_come_back_as_they_were() {
     let fixture = Fixture::new();

@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use super::keys::distance;
 use super::*;
 use crate::error::ErrorKind;
 
@@ -26,7 +29,7 @@ fn every_name_that_errors_suggest_is_understood() {
     for kind in clouds() {
         for name in names(kind) {
             let layers = name == super::super::delayed::OPTION;
-            assert!(layers || RETRY_NAMES.contains(&name) || Key::parse(kind, name).is_some(), "{name}");
+            assert!(layers || retry::NAMES.contains(&name) || Key::parse(kind, name).is_some(), "{name}");
         }
     }
 }

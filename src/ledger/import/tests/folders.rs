@@ -25,14 +25,20 @@ fn a_folder_is_imported_once() {
 #[test]
 fn many_files_share_commits() {
     let fixture = Fixture::new();
-    for number in 0..300 {
-        fixture.write(&format!("{number:03}.json"), record(&format!("J{number:03}"), number % 60));
+    let files = BATCH_FILES + 5;
+    for number in 0..files {
+        fixture.write(&format!("{number:04}.json"), record(&format!("J{number:04}"), 1));
     }
-    assert_eq!(fixture.import().rows, 300);
+    let report = fixture.import();
+    assert_eq!((report.rows, report.imported), (files as u64, files as u64));
+    let log = |table: &str| fixture.directory.path().join("ledger").join(table).join("_delta_log");
     let commits = |table: &str| {
-        fs::read_dir(fixture.directory.path().join("ledger").join(table).join("_delta_log")).unwrap().count()
+        let entries = fs::read_dir(log(table)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        entries.filter(|name| name.ends_with(".json")).count()
     };
-    assert_eq!((commits("job_notifications"), commits("autosys_imports")), (2, 2), "version 0 and the batch");
+    assert_eq!((commits("job_notifications"), commits("autosys_imports")), (3, 3), "version 0 and two batches");
+    assert_eq!(fixture.jobs(), (0..files).map(|number| format!("J{number:04}")).collect::<Vec<_>>(), "in their order");
+    assert_eq!(fixture.import().known, files as u64);
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! How often and how long a request is tried again.
+
+use std::time::Duration;
+
+use object_store::{BackoffConfig, RetryConfig};
+
+use crate::error::{Error, Result};
+
+/// Retries of one request end when this much time has passed since its beginning; together with the time limit of the
+/// last try it stays below a minute.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_RETRIES: usize = 6;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The names that delta-rs has for these options.
+pub(super) const NAMES: [&str; 5] = [
+    "max_retries",
+    "retry_timeout",
+    "backoff_config.init_backoff",
+    "backoff_config.max_backoff",
+    "backoff_config.base",
+];
+/// What holds unless the options say otherwise.
+pub(super) fn default() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: FIRST_BACKOFF, max_backoff: LONGEST_BACKOFF, base: 2.0 },
+        max_retries: MAX_RETRIES,
+        retry_timeout: RETRY_TIMEOUT,
+    }
+}
+
+/// Sets the option `lower` that the caller wrote as `name`.
+pub(super) fn set(retry: &mut RetryConfig, name: &str, lower: &str, value: &str) -> Result<()> {
+    let wrong = |expected: &str| Error::invalid(format!("the storage option '{name}' must be {expected}"));
+    let time = || duration(value).ok_or_else(|| wrong("a time such as '500ms', '10s' or '1m'"));
+    match lower {
+        "max_retries" => retry.max_retries = value.parse().map_err(|_| wrong("a whole number"))?,
+        "retry_timeout" => retry.retry_timeout = time()?,
+        "backoff_config.init_backoff" => retry.backoff.init_backoff = time()?.max(Duration::from_millis(1)),
+        "backoff_config.max_backoff" => retry.backoff.max_backoff = time()?.max(Duration::from_millis(1)),
+        _ => {
+            retry.backoff.base = value
+                .parse()
+                .ok()
+                .filter(|base: &f64| *base > 1.0 && *base <= 100.0)
+                .ok_or_else(|| wrong("a number above 1 and up to 100"))?;
+        }
+    }
+    // The client draws each wait from an interval between these, which must not be empty.
+    retry.backoff.max_backoff = retry.backoff.max_backoff.max(retry.backoff.init_backoff);
+    Ok(())
+}
+
+/// A time such as `500ms`, `10s`, `2m` or `1h`; a number alone is seconds.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "ms" => 0.001,
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * factor).ok()
+}
