@@ -141,6 +141,9 @@ MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-depen
 $(VENV)/.spark: pyproject.toml tests/spark/pom.xml | $(VENV)/.build-tools
 	$(call heading,Installing Spark and Delta Lake into $(VENV) (700 MB))
 	@$(PIP) install --group spark
+	@if ! { command -v java && command -v mvn; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y openjdk-17-jre-headless maven; \
+	fi
 	@if command -v java >/dev/null && command -v mvn >/dev/null; then \
 		rm -rf $(SPARK_JARS) && mvn -B -q -ntp -f tests/spark/pom.xml $(MAVEN_COPY) -DoutputDirectory="$$PWD/$(SPARK_JARS)"; \
 		touch $@; \
