@@ -8,7 +8,7 @@ use delta_kernel::{Snapshot, SnapshotRef};
 
 use super::group_commit::UnderWay;
 use super::legacy_protocol::LogReader;
-use super::table::Inner;
+use super::shared::Inner;
 use crate::runtime;
 use crate::storage::KernelEngine;
 

@@ -21,7 +21,7 @@ use super::failure::{from_kernel, may_pass};
 use super::legacy_protocol;
 use super::log_entry::{COMMIT_ID, LogEntry};
 use super::recording::{Recording, Seen};
-use super::table::Inner;
+use super::shared::Inner;
 use super::turn::Turn;
 use crate::error::{Error, ErrorKind, Result};
 

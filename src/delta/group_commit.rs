@@ -16,7 +16,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::schema;
-use super::table::Inner;
+use super::shared::Inner;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows that wait to be committed, in KiB; who brings more waits until there is room.

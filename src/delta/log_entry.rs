@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::create::log_path;
 use super::failure::from_kernel;
 use super::foreign;
-use super::table::Inner;
+use super::shared::Inner;
 use crate::error::Result;
 
 /// The key of a commit's own id in `commitInfo.operationParameters`.

@@ -15,8 +15,9 @@ use super::failure::from_arrow;
 use super::log_entry;
 use super::scan::{Listing, Scanner, as_sql, no_such_row};
 use super::schema;
+use super::shared::Inner;
 use super::stage::{Part, Staged};
-use super::table::{Inner, Predicate, Rewrite};
+use super::table::{Predicate, Rewrite};
 use crate::error::{Error, Result};
 
 /// Files are read this many at a time, so that a rewrite of a huge table does not hold all of it.

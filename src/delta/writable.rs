@@ -4,7 +4,8 @@ use delta_kernel::transaction::UpdateTableOperation;
 
 use super::commit::{Attempt, Kind};
 use super::schema;
-use super::table::{Inner, TableSpec};
+use super::shared::Inner;
+use super::table::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Refuses a table that the kernel cannot append to or, if asked for, replace rows in.
@@ -13,16 +14,19 @@ pub(super) fn check(table: &Inner, rewritable: bool) -> Result<()> {
     let kind = Kind { operation: UpdateTableOperation::Write, blind: false, data_change: true, parameters: Vec::new() };
     if let Err(error) = Attempt::ahead(table, &kind, &snapshot).transaction() {
         let message = error.full_message();
+        let table = &table.url;
         let text = match named_feature(&message) {
-            Some(feature) => format!(
-                "the table '{}' has the table feature '{feature}', which this version cannot write; drop it with Spark (ALTER \
-                 TABLE delta.`…` DROP FEATURE {feature}), or give another root for a ledger of its own",
-                table.url
-            ),
-            None => format!(
-                "the table '{}' cannot be written by this version; give another root for a ledger of its own",
-                table.url
-            ),
+            Some(feature) => {
+                let remedy = remedy(feature);
+                format!(
+                    "the table '{table}' has the table feature '{feature}', which this version cannot write; {remedy}"
+                )
+            }
+            None => {
+                format!(
+                    "the table '{table}' cannot be written by this version; give another root for a ledger of its own"
+                )
+            }
         };
         return Err(Error::new(error.kind(), text).with_retryable(error.is_retryable()).with_source(error));
     }
@@ -48,6 +52,20 @@ pub(super) fn check(table: &Inner, rewritable: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What Spark offers against a feature. Of those that columns have, none lets itself be dropped.
+fn remedy(feature: &str) -> String {
+    let another = "or give another root for a ledger of its own";
+    match feature {
+        "generatedColumns" | "identityColumns" | "catalogManaged" => {
+            format!("copy it with Spark into a table without that (CREATE TABLE … AS SELECT), {another}")
+        }
+        "checkpointProtection" => {
+            format!("drop it with Spark (ALTER TABLE delta.`…` DROP FEATURE {feature} TRUNCATE HISTORY), {another}")
+        }
+        feature => format!("drop it with Spark (ALTER TABLE delta.`…` DROP FEATURE {feature}), {another}"),
+    }
 }
 
 /// Refuses a table that lacks a column of `spec` or has it in another type, and one with a column that must not be left

@@ -14,7 +14,8 @@ use super::paths::Needed;
 use super::{FLOOR, Maintained, Retention};
 use crate::delta::failure::from_kernel;
 use crate::delta::scan::Scanner;
-use crate::delta::table::{Inner, Predicate};
+use crate::delta::shared::Inner;
+use crate::delta::table::Predicate;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a file of the log is.

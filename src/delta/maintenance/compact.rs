@@ -17,8 +17,9 @@ use crate::delta::commit::{self, Attempt, Kind, Plan, Queue};
 use crate::delta::log_entry;
 use crate::delta::scan::{Listing, Scanner, no_such_row, oldest_first};
 use crate::delta::schema;
+use crate::delta::shared::Inner;
 use crate::delta::stage::{Part, Staged};
-use crate::delta::table::{Inner, Predicate, nothing_written};
+use crate::delta::table::{Predicate, nothing_written};
 use crate::error::Result;
 
 /// Files grow up to this size, in bytes, or number of rows. Both bound the memory that one commit needs, too.

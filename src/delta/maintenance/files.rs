@@ -12,7 +12,7 @@ use object_store::path::Path;
 
 use crate::delta::create::store_path;
 use crate::delta::failure::from_kernel;
-use crate::delta::table::Inner;
+use crate::delta::shared::Inner;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a probe of the store's clock is called. It is hidden from Delta clients, and gone after a moment.

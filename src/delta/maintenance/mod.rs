@@ -18,7 +18,8 @@ pub(super) use health::Health;
 
 use super::failure::from_kernel;
 use super::scan::Scanner;
-use super::table::{Inner, Predicate};
+use super::shared::Inner;
+use super::table::Predicate;
 use crate::error::{Error, Result};
 
 /// Nothing that may belong to a writer under way is deleted before it is this old, in milliseconds, whatever the caller

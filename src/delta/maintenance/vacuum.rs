@@ -16,7 +16,7 @@ use super::paths::{Needed, reduce};
 use super::{FLOOR, Maintained, Retention};
 use crate::delta::commit::{Attempt, Kind};
 use crate::delta::failure::from_kernel;
-use crate::delta::table::Inner;
+use crate::delta::shared::Inner;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a deletion vector's file is called.
