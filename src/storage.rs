@@ -32,6 +32,7 @@ mod synced;
 mod whole;
 mod written;
 
+pub(crate) use synced::is_unfinished;
 #[cfg(test)]
 pub(crate) use synced::{Disk, Synced};
 

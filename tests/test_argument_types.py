@@ -49,7 +49,6 @@ WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
     (selector, ["rise"], [2**32], "at most 4294967295"),
     (selector, ["max_in_flight"], [-1, "many"], "a whole number from 0"),
     (selector, ["cursor"], [5, b"\xff", HALF], "text or a path"),
-    (selector, ["storage_options"], [["a"], {"a": 1}, {HALF: "b"}, "a=b"], "a dict of names and values"),
     (runner, ["concurrent", "limit_jobs", "repeat"], [-1, 2.0, "5", True], "a whole number from 0"),
     (runner, ["limit_jobs"], [2**64], "at most"),
     (runner, ["base_url", "sequential_context", "async_context"], [5, HALF, b"x"], "text"),

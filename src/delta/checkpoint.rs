@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use delta_kernel::{Snapshot, SnapshotRef};
 
 use super::group_commit::UnderWay;
+use super::legacy_protocol::LogReader;
 use super::table::Inner;
 use crate::runtime;
 use crate::storage::KernelEngine;
@@ -58,7 +59,7 @@ fn in_background(table: &Inner, snapshot: SnapshotRef) {
     let Ok(engine) = table.storage.engine() else { return };
     let checkpointed = write(engine, snapshot);
     // Commits went on meanwhile: what is known is exchanged for the same version, seen from the new checkpoint.
-    if let Ok(current) = Snapshot::builder_from(checkpointed).build(engine.as_ref()) {
+    if let Ok(current) = Snapshot::builder_from(checkpointed).build(&LogReader::new(engine)) {
         table.exchange(&current);
     }
 }

@@ -18,6 +18,7 @@ use rand::RngExt as _;
 use super::checkpoint;
 use super::create::ENGINE_INFO;
 use super::failure::{from_kernel, may_pass};
+use super::legacy_protocol;
 use super::log_entry::{COMMIT_ID, LogEntry};
 use super::recording::{Recording, Seen};
 use super::table::Inner;
@@ -276,9 +277,17 @@ fn begin(
     for (app, version) in transactions {
         builder = builder.with_transaction_id(app, *version);
     }
-    builder
+    if let Some((column, feature)) = legacy_protocol::unwritable_column(snapshot) {
+        let error =
+            KernelError::unsupported(format!("Feature '{feature}' is not supported (column '{column}' has it)"));
+        return Err(from_kernel(format!("preparing a commit to '{}'", table.url), error));
+    }
+    let mut transaction = builder
         .build(table.storage.engine()?.as_ref(), Box::new(committer))
-        .map_err(|e| from_kernel(format!("preparing a commit to '{}'", table.url), e))
+        .map_err(|e| from_kernel(format!("preparing a commit to '{}'", table.url), e))?;
+    // Every column is always written, so that none is left to its default.
+    transaction.ack_column_defaults();
+    Ok(transaction)
 }
 
 /// After a long pause: that the version before ours is still in the log shows that ours was not cleaned away before it

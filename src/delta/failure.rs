@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 
+use arrow::error::ArrowError;
 use delta_kernel::KernelError;
 
 use crate::error::{Error, ErrorKind};
@@ -19,7 +20,15 @@ pub(super) fn from_kernel(doing: impl std::fmt::Display, error: KernelError) -> 
         ErrorKind::Storage => "; check the store, its permissions and the table's log",
         _ => "",
     };
-    Error::new(kind, format!("{doing} failed{advice}")).with_retryable(retryable).with_source(error)
+    Error::new(kind, format!("{doing} failed{advice}")).with_retryable(retryable).with_source(plain(error))
+}
+
+/// The error without the backtrace that the kernel takes when RUST_BACKTRACE is set: it is nothing for a message.
+fn plain(error: KernelError) -> KernelError {
+    match error {
+        KernelError::Backtraced { source, .. } => plain(*source),
+        error => error,
+    }
 }
 
 /// An error of Arrow's while `doing` something: batches that passed our checks do not fail, so it is a defect.
@@ -50,6 +59,18 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
             | object_store::Error::NotFound { .. },
         ) => (ErrorKind::Storage, false),
         KernelError::ObjectStore(error) => (ErrorKind::Storage, cause::<io::Error>(error).is_none_or(transient)),
+        KernelError::Arrow(error) => match cause::<io::Error>(error) {
+            Some(error) => (ErrorKind::Storage, transient(error)),
+            // A log entry or checkpoint that is not what it should be.
+            None if matches!(error, ArrowError::JsonError(_) | ArrowError::ParquetError(_)) => {
+                (ErrorKind::Storage, false)
+            }
+            None => (ErrorKind::Internal, false),
+        },
+        KernelError::GenericError { source } => match cause::<io::Error>(source.as_ref()) {
+            Some(error) => (ErrorKind::Storage, transient(error)),
+            None => (ErrorKind::Internal, false),
+        },
         KernelError::Reqwest(_) => (ErrorKind::Storage, true),
         KernelError::FileNotFound(_)
         | KernelError::InvalidTableLocation(_)
@@ -97,4 +118,24 @@ fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Opti
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_breaks_off_while_the_log_is_read_is_a_store_that_failed() {
+        let broken = || io::Error::other("input/output error");
+        for error in [
+            KernelError::Arrow(ArrowError::IoError("reading".to_owned(), broken())),
+            KernelError::Arrow(ArrowError::ExternalError(Box::new(broken()))),
+            KernelError::GenericError { source: Box::new(broken()) },
+        ] {
+            let error = from_kernel("reading", error);
+            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true), "{}", error.full_message());
+        }
+        let error = from_kernel("reading", KernelError::Arrow(ArrowError::JsonError("no JSON".to_owned())));
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
+    }
 }

@@ -6,13 +6,14 @@
 //! same moment share one commit, `turn.rs` lets the threads of one process queue up instead of racing each other,
 //! `maintenance/` keeps a table as quick as it was when it was new, `log_entry.rs` reads what the winner of a race did,
 //! `recording.rs` what became of our own attempt, `failure.rs` says what went wrong, `foreign.rs` who must not write
-//! beside us.
+//! beside us, `legacy_protocol.rs` what a legacy version stands for.
 mod checkpoint;
 mod commit;
 mod create;
 mod failure;
 mod foreign;
 mod group_commit;
+mod legacy_protocol;
 mod log_entry;
 mod maintenance;
 mod recording;

@@ -72,13 +72,16 @@ pub(super) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     })
 }
 
-fn same_kind(from: &DataType, to: &DataType) -> bool {
+pub(super) fn same_kind(from: &DataType, to: &DataType) -> bool {
     let text = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match (from, to) {
         (DataType::Null, _) => true,
         (DataType::Dictionary(_, value), to) => value.as_ref() == to || text(value) && text(to),
-        // A time zone is only how an instant is shown; with and without one are different things.
-        (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => a.is_some() == b.is_some(),
+        // A time zone is only how an instant is shown; with and without one are different things. But what a table holds
+        // without one is UTC to this crate.
+        (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => {
+            a.is_some() == b.is_some() || a.as_deref() == Some("UTC") && b.is_none()
+        }
         (from, to) if from.is_integer() => {
             to.is_integer() || to.is_floating() && from.primitive_width() < to.primitive_width()
         }

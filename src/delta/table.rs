@@ -14,6 +14,7 @@ use super::checkpoint::Due;
 use super::commit::{self, Attempt, Kind, Limits, Plan, Queue, SharedCommitter};
 use super::failure::{from_kernel, may_pass};
 use super::group_commit::{self, Group};
+use super::legacy_protocol::LogReader;
 use super::maintenance::{self, Health, Maintained, Retention};
 use super::stage::{Part, Staged};
 use super::turn::Turns;
@@ -168,7 +169,8 @@ impl Inner {
 
     /// The newest snapshot that the store has.
     pub(super) fn newest(&self) -> Result<SnapshotRef> {
-        let engine = self.storage.engine()?.as_ref();
+        let reader = LogReader::new(self.storage.engine()?);
+        let engine = &reader;
         let snapshot = match Snapshot::builder_from(self.known()).build(engine) {
             // What is known may rest on log entries that were cleaned away: then the log is read from its newest checkpoint.
             Err(error) if !may_pass(&error) => Snapshot::builder_for(self.url.as_str()).build(engine),
@@ -296,7 +298,8 @@ impl Table {
     /// Opens a table whose commits go through `committer`.
     pub(super) fn open_with(storage: &Storage, name: &str, committer: SharedCommitter, limits: Limits) -> Result<Self> {
         let url = table_url(storage, name)?;
-        let build = || -> Result<_> { Ok(Snapshot::builder_for(url.as_str()).build(storage.engine()?.as_ref())) };
+        let reader = LogReader::new(storage.engine()?);
+        let build = || -> Result<_> { Ok(Snapshot::builder_for(url.as_str()).build(&reader)) };
         let snapshot = match build()? {
             Ok(snapshot) => snapshot,
             Err(_) if !create::exists(storage, &url)? => {
@@ -354,6 +357,14 @@ impl Table {
     /// [`ErrorKind::Unsupported`], which names the table feature and says what can be done.
     pub fn check_writable(&self) -> Result<()> {
         writable::check(&self.inner, false)
+    }
+
+    /// Refuses a table to which rows with the columns of `spec` cannot be written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], which names the column.
+    pub fn check_columns(&self, spec: &TableSpec) -> Result<()> {
+        writable::check_columns(&self.inner, spec)
     }
 
     /// Refuses a table in which rows cannot be replaced.

@@ -3,7 +3,8 @@
 use delta_kernel::transaction::UpdateTableOperation;
 
 use super::commit::{Attempt, Kind};
-use super::table::Inner;
+use super::schema;
+use super::table::{Inner, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Refuses a table that the kernel cannot append to or, if asked for, replace rows in.
@@ -44,6 +45,40 @@ pub(super) fn check(table: &Inner, rewritable: bool) -> Result<()> {
                     table.url
                 ),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a table that lacks a column of `spec` or has it in another type, and one with a column that must not be left
+/// out.
+pub(super) fn check_columns(table: &Inner, spec: &TableSpec) -> Result<()> {
+    let unfit = |text: String| {
+        let text = format!("{text}; see whether '{}' really is such a table, or give another root", table.url);
+        Error::new(ErrorKind::Unsupported, text)
+    };
+    let schema = table.schema()?;
+    for wanted in spec.schema.fields() {
+        match schema.field_with_name(wanted.name()) {
+            Ok(field) if schema::same_kind(wanted.data_type(), field.data_type()) => {}
+            Ok(field) => {
+                let (name, found) = (wanted.name(), field.data_type());
+                return Err(unfit(format!(
+                    "the column '{name}' of {} is {found}, not {}",
+                    spec.name,
+                    wanted.data_type()
+                )));
+            }
+            Err(_) => return Err(unfit(format!("the table {} has no column '{}'", spec.name, wanted.name()))),
+        }
+    }
+    let snapshot = table.known();
+    for field in snapshot.schema().fields() {
+        let known = spec.schema.field_with_name(field.name()).is_ok();
+        if !known && (!field.nullable || field.metadata.contains_key("CURRENT_DEFAULT")) {
+            let what = if field.nullable { "a default" } else { "NOT NULL" };
+            let text = format!("the table {} has a column '{}' that jobrota does not know", spec.name, field.name());
+            return Err(unfit(format!("{text}, with {what}, which rows from here would break")));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::JobLedger;
-use super::tables::{DELIVERIES_SPEC, LedgerTable};
+use super::tables::{DELIVERIES_SPEC, IMPORTS_SPEC, LedgerTable};
 use crate::delta::{Maintained, Retention, Table};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -55,7 +55,8 @@ impl JobLedger {
     pub fn maintain(&self, retain_hours: f64) -> Result<MaintenanceReport> {
         let retention = Retention::hours(retain_hours)?;
         let mut tables = Vec::new();
-        let known = [LedgerTable::Executions.spec(), LedgerTable::Notifications.spec(), &*DELIVERIES_SPEC];
+        let (executions, notifications) = (LedgerTable::Executions.spec(), LedgerTable::Notifications.spec());
+        let known = [executions, notifications, &*DELIVERIES_SPEC, &*IMPORTS_SPEC];
         for spec in known {
             tables.extend(maintained(spec.name, self.opened(spec), retention));
         }

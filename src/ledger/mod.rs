@@ -107,10 +107,12 @@ impl JobLedger {
         for table in [LedgerTable::Executions, LedgerTable::Notifications] {
             if let Some(found) = ledger.opened(table.spec())? {
                 found.check_rewritable()?;
+                found.check_columns(table.spec())?;
             }
         }
         if let Some(found) = ledger.opened(&DELIVERIES_SPEC)? {
             found.check_writable()?;
+            found.check_columns(&DELIVERIES_SPEC)?;
         }
         Ok(ledger)
     }

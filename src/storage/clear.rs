@@ -222,7 +222,7 @@ fn explain(place: &str, anonymous: bool, credentials: bool, cause: &Cause) -> Er
             let (what, advice, retryable) = match kind {
                 _ if certificate => (
                     "cannot be trusted",
-                    "its certificate is not one that this machine trusts; for a certificate authority of your own, name \
+                    "its certificate must be valid for its name and come from an authority that this machine trusts; for one of your own, name \
                      its certificate's file in the environment variable SSL_CERT_FILE",
                     false,
                 ),

@@ -41,7 +41,7 @@ use disk::Real;
 use super::executor::blocking;
 
 /// Whether `name` is the one under which a file is written before it gets its own.
-pub(super) fn is_unfinished(name: &str) -> bool {
+pub(crate) fn is_unfinished(name: &str) -> bool {
     name.strip_prefix('.')
         .and_then(|name| name.strip_suffix(".tmp"))
         .and_then(|name| name.rsplit_once('.'))

@@ -72,7 +72,10 @@ fn is_ours(name: &str, partitions: &[Vec<u8>]) -> bool {
     if directories.is_empty() && file.starts_with(PROBE) {
         return true;
     }
-    // What is left behind when a process is killed while it writes a file on a local disk: `name#1`.
+    // What is left behind when a process is killed while it writes a file on a local disk: `.name.1-2.tmp` or `name#1`.
+    if crate::storage::is_unfinished(file) {
+        return true;
+    }
     let whole = match file.rsplit_once('#') {
         Some((name, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => file,
@@ -93,12 +96,9 @@ struct Log {
 impl Log {
     fn read(table: &Inner, snapshot: &SnapshotRef, cutoff: i64) -> Result<Self> {
         let mut log = Self { needed: Needed::of(&table.url), removed: Needed::of(&table.url) };
-        log.read_state(table, snapshot).and_then(|times| {
-            for (path, at) in times {
-                log.removed_at(&path, at, cutoff);
-            }
-            Ok(())
-        })?;
+        for (path, at) in log.read_state(table, snapshot)? {
+            log.removed_at(&path, at, cutoff);
+        }
         // A checkpoint drops what was removed longer ago than the table's own property says.
         for file in files::log(table)?.0 {
             if file.modified >= cutoff && is_commit(&file.name) {

@@ -199,3 +199,108 @@ proptest! {
         }
     }
 }
+
+/// A table as clients made it before there were table features, with these columns and properties besides.
+fn legacy(dir: &tempfile::TempDir, (reader, writer): (i32, i32), field: &str, configuration: &str) -> Storage {
+    let log = dir.path().join("events/_delta_log");
+    std::fs::create_dir_all(&log).expect("log");
+    let physical = |id: u32, name: &str| {
+        if reader == 2 {
+            format!(r#"{{\"delta.columnMapping.id\":{id},\"delta.columnMapping.physicalName\":\"col-{name}\"}}"#)
+        } else {
+            "{}".to_owned()
+        }
+    };
+    let column = |id: u32, name: &str, kind: &str| {
+        let metadata = physical(id, name);
+        format!(r#"{{\"name\":\"{name}\",\"type\":\"{kind}\",\"nullable\":true,\"metadata\":{metadata}}}"#)
+    };
+    let columns = [column(1, "name", "string"), column(2, "at", "timestamp"), column(3, "flag", "string")];
+    let fields = format!("{}{field}", columns.join(","));
+    let text = format!(
+        concat!(
+            r#"{{"protocol":{{"minReaderVersion":{},"minWriterVersion":{}}}}}"#,
+            "\n",
+            r#"{{"metaData":{{"id":"1","format":{{"provider":"parquet","options":{{}}}},"schemaString":"{{\"type\":\"struct\",\"#,
+            r#""fields\":[{}]}}","partitionColumns":["flag"],"configuration":{{{}}},"createdTime":1}}}}"#,
+            "\n"
+        ),
+        reader, writer, fields, configuration
+    );
+    std::fs::write(log.join("00000000000000000000.json"), text).expect("version 0");
+    storage(dir)
+}
+
+#[test]
+fn legacy_versions_are_no_obstacle_where_nothing_of_what_they_stand_for_is_used() {
+    let mapping = r#""delta.columnMapping.mode":"name","delta.columnMapping.maxColumnId":"3""#;
+    for (versions, configuration) in [((1, 3), ""), ((1, 4), ""), ((2, 5), mapping), ((2, 6), mapping)] {
+        let dir = tempfile::tempdir().expect("directory");
+        let storage = legacy(&dir, versions, "", configuration);
+        let table = Table::open(&storage, "events").expect("opened");
+        table.check_rewritable().expect("writable");
+        for at in 0..25 {
+            table.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
+        }
+        assert_eq!(flip(&table, &|name| name < "10").expect("flipped"), 10);
+        drain(Duration::from_secs(30));
+        table.maintain(Retention::hours(0.0).expect("hours"));
+        table.append(&batch(&[row("25", 25, "NO")])).expect("appended after a checkpoint");
+        let cold = Table::open(&storage, "events").expect("opened");
+        cold.append(&batch(&[row("26", 26, "NO")])).expect("appended from a checkpoint");
+        assert_eq!(all(&cold).len(), 27);
+        assert_eq!(cold.scan(&equals("flag", "YES")).expect("scan").num_rows(), 10);
+        // Whatever we wrote, nothing says that the table's protocol is another one.
+        let log = dir.path().join("events/_delta_log");
+        for entry in std::fs::read_dir(&log).expect("log").map(|entry| entry.expect("entry").path()) {
+            if entry.to_string_lossy().ends_with("json") && !entry.ends_with("00000000000000000000.json") {
+                let text = std::fs::read_to_string(&entry).expect("entry");
+                assert!(!text.contains("\"protocol\""), "{}", entry.display());
+            }
+            if entry.to_string_lossy().ends_with(".parquet") {
+                assert_eq!(protocol_in(&entry), versions, "{}", entry.display());
+            }
+        }
+    }
+}
+
+/// The reader and writer version that a checkpoint gives.
+fn protocol_in(checkpoint: &std::path::Path) -> (i32, i32) {
+    use arrow::datatypes::Int32Type;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let file = std::fs::File::open(checkpoint).expect("checkpoint");
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file).expect("checkpoint").build().expect("reader");
+    for batch in batches {
+        let batch = batch.expect("batch");
+        let protocols = batch.column_by_name("protocol").expect("protocol").as_struct().clone();
+        let version =
+            |name: &str, row| protocols.column_by_name(name).expect(name).as_primitive::<Int32Type>().value(row);
+        if let Some(row) = (0..batch.num_rows()).find(|row| protocols.is_valid(*row)) {
+            return (version("minReaderVersion", row), version("minWriterVersion", row));
+        }
+    }
+    panic!("no protocol in {}", checkpoint.display());
+}
+
+#[test]
+fn legacy_tables_that_use_what_cannot_be_written_are_refused_by_name() {
+    let generated = r#",{\"name\":\"day\",\"type\":\"date\",\"nullable\":true,\"metadata\":{\"delta.generationExpression\":\"x\"}}"#;
+    let constraint = r#""delta.constraints.c":"at > 0""#;
+    for (versions, field, configuration, name) in
+        [((1, 4), generated, "", "generatedColumns"), ((1, 3), "", constraint, "checkConstraints")]
+    {
+        let dir = tempfile::tempdir().expect("directory");
+        let table = Table::open(&legacy(&dir, versions, field, configuration), "events").expect("reading is possible");
+        for error in [
+            table.check_writable().expect_err(name),
+            table
+                .append(&batch(&[]))
+                .err()
+                .unwrap_or_else(|| table.append(&batch(&[row("a", 1, "NO")])).expect_err("cannot be written")),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.full_message());
+            assert!(error.full_message().contains(name), "{}", error.full_message());
+        }
+        assert_eq!(std::fs::read_dir(dir.path().join("events/_delta_log")).expect("log").count(), 1);
+    }
+}

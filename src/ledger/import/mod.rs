@@ -22,6 +22,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray
 pub use report::{ImportFailure, ImportReport};
 
 use super::JobLedger;
+use super::rows::as_stored;
 use super::tables::{IMPORTS_SPEC, LedgerTable, NO, YES};
 use crate::error::{Error, ErrorKind, Result};
 use folder::Stamp;
@@ -183,7 +184,7 @@ impl<'a> Import<'a> {
             if !plan.new.is_empty() || end && plan.entries.len() >= STAMPS_WORTH_A_COMMIT {
                 let notifications = self.ledger.created(LedgerTable::Notifications.spec())?;
                 let imports = self.ledger.created(&IMPORTS_SPEC)?;
-                let rows = rows(&plan.new)?;
+                let rows = as_stored(rows(&plan.new)?, &notifications.schema())?;
                 if !self.memory.commit(&notifications, &imports, plan.entries, &rows)? {
                     self.memory = remembered(self.ledger)?;
                     continue;

@@ -25,6 +25,7 @@ use chrono::Utc;
 use super::record::Digest;
 use crate::delta::{Guard, Predicate, Table};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::rows::as_stored;
 use crate::ledger::tables::{IMPORTS, IMPORTS_SPEC, LedgerTable};
 
 /// The application id of the head in `job_notifications`, and of the numbering in `autosys_imports`.
@@ -90,6 +91,7 @@ impl Memory {
         entries: Vec<Entry>,
         rows: &RecordBatch,
     ) -> Result<bool> {
+        let rows = as_stored(rows.clone(), &notifications.schema())?;
         let batch = announce(imports, self.head, &entries)?;
         let expected = self.head;
         let moved = notifications.append_guarded(&mut |view| {

@@ -61,3 +61,19 @@ fn rows_are_logged_read_and_acknowledged_exactly() {
     let error = ledger.log_batch(Notifications, &naive).unwrap_err();
     assert!(error.to_string().contains("without a timezone"), "what a caller gives has to say what it means: {error}");
 }
+
+#[test]
+fn legacy_files_are_imported_into_them() {
+    let directory = TempDir::new().unwrap();
+    spark_tables(directory.path());
+    let folder = directory.path().join("legacy");
+    std::fs::create_dir(&folder).unwrap();
+    let line = r#"{"file_name": "a", "job_id": "J", "status": "SUCCESS", "timestamp": "2025-04-16T09:01:05+02:00"}"#;
+    std::fs::write(folder.join("a.json"), line).unwrap();
+    for expected in [1, 0] {
+        assert_eq!(open(&directory).import_json(&folder, &ImportOptions::default()).unwrap().rows, expected);
+    }
+    let pending = open(&directory).pending(Notifications).unwrap();
+    let moment = "2025-04-16T07:01:05Z".parse::<DateTime<Utc>>().unwrap();
+    assert_eq!(pending[0].timestamp, Some(moment.timestamp_micros()));
+}

@@ -6,8 +6,8 @@ use super::super::paths::reduce;
 use super::*;
 
 const PIECES: [&str; 24] = [
-    "a", "B", "7", "%", "%2", "%20", "%252F", " ", "+", "#", "#1", "?", ":", "=", "&", "é", "漢", "\\", "..", "~", "'", "\"", "|",
-    "_",
+    "a", "B", "7", "%", "%2", "%20", "%252F", " ", "+", "#", "#1", "?", ":", "=", "&", "é", "漢", "\\", "..", "~", "'",
+    "\"", "|", "_",
 ];
 
 fn name() -> impl Strategy<Value = String> {
@@ -24,8 +24,9 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 fn encode(text: &str, all: bool) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) || !all && !b"%?# ".contains(&byte);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c) || !all && !"%?# ".contains(c);
+    let escaped = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    text.chars().map(|c| if plain(c) { c.to_string() } else { escaped(c) }).collect()
 }
 
 /// How a client may spell the path in its log.
@@ -200,7 +201,8 @@ fn directories_of_a_partition_column_that_begins_with_an_underscore_are_not_hidd
 fn partitioned_by(dir: &tempfile::TempDir, column: &str) -> (Table, PathBuf) {
     let log = events(dir).join("_delta_log");
     std::fs::create_dir_all(&log).expect("log");
-    let fields = ["name", column].map(|name| serde_json::json!({"name": name, "type": "string", "nullable": true, "metadata": {}}));
+    let fields = ["name", column]
+        .map(|name| serde_json::json!({"name": name, "type": "string", "nullable": true, "metadata": {}}));
     let schema = serde_json::json!({"type": "struct", "fields": fields}).to_string();
     commit(
         &log,
@@ -231,7 +233,8 @@ fn what_was_removed_within_the_retention_stays_and_a_longer_one_of_the_table_win
     let meta = text.lines().find(|line| line.contains("metaData")).expect("metadata");
     let longer = "\"delta.deletedFileRetentionDuration\":\"interval 30 days\",\"delta.checkpointInterval\"";
     let version = table.version() + 1;
-    std::fs::write(log.join(format!("{version:020}.json")), meta.replace("\"delta.checkpointInterval\"", longer)).expect("written");
+    std::fs::write(log.join(format!("{version:020}.json")), meta.replace("\"delta.checkpointInterval\"", longer))
+        .expect("written");
     let report = maintain_later(&table, 48.0, 49);
     assert_eq!(report.files_vacuumed, 0);
     assert!(report.notes.iter().any(|note| note.contains("720 hours")), "{:?}", report.notes);

@@ -208,3 +208,22 @@ fn the_memory_survives_checkpoints() {
     assert_eq!(import(&fixture.reopened(), &fixture.folder()).known, 45);
     assert_eq!(fixture.jobs().len(), 45);
 }
+
+#[test]
+fn the_memory_survives_maintenance() {
+    let fixture = Fixture::new();
+    for number in 0..25 {
+        fixture.write(&format!("{number:02}.json"), record(&format!("J{number:02}"), number));
+        fixture.import();
+    }
+    let files = |ledger: &JobLedger| {
+        let report = ledger.maintain(0.0).unwrap();
+        assert!(report.problems().is_empty(), "{:?}", report.problems());
+        report.tables.iter().map(|table| (table.table, table.done.files_compacted)).collect::<Vec<_>>()
+    };
+    assert_eq!(files(&fixture.reopened()), [("job_notifications", 25), ("autosys_imports", 25)]);
+    assert_eq!(import(&fixture.reopened(), &fixture.folder()).known, 25);
+    fixture.write("25.json", record("J25", 25));
+    assert_eq!(import(&fixture.ledger, &fixture.folder()).rows, 1, "nor does a handle from before mind");
+    assert_eq!(fixture.jobs().len(), 26);
+}
