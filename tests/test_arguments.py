@@ -118,7 +118,8 @@ def test_options_of_the_ledger_itself(tmp_path: Path) -> None:
         ({"commit_timeout": -1}, "commit_timeout"),
         ({"commit_timeout": float("nan")}, "commit_timeout"),
         ({"storage_options": "a=b"}, "storage_options"),
-        ({"storage_options": {"a": 1}}, "storage_options"),
+        ({"storage_options": {"a": 1}}, "storage option"),
+        ({"storage_options": {"a": None}}, "storage_options"),
         ({"storage_options": {1: "a"}}, "storage_options"),
     ]
     for options, says in cases:

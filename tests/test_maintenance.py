@@ -32,6 +32,15 @@ def make_older(directory: Path, days: float) -> None:
             os.utime(path, (then, then))
 
 
+def wait_for_checkpoint(ledger: jobrota.JobLedger, version: int) -> None:
+    """Checkpoints are written in the background."""
+    hint = Path(ledger.root) / "autosys_job_log" / "_delta_log" / "_last_checkpoint"
+    limit = time.monotonic() + 30
+    while not hint.exists() or json.loads(hint.read_text())["version"] < version:
+        assert time.monotonic() < limit, f"no checkpoint of version {version}"
+        time.sleep(0.01)
+
+
 def files_read_by_deltalake(ledger: jobrota.JobLedger, version: int | None = None) -> list[str]:
     """What the other client reads: file names of all rows."""
     table = DeltaTable(Path(ledger.root) / "autosys_job_log", version=version)
@@ -72,6 +81,7 @@ def test_a_log_that_was_cleaned_is_opened_read_and_written_by_every_client(ledge
     log_rows(ledger, 70)
     long_lived = jobrota.JobLedger(ledger.root)
     assert long_lived.fetch_unprocessed_updates().num_rows == 70
+    wait_for_checkpoint(ledger, 60)
     make_older(Path(ledger.root), days=30)
     report = ledger.maintain()
     assert report.problems == []

@@ -31,7 +31,7 @@ def test_synced_and_other_writers_share_a_table(tmp_path: Path) -> None:
 
 
 def test_a_durability_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(jobrota.InvalidInputError, match='"store" or "fsync", not "disk"'):
+    with pytest.raises(jobrota.InvalidInputError, match=r'durability must be "store" or "fsync", not .disk'):
         jobrota.JobLedger(tmp_path / "ledger", durability="disk")  # type: ignore[arg-type]
     assert not (tmp_path / "ledger").exists()
 

@@ -106,7 +106,7 @@ def spark(folder: Path, scale: Scale) -> Iterator[Result]:
     table = f"delta.`{folder / 'theirs'}`"
     session.sql(
         f"CREATE TABLE {table} (file_name STRING, job_id STRING, status STRING, autosys_update_flag STRING, "
-        "notification_timestamp TIMESTAMP) USING delta"
+        "notification_timestamp TIMESTAMP) USING delta PARTITIONED BY (autosys_update_flag)"
     )
     ledger = jobrota.JobLedger(folder / "ours")
     logged_before(ledger, 10)

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use super::arguments;
 use super::convert;
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, Raised};
 use super::import_report::{self, PyImportReport};
 use super::ledger_summary::{PyLedgerSummary, summary_dict};
 use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
@@ -123,8 +123,17 @@ fn table_argument(value: &Bound<'_, PyAny>) -> PyResult<&'static str> {
     Ok(convert::choice("table", value, &["job_notifications", "autosys_job_log"])?)
 }
 
-fn durability_argument(value: &Bound<'_, PyAny>) -> PyResult<&'static str> {
-    Ok(convert::choice("durability", value, &["store", "fsync"])?)
+fn durability_argument(value: &Bound<'_, PyAny>) -> PyResult<Durability> {
+    let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
+    match text {
+        Some("store") => Ok(Durability::Store),
+        Some("fsync") => Ok(Durability::Fsync),
+        _ => {
+            let given = value.repr().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+            // The argument's name is put in front of it.
+            Err(Raised::from(Error::invalid(format!("must be \"store\" or \"fsync\", not {given}"))).into())
+        }
+    }
 }
 
 fn pending_filter(limit: Option<&Bound<'_, PyAny>>, job_id: Option<&Bound<'_, PyAny>>) -> PyOutcome<RowFilter> {
@@ -152,23 +161,15 @@ fn row_filter(
 #[pymethods]
 impl PyJobLedger {
     #[new]
-    #[pyo3(signature = (root, *, storage_options = None, durability = "store", commit_timeout = None))]
+    #[pyo3(signature = (root, *, storage_options = None, durability = Durability::Store, commit_timeout = None),
+           text_signature = "(root, *, storage_options=None, durability='store', commit_timeout=None)")]
     fn new(
         py: Python<'_>,
         root: &Bound<'_, PyAny>,
         storage_options: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = durability_argument)] durability: &'static str,
+        #[pyo3(from_py_with = durability_argument)] durability: Durability,
         commit_timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Self> {
-        let durability = match durability {
-            "store" => Durability::Store,
-            "fsync" => Durability::Fsync,
-            other => {
-                return Err(
-                    Error::invalid(format!("durability must be \"store\" or \"fsync\", not \"{other}\"")).into()
-                );
-            }
-        };
         let root = convert::path_text(root)?;
         let commit_timeout = convert::seconds_argument("commit_timeout", commit_timeout)?;
         let options = convert::storage_options(storage_options)?.unwrap_or_default();

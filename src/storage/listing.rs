@@ -19,7 +19,7 @@ use object_store::{
 
 use super::executor::blocking;
 use super::hint;
-use super::log_memory::LogMemory;
+use super::log_memory::{self, LogMemory};
 
 /// A local file system whose [`ObjectStore::list_with_offset`] looks at the names first, then only at the files that it
 /// returns, which come sorted by name. [`LocalFileSystem`] makes a URL of each file that it meets and takes an
@@ -105,6 +105,9 @@ pub(super) fn directory(local: &LocalFileSystem, prefix: &Path) -> Result<PathBu
     Ok(below)
 }
 
+/// Commits that reading a directory may pass over at once: more have not been made while it was read.
+const LONGEST_GAP: u64 = 1_000;
+
 /// The files below `prefix` whose path is greater than `offset`, sorted. `None` where links lead to directories: the
 /// store follows these and looks out for circles.
 pub(super) fn list(local: &LocalFileSystem, prefix: Path, offset: &Path) -> Result<Option<Vec<ObjectMeta>>> {
@@ -153,6 +156,7 @@ pub(super) fn list(local: &LocalFileSystem, prefix: Path, offset: &Path) -> Resu
         }
     }
     found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let found = without_gaps(found);
     let mut files = Vec::with_capacity(found.len());
     for (location, file) in found {
         match fs::metadata(&file) {
@@ -167,6 +171,30 @@ pub(super) fn list(local: &LocalFileSystem, prefix: Path, offset: &Path) -> Resu
         }
     }
     Ok(Some(files))
+}
+
+/// `found`, sorted, with the commits that reading the directory passed over: of files that are made meanwhile, the
+/// operating system may show a later one and not the one before it (readdir(3)).
+fn without_gaps(found: Vec<(Path, PathBuf)>) -> Vec<(Path, PathBuf)> {
+    let mut whole: Vec<(Path, PathBuf)> = Vec::with_capacity(found.len());
+    let mut before: Option<(PathBuf, u64)> = None;
+    for (path, file) in found {
+        if let Some(number) = log_memory::version(&path) {
+            let directory = file.parent().map(PathBuf::from).unwrap_or_default();
+            // A clean-up takes the first entries away: there is nothing to look for before the first one seen.
+            let first = before.filter(|(same, _)| *same == directory).map_or(number, |(_, last)| last + 1);
+            for missed in first.max(number.saturating_sub(LONGEST_GAP))..number {
+                let name = format!("{missed:020}.json");
+                let prefix = path.as_ref().rsplit_once('/').map_or("", |(prefix, _)| prefix);
+                if let Ok(path) = Path::parse(format!("{prefix}/{name}")) {
+                    whole.push((path, file.with_file_name(name)));
+                }
+            }
+            before = Some((directory, number));
+        }
+        whole.push((path, file));
+    }
+    whole
 }
 
 /// Whether a file of this name is one that a writer has not finished: `name#1` is what [`LocalFileSystem`] calls it.

@@ -100,7 +100,7 @@ impl Remembered {
 }
 
 /// The number of the commit that a file is, if it is one.
-fn version(location: &Path) -> Option<u64> {
+pub(super) fn version(location: &Path) -> Option<u64> {
     let (number, extension) = location.filename()?.split_once('.')?;
     (number.len() == 20 && extension == "json").then(|| number.parse().ok()).flatten()
 }

@@ -131,6 +131,48 @@ async fn a_directory_that_cannot_be_read_is_an_error() {
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).expect("unlocked");
 }
 
+#[test]
+fn commits_that_reading_the_directory_passed_over_are_looked_for() {
+    let entry =
+        |name: &str| (Path::from(format!("t/_delta_log/{name}")), PathBuf::from(format!("/t/_delta_log/{name}")));
+    let commit = |number: u64| entry(&format!("{number:020}.json"));
+    let found =
+        vec![commit(7), entry("00000000000000000008.checkpoint.parquet"), commit(10), entry("_last_checkpoint")];
+    let expected = vec![
+        commit(7),
+        entry("00000000000000000008.checkpoint.parquet"),
+        commit(8),
+        commit(9),
+        commit(10),
+        entry("_last_checkpoint"),
+    ];
+    assert_eq!(without_gaps(found), expected);
+    let broken = vec![commit(0), commit(u64::MAX)];
+    assert_eq!(without_gaps(broken).len(), 1_002, "a log with a hole is no reason to look for ever");
+}
+
+/// A writer makes commit after commit; whoever lists meanwhile sees no commit without all those before it.
+#[test]
+fn no_listing_has_a_gap_while_commits_are_made() {
+    let dir = tempfile::tempdir().expect("directory");
+    let log = dir.path().join("_delta_log");
+    fs::create_dir(&log).expect("log");
+    let local = LocalFileSystem::new();
+    let prefix = Path::from_filesystem_path(&log).expect("prefix");
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 0..4_000 {
+                fs::write(log.join(format!("{number:020}.json")), "x").expect("written");
+            }
+        });
+        while !writer.is_finished() {
+            let files = list(&local, prefix.clone(), &prefix.clone().join("0")).expect("listed").expect("no links");
+            let numbers: Vec<u64> = files.iter().filter_map(|file| log_memory::version(&file.location)).collect();
+            assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        }
+    });
+}
+
 /// A reader at the end of a long log. What it costs is printed (`--nocapture`, and an optimised build to be fair).
 #[tokio::test]
 async fn the_end_of_a_long_log_is_listed_in_order() {
