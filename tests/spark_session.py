@@ -56,6 +56,7 @@ def start(scratch: Path, *, short_lived: bool) -> Any:
         # Small tables: what Spark splits into parts for clusters only costs time here.
         "spark.default.parallelism": "2",
         "spark.sql.shuffle.partitions": "2",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.session.timeZone": "UTC",
     }
