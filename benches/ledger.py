@@ -70,7 +70,9 @@ def main() -> int:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(dir=arguments.folder, ignore_cleanup_errors=True) as folder:
             try:
-                results.extend(ROWS[name](Path(folder), QUICK if arguments.quick else FULL))
+                for result in ROWS[name](Path(folder), QUICK if arguments.quick else FULL):
+                    print(" | ".join(cells(result)), file=sys.stderr, flush=True)
+                    results.append(result)
             except Exception as error:
                 traceback.print_exc()
                 results.append(Result(name, f"could not be measured: {error}", met=False))

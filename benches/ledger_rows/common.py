@@ -80,14 +80,18 @@ def milliseconds(value: float) -> str:
 
 
 def side_by_side(count: int, *works: Callable[[], object], warm: int = 3) -> list[Samples]:
-    """Samples of each of `works`, in turns, so that whatever else the machine does is in all of them alike."""
-    for work in works:
-        for _ in range(warm):
-            work()
+    """Samples of each of `works`, in turns of a few calls: whatever else the machine does is in all of them alike.
+
+    The first calls of a turn do not count: the processor's caches still hold what the others worked on.
+    """
+    turn = max(3, count // 6)
     samples = [Samples() for _ in works]
-    for _ in range(count):
+    while len(samples[0].values) < count:
         for sample, work in zip(samples, works, strict=True):
-            sample.take(work)
+            for _ in range(warm):
+                work()
+            for _ in range(turn):
+                sample.take(work)
     return samples
 
 
