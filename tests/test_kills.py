@@ -94,7 +94,8 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Aftermath:
         assert alive, f"child {number} ({role}) ended by itself with {child.exitcode}: its error is in the output"
         child.kill()
         child.join(60)
-        return alive and child.exitcode == -signal.SIGKILL, report
+        # A forkserver that is busy may not be able to say how its child ended.
+        return child.exitcode in (-signal.SIGKILL, 255), report
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(kill_one, range(KILLS)))

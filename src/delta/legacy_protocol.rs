@@ -14,12 +14,13 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int32Type};
+use bytes::Bytes;
 use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
 use delta_kernel::schema::SchemaRef;
 use delta_kernel::{
-    Engine, EngineData, EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSize, FilteredEngineData,
-    JsonHandler, KernelResult, KernelResultIterator, KernelResultIteratorStatic, ParquetFooter, ParquetHandler,
-    PredicateRef, Snapshot, StorageHandler,
+    Engine, EngineData, EvaluationHandler, FileDataReadResultIterator, FileMeta, FileSize, FileSlice,
+    FilteredEngineData, JsonHandler, KernelResult, KernelResultIterator, KernelResultIteratorStatic, ParquetFooter,
+    ParquetHandler, PredicateRef, Snapshot, StorageHandler,
 };
 use url::Url;
 
@@ -50,6 +51,7 @@ pub(super) fn unwritable_column(snapshot: &Snapshot) -> Option<(String, &'static
 /// The engine with which snapshots are built.
 pub(super) struct LogReader {
     engine: Arc<KernelEngine>,
+    storage: Arc<Shown<dyn StorageHandler>>,
     json: Arc<Shown<dyn JsonHandler>>,
     parquet: Arc<Shown<dyn ParquetHandler>>,
 }
@@ -58,6 +60,7 @@ impl LogReader {
     pub(super) fn new(engine: &Arc<KernelEngine>) -> Self {
         Self {
             engine: Arc::clone(engine),
+            storage: Arc::new(Shown(engine.storage_handler())),
             json: Arc::new(Shown(engine.json_handler())),
             parquet: Arc::new(Shown(engine.parquet_handler())),
         }
@@ -70,7 +73,7 @@ impl Engine for LogReader {
     }
 
     fn storage_handler(&self) -> Arc<dyn StorageHandler> {
-        self.engine.storage_handler()
+        self.storage.clone()
     }
 
     fn json_handler(&self) -> Arc<dyn JsonHandler> {
@@ -84,6 +87,34 @@ impl Engine for LogReader {
 
 /// A handler whose protocols are shown as lists of features.
 struct Shown<T: ?Sized>(Arc<T>);
+
+impl StorageHandler for Shown<dyn StorageHandler> {
+    /// Without checksum files, which give the protocol as well and need not be there.
+    fn list_from(&self, path: &Url) -> KernelResult<KernelResultIteratorStatic<FileMeta>> {
+        let listed = self.0.list_from(path)?;
+        Ok(Box::new(listed.filter(|file| !file.as_ref().is_ok_and(|file| file.location.path().ends_with(".crc")))))
+    }
+
+    fn read_files(&self, files: Vec<FileSlice>) -> KernelResult<KernelResultIteratorStatic<Bytes>> {
+        self.0.read_files(files)
+    }
+
+    fn copy_atomic(&self, from: &Url, to: &Url) -> KernelResult<()> {
+        self.0.copy_atomic(from, to)
+    }
+
+    fn put(&self, path: &Url, data: Bytes, overwrite: bool) -> KernelResult<()> {
+        self.0.put(path, data, overwrite)
+    }
+
+    fn head(&self, path: &Url) -> KernelResult<FileMeta> {
+        self.0.head(path)
+    }
+
+    fn delete(&self, path: &Url) -> KernelResult<()> {
+        self.0.delete(path)
+    }
+}
 
 impl JsonHandler for Shown<dyn JsonHandler> {
     fn parse_json(&self, strings: Box<dyn EngineData>, schema: SchemaRef) -> KernelResult<Box<dyn EngineData>> {
