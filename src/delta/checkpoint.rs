@@ -3,17 +3,23 @@
 
 use std::num::NonZero;
 use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use delta_kernel::{Snapshot, SnapshotRef};
 
-use super::group_commit::UnderWay;
+use super::group_commit::{self, UnderWay};
 use super::legacy_protocol::LogReader;
 use super::shared::Inner;
-use crate::runtime;
 use crate::storage::KernelEngine;
 
 /// Commits between checkpoints when the table does not say: Delta's default.
 const DEFAULT_INTERVAL: u64 = 10;
+
+/// After a checkpoint, none is written for so many times as long as it took, and at most so long: those who commit as fast
+/// as they can shall not share the machine with one checkpoint after the other.
+const REST: u32 = 10;
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// The checkpoint that is to be written next, and whether one is being written.
 #[derive(Default)]
@@ -35,17 +41,17 @@ pub(super) fn when_due(table: &Arc<Inner>, version: u64) {
     if due.busy {
         return;
     }
-    // Without a runtime there would be no engine either, and nothing could have been committed.
-    let Ok(runtime) = runtime::handle() else { return };
-    due.busy = true;
-    drop(due);
-    let (table, under_way) = (Arc::clone(table), UnderWay::one());
-    runtime.spawn_blocking(move || {
-        while let Some(snapshot) = next(&table) {
-            in_background(&table, snapshot);
+    let (worker, under_way) = (Arc::clone(table), UnderWay::one());
+    let work = move || {
+        while let Some(snapshot) = next(&worker) {
+            let started = Instant::now();
+            in_background(&worker, snapshot);
+            group_commit::pause(started.elapsed().saturating_mul(REST).min(LONGEST_REST));
         }
         drop(under_way);
-    });
+    };
+    // A thread that is none of a runtime's, see `group_commit`. Without one, the next checkpoint makes up for this.
+    due.busy = thread::Builder::new().name("jobrota-checkpoint".to_owned()).spawn(work).is_ok();
 }
 
 fn next(table: &Inner) -> Option<SnapshotRef> {

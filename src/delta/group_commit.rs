@@ -6,7 +6,7 @@
 //! rows are durable or known to have failed, so that nothing is left behind when a process ends.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -327,6 +327,22 @@ impl Drop for UnderWay {
     }
 }
 
+/// The process is about to end: nobody rests any more.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Rests for so long, or until the process is about to end.
+pub(super) fn pause(longest: Duration) {
+    const LOOK: Duration = Duration::from_millis(5);
+    let until = Instant::now() + longest;
+    while !LEAVING.load(Ordering::Acquire) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::sleep(left.min(LOOK));
+    }
+}
+
 /// Waits until no row of an asynchronous call is on its way to a table and no checkpoint is being written, but not
 /// longer than `longest`. To be called when the process is about to end. Whether all was done. A process that was forked
 /// from one that had used a table does not wait.
@@ -334,6 +350,7 @@ pub fn drain(longest: Duration) -> bool {
     if COUNTED_IN.load(Ordering::Acquire) != std::process::id() {
         return true;
     }
+    LEAVING.store(true, Ordering::Release);
     let count = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     let waited = NOTHING_UNDER_WAY.wait_timeout_while(count, longest, |count| *count > 0);
     !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
