@@ -114,7 +114,7 @@ fn decide_all(
     cache: &mut Cache,
     decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>,
 ) -> Result<Decided> {
-    let scanner = Scanner::new(table.storage.engine()?, attempt.snapshot, predicate)?;
+    let scanner = Scanner::new(table.storage.engine()?, attempt.snapshot, predicate)?.knowing(&table.read_files);
     let mut decided = Decided {
         schema: scanner.schema().clone(),
         listings: Vec::new(),

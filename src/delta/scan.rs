@@ -18,6 +18,7 @@ use delta_kernel::{Engine, FileMeta, KernelError, KernelResult, SnapshotRef};
 
 use super::failure::{from_arrow, from_kernel};
 use super::maintenance::Health;
+use super::read_files::ReadFiles;
 use super::schema;
 use super::table::Predicate;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,10 +28,11 @@ use crate::storage::KernelEngine;
 const READERS: usize = 8;
 
 /// A scan of one snapshot.
-pub(super) struct Scanner {
+pub(super) struct Scanner<'a> {
     scan: Scan,
     engine: Arc<KernelEngine>,
     schema: SchemaRef,
+    known: Option<&'a ReadFiles>,
 }
 
 /// One batch of log replay: `rows` are the data files in it that may hold matching rows.
@@ -41,7 +43,7 @@ pub(super) struct Listing {
     pub(super) rows: Vec<(usize, ScanFile)>,
 }
 
-impl Scanner {
+impl<'a> Scanner<'a> {
     /// A scan of `snapshot` that skips what `predicate` rules out by partition values and statistics.
     pub(super) fn new(engine: &Arc<KernelEngine>, snapshot: &SnapshotRef, predicate: &Predicate) -> Result<Self> {
         let schema = schema::of(snapshot)?;
@@ -51,7 +53,12 @@ impl Scanner {
             .with_predicate(pruning.map(Arc::new))
             .build()
             .map_err(|e| from_kernel(format!("planning the read of '{}'", snapshot.table_root()), e))?;
-        Ok(Self { scan, engine: Arc::clone(engine), schema })
+        Ok(Self { scan, engine: Arc::clone(engine), schema, known: None })
+    }
+
+    /// Takes the rows of small files from what was read before, and adds to it.
+    pub(super) fn knowing(self, known: &'a ReadFiles) -> Self {
+        Self { known: Some(known), ..self }
     }
 
     /// The table's schema at this snapshot.
@@ -87,6 +94,17 @@ impl Scanner {
 
     /// The live rows of `file` (without those that a deletion vector hides), in the table's schema.
     pub(super) fn read(&self, file: &ScanFile) -> Result<RecordBatch> {
+        if let Some(rows) = self.known.and_then(|known| known.get(&self.schema, file)) {
+            return Ok(rows);
+        }
+        let rows = self.read_anew(file)?;
+        if let Some(known) = self.known {
+            known.put(&self.schema, file, &rows);
+        }
+        Ok(rows)
+    }
+
+    fn read_anew(&self, file: &ScanFile) -> Result<RecordBatch> {
         let batches = self
             .read_batches(file)
             .map_err(|e| from_kernel(format!("reading '{}' of '{}'", file.path, self.scan.table_root()), e))?;
@@ -194,8 +212,9 @@ pub(super) fn rows(
     snapshot: &SnapshotRef,
     predicate: &Predicate,
     health: &Health,
+    known: &ReadFiles,
 ) -> Result<RecordBatch> {
-    let scanner = Scanner::new(engine, snapshot, predicate)?;
+    let scanner = Scanner::new(engine, snapshot, predicate)?.knowing(known);
     let listings = scanner.files()?;
     health.listed(&listings);
     let batches = scanner

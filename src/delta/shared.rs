@@ -16,6 +16,7 @@ use super::failure::{from_kernel, may_pass};
 use super::group_commit::Group;
 use super::legacy_protocol::LogReader;
 use super::maintenance::Health;
+use super::read_files::ReadFiles;
 use super::stage::{Part, Staged};
 use super::table::{Predicate, nothing_written};
 use super::turn::Turns;
@@ -33,6 +34,7 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     pub(super) due: Mutex<Due>,
     pub(super) health: Health,
+    pub(super) read_files: ReadFiles,
     snapshot: RwLock<SnapshotRef>,
     contact: Mutex<Contact>,
 }
@@ -70,6 +72,7 @@ impl Inner {
             limits,
             due: Mutex::default(),
             health: Health::default(),
+            read_files: ReadFiles::default(),
             snapshot: RwLock::new(snapshot),
             contact: Mutex::new(Contact::now()),
             url,
@@ -133,7 +136,7 @@ impl Inner {
         let mut vanished = 0;
         loop {
             let snapshot = self.newest()?;
-            match scan::rows(self.storage.engine()?, &snapshot, predicate, &self.health) {
+            match scan::rows(self.storage.engine()?, &snapshot, predicate, &self.health, &self.read_files) {
                 Err(error) if vanished < commit::MOST_VANISHED && self.moved_on(&snapshot, &error) => vanished += 1,
                 ended => return ended,
             }

@@ -69,7 +69,8 @@ impl View<'_> {
     /// # Errors
     /// As [`Table::scan`].
     pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
-        scan::rows(self.table.storage.engine()?, self.snapshot, predicate, &self.table.health)
+        let table = self.table;
+        scan::rows(table.storage.engine()?, self.snapshot, predicate, &table.health, &table.read_files)
     }
 }
 

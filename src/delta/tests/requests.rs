@@ -150,3 +150,26 @@ fn a_remote_file_of_pending_rows_is_one_request() {
     assert_eq!((found.num_rows(), five.get - none.get), (5, 5), "{five:?}, {none:?} of it for the log");
     println!("fetching 5 pending files from a remote store: {five:?}");
 }
+
+#[test]
+fn what_was_read_once_is_not_read_again() {
+    let dir = tempfile::tempdir().expect("directory");
+    let storage = storage(&dir);
+    let table = Table::open_or_create(&storage, &spec()).expect("created");
+    for at in 0..30 {
+        table.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
+    }
+    drain(Duration::from_secs(30));
+    let gets = |work: &dyn Fn()| cost(&storage, work).0.get;
+    let fetch = || assert_eq!(table.scan(&equals("flag", "NO")).expect("scan").num_rows(), 30);
+    let (first, second) = (gets(&fetch), gets(&fetch));
+    assert!(first >= second + 30, "{first} requests, then {second}");
+    table.append(&batch(&[row("30", 30, "NO")])).expect("appended");
+    let acknowledge = || assert_eq!(flip(&table, &|name| name < "30").expect("flipped"), 30);
+    // Log entries only: each of the 30 files would be two requests and more.
+    let acknowledging = gets(&acknowledge);
+    assert!(acknowledging < 60, "{acknowledging} requests");
+    let left = rows(&table.scan(&equals("flag", "NO")).expect("scan"));
+    assert_eq!(left, vec![row("30", 30, "NO")]);
+    assert_eq!(all(&table), all(&Table::open(&storage, "events").expect("opened")));
+}
