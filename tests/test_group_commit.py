@@ -125,7 +125,7 @@ def table_with(root: Path, writer_features: list[str], configuration: dict[str, 
     log = root / "job_notifications" / "_delta_log"
     log.mkdir(parents=True)
     names = ["file_name", "job_id", "status", "autosys_update_flag", "notification_timestamp"]
-    fields = [
+    fields: list[dict[str, object]] = [
         {"name": name, "type": "timestamp" if "time" in name else "string", "nullable": True, "metadata": {}}
         for name in names
     ]
