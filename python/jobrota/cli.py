@@ -407,14 +407,15 @@ def _add_sandbox(commands: Any) -> None:
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
+    import os
     import signal
-    import threading
 
     from jobrota._native import Sandbox
 
-    stop = threading.Event()
+    # A pipe, as a handler that touched a lock would wait for ever when it interrupts whoever holds it.
+    stopped, stop = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(stop, b".") and None)
     with Sandbox(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
         print(f"SAS Viya    {sandbox.viya_url}")
         print(f"  tokens    {sandbox.tokens}")
@@ -423,7 +424,7 @@ def _sandbox(arguments: argparse.Namespace) -> int:
         print(f"  sendevent {sandbox.sendevent}")
         print(f"VMs         {', '.join(sandbox.inventory.names)} (probe {sandbox.probe})")
         print("Ctrl-C ends it.", flush=True)
-        stop.wait()
+        os.read(stopped, 1)
     return 0
 
 
