@@ -6,7 +6,7 @@ pub mod probe;
 pub mod round_robin;
 
 pub use cursor::{DefaultDir, default_dir};
-pub use probe::{Probe, ProbeCallback, ProbeOutcome};
+pub use probe::{IcmpSocket, IpFamily, Probe, ProbeCallback, ProbeOutcome, icmp_sockets};
 pub use round_robin::{CheckRow, CursorKind, DistributionRow, RoundRobinSelector, SelectorOptions, ping_test};
 
 /// One turn: the VM that was selected, and what its probe found.

@@ -9,7 +9,7 @@ mod tcp;
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 pub use self::callback::ProbeCallback;
 use self::deadline::Deadline;
 pub use self::http::HttpProbe;
+pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
 use crate::error::{Error, Result};
 use crate::inventory::Vm;
 
@@ -94,7 +95,9 @@ impl Probe {
 
     fn run<'a>(&'a self, target: &'a Target<'a>) -> BoxFuture<'a, Answer> {
         match self {
-            Self::Icmp => each_address(target, |address| icmp::echo(address, target.deadline).boxed()).boxed(),
+            Self::Icmp => {
+                each_address(target, |address| icmp::echo(SocketAddr::new(address, 0), target.deadline).boxed()).boxed()
+            }
             Self::Tcp(port) => {
                 each_address(target, move |address| tcp::connect(address, *port, target.deadline).boxed()).boxed()
             }
@@ -149,7 +152,7 @@ impl fmt::Debug for Probe {
 }
 
 async fn auto(target: &Target<'_>) -> Answer {
-    let icmp = each_address(target, |address| icmp::echo(address, target.deadline).boxed()).boxed();
+    let icmp = each_address(target, |address| icmp::echo(SocketAddr::new(address, 0), target.deadline).boxed()).boxed();
     let tcp = each_address(target, |address| tcp::connect(address, SSH_PORT, target.deadline).boxed()).boxed();
     match futures::future::select(icmp, tokio::time::sleep_until(target.deadline.half()).boxed()).await {
         Either::Left((Ok(outcome), _)) => Ok(outcome),
