@@ -15,30 +15,40 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::reason::not_permitted;
-pub(super) use self::reason::not_sent;
 use self::socket::{Event, Seat};
 pub use self::sockets::{IcmpSocket, IpFamily, icmp_sockets};
+use super::attempt::{Attempt, in_words, with_descriptor};
 use super::deadline::Deadline;
 
 /// Requests per probe, spread over the time there is: networks drop the first packet to a host whose hardware address
 /// they have yet to learn.
 const REQUESTS: u16 = 3;
 
-/// Sends echo requests to `address` until one is answered. Gives the kind of probe and how long the answer took.
-pub(super) async fn echo(address: SocketAddr, deadline: Deadline) -> Result<(String, Duration), String> {
-    let seat = Seat::take(address).map_err(|[datagram, raw]| not_permitted(&datagram, &raw))?;
-    let kind = seat.kind().name().to_owned();
-    Ok((kind, echo_from(seat, address, deadline).await?))
+/// Sends echo requests to `address` until one is answered.
+pub(super) async fn echo(address: SocketAddr, deadline: Deadline) -> Attempt {
+    // The raw socket's error comes last, and is the one that a lack of descriptors shows in.
+    let seat = with_descriptor(
+        deadline,
+        |deadline| async move { Ok((Seat::take(address)?, deadline)) },
+        |[_, raw]: &[io::Error; 2]| Some(raw),
+    );
+    match seat.await {
+        Ok((seat, deadline)) => {
+            Attempt { kind: seat.kind().name().to_owned(), result: echo_from(seat, address, deadline).await }
+        }
+        Err([datagram, raw]) => Attempt { kind: "icmp".to_owned(), result: Err(not_permitted(&datagram, &raw)) },
+    }
 }
 
 /// Sends echo requests from `seat`, whose address is `address`. Gives how long the answer took.
 async fn echo_from(mut seat: Seat, address: SocketAddr, deadline: Deadline) -> Result<Duration, String> {
     let ip = address.ip();
-    let failed = |e: &std::io::Error| format!("no ICMP echo to {ip}: {}", not_sent(e));
+    let failed = |e: &io::Error| format!("no ICMP echo to {ip}: {}", in_words(e));
     let requests = async {
         let interval = deadline.remaining() / u32::from(REQUESTS);
         let mut not_sent_yet = None;

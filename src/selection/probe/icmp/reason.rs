@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::IpAddr;
 
+use super::super::attempt::in_words;
 use super::errors::NetworkError;
 use super::socket::Kind;
 
@@ -72,26 +72,10 @@ fn words_v6(kind: u8, code: u8) -> &'static str {
     }
 }
 
-/// Why this machine sends nothing to an address (or to one of its ports).
-pub(in crate::selection::probe) fn not_sent(error: &io::Error) -> String {
-    let why = match error.raw_os_error() {
-        Some(libc::ENETUNREACH) => "this machine has no route to it",
-        Some(libc::EHOSTUNREACH) => "host unreachable",
-        Some(libc::EPERM) => "this machine's own firewall forbids it",
-        Some(libc::EACCES) => "this machine's routes prohibit it, or it is a broadcast address",
-        Some(libc::EADDRNOTAVAIL) => "this machine has no address to send from",
-        Some(libc::EINVAL) => "this machine's routes do not lead there",
-        Some(libc::ENETDOWN) => "this machine's network is down",
-        Some(libc::ENODEV | libc::ENXIO) => "this machine has no such network interface",
-        _ => return error.to_string(),
-    };
-    format!("{why} ({error})")
-}
-
 /// Why there is no socket of either kind.
 pub(super) fn not_permitted(datagram: &io::Error, raw: &io::Error) -> String {
-    if datagram.raw_os_error() == Some(libc::EAFNOSUPPORT) {
-        return no_socket(Kind::Datagram, datagram);
+    if let Some(libc::EAFNOSUPPORT | libc::EMFILE | libc::ENFILE) = raw.raw_os_error() {
+        return format!("no ICMP socket: {}", no_socket(Kind::Raw, raw));
     }
     format!("ICMP is not permitted here: {}, and {}", no_socket(Kind::Datagram, datagram), no_socket(Kind::Raw, raw))
 }
@@ -100,7 +84,7 @@ pub(super) fn not_permitted(datagram: &io::Error, raw: &io::Error) -> String {
 pub(super) fn no_socket(kind: Kind, error: &io::Error) -> String {
     match (kind, error.raw_os_error()) {
         (_, Some(libc::EAFNOSUPPORT)) => "this machine has no IPv6".to_owned(),
-        (_, Some(libc::EMFILE | libc::ENFILE)) => format!("no file descriptor is left ({error})"),
+        (_, Some(libc::EMFILE | libc::ENFILE)) => in_words(error),
         (Kind::Datagram, Some(libc::EACCES | libc::EPERM)) => groups(),
         (Kind::Raw, Some(libc::EACCES | libc::EPERM)) => "a raw socket needs CAP_NET_RAW".to_owned(),
         _ => format!("the system gives no {} socket ({error})", kind.name()),

@@ -5,6 +5,9 @@
 //! as long as probes use it, so there is none for a forked child to inherit but in the middle of a probe, and sockets
 //! are shared within a thread only, so there is no lock that could be held at the moment of a fork.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
