@@ -282,7 +282,7 @@ async fn every_attempt_is_logged_with_its_kind() {
     callback(|_| Err("no".to_owned())).check(&vm("127.0.0.6"), PLENTY).await.unwrap_err();
     let icmp = Probe::Icmp.check(&vm("127.0.0.6"), PLENTY).await;
     let events = events.0.lock().unwrap();
-    let down = |reason: &str| format!("outcome=\"down\" reason=\"{reason}\"");
+    let down = |reason: &str| format!("outcome=\"down\" reason={reason:?}");
     let icmp = match icmp {
         Ok(outcome) => format!("kind=\"{}\" address=\"127.0.0.6\" ms outcome=\"up\"", outcome.kind),
         Err(reason) => format!("kind=\"icmp\" address=\"127.0.0.6\" ms {}", down(&reason)),

@@ -94,13 +94,13 @@ pub(super) fn no_socket(kind: Kind, error: &io::Error) -> String {
 /// Who may open datagram sockets; the setting is for both versions of IP.
 fn groups() -> String {
     let setting = "net.ipv4.ping_group_range";
-    let group = rustix::process::getgid();
+    let group = rustix::process::getgid().as_raw();
     match std::fs::read_to_string("/proc/sys/net/ipv4/ping_group_range") {
         Ok(range) => {
             let range = range.split_whitespace().collect::<Vec<_>>().join(" ");
-            let whom = if range == "1 0" { "admits nobody".to_owned() } else { format!("leaves group {group:?} out") };
+            let whom = if range == "1 0" { "admits nobody".to_owned() } else { format!("leaves group {group} out") };
             format!("{setting} is \"{range}\" and {whom}")
         }
-        Err(_) => format!("{setting} leaves group {group:?} out, or a sandbox forbids it"),
+        Err(_) => format!("{setting} leaves group {group} out, or a sandbox forbids it"),
     }
 }

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::runtime::{self, Handle};
@@ -222,6 +222,10 @@ impl EchoSocket {
             Kind::Datagram => socket.local_addr()?.port(),
             Kind::Raw => rand::random(),
         };
+        if kind == Kind::Raw {
+            // Err: the socket gets everybody's messages, which cost time and may crowd out its own, but do no harm.
+            let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
+        }
         let inner = Arc::new(Inner {
             socket: UdpSocket::from_std(socket)?,
             kind,
@@ -232,6 +236,28 @@ impl EchoSocket {
         let reader = tokio::spawn(read(inner.clone())).abort_handle();
         Ok(Arc::new(Self { inner, reader, pid: std::process::id(), runtime: Handle::current().id() }))
     }
+}
+
+/// What a raw socket is to be given of all the ICMP messages that the machine gets: echo replies with this identifier.
+/// In the instructions of the classic packet filter (Linux: Documentation/networking/filter.rst).
+fn replies_to(identifier: u16, v4: bool) -> [SockFilter; 7] {
+    const LOAD_IP_HEADER_LENGTH: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH: the index becomes that of the byte at k
+    const SET_INDEX: u16 = 0x01; // BPF_LDX | BPF_IMM
+    const LOAD_BYTE: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND: from the index + k
+    const LOAD_TWO_BYTES: u16 = 0x48; // BPF_LD | BPF_H | BPF_IND
+    const SKIP_UNLESS_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K: how many bytes to keep
+    let (start, echo_reply) = if v4 { (LOAD_IP_HEADER_LENGTH, 0) } else { (SET_INDEX, 129) };
+    [
+        // Messages of version 6 come without the IP header.
+        SockFilter::new(start, 0, 0, 0),
+        SockFilter::new(LOAD_BYTE, 0, 0, 0),
+        SockFilter::new(SKIP_UNLESS_EQUAL, 0, 3, echo_reply),
+        SockFilter::new(LOAD_TWO_BYTES, 0, 0, 4),
+        SockFilter::new(SKIP_UNLESS_EQUAL, 0, 1, u32::from(identifier)),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
 }
 
 impl Drop for EchoSocket {
@@ -302,7 +328,7 @@ impl Inner {
     }
 
     fn arrived(&self, packet: &[u8], sender: IpAddr) {
-        // Raw sockets are given every ICMP message that the machine gets.
+        // A filter is asked for, but may be missing: raw sockets are given every ICMP message that the machine gets.
         let message = match self.kind {
             Kind::Raw if self.v4 => message::without_ip_header(packet),
             _ => packet,
