@@ -55,8 +55,13 @@ async fn try_loopback(family: IpFamily, kind: Kind) -> Result<String, String> {
     let socket = EchoSocket::open(kind, loopback.is_ipv4()).map_err(|e| no_socket(kind, &e))?;
     let seat = Seat::on(&socket, address).ok_or("the socket has no place left")?;
     let rtt = echo_from(seat, address, Deadline::after(LOOPBACK_ANSWERS_WITHIN)).await.map_err(|why| match family {
-        IpFamily::V6 => format!("{why} (is IPv6 switched off by net.ipv6.conf.all.disable_ipv6?)"),
-        IpFamily::V4 => why,
+        IpFamily::V6 if switched_off() => "IPv6 is switched off here (net.ipv6.conf.lo.disable_ipv6 is 1)".to_owned(),
+        _ => why,
     })?;
     Ok(format!("{loopback} answered within {:.1} ms", rtt.as_secs_f64() * 1000.0))
+}
+
+/// Whether this machine has IPv6, but does not use it. In a container this is the container's own setting.
+fn switched_off() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6").is_ok_and(|value| value.trim() == "1")
 }
