@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct HttpProbe {
     address: String,
     kind: &'static str,
-    tls: ClientConfig,
+    tls: Arc<ClientConfig>,
     /// For health addresses with the VM's address as their host.
     client: Client,
 }
@@ -137,7 +137,7 @@ fn trusted() -> Result<RootCertStore> {
     Ok(trusted)
 }
 
-fn tls(trusted: RootCertStore) -> Result<ClientConfig> {
+fn tls(trusted: RootCertStore) -> Result<Arc<ClientConfig>> {
     let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::new(ErrorKind::Internal, "TLS for the probe could not be set up").with_source(e))?
@@ -145,7 +145,7 @@ fn tls(trusted: RootCertStore) -> Result<ClientConfig> {
         .with_no_client_auth();
     // A session taken up again would be one whose certificate nobody looks at any more.
     tls.resumption = Resumption::disabled();
-    Ok(tls)
+    Ok(Arc::new(tls))
 }
 
 /// A client that goes to the address in `place` for the host there.
