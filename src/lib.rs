@@ -6,6 +6,7 @@
 pub mod autosys;
 pub mod comparison;
 pub mod delta;
+pub mod doctor;
 pub mod error;
 pub mod inventory;
 pub mod ledger;
