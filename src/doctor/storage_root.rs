@@ -161,23 +161,27 @@ fn missing_directories(root: &std::path::Path) -> Vec<PathBuf> {
     root.ancestors().take_while(|directory| !directory.exists()).map(std::path::Path::to_owned).collect()
 }
 
+/// Removes all that was written; of `missing` what is empty.
 async fn clean(
     store: &Arc<DynObjectStore>,
     place: &Path,
     directory: Option<PathBuf>,
     missing: Vec<PathBuf>,
 ) -> object_store::Result<()> {
-    let found: Vec<Path> = store.list(Some(place)).map_ok(|found| found.location).try_collect().await?;
-    let removed = store.delete_stream(futures::stream::iter(found.into_iter().map(Ok)).boxed());
-    let removed: object_store::Result<Vec<Path>> = removed.try_collect().await;
-    if let Some(directory) = directory {
-        // Empty ones alone, and another process may have begun to use those above meanwhile.
+    let Some(directory) = directory else {
+        let found: Vec<Path> = store.list(Some(place)).map_ok(|found| found.location).try_collect().await?;
+        let removed = store.delete_stream(futures::stream::iter(found.into_iter().map(Ok)).boxed());
+        return removed.map_ok(|_| ()).try_collect().await;
+    };
+    let removed = match tokio::fs::remove_dir_all(&directory).await {
+        Err(error) if directory.exists() => Err(StoreError::Generic { store: "local", source: Box::new(error) }),
+        _ => Ok(()),
+    };
+    for directory in missing {
+        // One that is not empty is in use by another process meanwhile.
         _ = tokio::fs::remove_dir(directory).await;
-        for directory in missing {
-            _ = tokio::fs::remove_dir(directory).await;
-        }
     }
-    removed.map(|_| ())
+    removed
 }
 
 async fn writable(stores: &[Arc<DynObjectStore>; 2], place: &Path) -> Check {
