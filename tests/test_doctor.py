@@ -9,8 +9,10 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -206,7 +208,9 @@ def test_vms_are_probed_side_by_side(tmp_path: Path) -> None:
         jobrota.doctor(probes=["nonsense"])
 
 
-def test_the_configured_inventory_is_probed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_configured_inventory_is_probed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("vms.json").write_text('["127.0.0.1"]')
     monkeypatch.setenv("JOBROTA_INVENTORY", "vms.json")
     run("--json")
@@ -220,22 +224,28 @@ def test_the_configured_inventory_is_probed(capsys: pytest.CaptureFixture[str], 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_as_a_user_without_rights(tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o755)
-    for directory in [tmp_path, *tmp_path.parents]:
-        if directory != Path("/tmp") and str(directory).startswith("/tmp/"):
-            directory.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; from jobrota.cli import main; main(sys.argv[1:])", "doctor", "--json",
-         "--ledger", str(locked)],
-        capture_output=True, text=True, timeout=60, user=65534, group=65534, extra_groups=[], cwd="/",
-        env={"PATH": os.environ["PATH"]},
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    checks = {(check["area"], check["name"]): check for check in json.loads(done.stdout)["checks"]}
-    user = checks["environment", "user"]["detail"]
-    assert user == "user id 65534, without CAP_NET_RAW"
+def test_as_a_user_without_rights() -> None:
+    # Loaded before the rights are given up, as Python and the package may be where others cannot read.
+    code = """
+import os, sys, json, platform
+import jobrota
+jobrota.doctor()
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+print(json.dumps(jobrota.doctor(ledger=sys.argv[1]).to_dict()))
+"""
+    with tempfile.TemporaryDirectory() as locked:
+        Path(locked).chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", code, locked], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert everything(Path(locked)) == set()
+    values = json.loads(done.stdout)
+    assert values["ok"] is False
+    checks = {(check["area"], check["name"]): check for check in values["checks"]}
+    assert checks["environment", "user"]["detail"] == "user id 65534, without CAP_NET_RAW"
     writable = checks["ledger", "writable"]
     assert writable["status"] == "failed"
     assert writable["advice"]
@@ -262,20 +272,29 @@ class Forgetful(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "list-type" in self.path:
-            self.answer(200, b"<ListBucketResult></ListBucketResult>")
+            prefix = urllib.parse.parse_qs(self.path.partition("?")[2]).get("prefix", [""])[0]
+            keys = [key for key in map(self.key, list(self.objects)) if key.startswith(prefix)]
+            entries = "".join(
+                f"<Contents><Key>{key}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+                for key in keys
+            )
+            self.answer(200, f"<ListBucketResult>{entries}</ListBucketResult>".encode())
             return
         body = self.objects.get(self.path)
         self.answer(404) if body is None else self.answer(
             200, body, ETag='"e"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT"
         )
 
-    def do_DELETE(self) -> None:
-        self.objects.pop(self.path, None)
-        self.answer(204)
-
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(200, b"<DeleteResult></DeleteResult>")
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        keys = re.findall("<Key>(.*?)</Key>", asked)
+        for key in keys:
+            self.objects.pop(f"/ledgers/{key}", None)
+        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        self.answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
+
+    def key(self, path: str) -> str:
+        return path.removeprefix("/ledgers/")
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -289,6 +308,7 @@ def forgetful() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+        assert handler.objects == {}, "what the doctor wrote was removed"  # type: ignore[attr-defined]
 
 
 def options(url: str) -> dict[str, str]:
@@ -335,6 +355,7 @@ class Text(HTMLParser):
     """The text of a page, with a check that every tag is closed."""
 
     def __init__(self) -> None:
+        """Starts with nothing open."""
         super().__init__()
         self.open: list[str] = []
         self.text = ""

@@ -128,13 +128,13 @@ def doctor(
 ) -> DoctorReport:
     """Looks which probes work here, whether the ledger's root is writable and atomic, and which credentials are found.
 
-    Leaves nothing behind: what it writes is in a directory of its own below the ledger's root, and removed again. Without
-    VMs (as arguments or configured) and without `network`, nothing but this machine and the ledger's store is asked. It takes a few seconds.
+    Leaves nothing behind: what it writes is in a directory of its own below the ledger's root, and removed again.
+    Without VMs (given or configured) and `network`, nothing but this machine and the ledger's store is asked.
 
     Args:
         vms: Names of VMs to probe; of the inventory, where there is one.
-        inventory: The VMs, in any shape that `Inventory` takes; else the configured ones. Without `vms`, all of them are
-            probed.
+        inventory: The VMs, in any shape that `Inventory` takes; else the configured ones. Without `vms`, all of them
+            are probed.
         ledger: The ledger's root, or the ledger itself; else that of the settings.
         storage_options: Options for the ledger's store, as for `JobLedger`.
         probes: Probes to try on each VM beside ICMP and TCP port 22, such as `"tcp:443"`.
@@ -176,6 +176,7 @@ def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inven
     """The VMs to probe: those of the inventory that are named, or all of it."""
     if isinstance(vms, str):
         raise InvalidInputError(f"vms is one text, {vms!r}; give a list of VM names, such as [{vms!r}]")
+    known: Inventory | None
     if inventory is not None:
         known = Inventory(inventory)
     else:
@@ -197,4 +198,3 @@ def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inven
 def _plain(text: str) -> str:
     """Text from outside on one line, without what could steer a terminal."""
     return "".join(char if char.isprintable() else " " for char in text)
-

@@ -90,7 +90,7 @@ def _turns(rows: Sequence[Sequence[Any]]) -> str:
         # The smallest bar that can be seen tells "once" from "never".
         width = max(100 * count / largest, 0.8) if count else 0
         bar = (
-            '<div aria-hidden="true" style="width:16em;height:.85em;background:rgba(128,128,128,.18);border-radius:2px">'
+            '<div aria-hidden="true" style="width:16em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px">'
             f'<div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px"></div></div>'
         )
         at = _value(last[0]) if last and last[0] is not None else "never"

@@ -44,4 +44,3 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(report)
     return 0 if report.ok else 1
-
