@@ -15,8 +15,11 @@ fn write(table: &Table, ids: &[(&str, i64)]) -> u64 {
         .expect("version")
 }
 
+/// All ids, and those that are new.
+type Seen = (BTreeMap<String, i64>, Option<Vec<(String, i64)>>);
+
 /// What a handle sees: all ids, each by itself too, and what is new since `known`.
-fn look(table: &Table, known: u64) -> (BTreeMap<String, i64>, Option<Vec<(String, i64)>>) {
+fn look(table: &Table, known: u64) -> Seen {
     let mut seen = None;
     table
         .append_guarded(&mut |view| {
