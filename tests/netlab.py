@@ -38,15 +38,15 @@ HOSTS = {
 SLOW = "203.0.113.15"
 
 # Returns when every address has refused or taken a connection.
-WAIT = (
-    """
+WAIT = """
 import json, socket, sys, time
 
 until = time.monotonic() + 30
-for address in json.loads(sys.argv[1]):
+addresses, port = json.loads(sys.argv[1])
+for address in addresses:
     while True:
         try:
-            socket.create_connection((address, %d), timeout=1).close()
+            socket.create_connection((address, port), timeout=1).close()
             break
         except ConnectionRefusedError:
             break
@@ -56,8 +56,6 @@ for address in json.loads(sys.argv[1]):
             time.sleep(0.02)
 print("null")
 """
-    % PORT
-)  # noqa: UP031 - braces are the code's
 
 
 def address(host: str) -> str:
@@ -190,7 +188,7 @@ table inet lab {{
         everyone = [
             a(host) for host in HOSTS for a in (address, address6) if host not in ("down", "prohibited", "silent")
         ]
-        self.python(WAIT, json.dumps([*everyone, SLOW]))
+        self.python(WAIT, json.dumps([[*everyone, SLOW], PORT]))
 
     def _join(self, space: str, link: str, here: tuple[str, str], there: tuple[str, str] | None) -> None:
         """A veth pair from `space` to the router."""
@@ -215,7 +213,7 @@ table inet lab {{
             "tcp_only": echo.format("drop"),
             "lossy": "numgen random mod 100 < 30 drop",
             "every_third": echo.format("numgen inc mod 3 < 2 drop"),
-            "silent": "meta l4proto { tcp, icmp } drop\n        icmpv6 type echo-request drop",
+            "silent": "meta l4proto { tcp, udp, icmp } drop\n        icmpv6 type echo-request drop",
         }
         counted = "counter name arrived"
         self.nft(
