@@ -1,7 +1,7 @@
 """Prints the figures of selecting VMs, all measured in this run: `make bench`.
 
-Networks are namespaces that the bench makes itself: it needs root, iproute2, nftables, and for the other sides ping, fping
-and icmplib.
+Networks are namespaces that the bench makes itself: it needs root, iproute2, nftables, and for the other sides ping,
+fping and icmplib.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import jobrota
 import netlab
-from ledger_rows.common import Result, Samples, Scale, milliseconds
+from ledger_rows.common import Result, Samples, Scale
 from report import measure
 
 PROCESSES = 12
@@ -46,7 +46,7 @@ print(jobrota.RoundRobinSelector(vms.split(","), cursor=cursor, probe=answers).s
 
 
 def select_anew(folder: Path, rounds: int, flapping: str = "") -> tuple[Counter[str], float]:
-    """Selects from so many processes at once, each started anew for each of the rounds; what was printed, and seconds."""
+    """Selects from many processes at once, each started anew for each round; what they printed, and the seconds."""
     file = folder / "up"
     file.touch()
 
@@ -235,7 +235,8 @@ addresses, dead, runs, options = json.loads(sys.argv[1])
 took = []
 for _ in range(runs):
     start = time.perf_counter()
-    done = subprocess.run(["fping", "-u", "-t", "1000", "-r", "0", *options], input="\\n".join(addresses), text=True, capture_output=True)
+    command = ["fping", "-u", "-t", "1000", "-r", "0", *options]
+    done = subprocess.run(command, input="\\n".join(addresses), text=True, capture_output=True)
     took.append(time.perf_counter() - start)
     assert len(done.stdout.split()) == dead, done.stdout
 print(json.dumps(took))
