@@ -26,7 +26,6 @@ pub use self::callback::ProbeCallback;
 use self::deadline::Deadline;
 pub use self::http::HttpProbe;
 pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
-use self::names::Names;
 use self::shared::Shared as SharedByProcess;
 use crate::error::{Error, Result};
 use crate::inventory::Vm;
@@ -74,6 +73,7 @@ struct Target<'a> {
     vm: &'a Vm,
     addresses: Shared<BoxFuture<'static, std::result::Result<Vec<SocketAddr>, String>>>,
     deadline: Deadline,
+    shared: &'a SharedByProcess,
 }
 
 impl Probe {
@@ -103,14 +103,14 @@ impl Probe {
             0 => None,
             connections => shared.connections.acquire_many(connections).await.ok(),
         };
-        self.check_with(&shared.names, vm, timeout).await
+        self.check_with(&shared, vm, timeout).await
     }
 
-    async fn check_with(&self, names: &Arc<Names>, vm: &Vm, timeout: Duration) -> Answer {
+    async fn check_with(&self, shared: &SharedByProcess, vm: &Vm, timeout: Duration) -> Answer {
         let deadline = Deadline::after(timeout);
-        let (names, host) = (names.clone(), vm.ip_address.clone());
+        let (names, host) = (shared.names.clone(), vm.ip_address.clone());
         let addresses = async move { names.resolve(&host, deadline).await };
-        self.run(&Target { vm, addresses: addresses.boxed().shared(), deadline }).await
+        self.run(&Target { vm, addresses: addresses.boxed().shared(), deadline, shared }).await
     }
 
     /// How many connections it opens for an address, at the same time.
@@ -132,7 +132,7 @@ impl Probe {
                 each_address(target, move |address| http.get(&target.vm.name, address, target.deadline).boxed()).boxed()
             }
             Self::Auto => auto(target).boxed(),
-            Self::Callback(callback) => callback::call(callback.clone(), target.vm, target.deadline).boxed(),
+            Self::Callback(callback) => callback::call(callback.clone(), target).boxed(),
             Self::AnyOf(probes) => first_success(flat(probes).map(|probe| probe.run(target)).collect()).boxed(),
         }
     }

@@ -22,15 +22,16 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new() -> Self {
+    /// With limits that go by what the system permits the process.
+    pub(super) fn new(names: Arc<Names>, callables: usize) -> Self {
         // Half of the limit: the rest of the process needs descriptors, too.
         let half = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
         let most_connections = half.clamp(8, u64::from(MOST_CONNECTIONS)) as u32;
         Self {
-            names: Names::of_the_system(),
+            names,
             connections: Semaphore::new(most_connections as usize),
             most_connections,
-            callables: Arc::new(Semaphore::new(CALLABLES)),
+            callables: Arc::new(Semaphore::new(callables)),
         }
     }
 
@@ -46,7 +47,7 @@ impl Shared {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
             Some((owner, shared)) if *owner == pid => shared.clone(),
-            _ => shared.insert((pid, Arc::new(Self::new()))).1.clone(),
+            _ => shared.insert((pid, Arc::new(Self::new(Names::of_the_system(), CALLABLES)))).1.clone(),
         }
     }
 }

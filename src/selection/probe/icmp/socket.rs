@@ -110,6 +110,9 @@ impl Seat {
     /// # Errors
     /// Those of both sockets, in this order.
     pub(super) fn take(to: SocketAddr) -> Result<Self, [io::Error; 2]> {
+        // A forked child would choose the numbers that its parent chooses, and take its parent's replies for its own. Err:
+        // the system has no randomness to give, which is no reason not to ask a VM.
+        let _ = crate::runtime::own_randomness();
         let here = (std::process::id(), Handle::current().id());
         OPEN.with_borrow_mut(|open| {
             // A forked child gets copies of its parent's: not its own, and their replies go to its parent as well.
