@@ -56,7 +56,7 @@ def doctor(
     ledger: JobLedger | _Location | None = None,
     storage_options: _Options | None = None,
     inventory: _Inventory | None = None,
-    probes: Sequence[str] = [],
+    probes: Sequence[str] = ...,
     timeout: float = 1.0,
     network: bool = False,
     tokens: _Location | None = None,

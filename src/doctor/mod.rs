@@ -67,7 +67,7 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
     for text in &options.probes {
         vm_probes.push((settings::shown(text), text.parse::<Probe>()?));
     }
-    let (settings_checks, known) = settings::examine(&options, &variables);
+    let (settings_checks, known) = read_settings(&options, &variables).await;
     if let Some(text) = &known.probe
         && let Ok(probe) = text.parse::<Probe>()
         && !matches!(probe, Probe::Auto)
@@ -90,6 +90,21 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
     let checks = [here, probes, vms, ledger, credentials, settings_checks].concat();
     let secrets = variables.secrets().chain(options.storage_options.values().cloned());
     Ok(Report::new(checks).without(secrets))
+}
+
+/// The settings, which are files that may be on a disk that hangs.
+async fn read_settings(options: &DoctorOptions, variables: &Variables) -> (Vec<Check>, settings::Known) {
+    let (options, variables) = (options.clone(), variables.clone());
+    let reading = runtime::blocking(move || Ok(settings::examine(&options, &variables)));
+    match tokio::time::timeout(AREA_LIMIT, reading).await {
+        Ok(Ok(read)) => read,
+        _ => {
+            let check = ok(Area::Settings, "settings file", "")
+                .failed("the settings could not be read in time", "look whether the disk they are on hangs")
+                .needed();
+            (vec![check], settings::Known::default())
+        }
+    }
 }
 
 /// Runs the checks of an area as a task of their own: what hangs there is left behind.
