@@ -4,6 +4,7 @@
 //! from one recorded run (`examples/data/README.md`), never about anybody's real servers.
 
 pub mod autosys;
+pub mod azure;
 #[cfg(test)]
 mod tests;
 pub mod viya;
