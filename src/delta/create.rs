@@ -104,7 +104,7 @@ fn version_zero(spec: &TableSpec) -> Result<String> {
             // them on by default.
             "configuration": {
                 "delta.checkpointInterval": "20",
-                "delta.logRetentionDuration": "interval 7 days",
+                "delta.logRetentionDuration": spec.log_retention,
                 "delta.enableDeletionVectors": "false",
             },
             "createdTime": now,

@@ -300,10 +300,11 @@ static NOTHING_UNDER_WAY: Condvar = Condvar::new();
 static COUNTED_IN: AtomicU32 = AtomicU32::new(0);
 
 /// Counts as work that a process should not leave behind, while it lives.
-pub(super) struct UnderWay;
+pub struct UnderWay;
 
 impl UnderWay {
-    pub(super) fn one() -> Self {
+    /// One piece of work; it is over when this is dropped.
+    pub fn one() -> Self {
         if COUNTED_IN.load(Ordering::Acquire) == 0 {
             COUNTED_IN.store(std::process::id(), Ordering::Release);
         }

@@ -25,6 +25,8 @@ pub(super) struct LogEntry {
     pub(super) described: String,
     /// Paths of the files that it removes or whose deletion vectors it changes, as the log spells them.
     removed: Vec<String>,
+    /// Its transaction ids.
+    pub(super) transactions: Vec<(String, i64)>,
     /// It changes the table's columns, properties or protocol.
     redefines: bool,
 }
@@ -72,7 +74,11 @@ impl LogEntry {
                         Some(path) => entry.removed.push(path),
                         None => entry.redefines = true,
                     },
-                    "add" | "cdc" | "txn" => {}
+                    "txn" => {
+                        let version = content.get("version").and_then(Value::as_i64);
+                        entry.transactions.extend(text("/appId").zip(version));
+                    }
+                    "add" | "cdc" => {}
                     _ => entry.redefines = true,
                 }
             }

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use delta_kernel::scan::state::{DvInfo, ScanFile};
 
@@ -41,13 +42,16 @@ impl ReadFiles {
         if file.size > SMALL_FILE {
             return;
         }
+        // Copied to fit: what was read into has room for a whole batch.
+        let every = UInt64Array::from_iter_values(0..rows.num_rows() as u64);
+        let Ok(rows) = take_record_batch(rows, &every) else { return };
         let mut kept = self.lock();
         let bytes = rows.get_array_memory_size() + file.path.len();
         if kept.schema.as_ref() != Some(schema) || kept.bytes + bytes > KEPT {
             *kept = Kept { schema: Some(SchemaRef::clone(schema)), ..Kept::default() };
         }
         kept.bytes += bytes;
-        if let Some((_, before)) = kept.files.insert(file.path.clone(), (file.dv_info.clone(), rows.clone())) {
+        if let Some((_, before)) = kept.files.insert(file.path.clone(), (file.dv_info.clone(), rows)) {
             kept.bytes = kept.bytes.saturating_sub(before.get_array_memory_size() + file.path.len());
         }
     }

@@ -1,4 +1,5 @@
 //! One Delta table: open, create, append, scan, rewrite.
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::legacy_protocol::LogReader;
 use super::maintenance::{self, Maintained, Retention};
 use super::shared::Inner;
 use super::stage::{Part, Staged};
-use super::{create, foreign, rewrite, scan, schema, writable};
+use super::{create, foreign, rewrite, scan, schema, transactions, writable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -30,6 +31,8 @@ pub struct TableSpec {
     pub schema: SchemaRef,
     /// Partition columns (Utf8), maybe none. Delta knows no empty text as a partition value: it reads back as NULL.
     pub partition_by: &'static [&'static str],
+    /// For how long log entries are kept (`delta.logRetentionDuration`), as in `interval 7 days`.
+    pub log_retention: &'static str,
 }
 
 /// A conjunction that prunes files by partition values and statistics and then filters rows exactly. NULL matches
@@ -64,6 +67,23 @@ impl View<'_> {
             .map_err(|e| from_kernel(format!("reading the transaction '{app_id}' of '{}'", self.table.url), e))
     }
 
+    /// The last transaction ids (`txn` actions) of all application ids, from one look at the log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the table's log cannot be read.
+    pub fn transactions(&self) -> Result<HashMap<String, i64>> {
+        transactions::all(self.table, self.snapshot)
+    }
+
+    /// The transaction ids that were written after version `known`, later ones last; `None` when a look at all of them is
+    /// as quick, or nobody knows any more.
+    ///
+    /// # Errors
+    /// As [`View::transactions`].
+    pub fn transactions_since(&self, known: u64) -> Result<Option<Vec<(String, i64)>>> {
+        transactions::since(self.table, known, self.snapshot)
+    }
+
     /// Rows at this version.
     ///
     /// # Errors
@@ -74,7 +94,7 @@ impl View<'_> {
     }
 }
 
-/// Rows to append together with transaction ids, in one atomic commit.
+/// Rows to append together with transaction ids, in one atomic commit. There need not be rows.
 #[derive(Debug, Clone)]
 pub struct Guard {
     /// Rows with the table's whole schema.

@@ -21,7 +21,7 @@ pub(super) fn schema() -> SchemaRef {
 }
 
 pub(super) fn spec() -> TableSpec {
-    TableSpec { name: "events", schema: schema(), partition_by: &["flag"] }
+    TableSpec { name: "events", schema: schema(), partition_by: &["flag"], log_retention: "interval 7 days" }
 }
 
 pub(super) fn plain_spec() -> TableSpec {

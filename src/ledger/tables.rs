@@ -18,6 +18,8 @@ pub(super) const DELIVERIES: &str = "autosys_deliveries";
 pub(super) const IMPORTS: &str = "autosys_imports";
 /// The column by which attempts are read in time.
 pub(super) const ATTEMPTED_AT: &str = "attempted_at";
+/// How long the tables' logs are kept, so that readers of older versions find them.
+const LOG_RETENTION: &str = "interval 7 days";
 
 /// Which of the two row tables is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,6 +82,7 @@ pub(super) static DELIVERIES_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableS
         (ATTEMPTED_AT, timestamp()),
     ]),
     partition_by: &[],
+    log_retention: LOG_RETENTION,
 });
 
 /// What was imported from legacy files: one row per file and batch. See `import/remember.rs` for what it means.
@@ -95,6 +98,7 @@ pub(super) static IMPORTS_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec
         ("imported_at", timestamp()),
     ]),
     partition_by: &[],
+    log_retention: LOG_RETENTION,
 });
 
 static EXECUTIONS: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
@@ -107,6 +111,7 @@ static EXECUTIONS: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
         (FLAG, DataType::Utf8),
     ]),
     partition_by: &[FLAG],
+    log_retention: LOG_RETENTION,
 });
 
 static NOTIFICATIONS: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
@@ -119,6 +124,7 @@ static NOTIFICATIONS: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
         ("notification_timestamp", timestamp()),
     ]),
     partition_by: &[FLAG],
+    log_retention: LOG_RETENTION,
 });
 
 /// The type of every timestamp in the ledger.

@@ -4,17 +4,22 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::convert;
-use crate::selection::Selection;
+use super::errors::PyOutcome;
+use super::wait::{self, Born};
+use crate::error::Result;
+use crate::selection::{Hold, Selection};
 
-/// One selected VM; unpacks as `vm, ip_address, nic_name`.
+/// One selected VM; unpacks as `vm, ip_address, nic_name`. With `max_in_flight` it is a context manager: the VM counts as
+/// in use until the block ends, or the selection is released or dropped.
 #[pyclass(module = "jobrota", name = "Selection", frozen)]
 pub(super) struct PySelection {
     selection: Selection,
+    born: Born,
 }
 
 impl From<Selection> for PySelection {
     fn from(selection: Selection) -> Self {
-        Self { selection }
+        Self { selection, born: Born::here() }
     }
 }
 
@@ -22,6 +27,13 @@ impl PySelection {
     fn triple(&self) -> [&str; 3] {
         let selection = &self.selection;
         [&selection.vm, &selection.ip_address, selection.nic_name.as_deref().unwrap_or_default()]
+    }
+
+    fn hold(&self) -> Result<Option<Hold>> {
+        if self.selection.hold.is_some() {
+            self.born.check("Selection")?;
+        }
+        Ok(self.selection.hold.clone())
     }
 
     fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -77,6 +89,60 @@ impl PySelection {
             dict.set_item(vm, reason)?;
         }
         Ok(dict)
+    }
+
+    /// Gives the VM back before its time: with `max_in_flight`, it counts as in use no longer. Without, nothing happens.
+    ///
+    /// Raises:
+    ///     JobrotaError: The shared cursor could not be written to; the VM is given back when `hold_ttl` is over.
+    fn release(&self, py: Python<'_>) -> PyOutcome<()> {
+        let Some(hold) = self.hold()? else { return Ok(()) };
+        wait::future(py, async move { hold.release().await })
+    }
+
+    /// Like `release`, as a coroutine.
+    fn release_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
+        let hold = self.hold()?;
+        let work = async move {
+            match hold {
+                Some(hold) => hold.release().await,
+                None => Ok(()),
+            }
+        };
+        wait::awaitable(py, work, |_, ()| Ok(()))
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc_value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<bool> {
+        let _ = (exc_type, exc_value, traceback);
+        self.release(py)?;
+        Ok(false)
+    }
+
+    fn __aenter__<'py>(slf: Py<Self>, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
+        wait::awaitable(py, async move { Ok(()) }, move |_, ()| Ok(slf))
+    }
+
+    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
+    fn __aexit__<'py>(
+        &self,
+        py: Python<'py>,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc_value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let _ = (exc_type, exc_value, traceback);
+        self.release_async(py)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

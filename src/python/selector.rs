@@ -3,12 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList};
 
 use super::arguments;
 use super::convert;
@@ -16,55 +13,13 @@ use super::errors::PyOutcome;
 use super::interrupt::{self, Runs};
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
+use super::probe;
 use super::selection::PySelection;
+use super::selector_tables as tables;
 use super::wait::{self, Born};
-use crate::error::{Error, ErrorKind, Result};
-use crate::inventory::Vm;
-use crate::selection::{
-    self, CheckRow, CursorKind, DistributionRow, Probe, ProbeCallback, SelectorOptions, default_dir,
-};
+use crate::error::Result;
+use crate::selection::{self, CursorKind, SelectorOptions, default_dir};
 use crate::settings;
-
-/// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
-struct PythonProbe {
-    function: Py<PyAny>,
-    runs: Arc<Runs>,
-}
-
-impl ProbeCallback for PythonProbe {
-    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
-        Python::attach(|py| {
-            let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
-                self.runs.interrupted_by(py, &error);
-                error.to_string()
-            })?;
-            let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
-                format!("the probe callable must return (ip_address, nic_name) or (None, None), not {answer}")
-            })?;
-            Ok(ip_address.map(|ip_address| (ip_address, nic_name)))
-        })
-    }
-}
-
-fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe> {
-    let Some(value) = value else { return Ok(Probe::Auto) };
-    if let Ok(text) = value.extract::<String>() {
-        return Ok(text.parse()?);
-    }
-    if value.is_callable() {
-        let function = value.clone().unbind();
-        return Ok(Probe::Callback(Arc::new(PythonProbe { function, runs: Arc::clone(runs) })));
-    }
-    if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
-        let probes = items.map(|item| probe(Some(&item?), runs)).collect::<PyOutcome<Vec<_>>>()?;
-        return Ok(Probe::any_of(probes)?);
-    }
-    Err(Error::invalid(format!(
-        "probe must be \"auto\", \"icmp\", \"tcp:PORT\", an http:// address, a callable or a list of these, not {}",
-        value.get_type()
-    ))
-    .into())
-}
 
 /// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
 /// given, unless there are some already.
@@ -108,16 +63,21 @@ fn cursor(
 ///         of these, of which one must succeed. `"auto"` is ICMP, and TCP 22 as well where ICMP is forbidden or silent
 ///         for half the time.
 ///     timeout: Seconds for one VM, name resolution included.
-///     health_ttl: Seconds for which a VM that answered is taken to be alive without another probe.
-///     rise: Only 1 in this version.
-///     fall: Only 1 in this version.
-///     max_in_flight: Not in this version.
+///     health_ttl: Seconds for which the last answer of a VM is gone by in this process, without another probe.
+///     rise: Answers in a row that a VM which counts as down needs to be selected again, counted by all who share the
+///         cursor.
+///     fall: Failures in a row after which a VM counts as down. One that does not answer is never selected, however few
+///         its failures are.
+///     health_max_age: Seconds after which earlier answers and failures do not count any more.
+///     max_in_flight: How many selections of one VM may be in use at the same time, by all who share the cursor. A
+///         selection is in use until its `with` block ends, it is released or dropped, or its process has died.
+///     hold_ttl: Seconds for which the selections of a process that died still count as in use; a live one reports three
+///         times in this time.
 ///     storage_options: Options for the store behind `cursor`, as `JobLedger` takes them; those of the ledger when
 ///         `cursor` is one.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work: an empty inventory, a VM named twice, an unknown probe.
-///     UnsupportedError: Something that this version does not have.
 ///
 /// Example:
 ///     >>> from jobrota import RoundRobinSelector
@@ -129,6 +89,14 @@ fn cursor(
 ///     >>> vm, ip_address, nic_name = selector.select()
 ///     >>> ip_address
 ///     '10.0.0.5'
+///     >>> selector.drain("vm1")
+///     >>> [selector.select().vm for _ in range(2)]
+///     ['vm2', 'vm2']
+///     >>> selector.restore("vm1")
+///     >>> limited = RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=answers, max_in_flight=1)
+///     >>> with limited.select() as first, limited.select() as second:
+///     ...     first.vm, second.vm
+///     ('vm1', 'vm2')
 #[pyclass(module = "jobrota", name = "RoundRobinSelector", frozen)]
 pub(super) struct PyRoundRobinSelector {
     selector: Arc<selection::RoundRobinSelector>,
@@ -145,41 +113,11 @@ impl PyRoundRobinSelector {
     }
 }
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
-        .map_err(|e| Error::new(ErrorKind::Internal, "a table could not be put together").with_source(e))
-}
-
-fn check_batch(rows: &[CheckRow]) -> Result<RecordBatch> {
-    let text =
-        |value: fn(&CheckRow) -> Option<&str>| Arc::new(rows.iter().map(value).collect::<StringArray>()) as ArrayRef;
-    batch(vec![
-        ("vm", text(|row| Some(&row.vm))),
-        ("ip_address", text(|row| row.ip_address.as_deref())),
-        ("nic_name", text(|row| row.nic_name.as_deref())),
-        ("reachable", Arc::new(rows.iter().map(|row| Some(row.reachable)).collect::<BooleanArray>())),
-        ("probe", text(|row| row.probe.as_deref())),
-        ("rtt_ms", Arc::new(rows.iter().map(|row| row.rtt_ms).collect::<Float64Array>())),
-        ("reason", text(|row| row.reason.as_deref())),
-    ])
-}
-
-fn distribution_batch(rows: &[DistributionRow]) -> Result<RecordBatch> {
-    let count = |row: &DistributionRow| i64::try_from(row.selections).ok();
-    let last = |row: &DistributionRow| row.last_selected.map(|at| at.timestamp_micros());
-    batch(vec![
-        ("vm", Arc::new(rows.iter().map(|row| Some(row.vm.as_str())).collect::<StringArray>())),
-        ("selections", Arc::new(rows.iter().map(count).collect::<Int64Array>())),
-        ("share", Arc::new(rows.iter().map(|row| Some(row.share)).collect::<Float64Array>())),
-        ("last_selected", Arc::new(rows.iter().map(last).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))),
-    ])
-}
-
 #[pymethods]
 impl PyRoundRobinSelector {
     #[new]
     #[pyo3(signature = (inventory, *, cursor = None, probe = None, timeout = 1.0, health_ttl = 0.0, rise = 1, fall = 1,
-                        max_in_flight = None, storage_options = None))]
+                        health_max_age = 3600.0, max_in_flight = None, hold_ttl = 60.0, storage_options = None))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
@@ -190,22 +128,15 @@ impl PyRoundRobinSelector {
         #[pyo3(from_py_with = arguments::number)] health_ttl: f64,
         #[pyo3(from_py_with = arguments::whole)] rise: u32,
         #[pyo3(from_py_with = arguments::whole)] fall: u32,
+        #[pyo3(from_py_with = arguments::number)] health_max_age: f64,
         #[pyo3(from_py_with = arguments::optional_whole)] max_in_flight: Option<u32>,
+        #[pyo3(from_py_with = arguments::number)] hold_ttl: f64,
         storage_options: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Self> {
-        let later = [("rise", rise != 1), ("fall", fall != 1), ("max_in_flight", max_in_flight.is_some())];
-        if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{name} is not in this version of RoundRobinSelector; leave it out"),
-            )
-            .into());
-        }
         let inventory = inventory::inventory(inventory)?;
         let timeout = convert::seconds("timeout", timeout)?;
-        let health_ttl = convert::seconds("health_ttl", health_ttl)?;
         let runs = Arc::new(Runs::default());
-        let probe = self::probe(probe, &runs)?;
+        let probe = probe::probe(probe, &runs)?;
         let mut storage_options = convert::storage_options(storage_options)?;
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
@@ -216,7 +147,12 @@ impl PyRoundRobinSelector {
             cursor,
             probe,
             timeout,
-            health_ttl,
+            health_ttl: convert::seconds("health_ttl", health_ttl)?,
+            rise,
+            fall,
+            health_max_age: convert::seconds("health_max_age", health_max_age)?,
+            max_in_flight,
+            hold_ttl: convert::seconds("hold_ttl", hold_ttl)?,
             random_start,
             storage_options: storage_options.unwrap_or_default(),
         };
@@ -244,6 +180,8 @@ impl PyRoundRobinSelector {
 
     /// Selects the next VM that answers.
     ///
+    /// With `max_in_flight`, use it as `with selector.select() as selection:`; the VM counts as in use until the block ends.
+    ///
     /// Args:
     ///     exclude: Names of VMs that must not be selected this time.
     ///
@@ -251,7 +189,8 @@ impl PyRoundRobinSelector {
     ///     A `Selection`, which unpacks as `vm, ip_address, nic_name`.
     ///
     /// Raises:
-    ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
+    ///     NoReachableVmError: No VM can be selected; `.failures` has the reason for each: it does not answer, is drained,
+    ///         or has as much in flight as it may.
     ///     InvalidInputError: `exclude` names every VM, or one that is not in the inventory.
     #[pyo3(signature = (*, exclude = None))]
     fn select(
@@ -284,7 +223,7 @@ impl PyRoundRobinSelector {
     ///     A list of `n` selections.
     ///
     /// Raises:
-    ///     NoReachableVmError: No VM answered; `.failures` has the reason for each.
+    ///     NoReachableVmError: No VM can be selected, or `max_in_flight` leaves room for fewer than `n`; no turn was taken.
     fn select_many(
         &self,
         py: Python<'_>,
@@ -309,17 +248,97 @@ impl PyRoundRobinSelector {
 
     /// Counts what the caller experienced with a VM as a probe.
     ///
+    /// It counts towards `rise` and `fall`, for everyone who shares the cursor, and is the VM's last answer as long as this
+    /// process goes by remembered ones (`health_ttl`).
+    ///
     /// Args:
     ///     vm: Name of the VM.
     ///     ok: Whether it worked.
+    ///
+    /// Raises:
+    ///     InvalidInputError: The inventory has no such VM.
     fn report(
         &self,
         py: Python<'_>,
         #[pyo3(from_py_with = arguments::text)] vm: &str,
         #[pyo3(from_py_with = arguments::flag)] ok: bool,
     ) -> PyOutcome<()> {
+        let (selector, vm) = (self.core()?, vm.to_owned());
+        wait::future(py, async move { selector.report(&vm, ok).await })
+    }
+
+    /// Like `report`, as a coroutine.
+    fn report_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+        #[pyo3(from_py_with = arguments::flag)] ok: bool,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (selector, vm) = (self.core()?, vm.to_owned());
+        wait::awaitable(py, async move { selector.report(&vm, ok).await }, |_, ()| Ok(()))
+    }
+
+    /// Takes a VM out of rotation for everyone who shares the cursor, until it is restored.
+    ///
+    /// Once this returns, nobody selects it any more; what it is already working on goes on. Draining it twice is as good as
+    /// once.
+    ///
+    /// Args:
+    ///     vm: Name of the VM.
+    ///
+    /// Raises:
+    ///     InvalidInputError: The inventory has no such VM.
+    fn drain(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::text)] vm: &str) -> PyOutcome<()> {
+        let (selector, vm) = (self.core()?, vm.to_owned());
+        wait::future(py, async move { selector.drain(&vm).await })
+    }
+
+    /// Like `drain`, as a coroutine.
+    fn drain_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (selector, vm) = (self.core()?, vm.to_owned());
+        wait::awaitable(py, async move { selector.drain(&vm).await }, |_, ()| Ok(()))
+    }
+
+    /// Puts a drained VM back into rotation, at the place that it had.
+    ///
+    /// Args:
+    ///     vm: Name of the VM.
+    ///
+    /// Raises:
+    ///     InvalidInputError: The inventory has no such VM.
+    fn restore(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::text)] vm: &str) -> PyOutcome<()> {
+        let (selector, vm) = (self.core()?, vm.to_owned());
+        wait::future(py, async move { selector.restore(&vm).await })
+    }
+
+    /// Like `restore`, as a coroutine.
+    fn restore_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (selector, vm) = (self.core()?, vm.to_owned());
+        wait::awaitable(py, async move { selector.restore(&vm).await }, |_, ()| Ok(()))
+    }
+
+    /// What everyone who shares the cursor knows of the VMs. Nothing is probed.
+    ///
+    /// Returns:
+    ///     An `arro3.core.Table`: vm, weight, drained, healthy (by `rise` and `fall`), in_flight.
+    fn state(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
         let selector = self.core()?;
-        wait::blocking(py, || selector.report(vm, ok))
+        let rows = wait::future(py, async move { selector.state().await })?;
+        convert::table(py, tables::state(&rows)?)
+    }
+
+    /// Like `state`, as a coroutine.
+    fn state_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
+        let selector = self.core()?;
+        wait::awaitable(py, async move { tables::state(&selector.state().await?) }, convert::table)
     }
 
     /// Probes every VM of the inventory at once. Nobody's turn changes.
@@ -328,14 +347,14 @@ impl PyRoundRobinSelector {
     ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
     fn check(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
         let selector = self.core()?;
-        let rows = interrupt::future(py, &self.runs, async move { Ok(selector.check().await) })?;
-        convert::table(py, check_batch(&rows)?)
+        let rows = interrupt::future(py, &self.runs, async move { selector.check().await })?;
+        convert::table(py, tables::check(&rows)?)
     }
 
     /// Like `check`, as a coroutine.
     fn check_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
         let selector = self.core()?;
-        let work = async move { check_batch(&selector.check().await) };
+        let work = async move { tables::check(&selector.check().await?) };
         interrupt::awaitable(py, &self.runs, work, convert::table)
     }
 
@@ -350,7 +369,19 @@ impl PyRoundRobinSelector {
     fn distribution(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<Py<PyAny>> {
         let (selector, since) = (self.core()?, convert::utc("since", since)?);
         let rows = wait::future(py, async move { selector.distribution(since).await })?;
-        convert::table(py, distribution_batch(&rows)?)
+        convert::table(py, tables::distribution(&rows)?)
+    }
+
+    /// Like `distribution`, as a coroutine.
+    #[pyo3(signature = (since = None))]
+    fn distribution_async<'py>(
+        &self,
+        py: Python<'py>,
+        since: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (selector, since) = (self.core()?, convert::utc("since", since)?);
+        let work = async move { tables::distribution(&selector.distribution(since).await?) };
+        wait::awaitable(py, work, convert::table)
     }
 
     fn __repr__(&self) -> String {

@@ -1,14 +1,10 @@
-//! Whose turn it is: the VM of the given list that was selected longest ago.
-//!
-//! Positions are kept per VM name, as the ticket number of its last turn. So a list may be edited, reordered or differ
-//! between callers without anybody losing a place; a VM that was skipped keeps its old ticket and is first again when
-//! it is back, for exactly one turn.
+//! Where it is kept whose turn it is, and how turns are taken: in one atomic step, together with everything else that the
+//! selectors who share a cursor know of the VMs.
 
 mod directory;
 mod process;
 mod shared;
-#[cfg(test)]
-mod tests;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +13,30 @@ pub use self::directory::{DefaultDir, default_dir};
 use self::process::ProcessCursor;
 use self::shared::SharedCursor;
 use super::Selection;
+use super::standing::{Changes, Standing};
 use crate::error::Result;
 use crate::runtime;
 use crate::storage::Storage;
 
-/// What a caller makes of the order: the turns to take, or None when it cannot decide yet. It is asked again, with the
-/// new order, whenever another process took a turn in between.
-pub(super) trait Decide: FnMut(&[String]) -> Option<Vec<Selection>> {}
-impl<F: FnMut(&[String]) -> Option<Vec<Selection>>> Decide for F {}
+/// One atomic step: turns, and what else changes with them. There may be no turns in it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Step {
+    /// The turns, in order; each goes on record.
+    pub(super) turns: Vec<Selection>,
+    /// New numbers of the standing, the tickets of the turns among them.
+    pub(super) changes: Changes,
+}
+
+/// What a caller makes of the standing: the step to take (one without turns and changes is none), and what to tell about
+/// it. It is asked again, with the new standing, whenever another process was faster.
+pub(super) trait Decide<T>: FnMut(&Standing) -> (Step, T) {}
+impl<T, F: FnMut(&Standing) -> (Step, T)> Decide<T> for F {}
+
+impl Step {
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty() && self.changes.is_empty()
+    }
+}
 
 /// How often a VM was selected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,28 +70,41 @@ impl Cursor {
         Ok(Self::Shared(Arc::new(SharedCursor::new(root, options))))
     }
 
-    /// `names` in the order of their turns, as far as this process knows: others may have taken turns since.
-    pub(super) async fn order(&self, names: &Arc<[String]>) -> Result<Vec<String>> {
+    /// What `look` makes of the standing as far as this process knows it: others may have taken turns since.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Standing) -> T + Send + 'static,
+    ) -> Result<T> {
         match self {
-            Self::Process(cursor) => Ok(cursor.order(names)),
+            Self::Process(cursor) => Ok(cursor.look(look)),
             Self::Shared(cursor) => {
-                let (cursor, names) = (cursor.clone(), names.clone());
-                runtime::blocking(move || cursor.order(&names)).await
+                let cursor = cursor.clone();
+                runtime::blocking(move || cursor.look(look)).await
             }
         }
     }
 
-    /// Takes the turns that `decide` chooses from the true order of `names`, all in one step.
-    pub(super) async fn advance(
+    /// What `look` makes of the standing as it is now. A shared cursor that nobody has used yet is not created by it.
+    pub(super) async fn look_now<T: Send + 'static>(
         &self,
-        names: &Arc<[String]>,
-        mut decide: impl Decide + Send + 'static,
-    ) -> Result<Option<Vec<Selection>>> {
+        look: impl FnOnce(&Standing) -> T + Send + 'static,
+    ) -> Result<T> {
         match self {
-            Self::Process(cursor) => cursor.advance(names, &mut decide),
+            Self::Process(cursor) => Ok(cursor.look(look)),
             Self::Shared(cursor) => {
-                let (cursor, names) = (cursor.clone(), names.clone());
-                runtime::blocking(move || cursor.advance(&names, &mut decide)).await
+                let cursor = cursor.clone();
+                runtime::blocking(move || cursor.look_now(look)).await
+            }
+        }
+    }
+
+    /// Takes the step that `decide` chooses from the true standing, and gives back what it told.
+    pub(super) async fn advance<T: Send + 'static>(&self, mut decide: impl Decide<T> + Send + 'static) -> Result<T> {
+        match self {
+            Self::Process(cursor) => Ok(cursor.advance(&mut decide)),
+            Self::Shared(cursor) => {
+                let cursor = cursor.clone();
+                runtime::blocking(move || cursor.advance(&mut decide)).await
             }
         }
     }
@@ -96,14 +121,7 @@ impl Cursor {
     }
 }
 
-/// The order rule: longest ago first, never selected before all others, and the order of the list among equals.
-fn ordered(names: &[String], ticket: impl Fn(&str) -> Option<i64>) -> Vec<String> {
-    let mut order: Vec<(Option<i64>, &String)> = names.iter().map(|name| (ticket(name), name)).collect();
-    order.sort_by_key(|(ticket, _)| *ticket); // stable; None sorts first
-    order.into_iter().map(|(_, name)| name.clone()).collect()
-}
-
 /// Now, in microseconds UTC.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     chrono::Utc::now().timestamp_micros()
 }

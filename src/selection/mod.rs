@@ -3,11 +3,15 @@
 
 pub mod cursor;
 pub mod probe;
+mod rotation;
 pub mod round_robin;
+mod standing;
 
 pub use cursor::{DefaultDir, default_dir};
 pub use probe::{Probe, ProbeCallback, ProbeOutcome};
-pub use round_robin::{CheckRow, CursorKind, DistributionRow, RoundRobinSelector, SelectorOptions, ping_test};
+pub use round_robin::{
+    CheckRow, CursorKind, DistributionRow, Hold, RoundRobinSelector, SelectorOptions, StateRow, ping_test,
+};
 
 /// One turn: the VM that was selected, and what its probe found.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +26,24 @@ pub struct Selection {
     pub probe: String,
     /// How long the answer took, in milliseconds.
     pub rtt_ms: f64,
-    /// VMs whose turn came before and that did not answer: (name, reason). They keep their place in the order.
+    /// VMs whose turn came before and that could not be selected: (name, reason). They keep their place in the order.
     pub skipped: Vec<(String, String)>,
+    /// With `max_in_flight`: the VM is in use until this is released or dropped.
+    pub hold: Option<Hold>,
+}
+
+#[cfg(test)]
+impl Selection {
+    /// A selection of `vm`, as if a test had selected it.
+    pub(crate) fn example(vm: &str) -> Self {
+        Self {
+            vm: vm.to_owned(),
+            ip_address: vm.to_owned(),
+            nic_name: None,
+            probe: "test".to_owned(),
+            rtt_ms: 0.0,
+            skipped: Vec::new(),
+            hold: None,
+        }
+    }
 }

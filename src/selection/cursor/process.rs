@@ -3,14 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Count, Decide, now, ordered};
+use super::{Count, Decide, now};
 use crate::error::{Error, Result};
-use crate::selection::Selection;
+use crate::selection::standing::Standing;
 
 /// Turns whose time is remembered one by one; older ones are only counted.
 const HISTORY: usize = 100_000;
 
-/// Tickets, counts and the times of the last turns.
+/// The standing, counts and the times of the last turns.
 #[derive(Debug, Default)]
 pub(in crate::selection) struct ProcessCursor {
     state: Mutex<State>,
@@ -18,8 +18,7 @@ pub(in crate::selection) struct ProcessCursor {
 
 #[derive(Debug, Default)]
 struct State {
-    last_ticket: i64,
-    tickets: HashMap<String, i64>,
+    standing: Standing,
     counts: HashMap<String, Count>,
     /// (when, VM), oldest first.
     history: VecDeque<(i64, String)>,
@@ -28,20 +27,19 @@ struct State {
 }
 
 impl ProcessCursor {
-    pub(super) fn order(&self, names: &[String]) -> Vec<String> {
-        let state = self.lock();
-        ordered(names, |name| state.tickets.get(name).copied())
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Standing) -> T) -> T {
+        look(&self.lock().standing)
     }
 
-    pub(super) fn advance(&self, names: &[String], decide: &mut impl Decide) -> Result<Option<Vec<Selection>>> {
+    pub(super) fn advance<T>(&self, decide: &mut impl Decide<T>) -> T {
         let mut state = self.lock();
-        let order = ordered(names, |name| state.tickets.get(name).copied());
-        let Some(turns) = decide(&order) else { return Ok(None) };
+        let (step, told) = decide(&state.standing);
+        state.standing.extend(step.changes);
         let at = now();
-        for turn in &turns {
-            state.take(&turn.vm, at);
+        for turn in &step.turns {
+            state.count(&turn.vm, at);
         }
-        Ok(Some(turns))
+        told
     }
 
     pub(super) fn counts(&self, since: Option<i64>) -> Result<HashMap<String, Count>> {
@@ -68,9 +66,7 @@ impl ProcessCursor {
 }
 
 impl State {
-    fn take(&mut self, vm: &str, at: i64) {
-        self.last_ticket += 1;
-        self.tickets.insert(vm.to_owned(), self.last_ticket);
+    fn count(&mut self, vm: &str, at: i64) {
         let count = self.counts.entry(vm.to_owned()).or_default();
         count.selections += 1;
         count.last_selected = count.last_selected.max(Some(at));
@@ -80,5 +76,24 @@ impl State {
         {
             self.forgotten = self.forgotten.max(Some(at));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selection::Selection;
+    use crate::selection::cursor::Step;
+
+    #[test]
+    fn times_are_forgotten_but_not_counts() {
+        let cursor = ProcessCursor::default();
+        let step = Step { turns: vec![Selection::example("a"); 1_001], ..Step::default() };
+        for _ in 0..100 {
+            cursor.advance(&mut |_: &Standing| (step.clone(), ()));
+        }
+        assert_eq!(cursor.counts(None).unwrap()["a"].selections, 100_100);
+        assert!(cursor.counts(Some(0)).unwrap_err().to_string().contains("100000"));
+        assert!(cursor.counts(Some(i64::MAX)).unwrap().is_empty());
     }
 }

@@ -1,44 +1,42 @@
 //! The cursor in a Delta table, shared by everyone who names the same directory.
 //!
-//! A turn is one commit: the row that says who was selected, and, as transaction ids, the VM's new ticket and the last
-//! ticket of all. Whoever commits first has the turn; everyone else sees the new order and decides again. As the
-//! tickets are part of the table's snapshot, knowing whose turn it is never reads the history.
+//! A step is one commit: the rows that say who was selected and, as transaction ids, every number of the standing that
+//! changes. Whoever commits first has the turn; everyone else sees the new standing and decides again. As the numbers are
+//! part of the table's snapshot, knowing whose turn it is never reads the history.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 
-use super::{Count, Decide, now, ordered};
+use super::{Count, Decide, Step, now, upkeep};
 use crate::delta::{Guard, Predicate, Table, TableSpec, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::selection::Selection;
+use crate::selection::standing::{Entry, Standing};
 use crate::storage::Storage;
 
 /// The table's directory below the root.
 const TABLE: &str = "vm_selections";
-/// Transaction id that holds the last ticket of all.
-const LAST_TICKET: &str = "jobrota.cursor";
+/// The table's column that says when.
+pub(super) const SELECTED_AT: &str = "selected_at";
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    Arc::new(Schema::new(vec![
+    let schema = Schema::new(vec![
         text("vm"),
         text("ip_address"),
         text("nic_name"),
         text("probe"),
         Field::new("rtt_ms", DataType::Float64, true),
-        Field::new("selected_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+        Field::new(SELECTED_AT, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         text("selected_by"),
-    ]))
+    ]);
+    // Every turn is a commit, and nobody reads old versions of a table that only grows.
+    TableSpec { name: TABLE, schema: Arc::new(schema), partition_by: &[], log_retention: "interval 1 days" }
 });
-
-/// Transaction id that holds the ticket of the VM's last turn.
-fn ticket_of(vm: &str) -> String {
-    format!("jobrota.vm/{vm}")
-}
 
 /// A handle on the shared cursor. The table is opened at the first use, and again in a forked child.
 pub(in crate::selection) struct SharedCursor {
@@ -50,15 +48,9 @@ pub(in crate::selection) struct SharedCursor {
 struct Opened {
     pid: u32,
     table: Table,
-    known: Tickets,
-}
-
-/// The tickets as of one version of the table.
-#[derive(Default)]
-struct Tickets {
+    /// The standing as of this version of the table; None before the first look.
     version: Option<u64>,
-    last: i64,
-    of: HashMap<String, Option<i64>>,
+    standing: Standing,
 }
 
 impl SharedCursor {
@@ -66,44 +58,55 @@ impl SharedCursor {
         Self { root: root.to_owned(), options: options.clone(), opened: Mutex::new(None) }
     }
 
-    /// The order as of the last version that this handle has seen; read from the table when it has seen none.
-    pub(super) fn order(&self, names: &[String]) -> Result<Vec<String>> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Standing) -> T) -> Result<T> {
         let mut opened = self.lock();
-        let Opened { table, known, .. } = self.open(&mut opened)?;
-        if !names.iter().all(|name| known.of.contains_key(name)) {
-            // A guarded append that decides to write nothing is a look at the newest version.
-            table.append_guarded(&mut |view| known.read(view, names).map(|()| None))?;
+        let opened = self.open(&mut opened)?;
+        if opened.version.is_none() {
+            opened.refresh()?;
         }
-        Ok(known.order(names))
+        Ok(look(&opened.standing))
     }
 
-    pub(super) fn advance(&self, names: &[String], decide: &mut impl Decide) -> Result<Option<Vec<Selection>>> {
+    pub(super) fn look_now<T>(&self, look: impl FnOnce(&Standing) -> T) -> Result<T> {
+        match self.existing() {
+            Ok(None) => Ok(look(&Standing::default())),
+            Ok(Some(_)) => {
+                let mut opened = self.lock();
+                let opened = self.open(&mut opened)?;
+                opened.refresh()?;
+                Ok(look(&opened.standing))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn advance<T>(&self, decide: &mut impl Decide<T>) -> Result<T> {
         // Held while committing: threads of one process would only lose races against each other.
         let mut opened = self.lock();
-        let Opened { table, known, .. } = self.open(&mut opened)?;
-        let mut taken: Option<(u64, Vec<Selection>)> = None;
-        let version = table.append_guarded(&mut |view| {
-            known.read(view, names)?;
-            taken = decide(&known.order(names)).filter(|turns| !turns.is_empty()).map(|turns| (view.version(), turns));
-            taken.as_ref().map(|(_, turns)| guard(turns, &known.after(turns)?)).transpose()
+        let Opened { table, version, standing, .. } = self.open(&mut opened)?;
+        let mut decided: Option<(u64, Step, T)> = None;
+        let committed = table.append_guarded(&mut |view| {
+            read(view, version, standing)?;
+            let (step, told) = decide(standing);
+            let guard = (!step.is_empty()).then(|| guard(&step)).transpose();
+            decided = Some((view.version(), step, told));
+            guard
         })?;
-        let (Some(version), Some((decided_on, turns))) = (version, taken) else { return Ok(None) };
-        if version == decided_on + 1 {
-            let (last, tickets) = known.after(&turns)?;
-            known.last = last;
-            known.of.extend(tickets.into_iter().map(|(vm, ticket)| (vm, Some(ticket))));
-            known.version = Some(version);
+        let (decided_on, step, told) = decided
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the shared cursor was advanced, but nobody decided how"))?;
+        if let Some(committed) = committed {
+            if committed == decided_on + 1 {
+                standing.extend(step.changes);
+                *version = Some(committed);
+            }
+            upkeep::when_due(table, committed);
         }
-        Ok(Some(turns))
+        Ok(told)
     }
 
     pub(super) fn counts(&self, since: Option<i64>) -> Result<HashMap<String, Count>> {
-        let table = match Table::open(&Storage::open(&self.root, &self.options)?, TABLE) {
-            Ok(table) => table,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
-            Err(e) => return Err(e),
-        };
-        let time = since.map(|since| ("selected_at".to_owned(), Some(since), None));
+        let Some(table) = self.existing()? else { return Ok(HashMap::new()) };
+        let time = since.map(|since| (SELECTED_AT.to_owned(), Some(since), None));
         let rows = table.scan(&Predicate { time, ..Predicate::default() })?;
         let (vms, times) = columns(&rows).ok_or_else(|| {
             Error::new(
@@ -116,11 +119,27 @@ impl SharedCursor {
         })?;
         let mut counts: HashMap<String, Count> = HashMap::new();
         for (vm, at) in vms.iter().zip(times) {
-            let count = counts.entry(vm.unwrap_or_default().to_owned()).or_default();
+            let vm = vm.unwrap_or_default();
+            if !counts.contains_key(vm) {
+                counts.insert(vm.to_owned(), Count::default());
+            }
+            let count = counts.entry(vm.to_owned()).or_default();
             count.selections += 1;
             count.last_selected = count.last_selected.max(at);
         }
         Ok(counts)
+    }
+
+    /// The table, if there is one.
+    fn existing(&self) -> Result<Option<Table>> {
+        if let Some(opened) = self.lock().as_ref().filter(|opened| opened.pid == std::process::id()) {
+            return Ok(Some(opened.table.clone()));
+        }
+        match Table::open(&Storage::open(&self.root, &self.options)?, TABLE) {
+            Ok(table) => Ok(Some(table)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
@@ -135,8 +154,8 @@ impl SharedCursor {
             Some(current) => current,
             None => {
                 let storage = Storage::open(&self.root, &self.options)?;
-                let spec = TableSpec { name: TABLE, schema: SCHEMA.clone(), partition_by: &[] };
-                Opened { pid, table: Table::open_or_create(&storage, &spec)?, known: Tickets::default() }
+                let table = Table::open_or_create(&storage, &SPEC)?;
+                Opened { pid, table, version: None, standing: Standing::default() }
             }
         };
         Ok(opened.insert(current))
@@ -150,42 +169,33 @@ impl fmt::Debug for SharedCursor {
     }
 }
 
-impl Tickets {
-    /// Makes these the tickets of `view`, for at least `names`.
-    fn read(&mut self, view: &View<'_>, names: &[String]) -> Result<()> {
-        if self.version != Some(view.version()) {
-            *self = Self::default();
-            self.last = view.transaction(LAST_TICKET)?.unwrap_or(0);
-            self.version = Some(view.version());
-        }
-        for name in names {
-            if !self.of.contains_key(name) {
-                self.of.insert(name.clone(), view.transaction(&ticket_of(name))?);
-            }
-        }
-        Ok(())
-    }
-
-    fn order(&self, names: &[String]) -> Vec<String> {
-        ordered(names, |name| self.of.get(name).copied().flatten())
-    }
-
-    /// The last ticket, and the last ticket per VM, once `turns` are taken.
-    fn after(&self, turns: &[Selection]) -> Result<(i64, HashMap<String, i64>)> {
-        let mut last = self.last;
-        let mut tickets = HashMap::new();
-        for turn in turns {
-            last = last.checked_add(1).ok_or_else(|| {
-                Error::new(ErrorKind::Internal, "the shared cursor has run out of tickets: use another directory")
-            })?;
-            tickets.insert(turn.vm.clone(), last);
-        }
-        Ok((last, tickets))
+impl Opened {
+    /// Looks at the newest version.
+    fn refresh(&mut self) -> Result<()> {
+        let Self { table, version, standing, .. } = self;
+        // A guarded append that decides to write nothing is a look at the newest version.
+        table.append_guarded(&mut |view| read(view, version, standing).map(|()| None)).map(drop)
     }
 }
 
-/// The commit that takes `turns`.
-fn guard(turns: &[Selection], (last, tickets): &(i64, HashMap<String, i64>)) -> Result<Guard> {
+/// Makes `standing`, which is that of `version`, the one of `view`.
+fn read(view: &View<'_>, version: &mut Option<u64>, standing: &mut Standing) -> Result<()> {
+    if *version == Some(view.version()) {
+        return Ok(());
+    }
+    let entries = |(key, value): (String, i64)| Some((Entry::of(&key)?, value));
+    let news = version.take().map(|known| view.transactions_since(known)).transpose()?.flatten();
+    match news {
+        Some(news) => standing.extend(news.into_iter().filter_map(entries).collect::<Vec<_>>()),
+        None => *standing = view.transactions()?.into_iter().filter_map(entries).collect(),
+    }
+    *version = Some(view.version());
+    Ok(())
+}
+
+/// The commit that takes `step`.
+fn guard(step: &Step) -> Result<Guard> {
+    let turns = &step.turns;
     let text =
         |of: fn(&Selection) -> Option<&str>| -> ArrayRef { Arc::new(turns.iter().map(of).collect::<StringArray>()) };
     let at = TimestampMicrosecondArray::from(vec![now(); turns.len()]).with_timezone("UTC");
@@ -199,16 +209,16 @@ fn guard(turns: &[Selection], (last, tickets): &(i64, HashMap<String, i64>)) -> 
         Arc::new(at),
         Arc::new(StringArray::from(vec![by; turns.len()])),
     ];
-    let batch = RecordBatch::try_new(SCHEMA.clone(), columns).map_err(|e| {
+    let batch = RecordBatch::try_new(SPEC.schema.clone(), columns).map_err(|e| {
         Error::new(ErrorKind::Internal, "the rows of a selection could not be put together").with_source(e)
     })?;
-    let mut transactions: Vec<(String, i64)> = tickets.iter().map(|(vm, ticket)| (ticket_of(vm), *ticket)).collect();
-    transactions.push((LAST_TICKET.to_owned(), *last));
-    Ok(Guard { batch, transactions })
+    // The last number of each entry: one commit may have an id only once.
+    let last: HashMap<String, i64> = step.changes.iter().map(|(entry, value)| (entry.key(), *value)).collect();
+    Ok(Guard { batch, transactions: last.into_iter().collect() })
 }
 
 fn columns(rows: &RecordBatch) -> Option<(&StringArray, &TimestampMicrosecondArray)> {
     let vms = rows.column_by_name("vm")?.as_string_opt::<i32>()?;
-    let times = rows.column_by_name("selected_at")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    let times = rows.column_by_name(SELECTED_AT)?.as_primitive_opt::<TimestampMicrosecondType>()?;
     Some((vms, times))
 }

@@ -4,12 +4,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::inventory::Inventory;
+use super::rules::Rules;
+use crate::error::{Error, Result};
 use crate::selection::probe::Probe;
 
 /// No VM is worth waiting for longer; it also keeps the arithmetic of deadlines in bounds.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// More failures or answers in a row than anybody has the patience for.
+const MOST_IN_A_ROW: u32 = 1_000;
+/// Each place for a selection in use is a number in the shared cursor.
+const MOST_IN_FLIGHT: u32 = 1_000;
+/// Holders report three times in this time; more often would keep a remote store busy with nothing else.
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+const LONGEST_HOLD: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// Where the position in the rotation is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +28,7 @@ pub enum CursorKind {
     Shared(String),
 }
 
-/// How a selector works. The last probe alone decides whether a VM is up.
+/// How a selector works.
 #[derive(Clone)]
 pub struct SelectorOptions {
     /// Where the position is kept.
@@ -32,6 +40,17 @@ pub struct SelectorOptions {
     /// How long the result of a probe is good for; 0: every selection probes anew. That no VM answers is never said
     /// from memory alone.
     pub health_ttl: Duration,
+    /// Answers in a row that a VM which counts as down needs to be selected again; at least 1.
+    pub rise: u32,
+    /// Failures in a row after which a VM counts as down; at least 1. A VM that does not answer is never selected, however
+    /// few its failures are.
+    pub fall: u32,
+    /// How long failures and answers of the past count for `rise` and `fall`.
+    pub health_max_age: Duration,
+    /// How many selections of one VM may be in use at the same time, by all who share the cursor; None: any number.
+    pub max_in_flight: Option<u32>,
+    /// How long a selection counts as in use after its process was last heard of.
+    pub hold_ttl: Duration,
     /// Begin with a VM picked at random, where no VM was selected before.
     pub random_start: bool,
     /// Options of the object store behind a shared cursor.
@@ -45,6 +64,11 @@ impl Default for SelectorOptions {
             probe: Probe::Auto,
             timeout: Duration::from_secs(1),
             health_ttl: Duration::ZERO,
+            rise: 1,
+            fall: 1,
+            health_max_age: Duration::from_secs(3_600),
+            max_in_flight: None,
+            hold_ttl: Duration::from_secs(60),
             random_start: false,
             storage_options: HashMap::new(),
         }
@@ -52,19 +76,34 @@ impl Default for SelectorOptions {
 }
 
 impl SelectorOptions {
-    /// Refuses what cannot work, and what this version does not have rather than ignoring it.
-    pub(super) fn check(&self, inventory: &Inventory) -> Result<()> {
+    /// The rules in these options; refuses what cannot work.
+    pub(super) fn rules(&self) -> Result<Rules> {
         check_timeout(self.timeout)?;
-        if let Some(vm) = inventory.vms().iter().find(|vm| vm.weight != 1) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "VM \"{}\" has weight {}, and this version of jobrota has no weighted selection: take the weights out of the inventory",
-                    vm.name, vm.weight
-                ),
-            ));
+        for (name, value, most) in [("rise", self.rise, MOST_IN_A_ROW), ("fall", self.fall, MOST_IN_A_ROW)] {
+            if value == 0 || value > most {
+                return Err(Error::invalid(format!("{name} is {value}, and can be 1 to {most}")));
+            }
         }
-        Ok(())
+        if let Some(most) = self.max_in_flight.filter(|most| *most == 0 || *most > MOST_IN_FLIGHT) {
+            return Err(Error::invalid(format!(
+                "max_in_flight is {most}, and can be 1 to {MOST_IN_FLIGHT}, or none; to have a VM not selected at all, drain it"
+            )));
+        }
+        if !(SHORTEST_HOLD..=LONGEST_HOLD).contains(&self.hold_ttl) {
+            return Err(Error::invalid(format!(
+                "a hold_ttl of {:?} is not possible: give {} s to {} s",
+                self.hold_ttl,
+                SHORTEST_HOLD.as_secs(),
+                LONGEST_HOLD.as_secs()
+            )));
+        }
+        Ok(Rules {
+            rise: self.rise,
+            fall: self.fall,
+            health_max_age: self.health_max_age,
+            max_in_flight: self.max_in_flight,
+            hold_ttl: self.hold_ttl,
+        })
     }
 }
 
@@ -76,6 +115,11 @@ impl fmt::Debug for SelectorOptions {
             .field("probe", &self.probe)
             .field("timeout", &self.timeout)
             .field("health_ttl", &self.health_ttl)
+            .field("rise", &self.rise)
+            .field("fall", &self.fall)
+            .field("health_max_age", &self.health_max_age)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("hold_ttl", &self.hold_ttl)
             .field("random_start", &self.random_start)
             .finish_non_exhaustive()
     }

@@ -4,26 +4,27 @@ use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
 
-use super::health::Known;
-use super::{Inner, milliseconds};
-use crate::selection::Selection;
+use super::Inner;
+use super::memory::{Known, Seen};
 
-/// How long a VM is waited for before the next in the order is probed as well. A healthy one answers sooner, even
-/// across regions of a continent; behind a dead one, nobody should wait for the whole time limit again.
+/// How long the VMs under way are waited for before the next in the order are probed as well. A healthy one answers sooner,
+/// even across regions of a continent; behind dead ones, nobody should wait for the whole time limit again.
 const STAGGER: Duration = Duration::from_millis(50);
 /// Most probes at the same time.
-const PROBED_AT_ONCE: usize = 16;
+const PROBED_AT_ONCE: usize = 256;
 
-/// Probes VMs of `order` that are not `known` yet, until the first `wanted` that answer are known, or all are. The
-/// first in the order wins, not the first to answer.
-pub(super) async fn probe(inner: &Inner, order: &[String], wanted: usize, known: &mut Known) {
-    let mut healthy = 0;
-    let mut waiting = order.iter();
+/// Probes VMs of `due` (with the answers that each needs before it can be selected) that are not `known` yet, until the first `wanted` that can be selected are known, or all are. The
+/// first in the order wins, not the first to answer. The longer nobody answers, the more are probed: one after the first
+/// wait, then twice as many after each.
+pub(super) async fn probe(inner: &Inner, due: &[(String, u32)], wanted: usize, known: &mut Known) {
+    let mut found = 0;
+    let mut next = 1;
+    let mut waiting = due.iter();
     let mut running = FuturesOrdered::new();
     loop {
-        while healthy + running.len() < wanted && running.len() < PROBED_AT_ONCE {
-            let Some(name) = waiting.next() else { break };
-            running.push_back(answer(inner, name, known));
+        while found + running.len() < wanted && running.len() < PROBED_AT_ONCE {
+            let Some(vm) = waiting.next() else { break };
+            running.push_back(see(inner, vm, known));
         }
         if running.is_empty() {
             return;
@@ -31,70 +32,42 @@ pub(super) async fn probe(inner: &Inner, order: &[String], wanted: usize, known:
         let more = !waiting.as_slice().is_empty() && running.len() < PROBED_AT_ONCE;
         tokio::select! {
             biased;
-            Some((name, answer)) = running.next() => {
-                healthy += usize::from(answer.is_ok());
-                known.insert(name, answer);
-                if healthy >= wanted {
+            Some((name, selectable, seen)) = running.next() => {
+                found += usize::from(selectable);
+                known.insert(name, seen);
+                if found >= wanted {
                     return;
                 }
             }
             () = tokio::time::sleep(STAGGER), if more => {
-                if let Some(name) = waiting.next() {
-                    running.push_back(answer(inner, name, known));
+                for vm in waiting.by_ref().take(next.min(PROBED_AT_ONCE - running.len())) {
+                    running.push_back(see(inner, vm, known));
                 }
+                next *= 2;
             }
         }
     }
 }
 
-fn answer<'a>(
+fn see<'a>(
     inner: &'a Inner,
-    name: &str,
+    (name, needs): &(String, u32),
     known: &Known,
-) -> impl Future<Output = (String, crate::selection::probe::Answer)> + use<'a> {
-    let name = name.to_owned();
+) -> impl Future<Output = (String, bool, Seen)> + use<'a> {
+    let (name, needs) = (name.clone(), *needs);
     let known = known.get(&name).cloned();
     async move {
-        let answer = match (known, inner.inventory.get(&name)) {
-            (Some(answer), _) => answer,
+        let seen = match (known, inner.inventory.get(&name)) {
+            (Some(seen), _) => seen,
             (None, Some(vm)) => {
                 let answer = inner.probe.check(vm, inner.timeout).await;
-                inner.health.remember(&name, &answer);
-                answer
+                inner.memory.remember(&name, &answer);
+                Seen { answer, fresh: true }
             }
-            (None, None) => Err("the inventory does not have it".to_owned()),
+            (None, None) => Seen { answer: Err("the inventory does not have it".to_owned()), fresh: false },
         };
-        (name, answer)
+        // A VM that was down may need another answer; one that is only remembered is none.
+        let selectable = seen.answer.is_ok() && needs <= u32::from(seen.fresh);
+        (name, selectable, seen)
     }
-}
-
-/// The `n` turns that `order` and `known` give: the VMs that answer, in order, again and again. None when a VM comes up
-/// of which nothing is known, or when none answers.
-pub(super) fn turns(order: &[String], n: usize, known: &Known) -> Option<Vec<Selection>> {
-    let mut failed: Vec<(String, String)> = Vec::new();
-    let mut round: Vec<Selection> = Vec::new();
-    for name in order {
-        match known.get(name)? {
-            Err(reason) => failed.push((name.clone(), reason.clone())),
-            Ok(outcome) => round.push(Selection {
-                vm: name.clone(),
-                ip_address: outcome.ip_address.clone(),
-                nic_name: outcome.nic_name.clone(),
-                probe: outcome.kind.clone(),
-                rtt_ms: milliseconds(outcome.rtt),
-                skipped: failed.clone(),
-            }),
-        }
-        if round.len() == n {
-            return Some(round);
-        }
-    }
-    if round.is_empty() {
-        return None;
-    }
-    let mut turns = round.clone();
-    // From the second round on, everyone who does not answer was passed over.
-    round.iter_mut().for_each(|turn| turn.skipped.clone_from(&failed));
-    turns.extend(round.iter().cycle().take(n - turns.len()).cloned());
-    Some(turns)
 }

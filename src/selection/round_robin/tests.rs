@@ -1,3 +1,5 @@
+mod standing;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -5,11 +7,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::health::Known;
-use super::{CursorKind, RoundRobinSelector, SelectorOptions, ping_test, search};
+use super::memory::{Known, Seen};
+use super::turns::{self, Candidate, Decision};
+use super::{CursorKind, RoundRobinSelector, SelectorOptions, ping_test};
 use crate::error::{ErrorKind, Result};
 use crate::inventory::{Inventory, Vm};
-use crate::selection::cursor::Cursor;
+use crate::selection::cursor::{Cursor, now};
+use crate::selection::standing::Standing;
 use crate::selection::{Probe, ProbeCallback, ProbeOutcome, Selection};
 
 /// Long enough for a loaded machine; nothing here waits for it.
@@ -126,13 +130,13 @@ async fn health_is_remembered_but_never_given_up_on_from_memory() {
     let selector = RoundRobinSelector::new(inventory, options).unwrap();
     assert_eq!(several(&selector, 4).await, "a b a b");
     assert_eq!(fleet.probes.load(Ordering::SeqCst), 2);
-    selector.report("a", false).unwrap();
+    selector.report("a", false).await.unwrap();
     let skipping = selector.select(&[]).await.unwrap();
     assert_eq!((skipping.vm.as_str(), skipping.skipped[0].0.as_str()), ("b", "a"));
-    selector.report("b", false).unwrap();
+    selector.report("b", false).await.unwrap();
     assert_eq!(next(&selector).await, "a"); // both are remembered as down: probed again, and up
-    selector.report("a", true).unwrap();
-    assert_eq!(selector.report("z", true).unwrap_err().kind(), ErrorKind::InvalidInput);
+    selector.report("a", true).await.unwrap();
+    assert_eq!(selector.report("z", true).await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
@@ -140,7 +144,7 @@ async fn a_check_probes_everyone_and_takes_no_turn() {
     let fleet = Arc::<Fleet>::default();
     let selector = selector(&["a", "b"], &fleet, CursorKind::Process);
     fleet.set_down(&["b"]);
-    let rows = selector.check().await;
+    let rows = selector.check().await.unwrap();
     assert_eq!((rows[0].vm.as_str(), rows[0].reachable, rows[0].probe.as_deref()), ("a", true, Some("callable")));
     assert_eq!(rows[0].ip_address.as_deref(), Some("ip-a"));
     assert_eq!((rows[1].vm.as_str(), rows[1].reachable, rows[1].reason.as_deref()), ("b", false, Some("powered off")));
@@ -165,19 +169,25 @@ async fn the_distribution_counts_turns() {
 }
 
 #[test]
-fn what_this_version_does_not_have_is_refused() {
+fn options_that_cannot_work_are_refused() {
     let one = || Inventory::from_names(&["a"]).unwrap();
-    let refused =
-        |inventory: Inventory, options: SelectorOptions| RoundRobinSelector::new(inventory, options).unwrap_err();
-    let heavy = Inventory::new(vec![Vm { weight: 2, ..Vm::named("a") }]).unwrap();
-    assert_eq!(refused(heavy, SelectorOptions::default()).kind(), ErrorKind::Unsupported);
-    for timeout in [Duration::ZERO, Duration::from_secs(3_601)] {
-        let options = SelectorOptions { timeout, ..SelectorOptions::default() };
-        assert_eq!(refused(one(), options).kind(), ErrorKind::InvalidInput);
+    let default = SelectorOptions::default;
+    let seconds = Duration::from_secs;
+    let refused = [
+        SelectorOptions { timeout: Duration::ZERO, ..default() },
+        SelectorOptions { timeout: seconds(3_601), ..default() },
+        SelectorOptions { rise: 0, ..default() },
+        SelectorOptions { fall: 0, ..default() },
+        SelectorOptions { fall: 1_001, ..default() },
+        SelectorOptions { max_in_flight: Some(0), ..default() },
+        SelectorOptions { max_in_flight: Some(1_001), ..default() },
+        SelectorOptions { hold_ttl: Duration::from_millis(999), ..default() },
+    ];
+    for options in refused {
+        let text = format!("{options:?}");
+        let error = RoundRobinSelector::new(one(), options).expect_err(&text);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
     }
-    let selector = RoundRobinSelector::new(one(), SelectorOptions::default()).unwrap();
-    assert_eq!(selector.drain("a").unwrap_err().kind(), ErrorKind::Unsupported);
-    assert_eq!(selector.restore("b").unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 #[tokio::test]
@@ -246,10 +256,10 @@ fn model(steps: &[Step]) -> Vec<Vec<String>> {
 async fn replay(cursor: &[Cursor], steps: &[Step]) -> Result<Vec<Vec<String>>> {
     let mut taken = Vec::new();
     for step in steps {
-        let names: Arc<[String]> = step.lists[step.list].iter().map(u8::to_string).collect();
-        let known: Known = names
+        let list: Vec<Candidate> = step.lists[step.list].iter().map(|vm| (vm.to_string(), 1)).collect();
+        let known: Known = list
             .iter()
-            .map(|name| {
+            .map(|(name, _)| {
                 let outcome = ProbeOutcome {
                     kind: "test".to_owned(),
                     rtt: Duration::ZERO,
@@ -257,13 +267,17 @@ async fn replay(cursor: &[Cursor], steps: &[Step]) -> Result<Vec<Vec<String>>> {
                     nic_name: None,
                 };
                 let down = step.down.iter().any(|vm| vm.to_string() == *name);
-                (name.clone(), if down { Err("down".to_owned()) } else { Ok(outcome) })
+                let answer = if down { Err("down".to_owned()) } else { Ok(outcome) };
+                (name.clone(), Seen { answer, fresh: true })
             })
             .collect();
-        let n = step.turns;
-        let turns =
-            cursor[step.list % cursor.len()].advance(&names, move |order| search::turns(order, n, &known)).await?;
-        taken.push(turns.unwrap_or_default().into_iter().map(|turn: Selection| turn.vm).collect());
+        let (n, rules) = (step.turns, SelectorOptions::default().rules()?);
+        let decide = move |standing: &Standing| turns::take(&list, &rules, &known, n, standing, now());
+        let turns = match cursor[step.list % cursor.len()].advance(decide).await? {
+            Decision::Taken(turns, _) => turns,
+            _ => Vec::new(),
+        };
+        taken.push(turns.into_iter().map(|turn: Selection| turn.vm).collect());
     }
     Ok(taken)
 }

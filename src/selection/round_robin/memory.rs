@@ -1,4 +1,4 @@
-//! What is remembered of probes, for as long as it is good for.
+//! What this process remembers of probes, for as long as it is good for.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,25 @@ use tokio::time::Instant;
 
 use crate::selection::probe::Answer;
 
+/// What one selection knows of one VM.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) answer: Answer,
+    /// Probed for this very selection, and so to be counted; not remembered.
+    pub(super) fresh: bool,
+}
+
 /// Answers per VM that one selection goes by.
-pub(super) type Known = HashMap<String, Answer>;
+pub(super) type Known = HashMap<String, Seen>;
 
 /// The last answer of each VM.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct Memory {
     ttl: Duration,
     answers: Mutex<HashMap<String, (Instant, Answer)>>,
 }
 
-impl Health {
+impl Memory {
     /// A memory in which answers are good for `ttl`; with 0 it keeps none.
     pub(super) fn new(ttl: Duration) -> Self {
         Self { ttl, answers: Mutex::default() }
@@ -33,7 +41,7 @@ impl Health {
         self.lock()
             .iter()
             .filter(|(_, (at, _))| fresh(at))
-            .map(|(vm, (_, answer))| (vm.clone(), answer.clone()))
+            .map(|(vm, (_, answer))| (vm.clone(), Seen { answer: answer.clone(), fresh: false }))
             .collect()
     }
 

@@ -1,0 +1,54 @@
+//! Probes as Python gives them: texts, callables, and lists of these.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::errors::PyOutcome;
+use super::interrupt::Runs;
+use crate::error::Error;
+use crate::inventory::Vm;
+use crate::selection::{Probe, ProbeCallback};
+
+/// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
+struct PythonProbe {
+    function: Py<PyAny>,
+    runs: Arc<Runs>,
+}
+
+impl ProbeCallback for PythonProbe {
+    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
+        Python::attach(|py| {
+            let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
+                self.runs.interrupted_by(py, &error);
+                error.to_string()
+            })?;
+            let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
+                format!("the probe callable must return (ip_address, nic_name) or (None, None), not {answer}")
+            })?;
+            Ok(ip_address.map(|ip_address| (ip_address, nic_name)))
+        })
+    }
+}
+
+/// The probe that `value` stands for; none is "auto".
+pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe> {
+    let Some(value) = value else { return Ok(Probe::Auto) };
+    if let Ok(text) = value.extract::<String>() {
+        return Ok(text.parse()?);
+    }
+    if value.is_callable() {
+        let function = value.clone().unbind();
+        return Ok(Probe::Callback(Arc::new(PythonProbe { function, runs: Arc::clone(runs) })));
+    }
+    if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
+        let probes = items.map(|item| probe(Some(&item?), runs)).collect::<PyOutcome<Vec<_>>>()?;
+        return Ok(Probe::any_of(probes)?);
+    }
+    Err(Error::invalid(format!(
+        "probe must be \"auto\", \"icmp\", \"tcp:PORT\", an http:// address, a callable or a list of these, not {}",
+        value.get_type()
+    ))
+    .into())
+}

@@ -1,0 +1,72 @@
+//! Keeps the history in bounds: each turn is a commit with a file of its own, and nobody should have to think of it.
+
+use std::thread;
+
+use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+
+use super::now;
+use super::shared::SELECTED_AT;
+use crate::delta::{Predicate, Retention, Rewrite, Table, UnderWay};
+use crate::error::Result;
+
+/// Commits between two compactions. So few files are read in milliseconds, and compacting them costs as much as some
+/// turns do.
+const COMPACT_EVERY: u64 = 250;
+/// Commits between two looks at how long the history is.
+const TRIM_EVERY: u64 = 10_000;
+/// Selections that the history holds: at least [`MOST_ROWS`], if they are not older than [`LONGEST`]; at most so many more
+/// as are selected between two looks.
+const MOST_ROWS: usize = 1_000_000;
+/// Microseconds for which selections are in the history: 400 days.
+const LONGEST: i64 = 400 * 24 * 3_600 * 1_000_000;
+/// Hours for which compacted files are kept for readers that have just begun.
+const KEPT_HOURS: f64 = 24.0;
+
+/// Starts what the commit of `version` makes due, in the background: whoever took the turn does not wait for it.
+pub(super) fn when_due(table: &Table, version: u64) {
+    if !version.is_multiple_of(COMPACT_EVERY) {
+        return;
+    }
+    let (table, under_way) = (table.clone(), UnderWay::one());
+    let work = move || {
+        if version.is_multiple_of(TRIM_EVERY)
+            && let Err(error) = trim(&table, now(), MOST_ROWS)
+        {
+            tracing::warn!(error = %error.full_message(), "the history of selections was not shortened; the next one who selects will try again");
+        }
+        if let Ok(retention) = Retention::hours(KEPT_HOURS) {
+            table.maintain(retention); // says itself what it could not do
+        }
+        drop(under_way);
+    };
+    // Without a thread, the next one who selects does it.
+    let started = thread::Builder::new().name("jobrota-upkeep".to_owned()).spawn(work);
+    drop(started);
+}
+
+/// Takes out what is older than [`LONGEST`] at `now`, and all but the newest `most` selections.
+fn trim(table: &Table, now: i64, most: usize) -> Result<u64> {
+    let mut oldest = now.saturating_sub(LONGEST);
+    let rows = table.scan(&Predicate::default())?;
+    if let Some(times) = times(&rows) {
+        let mut times: Vec<i64> = times.iter().flatten().collect();
+        if times.len() > most {
+            let first_kept = times.len() - most;
+            oldest = oldest.max(*times.select_nth_unstable(first_kept).1);
+        }
+    }
+    let old = Predicate { time: Some((SELECTED_AT.to_owned(), None, Some(oldest))), ..Predicate::default() };
+    let mut decide = |rows: &RecordBatch| {
+        let remove: BooleanArray = match times(rows) {
+            Some(times) => times.iter().map(|at| Some(at.is_some_and(|at| at < oldest))).collect(),
+            None => return Ok(None),
+        };
+        Ok(Some(Rewrite { remove, add: rows.slice(0, 0) }))
+    };
+    table.rewrite(&old, &mut decide, &mut || {})
+}
+
+fn times(rows: &RecordBatch) -> Option<&arrow::array::TimestampMicrosecondArray> {
+    rows.column_by_name(SELECTED_AT)?.as_primitive_opt::<TimestampMicrosecondType>()
+}
