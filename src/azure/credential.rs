@@ -334,7 +334,7 @@ impl Fetcher {
         }
         let options = ManagedIdentityCredentialOptions {
             user_assigned_id: client_id.map(|id| UserAssignedId::ClientId(id.to_owned())),
-            client_options: client_options(HttpTransport::new(self.metadata.clone(), routes)),
+            client_options: client_options(HttpTransport::metadata(self.metadata.clone(), routes)),
         };
         let scope = self.cloud.scope();
         let asked = async {
@@ -371,7 +371,7 @@ impl Fetcher {
         custom.authority_host = taken;
         ClientOptions {
             cloud: Some(Arc::new(custom.into())),
-            ..client_options(HttpTransport::new(self.login.clone(), routes))
+            ..client_options(HttpTransport::login(self.login.clone(), routes))
         }
     }
 }

@@ -15,11 +15,18 @@ use url::Url;
 pub(super) struct HttpTransport {
     http: reqwest::Client,
     routes: Vec<(Url, Url)>,
+    /// What the crate is told when nobody listens: it asks again after a `Connection` error, for more than a minute where
+    /// the metadata service is concerned, which is there at once or never.
+    unreached: ErrorKind,
 }
 
 impl HttpTransport {
-    pub(super) fn new(http: reqwest::Client, routes: Vec<(Url, Url)>) -> Self {
-        Self { http, routes }
+    pub(super) fn login(http: reqwest::Client, routes: Vec<(Url, Url)>) -> Self {
+        Self { http, routes, unreached: ErrorKind::Connection }
+    }
+
+    pub(super) fn metadata(http: reqwest::Client, routes: Vec<(Url, Url)>) -> Self {
+        Self { http, routes, unreached: ErrorKind::Credential }
     }
 
     fn routed(&self, url: &Url) -> Url {
@@ -51,7 +58,7 @@ impl HttpClient for HttpTransport {
         // Addresses hold a client id, never a secret; they are left out all the same, because the caller names them.
         let failed = |e: reqwest::Error| {
             let (kind, what) = match (e.is_connect(), e.is_timeout()) {
-                (true, _) => (ErrorKind::Connection, "it could not be reached"),
+                (true, _) => (self.unreached.clone(), "it could not be reached"),
                 (_, true) => (ErrorKind::Io, "it did not answer in time"),
                 _ => (ErrorKind::Io, "the connection broke off"),
             };

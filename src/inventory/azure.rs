@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use self::listing::{Listed, Lister};
 use self::memory::{Memory, Remembered};
+use super::origin::in_words;
 use super::{Inventory, Origin};
 use crate::azure::{ArmClient, Cloud, Credential, Deadline, ResourceId, Variables, check_segment};
 use crate::error::{Error, ErrorKind, Result};
@@ -135,7 +136,7 @@ impl Inventory {
             Some(known) => {
                 let warning = format!(
                     "Azure Resource Manager did not list the VMs, and those listed {} ago are taken instead: {failure}",
-                    words(known.age())
+                    in_words(known.age())
                 );
                 tracing::warn!(source = describe(&query), "{warning}");
                 known.inventory(&query, Some(warning))
@@ -250,15 +251,6 @@ fn checked(query: &AzureQuery) -> Result<AzureQuery> {
         }
     }
     Ok(query)
-}
-
-/// A time span as people say it.
-fn words(age: Duration) -> String {
-    match age.as_secs() {
-        seconds @ 0..=119 => format!("{seconds} seconds"),
-        seconds @ 120..=7_199 => format!("{} minutes", seconds / 60),
-        seconds => format!("{:.1} hours", seconds as f64 / 3_600.0),
-    }
 }
 
 /// The id of a VM.

@@ -24,4 +24,30 @@ impl Origin {
     pub fn age(&self) -> Duration {
         (Utc::now() - self.listed_at).to_std().unwrap_or_default()
     }
+
+    /// The age as people say it.
+    pub fn age_in_words(&self) -> String {
+        in_words(self.age())
+    }
+}
+
+/// A time span as people say it.
+pub(super) fn in_words(span: Duration) -> String {
+    match span.as_secs() {
+        1 => "1 second".to_owned(),
+        seconds @ 0..=119 => format!("{seconds} seconds"),
+        seconds @ 120..=7_199 => format!("{} minutes", seconds / 60),
+        seconds => format!("{:.1} hours", seconds as f64 / 3_600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_said_as_people_say_them() {
+        let said = |seconds| in_words(Duration::from_secs(seconds));
+        assert_eq!([said(1), said(5), said(300), said(9_000)], ["1 second", "5 seconds", "5 minutes", "2.5 hours"]);
+    }
 }

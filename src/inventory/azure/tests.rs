@@ -1,7 +1,7 @@
 //! Against the sandbox's Azure, over real HTTP.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::Utc;
@@ -367,24 +367,27 @@ fn a_token_that_has_expired_is_not_even_sent() {
 }
 
 /// Gives the sandbox's own tokens, and takes back the first as soon as it is handed out.
-struct Revoked<'a>(&'a AzureSandbox, AtomicUsize);
+struct Revoked(Arc<Mutex<AzureSandbox>>, AtomicUsize);
+
+impl TokenSource for Revoked {
+    fn token(&self, _: &str) -> Result<AccessToken> {
+        let azure = self.0.lock().unwrap();
+        let token = azure.issue_token();
+        if self.1.fetch_add(1, Ordering::Relaxed) == 0 {
+            azure.revoke_tokens();
+        }
+        Ok(AccessToken::new(token, Some(Utc::now() + chrono::Duration::hours(1))))
+    }
+}
 
 #[test]
 fn a_token_that_was_revoked_is_replaced_once() {
-    // The source needs a 'static sandbox: leaked, in a test only.
-    let azure: &'static AzureSandbox = Box::leak(Box::new(azure(2)));
-    impl TokenSource for Revoked<'static> {
-        fn token(&self, _: &str) -> Result<AccessToken> {
-            let token = self.0.issue_token();
-            if self.1.fetch_add(1, Ordering::Relaxed) == 0 {
-                self.0.revoke_tokens();
-            }
-            Ok(AccessToken::new(token, Some(Utc::now() + chrono::Duration::hours(1))))
-        }
-    }
-    let credential = Credential::Source(Arc::new(Revoked(azure, AtomicUsize::new(0))));
-    assert_eq!(list(&all(), &with(azure, credential, Variables::default())).unwrap().len(), 2);
-    assert_eq!(azure.tokens_issued(), 2);
+    let azure = azure(2);
+    let options = options(&azure);
+    let azure = Arc::new(Mutex::new(azure));
+    let credential = Credential::Source(Arc::new(Revoked(azure.clone(), AtomicUsize::new(0))));
+    assert_eq!(list(&all(), &AzureOptions { credential, ..options }).unwrap().len(), 2);
+    assert_eq!(azure.lock().unwrap().tokens_issued(), 2);
 }
 
 #[test]
@@ -420,8 +423,8 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
     let environments = [
         Variables::from([ids[0], ids[1], ("AZURE_CLIENT_SECRET", &secret)]),
         Variables::from([ids[0], ids[1], ("AZURE_FEDERATED_TOKEN_FILE", path)]),
-        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &url)]),
-        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &url), ("AZURE_CLIENT_ID", IDENTITY_CLIENT_ID)]),
+        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]),
+        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str()), ("AZURE_CLIENT_ID", IDENTITY_CLIENT_ID)]),
     ];
     for (nth, variables) in environments.into_iter().enumerate() {
         let options = with(&azure, Credential::Environment, variables);
@@ -446,7 +449,7 @@ fn without_a_metadata_service_the_error_says_what_was_tried_and_soon() {
     let variables = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*host), ("AZURE_TENANT_ID", TENANT_ID)]);
     let began = std::time::Instant::now();
     let error = list(&all(), &with(&azure, Credential::Environment, variables)).unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Authentication, false));
     assert!(error.to_string().contains("AZURE_CLIENT_ID and AZURE_CLIENT_SECRET are not set"), "{error}");
 }
@@ -537,10 +540,4 @@ fn that_nothing_runs_is_not_remembered() {
     assert!(list(&all(), &options).is_err());
     azure.set_power("vm1", "running").unwrap();
     assert_eq!(list(&all(), &options).unwrap().len(), 1);
-}
-
-#[test]
-fn ages_are_said_as_people_say_them() {
-    let said = |seconds| words(Duration::from_secs(seconds));
-    assert_eq!([said(5), said(300), said(9_000)], ["5 seconds", "5 minutes", "2.5 hours"]);
 }
