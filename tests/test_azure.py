@@ -57,11 +57,13 @@ def test_a_selector_goes_round_the_vms_of_a_resource_group(azure: jobrota.Sandbo
 def test_the_inventory_says_where_it_came_from(azure: jobrota.Sandbox) -> None:
     inventory = listed(azure)
     assert inventory.source == f"Azure subscription {azure.azure_subscription_id}, resource group sandbox-vms"
-    assert inventory.listed_at is not None and inventory.age is not None
+    assert inventory.listed_at is not None
+    assert inventory.age is not None
     assert abs(datetime.now(timezone.utc) - inventory.listed_at) < timedelta(seconds=60)
     assert 0 <= inventory.age < 60
     assert not inventory.remembered
-    assert "from Azure subscription" in repr(inventory) and "1 left out" in repr(inventory)
+    assert "from Azure subscription" in repr(inventory)
+    assert "1 left out" in repr(inventory)
     html = inventory._repr_html_()
     assert all(part in html for part in ("vm1-nic", "vm-deallocated", "is deallocated", "ago"))
     own = jobrota.Inventory(["vm1"])
@@ -238,7 +240,8 @@ def test_an_older_listing_is_taken_with_a_warning_when_azure_is_away() -> None:
         subscription, names = azure.azure_subscription_id, listed(azure, resource_group=None).names
     with pytest.warns(UserWarning, match=r"seconds? ago are taken instead"):
         stale = jobrota.Inventory.from_azure(subscription, max_age=0, **given)
-    assert stale.names == names and stale.remembered
+    assert stale.names == names
+    assert stale.remembered
     assert "warning" in stale._repr_html_()
 
     async def in_a_coroutine() -> jobrota.Inventory:

@@ -5,7 +5,7 @@ from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, final
 from zoneinfo import ZoneInfo
 
 from arro3.core import Table
@@ -41,6 +41,14 @@ _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
 _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
+_AzureToken: TypeAlias = str | tuple[str, float | datetime | None]
+
+class _TokenCredential(Protocol):
+    """As those of `azure.identity`; `get_token` returns an object with `.token` and `.expires_on`."""
+
+    def get_token(self, scope: str, /) -> Any: ...
+
+_AzureCredential: TypeAlias = dict[str, str] | Callable[[], _AzureToken] | _TokenCredential
 _Options: TypeAlias = Mapping[str, str | float | bool]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 

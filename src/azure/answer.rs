@@ -61,20 +61,32 @@ impl Answer {
         }
         let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let (kind, advice) = match self.status.as_u16() {
-            401 => (ErrorKind::Authentication, "; the credential's token was refused twice: see that it is one for this tenant and cloud".to_owned()),
+            401 => (
+                ErrorKind::Authentication,
+                "; the credential's token was refused twice: see that it is one for this tenant and cloud".to_owned(),
+            ),
             403 => {
                 let needed = call.needs.map_or_else(
                     || "; the credential is not allowed to".to_owned(),
                     |needed| {
-                        format!("; the credential needs the permission {needed} there, which the role Reader has, for one")
+                        format!(
+                            "; the credential needs the permission {needed} there, which the role Reader has, for one"
+                        )
                     },
                 );
                 (ErrorKind::Authentication, needed)
             }
-            404 | 410 => (ErrorKind::NotFound, "; see that the names are right, and that the credential may see them".to_owned()),
+            404 | 410 => {
+                (ErrorKind::NotFound, "; see that the names are right, and that the credential may see them".to_owned())
+            }
             409 | 412 => (ErrorKind::Conflict, String::new()),
-            429 => (ErrorKind::Server, "; Azure limits how often it is asked: try again later, or raise max_age".to_owned()),
-            300..=399 => (ErrorKind::Server, "; it redirects elsewhere: see that endpoint is Resource Manager itself".to_owned()),
+            429 => (
+                ErrorKind::Server,
+                "; Azure limits how often it is asked: try again later, or raise max_age".to_owned(),
+            ),
+            300..=399 => {
+                (ErrorKind::Server, "; it redirects elsewhere: see that endpoint is Resource Manager itself".to_owned())
+            }
             400 => (ErrorKind::InvalidInput, String::new()),
             _ => (ErrorKind::Server, String::new()),
         };
@@ -88,7 +100,8 @@ fn reason(body: &[u8]) -> String {
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return String::new() };
     let error = value.get("error").unwrap_or(&value);
     let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().trim().to_owned();
-    let text = [part("code"), part("message")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    let text =
+        [part("code"), part("message")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
     let text = text.replace(['\r', '\n'], " ");
     match text.char_indices().nth(LONGEST_REASON) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
@@ -101,7 +114,8 @@ mod tests {
     use super::*;
 
     fn error(status: u16, body: &str) -> Error {
-        let call = Call::get("/subscriptions/s/providers/x", "2024-07-01").needing("Microsoft.Compute/virtualMachines/read");
+        let call =
+            Call::get("/subscriptions/s/providers/x", "2024-07-01").needing("Microsoft.Compute/virtualMachines/read");
         let answer = Answer {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
@@ -116,7 +130,10 @@ mod tests {
         let forbidden = error(403, body);
         assert_eq!(forbidden.kind(), ErrorKind::Authentication);
         let text = forbidden.to_string();
-        assert!(text.contains("AuthorizationFailed") && text.contains("Microsoft.Compute/virtualMachines/read"), "{text}");
+        assert!(
+            text.contains("AuthorizationFailed") && text.contains("Microsoft.Compute/virtualMachines/read"),
+            "{text}"
+        );
         assert!(!forbidden.is_retryable());
         assert_eq!(error(404, "").kind(), ErrorKind::NotFound);
         assert!(error(429, "").is_retryable() && error(503, "<html>").is_retryable());

@@ -158,7 +158,10 @@ impl ArmClient {
             match page.get_mut("value").map(Value::take) {
                 Some(Value::Array(more)) => items.extend(more),
                 _ => {
-                    let text = format!("{} was answered without a list: see that endpoint is Resource Manager itself", call.shown());
+                    let text = format!(
+                        "{} was answered without a list: see that endpoint is Resource Manager itself",
+                        call.shown()
+                    );
                     return Err(Error::new(ErrorKind::Server, text));
                 }
             }
@@ -205,7 +208,8 @@ impl ArmClient {
                     continue;
                 }
                 Ok(Ok(answer)) => {
-                    let repeat = answer.is_passing() && (call.may_repeat() || answer.status == StatusCode::TOO_MANY_REQUESTS);
+                    let repeat =
+                        answer.is_passing() && (call.may_repeat() || answer.status == StatusCode::TOO_MANY_REQUESTS);
                     let asked = answer.retry_after();
                     let error = answer.into_error(call, token.text());
                     if !repeat {

@@ -56,8 +56,7 @@ impl Cloud {
             let same = KNOWN.iter().find(|(_, known, ..)| arm.as_str().trim_end_matches('/') == *known);
             let (_, _, login, audience) = same.unwrap_or(&KNOWN[0]);
             let own = same.is_none() && !is_loopback(&arm);
-            let audience =
-                if own { arm.as_str().trim_end_matches('/').to_owned() } else { (*audience).to_owned() };
+            let audience = if own { arm.as_str().trim_end_matches('/').to_owned() } else { (*audience).to_owned() };
             (arm, *login, audience)
         } else {
             return Err(Error::invalid(format!(
@@ -158,9 +157,15 @@ mod tests {
     #[test]
     fn http_is_for_this_machine_alone() {
         assert!(cloud(Some("http://127.0.0.1:8080"), Some("http://localhost:8080")).is_ok());
-        for wrong in
-            ["http://management.azure.com", "http://10.0.0.4", "ftp://x", "mars", "https://h/path", "https://h?x", "https://"]
-        {
+        for wrong in [
+            "http://management.azure.com",
+            "http://10.0.0.4",
+            "ftp://x",
+            "mars",
+            "https://h/path",
+            "https://h?x",
+            "https://",
+        ] {
             let error = cloud(Some(wrong), None).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::InvalidInput, "{wrong}");
         }

@@ -204,7 +204,8 @@ impl Fetcher {
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .map_err(|e| {
-                    Error::new(ErrorKind::Internal, "the HTTP client could not be set up on this machine").with_source(e)
+                    Error::new(ErrorKind::Internal, "the HTTP client could not be set up on this machine")
+                        .with_source(e)
                 })
         };
         let mut login = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).timeout(LOGIN_LIMIT);
@@ -223,7 +224,7 @@ impl Fetcher {
     /// the login service cannot be reached; [`ErrorKind::InvalidInput`] for ids that are none; those of a [`TokenSource`].
     pub(super) async fn fetch(&self) -> Result<AccessToken> {
         match &self.credential {
-            Credential::Environment => self.from_environment().await,
+            Credential::Environment => self.of_environment().await,
             Credential::ServicePrincipal { tenant_id, client_id, client_secret } => {
                 self.service_principal(tenant_id, client_id, client_secret.clone()).await
             }
@@ -240,12 +241,17 @@ impl Fetcher {
                 let (source, scope) = (Arc::clone(source), self.cloud.scope());
                 let token = runtime::blocking(move || source.token(&scope)).await?;
                 if token.text().is_empty() || token.text().contains(|c: char| c.is_control() || c == ' ') {
-                    return Err(Error::invalid("the credential's token is empty or has blanks in it: it must be the bare token"));
+                    return Err(Error::invalid(
+                        "the credential's token is empty or has blanks in it: it must be the bare token",
+                    ));
                 }
                 match token.expires() {
                     Some(expires) if expires <= Utc::now() => Err(Error::new(
                         ErrorKind::Authentication,
-                        format!("the credential gave a token that has expired at {}: let it fetch a new one", expires.to_rfc3339()),
+                        format!(
+                            "the credential gave a token that has expired at {}: let it fetch a new one",
+                            expires.to_rfc3339()
+                        ),
                     )),
                     _ => Ok(token),
                 }
@@ -253,7 +259,7 @@ impl Fetcher {
         }
     }
 
-    async fn from_environment(&self) -> Result<AccessToken> {
+    async fn of_environment(&self) -> Result<AccessToken> {
         let of = |name: &'static str| self.variables.get(name);
         let (tenant, client) = (of("AZURE_TENANT_ID"), of("AZURE_CLIENT_ID"));
         if let (Some(tenant), Some(client), Some(secret)) = (tenant, client, of("AZURE_CLIENT_SECRET")) {
@@ -303,17 +309,23 @@ impl Fetcher {
         let scope = self.cloud.scope();
         let at = self.cloud.authority().as_str().trim_end_matches('/');
         let late = || {
-            let text = format!("the login service {at} gave {what} {client} no token within {} seconds", LOGIN_LIMIT.as_secs());
+            let text = format!(
+                "the login service {at} gave {what} {client} no token within {} seconds",
+                LOGIN_LIMIT.as_secs()
+            );
             Error::new(ErrorKind::Network, text).with_retryable(true)
         };
-        let answer = tokio::time::timeout(LOGIN_LIMIT, credential.get_token(&[&scope], None)).await.map_err(|_| late())?;
+        let answer =
+            tokio::time::timeout(LOGIN_LIMIT, credential.get_token(&[&scope], None)).await.map_err(|_| late())?;
         answer.map(core_token).map_err(|e| {
             let (kind, verb) = match status(&e) {
                 None if is_passing(&e) => (ErrorKind::Network, "could not be asked for"),
                 _ => (ErrorKind::Authentication, "refused"),
             };
             let text = match kind {
-                ErrorKind::Network => format!("the login service {at} {verb} a token of {what} {client}: {}", reason(&e)),
+                ErrorKind::Network => {
+                    format!("the login service {at} {verb} a token of {what} {client}: {}", reason(&e))
+                }
                 _ => format!("the login service {at} {verb} {what} {client}: {}", reason(&e)),
             };
             Error::new(kind, text).with_retryable(is_passing(&e))
@@ -328,8 +340,8 @@ impl Fetcher {
         let mut routes = Vec::new();
         let elsewhere = self.variables.get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
         if let (Ok(from), Some(to)) = (Url::parse(METADATA_SERVICE), elsewhere) {
-            let to = Url::parse(to)
-                .map_err(|e| (None, format!("AZURE_POD_IDENTITY_AUTHORITY_HOST is not a URL: {e}")))?;
+            let to =
+                Url::parse(to).map_err(|e| (None, format!("AZURE_POD_IDENTITY_AUTHORITY_HOST is not a URL: {e}")))?;
             routes.push((from, to));
         }
         let options = ManagedIdentityCredentialOptions {
@@ -350,7 +362,10 @@ impl Fetcher {
             Err(_) => {
                 let at = elsewhere.unwrap_or(METADATA_SERVICE);
                 let seconds = METADATA_LIMIT.as_secs();
-                Err((None, format!("the metadata service {at} gave none within {seconds} seconds, as outside of Azure")))
+                Err((
+                    None,
+                    format!("the metadata service {at} gave none within {seconds} seconds, as outside of Azure"),
+                ))
             }
         }
     }

@@ -80,8 +80,14 @@ impl ResourceId {
     }
 
     fn segments(&self) -> Vec<&str> {
-        let mut segments =
-            vec!["subscriptions", &self.subscription, "resourceGroups", &self.resource_group, "providers", &self.provider];
+        let mut segments = vec![
+            "subscriptions",
+            &self.subscription,
+            "resourceGroups",
+            &self.resource_group,
+            "providers",
+            &self.provider,
+        ];
         for (kind, name) in &self.parts {
             segments.extend([kind.as_str(), name.as_str()]);
         }
@@ -153,7 +159,9 @@ mod tests {
 
     #[test]
     fn what_is_no_id_of_a_resource_is_none() {
-        for text in ["", "/", "nic1", "/subscriptions/s", "/subscriptions/s/resourceGroups/g", &NIC[1..30], &format!("{NIC}/x")] {
+        for text in
+            ["", "/", "nic1", "/subscriptions/s", "/subscriptions/s/resourceGroups/g", &NIC[1..30], &format!("{NIC}/x")]
+        {
             assert!(ResourceId::parse(text).is_none(), "{text}");
         }
         assert!(ResourceId::parse(NIC.trim_start_matches('/')).is_some());

@@ -175,7 +175,9 @@ impl Remembered {
 
 fn nothing_left(source: &str, left_out: &[(String, String)]) -> Error {
     if left_out.is_empty() {
-        let text = format!("there is no VM in {source}: see that the names are right, and that the credential may see the VMs");
+        let text = format!(
+            "there is no VM in {source}: see that the names are right, and that the credential may see the VMs"
+        );
         return Error::new(ErrorKind::NotFound, text);
     }
     let mut reasons: Vec<String> =
@@ -241,7 +243,9 @@ fn checked(query: &AzureQuery) -> Result<AzureQuery> {
                 trim(name);
                 check_segment("the VM name", name)?;
                 if !seen.insert(name.to_lowercase()) {
-                    return Err(Error::invalid(format!("vm_names has {name:?} twice: Azure's names do not differ by case alone")));
+                    return Err(Error::invalid(format!(
+                        "vm_names has {name:?} twice: Azure's names do not differ by case alone"
+                    )));
                 }
             }
         }

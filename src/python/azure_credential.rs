@@ -44,7 +44,11 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
     for (key, value) in dict.iter() {
         let key = convert::text_argument("a key of credential", &key)?.to_owned();
         let Some(place) = KEYS.iter().position(|known| *known == key) else {
-            return Err(Error::invalid(format!("credential has the unknown key {key:?}: known are {}", KEYS.join(", "))).into());
+            return Err(Error::invalid(format!(
+                "credential has the unknown key {key:?}: known are {}",
+                KEYS.join(", ")
+            ))
+            .into());
         };
         if value.is_none() {
             continue;
@@ -112,13 +116,17 @@ fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
     if answer.hasattr("__await__").unwrap_or(false) {
         // Closed, or Python warns that it was never awaited.
         let _ = answer.call_method0("close");
-        return Err(Error::invalid("the credential is asynchronous: give the synchronous one, as of azure.identity, not azure.identity.aio"));
+        return Err(Error::invalid(
+            "the credential is asynchronous: give the synchronous one, as of azure.identity, not azure.identity.aio",
+        ));
     }
     let (text, expires) = if answer.is_instance_of::<PyString>() {
         (answer.clone(), None)
-    } else if let Ok(pair) = answer.cast_exact::<PyTuple>().map_err(|_| wrong()).and_then(|pair| {
-        if pair.len() == 2 { Ok(pair) } else { Err(wrong()) }
-    }) {
+    } else if let Ok(pair) = answer
+        .cast_exact::<PyTuple>()
+        .map_err(|_| wrong())
+        .and_then(|pair| if pair.len() == 2 { Ok(pair) } else { Err(wrong()) })
+    {
         (pair.get_item(0).map_err(|_| wrong())?, Some(pair.get_item(1).map_err(|_| wrong())?))
     } else {
         (answer.getattr("token").map_err(|_| wrong())?, answer.getattr("expires_on").ok())
@@ -132,7 +140,10 @@ fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
 fn expiry(value: &Bound<'_, PyAny>) -> Result<DateTime<Utc>> {
     let seconds = value.extract::<f64>().ok().filter(|seconds| seconds.is_finite());
     let from_seconds = seconds.and_then(|seconds| DateTime::from_timestamp(seconds as i64, 0));
-    from_seconds.or_else(|| value.extract::<DateTime<Utc>>().ok()).or_else(|| convert::utc("expires_on", Some(value)).ok().flatten()).ok_or_else(|| {
-        Error::invalid("the credential's expires_on must be seconds since 1970 or a datetime with a timezone")
-    })
+    from_seconds
+        .or_else(|| value.extract::<DateTime<Utc>>().ok())
+        .or_else(|| convert::utc("expires_on", Some(value)).ok().flatten())
+        .ok_or_else(|| {
+            Error::invalid("the credential's expires_on must be seconds since 1970 or a datetime with a timezone")
+        })
 }

@@ -104,16 +104,20 @@ impl Listing {
     ) -> PyOutcome<Self> {
         let members = match (vm_names, backend_pool) {
             (Some(_), Some(_)) => {
-                return Err(Error::invalid("vm_names and backend_pool are two ways to say which VMs: give one of them").into());
+                return Err(Error::invalid(
+                    "vm_names and backend_pool are two ways to say which VMs: give one of them",
+                )
+                .into());
             }
             (Some(names), None) => Members::Names(names),
             (None, Some(pool)) => Members::BackendPool(pool),
             (None, None) => Members::All,
         };
-        let power = match power_state.map(|value| convert::choice("power_state", value, &["running", "any"])).transpose()? {
-            Some("any") => PowerFilter::Any,
-            _ => PowerFilter::Running,
-        };
+        let power =
+            match power_state.map(|value| convert::choice("power_state", value, &["running", "any"])).transpose()? {
+                Some("any") => PowerFilter::Any,
+                _ => PowerFilter::Running,
+            };
         let runs = Arc::new(Runs::default());
         let (credential, authority_host) = azure_credential::credential(credential, &runs)?;
         let [max_age, max_stale, timeout] = times.map(|(name, value)| convert::seconds(name, value));
@@ -212,7 +216,14 @@ impl PyInventory {
     ) -> PyOutcome<Self> {
         let times = [("max_age", max_age), ("max_stale", max_stale), ("timeout", timeout)];
         let Listing { query, options, runs } = Listing::new(
-            subscription_id, resource_group, vm_names, backend_pool, credential, endpoint, power_state, times,
+            subscription_id,
+            resource_group,
+            vm_names,
+            backend_pool,
+            credential,
+            endpoint,
+            power_state,
+            times,
         )?;
         let work = async move { Inventory::from_azure(&query, &options).await };
         listed(py, interrupt::future(py, &runs, work)?)
@@ -238,7 +249,14 @@ impl PyInventory {
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let times = [("max_age", max_age), ("max_stale", max_stale), ("timeout", timeout)];
         let Listing { query, options, runs } = Listing::new(
-            subscription_id, resource_group, vm_names, backend_pool, credential, endpoint, power_state, times,
+            subscription_id,
+            resource_group,
+            vm_names,
+            backend_pool,
+            credential,
+            endpoint,
+            power_state,
+            times,
         )?;
         let work = async move { Inventory::from_azure(&query, &options).await };
         interrupt::awaitable(py, &runs, work, listed)

@@ -79,7 +79,10 @@ impl AzureOptions {
         for (index, (name, address)) in vms.iter().enumerate() {
             let mut vm = AzureVm::new(name, *address);
             if index == 0 {
-                let data = AzureNic { primary: false, ..AzureNic::new(&format!("{name}-nic-data"), "10.255.0.4".parse().ok()) };
+                let data = AzureNic {
+                    primary: false,
+                    ..AzureNic::new(&format!("{name}-nic-data"), "10.255.0.4".parse().ok())
+                };
                 vm.nics.insert(0, data);
             }
             if index % 2 == 1 {

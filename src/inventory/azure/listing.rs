@@ -79,9 +79,14 @@ impl Lister<'_> {
             let nic = vm.nic.as_ref().map(|id| (id, nics.get(&id.key())));
             match nic {
                 None => listed.leave_out(&vm.name, "has no network interface"),
-                Some((id, None)) => listed.leave_out(&vm.name, format!("has a network interface, {}, that does not exist", id.name())),
+                Some((id, None)) => {
+                    listed.leave_out(&vm.name, format!("has a network interface, {}, that does not exist", id.name()))
+                }
                 Some((_, Some(nic))) => match nic.address() {
-                    None => listed.leave_out(&vm.name, format!("has no private IP address at its network interface {}", nic.name)),
+                    None => listed.leave_out(
+                        &vm.name,
+                        format!("has no private IP address at its network interface {}", nic.name),
+                    ),
                     Some(address) => listed.vms.push(Vm {
                         name: vm.name,
                         ip_address: address.to_owned(),
@@ -135,7 +140,8 @@ impl Lister<'_> {
                     let id = vm_id(&self.query.subscription_id, group, name);
                     async move { self.one(&id).await }
                 };
-                let found: Vec<Option<Candidate>> = stream::iter(names).map(one).buffered(AT_ONCE).try_collect().await?;
+                let found: Vec<Option<Candidate>> =
+                    stream::iter(names).map(one).buffered(AT_ONCE).try_collect().await?;
                 found.into_iter().flatten().collect()
             }
             _ => self.all().await?,
@@ -167,12 +173,13 @@ impl Lister<'_> {
 
     /// One VM with its power state; `None` when there is none of this id.
     pub(super) async fn one(&self, id: &ResourceId) -> Result<Option<Candidate>> {
-        let call =
-            Call::get(id.path(), COMPUTE_VERSION).query("$expand", "instanceView").needing(READ_VMS);
+        let call = Call::get(id.path(), COMPUTE_VERSION).query("$expand", "instanceView").needing(READ_VMS);
         match self.arm.value(&call, self.deadline).await {
             Ok(value) => Candidate::read(value).map(Some),
             // A resource group or subscription that is not there is not about this VM, and says so.
-            Err(error) if error.kind() == ErrorKind::NotFound && error.to_string().contains("ResourceNotFound") => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound && error.to_string().contains("ResourceNotFound") => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

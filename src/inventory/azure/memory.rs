@@ -109,7 +109,15 @@ impl Memory {
             version: VERSION,
             key: self.key.clone(),
             listed_at: listed.listed_at,
-            vms: listed.vms.iter().map(|vm| StoredVm { name: vm.name.clone(), ip_address: vm.ip_address.clone(), nic_name: vm.nic_name.clone() }).collect(),
+            vms: listed
+                .vms
+                .iter()
+                .map(|vm| StoredVm {
+                    name: vm.name.clone(),
+                    ip_address: vm.ip_address.clone(),
+                    nic_name: vm.nic_name.clone(),
+                })
+                .collect(),
             left_out: listed.left_out.clone(),
         };
         let written = runtime::blocking(move || {
@@ -119,7 +127,10 @@ impl Memory {
             Ok(())
         });
         if let Err(error) = written.await {
-            tracing::warn!(error = error.full_message(), "the listing of Azure's VMs is not remembered beyond this process");
+            tracing::warn!(
+                error = error.full_message(),
+                "the listing of Azure's VMs is not remembered beyond this process"
+            );
         }
     }
 

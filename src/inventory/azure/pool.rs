@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use super::listing::{Candidate, Listed, Lister};
 use super::network::{self, Nics};
-use super::resources::{IpConfiguration, NETWORK, NETWORK_VERSION, NicResource, PoolAddressProperties, PoolResource, READ_POOLS, read};
+use super::resources::{
+    IpConfiguration, NETWORK, NETWORK_VERSION, NicResource, PoolAddressProperties, PoolResource, READ_POOLS, read,
+};
 use crate::azure::{Call, ResourceId, check_segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::Vm;

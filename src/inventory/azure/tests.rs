@@ -1,16 +1,16 @@
 //! Against the sandbox's Azure, over real HTTP.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use chrono::Utc;
 
 use super::*;
 use crate::azure::{AccessToken, TokenSource};
 use crate::sandbox::azure::{
-    AzureNic, AzureOptions as Like, AzurePool, AzureSandbox, AzureVm, CLIENT_ID, DEALLOCATED_VM, IDENTITY_CLIENT_ID, LOAD_BALANCER,
-    NETWORK_GROUP, PoolMembers, RESOURCE_GROUP, SUBSCRIPTION_ID, TENANT_ID,
+    AzureNic, AzureOptions as Like, AzurePool, AzureSandbox, AzureVm, CLIENT_ID, DEALLOCATED_VM, IDENTITY_CLIENT_ID,
+    LOAD_BALANCER, NETWORK_GROUP, PoolMembers, RESOURCE_GROUP, SUBSCRIPTION_ID, TENANT_ID,
 };
 
 fn vms(count: u8) -> Vec<(String, IpAddr)> {
@@ -69,7 +69,8 @@ fn triples(inventory: &Inventory) -> Vec<(&str, &str, &str)> {
 fn a_resource_group_is_listed_with_primary_nics_and_without_what_is_stopped() {
     let azure = azure(3);
     let inventory = list(&all(), &options(&azure)).unwrap();
-    let expected = [("vm1", "127.0.0.11", "vm1-nic"), ("vm2", "127.0.0.12", "vm2-nic"), ("vm3", "127.0.0.13", "vm3-nic")];
+    let expected =
+        [("vm1", "127.0.0.11", "vm1-nic"), ("vm2", "127.0.0.12", "vm2-nic"), ("vm3", "127.0.0.13", "vm3-nic")];
     assert_eq!(triples(&inventory), expected);
     let origin = inventory.origin().unwrap();
     assert_eq!(origin.left_out, [(DEALLOCATED_VM.to_owned(), "is deallocated".to_owned())]);
@@ -105,7 +106,8 @@ fn names_that_are_not_there_are_named() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("no VM vm8, vm9 in"), "{error}");
     }
-    let error = list(&AzureQuery { resource_group: Some("nowhere".into()), ..named(&["vm1"]) }, &options(&azure)).unwrap_err();
+    let error =
+        list(&AzureQuery { resource_group: Some("nowhere".into()), ..named(&["vm1"]) }, &options(&azure)).unwrap_err();
     assert!(error.to_string().contains("ResourceGroupNotFound"), "{error}");
     let error = list(&AzureQuery { subscription_id: "other".into(), ..all() }, &options(&azure)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -134,10 +136,8 @@ fn what_has_no_address_is_left_out_with_the_reason() {
     let mut gone = AzureVm::new("c-gone", IpAddr::from([10, 0, 0, 1]));
     gone.nics[0].missing = true;
     let mut both = AzureVm::new("d-both", IpAddr::from([10, 0, 0, 1]));
-    both.nics[0].configurations = vec![
-        ("six".to_owned(), "fd00::4".parse().ok(), true),
-        ("second".to_owned(), "10.0.0.9".parse().ok(), false),
-    ];
+    both.nics[0].configurations =
+        vec![("six".to_owned(), "fd00::4".parse().ok(), true), ("second".to_owned(), "10.0.0.9".parse().ok(), false)];
     let six = AzureVm::new("e-six", "fd00::5".parse().unwrap());
     let state = AzureVm { power: String::new(), ..AzureVm::new("f-new", IpAddr::from([10, 0, 0, 7])) };
     let like = Like { vms: vec![no_nic, no_address, gone, both, six, state], ..Like::default() };
@@ -198,7 +198,8 @@ fn a_forbidden_nic_names_the_permission() {
 #[test]
 fn backend_pools_by_nic_and_by_address() {
     let azure = azure(3);
-    let expected = [("vm1", "127.0.0.11", "vm1-nic"), ("vm2", "127.0.0.12", "vm2-nic"), ("vm3", "127.0.0.13", "vm3-nic")];
+    let expected =
+        [("vm1", "127.0.0.11", "vm1-nic"), ("vm2", "127.0.0.12", "vm2-nic"), ("vm3", "127.0.0.13", "vm3-nic")];
     let by_nic = list(&pool(&format!("{LOAD_BALANCER}/by-nic")), &options(&azure)).unwrap();
     assert_eq!(triples(&by_nic), expected);
     assert_eq!(by_nic.origin().unwrap().left_out, [(DEALLOCATED_VM.to_owned(), "is deallocated".to_owned())]);
@@ -348,7 +349,11 @@ fn tokens_of_the_caller_are_used_and_asked_for_again_once() {
     let error = list(&all(), &with(&azure, Credential::Source(bad.clone()), Variables::default())).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Authentication, false));
     assert_eq!(bad.asked.load(Ordering::Relaxed), 2);
-    assert!(!error.full_message().contains("made-up-token-text") && error.to_string().contains("InvalidAuthenticationToken"), "{error}");
+    assert!(
+        !error.full_message().contains("made-up-token-text")
+            && error.to_string().contains("InvalidAuthenticationToken"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -406,7 +411,10 @@ fn a_wrong_secret_is_refused_without_being_shown() {
     let error = list(&all(), &with(&azure, credential.clone(), Variables::default())).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Authentication, false));
     assert!(error.to_string().contains("AADSTS7000215"), "{error}");
-    assert!(!error.full_message().contains("wrong-secret-value") && !format!("{error:?}{credential:?}").contains("wrong-secret-value"));
+    assert!(
+        !error.full_message().contains("wrong-secret-value")
+            && !format!("{error:?}{credential:?}").contains("wrong-secret-value")
+    );
     let credential = Credential::service_principal("no tenant", CLIENT_ID, "x".to_owned());
     let error = list(&all(), &with(&azure, credential, Variables::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -435,7 +443,9 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
     let error = list(&all(), &with(&azure, Credential::Environment, unknown)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     let text = error.to_string();
-    for part in ["AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE", "managed identity", "not been assigned", "credential="] {
+    for part in
+        ["AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE", "managed identity", "not been assigned", "credential="]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -480,7 +490,10 @@ fn young_listings_are_taken_from_the_process_and_from_the_file() {
         assert_eq!(again, first);
         let origin = again.origin().unwrap();
         assert!(origin.remembered);
-        assert_eq!((&origin.left_out, origin.listed_at), (&first.origin().unwrap().left_out, first.origin().unwrap().listed_at));
+        assert_eq!(
+            (&origin.left_out, origin.listed_at),
+            (&first.origin().unwrap().left_out, first.origin().unwrap().listed_at)
+        );
     }
     assert_eq!(azure.requests().len(), asked);
     assert_eq!(list(&named(&["vm1"]), &options).unwrap().len(), 1, "another listing is another memory");
@@ -495,7 +508,8 @@ fn the_file_is_for_its_owner_alone_and_holds_no_secret() {
     let dir = tempfile::tempdir().unwrap();
     let azure = azure(2);
     list(&all(), &remembering(&azure, dir.path(), 300, 300)).unwrap();
-    let files: Vec<_> = std::fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     assert_eq!(std::fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(dir.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);

@@ -18,7 +18,8 @@ use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Source: Microsoft's list of the power states of VMs.
-const POWER_STATES: [&str; 7] = ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
+const POWER_STATES: [&str; 7] =
+    ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
 
 type Parameters = HashMap<String, String>;
 
@@ -53,11 +54,15 @@ impl Server {
 
     pub fn set_power(&self, name: &str, state: &str) -> Result<()> {
         if !POWER_STATES.contains(&state) {
-            return Err(Error::invalid(format!("{state:?} is no power state: give one of {}", POWER_STATES.join(", "))));
+            return Err(Error::invalid(format!(
+                "{state:?} is no power state: give one of {}",
+                POWER_STATES.join(", ")
+            )));
         }
         let mut vms = lock(&self.vms);
         let vm = vms.iter_mut().find(|vm| vm.name == name);
-        let vm = vm.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {name:?}")))?;
+        let vm =
+            vm.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {name:?}")))?;
         vm.power = state.to_owned();
         Ok(())
     }
@@ -69,7 +74,11 @@ impl Server {
     /// Why a request is not even looked at.
     fn refusal(&self, headers: &HeaderMap, path: &str, query: &Parameters) -> Option<Response> {
         if self.down.load(Ordering::Relaxed) {
-            return Some(refused(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "The sandbox was asked to be down."));
+            return Some(refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "The sandbox was asked to be down.",
+            ));
         }
         if let Some((code, text)) = lock(&self.tokens).refusal(headers) {
             let mut reply = refused(StatusCode::UNAUTHORIZED, code, text);
@@ -116,7 +125,8 @@ impl Server {
         }
         let in_group = |own: &str| group.is_none_or(|group| own.eq_ignore_ascii_case(group));
         let view = query.get("$expand").is_some_and(|what| what.eq_ignore_ascii_case("instanceView"));
-        let nics = || vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic))).filter(|(_, nic)| !nic.missing);
+        let nics =
+            || vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic))).filter(|(_, nic)| !nic.missing);
         let vm = |name: &str| vms.iter().find(|vm| vm.name.eq_ignore_ascii_case(name) && in_group(&vm.resource_group));
         match rest {
             ["providers", "microsoft.compute", "virtualmachines"] => {
@@ -140,7 +150,9 @@ impl Server {
                 self.page(path, query, all.map(|(vm, nic)| nic.describe(vm)).collect())
             }
             ["providers", "microsoft.network", "networkinterfaces", name] => {
-                let is = |(_, nic): &(&AzureVm, &AzureNic)| nic.name.eq_ignore_ascii_case(name) && in_group(&nic.resource_group);
+                let is = |(_, nic): &(&AzureVm, &AzureNic)| {
+                    nic.name.eq_ignore_ascii_case(name) && in_group(&nic.resource_group)
+                };
                 nics().find(is).map_or_else(|| no_resource(path), |(vm, nic)| Json(nic.describe(vm)).into_response())
             }
             ["providers", "microsoft.network", "loadbalancers", balancer, "backendaddresspools", name] => {
@@ -185,12 +197,20 @@ pub fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-async fn login(State(server): State<Arc<Server>>, Path(tenant): Path<String>, Form(request): Form<TokenRequest>) -> Response {
+async fn login(
+    State(server): State<Arc<Server>>,
+    Path(tenant): Path<String>,
+    Form(request): Form<TokenRequest>,
+) -> Response {
     let (status, body) = lock(&server.tokens).login(&tenant, &request);
     (status, Json(body)).into_response()
 }
 
-async fn identity(State(server): State<Arc<Server>>, headers: HeaderMap, Query(request): Query<IdentityRequest>) -> Response {
+async fn identity(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    Query(request): Query<IdentityRequest>,
+) -> Response {
     let (status, body) = lock(&server.tokens).identity(&headers, &request);
     (status, Json(body)).into_response()
 }

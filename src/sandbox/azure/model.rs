@@ -131,7 +131,8 @@ impl AzureNic {
     }
 
     pub(super) fn describe(&self, vm: &AzureVm) -> Value {
-        let subnet = format!("{}/subnets/default", id(NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet"));
+        let subnet =
+            format!("{}/subnets/default", id(NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet"));
         let configurations: Vec<Value> = self
             .configurations
             .iter()
@@ -163,7 +164,8 @@ impl AzurePool {
             PoolMembers::Nics(names) => {
                 let of = |name: &String| vms.iter().find(|vm| vm.name == *name)?.pool_configuration();
                 let ids: Vec<String> = names.iter().filter_map(of).collect();
-                let referred = |id: &String| json!({"name": "a", "properties": {"networkInterfaceIPConfiguration": {"id": id}}});
+                let referred =
+                    |id: &String| json!({"name": "a", "properties": {"networkInterfaceIPConfiguration": {"id": id}}});
                 (ids.iter().cloned().map(reference).collect(), ids.iter().map(referred).collect())
             }
             PoolMembers::Ids(ids) => (ids.iter().cloned().map(reference).collect(), Vec::new()),

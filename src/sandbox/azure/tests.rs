@@ -55,11 +55,14 @@ fn the_metadata_service_wants_its_header_and_no_proxy() {
 fn power_states_are_in_the_instance_view() {
     let azure = azure();
     let bearer = format!("Bearer {}", azure.issue_token());
-    let vm = format!("/subscriptions/{SUBSCRIPTION_ID}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.Compute/virtualMachines/VM2");
+    let vm = format!(
+        "/subscriptions/{SUBSCRIPTION_ID}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.Compute/virtualMachines/VM2"
+    );
     azure.set_power("vm2", "stopped").unwrap();
     let (status, view) = get(&azure, &format!("{vm}/instanceView?api-version=1"), &[("Authorization", &bearer)]);
     assert_eq!((status, view["statuses"][1]["code"].as_str()), (200, Some("PowerState/stopped")));
-    let (_, with_view) = get(&azure, &format!("{vm}?api-version=1&$expand=instanceView"), &[("Authorization", &bearer)]);
+    let (_, with_view) =
+        get(&azure, &format!("{vm}?api-version=1&$expand=instanceView"), &[("Authorization", &bearer)]);
     assert_eq!(with_view["properties"]["instanceView"], view);
     assert_eq!(azure.set_power("vm9", "stopped").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(azure.set_power("vm1", "asleep").unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -116,15 +116,15 @@ impl Tokens {
             return refused(StatusCode::BAD_REQUEST, "invalid_scope", 70_011, text);
         }
         let (token, seconds) = self.issue();
-        let body = json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token});
+        let body =
+            json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token});
         (StatusCode::OK, body)
     }
 
     /// Answers a request for the managed identity's token.
     pub fn identity(&mut self, headers: &HeaderMap, request: &IdentityRequest) -> (StatusCode, Value) {
-        let refused = |text: &str| {
-            (StatusCode::BAD_REQUEST, json!({"error": "invalid_request", "error_description": text}))
-        };
+        let refused =
+            |text: &str| (StatusCode::BAD_REQUEST, json!({"error": "invalid_request", "error_description": text}));
         if headers.get("metadata").is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"true")) {
             return refused("Required metadata header not specified");
         }
@@ -155,7 +155,10 @@ impl Tokens {
         };
         match self.good_until.get(token) {
             Some(until) if Instant::now() < *until => None,
-            Some(_) => Some(("ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time.")),
+            Some(_) => Some((
+                "ExpiredAuthenticationToken",
+                "The access token expiry UTC time is earlier than current UTC time.",
+            )),
             None => Some(("InvalidAuthenticationToken", "The access token is invalid.")),
         }
     }
