@@ -89,6 +89,9 @@ def test_names_pools_and_power_states(azure: jobrota.Sandbox) -> None:
 
 
 def test_the_environment_has_the_credentials(azure: jobrota.Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody is at that proxy: neither this machine nor a metadata service is asked through one.
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.azure_url)
     assert listed(azure, credential=None, max_age=0).names == azure.inventory.names
     monkeypatch.delenv("AZURE_POD_IDENTITY_AUTHORITY_HOST")

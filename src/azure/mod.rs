@@ -8,6 +8,8 @@ mod cloud;
 mod credential;
 mod resource_id;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod token;
 mod transport;
 

@@ -176,13 +176,18 @@ impl Lister<'_> {
         let call = Call::get(id.path(), COMPUTE_VERSION).query("$expand", "instanceView").needing(READ_VMS);
         match self.arm.value(&call, self.deadline).await {
             Ok(value) => Candidate::read(value).map(Some),
-            // A resource group or subscription that is not there is not about this VM, and says so.
-            Err(error) if error.kind() == ErrorKind::NotFound && error.to_string().contains("ResourceNotFound") => {
-                Ok(None)
-            }
+            // A resource group or subscription that is not there is not about this VM.
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_about_scope(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+fn is_about_scope(error: &Error) -> bool {
+    let text = error.to_string();
+    [": ResourceGroupNotFound", ": SubscriptionNotFound", ": InvalidSubscriptionId"]
+        .iter()
+        .any(|code| text.contains(code))
 }
 
 /// Names are unique in a resource group only, and turns are kept by name.

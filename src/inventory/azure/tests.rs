@@ -439,6 +439,12 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
         assert_eq!(list(&all(), &options).unwrap().len(), 2, "environment {nth}");
         assert_eq!(azure.tokens_issued(), nth + 1);
     }
+    let variables = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]);
+    let managed = |id: &str| Credential::ManagedIdentity { client_id: Some(id.to_owned()) };
+    assert_eq!(list(&all(), &with(&azure, managed(IDENTITY_CLIENT_ID), variables.clone())).unwrap().len(), 2);
+    let error = list(&all(), &with(&azure, managed("somebody-else"), variables)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    assert!(error.to_string().starts_with("the managed identity gave no token"), "{error}");
     let unknown = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url), ("AZURE_CLIENT_ID", "somebody-else")]);
     let error = list(&all(), &with(&azure, Credential::Environment, unknown)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
@@ -535,7 +541,7 @@ fn an_older_listing_is_taken_with_a_warning_while_resource_manager_is_down() {
     let origin = stale.origin().unwrap();
     assert!(origin.remembered);
     let warning = origin.warning.clone().unwrap();
-    assert!(warning.contains("seconds ago") && warning.contains("503"), "{warning}");
+    assert!(warning.contains(" ago are taken instead") && warning.contains("503"), "{warning}");
     let error = list(&all(), &AzureOptions { max_stale: Duration::ZERO, ..options.clone() }).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Server, true));
     // What a retry cannot help is never hidden.
