@@ -164,4 +164,5 @@ mod power_cut;
 mod races;
 mod requests;
 mod store_faults;
+mod transactions;
 mod values;

@@ -8,7 +8,7 @@ pub mod round_robin;
 mod standing;
 
 pub use cursor::{DefaultDir, default_dir};
-pub use probe::{Probe, ProbeCallback, ProbeOutcome};
+pub use probe::{IcmpSocket, IpFamily, Probe, ProbeCallback, ProbeOutcome, icmp_sockets};
 pub use round_robin::{
     CheckRow, CursorKind, DistributionRow, Hold, RoundRobinSelector, SelectorOptions, StateRow, ping_test,
 };

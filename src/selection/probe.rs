@@ -1,32 +1,37 @@
 //! One check that a VM answers: ICMP, TCP, HTTP or a callback, alone or several at once, within one deadline.
 
+mod attempt;
 mod callback;
 mod deadline;
 mod http;
 mod icmp;
+mod names;
+mod shared;
 mod tcp;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, FutureExt, Shared};
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
 
+use self::attempt::Attempt;
 pub use self::callback::ProbeCallback;
 use self::deadline::Deadline;
 pub use self::http::HttpProbe;
+pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
+use self::shared::Shared as SharedByProcess;
 use crate::error::{Error, Result};
 use crate::inventory::Vm;
 
 /// The port that "auto" tries besides ICMP: SSH is what a job needs of a VM anyway.
 const SSH_PORT: u16 = 22;
-/// A host name seldom has more addresses that matter (one per family and interface).
-const MAX_ADDRESSES: usize = 4;
 
 /// How to find out whether a VM answers.
 #[derive(Clone)]
@@ -50,11 +55,11 @@ pub enum Probe {
 /// A probe that was answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProbeOutcome {
-    /// "icmp-dgram" (unprivileged socket), "icmp-raw", "tcp:PORT", "http" or "callable".
+    /// "icmp-dgram" (unprivileged socket), "icmp-raw", "tcp:PORT", "http", "https" or "callable".
     pub kind: String,
     /// From the start of this probe to its answer; name resolution is not part of it.
     pub rtt: Duration,
-    /// The address that answered.
+    /// The address that answered; a link-local one of IPv6 with its interface, as in "fe80::1%eth0".
     pub ip_address: String,
     /// The network interface: what the callback says, else what the inventory says.
     pub nic_name: Option<String>,
@@ -66,8 +71,9 @@ pub type Answer = std::result::Result<ProbeOutcome, String>;
 /// What is probed: the VM, its addresses (resolved once, for all probes that need them) and the time there is.
 struct Target<'a> {
     vm: &'a Vm,
-    addresses: Shared<BoxFuture<'static, std::result::Result<Vec<IpAddr>, String>>>,
+    addresses: Shared<BoxFuture<'static, std::result::Result<Vec<SocketAddr>, String>>>,
     deadline: Deadline,
+    shared: &'a SharedByProcess,
 }
 
 impl Probe {
@@ -82,14 +88,38 @@ impl Probe {
         Ok(Self::AnyOf(probes))
     }
 
-    /// Probes `vm`. `timeout` covers everything, name resolution included.
+    /// Probes `vm`. `timeout` covers everything, name resolution (half of it at most) included; what does not count is
+    /// the wait for a file descriptor or thread while this process has none to spare.
+    ///
+    /// Every attempt is logged at level "debug", with the kind of probe, the VM, its address, the outcome and the time.
     ///
     /// # Errors
     /// The reason why the VM counts as unreachable.
     pub async fn check(&self, vm: &Vm, timeout: Duration) -> Answer {
+        let shared = SharedByProcess::of_this_process();
+        let connections = u32::try_from(self.connections()).unwrap_or(u32::MAX);
+        // Err: the semaphore was closed, which nobody does.
+        let _places = match connections.min(shared.most_connections()) {
+            0 => None,
+            connections => shared.connections.acquire_many(connections).await.ok(),
+        };
+        self.check_with(&shared, vm, timeout).await
+    }
+
+    async fn check_with(&self, shared: &SharedByProcess, vm: &Vm, timeout: Duration) -> Answer {
         let deadline = Deadline::after(timeout);
-        let target = Target { vm, addresses: resolve(vm.ip_address.clone(), deadline).boxed().shared(), deadline };
-        self.run(&target).await
+        let (names, host) = (shared.names.clone(), vm.ip_address.clone());
+        let addresses = async move { names.resolve(&host, deadline).await };
+        self.run(&Target { vm, addresses: addresses.boxed().shared(), deadline, shared }).await
+    }
+
+    /// How many connections it opens for an address, at the same time.
+    fn connections(&self) -> usize {
+        match self {
+            Self::Icmp | Self::Callback(_) => 0,
+            Self::Tcp(_) | Self::Http(_) | Self::Auto => 1,
+            Self::AnyOf(probes) => probes.iter().map(Self::connections).sum(),
+        }
     }
 
     fn run<'a>(&'a self, target: &'a Target<'a>) -> BoxFuture<'a, Answer> {
@@ -102,8 +132,8 @@ impl Probe {
                 each_address(target, move |address| http.get(&target.vm.name, address, target.deadline).boxed()).boxed()
             }
             Self::Auto => auto(target).boxed(),
-            Self::Callback(callback) => callback::call(callback.clone(), target.vm, target.deadline).boxed(),
-            Self::AnyOf(probes) => first_success(probes.iter().map(|probe| probe.run(target)).collect()).boxed(),
+            Self::Callback(callback) => callback::call(callback.clone(), target).boxed(),
+            Self::AnyOf(probes) => first_success(flat(probes).map(|probe| probe.run(target)).collect()).boxed(),
         }
     }
 }
@@ -148,10 +178,18 @@ impl fmt::Debug for Probe {
     }
 }
 
+/// The probes of a list and of the lists in it.
+fn flat(probes: &[Probe]) -> Box<dyn Iterator<Item = &Probe> + '_> {
+    Box::new(probes.iter().flat_map(|probe| match probe {
+        Probe::AnyOf(inner) => flat(inner),
+        one => Box::new(std::iter::once(one)),
+    }))
+}
+
 async fn auto(target: &Target<'_>) -> Answer {
     let icmp = each_address(target, |address| icmp::echo(address, target.deadline).boxed()).boxed();
     let tcp = each_address(target, |address| tcp::connect(address, SSH_PORT, target.deadline).boxed()).boxed();
-    match futures::future::select(icmp, tokio::time::sleep_until(target.deadline.half()).boxed()).await {
+    match futures::future::select(icmp, target.deadline.first_half().over().boxed()).await {
         Either::Left((Ok(outcome), _)) => Ok(outcome),
         Either::Left((Err(reason), _)) => tcp.await.map_err(|tcp_reason| joined([reason, tcp_reason])),
         Either::Right((_, icmp)) => first_success(vec![icmp, tcp]).await,
@@ -159,20 +197,40 @@ async fn auto(target: &Target<'_>) -> Answer {
 }
 
 /// Probes all addresses of the VM at once.
-async fn each_address<'a>(
-    target: &'a Target<'a>,
-    probe: impl Fn(IpAddr) -> BoxFuture<'a, std::result::Result<(String, Duration), String>>,
-) -> Answer {
+async fn each_address<'a>(target: &'a Target<'a>, probe: impl Fn(SocketAddr) -> BoxFuture<'a, Attempt>) -> Answer {
     let addresses = target.addresses.clone().await?;
     let attempts = addresses.into_iter().map(|address| {
         let attempt = probe(address);
         async move {
-            let (kind, rtt) = attempt.await?;
-            Ok(ProbeOutcome { kind, rtt, ip_address: address.to_string(), nic_name: target.vm.nic_name.clone() })
+            let start = Instant::now();
+            let Attempt { kind, result } = attempt.await;
+            let ip_address = shown(address, target.vm);
+            log(target.vm, &kind, &ip_address, result.as_ref().map_or_else(|_| start.elapsed(), |rtt| *rtt), &result);
+            Ok(ProbeOutcome { kind, rtt: result?, ip_address, nic_name: target.vm.nic_name.clone() })
         }
         .boxed()
     });
     first_success(attempts.collect()).await
+}
+
+/// An IP address as people write it, with the interface as the inventory names it.
+fn shown(address: SocketAddr, vm: &Vm) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => match vm.ip_address.split_once('%') {
+            Some((_, interface)) => format!("{}%{interface}", v6.ip()),
+            None => format!("{}%{}", v6.ip(), v6.scope_id()),
+        },
+        _ => address.ip().to_string(),
+    }
+}
+
+/// Tells those who look into a selection which probe was used, and what it found.
+fn log<T>(vm: &Vm, kind: &str, address: &str, time: Duration, result: &std::result::Result<T, String>) {
+    let (outcome, reason) = match result {
+        Ok(_) => ("up", None),
+        Err(reason) => ("down", Some(reason.as_str())),
+    };
+    tracing::debug!(vm = vm.name, kind, address, ms = time.as_secs_f64() * 1000.0, outcome, reason, "probed");
 }
 
 /// The first success, or every reason, in the order of `attempts`.
@@ -198,26 +256,4 @@ fn joined(reasons: impl IntoIterator<Item = String>) -> String {
         }
     }
     distinct.join("; ")
-}
-
-/// The addresses behind a host name or an IP address, each once.
-async fn resolve(host: String, deadline: Deadline) -> std::result::Result<Vec<IpAddr>, String> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![address]);
-    }
-    let found = deadline
-        .limit(tokio::net::lookup_host((host.as_str(), 0)))
-        .await
-        .ok_or_else(|| format!("the name \"{host}\" could not be resolved within {deadline}"))?
-        .map_err(|e| format!("the name \"{host}\" could not be resolved: {e}"))?;
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in found.map(|socket| socket.ip()) {
-        if !addresses.contains(&address) && addresses.len() < MAX_ADDRESSES {
-            addresses.push(address);
-        }
-    }
-    if addresses.is_empty() {
-        return Err(format!("the name \"{host}\" has no address"));
-    }
-    Ok(addresses)
 }

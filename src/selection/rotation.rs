@@ -212,7 +212,7 @@ mod tests {
             let names = ["a", "b", "c", "d", "e"];
             let list: Vec<(&str, u32)> = names.into_iter().zip(weights.iter().copied()).collect();
             let up = |turn: usize, vm: &str| {
-                vm != names[flapping] || (turn as u64 / period as u64 ^ seed).is_multiple_of(2)
+                vm != names[flapping] || ((turn as u64 / period as u64) ^ seed).is_multiple_of(2)
             };
             const TURNS: usize = 1_000;
             let taken = play(&list, &mut Standing::default(), TURNS, up);

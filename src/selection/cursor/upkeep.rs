@@ -70,3 +70,63 @@ fn trim(table: &Table, now: i64, most: usize) -> Result<u64> {
 fn times(rows: &RecordBatch) -> Option<&arrow::array::TimestampMicrosecondArray> {
     rows.column_by_name(SELECTED_AT)?.as_primitive_opt::<TimestampMicrosecondType>()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use super::*;
+    use crate::selection::Selection;
+    use crate::selection::cursor::{Cursor, Step};
+    use crate::selection::standing::{Entry, Standing};
+    use crate::storage::Storage;
+
+    fn wait<T>(work: impl Future<Output = Result<T>>) -> T {
+        crate::runtime::block_on(work).unwrap()
+    }
+
+    fn select(cursor: &Cursor, turn: i64) {
+        let decide = move |_: &Standing| {
+            let turns = vec![Selection::example(&format!("vm{turn}"))];
+            (Step { turns, changes: vec![(Entry::LastTicket, turn)] }, ())
+        };
+        wait(cursor.advance(decide));
+    }
+
+    #[test]
+    fn the_history_is_compacted_as_it_grows_and_the_position_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
+        for turn in 1..=600 {
+            select(&cursor, turn);
+        }
+        // The last one that is due may be under way.
+        assert!(crate::delta::drain(std::time::Duration::from_secs(60)));
+        let table = Table::open(&Storage::open(root, &HashMap::new()).unwrap(), "vm_selections").unwrap();
+        assert_eq!(wait(cursor.counts(None)).len(), 600);
+        let files = table.maintain(Retention::hours(KEPT_HOURS).unwrap()).files_before;
+        assert!(files <= 350, "{files} files are left of 600");
+        let again = Cursor::shared(root, &HashMap::new()).unwrap();
+        assert_eq!(wait(again.look(|standing| standing.last_ticket)), 600);
+    }
+
+    #[test]
+    fn what_is_too_old_or_too_much_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
+        for turn in 1..=9 {
+            select(&cursor, turn);
+        }
+        let table = Table::open(&Storage::open(root, &HashMap::new()).unwrap(), "vm_selections").unwrap();
+        let left = || wait(cursor.counts(None)).into_keys().collect::<BTreeSet<String>>();
+        assert_eq!(trim(&table, now(), 9).unwrap(), 0);
+        assert_eq!(trim(&table, now(), 4).unwrap(), 5);
+        assert_eq!(left().into_iter().collect::<Vec<_>>(), ["vm6", "vm7", "vm8", "vm9"]);
+        assert_eq!(trim(&table, now() + LONGEST - 60_000_000, 4).unwrap(), 0);
+        assert_eq!(trim(&table, now() + LONGEST + 1_000_000, 4).unwrap(), 4);
+        assert!(left().is_empty());
+        assert_eq!(wait(cursor.look(|standing| standing.last_ticket)), 9);
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::deadline::Deadline;
-use super::{Answer, ProbeOutcome};
+use super::{Answer, ProbeOutcome, Target, log};
 use crate::inventory::Vm;
 
 /// A check of the caller's own.
@@ -19,10 +19,30 @@ pub trait ProbeCallback: Send + Sync {
 }
 
 /// Asks `callback` about `vm`, on a thread where it may block.
-pub(super) async fn call(callback: Arc<dyn ProbeCallback>, vm: &Vm, deadline: Deadline) -> Answer {
+pub(super) async fn call(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> Answer {
     let start = Instant::now();
-    let asked = vm.clone();
-    let work = tokio::task::spawn_blocking(move || callback.probe(&asked));
+    let answer = asked(callback, target).await;
+    let (address, time) = match &answer {
+        Ok(outcome) => (outcome.ip_address.as_str(), outcome.rtt),
+        Err(_) => (target.vm.ip_address.as_str(), start.elapsed()),
+    };
+    log(target.vm, "callable", address, time, &answer);
+    answer
+}
+
+async fn asked(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> Answer {
+    let Target { vm, deadline, shared, .. } = target;
+    let Some(Ok(place)) = deadline.limit(shared.callables.clone().acquire_owned()).await else {
+        return Err(format!("no thread was free for the probe callable within {deadline}: many calls do not return"));
+    };
+    // The wait for a thread was not the VM's fault.
+    let start = Instant::now();
+    let deadline = Deadline::after(deadline.timeout());
+    let asked = (*vm).clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        callback.probe(&asked)
+    });
     match deadline.limit(work).await {
         Some(Ok(Ok(Some((ip_address, _))))) if ip_address.trim().is_empty() => {
             Err("the probe callable returned an empty IP address".to_owned())

@@ -18,14 +18,29 @@ impl Deadline {
         Self { at: Instant::now() + timeout, timeout }
     }
 
-    /// The moment when half of the time is over.
-    pub(super) fn half(&self) -> Instant {
-        self.at - self.timeout / 2
+    /// When half of the time is over.
+    pub(super) fn first_half(&self) -> Self {
+        Self { at: self.at - self.timeout / 2, timeout: self.timeout / 2 }
+    }
+
+    /// The same time limit, counted from a later moment: what was lost before was not the VM's fault.
+    pub(super) fn later_by(&self, lost: Duration) -> Self {
+        Self { at: self.at + lost, timeout: self.timeout }
+    }
+
+    /// The time limit.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// What is left of the time.
     pub(super) fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits until the time is over.
+    pub(super) async fn over(&self) {
+        tokio::time::sleep_until(self.at).await;
     }
 
     /// What `work` gives in time, or None.

@@ -1,22 +1,38 @@
 //! The HTTP probe: a health address that answers well.
 
+#[cfg(test)]
+mod tests;
+
 use std::error::Error as StdError;
 use std::fmt;
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use reqwest::{Client, redirect};
-use url::Url;
+use reqwest::{Client, Response, redirect};
+use rustls::client::Resumption;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Instant;
+use url::{Host, Url};
 
+use super::attempt::{Attempt, in_words, with_descriptor};
 use super::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A GET of a health address, in which `{ip}` stands for the VM's address and `{name}` for its name. 2xx and 3xx count
-/// as up; redirects are not followed, TLS certificates are verified, and no proxy is used: the question is whether
-/// this machine reaches that one.
+/// A GET of a health address, in which `{ip}` stands for the VM's address and `{name}` for its name. Either way the
+/// request goes to the VM's address in the inventory; with `{name}` as the host, it carries the name, and the VM's
+/// certificate has to be for it. 2xx and 3xx count as up; redirects are not followed, the body is not read, and no proxy
+/// is used: the question is whether this machine reaches that one.
+///
+/// TLS certificates are verified against what this machine trusts, or against the file or directories that the
+/// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as with OpenSSL: a private certificate authority goes
+/// there. They are read when the probe is made.
 #[derive(Clone)]
 pub struct HttpProbe {
     address: String,
+    kind: &'static str,
+    tls: Arc<ClientConfig>,
+    /// For health addresses with the VM's address as their host.
     client: Client,
 }
 
@@ -25,7 +41,8 @@ impl HttpProbe {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when it is no `http` or `https` address, or has neither `{ip}` nor `{name}` in its
-    /// host: every VM would then be asked at one and the same place.
+    /// host: every VM would then be asked at one and the same place. Also when it is an `https` address and no
+    /// certificate of an authority can be read, as nothing could be verified.
     pub fn new(address: &str) -> Result<Self> {
         let invalid = |what: &str| {
             Error::invalid(format!("the HTTP probe {what}: give an address such as \"http://{{ip}}:8080/health\""))
@@ -33,65 +50,152 @@ impl HttpProbe {
         // A placeholder of its own shows where the VM ends up in the parsed address.
         let example = Url::parse(&address.replace("{ip}", "192.0.2.1").replace("{name}", "192.0.2.1"))
             .map_err(|e| invalid(&format!("is no address ({e})")))?;
-        if !matches!(example.scheme(), "http" | "https") {
-            return Err(invalid("has to begin with http:// or https://"));
-        }
+        let kind = match example.scheme() {
+            "http" => "http",
+            "https" => "https",
+            _ => return Err(invalid("has to begin with http:// or https://")),
+        };
         if !example.host_str().is_some_and(|host| host.contains("192.0.2.1")) {
             return Err(invalid("has neither {ip} nor {name} as its host"));
         }
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            // A kept connection would prove nothing the next time, and would not survive a fork.
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|e| {
-                Error::new(ErrorKind::Internal, "the HTTP client for the probe could not be set up").with_source(e)
-            })?;
-        Ok(Self { address: address.to_owned(), client })
+        // Slim images have no certificates, and plain HTTP needs none.
+        let tls = tls(if kind == "https" { trusted()? } else { RootCertStore::empty() })?;
+        let client = client(&tls, None).map_err(|e| {
+            Error::new(ErrorKind::Internal, "the HTTP client for the probe could not be set up").with_source(e)
+        })?;
+        Ok(Self { address: address.to_owned(), kind, tls, client })
     }
 
-    /// Asks the VM `name` at `ip`. Gives the kind of probe and how long it took.
-    pub(super) async fn get(
-        &self,
-        name: &str,
-        ip: IpAddr,
-        deadline: Deadline,
-    ) -> std::result::Result<(String, Duration), String> {
-        let host = match ip {
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        let address = Url::parse(&self.address.replace("{ip}", &host).replace("{name}", name))
-            .map_err(|e| format!("the health address does not work with this name: {e}"))?;
-        let start = Instant::now();
-        match deadline.limit(self.client.get(address).send()).await {
-            Some(Ok(response)) => {
-                let status = response.status();
-                if status.is_success() || status.is_redirection() {
-                    Ok(("http".to_owned(), start.elapsed()))
-                } else {
-                    Err(format!("the health address at {ip} answered {status}"))
+    /// Asks the VM `name` at `address`.
+    pub(super) async fn get(&self, name: &str, address: SocketAddr, deadline: Deadline) -> Attempt {
+        let result = match self.request(name, address) {
+            Ok((client, url)) => {
+                let sent = with_descriptor(
+                    deadline,
+                    |deadline| {
+                        let answer = client.get(url.clone()).send();
+                        async move {
+                            let start = Instant::now();
+                            let answer = deadline.limit(answer).await.transpose()?;
+                            Ok(answer.map(|response| (response, start.elapsed())))
+                        }
+                    },
+                    io_error,
+                );
+                let ip = address.ip();
+                match sent.await {
+                    Ok(Some((response, rtt))) => judged(&response, ip).map(|()| rtt),
+                    Ok(None) => Err(format!("the health address at {ip} did not answer within {deadline}")),
+                    Err(e) => Err(format!("the health address at {ip} cannot be reached: {}", cause(&e))),
                 }
             }
-            Some(Err(e)) => Err(format!("the health address at {ip} cannot be reached: {}", cause(&e))),
-            None => Err(format!("the health address at {ip} did not answer within {deadline}")),
+            Err(reason) => Err(reason),
+        };
+        Attempt { kind: self.kind.to_owned(), result }
+    }
+
+    /// The health address of the VM, and a client that goes to `address` for it.
+    fn request(&self, name: &str, address: SocketAddr) -> std::result::Result<(Client, Url), String> {
+        let ip = address.ip();
+        let host = if ip.is_ipv4() { ip.to_string() } else { format!("[{ip}]") };
+        let url = Url::parse(&self.address.replace("{ip}", &host).replace("{name}", name))
+            .map_err(|e| format!("the health address does not work with this VM: {e}"))?;
+        let named: IpAddr = match url.host() {
+            Some(Host::Domain(host)) => {
+                return client(&self.tls, Some((host, address)))
+                    .map(|client| (client, url.clone()))
+                    .map_err(|e| format!("the HTTP client for the probe could not be set up: {}", cause(&e)));
+            }
+            Some(Host::Ipv4(ip)) => ip.into(),
+            Some(Host::Ipv6(ip)) => ip.into(),
+            None => return Err("the health address names no host with this VM".to_owned()),
+        };
+        if named != ip {
+            return Err(format!("the health address leads to {named}, and the VM's address is {ip}"));
         }
+        if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+            return Err(format!(
+                "a health address cannot say over which network interface {ip} is reached: use {{name}} as its host"
+            ));
+        }
+        Ok((self.client.clone(), url))
+    }
+}
+
+/// The authorities that this machine trusts.
+fn trusted() -> Result<RootCertStore> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut trusted = RootCertStore::empty();
+    let (usable, _) = trusted.add_parsable_certificates(found.certs);
+    if usable == 0 {
+        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
+        return Err(Error::invalid(format!(
+            "an HTTPS probe has no certificate of an authority to verify VMs with ({why}): install the system's \
+             (package ca-certificates), or name a PEM file in the environment variable SSL_CERT_FILE"
+        )));
+    }
+    Ok(trusted)
+}
+
+fn tls(trusted: RootCertStore) -> Result<Arc<ClientConfig>> {
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(ErrorKind::Internal, "TLS for the probe could not be set up").with_source(e))?
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    // A session taken up again would be one whose certificate nobody looks at any more.
+    tls.resumption = Resumption::disabled();
+    Ok(Arc::new(tls))
+}
+
+/// A client that goes to the address in `place` for the host there.
+fn client(tls: &ClientConfig, place: Option<(&str, SocketAddr)>) -> reqwest::Result<Client> {
+    let mut builder = Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .http1_only()
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        // A kept connection would prove nothing the next time, and would not survive a fork.
+        .pool_max_idle_per_host(0);
+    if let Some((host, address)) = place {
+        builder = builder.resolve(host, address);
+    }
+    builder.build()
+}
+
+fn judged(response: &Response, ip: IpAddr) -> std::result::Result<(), String> {
+    let status = response.status();
+    if status.is_success() || status.is_redirection() {
+        Ok(())
+    } else {
+        Err(format!("the health address at {ip} answered {status}"))
     }
 }
 
 impl fmt::Debug for HttpProbe {
     /// Without the address: it may hold a password or token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("http")
+        f.write_str(self.kind)
     }
+}
+
+/// The causes of `error`, from the outermost to the innermost.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    std::iter::successors(error.source(), |cause: &&'_ (dyn StdError + 'static)| (*cause).source())
+}
+
+fn io_error(error: &reqwest::Error) -> Option<&io::Error> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).find(|e: &&io::Error| e.raw_os_error().is_some())
 }
 
 /// The innermost cause: the outer ones repeat the address, which may hold a password or token.
 fn cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn StdError = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
+    if let Some(e) = io_error(error) {
+        return in_words(e);
     }
-    if std::ptr::addr_eq(innermost, error) { "the request failed".to_owned() } else { innermost.to_string() }
+    let innermost = causes(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
+    if innermost.contains("UnknownIssuer") {
+        return format!("{innermost} (to trust a private authority, name its PEM file in SSL_CERT_FILE)");
+    }
+    innermost
 }

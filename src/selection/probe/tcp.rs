@@ -1,22 +1,43 @@
 //! The TCP probe: whoever accepts a connection is up.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+#[cfg(test)]
+mod tests;
 
-use tokio::net::TcpStream;
+use std::io;
+use std::net::SocketAddr;
 
+use tokio::net::TcpSocket;
+use tokio::time::Instant;
+
+use super::attempt::{Attempt, in_words, with_descriptor};
 use super::deadline::Deadline;
 
-/// Connects to `port` at `address` and closes the connection again. Gives the kind of probe and how long it took.
-pub(super) async fn connect(address: IpAddr, port: u16, deadline: Deadline) -> Result<(String, Duration), String> {
-    let start = Instant::now();
-    match deadline.limit(TcpStream::connect(SocketAddr::new(address, port))).await {
-        Some(Ok(_)) => Ok((format!("tcp:{port}"), start.elapsed())),
-        Some(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
-            Err(format!("{address} refused a connection to TCP port {port}"))
+/// Connects to `port` at `address` and closes the connection again.
+pub(super) async fn connect(address: SocketAddr, port: u16, deadline: Deadline) -> Attempt {
+    let (ip, to) = (address.ip(), SocketAddr::new(address.ip(), port));
+    let to = match (to, address) {
+        (SocketAddr::V6(mut to), SocketAddr::V6(address)) => {
+            to.set_scope_id(address.scope_id());
+            SocketAddr::V6(to)
         }
-        Some(Err(e)) => Err(format!("no connection to TCP port {port} of {address}: {e}")),
-        None => Err(format!("TCP port {port} of {address} did not answer within {deadline}")),
-    }
+        (to, _) => to,
+    };
+    let connected = with_descriptor(
+        deadline,
+        |deadline| async move {
+            let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            let start = Instant::now();
+            deadline.limit(socket.connect(to)).await.transpose().map(|stream| stream.map(|_| start.elapsed()))
+        },
+        |e: &io::Error| Some(e),
+    );
+    let result = match connected.await {
+        Ok(Some(rtt)) => Ok(rtt),
+        Ok(None) => Err(format!("TCP port {port} of {ip} did not answer within {deadline}")),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(format!("{ip} refused a connection to TCP port {port}"))
+        }
+        Err(e) => Err(format!("no connection to TCP port {port} of {ip}: {}", in_words(&e))),
+    };
+    Attempt { kind: format!("tcp:{port}"), result }
 }

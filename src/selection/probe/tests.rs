@@ -1,13 +1,13 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::names::Names;
+use super::shared::Shared;
 use super::{Answer, Probe, ProbeCallback, ProbeOutcome};
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
@@ -21,12 +21,6 @@ fn vm(ip_address: &str) -> Vm {
 
 fn probe(text: &str) -> Probe {
     text.parse().unwrap()
-}
-
-async fn closed_port() -> u16 {
-    // Bound, but not listening: nobody else gets the port as long as the caller keeps it; here it is let go at once and
-    // the system hands out other ports first.
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
 }
 
 struct Scripted<F>(F);
@@ -50,7 +44,7 @@ fn probes_are_read_from_text() {
         (" icmp ", "icmp"),
         ("tcp:22", "tcp:22"),
         ("http://{ip}:8080/health", "http"),
-        ("https://user:secret@{name}.example/", "http"),
+        ("http://user:secret@{name}.example/", "http"),
     ] {
         assert_eq!(format!("{:?}", probe(text)), shown);
     }
@@ -117,65 +111,6 @@ async fn icmp_reaches_loopback_over_whichever_socket_is_permitted_or_says_that_n
 }
 
 #[tokio::test]
-async fn many_icmp_probes_of_one_host_do_not_disturb_each_other() {
-    if Probe::Icmp.check(&vm("127.0.0.1"), PLENTY).await.is_err() {
-        return; // no permission here; the test above has looked at the reason
-    }
-    let vm = vm("127.0.0.1");
-    let answers = futures::future::join_all((0..50).map(|_| Probe::Icmp.check(&vm, PLENTY))).await;
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-}
-
-#[tokio::test]
-async fn an_address_no_route_leads_to_is_unreachable_with_a_reason() {
-    // Never leaves the machine: the system itself refuses to send here (RFC 1122: 0.0.0.0/8 is no destination, and a
-    // raw or datagram socket may not send to a broadcast address unasked).
-    let reason = Probe::Icmp.check(&vm("255.255.255.255"), Duration::from_millis(300)).await.unwrap_err();
-    assert!(reason.contains("ICMP"), "{reason}");
-}
-
-async fn health_server() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let app = Router::new()
-        .route("/ok", get(|| async { "fine" }))
-        .route("/moved", get(|| async { (StatusCode::FOUND, [("location", "/broken")]) }))
-        .route("/broken", get(|| async { StatusCode::SERVICE_UNAVAILABLE }))
-        .route("/silent", get(std::future::pending::<()>))
-        .route(
-            "/named/vm1",
-            get(|headers: HeaderMap| async move {
-                if headers["host"].to_str().unwrap().starts_with("127.0.0.1") {
-                    StatusCode::OK
-                } else {
-                    StatusCode::NOT_FOUND
-                }
-            }),
-        );
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    port
-}
-
-#[tokio::test]
-async fn http_goes_by_the_status() {
-    let port = health_server().await;
-    for (path, up) in [("ok", true), ("moved", true), ("broken", false), ("missing", false), ("named/{name}", true)] {
-        let answer = probe(&format!("http://{{ip}}:{port}/{path}")).check(&vm("127.0.0.1"), PLENTY).await;
-        match answer {
-            Ok(outcome) => assert!(up && outcome.kind == "http" && outcome.ip_address == "127.0.0.1", "{path}"),
-            Err(reason) => assert!(!up && reason.contains("answered"), "{path}: {reason}"),
-        }
-    }
-    let silent =
-        probe(&format!("http://{{ip}}:{port}/silent")).check(&vm("127.0.0.1"), Duration::from_millis(200)).await;
-    assert_eq!(silent.unwrap_err(), "the health address at 127.0.0.1 did not answer within 200ms");
-    let port = closed_port().await;
-    let refused =
-        probe(&format!("http://user:secret@{{ip}}:{port}/")).check(&vm("127.0.0.1"), PLENTY).await.unwrap_err();
-    assert!(refused.contains("refused") && !refused.contains("secret"), "{refused}");
-}
-
-#[tokio::test]
 async fn a_callback_decides_and_says_what_it_found() {
     let found = callback(|vm| Ok(Some((format!("10.0.0.{}", vm.name.len()), Some("nic9".to_owned())))));
     let outcome = found.check(&vm("10.9.9.9"), PLENTY).await.unwrap();
@@ -205,6 +140,35 @@ async fn a_callback_that_hangs_is_not_waited_for() {
     let answer = hanging.check(&vm("10.9.9.9"), Duration::from_millis(100)).await;
     assert_eq!(answer.unwrap_err(), "the probe callable did not return within 100ms");
     drop(release); // lets the thread go, which the runtime waits for
+}
+
+#[tokio::test]
+async fn callables_that_hang_do_not_take_every_thread_and_the_wait_for_one_is_not_the_vms_fault() {
+    let shared = Shared::new(Names::of_the_system(), 2);
+    let (release, held) = mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let hanging = callback(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let _ = held.lock().unwrap().recv();
+        Ok(Some(("10.0.0.1".to_owned(), None)))
+    });
+    let short = Duration::from_millis(50);
+    let vm = vm("10.9.9.9");
+    for _ in 0..2 {
+        let reason = hanging.check_with(&shared, &vm, short).await.unwrap_err();
+        assert_eq!(reason, "the probe callable did not return within 50ms");
+    }
+    let reason = hanging.check_with(&shared, &vm, short).await.unwrap_err();
+    assert_eq!(reason, "no thread was free for the probe callable within 50ms: many calls do not return");
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+
+    let waiting = hanging.check_with(&shared, &vm, PLENTY);
+    tokio::pin!(waiting);
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(release);
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
@@ -248,4 +212,120 @@ async fn auto_answers_by_icmp_or_else_says_both_reasons() {
         Ok(outcome) => assert!(["icmp-dgram", "icmp-raw", "tcp:22"].contains(&outcome.kind.as_str())),
         Err(reason) => assert!(reason.contains("ICMP") && reason.contains("TCP port 22"), "{reason}"),
     }
+}
+
+#[tokio::test]
+async fn a_chain_resolves_the_name_once_and_says_every_reason() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let names = Names::new(
+        4,
+        Box::new(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(vec!["127.0.0.4:0".parse().unwrap()])
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.5:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Nobody listens there under this address.
+    let chain = Probe::any_of(vec![
+        Probe::Tcp(port),
+        Probe::any_of(vec![Probe::Tcp(port), probe(&format!("http://{{ip}}:{port}/"))]).unwrap(),
+    ]);
+    let reason =
+        chain.unwrap().check_with(&Shared::new(names.clone(), 8), &vm("vm1.example"), PLENTY).await.unwrap_err();
+    assert_eq!(
+        reason,
+        format!(
+            "127.0.0.4 refused a connection to TCP port {port}; the health address at 127.0.0.4 cannot be reached: \
+             Connection refused (os error 111)"
+        )
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_resolver_that_hangs_leaves_the_other_probes_of_a_chain_alone() {
+    let (release, held) = mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let names = Names::new(
+        1,
+        Box::new(move |_| {
+            let _ = held.lock().unwrap().recv();
+            Ok(Vec::new())
+        }),
+    );
+    let timeout = Duration::from_millis(100);
+    let auto = Probe::Auto.check_with(&Shared::new(names.clone(), 8), &vm("vm1.example"), timeout).await.unwrap_err();
+    // ICMP and TCP have the same reason, which is said once.
+    assert_eq!(auto, "the name \"vm1.example\" could not be resolved within 50ms (half of the time limit of 100ms)");
+    let good = callback(|_| Ok(Some(("10.0.0.1".to_owned(), None))));
+    let chain = Probe::any_of(vec![Probe::Icmp, Probe::Tcp(22), good]).unwrap();
+    let outcome = chain.check_with(&Shared::new(names.clone(), 8), &vm("vm1.example"), timeout).await.unwrap();
+    assert_eq!(outcome.kind, "callable");
+    drop(release);
+}
+
+/// Keeps the fields of every event, as text.
+#[derive(Clone, Default)]
+struct Events(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "jobrota::selection::probe"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() != "ms" {
+                    self.0 += &format!("{}={value:?} ", field.name());
+                }
+            }
+            fn record_f64(&mut self, field: &tracing::field::Field, value: f64) {
+                assert!(field.name() == "ms" && value >= 0.0);
+                self.0 += "ms ";
+            }
+        }
+        let mut fields = Fields(format!("{}: ", event.metadata().level()));
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0.trim_end().to_owned());
+    }
+}
+
+#[tokio::test]
+async fn every_attempt_is_logged_with_its_kind() {
+    let listener = TcpListener::bind("127.0.0.6:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let events = Events::default();
+    // For this thread, which is the one that this test runs on.
+    let _logged = tracing::subscriber::set_default(events.clone());
+    let probe = Probe::Tcp(port);
+    probe.check(&vm("127.0.0.6"), PLENTY).await.unwrap();
+    let refused = probe.check(&vm("127.0.0.7"), PLENTY).await.unwrap_err();
+    callback(|_| Err("no".to_owned())).check(&vm("127.0.0.6"), PLENTY).await.unwrap_err();
+    let icmp = Probe::Icmp.check(&vm("127.0.0.6"), PLENTY).await;
+    let events = events.0.lock().unwrap();
+    let down = |reason: &str| format!("outcome=\"down\" reason={reason:?}");
+    let icmp = match icmp {
+        Ok(outcome) => format!("kind=\"{}\" address=\"127.0.0.6\" ms outcome=\"up\"", outcome.kind),
+        Err(reason) => format!("kind=\"icmp\" address=\"127.0.0.6\" ms {}", down(&reason)),
+    };
+    let expected: Vec<String> = [
+        format!("kind=\"tcp:{port}\" address=\"127.0.0.6\" ms outcome=\"up\""),
+        format!("kind=\"tcp:{port}\" address=\"127.0.0.7\" ms {}", down(&refused)),
+        format!("kind=\"callable\" address=\"127.0.0.6\" ms {}", down("no")),
+        icmp,
+    ]
+    .iter()
+    .map(|fields| format!("DEBUG: message=probed vm=\"vm1\" {fields}"))
+    .collect();
+    assert_eq!(*events, expected);
 }

@@ -1,0 +1,101 @@
+//! A socket's error queue (Linux, `ip(7)`: IP_RECVERR): "unreachable" messages and the like, with who sent them. An
+//! unprivileged ICMP socket is told of them in no other way.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// SO_EE_ORIGIN_ICMP and SO_EE_ORIGIN_ICMP6 of `linux/errqueue.h`.
+const FROM_ICMP: [u8; 2] = [2, 3];
+
+/// What the network says about one of our messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NetworkError {
+    /// ICMP type and code: RFC 792, RFC 1812; RFC 4443 for version 6.
+    pub kind: u8,
+    pub code: u8,
+    /// Where our message was sent.
+    pub destination: Option<IpAddr>,
+    /// Who says so: a router, the host itself, or this machine.
+    pub sender: Option<IpAddr>,
+}
+
+/// Has the system keep errors for [`next`].
+pub(super) fn keep(socket: &impl AsFd, v4: bool) -> io::Result<()> {
+    let (level, option) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_RECVERR) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) };
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is borrowed for the call, and pointer and length describe one live integer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes the next error from the queue: our message, as far as it was quoted, is put into `quoted` (its length is
+/// returned). The error itself is None for one that is not of the network.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] when there is none.
+pub(super) fn next(socket: &impl AsFd, quoted: &mut [u8]) -> io::Result<(usize, Option<NetworkError>)> {
+    let mut destination = [0_u8; size_of::<libc::sockaddr_in6>()];
+    // Aligned as control messages have to be.
+    let mut control = [0_u64; 32];
+    let mut data = libc::iovec { iov_base: quoted.as_mut_ptr().cast(), iov_len: quoted.len() };
+    // SAFETY: all zeros is a valid msghdr (null pointers and lengths of zero).
+    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    header.msg_name = destination.as_mut_ptr().cast();
+    header.msg_namelen = destination.len() as libc::socklen_t;
+    header.msg_iov = &raw mut data;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: every pointer in the header leads to a live buffer of the length beside it, for the time of the call, and
+    // the descriptor is borrowed for it.
+    let length =
+        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let control: Vec<u8> =
+        control.iter().flat_map(|word| word.to_ne_bytes()).take(header.msg_controllen as _).collect();
+    let error = network_error(&control).map(|error| NetworkError { destination: address(&destination), ..error });
+    Ok((length.min(quoted.len()), error))
+}
+
+/// Finds the error among control messages: `struct cmsghdr`, each followed by its data and padded to the size of a word.
+/// For errors the data is a `struct sock_extended_err` (16 bytes) and the address of who sent it.
+fn network_error(mut control: &[u8]) -> Option<NetworkError> {
+    const WORD: usize = size_of::<usize>();
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+    loop {
+        let length = usize::from_ne_bytes(control.get(..WORD)?.try_into().ok()?);
+        let number = |at: usize| Some(libc::c_int::from_ne_bytes(control.get(at..at + 4)?.try_into().ok()?));
+        let is_error = matches!(
+            (number(HEADER - 8)?, number(HEADER - 4)?),
+            (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+        );
+        let data = control.get(HEADER..length)?;
+        if is_error {
+            let [origin, kind, code] = data.get(4..7)?.try_into().ok()?;
+            let sender = data.get(16..).and_then(address);
+            return FROM_ICMP.contains(&origin).then_some(NetworkError { kind, code, destination: None, sender });
+        }
+        control = control.get(length.next_multiple_of(WORD)..)?;
+    }
+}
+
+/// The address in a `struct sockaddr_in` or `sockaddr_in6`.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let family = libc::c_int::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+    match family {
+        libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(4..8)?).ok()?).into()),
+        libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(8..24)?).ok()?).into()),
+        _ => None,
+    }
+}

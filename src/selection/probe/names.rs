@@ -1,0 +1,158 @@
+//! Name resolution: with a time limit of its own, and a limited number of threads, as nobody can break off a resolver
+//! that hangs.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::deadline::Deadline;
+
+/// Names that are looked up at the same time.
+const THREADS: usize = 64;
+/// A host name seldom has more addresses that matter (one per family and interface).
+const MAX_ADDRESSES: usize = 4;
+
+/// The addresses behind a name, in the resolver's order.
+pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// Addresses with a port of 0, or why there are none.
+type Found = Result<Vec<SocketAddr>, String>;
+
+/// Looks names up; each only once at the same time.
+pub(super) struct Names {
+    lookup: Box<Lookup>,
+    threads: usize,
+    work: Mutex<Work>,
+}
+
+#[derive(Default)]
+struct Work {
+    /// Names that no thread has taken up yet.
+    queue: VecDeque<String>,
+    /// Who waits for a name, queued or being looked up.
+    waiting: HashMap<String, Vec<oneshot::Sender<Found>>>,
+    threads: usize,
+}
+
+impl Names {
+    /// Asks the system's resolver: /etc/hosts, DNS and whatever else it is set up for.
+    pub(super) fn of_the_system() -> Arc<Self> {
+        Self::new(THREADS, Box::new(|host| Ok((host, 0).to_socket_addrs()?.collect())))
+    }
+
+    /// Asks `lookup`, on up to `threads` threads, which end when there is nothing to do.
+    pub(super) fn new(threads: usize, lookup: Box<Lookup>) -> Arc<Self> {
+        Arc::new(Self { lookup, threads, work: Mutex::default() })
+    }
+
+    /// The addresses behind a host name or an IP address (with or without an interface, as in `fe80::1%eth0`), each
+    /// once. Takes half of the time there is at most: the other half is for the probe, and whoever reads the reason can
+    /// tell a slow resolver from a host that does not answer.
+    pub(super) async fn resolve(self: &Arc<Self>, host: &str, deadline: Deadline) -> Found {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return usable(host, vec![SocketAddr::new(address, 0)]);
+        }
+        let limit = deadline.first_half();
+        match limit.limit(self.ask(host)).await {
+            Some(Ok(Ok(found))) => usable(host, found),
+            Some(Ok(Err(reason))) => Err(format!("the name \"{host}\" could not be resolved: {reason}")),
+            Some(Err(_)) => Err(format!("the name \"{host}\" could not be resolved: the resolver broke off")),
+            None => Err(format!(
+                "the name \"{host}\" could not be resolved within {limit} (half of the time limit of {deadline})"
+            )),
+        }
+    }
+
+    /// Joins those who wait for `host`, or has it looked up.
+    fn ask(self: &Arc<Self>, host: &str) -> oneshot::Receiver<Found> {
+        let (sender, answer) = oneshot::channel();
+        let mut work = self.work();
+        if let Some(waiting) = work.waiting.get_mut(host) {
+            // Behind a resolver that hangs, those who have given up must not pile up.
+            waiting.retain(|sender| !sender.is_closed());
+            waiting.push(sender);
+            return answer;
+        }
+        work.waiting.insert(host.to_owned(), vec![sender]);
+        work.queue.push_back(host.to_owned());
+        if work.threads < self.threads {
+            work.threads += 1;
+            drop(work);
+            let names = self.clone();
+            let started = std::thread::Builder::new().name("jobrota-names".to_owned()).spawn(move || names.work_off());
+            if let Err(e) = started {
+                let mut work = self.work();
+                work.threads -= 1;
+                // The threads that there are will come to it.
+                if work.threads == 0 {
+                    work.queue.clear();
+                    for sender in work.waiting.drain().flat_map(|(_, senders)| senders) {
+                        // Whoever asked may have left.
+                        let _ = sender.send(Err(format!("no thread could be started ({e})")));
+                    }
+                }
+            }
+        }
+        answer
+    }
+
+    /// What each thread does.
+    fn work_off(&self) {
+        loop {
+            let mut work = self.work();
+            let Some(host) = work.queue.pop_front() else {
+                work.threads -= 1;
+                return;
+            };
+            if work.waiting.get(&host).is_none_or(|waiting| waiting.iter().all(oneshot::Sender::is_closed)) {
+                work.waiting.remove(&host);
+                continue;
+            }
+            drop(work);
+            let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.lookup)(&host)))
+                .unwrap_or_else(|_| Err(io::Error::other("the resolver broke off")))
+                .map_err(|e| e.to_string());
+            for sender in self.work().waiting.remove(&host).into_iter().flatten() {
+                // Whoever asked may have left.
+                let _ = sender.send(found.clone());
+            }
+        }
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those of `found` that packets can be sent to, each once.
+fn usable(host: &str, found: Vec<SocketAddr>) -> Found {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    let mut without_interface = None;
+    for address in found {
+        let address = match (address.ip().to_canonical(), address) {
+            (IpAddr::V6(ip), SocketAddr::V6(whole)) => SocketAddrV6::new(ip, 0, 0, whole.scope_id()).into(),
+            (ip, _) => SocketAddr::new(ip, 0),
+        };
+        if let SocketAddr::V6(v6) = &address
+            && v6.ip().is_unicast_link_local()
+            && v6.scope_id() == 0
+        {
+            without_interface = Some(*v6.ip());
+        } else if !addresses.contains(&address) && addresses.len() < MAX_ADDRESSES {
+            addresses.push(address);
+        }
+    }
+    match without_interface {
+        _ if !addresses.is_empty() => Ok(addresses),
+        Some(ip) => Err(format!(
+            "{ip} is a link-local address, of which every network interface has its own: name the interface, as in {ip}%eth0"
+        )),
+        None => Err(format!("the name \"{host}\" has no address")),
+    }
+}
