@@ -11,7 +11,8 @@ use url::Url;
 
 use super::answer::Answer;
 use super::cloud::{Cloud, is_loopback};
-use super::credential::{AccessToken, Credential, Fetcher, Variables};
+use super::credential::{AccessToken, Credential, Variables};
+use super::fetcher::Fetcher;
 use super::resource_id::escaped;
 use super::retry;
 use super::token::Tokens;

@@ -6,6 +6,7 @@ mod answer;
 mod client;
 mod cloud;
 mod credential;
+mod fetcher;
 mod resource_id;
 mod retry;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use chrono::Utc;
 use tokio::sync::Mutex;
 
-use super::credential::{AccessToken, Fetcher};
+use super::credential::AccessToken;
+use super::fetcher::Fetcher;
 use crate::error::Result;
 
 /// Keeps the current token.
