@@ -4,6 +4,7 @@
 //! (`cargo test --no-default-features`).
 
 pub mod autosys;
+pub mod azure;
 pub mod comparison;
 pub mod delta;
 pub mod doctor;

@@ -126,6 +126,23 @@ def test_ping_answers_on_the_loopback_interface() -> None:
     assert column(table, "reachable")[0] in (True, False)
 
 
+def test_dead_vms_ahead_are_probed_together() -> None:
+    """Each dead VM's probe waits for those of the other dead ones: one after the other, none would ever end."""
+    dead = [f"vm{number}" for number in range(1, 41)]
+    together = threading.Barrier(len(dead))
+
+    def probe(vm: str) -> tuple[str, str]:
+        if vm in dead:
+            together.wait(timeout=50)
+            raise OSError("down")
+        return answers(vm)
+
+    selector = jobrota.RoundRobinSelector([*dead, "vm41"], cursor="process", probe=probe, timeout=60)
+    selection = selector.select()
+    assert selection.vm == "vm41"
+    assert list(selection.skipped) == dead
+
+
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_inside_a_probe_goes_on(interrupt: type[BaseException]) -> None:
     asked: list[str] = []

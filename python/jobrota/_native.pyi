@@ -5,7 +5,7 @@ from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, final
 from zoneinfo import ZoneInfo
 
 from arro3.core import Table
@@ -42,6 +42,14 @@ _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
 _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
+_AzureToken: TypeAlias = str | tuple[str, float | datetime | None]
+
+class _TokenCredential(Protocol):
+    """As those of `azure.identity`; `get_token` returns an object with `.token` and `.expires_on`."""
+
+    def get_token(self, scope: str, /) -> Any: ...
+
+_AzureCredential: TypeAlias = dict[str, str] | Callable[[], _AzureToken] | _TokenCredential
 _Options: TypeAlias = Mapping[str, str | float | bool]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
@@ -69,6 +77,47 @@ def doctor(
 @final
 class Inventory:
     def __new__(cls, vms: _Inventory) -> Inventory: ...
+    @staticmethod
+    def from_azure(
+        subscription_id: str,
+        resource_group: str | None = None,
+        vm_names: Sequence[str] | None = None,
+        backend_pool: str | None = None,
+        credential: _AzureCredential | None = None,
+        *,
+        endpoint: str | None = None,
+        power_state: Literal["running", "any"] | None = None,
+        max_age: float = 300.0,
+        max_stale: float = 86400.0,
+        timeout: float = 60.0,
+    ) -> Inventory: ...
+    @staticmethod
+    def from_azure_async(
+        subscription_id: str,
+        resource_group: str | None = None,
+        vm_names: Sequence[str] | None = None,
+        backend_pool: str | None = None,
+        credential: _AzureCredential | None = None,
+        *,
+        endpoint: str | None = None,
+        power_state: Literal["running", "any"] | None = None,
+        max_age: float = 300.0,
+        max_stale: float = 86400.0,
+        timeout: float = 60.0,
+    ) -> Coroutine[Any, Any, Inventory]: ...
+    @property
+    def source(self) -> str | None:
+        """What was listed; None when the VMs were given by the caller."""
+    @property
+    def listed_at(self) -> datetime | None: ...
+    @property
+    def age(self) -> float | None:
+        """Seconds since it was listed."""
+    @property
+    def remembered(self) -> bool: ...
+    @property
+    def left_out(self) -> dict[str, str]:
+        """VMs that were listed but are not in the inventory, each with the reason."""
     @property
     def names(self) -> list[str]: ...
     @property
@@ -476,6 +525,8 @@ class Sandbox:
         refuse_first: Sequence[str] | None = None,
         fail_jobs: Sequence[str] | None = None,
         token_lifetime: float = 3600.0,
+        azure: bool = False,
+        azure_throttle_first: int = 0,
     ) -> Sandbox: ...
     @property
     def viya_url(self) -> str: ...
@@ -483,6 +534,18 @@ class Sandbox:
     def autosys_url(self) -> str: ...
     @property
     def autosys_credentials(self) -> tuple[str, str]: ...
+    @property
+    def azure_url(self) -> str: ...
+    @property
+    def azure_subscription_id(self) -> str: ...
+    @property
+    def azure_resource_group(self) -> str: ...
+    @property
+    def azure_credential(self) -> dict[str, str]: ...
+    def azure_token(self) -> str: ...
+    def azure_requests(self) -> list[str]:
+        """Method and path of every request to Azure Resource Manager, in order."""
+    def set_azure_power(self, vm: str, state: str) -> None: ...
     @property
     def inventory(self) -> Inventory: ...
     @property

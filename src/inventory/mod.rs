@@ -1,15 +1,19 @@
 //! What VMs there are: names, addresses and NICs, from a list, a value or a file.
 
+pub mod azure;
 mod file;
+mod origin;
 mod shape;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use self::origin::Origin;
 use crate::error::{Error, Result};
 
 /// Longest VM name that is taken, in bytes. Azure allows 64 characters and DNS 253; this leaves room for other clouds.
@@ -37,10 +41,20 @@ impl Vm {
 }
 
 /// The VMs that may be selected, in the order given. Never empty, and every name is unique.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Inventory {
     vms: Vec<Vm>,
+    origin: Option<Arc<Origin>>,
 }
+
+/// The same VMs in the same order, wherever they came from.
+impl PartialEq for Inventory {
+    fn eq(&self, other: &Self) -> bool {
+        self.vms == other.vms
+    }
+}
+
+impl Eq for Inventory {}
 
 impl Inventory {
     /// An inventory of `vms`, in this order. Blanks around names and addresses are taken off; an empty `nic_name`
@@ -65,7 +79,7 @@ impl Inventory {
             }
             checked.push(vm);
         }
-        Ok(Self { vms: checked })
+        Ok(Self { vms: checked, origin: None })
     }
 
     /// An inventory of names alone: each is the address to probe as well, a host name or an IP address.
@@ -96,6 +110,17 @@ impl Inventory {
     /// [`Inventory::from_value`] refuses; [`crate::ErrorKind::Storage`] when the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         file::read(path.as_ref())
+    }
+
+    /// This inventory, with where it came from.
+    pub fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(Arc::new(origin));
+        self
+    }
+
+    /// Where it came from, when it was listed somewhere.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
     }
 
     /// The VMs in the order given.

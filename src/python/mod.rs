@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod arguments;
+mod azure_credential;
 mod comparison_result;
 mod convert;
 mod delivery_report;

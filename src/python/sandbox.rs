@@ -14,6 +14,7 @@ use super::inventory::PyInventory;
 use super::wait::Born;
 use crate::error::{Error, Result};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
+use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
 use crate::sandbox::viya::{ViyaOptions, calibration};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
@@ -30,6 +31,8 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 ///     refuse_first: AutoSys jobs whose first event is refused, in a way that is over when it is sent again.
 ///     fail_jobs: SAS Viya jobs that end as failed.
 ///     token_lifetime: Real seconds for which an access token is good.
+///     azure: Whether there is an Azure with these VMs, and one more that is deallocated.
+///     azure_throttle_first: How many requests Azure Resource Manager answers with 429 at first.
 ///
 /// Raises:
 ///     InvalidInputError: A number makes no sense, or AutoSys would refuse a job's name.
@@ -59,6 +62,10 @@ impl PySandbox {
     fn with_autosys<T>(&self, ask: impl FnOnce(&AutosysSandbox) -> Result<T>) -> PyOutcome<T> {
         self.with(|sandbox| ask(sandbox.autosys().ok_or_else(|| absent("AutoSys", "autosys"))?))
     }
+
+    fn with_azure<T>(&self, ask: impl FnOnce(&AzureSandbox) -> Result<T>) -> PyOutcome<T> {
+        self.with(|sandbox| ask(sandbox.azure().ok_or_else(|| absent("Azure", "azure"))?))
+    }
 }
 
 fn absent(what: &str, argument: &str) -> Error {
@@ -69,7 +76,7 @@ fn absent(what: &str, argument: &str) -> Error {
 impl PySandbox {
     #[new]
     #[pyo3(signature = (viya = true, autosys = true, vms = 4, vms_down = 1, speed = 1.0, *, refuse_first = None,
-                        fail_jobs = None, token_lifetime = 3600.0))]
+                        fail_jobs = None, token_lifetime = 3600.0, azure = false, azure_throttle_first = 0))]
     #[allow(clippy::too_many_arguments, reason = "one per argument of the Python class")]
     fn new(
         py: Python<'_>,
@@ -81,17 +88,21 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::optional_names)] refuse_first: Option<Vec<String>>,
         #[pyo3(from_py_with = arguments::optional_names)] fail_jobs: Option<Vec<String>>,
         #[pyo3(from_py_with = arguments::number)] token_lifetime: f64,
+        #[pyo3(from_py_with = arguments::flag)] azure: bool,
+        #[pyo3(from_py_with = arguments::whole)] azure_throttle_first: u32,
     ) -> PyOutcome<Self> {
         let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, RefuseFirst::Jobs);
         let options = SandboxOptions {
             viya,
             autosys,
+            azure,
             vms,
             vms_down,
             speed,
             token_lifetime: convert::seconds("token_lifetime", token_lifetime)?.max(Duration::from_millis(1)),
             viya_options: ViyaOptions { fail_jobs: fail_jobs.unwrap_or_default(), ..ViyaOptions::default() },
             autosys_options: AutosysOptions { refuse_first, ..AutosysOptions::default() },
+            azure_options: AzureOptions { throttle_first: azure_throttle_first, ..AzureOptions::default() },
             ..SandboxOptions::default()
         };
         let sandbox = super::wait::blocking(py, || Sandbox::start(options))?;
@@ -117,6 +128,60 @@ impl PySandbox {
             let (user, password) = autosys.credentials();
             Ok((user.to_owned(), password.to_owned()))
         })
+    }
+
+    /// Address of Azure: Resource Manager, the login service and a VM's metadata service in one.
+    #[getter]
+    fn azure_url(&self) -> PyOutcome<String> {
+        self.with_azure(|azure| Ok(azure.url()))
+    }
+
+    /// Id of Azure's only subscription.
+    #[getter]
+    fn azure_subscription_id(&self) -> PyOutcome<&'static str> {
+        self.with_azure(|_| Ok(azure::SUBSCRIPTION_ID))
+    }
+
+    /// The resource group of the VMs. Its load balancer `sandbox-lb` has the backend pools `by-nic` and `by-address`.
+    #[getter]
+    fn azure_resource_group(&self) -> PyOutcome<&'static str> {
+        self.with_azure(|_| Ok(azure::RESOURCE_GROUP))
+    }
+
+    /// The service principal for `Inventory.from_azure`, made up for this sandbox: tenant_id, client_id, client_secret and
+    /// authority_host.
+    #[getter]
+    fn azure_credential<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyDict>> {
+        let (secret, url) = self.with_azure(|azure| Ok((azure.client_secret(), azure.url())))?;
+        let dict = PyDict::new(py);
+        dict.set_item("tenant_id", azure::TENANT_ID)?;
+        dict.set_item("client_id", azure::CLIENT_ID)?;
+        dict.set_item("client_secret", secret)?;
+        dict.set_item("authority_host", url)?;
+        Ok(dict)
+    }
+
+    /// A token for Azure Resource Manager, as its login service gives it out.
+    fn azure_token(&self) -> PyOutcome<String> {
+        self.with_azure(|azure| Ok(azure.issue_token()))
+    }
+
+    /// Method and path of every request to Azure Resource Manager, in order.
+    fn azure_requests(&self) -> PyOutcome<Vec<String>> {
+        self.with_azure(|azure| Ok(azure.requests()))
+    }
+
+    /// Puts a VM of Azure into a power state. Whether it answers probes does not change.
+    ///
+    /// Args:
+    ///     vm: Name of the VM.
+    ///     state: Such as `running`, `stopped` or `deallocated`.
+    fn set_azure_power(
+        &self,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+        #[pyo3(from_py_with = arguments::text)] state: &str,
+    ) -> PyOutcome<()> {
+        self.with_azure(|azure| azure.set_power(vm, state))
     }
 
     /// The VMs, with their addresses.
@@ -230,12 +295,16 @@ impl PySandbox {
         let data = PyDict::new(py);
         data.set_item("speed", self.speed)?;
         let running = self.with(|sandbox| {
-            Ok((sandbox.viya_url(), sandbox.autosys_url().map(str::to_owned), sandbox.vms_down().join(", ")))
+            let azure = sandbox.azure().map(AzureSandbox::url);
+            Ok((sandbox.viya_url(), sandbox.autosys_url().map(str::to_owned), azure, sandbox.vms_down().join(", ")))
         });
         match running {
-            Ok((viya, autosys, down)) => {
+            Ok((viya, autosys, azure, down)) => {
                 data.set_item("viya_url", viya)?;
                 data.set_item("autosys_url", autosys)?;
+                if azure.is_some() {
+                    data.set_item("azure_url", azure)?;
+                }
                 data.set_item("vms_down", down)?;
             }
             Err(_) => data.set_item("state", "closed")?,

@@ -4,6 +4,7 @@
 //! from one recorded run (`examples/data/README.md`), never about anybody's real servers.
 
 pub mod autosys;
+pub mod azure;
 #[cfg(test)]
 mod tests;
 pub mod viya;
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::{Inventory, Vm};
 use autosys::{AutosysOptions, AutosysSandbox};
+use azure::{AzureOptions, AzureSandbox};
 use viya::{ViyaOptions, ViyaSandbox};
 use vms::Vms;
 
@@ -35,6 +37,8 @@ pub struct SandboxOptions {
     pub viya: bool,
     /// Whether there is an AutoSys.
     pub autosys: bool,
+    /// Whether there is an Azure with these VMs.
+    pub azure: bool,
     /// How many VMs the inventory has; at most 200.
     pub vms: usize,
     /// How many of them do not answer.
@@ -49,6 +53,8 @@ pub struct SandboxOptions {
     pub viya_options: ViyaOptions,
     /// More about AutoSys.
     pub autosys_options: AutosysOptions,
+    /// More about Azure. The VMs and `token_lifetime` here are added to it.
+    pub azure_options: AzureOptions,
 }
 
 impl Default for SandboxOptions {
@@ -57,6 +63,7 @@ impl Default for SandboxOptions {
         Self {
             viya: true,
             autosys: true,
+            azure: false,
             vms: 4,
             vms_down: 1,
             speed: viya_options.speed,
@@ -64,6 +71,7 @@ impl Default for SandboxOptions {
             token_lifetime: viya_options.token_lifetime,
             viya_options,
             autosys_options: AutosysOptions::default(),
+            azure_options: AzureOptions::default(),
         }
     }
 }
@@ -73,6 +81,7 @@ impl Default for SandboxOptions {
 pub struct Sandbox {
     viya: Option<ViyaSandbox>,
     autosys: Option<AutosysSandbox>,
+    azure: Option<AzureSandbox>,
     vms: Vms,
     inventory: Option<Inventory>,
     dir: PathBuf,
@@ -106,7 +115,13 @@ impl Sandbox {
         } else {
             None
         };
-        Ok(Self { viya, autosys, vms, inventory, dir, _temporary: temporary })
+        let azure = if options.azure {
+            let azure_options = AzureOptions { token_lifetime: options.token_lifetime, ..options.azure_options };
+            Some(AzureSandbox::start(azure_options.with_vms(vms.all()))?)
+        } else {
+            None
+        };
+        Ok(Self { viya, autosys, azure, vms, inventory, dir, _temporary: temporary })
     }
 
     /// SAS Viya's base URL; `None` when there is none.
@@ -127,6 +142,11 @@ impl Sandbox {
     /// The AutoSys stand-in: its programs, credentials and events.
     pub fn autosys(&self) -> Option<&AutosysSandbox> {
         self.autosys.as_ref()
+    }
+
+    /// The Azure stand-in, whose VMs are those of the sandbox and one more that is deallocated.
+    pub fn azure(&self) -> Option<&AzureSandbox> {
+        self.azure.as_ref()
     }
 
     /// The VMs; `None` when there are none.

@@ -95,7 +95,7 @@ pub struct RoundRobinSelector {
 struct Inner {
     inventory: Inventory,
     /// Names and weights in the order that decides among VMs selected equally long ago.
-    candidates: Vec<Candidate>,
+    candidates: Arc<[Candidate]>,
     cursor: Cursor,
     probe: Probe,
     timeout: Duration,
@@ -190,6 +190,7 @@ impl RoundRobinSelector {
         let memory = Memory::new(options.health_ttl);
         let keeper = Keeper::new(cursor.clone(), options.hold_ttl);
         let (probe, timeout) = (options.probe, options.timeout);
+        let candidates = candidates.into();
         let inner = Inner { inventory, candidates, cursor, probe, timeout, rules, memory, keeper };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -340,8 +341,10 @@ impl RoundRobinSelector {
     async fn turns(&self, n: usize, exclude: &[String]) -> Result<Vec<Selection>> {
         let inner = &self.inner;
         exclude.iter().try_for_each(|vm| self.known_vm(vm).map(drop))?;
-        let candidates: Arc<[Candidate]> =
-            inner.candidates.iter().filter(|(name, _)| !exclude.contains(name)).cloned().collect();
+        let candidates: Arc<[Candidate]> = match exclude {
+            [] => inner.candidates.clone(),
+            _ => inner.candidates.iter().filter(|(name, _)| !exclude.contains(name)).cloned().collect(),
+        };
         if candidates.is_empty() {
             return Err(Error::invalid("every VM of the inventory is excluded: leave at least one to select"));
         }

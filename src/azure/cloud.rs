@@ -1,0 +1,176 @@
+//! Which Azure: the addresses of Resource Manager and of the login service, and what tokens are asked for.
+
+use url::{Host, Url};
+
+use super::credential::Variables;
+use crate::error::{Error, Result};
+use crate::viya::client::without_userinfo;
+
+/// Names, Resource Manager, login service and token audience of the clouds that Microsoft runs. Source: the cloud
+/// settings of Azure's command line (`az cloud list`).
+const KNOWN: [(&[&str], &str, &str, &str); 3] = [
+    (
+        &["public", "azurecloud"],
+        "https://management.azure.com",
+        "https://login.microsoftonline.com",
+        "https://management.azure.com",
+    ),
+    (
+        &["usgov", "azureusgovernment"],
+        "https://management.usgovcloudapi.net",
+        "https://login.microsoftonline.us",
+        "https://management.usgovcloudapi.net",
+    ),
+    (
+        &["china", "azurechinacloud"],
+        "https://management.chinacloudapi.cn",
+        "https://login.chinacloudapi.cn",
+        "https://management.chinacloudapi.cn",
+    ),
+];
+
+/// One Azure cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cloud {
+    arm: Url,
+    authority: Url,
+    audience: String,
+}
+
+impl Cloud {
+    /// The cloud that `endpoint` names: `public` (also when there is none), `usgov`, `china`, or the address of a
+    /// Resource Manager. The login service is `authority`, else the variable `AZURE_AUTHORITY_HOST`, else the cloud's own.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidInput`] for an unknown name and an address that is no plain `https://host[:port]`;
+    /// `http` is taken for this machine alone, where the sandbox is. A retry does not help.
+    pub fn new(endpoint: Option<&str>, authority: Option<&str>, variables: &Variables) -> Result<Self> {
+        let endpoint = endpoint.unwrap_or("public").trim();
+        let known = |name: &str| KNOWN.iter().find(|(names, ..)| names.contains(&name));
+        let (arm, own_authority, audience) = if let Some((_, arm, login, audience)) =
+            known(&endpoint.to_ascii_lowercase())
+        {
+            (address("endpoint", arm)?, *login, (*audience).to_owned())
+        } else if endpoint.contains("://") {
+            let arm = address("endpoint", endpoint)?;
+            let same = KNOWN.iter().find(|(_, known, ..)| arm.as_str().trim_end_matches('/') == *known);
+            let (_, _, login, audience) = same.unwrap_or(&KNOWN[0]);
+            let own = same.is_none() && !is_loopback(&arm);
+            let audience = if own { arm.as_str().trim_end_matches('/').to_owned() } else { (*audience).to_owned() };
+            (arm, *login, audience)
+        } else {
+            return Err(Error::invalid(format!(
+                "endpoint {:?} is no Azure cloud: give public, usgov, china, or the https:// address of a Resource Manager",
+                without_userinfo(endpoint)
+            )));
+        };
+        let authority = match authority.or_else(|| variables.get("AZURE_AUTHORITY_HOST")) {
+            // As Azure's own libraries do: the variable often holds a host alone.
+            Some(host) if !host.contains("://") => address("the authority host", &format!("https://{host}"))?,
+            Some(url) => address("the authority host", url)?,
+            None => address("the authority host", own_authority)?,
+        };
+        Ok(Self { arm, authority, audience })
+    }
+
+    /// Address of Resource Manager.
+    pub fn arm(&self) -> &Url {
+        &self.arm
+    }
+
+    /// Address of the login service.
+    pub fn authority(&self) -> &Url {
+        &self.authority
+    }
+
+    /// What tokens are asked for.
+    pub fn scope(&self) -> String {
+        format!("{}/.default", self.audience)
+    }
+}
+
+fn address(what: &str, text: &str) -> Result<Url> {
+    let shown = without_userinfo(text);
+    let refuse = |why: &str| {
+        Error::invalid(format!("{what} {shown:?} {why}: give an address such as https://management.azure.com"))
+    };
+    let url = Url::parse(text.trim()).map_err(|e| refuse("is not a URL").with_source(e))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refuse("must not hold a user name or password"));
+    }
+    if url.host_str().is_none_or(str::is_empty) || !matches!(url.scheme(), "http" | "https") {
+        return Err(refuse("is not https"));
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err(refuse("is not https, and tokens must not cross a network in the clear"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
+        return Err(refuse("has more than a host and a port"));
+    }
+    Ok(url)
+}
+
+/// Whether `url` is on this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cloud(endpoint: Option<&str>, authority: Option<&str>) -> Result<Cloud> {
+        Cloud::new(endpoint, authority, &Variables::default())
+    }
+
+    #[test]
+    fn clouds_go_by_name_or_address() {
+        let public = cloud(None, None).unwrap();
+        assert_eq!(public.arm().as_str(), "https://management.azure.com/");
+        assert_eq!(public.authority().as_str(), "https://login.microsoftonline.com/");
+        assert_eq!(public.scope(), "https://management.azure.com/.default");
+        assert_eq!(cloud(Some("AzureCloud"), None).unwrap(), public);
+        assert_eq!(cloud(Some("https://management.azure.com/"), None).unwrap(), public);
+        let gov = cloud(Some("usgov"), None).unwrap();
+        assert_eq!(gov.authority().as_str(), "https://login.microsoftonline.us/");
+        let by_address = cloud(Some("https://management.usgovcloudapi.net"), None).unwrap();
+        assert_eq!(by_address, gov);
+        let stack = cloud(Some("https://management.local.azurestack.external"), Some("login.example")).unwrap();
+        assert_eq!(stack.scope(), "https://management.local.azurestack.external/.default");
+        assert_eq!(stack.authority().as_str(), "https://login.example/");
+    }
+
+    #[test]
+    fn the_variable_names_the_authority() {
+        let variables = Variables::from([("AZURE_AUTHORITY_HOST", "https://login.chinacloudapi.cn/")]);
+        let cloud = Cloud::new(None, None, &variables).unwrap();
+        assert_eq!(cloud.authority().as_str(), "https://login.chinacloudapi.cn/");
+        let cloud = Cloud::new(None, Some("https://login.microsoftonline.us"), &variables).unwrap();
+        assert_eq!(cloud.authority().as_str(), "https://login.microsoftonline.us/");
+    }
+
+    #[test]
+    fn http_is_for_this_machine_alone() {
+        assert!(cloud(Some("http://127.0.0.1:8080"), Some("http://localhost:8080")).is_ok());
+        for wrong in [
+            "http://management.azure.com",
+            "http://10.0.0.4",
+            "ftp://x",
+            "mars",
+            "https://h/path",
+            "https://h?x",
+            "https://",
+        ] {
+            let error = cloud(Some(wrong), None).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidInput, "{wrong}");
+        }
+        assert!(cloud(None, Some("http://login.example")).is_err());
+        let error = cloud(Some("https://user:secret-word@host"), None).unwrap_err();
+        assert!(!error.full_message().contains("secret-word"), "{error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! Where tokens come from: a service principal, a workload identity, a managed identity, or the caller.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use azure_core::credentials::Secret;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+
+use crate::error::Result;
+
+/// The variables that say which credentials there are. Source: the environment variables of Azure's SDKs.
+const NAMES: [&str; 6] = [
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+];
+/// A bearer token. Its text is in no `Debug` output.
+#[derive(Clone)]
+pub struct AccessToken {
+    text: String,
+    obtained: DateTime<Utc>,
+    expires: Option<DateTime<Utc>>,
+}
+
+impl AccessToken {
+    /// A token that was obtained just now. Without `expires`, the time in the token itself counts, if it has one.
+    pub fn new(text: impl Into<String>, expires: Option<DateTime<Utc>>) -> Self {
+        let text = text.into();
+        let expires = expires.or_else(|| expiry_within(&text));
+        Self { text, obtained: Utc::now(), expires }
+    }
+
+    /// The token.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// When it ends, where that is known.
+    pub fn expires(&self) -> Option<DateTime<Utc>> {
+        self.expires
+    }
+
+    /// When another one should be fetched: five minutes before it ends, for short-lived ones at half their life.
+    pub(super) fn renew_at(&self) -> Option<DateTime<Utc>> {
+        let expires = self.expires?;
+        let half = (expires - self.obtained) / 2;
+        Some(expires - half.min(chrono::Duration::minutes(5)))
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// The `exp` claim of a token that is a JWT (RFC 7519, 4.1.4). Only a hint when to ask again: nothing is verified.
+fn expiry_within(token: &str) -> Option<DateTime<Utc>> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+    DateTime::from_timestamp(claims.get("exp")?.as_i64()?, 0)
+}
+
+/// Gives tokens from elsewhere, such as a function of the caller.
+pub trait TokenSource: Send + Sync {
+    /// A token for `scope`, such as `https://management.azure.com/.default`. May block.
+    ///
+    /// # Errors
+    /// Whatever kept it from getting one, without secrets in the text.
+    fn token(&self, scope: &str) -> Result<AccessToken>;
+}
+
+/// Whose rights are used.
+#[derive(Clone, Default)]
+pub enum Credential {
+    /// What the environment has: a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`), else a
+    /// workload identity (`AZURE_FEDERATED_TOKEN_FILE`), else the machine's managed identity.
+    #[default]
+    Environment,
+    /// An application with a client secret.
+    ServicePrincipal {
+        /// The directory (tenant) it belongs to.
+        tenant_id: String,
+        /// The application (client) id.
+        client_id: String,
+        /// The secret's value.
+        client_secret: Secret,
+    },
+    /// The managed identity of this VM, container or function; the system-assigned one without a client id.
+    ManagedIdentity {
+        /// Client id of a user-assigned identity.
+        client_id: Option<String>,
+    },
+    /// The caller's own tokens.
+    Source(Arc<dyn TokenSource>),
+}
+
+impl Credential {
+    /// A service principal.
+    pub fn service_principal(tenant_id: &str, client_id: &str, client_secret: String) -> Self {
+        let client_secret = Secret::new(client_secret);
+        Self::ServicePrincipal { tenant_id: tenant_id.to_owned(), client_id: client_id.to_owned(), client_secret }
+    }
+
+    /// Whose rights these are, as far as they can be told apart without a secret.
+    pub fn whose(&self, variables: &Variables) -> String {
+        match self {
+            Self::Environment => {
+                let of = |name: &'static str| variables.get(name).unwrap_or_default();
+                format!("environment {} {}", of("AZURE_TENANT_ID"), of("AZURE_CLIENT_ID"))
+            }
+            Self::ServicePrincipal { tenant_id, client_id, .. } => format!("service principal {tenant_id} {client_id}"),
+            Self::ManagedIdentity { client_id } => {
+                format!("managed identity {}", client_id.as_deref().unwrap_or_default())
+            }
+            Self::Source(_) => "tokens of the caller".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::ServicePrincipal { client_id, .. } => write!(f, "ServicePrincipal({client_id})"),
+            Self::ManagedIdentity { client_id } => write!(f, "ManagedIdentity({client_id:?})"),
+            Self::Source(_) => f.write_str("Source"),
+        }
+    }
+}
+
+/// The environment variables that matter here; empty ones count as not set.
+#[derive(Clone, Default)]
+pub struct Variables(HashMap<String, String>);
+
+impl Variables {
+    /// Those of this process.
+    pub fn of_this_process() -> Self {
+        Self(NAMES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect())
+    }
+
+    /// The value of `name`, if it is set and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Variables {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}

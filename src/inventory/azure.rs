@@ -1,0 +1,263 @@
+//! The VMs of an Azure subscription, resource group or load balancer as an inventory: VM name, NIC name, private IP.
+//!
+//! Listed through Azure Resource Manager, and remembered: for a while so that a job that is started every few minutes does
+//! not ask again, and for longer so that it still has an inventory while Resource Manager does not answer.
+
+mod listing;
+mod memory;
+mod network;
+mod pool;
+mod power;
+mod resources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::listing::{Listed, Lister};
+use self::memory::{Memory, Remembered};
+use super::origin::in_words;
+use super::{Inventory, Origin};
+use crate::azure::{ArmClient, Cloud, Credential, Deadline, ResourceId, Variables, check_segment};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long Resource Manager is asked while there is a remembered inventory that can be taken instead.
+const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(15);
+/// VMs and reasons that the text of an error repeats.
+const SHOWN: usize = 10;
+
+/// Which VMs are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Members {
+    /// All of the resource group, or of the subscription.
+    All,
+    /// Those of these names, in this order.
+    Names(Vec<String>),
+    /// Those of a load balancer's backend pool: `load balancer/pool`, or the pool's resource id.
+    BackendPool(String),
+}
+
+/// Which power states a VM may be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerFilter {
+    /// Only VMs that are running.
+    Running,
+    /// All; power states are not asked for.
+    Any,
+}
+
+/// What is to be listed.
+#[derive(Debug, Clone)]
+pub struct AzureQuery {
+    /// The subscription's id.
+    pub subscription_id: String,
+    /// The VMs' resource group; `None`: all of the subscription.
+    pub resource_group: Option<String>,
+    /// Which VMs.
+    pub members: Members,
+    /// In which power states.
+    pub power: PowerFilter,
+}
+
+/// How it is to be listed.
+#[derive(Debug, Clone)]
+pub struct AzureOptions {
+    /// Whose rights are used.
+    pub credential: Credential,
+    /// `public`, `usgov`, `china`, or the address of a Resource Manager; `None`: public.
+    pub endpoint: Option<String>,
+    /// The login service, where it is not the cloud's own.
+    pub authority_host: Option<String>,
+    /// How long a listing is taken for current.
+    pub max_age: Duration,
+    /// How old a listing may be that is taken, with a warning, while Resource Manager does not answer.
+    pub max_stale: Duration,
+    /// Limit of all requests together.
+    pub timeout: Duration,
+    /// Where listings are remembered; `None`: in this process alone.
+    pub state_dir: Option<PathBuf>,
+    /// The environment variables.
+    pub variables: Variables,
+}
+
+impl Default for AzureOptions {
+    fn default() -> Self {
+        Self {
+            credential: Credential::Environment,
+            endpoint: None,
+            authority_host: None,
+            max_age: Duration::from_secs(300),
+            max_stale: Duration::from_secs(86_400),
+            timeout: Duration::from_secs(60),
+            state_dir: dirs::state_dir().or_else(dirs::data_local_dir).map(|dir| dir.join("jobrota").join("azure")),
+            variables: Variables::of_this_process(),
+        }
+    }
+}
+
+impl Inventory {
+    /// The VMs of Azure that `query` means, with name, NIC name and private IP address. [`Inventory::origin`] says where
+    /// it came from, how old it is, and which VMs were left out and why.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for names that cannot be Azure's; [`ErrorKind::Authentication`] for credentials that are
+    /// missing, refused or not allowed to; [`ErrorKind::NotFound`], naming them, for VMs and pools that are not there;
+    /// [`ErrorKind::NoReachableVm`], retryable, when no VM is running, with the power state of each; [`ErrorKind::Network`]
+    /// and [`ErrorKind::Server`], mostly retryable, when Resource Manager does not answer and there is no remembered
+    /// listing that may be taken.
+    pub async fn from_azure(query: &AzureQuery, options: &AzureOptions) -> Result<Self> {
+        let query = checked(query)?;
+        let cloud = Cloud::new(options.endpoint.as_deref(), options.authority_host.as_deref(), &options.variables)?;
+        if options.timeout.is_zero() {
+            return Err(Error::invalid("timeout must be more than 0 seconds"));
+        }
+        let memory = Memory::new(key(&query, &cloud, options), options.state_dir.clone());
+        // Where nothing was running, a VM may have been started since: that is asked for each time.
+        let remembered = memory.recall().await.filter(|known| !known.vms.is_empty());
+        if let Some(young) = remembered.as_ref().filter(|known| known.age() < options.max_age) {
+            return young.inventory(&query, None);
+        }
+        let spare = remembered.filter(|known| known.age() <= options.max_stale);
+        let limit = if spare.is_some() { options.timeout.min(PATIENCE_WITH_MEMORY) } else { options.timeout };
+        let failure = match list(&query, &cloud, options, limit).await {
+            Ok(listed) => {
+                let known = Remembered::new(listed);
+                // Also where all VMs are stopped: what is remembered has to be the newest that is known.
+                if options.max_age > Duration::ZERO || options.max_stale > Duration::ZERO {
+                    memory.keep(&known).await;
+                }
+                return known.inventory(&query, None);
+            }
+            Err(failure) => failure,
+        };
+        match spare.filter(|_| failure.is_retryable()) {
+            Some(known) => {
+                let warning = format!(
+                    "Azure Resource Manager did not list the VMs, and those listed {} ago are taken instead: {failure}",
+                    in_words(known.age())
+                );
+                tracing::warn!(source = describe(&query), "{warning}");
+                known.inventory(&query, Some(warning))
+            }
+            None => Err(failure),
+        }
+    }
+}
+
+async fn list(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions, limit: Duration) -> Result<Listed> {
+    let arm = ArmClient::new(cloud, options.credential.clone(), options.variables.clone())?;
+    let lister = Lister { arm: &arm, query, deadline: Deadline::after(limit) };
+    match &query.members {
+        Members::BackendPool(_) => pool::list(&lister).await,
+        _ => lister.list().await,
+    }
+}
+
+impl Remembered {
+    /// What is remembered, as an inventory.
+    fn inventory(&self, query: &AzureQuery, warning: Option<String>) -> Result<Inventory> {
+        let source = describe(query);
+        if self.vms.is_empty() {
+            return Err(nothing_left(&source, &self.left_out));
+        }
+        let origin = Origin {
+            source,
+            listed_at: self.listed_at,
+            remembered: self.is_recalled(),
+            left_out: self.left_out.clone(),
+            warning,
+        };
+        Ok(Inventory::new(self.vms.clone())?.with_origin(origin))
+    }
+}
+
+fn nothing_left(source: &str, left_out: &[(String, String)]) -> Error {
+    if left_out.is_empty() {
+        let text = format!(
+            "there is no VM in {source}: see that the names are right, and that the credential may see the VMs"
+        );
+        return Error::new(ErrorKind::NotFound, text);
+    }
+    let mut reasons: Vec<String> =
+        left_out.iter().take(SHOWN).map(|(name, reason)| format!("{name} {reason}")).collect();
+    if left_out.len() > SHOWN {
+        reasons.push(format!("and {} more", left_out.len() - SHOWN));
+    }
+    let text = format!(
+        "No reachable VM found. None of the VMs in {source} can be used: {}; start one, or give power_state=\"any\"",
+        reasons.join(", ")
+    );
+    Error::new(ErrorKind::NoReachableVm, text).with_retryable(true).with_failures(left_out.to_vec())
+}
+
+/// What is listed, in words.
+fn describe(query: &AzureQuery) -> String {
+    let mut text = format!("Azure subscription {}", query.subscription_id);
+    if let Some(group) = &query.resource_group {
+        text.push_str(&format!(", resource group {group}"));
+    }
+    match &query.members {
+        Members::BackendPool(pool) => text.push_str(&format!(", backend pool {pool}")),
+        Members::Names(names) => text.push_str(&format!(", {} VMs by name", names.len())),
+        Members::All => {}
+    }
+    text
+}
+
+/// What tells one listing from another. Names are compared as Azure does.
+fn key(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions) -> String {
+    let group = query.resource_group.as_deref().unwrap_or_default().to_lowercase();
+    let members = match &query.members {
+        Members::All => "all".to_owned(),
+        Members::Names(names) => format!("names {}", names.join("/").to_lowercase()),
+        Members::BackendPool(pool) => format!("pool {}", pool.to_lowercase()),
+    };
+    let power = match query.power {
+        PowerFilter::Running => "running",
+        PowerFilter::Any => "any",
+    };
+    let whose = options.credential.whose(&options.variables);
+    let subscription = query.subscription_id.to_lowercase();
+    [cloud.arm().as_str(), &whose, &subscription, &group, &members, power].join("\n")
+}
+
+fn checked(query: &AzureQuery) -> Result<AzureQuery> {
+    let mut query = query.clone();
+    let trim = |text: &mut String| *text = text.trim().to_owned();
+    trim(&mut query.subscription_id);
+    check_segment("subscription_id", &query.subscription_id)?;
+    if let Some(group) = &mut query.resource_group {
+        trim(group);
+        check_segment("resource_group", group)?;
+    }
+    match &mut query.members {
+        Members::All => {}
+        Members::Names(names) => {
+            if names.is_empty() {
+                return Err(Error::invalid("vm_names is empty: name at least one VM, or leave it out to take all"));
+            }
+            let mut seen = HashSet::new();
+            for name in names.iter_mut() {
+                trim(name);
+                check_segment("the VM name", name)?;
+                if !seen.insert(name.to_lowercase()) {
+                    return Err(Error::invalid(format!(
+                        "vm_names has {name:?} twice: Azure's names do not differ by case alone"
+                    )));
+                }
+            }
+        }
+        Members::BackendPool(pool) => {
+            trim(pool);
+            pool::id(pool, &query.subscription_id, query.resource_group.as_deref())?;
+        }
+    }
+    Ok(query)
+}
+
+/// The id of a VM.
+fn vm_id(subscription: &str, group: &str, name: &str) -> ResourceId {
+    ResourceId::new(subscription, group, "Microsoft.Compute", "virtualMachines", name)
+}

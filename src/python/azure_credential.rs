@@ -1,0 +1,149 @@
+//! What Python callers give as Azure credentials: a dict, a callable, or an object of `azure.identity`.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use super::convert;
+use super::errors::PyOutcome;
+use super::interrupt::Runs;
+use crate::azure::{AccessToken, Credential, TokenSource};
+use crate::error::{Error, ErrorKind, Result};
+
+const KEYS: [&str; 4] = ["tenant_id", "client_id", "client_secret", "authority_host"];
+
+/// The credential that `value` means, and the login service where it names one. No error shows a value.
+pub(super) fn credential(
+    value: Option<&Bound<'_, PyAny>>,
+    runs: &Arc<Runs>,
+) -> PyOutcome<(Credential, Option<String>)> {
+    let Some(value) = value else { return Ok((Credential::Environment, None)) };
+    if let Ok(dict) = value.cast::<PyDict>() {
+        return from_dict(dict);
+    }
+    let asks = match (value.hasattr("get_token")?, value.is_callable()) {
+        (true, _) => Asks::GetToken,
+        (false, true) => Asks::Call,
+        (false, false) => {
+            return Err(Error::invalid(format!(
+                "credential must be None, a dict of tenant_id, client_id and client_secret, a callable that returns a token, or an \
+                 object with get_token(scope), not a value of type {}",
+                value.get_type().name()?
+            ))
+            .into());
+        }
+    };
+    let source = PythonSource { object: value.clone().unbind(), asks, runs: Arc::clone(runs) };
+    Ok((Credential::Source(Arc::new(source)), None))
+}
+
+fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)> {
+    let mut found: [Option<String>; 4] = Default::default();
+    for (key, value) in dict.iter() {
+        let key = convert::text_argument("a key of credential", &key)?.to_owned();
+        let Some(place) = KEYS.iter().position(|known| *known == key) else {
+            return Err(Error::invalid(format!(
+                "credential has the unknown key {key:?}: known are {}",
+                KEYS.join(", ")
+            ))
+            .into());
+        };
+        if value.is_none() {
+            continue;
+        }
+        let text = convert::text_argument(&format!("credential[{key:?}]"), &value)?.trim();
+        if text.is_empty() {
+            return Err(Error::invalid(format!("credential[{key:?}] is empty")).into());
+        }
+        found[place] = Some(text.to_owned());
+    }
+    let [tenant_id, client_id, client_secret, authority_host] = found;
+    let credential = match (tenant_id, client_id, client_secret) {
+        (Some(tenant), Some(client), Some(secret)) => Credential::service_principal(&tenant, &client, secret),
+        (None, Some(client), None) => Credential::ManagedIdentity { client_id: Some(client) },
+        _ => {
+            return Err(Error::invalid(
+                "credential must have tenant_id, client_id and client_secret for a service principal, or client_id alone for a \
+                 user-assigned managed identity",
+            )
+            .into());
+        }
+    };
+    Ok((credential, authority_host))
+}
+
+enum Asks {
+    /// `object()`
+    Call,
+    /// `object.get_token(scope)`
+    GetToken,
+}
+
+struct PythonSource {
+    object: Py<PyAny>,
+    asks: Asks,
+    runs: Arc<Runs>,
+}
+
+impl TokenSource for PythonSource {
+    fn token(&self, scope: &str) -> Result<AccessToken> {
+        Python::attach(|py| {
+            let object = self.object.bind(py);
+            let answer = match self.asks {
+                Asks::Call => object.call0(),
+                Asks::GetToken => object.call_method1("get_token", (scope,)),
+            };
+            let answer = answer.map_err(|error| {
+                self.runs.interrupted_by(py, &error);
+                Error::new(ErrorKind::Authentication, format!("the credential gave no token: {error}"))
+            })?;
+            token(&answer)
+        })
+    }
+}
+
+/// The token in what a credential returned, which no error shows.
+fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
+    let wrong = || {
+        let kind = answer.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        Error::invalid(format!(
+            "the credential must return a token (text), (token, expires_on) or an object with .token and .expires_on, and it returned \
+             a value of type {kind}"
+        ))
+    };
+    if answer.hasattr("__await__").unwrap_or(false) {
+        // Closed, or Python warns that it was never awaited.
+        let _ = answer.call_method0("close");
+        return Err(Error::invalid(
+            "the credential is asynchronous: give the synchronous one, as of azure.identity, not azure.identity.aio",
+        ));
+    }
+    let (text, expires) = if answer.is_instance_of::<PyString>() {
+        (answer.clone(), None)
+    } else if let Ok(pair) = answer
+        .cast_exact::<PyTuple>()
+        .map_err(|_| wrong())
+        .and_then(|pair| if pair.len() == 2 { Ok(pair) } else { Err(wrong()) })
+    {
+        (pair.get_item(0).map_err(|_| wrong())?, Some(pair.get_item(1).map_err(|_| wrong())?))
+    } else {
+        (answer.getattr("token").map_err(|_| wrong())?, answer.getattr("expires_on").ok())
+    };
+    let text: String = text.extract().map_err(|_| wrong())?;
+    let expires = expires.filter(|value| !value.is_none()).map(|value| expiry(&value)).transpose()?;
+    Ok(AccessToken::new(text, expires))
+}
+
+/// Seconds since 1970, or a time with a timezone.
+fn expiry(value: &Bound<'_, PyAny>) -> Result<DateTime<Utc>> {
+    let seconds = value.extract::<f64>().ok().filter(|seconds| seconds.is_finite());
+    let from_seconds = seconds.and_then(|seconds| DateTime::from_timestamp(seconds as i64, 0));
+    from_seconds
+        .or_else(|| value.extract::<DateTime<Utc>>().ok())
+        .or_else(|| convert::utc("expires_on", Some(value)).ok().flatten())
+        .ok_or_else(|| {
+            Error::invalid("the credential's expires_on must be seconds since 1970 or a datetime with a timezone")
+        })
+}

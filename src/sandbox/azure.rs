@@ -1,0 +1,219 @@
+//! A local Azure over real HTTP: the login service, a VM's metadata service, and Resource Manager with VMs, network
+//! interfaces and load balancers.
+//!
+//! Paths, parameters and error bodies are those of Microsoft's REST reference. It asks for `api-version`, checks tokens,
+//! gives short pages, and spells the same id in several ways, as Azure does.
+
+mod arm;
+mod model;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use model::{AzureNic, AzurePool, AzureVm, PoolMembers};
+pub use tokens::{CLIENT_ID, IDENTITY_CLIENT_ID, TENANT_ID};
+
+use crate::error::{Error, ErrorKind, Result};
+use arm::Server;
+use tokens::Tokens;
+
+/// The sandbox's only subscription.
+pub const SUBSCRIPTION_ID: &str = "5a4db0c5-0000-4000-8000-000000000001";
+/// The resource group of its VMs.
+pub const RESOURCE_GROUP: &str = "sandbox-vms";
+/// The resource group of some of their network interfaces.
+pub const NETWORK_GROUP: &str = "sandbox-network";
+/// Its load balancer, with the pools `by-nic` and `by-address`.
+pub const LOAD_BALANCER: &str = "sandbox-lb";
+/// A VM that is deallocated and keeps its address.
+pub const DEALLOCATED_VM: &str = "vm-deallocated";
+/// How long dropping waits for the port to be free.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the stand-in is to be like.
+#[derive(Debug, Clone)]
+pub struct AzureOptions {
+    /// Items per page of a listing.
+    pub page_size: usize,
+    /// How many requests to Resource Manager are answered with 429 before the first is answered properly.
+    pub throttle_first: u32,
+    /// Seconds in `Retry-After` of these answers.
+    pub retry_after: u32,
+    /// How long a token is good.
+    pub token_lifetime: Duration,
+    /// Paths that are forbidden: what has one of these texts in it, in lower case, is answered with 403.
+    pub forbidden: Vec<String>,
+    /// Host and port in `nextLink`, where they are not its own.
+    pub next_link_host: Option<String>,
+    /// Its VMs.
+    pub vms: Vec<AzureVm>,
+    /// The backend pools of its load balancer.
+    pub pools: Vec<AzurePool>,
+}
+
+impl Default for AzureOptions {
+    fn default() -> Self {
+        Self {
+            page_size: 2,
+            throttle_first: 0,
+            retry_after: 1,
+            token_lifetime: Duration::from_secs(3600),
+            forbidden: Vec::new(),
+            next_link_host: None,
+            vms: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+}
+
+impl AzureOptions {
+    /// With VMs of these names and addresses, and one more that is deallocated: the first has two network interfaces,
+    /// every second one has its interface in another resource group, and a second address that is not the primary one.
+    pub fn with_vms(mut self, vms: &[(String, IpAddr)]) -> Self {
+        for (index, (name, address)) in vms.iter().enumerate() {
+            let mut vm = AzureVm::new(name, *address);
+            if index == 0 {
+                let data = AzureNic {
+                    primary: false,
+                    ..AzureNic::new(&format!("{name}-nic-data"), "10.255.0.4".parse().ok())
+                };
+                vm.nics.insert(0, data);
+            }
+            if index % 2 == 1 {
+                for nic in &mut vm.nics {
+                    nic.resource_group = NETWORK_GROUP.to_owned();
+                    nic.configurations.insert(0, ("secondary".to_owned(), "10.255.0.5".parse().ok(), false));
+                }
+            }
+            self.vms.push(vm);
+        }
+        // Past the last one, as a static address that was given out with the others.
+        let next = u8::try_from(vms.len()).unwrap_or(u8::MAX - 11).saturating_add(11);
+        let kept = IpAddr::V4(Ipv4Addr::new(127, 0, 0, next));
+        self.vms.push(AzureVm { power: "deallocated".to_owned(), ..AzureVm::new(DEALLOCATED_VM, kept) });
+        let names = self.vms.iter().map(|vm| vm.name.clone()).collect();
+        let addresses = vms.iter().map(|(_, address)| *address).collect();
+        self.pools.push(AzurePool { name: "by-nic".to_owned(), members: PoolMembers::Nics(names) });
+        self.pools.push(AzurePool { name: "by-address".to_owned(), members: PoolMembers::Addresses(addresses) });
+        self
+    }
+}
+
+/// A running stand-in on a port of 127.0.0.1 that the system chose. It stops when dropped.
+#[derive(Debug)]
+pub struct AzureSandbox {
+    address: SocketAddr,
+    server: Arc<Server>,
+    stop: Option<oneshot::Sender<()>>,
+    stopped: mpsc::Receiver<()>,
+}
+
+impl AzureSandbox {
+    /// Starts it on the process's runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`], retryable, when no port of 127.0.0.1 can be had.
+    pub fn start(options: AzureOptions) -> Result<Self> {
+        let unbound = |e| {
+            let text = "no port of 127.0.0.1 could be opened for the sandbox's Azure; see whether this process may listen there";
+            Error::new(ErrorKind::Network, text).with_retryable(true).with_source(e)
+        };
+        let runtime = crate::runtime::handle()?;
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(unbound)?;
+        listener.set_nonblocking(true).map_err(unbound)?;
+        let address = listener.local_addr().map_err(unbound)?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(unbound)?
+        };
+        let server = Arc::new(Server::new(address, Tokens::new(options.token_lifetime), options));
+        let (stop, stopping) = oneshot::channel::<()>();
+        let (ended, stopped) = mpsc::sync_channel(1);
+        let router = arm::router(Arc::clone(&server));
+        runtime.spawn(async move {
+            let signal = async move {
+                // An error means that the sandbox is gone, which is the signal too.
+                let _ = stopping.await;
+            };
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(signal).await {
+                tracing::warn!(%error, "the sandbox's Azure stopped");
+            }
+            let _ = ended.send(());
+        });
+        Ok(Self { address, server, stop: Some(stop), stopped })
+    }
+
+    /// The address of its Resource Manager, its login service and its metadata service.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The secret of its service principal, made up for this sandbox.
+    pub fn client_secret(&self) -> String {
+        self.tokens().client_secret().to_owned()
+    }
+
+    /// The token with which a workload identity identifies itself, made up for this sandbox.
+    pub fn federated_token(&self) -> String {
+        self.tokens().federated_token().to_owned()
+    }
+
+    /// A token for its Resource Manager, as its login service gives it out.
+    pub fn issue_token(&self) -> String {
+        self.tokens().issue().0
+    }
+
+    /// Makes all tokens that were given out invalid.
+    pub fn revoke_tokens(&self) {
+        self.tokens().revoke();
+    }
+
+    /// How many tokens were given out.
+    pub fn tokens_issued(&self) -> usize {
+        self.tokens().issued()
+    }
+
+    /// Lets Resource Manager answer 503, or properly again.
+    pub fn set_down(&self, down: bool) {
+        self.server.set_down(down);
+    }
+
+    /// Puts a VM into a power state, such as `running` or `deallocated`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such VM; [`ErrorKind::InvalidInput`] for a state that Azure does not have.
+    pub fn set_power(&self, vm: &str, state: &str) -> Result<()> {
+        self.server.set_power(vm, state)
+    }
+
+    /// Method and path of every request to Resource Manager, in order.
+    pub fn requests(&self) -> Vec<String> {
+        self.server.requests()
+    }
+
+    fn tokens(&self) -> std::sync::MutexGuard<'_, Tokens> {
+        lock(&self.server.tokens)
+    }
+}
+
+impl Drop for AzureSandbox {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        // A thread of the runtime must not block: there the server stops on its own a moment later.
+        if tokio::runtime::Handle::try_current().is_err() {
+            let _ = self.stopped.recv_timeout(STOP_PATIENCE);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

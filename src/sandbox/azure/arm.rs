@@ -1,0 +1,245 @@
+//! The HTTP server: the login and metadata services, and Resource Manager's routes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Form, Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::model::{AzureNic, AzureVm};
+use super::tokens::{IdentityRequest, TokenRequest, Tokens};
+use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Source: Microsoft's list of the power states of VMs.
+const POWER_STATES: [&str; 7] =
+    ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
+
+type Parameters = HashMap<String, String>;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    pub tokens: Mutex<Tokens>,
+    options: AzureOptions,
+    vms: Mutex<Vec<AzureVm>>,
+    requests: Mutex<Vec<String>>,
+    throttled: AtomicU32,
+    down: AtomicBool,
+}
+
+impl Server {
+    pub fn new(address: SocketAddr, tokens: Tokens, options: AzureOptions) -> Self {
+        Self {
+            address,
+            tokens: Mutex::new(tokens),
+            vms: Mutex::new(options.vms.clone()),
+            options,
+            requests: Mutex::default(),
+            throttled: AtomicU32::new(0),
+            down: AtomicBool::new(false),
+        }
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    pub fn set_power(&self, name: &str, state: &str) -> Result<()> {
+        if !POWER_STATES.contains(&state) {
+            return Err(Error::invalid(format!(
+                "{state:?} is no power state: give one of {}",
+                POWER_STATES.join(", ")
+            )));
+        }
+        let mut vms = lock(&self.vms);
+        let vm = vms.iter_mut().find(|vm| vm.name == name);
+        let vm =
+            vm.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {name:?}")))?;
+        vm.power = state.to_owned();
+        Ok(())
+    }
+
+    pub fn requests(&self) -> Vec<String> {
+        lock(&self.requests).clone()
+    }
+
+    /// Why a request is not even looked at.
+    fn refusal(&self, headers: &HeaderMap, path: &str, query: &Parameters) -> Option<Response> {
+        if self.down.load(Ordering::Relaxed) {
+            return Some(refused(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ServiceUnavailable",
+                "The sandbox was asked to be down.",
+            ));
+        }
+        if let Some((code, text)) = lock(&self.tokens).refusal(headers) {
+            let mut reply = refused(StatusCode::UNAUTHORIZED, code, text);
+            let challenge = format!("Bearer error=\"invalid_token\", error_description=\"{text}\"");
+            if let Ok(challenge) = challenge.parse() {
+                reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            return Some(reply);
+        }
+        if self.throttled.fetch_add(1, Ordering::Relaxed) < self.options.throttle_first {
+            let text = "The number of requests has exceeded the limit of the sandbox.";
+            let mut reply = refused(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", text);
+            reply.headers_mut().insert(header::RETRY_AFTER, self.options.retry_after.into());
+            return Some(reply);
+        }
+        if query.get("api-version").is_none_or(String::is_empty) {
+            let text = "The api-version query parameter (?api-version=) is required for all requests.";
+            return Some(refused(StatusCode::BAD_REQUEST, "MissingApiVersionParameter", text));
+        }
+        let path = path.to_lowercase();
+        self.options.forbidden.iter().any(|part| path.contains(part.as_str())).then(|| {
+            let text = format!("The client does not have authorization to perform action over scope '{path}'.");
+            refused(StatusCode::FORBIDDEN, "AuthorizationFailed", &text)
+        })
+    }
+
+    /// What Resource Manager says about a path.
+    fn answer(&self, path: &str, query: &Parameters) -> Response {
+        let segments: Vec<String> = path.trim_matches('/').split('/').map(str::to_lowercase).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let ["subscriptions", subscription, rest @ ..] = segments.as_slice() else { return no_route(path) };
+        if *subscription != SUBSCRIPTION_ID {
+            let text = format!("The subscription '{subscription}' could not be found.");
+            return refused(StatusCode::NOT_FOUND, "SubscriptionNotFound", &text);
+        }
+        let (group, rest) = match rest {
+            ["resourcegroups", group, rest @ ..] => (Some(*group), rest),
+            rest => (None, rest),
+        };
+        let vms = lock(&self.vms).clone();
+        if let Some(group) = group.filter(|group| !self.has_group(&vms, group)) {
+            let text = format!("Resource group '{group}' could not be found.");
+            return refused(StatusCode::NOT_FOUND, "ResourceGroupNotFound", &text);
+        }
+        let in_group = |own: &str| group.is_none_or(|group| own.eq_ignore_ascii_case(group));
+        let view = query.get("$expand").is_some_and(|what| what.eq_ignore_ascii_case("instanceView"));
+        let nics =
+            || vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic))).filter(|(_, nic)| !nic.missing);
+        let vm = |name: &str| vms.iter().find(|vm| vm.name.eq_ignore_ascii_case(name) && in_group(&vm.resource_group));
+        match rest {
+            ["providers", "microsoft.compute", "virtualmachines"] => {
+                let status_only = query.get("statusOnly").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+                if status_only && group.is_some() {
+                    return refused(StatusCode::BAD_REQUEST, "BadRequest", "statusOnly is for whole subscriptions.");
+                }
+                // In the order in which they were made, the last one first: clients must not depend on an order.
+                let all = vms.iter().rev().filter(|vm| in_group(&vm.resource_group));
+                let items = all.map(|vm| if status_only { vm.status() } else { vm.describe(false) }).collect();
+                self.page(path, query, items)
+            }
+            ["providers", "microsoft.compute", "virtualmachines", name] => {
+                vm(name).map_or_else(|| no_resource(path), |vm| Json(vm.describe(view)).into_response())
+            }
+            ["providers", "microsoft.compute", "virtualmachines", name, "instanceview"] => {
+                vm(name).map_or_else(|| no_resource(path), |vm| Json(vm.instance_view()).into_response())
+            }
+            ["providers", "microsoft.network", "networkinterfaces"] => {
+                let all = nics().filter(|(_, nic)| in_group(&nic.resource_group));
+                self.page(path, query, all.map(|(vm, nic)| nic.describe(vm)).collect())
+            }
+            ["providers", "microsoft.network", "networkinterfaces", name] => {
+                let is = |(_, nic): &(&AzureVm, &AzureNic)| {
+                    nic.name.eq_ignore_ascii_case(name) && in_group(&nic.resource_group)
+                };
+                nics().find(is).map_or_else(|| no_resource(path), |(vm, nic)| Json(nic.describe(vm)).into_response())
+            }
+            ["providers", "microsoft.network", "loadbalancers", balancer, "backendaddresspools", name] => {
+                let here = balancer.eq_ignore_ascii_case(LOAD_BALANCER) && in_group(RESOURCE_GROUP);
+                let pool = self.options.pools.iter().find(|pool| here && pool.name.eq_ignore_ascii_case(name));
+                pool.map_or_else(|| no_resource(path), |pool| Json(pool.describe(&vms)).into_response())
+            }
+            _ => no_route(path),
+        }
+    }
+
+    fn has_group(&self, vms: &[AzureVm], group: &str) -> bool {
+        let of_nics = |vm: &AzureVm| vm.nics.iter().any(|nic| nic.resource_group.eq_ignore_ascii_case(group));
+        group.eq_ignore_ascii_case(RESOURCE_GROUP)
+            || vms.iter().any(|vm| vm.resource_group.eq_ignore_ascii_case(group) || of_nics(vm))
+    }
+
+    fn page(&self, path: &str, query: &Parameters, items: Vec<Value>) -> Response {
+        let size = self.options.page_size.max(1);
+        let start = query.get("$skiptoken").and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+        let more = start + size < items.len();
+        let mut page = json!({"value": items.into_iter().skip(start).take(size).collect::<Vec<_>>()});
+        if more {
+            let mut parameters = url::form_urlencoded::Serializer::new(String::new());
+            for (name, value) in query.iter().filter(|(name, _)| *name != "$skiptoken") {
+                parameters.append_pair(name, value);
+            }
+            parameters.append_pair("$skiptoken", &(start + size).to_string());
+            let host = self.options.next_link_host.clone().unwrap_or_else(|| self.address.to_string());
+            page["nextLink"] = json!(format!("http://{host}{path}?{}", parameters.finish()));
+        }
+        Json(page).into_response()
+    }
+}
+
+/// All routes of the stand-in.
+pub fn router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/{tenant}/oauth2/v2.0/token", post(login))
+        .route("/metadata/identity/oauth2/token", get(identity))
+        .fallback(resource_manager)
+        .with_state(server)
+}
+
+async fn login(
+    State(server): State<Arc<Server>>,
+    Path(tenant): Path<String>,
+    Form(request): Form<TokenRequest>,
+) -> Response {
+    let (status, body) = lock(&server.tokens).login(&tenant, &request);
+    (status, Json(body)).into_response()
+}
+
+async fn identity(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    Query(request): Query<IdentityRequest>,
+) -> Response {
+    let (status, body) = lock(&server.tokens).identity(&headers, &request);
+    (status, Json(body)).into_response()
+}
+
+async fn resource_manager(
+    State(server): State<Arc<Server>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    Query(query): Query<Parameters>,
+) -> Response {
+    lock(&server.requests).push(format!("{method} {}", uri.path()));
+    if let Some(refusal) = server.refusal(&headers, uri.path(), &query) {
+        return refusal;
+    }
+    match method {
+        Method::GET => server.answer(uri.path(), &query),
+        _ => no_route(uri.path()),
+    }
+}
+
+fn refused(status: StatusCode, code: &str, text: &str) -> Response {
+    (status, Json(json!({"error": {"code": code, "message": text}}))).into_response()
+}
+
+fn no_resource(path: &str) -> Response {
+    refused(StatusCode::NOT_FOUND, "ResourceNotFound", &format!("The Resource '{path}' was not found."))
+}
+
+fn no_route(path: &str) -> Response {
+    refused(StatusCode::NOT_FOUND, "InvalidResourceType", &format!("The sandbox's Azure has nothing at '{path}'."))
+}
