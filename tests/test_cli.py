@@ -116,6 +116,31 @@ def test_select(sandbox: jobrota.Sandbox, tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith(f"Selected VM: {chosen[0]} (IP: ")
 
 
+def test_vms_are_drained_and_restored_for_everyone(
+    sandbox: jobrota.Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory = tmp_path / "vms.json"
+    inventory.write_text(json.dumps(sandbox.inventory.vms))
+    here: list[str | Path] = ["--inventory", inventory, "--cursor", tmp_path / "cursor"]
+    assert run("vms", "drain", "vm1", "vm2", *here) == 0
+    assert run("select", *here, "--probe", sandbox.probe) == 0
+    assert "Selected VM: vm4" in capsys.readouterr().out
+    assert run("vms", "restore", "vm2", *here) == 0
+    capsys.readouterr()
+    assert run("vms", "status", *here, "--json") == 0
+    rows = {row["vm"]: row for row in json.loads(capsys.readouterr().out)}
+    assert {vm: row["drained"] for vm, row in rows.items()} == {"vm1": True, "vm2": False, "vm3": False, "vm4": False}
+    assert (rows["vm4"]["selections"], rows["vm4"]["share"], rows["vm1"]["last_selected"]) == (1, 1.0, None)
+    assert run("vms", "check", *here, "--probe", sandbox.probe) == 1  # vm3 is down
+    shown = capsys.readouterr().out
+    assert "vm3" in shown
+    assert "refused" in shown
+    assert run("vms", "status", "vm1", *here) == 0
+    assert "vm4" not in capsys.readouterr().out
+    assert run("vms", "drain", "vm9", *here) == 1
+    assert "vm9" in one_line(capsys.readouterr().err)
+
+
 def test_select_of_nothing_or_of_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("select") == 1
     assert "--inventory" in one_line(capsys.readouterr().err)

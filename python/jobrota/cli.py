@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_compare(commands)
     _add_select(commands)
+    _add_vms(commands)
     _add_autosys(commands)
     _add_ledger(commands)
     _add_doctor(commands)
@@ -181,41 +182,45 @@ def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> 
 
 
 def _add_select(commands: Any) -> None:
+    from jobrota.commands import vms
+
     parser = _command(commands, "select", "select the next reachable VM in turn", _select)
     parser.add_argument("vms", nargs="*", metavar="VM", help="names or addresses; none means the whole inventory")
-    parser.add_argument("--inventory", metavar="FILE", help="inventory file: .json, .yaml or .csv")
-    parser.add_argument("--cursor", default="auto", metavar="DIR", help='shared cursor, or "process"')
-    parser.add_argument(
-        "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; several times: any will do'
-    )
-    parser.add_argument("--timeout", type=_positive_float, default=1.0, metavar="S", help="seconds allowed per VM")
+    vms.add_source(parser)
+    vms.add_probe(parser, _positive_float)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _select(arguments: argparse.Namespace) -> int:
-    from jobrota._native import Inventory, RoundRobinSelector
+    from jobrota.commands import vms
 
-    source = arguments.inventory or settings_lookup("inventory")
-    if not source and not arguments.vms:
-        raise InvalidInputError(
-            "no VM is given: name them as arguments, or use --inventory FILE, or set JOBROTA_INVENTORY, "
-            'or write inventory = "…" into jobrota.toml'
-        )
-    vms: list[dict[str, Any]] = Inventory(source).vms if source else []
-    if arguments.vms:
-        known = {vm["name"]: vm for vm in vms}
-        unknown = [name for name in arguments.vms if name not in known] if arguments.inventory else []
-        if unknown:
-            raise InvalidInputError(f"the inventory {source} does not name {', '.join(unknown)}")
-        vms = [known.get(name) or {"name": name} for name in arguments.vms]
-    probe = arguments.probe or settings_lookup("probe") or "auto"
-    selection = RoundRobinSelector(vms, cursor=arguments.cursor, probe=probe, timeout=arguments.timeout).select()
+    selection = vms.selector(arguments).select()
     if arguments.json:
         names = ("vm", "ip_address", "nic_name", "probe", "rtt_ms", "skipped")
         print(json.dumps({name: getattr(selection, name) for name in names}))
     else:
         print(f"Selected VM: {selection.vm} (IP: {selection.ip_address})")
     return 0
+
+
+def _add_vms(commands: Any) -> None:
+    from jobrota.commands import vms
+
+    group = commands.add_parser("vms", help=vms.TEXT, description=vms.TEXT)
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+    status = _command(
+        actions, "status", "show who is drained, up and in use, and how often each was selected", vms.status
+    )
+    check = _command(actions, "check", "probe all VMs; nobody's turn changes", vms.check)
+    drain = _command(actions, "drain", "take VMs out of rotation for everyone who shares the cursor", vms.drain)
+    restore = _command(actions, "restore", "put drained VMs back into rotation", vms.restore)
+    for action in (status, check, drain, restore):
+        many = "*" if action in (status, check) else "+"
+        action.add_argument("vms", nargs=many, metavar="VM", help="names or addresses")
+        vms.add_source(action)
+    vms.add_probe(check, _positive_float)
+    for action in (status, check):
+        action.add_argument("--json", action="store_true", help="print one JSON list")
 
 
 def _add_autosys(commands: Any) -> None:

@@ -1,0 +1,112 @@
+"""The command `jobrota vms`: what everyone who shares a cursor knows of the VMs, and taking one out of rotation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from jobrota._native import Inventory, RoundRobinSelector, settings_lookup
+from jobrota.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from arro3.core import Table
+
+TEXT = "say who is up, drained or in use, and take VMs out of rotation"
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say which VMs are meant, and where their turns are kept."""
+    parser.add_argument("--inventory", metavar="FILE", help="inventory file: .json, .yaml or .csv")
+    parser.add_argument("--cursor", default="auto", metavar="DIR", help='shared cursor, or "process"')
+
+
+def add_probe(parser: argparse.ArgumentParser, timeout: Any) -> None:
+    """Adds the arguments that say how VMs are probed."""
+    parser.add_argument(
+        "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; several times: any will do'
+    )
+    parser.add_argument("--timeout", type=timeout, default=1.0, metavar="S", help="seconds allowed per VM")
+
+
+def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
+    """The selector that the arguments describe."""
+    source = arguments.inventory or settings_lookup("inventory")
+    if not source and not arguments.vms:
+        raise InvalidInputError(
+            "no VM is given: name them as arguments, or use --inventory FILE, or set JOBROTA_INVENTORY, "
+            'or write inventory = "…" into jobrota.toml'
+        )
+    vms: list[dict[str, Any]] = Inventory(source).vms if source else []
+    if arguments.vms:
+        known = {vm["name"]: vm for vm in vms}
+        unknown = [name for name in arguments.vms if name not in known] if arguments.inventory else []
+        if unknown:
+            raise InvalidInputError(f"the inventory {source} does not name {', '.join(unknown)}")
+        vms = [known.get(name) or {"name": name} for name in arguments.vms]
+    probe = getattr(arguments, "probe", None) or settings_lookup("probe") or "auto"
+    return RoundRobinSelector(vms, cursor=arguments.cursor, probe=probe, timeout=getattr(arguments, "timeout", 1.0))
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Prints who is drained, up and in use, and how often each was selected."""
+    chosen = selector(arguments)
+    rows = _rows(chosen.state())
+    for row, turns in zip(rows, _rows(chosen.distribution()), strict=True):
+        last = turns["last_selected"]
+        row |= {"selections": turns["selections"], "share": turns["share"]}
+        row["last_selected"] = last.isoformat() if last else None
+    _show(rows, arguments)
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Probes all VMs and prints what came of it; 1 when one does not answer."""
+    rows = _rows(selector(arguments).check())
+    _show(rows, arguments)
+    return 0 if all(row["reachable"] for row in rows) else 1
+
+
+def drain(arguments: argparse.Namespace) -> int:
+    """Takes the VMs out of rotation."""
+    chosen = selector(arguments)
+    for vm in arguments.vms:
+        chosen.drain(vm)
+        print(f"{vm} is drained: nobody who shares {chosen.cursor} selects it until it is restored")
+    return 0
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Puts the VMs back into rotation."""
+    chosen = selector(arguments)
+    for vm in arguments.vms:
+        chosen.restore(vm)
+        print(f"{vm} is back in rotation")
+    return 0
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    columns = [table[name].to_pylist() for name in table.column_names]
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table as Shown
+
+    names = list(rows[0])
+    shown = Shown(*(name.replace("_", " ") for name in names))
+    for row in rows:
+        shown.add_row(*(_cell(row[name]) for name in names))
+    Console().print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
