@@ -7,6 +7,7 @@ pub mod autosys;
 pub mod azure;
 pub mod comparison;
 pub mod delta;
+pub mod doctor;
 pub mod error;
 pub mod inventory;
 pub mod ledger;

@@ -9,22 +9,47 @@ use crate::error::{Error, Result};
 /// The settings file in the current directory; `JOBROTA_CONFIG` names another one.
 const FILE: &str = "jobrota.toml";
 
+/// The place that sets a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The caller.
+    Argument,
+    /// This environment variable.
+    Variable(String),
+    /// This settings file.
+    File(PathBuf),
+}
+
 /// The value of the setting `name` (lower case, such as `ledger`): `argument`, else the environment variable
 /// `JOBROTA_<NAME>` unless it is empty, else the key of that name in `jobrota.toml`; none when nobody sets it.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed, or holds a list or table there.
 pub fn lookup(name: &str, argument: Option<&str>) -> Result<Option<String>> {
+    Ok(find(name, argument)?.map(|(value, _)| value))
+}
+
+/// As [`lookup`], with the place that sets it.
+///
+/// # Errors
+/// Those of [`lookup`].
+pub fn find(name: &str, argument: Option<&str>) -> Result<Option<(String, Source)>> {
     if let Some(argument) = argument {
-        return Ok(Some(argument.to_owned()));
+        return Ok(Some((argument.to_owned(), Source::Argument)));
     }
-    if let Some(value) = std::env::var(variable(name)).ok().filter(|value| !value.is_empty()) {
-        return Ok(Some(value));
+    let variable = variable(name);
+    if let Some(value) = std::env::var(&variable).ok().filter(|value| !value.is_empty()) {
+        return Ok(Some((value, Source::Variable(variable))));
     }
+    let Some(path) = file() else { return Ok(None) };
+    Ok(from_file(name, &path)?.map(|value| (value, Source::File(path))))
+}
+
+/// The settings file: the one that `JOBROTA_CONFIG` names, else `jobrota.toml` in the working directory, if it is there.
+pub fn file() -> Option<PathBuf> {
     match std::env::var_os("JOBROTA_CONFIG").filter(|path| !path.is_empty()) {
-        Some(path) => from_file(name, &PathBuf::from(path)),
-        None if Path::new(FILE).is_file() => from_file(name, Path::new(FILE)),
-        None => Ok(None),
+        Some(path) => Some(PathBuf::from(path)),
+        None => Path::new(FILE).is_file().then(|| PathBuf::from(FILE)),
     }
 }
 
@@ -49,7 +74,9 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e))?;
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        Error::invalid(format!("the settings file {} is not TOML: {e}", path.display()))
+        // The parser's own text quotes the line, and there may be a password in it.
+        let line = text[..e.span().map_or(0, |span| span.start).min(text.len())].lines().count().max(1);
+        Error::invalid(format!("the settings file {} is not TOML: line {line}: {}", path.display(), e.message()))
     })?;
     match table.get(name) {
         None => Ok(None),
@@ -90,9 +117,10 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_named_with_the_line() {
-        let file = file("ledger = \"/data\"\nthis is not toml\n");
+        let file = file("ledger = \"/data\"\nhttps://u:secret@viya\n");
         let text = from_file("ledger", file.path()).unwrap_err().to_string();
         assert!(text.contains(file.path().to_str().unwrap()) && text.contains("line 2"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
     }
 
     #[test]

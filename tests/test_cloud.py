@@ -586,3 +586,19 @@ def test_a_spark_that_wins_a_race_on_s3_is_noticed(s3: Place) -> None:
         ledger.log_job_execution("a.sas", "B", "SUCCESS")
     assert SPARK in str(caught.value)
     assert time.monotonic() - began < 10
+
+
+# ----------------------------------------------------------------------------------------------------- the doctor
+
+
+def test_the_doctor_finds_real_stores_atomic_and_leaves_nothing(place: Place) -> None:
+    ledger_at(place).log_job_completion("a.sas", "JOB_A", "SUCCESS")
+    report = jobrota.doctor(ledger=place.root, storage_options=place.options)
+    found = {check.name: check for check in report.checks if check.area == "ledger"}
+    for name in ("root", "writable", "atomic", "listing", "latency", "job_notifications"):
+        assert found[name].status != "failed", str(report)
+    assert found["atomic"].status == "ok"
+    assert "exactly one won" in found["atomic"].detail
+    assert "cleaned up" not in found
+    assert report.ok
+    assert SECRETS[place.kind] not in str(report) + json.dumps(report.to_dict())

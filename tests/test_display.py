@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from typing import Any
@@ -102,3 +103,30 @@ def test_the_objects_show_themselves(sandbox: jobrota.Sandbox, ledger: jobrota.J
         well_formed(text)
         assert repr(thing)
         assert "object at 0x" not in repr(thing)
+
+
+def test_turns_are_bars_with_counts_shares_and_the_last_turn() -> None:
+    at = datetime(2026, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
+    rows = [("a", 1000, 2 / 3, at), (EVIL, 499, 0.332667, at), ("rare", 1, 1 / 1500, at), ("never-yet", 0, 0.0, None)]
+    text = repr_html("selector", {"cursor": "process", "vms": 4, "distribution": rows})
+    well_formed(text)
+    assert "<script" not in text
+    assert re.findall(r"width:([0-9.]+)%", text) == ["100.0", "49.9", "0.8", "0.0"]
+    assert re.findall(r">([0-9.]+ %)<", text) == ["66.7 %", "33.3 %", "0.1 %", "0.0 %"]
+    assert "1,500 turns of 4 VMs" in text
+    assert text.count("2026-03-04 05:06:07") == 3
+    assert text.count(">never<") == 1
+    # Bars are for the eye alone: the table says the same.
+    assert text.count('aria-hidden="true"') == text.count('scope="row"') == 4
+    # No colour that only one theme can show.
+    assert re.findall(r"(?:color|background):(#[0-9a-f]{3,6}|white|black)", text) == ["#3b7ddd"] * 4
+
+
+def test_a_selector_shows_its_turns(sandbox: jobrota.Sandbox) -> None:
+    selector = jobrota.RoundRobinSelector(["127.0.0.1"], cursor="process", probe=lambda vm: (vm, "nic"))
+    assert "0 turns of 1 VM<" in selector._repr_html_()
+    selector.select()
+    shown = selector._repr_html_()
+    assert "1 turn of 1 VM<" in shown
+    assert re.findall(r"width:([0-9.]+)%", shown) == ["100.0"]
+    assert ">never<" not in shown

@@ -34,6 +34,7 @@ from jobrota._native import (
     __version__,
     sandbox_calibration,
 )
+from jobrota.checkup import Check, DoctorReport, doctor
 from jobrota.errors import (
     AuthenticationError,
     ConflictError,
@@ -64,11 +65,13 @@ from jobrota.notebook import (
 __all__ = [
     "AuthenticationError",
     "AutosysUpdater",
+    "Check",
     "ComparisonResult",
     "ComparisonWarning",
     "ConflictError",
     "DeliveryError",
     "DeliveryReport",
+    "DoctorReport",
     "ImportReport",
     "InternalError",
     "InvalidInputError",
@@ -93,6 +96,7 @@ __all__ = [
     "autosys",
     "autosys_update_runner",
     "configure",
+    "doctor",
     "fetch_unprocessed_updates",
     "log_job_completion",
     "log_job_execution",

@@ -28,6 +28,7 @@ __all__ = [
     "Track",
     "ViyaComparisonRunner",
     "__version__",
+    "doctor",
     "sandbox_calibration",
     "settings_lookup",
     "shown_url",
@@ -57,6 +58,19 @@ def settings_lookup(name: str) -> str | None:
 
 def shown_url(url: str) -> str:
     """`url` without what must not be shown: user name, password and query."""
+
+def doctor(
+    *,
+    ledger: JobLedger | _Location | None = None,
+    storage_options: _Options | None = None,
+    inventory: _Inventory | None = None,
+    probes: Sequence[str] = ...,
+    timeout: float = 1.0,
+    network: bool = False,
+    tokens: _Location | None = None,
+    configured: dict[str, Any] | None = None,
+) -> tuple[bool, list[tuple[str, str, str, str, str | None]]]:
+    """Whether nothing failed that is needed, and the checks: area, name, status, detail, advice."""
 
 # ---------------------------------------------------------------------------------------------------- selection
 

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_select(commands)
     _add_autosys(commands)
     _add_ledger(commands)
+    _add_doctor(commands)
     _add_sandbox(commands)
     return parser
 
@@ -395,6 +396,14 @@ def _maintain(arguments: argparse.Namespace) -> int:
     for problem in report.problems:
         print(f"jobrota: {' '.join(problem.split())}", file=sys.stderr)
     return 1 if report.problems else 0
+
+
+def _add_doctor(commands: Any) -> None:
+    from jobrota.commands import doctor
+
+    parser = _command(commands, "doctor", doctor.TEXT, doctor.run)
+    doctor.add_arguments(parser)
+    parser.add_argument("--timeout", type=_positive_float, default=1.0, metavar="S", help="seconds per probe of a VM")
 
 
 def _add_sandbox(commands: Any) -> None:

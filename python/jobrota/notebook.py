@@ -237,6 +237,12 @@ def _setting(name: str) -> Any:
     return settings_lookup(name) if value is None else value
 
 
+def configured_settings() -> dict[str, Any]:
+    """What `configure` was told, by name."""
+    with _LOCK:
+        return {name: value for name, value in _configured.items() if value is not None}
+
+
 def _missing(name: str) -> InvalidInputError:
     return InvalidInputError(
         f"no {name} is configured: call jobrota.configure({name}=…), or set the environment variable "

@@ -3,6 +3,7 @@
 mod acknowledge;
 mod attempts;
 mod import;
+mod inspect;
 mod maintain;
 mod rows;
 mod summary;
@@ -21,6 +22,7 @@ use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
 pub use import::{ImportFailure, ImportOptions, ImportReport};
+pub use inspect::{TableState, inspect};
 pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use summary::{LedgerSummary, TableSummary};

@@ -7,6 +7,7 @@ mod azure_credential;
 mod comparison_result;
 mod convert;
 mod delivery_report;
+mod doctor;
 mod errors;
 mod import_report;
 mod interrupt;
@@ -50,6 +51,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
     module.add_function(wrap_pyfunction!(shown_url, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor::doctor, module)?)?;
     let drain = wrap_pyfunction!(drain, module)?;
     module.py().import("atexit")?.call_method1("register", (drain,))?;
     module.add_class::<inventory::PyInventory>()?;

@@ -397,7 +397,7 @@ impl PyRoundRobinSelector {
             && let Ok(rows) = wait::future(py, async move { selector.distribution(None).await })
         {
             for row in rows {
-                list.append((row.vm, row.selections, row.share))?;
+                list.append((row.vm, row.selections, row.share, row.last_selected))?;
             }
         }
         data.set_item("distribution", list)?;

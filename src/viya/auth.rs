@@ -51,6 +51,15 @@ pub struct TokenFile {
     state: Mutex<Tokens>,
 }
 
+/// How long a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// None: neither the token nor the file says.
+    pub expires: Option<DateTime<Utc>>,
+    /// There is a refresh token.
+    pub renewable: bool,
+}
+
 struct Tokens {
     raw: Map<String, Value>,
     access: String,
@@ -96,6 +105,15 @@ impl TokenFile {
         // The real place, so that a rotation replaces the file and not a link to it.
         let path = std::fs::canonicalize(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
         Ok(Self { path, client_id: client_id.into(), client_secret: client_secret.into(), state: Mutex::new(tokens) })
+    }
+
+    /// Until when the access token is valid, and whether a new one can be had. Asks no server.
+    pub fn validity(&self) -> Validity {
+        match self.state.try_lock() {
+            Ok(tokens) => Validity { expires: tokens.expires, renewable: tokens.refresh.is_some() },
+            // It is being renewed.
+            Err(_) => Validity { expires: None, renewable: true },
+        }
     }
 
     /// Where the tokens are.

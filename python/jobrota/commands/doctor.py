@@ -1,0 +1,46 @@
+"""The command `jobrota doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+TEXT = "say what works on this machine, why the rest does not, and what to do about it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("vms", nargs="*", metavar="VM", help="VMs to probe: names of the inventory, or addresses")
+    parser.add_argument(
+        "--inventory", metavar="FILE", help="probe the VMs of this file (default: JOBROTA_INVENTORY, jobrota.toml)"
+    )
+    parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
+    parser.add_argument(
+        "--probe", action="append", default=[], metavar="PROBE",
+        help='try this on each VM too, such as "tcp:443"; several times',
+    )  # fmt: skip
+    parser.add_argument("--tokens", metavar="FILE", help="token file of SAS Viya (default: data/sas_tokens.json)")
+    parser.add_argument(
+        "--network", action="store_true", help="ask addresses outside this machine too: Azure's metadata service"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command; 1 when something failed that is needed."""
+    from jobrota.checkup import doctor
+
+    report = doctor(
+        arguments.vms,
+        inventory=arguments.inventory,
+        ledger=arguments.ledger,
+        probes=arguments.probe,
+        timeout=arguments.timeout,
+        network=arguments.network,
+        tokens=arguments.tokens,
+    )
+    if arguments.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print(report)
+    return 0 if report.ok else 1
