@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -138,7 +140,7 @@ class Lab:
             self.services.communicate()
         for space in self.spaces:
             subprocess.run(["ip", "netns", "del", space], check=False, timeout=30)
-        shutil.rmtree(f"/etc/netns/{self.client}", ignore_errors=True)
+        shutil.rmtree(self._settings(self.client), ignore_errors=True)
 
     def _add_space(self, space: str) -> None:
         run("ip", "netns", "add", space)
@@ -282,20 +284,39 @@ table {v} impostor {{
             What the JSON stands for.
         """
         self.sysctl(self.client, "net.ipv4.ping_group_range", ping_group)
-        settings = Path("/etc/netns", self.client)
+        settings = self._settings(self.client)
         if resolver is not None:
             settings.mkdir(parents=True, exist_ok=True)
             (settings / "resolv.conf").write_text(f"nameserver {resolver}\n")
         command = ["ip", "netns", "exec", self.client]
         if not net_raw:
             command += ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]
-        done = subprocess.run(
-            [*command, sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=100
-        )
-        shutil.rmtree(settings, ignore_errors=True)
+        try:
+            done = subprocess.run(
+                [*command, sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=100
+            )
+        finally:
+            shutil.rmtree(settings, ignore_errors=True)
         if done.returncode:
             raise RuntimeError(f"the code at the client failed:\n{done.stderr}")
         return json.loads(done.stdout)
+
+    @contextmanager
+    def running(self, code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Python code that runs at the client during the `with` block, and is ended by it."""
+        self.sysctl(self.client, "net.ipv4.ping_group_range", "0 2147483647")
+        command = ["ip", "netns", "exec", self.client, sys.executable, "-c", code, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    @staticmethod
+    def _settings(space: str) -> Path:
+        """Where `ip netns exec` finds the files that stand in for those of /etc."""
+        return Path("/etc/netns", space)
 
 
 def remove_leftovers() -> None:
@@ -309,6 +330,15 @@ def remove_leftovers() -> None:
             for process in run("ip", "netns", "pids", space).split():
                 os.kill(int(process), signal.SIGKILL)
             subprocess.run(["ip", "netns", "del", space], check=False, timeout=30)
+            shutil.rmtree(Path("/etc/netns", space), ignore_errors=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended and that nobody has asked for is no longer alive."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def wait_until(condition: Any, what: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -165,6 +168,29 @@ def test_the_first_in_order_wins_though_others_answer_sooner(lab: Lab) -> None:
     assert lab.counted("up") > before
 
 
+def test_vms_behind_a_dead_one_are_probed_before_its_time_is_over(lab: Lab) -> None:
+    """The dead ones have a minute each, and all of those behind them have been probed long before the first is over."""
+    dead = ["silent", "tcp_only", "impostor"]
+    order = [*dead, "up"]
+    before = {host: lab.counted(host) for host in order}
+    vms = {host: address(host) for host in order}
+    with lab.running(SELECT, json.dumps([vms, "icmp", 60.0, 1])) as process:
+        netlab.wait_until(
+            lambda: all(lab.counted(host) > before[host] for host in order), "all of the VMs are probed together"
+        )
+        # The last one has answered, and is not taken while one before it still may.
+        assert process.poll() is None
+
+
+def test_selecting_over_ipv6(lab: Lab) -> None:
+    vms = {f"{host}6": address6(host) for host in ("silent", "up", "prohibited", "refusing")}
+    found = lab.python(SELECT, json.dumps([vms, "icmp", 1.0, 2]))
+    assert [selection[:2] for selection in found] == [["up6", "icmp-dgram"], ["refusing6", "icmp-dgram"]]
+    found = lab.python(SELECT, json.dumps([vms, f"http://{{ip}}:{PORT}/", 1.0, 2]))
+    assert [selection[:2] for selection in found] == [["up6", "http"], ["up6", "http"]]
+    assert "refusing6" in found[1][3]
+
+
 def test_when_nobody_answers_each_reason_is_given(lab: Lab) -> None:
     ((vm, text, retryable, failures),) = selected(lab, ["silent", "prohibited"], ["icmp", "tcp:22"])
     assert vm is None
@@ -206,10 +232,47 @@ print(json.dumps([pinged, taken]), file=stdout)
 
 
 def test_the_lab_has_no_way_out(lab: Lab) -> None:
+    inside = [ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.15/32")]
+    inside6 = [ipaddress.ip_network(net) for net in ("fd00:db8::/64", "fd00:db8:1::/64", "fe80::/64", "ff00::/8")]
+    for family, known in (("-4", inside), ("-6", inside6)):
+        routes = json.loads(lab.ip(lab.router, family, "-j", "route"))
+        assert routes
+        assert {route["dst"] for route in routes} <= {str(net) for net in known} | {netlab.SLOW}
+    # Whatever the router has no route for ends there: all of the others send by it, or by the relay that it holds.
     for space in lab.spaces:
-        routes = lab.ip(space, "-j", "route") + lab.ip(space, "-j", "-6", "route")
-        for line in routes.split("}"):
-            assert "default" not in line or any(
-                hop in line for hop in ("192.0.2.1", "198.51.100.1", "fd00:db8", "relay")
-            )
-    assert '"default"' not in lab.ip(lab.router, "-j", "route")
+        for family in ("-4", "-6"):
+            for route in json.loads(lab.ip(space, family, "-j", "route")):
+                if route["dst"] == "default":
+                    gateways = ("192.0.2.1", "198.51.100.1", "fd00:db8::1", "fd00:db8:1::1")
+                    assert route.get("gateway") in gateways or route["dev"] == "relay"
+        # The other end of each link is in the lab too.
+        names = {peer["nsid"]: peer.get("name") for peer in json.loads(lab.ip(space, "-j", "netns", "list-id"))}
+        for link in json.loads(lab.ip(space, "-j", "link")):
+            if "UP" in link["flags"] and link["ifname"] not in ("lo", "br0", "relay"):
+                assert names.get(link.get("link_netnsid")) in lab.spaces, f"{space} has {link['ifname']}"
+
+
+def test_a_lab_whose_process_was_killed_is_removed_by_the_next(lab: Lab) -> None:
+    code = """
+import time
+from netlab import Lab
+
+with Lab() as lab:
+    print(lab.services.pid, flush=True)
+    time.sleep(100)
+"""
+    environment = os.environ | {"PYTHONPATH": str(netlab.SERVICES.parent)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            services = int(process.stdout.readline())
+            name = f"{netlab.PREFIX}{process.pid}-"
+            assert name in netlab.run("ip", "netns", "list")
+        finally:
+            process.kill()
+    netlab.remove_leftovers()
+    listing = netlab.run("ip", "netns", "list")
+    assert name not in listing
+    assert lab.client in listing, "one that is in use stays"
+    netlab.wait_until(lambda: not netlab.alive(services), "its services have ended")
