@@ -14,6 +14,7 @@ mod interrupt;
 mod inventory;
 mod ledger;
 mod ledger_summary;
+mod logging;
 mod maintenance_report;
 mod probe;
 mod runner;
@@ -42,12 +43,15 @@ fn shown_url(url: &str) -> String {
 /// ends, when nobody awaits it any more.
 #[pyfunction]
 fn drain(py: Python<'_>) -> bool {
-    py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)))
+    let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
+    logging::deliver(py);
+    drained
 }
 
 /// The native module behind the package `jobrota`.
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
     module.add_function(wrap_pyfunction!(shown_url, module)?)?;

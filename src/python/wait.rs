@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use super::errors::{PyOutcome, Raised};
+use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
@@ -43,7 +44,10 @@ fn forked(what: &str) -> Error {
 
 /// Runs blocking core work without the GIL.
 pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyOutcome<T> {
-    py.detach(work).map_err(Raised::from)
+    logging::deliver(py);
+    let outcome = py.detach(work).map_err(Raised::from);
+    logging::deliver(py);
+    outcome
 }
 
 /// How often a waiting call looks for Ctrl-C.
@@ -54,9 +58,12 @@ pub(super) fn future<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyOutcome<T> {
+    logging::deliver(py);
     let task = Task::start(future)?;
     loop {
-        if let Some(outcome) = task.wait(py)? {
+        let outcome = task.wait(py)?;
+        logging::deliver(py);
+        if let Some(outcome) = outcome {
             return outcome.map_err(Raised::from);
         }
         py.check_signals().inspect_err(|_| task.handle.abort())?;
@@ -69,10 +76,13 @@ pub(super) fn stoppable<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
     stop: impl Fn(),
 ) -> PyOutcome<T> {
+    logging::deliver(py);
     let task = Task::start(future)?;
     let mut interrupted: Option<PyErr> = None;
     loop {
-        if let Some(outcome) = task.wait(py)? {
+        let outcome = task.wait(py)?;
+        logging::deliver(py);
+        if let Some(outcome) = outcome {
             return match (interrupted, outcome) {
                 (None, outcome) => outcome.map_err(Raised::from),
                 (Some(interrupt), outcome) => {
@@ -203,11 +213,15 @@ where
     PROCESS.get_or_init(Born::here).check("asyncio bridge")?;
     // Err means that the runtime is already registered, which is what we want.
     let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime::runtime()?);
+    logging::deliver(py);
     let started = pyo3_async_runtimes::tokio::future_into_py(py, async move {
         let outcome = future.await;
-        Python::attach(|py| match outcome {
-            Ok(value) => finish(py, value).map_err(PyErr::from),
-            Err(error) => Err(Raised::from(error).into()),
+        Python::attach(|py| {
+            logging::deliver(py);
+            match outcome {
+                Ok(value) => finish(py, value).map_err(PyErr::from),
+                Err(error) => Err(Raised::from(error).into()),
+            }
         })
     })?;
     Ok(started.unbind())

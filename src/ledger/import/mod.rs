@@ -237,8 +237,7 @@ impl<'a> Plan<'a> {
 
 fn remembered(ledger: &JobLedger) -> Result<Memory> {
     let notifications = ledger.opened(LedgerTable::Notifications.spec())?;
-    let imports = ledger.opened(&IMPORTS_SPEC)?;
-    Memory::read(notifications.as_ref(), imports.as_ref())
+    Memory::read(notifications.as_ref(), || ledger.opened(&IMPORTS_SPEC))
 }
 
 fn rows(found: &[&Found]) -> Result<RecordBatch> {

@@ -57,17 +57,17 @@ pub(super) struct Entry {
 }
 
 impl Memory {
-    /// Reads what the ledger remembers. Either table may be missing.
+    /// Reads what the ledger remembers. Either table may be missing; that of the batches is opened by `imports`.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the store failed, [`ErrorKind::NotFound`] when a part of the memory is missing:
     /// importing without it would bring rows twice.
-    pub(super) fn read(notifications: Option<&Table>, imports: Option<&Table>) -> Result<Self> {
-        // The head first: the batches that it leads to were written before it.
+    pub(super) fn read(notifications: Option<&Table>, imports: impl FnOnce() -> Result<Option<Table>>) -> Result<Self> {
+        // The head first: the batches that it leads to, and their table, were written before it.
         let head = notifications.map(head).transpose()?.flatten();
         let Some(head) = head else { return Ok(Self::default()) };
-        let batches = match imports {
-            Some(imports) => Batches::read(imports)?,
+        let batches = match imports()? {
+            Some(imports) => Batches::read(&imports)?,
             None => Batches::default(),
         };
         Ok(Self { head: Some(head), files: batches.chain(head)? })

@@ -1,0 +1,276 @@
+//! Events of the core as records of Python's `logging`: the target `jobrota::selection::probe` is the logger
+//! `jobrota.selection.probe`, and fields are attributes of the record.
+//!
+//! Events happen on threads that Python does not know, and while locks are held that a Python thread may wait for with the
+//! GIL. So they are only put into a queue, and handed over by whichever call of Python's next begins, waits or ends: in a
+//! notebook, below the cell that caused them.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record as SpanRecord};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+/// Records that wait at most; the oldest give way.
+const MOST: usize = 10_000;
+/// How often the queue's lock is tried for: it is never held for longer than a record takes to be put in or all are taken.
+const PATIENCE: u32 = 1_000;
+/// Python's numbers for its levels.
+const DEBUG: u8 = 10;
+const INFO: u8 = 20;
+const WARNING: u8 = 30;
+const ERROR: u8 = 40;
+
+/// The least level that anybody wants to have, as of the last call from Python.
+static LEVEL: AtomicU8 = AtomicU8::new(WARNING);
+static WAITING: AtomicBool = AtomicBool::new(false);
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { pid: 0, records: VecDeque::new(), lost: 0 });
+
+struct Queue {
+    /// Records of the parent are not those of a forked child.
+    pid: u32,
+    records: VecDeque<Record>,
+    lost: u64,
+}
+
+struct Record {
+    target: &'static str,
+    level: u8,
+    at: f64,
+    file: Option<&'static str>,
+    line: Option<u32>,
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+enum Value {
+    Text(String),
+    Number(f64),
+    Whole(i64),
+    Flag(bool),
+}
+
+/// Has the core's events put into the queue from now on.
+pub(super) fn install() {
+    // Somebody else's subscriber may be there first, when Python is embedded; then events are theirs.
+    let _ = tracing::subscriber::set_global_default(Bridge);
+}
+
+/// Hands over what waits, and looks which level is wanted. With the GIL, at the edges of every call.
+pub(super) fn deliver(py: Python<'_>) {
+    if let Ok(wanted) = wanted(py) {
+        LEVEL.store(wanted, Ordering::Relaxed);
+    }
+    if !WAITING.load(Ordering::Acquire) {
+        return;
+    }
+    let (records, lost) = {
+        let Ok(mut queue) = QUEUE.try_lock() else { return };
+        WAITING.store(false, Ordering::Release);
+        if queue.pid != std::process::id() {
+            *queue = Queue { pid: std::process::id(), records: VecDeque::new(), lost: 0 };
+        }
+        (std::mem::take(&mut queue.records), std::mem::take(&mut queue.lost))
+    };
+    let lost = (lost > 0).then(|| Record {
+        target: "jobrota",
+        level: WARNING,
+        at: now(),
+        file: None,
+        line: None,
+        message: format!("{lost} older log records were left out: {MOST} can wait at a time"),
+        fields: Vec::new(),
+    });
+    for record in lost.into_iter().chain(records) {
+        if let Err(error) = record.hand_over(py) {
+            error.write_unraisable(py, None);
+        }
+    }
+}
+
+fn wanted(py: Python<'_>) -> PyResult<u8> {
+    static ENABLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let enabled = ENABLED.get_or_try_init(py, || {
+        let logger = py.import("logging")?.call_method1("getLogger", ("jobrota",))?;
+        PyResult::Ok(logger.getattr("isEnabledFor")?.unbind())
+    })?;
+    for level in [DEBUG, INFO] {
+        if enabled.bind(py).call1((level,))?.is_truthy()? {
+            return Ok(level);
+        }
+    }
+    Ok(WARNING)
+}
+
+impl Record {
+    fn hand_over(self, py: Python<'_>) -> PyResult<()> {
+        let logging = py.import("logging")?;
+        let name = self.target.replace("::", ".");
+        let logger = logging.call_method1("getLogger", (&name,))?;
+        if !logger.call_method1("isEnabledFor", (self.level,))?.is_truthy()? {
+            return Ok(());
+        }
+        let mut message = self.message;
+        let attributes = PyDict::new(py);
+        for (key, value) in &self.fields {
+            let _ = write!(message, "{}{key}={value}", if message.is_empty() { "" } else { " " });
+            // Names that records of Python's have already.
+            let key = match *key {
+                "name" | "module" | "process" | "args" | "msg" => format!("{key}_"),
+                key => key.to_owned(),
+            };
+            match value {
+                Value::Text(text) => attributes.set_item(key, text)?,
+                Value::Number(number) => attributes.set_item(key, number)?,
+                Value::Whole(number) => attributes.set_item(key, number)?,
+                Value::Flag(flag) => attributes.set_item(key, flag)?,
+            }
+        }
+        attributes.set_item("name", &name)?;
+        attributes.set_item("levelno", self.level)?;
+        attributes.set_item("levelname", logging.call_method1("getLevelName", (self.level,))?)?;
+        attributes.set_item("msg", message)?;
+        attributes.set_item("created", self.at)?;
+        attributes.set_item("msecs", (self.at.fract() * 1000.0).trunc())?;
+        attributes.set_item("pathname", self.file.unwrap_or_default())?;
+        attributes.set_item("filename", self.file.and_then(|file| file.rsplit('/').next()).unwrap_or_default())?;
+        attributes.set_item("lineno", self.line.unwrap_or_default())?;
+        logger.call_method1("handle", (logging.call_method1("makeLogRecord", (attributes,))?,))?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Number(number) => write!(f, "{number:.3}"),
+            Self::Whole(number) => number.fmt(f),
+            Self::Flag(flag) => flag.fmt(f),
+        }
+    }
+}
+
+/// Takes events of this crate, and no spans.
+struct Bridge;
+
+fn level_of(metadata: &Metadata<'_>) -> u8 {
+    match *metadata.level() {
+        Level::ERROR => ERROR,
+        Level::WARN => WARNING,
+        Level::INFO => INFO,
+        _ => DEBUG,
+    }
+}
+
+impl Subscriber for Bridge {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        let ours = metadata.target() == "jobrota" || metadata.target().starts_with("jobrota::");
+        if metadata.is_event() && ours && *metadata.level() != Level::TRACE {
+            Interest::sometimes()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::DEBUG)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && level_of(metadata) >= LEVEL.load(Ordering::Relaxed)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut record = Record {
+            target: metadata.target(),
+            level: level_of(metadata),
+            at: now(),
+            file: metadata.file(),
+            line: metadata.line(),
+            message: String::new(),
+            fields: Vec::new(),
+        };
+        event.record(&mut record);
+        // A forked child may inherit the lock from a thread that does not exist there: it then goes without.
+        let mut locked = None;
+        for _ in 0..PATIENCE {
+            locked = QUEUE.try_lock().ok();
+            if locked.is_some() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        let Some(mut queue) = locked else { return };
+        if queue.pid != std::process::id() {
+            *queue = Queue { pid: std::process::id(), records: VecDeque::new(), lost: 0 };
+        }
+        if queue.records.len() >= MOST {
+            queue.records.pop_front();
+            queue.lost += 1;
+        }
+        queue.records.push_back(record);
+        WAITING.store(true, Ordering::Release);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &SpanRecord<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+impl Visit for Record {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        if field.name() == "message" {
+            self.message = text;
+        } else {
+            self.fields.push((field.name(), Value::Text(text)));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message = value.to_owned();
+        } else {
+            self.fields.push((field.name(), Value::Text(value.to_owned())));
+        }
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.fields.push((field.name(), Value::Number(value)));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.fields.push((field.name(), Value::Whole(value)));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.fields.push((field.name(), Value::Whole(i64::try_from(value).unwrap_or(i64::MAX))));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.fields.push((field.name(), Value::Flag(value)));
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
