@@ -58,19 +58,50 @@ def test_coroutines_and_threads_log_as_well(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_warnings_reach_a_program_that_set_up_nothing(tmp_path: Path) -> None:
-    """A VM in use whose table has gone cannot be given back: said on the standard error, as Python does by default."""
+    """Many small files make maintenance overdue: said on the standard error, as Python does with warnings by default."""
     code = """
-import shutil, sys, jobrota
+import sys, jobrota
 
-def answers(vm):
-    return "127.0.0.1", "nic"
-
-selector = jobrota.RoundRobinSelector(["vm1"], cursor=sys.argv[1], probe=answers, max_in_flight=1)
-selection = selector.select()
-shutil.rmtree(sys.argv[1])
-open(sys.argv[1], "w").close()
-del selection
+ledger = jobrota.JobLedger(sys.argv[1])
+for number in range(int(sys.argv[2])):
+    ledger.log_job_completion("a.sas", f"J{number}", "SUCCESS")
+ledger.pending_notifications()
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "cursor")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "a VM was not given back" in done.stderr
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "ledger"), "1100"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "maintenance is overdue" in done.stderr
+
+
+def test_ctrl_c_in_a_handler_of_records_is_not_lost() -> None:
+    """Python runs handlers of signals in whichever of its code comes next, which may be that of logging."""
+
+    class Interrupted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise KeyboardInterrupt
+
+    logger, handler = logging.getLogger("jobrota.selection.probe"), Interrupted()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logging.getLogger("jobrota").setLevel(logging.DEBUG)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            selector().select()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        logging.getLogger("jobrota").setLevel(logging.NOTSET)
+
+
+def test_a_handler_that_fails_does_not_fail_the_call(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="jobrota")
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_value))
+
+    def fail(_: logging.LogRecord) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(caplog.handler, "emit", fail)
+    assert selector().select().vm == "vm2"
+    assert [str(error) for error in unraisable] == ["disk full", "disk full"]

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
@@ -66,15 +67,20 @@ pub(super) fn install() {
 }
 
 /// Hands over what waits, and looks which level is wanted. With the GIL, at the edges of every call.
-pub(super) fn deliver(py: Python<'_>) {
-    if let Ok(wanted) = wanted(py) {
-        LEVEL.store(wanted, Ordering::Relaxed);
+///
+/// # Errors
+/// What is not about logging: any call of Python's may be the one in which a signal's handler runs, so that Ctrl-C arrives
+/// here.
+pub(super) fn deliver(py: Python<'_>) -> PyResult<()> {
+    match wanted(py) {
+        Ok(wanted) => LEVEL.store(wanted, Ordering::Relaxed),
+        Err(error) => only_about_logging(py, error)?,
     }
     if !WAITING.load(Ordering::Acquire) {
-        return;
+        return Ok(());
     }
     let (records, lost) = {
-        let Ok(mut queue) = QUEUE.try_lock() else { return };
+        let Ok(mut queue) = QUEUE.try_lock() else { return Ok(()) };
         WAITING.store(false, Ordering::Release);
         if queue.pid != std::process::id() {
             *queue = Queue { pid: std::process::id(), records: VecDeque::new(), lost: 0 };
@@ -90,11 +96,22 @@ pub(super) fn deliver(py: Python<'_>) {
         message: format!("{lost} older log records were left out: {MOST} can wait at a time"),
         fields: Vec::new(),
     });
+    let mut outcome = Ok(());
     for record in lost.into_iter().chain(records) {
-        if let Err(error) = record.hand_over(py) {
-            error.write_unraisable(py, None);
+        if let Err(error) = record.hand_over(py).or_else(|error| only_about_logging(py, error)) {
+            outcome = Err(error);
         }
     }
+    outcome
+}
+
+/// A handler of records that fails must not make the call fail that they are about.
+fn only_about_logging(py: Python<'_>, error: PyErr) -> PyResult<()> {
+    if !error.is_instance_of::<PyException>(py) {
+        return Err(error);
+    }
+    error.write_unraisable(py, None);
+    Ok(())
 }
 
 fn wanted(py: Python<'_>) -> PyResult<u8> {

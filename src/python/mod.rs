@@ -42,10 +42,10 @@ fn shown_url(url: &str) -> String {
 /// Waits until what asynchronous calls have begun is written, but not longer than half a minute: called as the interpreter
 /// ends, when nobody awaits it any more.
 #[pyfunction]
-fn drain(py: Python<'_>) -> bool {
+fn drain(py: Python<'_>) -> PyResult<bool> {
     let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
-    logging::deliver(py);
-    drained
+    logging::deliver(py)?;
+    Ok(drained)
 }
 
 /// The native module behind the package `jobrota`.

@@ -4,10 +4,12 @@
 use std::future::Future;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use tokio::runtime::Handle;
 
 use super::errors::{PyOutcome, Raised};
 use super::logging;
@@ -44,29 +46,41 @@ fn forked(what: &str) -> Error {
 
 /// Runs blocking core work without the GIL.
 pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyOutcome<T> {
-    logging::deliver(py);
-    let outcome = py.detach(work).map_err(Raised::from);
-    logging::deliver(py);
-    outcome
+    logging::deliver(py)?;
+    let outcome = py.detach(work);
+    logging::deliver(py)?;
+    Ok(outcome?)
 }
 
 /// How often a waiting call looks for Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);
 
-/// Runs `future` on the runtime without the GIL and looks for signals meanwhile: Ctrl-C drops the future and raises.
+/// Runs `future` without the GIL and looks for signals meanwhile: Ctrl-C drops the future and raises. What is ready at once,
+/// such as a turn of this process's own, is done on the caller's thread; handing it to another one would take longer.
 pub(super) fn future<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyOutcome<T> {
-    logging::deliver(py);
-    let task = Task::start(future)?;
+    logging::deliver(py)?;
+    let runtime = runtime::handle()?;
+    let mut future = Box::pin(future);
+    let at_once = py.detach(|| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    });
+    if let Poll::Ready(outcome) = at_once {
+        logging::deliver(py)?;
+        return Ok(outcome?);
+    }
+    let task = Task::start(&runtime, future);
     loop {
         let outcome = task.wait(py)?;
-        logging::deliver(py);
+        let signal = logging::deliver(py).and_then(|()| py.check_signals());
         if let Some(outcome) = outcome {
-            return outcome.map_err(Raised::from);
+            signal?;
+            return Ok(outcome?);
         }
-        py.check_signals().inspect_err(|_| task.handle.abort())?;
+        signal.inspect_err(|_| task.handle.abort())?;
     }
 }
 
@@ -76,14 +90,14 @@ pub(super) fn stoppable<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
     stop: impl Fn(),
 ) -> PyOutcome<T> {
-    logging::deliver(py);
-    let task = Task::start(future)?;
+    logging::deliver(py)?;
+    let task = Task::start(&runtime::handle()?, future);
     let mut interrupted: Option<PyErr> = None;
     loop {
         let outcome = task.wait(py)?;
-        logging::deliver(py);
+        let signal = logging::deliver(py).and_then(|()| py.check_signals());
         if let Some(outcome) = outcome {
-            return match (interrupted, outcome) {
+            return match (interrupted.or(signal.err()), outcome) {
                 (None, outcome) => outcome.map_err(Raised::from),
                 (Some(interrupt), outcome) => {
                     interrupt.set_cause(py, outcome.err().map(|error| super::errors::to_py(py, &error)));
@@ -91,7 +105,7 @@ pub(super) fn stoppable<T: Send + 'static>(
                 }
             };
         }
-        match (py.check_signals(), &interrupted) {
+        match (signal, &interrupted) {
             (Ok(()), _) => {}
             (Err(signal), None) => {
                 stop();
@@ -113,13 +127,13 @@ struct Task<T> {
 }
 
 impl<T: Send + 'static> Task<T> {
-    fn start(future: impl Future<Output = Result<T>> + Send + 'static) -> Result<Self> {
+    fn start(runtime: &Handle, future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(1);
-        let handle = runtime::handle()?.spawn(async move {
+        let handle = runtime.spawn(async move {
             // The receiver is gone only when Ctrl-C ended the wait: nobody is left to be told.
             let _ = sender.send(future.await);
         });
-        Ok(Self { handle, outcome: Mutex::new(receiver) })
+        Self { handle, outcome: Mutex::new(receiver) }
     }
 
     /// Waits without the GIL until it is time to look for signals. None: not done yet.
@@ -213,15 +227,12 @@ where
     PROCESS.get_or_init(Born::here).check("asyncio bridge")?;
     // Err means that the runtime is already registered, which is what we want.
     let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime::runtime()?);
-    logging::deliver(py);
+    logging::deliver(py)?;
     let started = pyo3_async_runtimes::tokio::future_into_py(py, async move {
         let outcome = future.await;
         Python::attach(|py| {
-            logging::deliver(py);
-            match outcome {
-                Ok(value) => finish(py, value).map_err(PyErr::from),
-                Err(error) => Err(Raised::from(error).into()),
-            }
+            logging::deliver(py)?;
+            finish(py, outcome.map_err(Raised::from)?).map_err(PyErr::from)
         })
     })?;
     Ok(started.unbind())
