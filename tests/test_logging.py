@@ -58,7 +58,7 @@ def test_coroutines_and_threads_log_as_well(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_warnings_reach_a_program_that_set_up_nothing(tmp_path: Path) -> None:
-    """Many small files make maintenance overdue: said on the standard error, as Python does with warnings by default."""
+    """Many small files make maintenance overdue: said on stderr, as Python does by default."""
     code = """
 import sys, jobrota
 
