@@ -23,6 +23,10 @@ pub const CHANGE_STATUS_VALUES: [&str; 11] = [
 /// The statuses that a reporter can inject without side effects on AutoSys's own scheduling states.
 const REPORTED: [&str; 5] = ["SUCCESS", "FAILURE", "TERMINATED", "RUNNING", "INACTIVE"];
 
+/// What AutoSys shows of a job that was started, until it is started again (AAI 12.3 REST reference, appendix B).
+const STARTED: [&str; 8] =
+    ["ACTIVATED", "FAILURE", "QUE_WAIT", "RESTART", "RUNNING", "STARTING", "SUCCESS", "TERMINATED"];
+
 /// The longest job name of AutoSys 11.x and later, in characters.
 const MAX_JOB_NAME: usize = 64;
 
@@ -58,6 +62,16 @@ impl Event {
             Self::StartJob => "STARTJOB",
             Self::ForceStartJob => "FORCE_STARTJOB",
             Self::ChangeStatus(_) => "CHANGE_STATUS",
+        }
+    }
+
+    /// Whether a job that AutoSys shows with `status` shows what this event leads to: for `CHANGE_STATUS` that very status,
+    /// for a start event any that a started job can have. AutoSys shows `SUCCESS/ON_NOEXEC` for a job with a mode.
+    pub fn shown_by(&self, status: &str) -> bool {
+        let status = status.split('/').next().unwrap_or(status).trim();
+        match self {
+            Self::ChangeStatus(to) => status == to,
+            Self::StartJob | Self::ForceStartJob => STARTED.contains(&status),
         }
     }
 
@@ -169,6 +183,11 @@ impl Mapping {
         })
     }
 
+    /// Whether `shown`, a job's status as AutoSys shows it, is what a ledger `status` leads to.
+    pub fn shows(&self, status: &str, shown: &str) -> bool {
+        self.events.get(status).is_some_and(|event| event.shown_by(shown))
+    }
+
     /// All pairs of ledger status and event, by status.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &Event)> {
         self.events.iter().map(|(status, event)| (status.as_str(), event))
@@ -267,6 +286,15 @@ mod tests {
         assert_eq!(mapping.event("done").unwrap(), &Event::ForceStartJob);
         assert_eq!(mapping.event("failed").unwrap().status(), Some("FAILURE"));
         assert_eq!(mapping.event("ON_ICE").unwrap().status(), Some("ON_ICE"));
+    }
+
+    #[test]
+    fn what_autosys_shows_after_an_event() {
+        let mapping = Mapping::parse([("done", "STARTJOB"), ("FAILURE", "CHANGE_STATUS")]).unwrap();
+        assert!(mapping.shows("FAILURE", "FAILURE") && mapping.shows("FAILURE", "FAILURE/ON_NOEXEC"));
+        assert!(!mapping.shows("FAILURE", "SUCCESS") && !mapping.shows("other", "other"));
+        assert!(mapping.shows("done", "RUNNING") && mapping.shows("done", "SUCCESS"));
+        assert!(!mapping.shows("done", "INACTIVE") && !mapping.shows("done", "ON_HOLD"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::plan::{History, Item, NOT_TRIED, Order, Plan, Rules, Unsent, plan};
 use super::report::{DeliveryReport, PlannedDelivery, RowFailure};
-use super::transport::{Outcome, Transport};
+use super::transport::{Gate, Outcome, Transport};
 use crate::error::{Error, Result};
 use crate::ledger::{Attempt, JobLedger, LedgerRow, LedgerTable, RowFilter};
 use crate::runtime::blocking;
@@ -292,7 +292,7 @@ impl AutosysUpdater {
             {
                 let (transport, delivery) = (Arc::clone(&self.transport), item.delivery.clone());
                 under_way.insert(number, (item, rest));
-                sends.push(async move { (number, transport.send(&delivery).await, Utc::now()) });
+                sends.push(async move { (number, transport.send(&delivery, &Gate::open()).await.outcome, Utc::now()) });
                 continue;
             }
             tokio::select! {
@@ -326,6 +326,7 @@ impl AutosysUpdater {
             Outcome::Failed { detail, .. } => ("failed", Some(detail)),
             // Never parked right away: it may have arrived. The next cycle parks it unsent if no attempt is left.
             Outcome::Unknown { detail } => ("unknown", Some(detail)),
+            Outcome::NotTried { .. } => ("failed", Some(NOT_TRIED.to_owned())),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{Delivery, Outcome, Transport};
+use super::{Delivery, Gate, Outcome, Sent, Transport};
 
 /// What a callable transport calls: file name, job name and status, verbatim.
 pub type SendFunction = dyn Fn(&str, &str, &str) -> Outcome + Send + Sync;
@@ -68,18 +68,21 @@ impl Transport for Callable {
         if self.turn.is_some() { 1 } else { usize::MAX }
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
         let turn = match &self.turn {
             Some(turn) => Some(Arc::clone(turn).lock_owned().await),
             None => None,
         };
+        if !gate.is_open() {
+            return Outcome::not_tried("the delivery was stopped before its turn").into();
+        }
         let (function, delivery) = (Arc::clone(&self.function), delivery.clone());
         let call = tokio::task::spawn_blocking(move || {
             // Moved in, so that a caller who gives up waiting does not let the next call in before this one ended.
             let _turn = turn;
             function(&delivery.file_name, &delivery.job_id, &delivery.status)
         });
-        call.await.unwrap_or_else(|_| Outcome::unknown("the callable broke off without an answer"))
+        call.await.unwrap_or_else(|_| Outcome::unknown("the callable broke off without an answer")).into()
     }
 }
 
@@ -108,12 +111,18 @@ mod tests {
             },
             false,
         );
-        assert_eq!(callable.send(&delivery("yes")).await, Outcome::Delivered { detail: None });
-        assert!(matches!(callable.send(&delivery("no")).await, Outcome::Failed { permanent: false, .. }));
-        assert_eq!(callable.send(&delivery("raise")).await, Outcome::transient("ValueError: down"));
-        assert!(matches!(callable.send(&delivery("panic")).await, Outcome::Unknown { .. }));
+        assert_eq!(callable.send(&delivery("yes"), &Gate::open()).await.outcome, Outcome::Delivered { detail: None });
+        assert!(matches!(
+            callable.send(&delivery("no"), &Gate::open()).await.outcome,
+            Outcome::Failed { permanent: false, .. }
+        ));
+        assert_eq!(
+            callable.send(&delivery("raise"), &Gate::open()).await.outcome,
+            Outcome::transient("ValueError: down")
+        );
+        assert!(matches!(callable.send(&delivery("panic"), &Gate::open()).await.outcome, Outcome::Unknown { .. }));
         // A call that broke off does not keep the turn.
-        assert_eq!(callable.send(&delivery("yes")).await, Outcome::Delivered { detail: None });
+        assert_eq!(callable.send(&delivery("yes"), &Gate::open()).await.outcome, Outcome::Delivered { detail: None });
     }
 
     #[tokio::test]
@@ -130,7 +139,8 @@ mod tests {
             false,
         );
         let deliveries: Vec<_> = (0..32).map(|i| delivery(&format!("j{i}"))).collect();
-        futures::future::join_all(deliveries.iter().map(|d| callable.send(d))).await;
+        let gate = Gate::open();
+        futures::future::join_all(deliveries.iter().map(|d| callable.send(d, &gate))).await;
         assert_eq!(most.load(Ordering::SeqCst), 1);
     }
 
@@ -146,7 +156,8 @@ mod tests {
             true,
         );
         let (a, b) = (delivery("a"), delivery("b"));
-        let answers = tokio::join!(callable.send(&a), callable.send(&b));
+        let gate = Gate::open();
+        let answers = tokio::join!(callable.send(&a, &gate), callable.send(&b, &gate));
         assert_eq!(answers.0, answers.1);
     }
 }

@@ -1,8 +1,12 @@
 //! The way to AutoSys: what a transport is given, and what it answers.
 
+use std::fmt;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 pub mod callable;
+mod command;
 pub mod sendevent;
 
 /// One status that AutoSys is to be told, verbatim from its ledger row.
@@ -36,6 +40,11 @@ pub enum Outcome {
         /// What is known; never a secret.
         detail: String,
     },
+    /// Nothing was sent, for a reason that is not the row's: it counts as no attempt.
+    NotTried {
+        /// Why; never a secret.
+        detail: String,
+    },
 }
 
 impl Outcome {
@@ -53,9 +62,57 @@ impl Outcome {
     pub fn unknown(detail: impl Into<String>) -> Self {
         Self::Unknown { detail: detail.into() }
     }
+
+    /// Nothing was sent.
+    pub fn not_tried(detail: impl Into<String>) -> Self {
+        Self::NotTried { detail: detail.into() }
+    }
 }
 
-/// A way to AutoSys. It is called for several deliveries at a time; one that must not be keeps the order itself.
+/// What became of one delivery, and the way that it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The VM that it went over, if any.
+    pub vm: Option<String>,
+}
+
+impl From<Outcome> for Sent {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, vm: None }
+    }
+}
+
+/// Says whether anything may be sent at this moment: not when the right to deliver has gone to somebody else, and not after
+/// a request to stop. Clones are the same gate.
+#[derive(Clone)]
+pub struct Gate(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Gate {
+    /// A gate that is open whenever `may_send` says so.
+    pub fn new(may_send: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may_send))
+    }
+
+    /// A gate that is always open.
+    pub fn open() -> Self {
+        Self::new(|| true)
+    }
+
+    /// Whether it is open right now.
+    pub fn is_open(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("open", &self.is_open()).finish()
+    }
+}
+
+/// A way to AutoSys. It is called for several batches at a time; one that must not be keeps the order itself.
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// A short name for the attempts table, such as `sendevent`.
@@ -74,11 +131,48 @@ pub trait Transport: Send + Sync {
         format!("{} {} {}", self.name(), delivery.job_id, delivery.status)
     }
 
-    /// How many deliveries it can have under way at a time; more would only wait for their turn.
+    /// How many batches it can have under way at a time; more would only wait for their turn.
     fn at_once(&self) -> usize {
         usize::MAX
     }
 
-    /// Sends one event and waits for the answer. Never tries twice: the next cycle is the retry.
-    async fn send(&self, delivery: &Delivery) -> Outcome;
+    /// How many deliveries, each of another job, it likes to have in one call of [`Transport::send_batch`].
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Sends one event and waits for the answer. Never tries twice what may have arrived: the next cycle is the retry. One
+    /// that waits before it sends asks `gate` again afterwards, and answers [`Outcome::NotTried`] where it is closed.
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent;
+
+    /// Sends several events, each of another job; gives an answer for each, in their order. Like [`Transport::send`] for
+    /// each of them, and by default just that.
+    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
+        let mut answers = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            answers.push(match gate.is_open() {
+                true => self.send(delivery, gate).await,
+                false => Outcome::not_tried("the delivery was stopped before its turn").into(),
+            });
+        }
+        answers
+    }
+
+    /// Whether [`Transport::status`] can tell a job's status.
+    fn reads_status(&self) -> bool {
+        false
+    }
+
+    /// The status that AutoSys shows for a job, as a word such as `SUCCESS`.
+    ///
+    /// # Errors
+    /// Why it cannot be told; never a secret.
+    async fn status(&self, _job_id: &str) -> Result<String, String> {
+        Err(format!("{} cannot read the status of a job", self.name()))
+    }
+
+    /// Whether `status`, as AutoSys shows it, is what the event of `delivery` leads to.
+    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
+        delivery.status == status
+    }
 }

@@ -1,7 +1,6 @@
 //! The local `sendevent` program of the AutoSys client as the way to AutoSys.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::PathBuf;
@@ -12,8 +11,8 @@ use async_trait::async_trait;
 use futures::future::{FusedFuture as _, FutureExt as _};
 use tokio::process::{Child, Command};
 
-use super::{Delivery, Outcome, Transport};
-use crate::autosys::event::{Event, JobName, Mapping};
+use super::{Delivery, Gate, Outcome, Sent, Transport, command};
+use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
 
 mod group;
@@ -23,9 +22,6 @@ mod tests;
 
 use group::Group;
 use output::Captured;
-
-/// The longest comment that `sendevent -C` takes, in characters (CA Workload Automation AE, command reference).
-const MAX_COMMENT: usize = 255;
 
 /// How often a program file that is just being replaced (`ETXTBSY`) is tried again, and how long between.
 const BUSY_TRIES: u32 = 20;
@@ -100,13 +96,7 @@ impl SendEvent {
         if options.timeout.is_zero() {
             return Err(Error::invalid("the time limit of sendevent is zero; give at least some milliseconds"));
         }
-        if let Some(comment) = &options.comment
-            && !comment.starts_with(|c: char| c.is_ascii_alphanumeric())
-        {
-            return Err(Error::invalid(format!(
-                "the comment {comment:?} for sendevent must start with a letter or digit, so that it is no option"
-            )));
-        }
+        command::check_comment(options.comment.as_deref())?;
         for (name, value) in &options.environment {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return Err(Error::invalid(format!(
@@ -118,26 +108,12 @@ impl SendEvent {
     }
 
     /// The argument vector after the program, or why there is none.
-    fn arguments(&self, delivery: &Delivery) -> Result<Vec<OsString>, String> {
-        let job = JobName::parse(&delivery.job_id).map_err(|e| e.to_string())?;
-        if job.as_str().starts_with('-') {
-            // AutoSys allows such names, but whether its own option parser would take this for an option is unknown.
-            return Err(format!("job name {job} starts with '-', which sendevent could take for an option; not sent"));
-        }
-        let event = self.options.mapping.event(&delivery.status).map_err(|e| e.to_string())?;
-        let mut arguments = vec!["-E".into(), event.name().into()];
-        if let Event::ChangeStatus(status) = event {
-            arguments.extend(["-s".into(), status.into()]);
-        }
-        arguments.extend(["-J".into(), job.as_str().into()]);
-        if let Some(comment) = &self.options.comment {
-            arguments.extend(["-C".into(), comment_text(comment, &delivery.file_name).into()]);
-        }
-        Ok(arguments)
+    fn arguments(&self, delivery: &Delivery) -> Result<Vec<String>, String> {
+        command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
 
     /// Starts the program. Nothing was sent when this fails.
-    async fn start(&self, arguments: &[OsString]) -> Result<Child, Outcome> {
+    async fn start(&self, arguments: &[String]) -> Result<Child, Outcome> {
         let mut tries = 0;
         loop {
             let mut command = Command::new(&self.options.program);
@@ -220,24 +196,25 @@ impl Transport for SendEvent {
         self.arguments(delivery).map(|_| ())
     }
 
+    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
+        self.options.mapping.shows(&delivery.status, status)
+    }
+
     fn describe(&self, delivery: &Delivery) -> String {
         match self.arguments(delivery) {
-            Ok(arguments) => {
-                let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
-                format!("sendevent {}", words.join(" "))
-            }
+            Ok(arguments) => format!("sendevent {}", arguments.join(" ")),
             Err(reason) => reason,
         }
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
         let arguments = match self.arguments(delivery) {
             Ok(arguments) => arguments,
-            Err(reason) => return Outcome::permanent(reason),
+            Err(reason) => return Outcome::permanent(reason).into(),
         };
         match self.start(&arguments).await {
-            Ok(child) => self.finish(child).await,
-            Err(outcome) => outcome,
+            Ok(child) => self.finish(child).await.into(),
+            Err(outcome) => outcome.into(),
         }
     }
 }
@@ -261,9 +238,4 @@ fn verdict(status: ExitStatus, out: &Captured, err: &Captured) -> Outcome {
 
 fn with_output(text: &str, out: &Captured, err: &Captured) -> String {
     [text, &err.text(), &out.text()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
-}
-
-fn comment_text(template: &str, file_name: &str) -> String {
-    let text = template.replace("{file_name}", file_name);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_COMMENT).collect()
 }

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::super::transport::Sent;
 use super::*;
 use crate::ErrorKind;
 use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions};
@@ -73,9 +74,9 @@ impl Transport for Recorder {
         "recorder"
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
         self.sent.lock().unwrap().push((delivery.job_id.clone(), delivery.status.clone()));
-        (self.answer)(delivery)
+        (self.answer)(delivery).into()
     }
 }
 
@@ -337,10 +338,10 @@ impl Transport for Slow {
         "slow"
     }
 
-    async fn send(&self, delivery: &Delivery) -> Outcome {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
         self.started.send(delivery.job_id.clone()).unwrap();
         self.go.stopped().await;
-        Outcome::Delivered { detail: None }
+        Outcome::Delivered { detail: None }.into()
     }
 }
 

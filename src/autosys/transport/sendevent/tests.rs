@@ -42,7 +42,7 @@ async fn events_arrive_as_mapped() {
     let options = SendEventOptions { program: sandbox.sendevent(), mapping: mapping.unwrap(), ..Default::default() };
     let transport = SendEvent::new(options).unwrap();
     for status in ["SUCCESS", "FAILURE", "again"] {
-        let outcome = transport.send(&delivery("a", status)).await;
+        let outcome = transport.send(&delivery("a", status), &Gate::open()).await.outcome;
         assert!(
             matches!(&outcome, Outcome::Delivered { detail: Some(text) } if text.contains("CAUAJM_I")),
             "{outcome:?}"
@@ -51,7 +51,7 @@ async fn events_arrive_as_mapped() {
     let events: Vec<_> = sandbox.events().unwrap().into_iter().map(|e| (e.event, e.job, e.status)).collect();
     let expected = [("STARTJOB", "RUNNING"), ("CHANGE_STATUS", "FAILURE"), ("FORCE_STARTJOB", "RUNNING")];
     assert_eq!(events, expected.map(|(event, status)| (event.to_owned(), "a".to_owned(), status.to_owned())));
-    assert!(failure(transport.send(&delivery("a", "RUNNING")).await).1);
+    assert!(failure(transport.send(&delivery("a", "RUNNING"), &Gate::open()).await.outcome).1);
 }
 
 #[tokio::test]
@@ -60,10 +60,13 @@ async fn a_refusal_is_transient_and_an_unknown_job_permanent() {
     let refuse_first = RefuseFirst::Jobs(vec!["a".into()]);
     let (_dir, sandbox) = sandbox(AutosysOptions { jobs, refuse_first, credentials: None });
     let transport = transport(sandbox.sendevent(), None);
-    let (detail, permanent) = failure(transport.send(&delivery("a", "SUCCESS")).await);
+    let (detail, permanent) = failure(transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(!permanent && detail.contains("CAUAJM_E_10029"), "{detail}");
-    assert!(matches!(transport.send(&delivery("a", "SUCCESS")).await, Outcome::Delivered { .. }));
-    let (detail, permanent) = failure(transport.send(&delivery("b", "SUCCESS")).await);
+    assert!(matches!(
+        transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome,
+        Outcome::Delivered { .. }
+    ));
+    let (detail, permanent) = failure(transport.send(&delivery("b", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(permanent && detail.contains("Invalid job name: b"), "{detail}");
 }
 
@@ -74,14 +77,14 @@ async fn no_value_is_interpreted() {
     let transport = transport(sandbox.sendevent(), Some("file {file_name}"));
     let file_name = format!("$(touch {0})`touch {0}`; touch {0} #", witness.display());
     let mut nasty = Delivery { file_name: file_name.clone(), ..delivery("a", "SUCCESS") };
-    assert!(matches!(transport.send(&nasty).await, Outcome::Delivered { .. }));
+    assert!(matches!(transport.send(&nasty, &Gate::open()).await.outcome, Outcome::Delivered { .. }));
     assert_eq!(sandbox.events().unwrap()[0].comment, Some(format!("file {file_name}")));
     nasty.file_name = format!("\n\0{}", "é".repeat(4000));
-    assert!(matches!(transport.send(&nasty).await, Outcome::Delivered { .. }));
+    assert!(matches!(transport.send(&nasty, &Gate::open()).await.outcome, Outcome::Delivered { .. }));
     assert_eq!(sandbox.events().unwrap()[1].comment, Some(format!("file   {}", "é".repeat(248))));
     for name in [file_name.as_str(), "; rm -rf x", "-x", "", "%", "a b"] {
         let bad = delivery(name, "SUCCESS");
-        assert!(failure(transport.send(&bad).await).1, "{name}");
+        assert!(failure(transport.send(&bad, &Gate::open()).await.outcome).1, "{name}");
         assert!(transport.check(&bad).is_err(), "{name}");
     }
     assert!(!witness.exists() && sandbox.events().unwrap().len() == 2);
@@ -91,7 +94,8 @@ async fn no_value_is_interpreted() {
 async fn an_error_message_with_exit_code_0_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "printf 'sent\\nCAUAJM_W_1 nobody knows\\n'");
-    let (detail, permanent) = failure(transport(program, None).send(&delivery("a", "SUCCESS")).await);
+    let (detail, permanent) =
+        failure(transport(program, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(!permanent && detail == "AutoSys said CAUAJM_W_1: sent CAUAJM_W_1 nobody knows", "{detail}");
 }
 
@@ -99,10 +103,14 @@ async fn an_error_message_with_exit_code_0_is_a_failure() {
 async fn an_exit_code_is_a_failure_and_a_signal_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "echo no >&2; exit 3");
-    let (detail, permanent) = failure(transport(program, None).send(&delivery("a", "SUCCESS")).await);
+    let (detail, permanent) =
+        failure(transport(program, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(!permanent && detail == "sendevent ended with exit code 3: no", "{detail}");
     let program = script(dir.path(), "kill -9 $$");
-    assert!(matches!(transport(program, None).send(&delivery("a", "SUCCESS")).await, Outcome::Unknown { .. }));
+    assert!(matches!(
+        transport(program, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome,
+        Outcome::Unknown { .. }
+    ));
 }
 
 #[tokio::test]
@@ -114,7 +122,7 @@ async fn a_program_that_hangs_is_killed_and_the_outcome_unknown() {
     assert!(made.success());
     let timeout = Duration::from_millis(300);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
-    match transport.send(&delivery("a", "SUCCESS")).await {
+    match transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome {
         Outcome::Unknown { detail } => {
             assert!(detail.starts_with("sendevent was killed at its limit of 0.3 s"), "{detail}")
         }
@@ -136,7 +144,7 @@ async fn at_its_limit_all_that_the_program_started_is_killed() {
     let mut alive = std::fs::OpenOptions::new().read(true).custom_flags(not_waiting).open(&pipe).unwrap();
     let timeout = Duration::from_secs(2);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
-    match transport.send(&delivery("a", "SUCCESS")).await {
+    match transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome {
         Outcome::Unknown { detail } => assert!(detail.ends_with("ready"), "{detail}"),
         other => panic!("{other:?}"),
     }
@@ -154,7 +162,7 @@ async fn a_child_left_in_the_background_is_neither_waited_for_nor_killed() {
     let program = script(dir.path(), "sleep 600 & echo $!");
     let timeout = Duration::from_secs(20);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
-    let pid = match transport.send(&delivery("a", "SUCCESS")).await {
+    let pid = match transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome {
         Outcome::Delivered { detail: Some(detail) } => detail.trim().parse::<i32>().unwrap(),
         other => panic!("{other:?}"),
     };
@@ -168,19 +176,21 @@ async fn standard_input_is_closed_and_the_environment_passed_on() {
     let program = script(dir.path(), "read line && exit 1; printf '%s|' \"$AUTOSERV\" \"$@\"");
     let environment = BTreeMap::from([("AUTOSERV".to_owned(), "A $(x) E".to_owned())]);
     let options = SendEventOptions { program, environment, comment: Some("by $(me)".into()), ..Default::default() };
-    let outcome = SendEvent::new(options).unwrap().send(&delivery("a", "SUCCESS")).await;
+    let outcome = SendEvent::new(options).unwrap().send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome;
     let detail = "A $(x) E|-E|CHANGE_STATUS|-s|SUCCESS|-J|a|-C|by $(me)|".to_owned();
     assert_eq!(outcome, Outcome::Delivered { detail: Some(detail) });
 }
 
 #[tokio::test]
 async fn a_missing_program_is_a_transient_failure_that_says_so() {
-    let (detail, permanent) = failure(transport("/nonexistent/sendevent", None).send(&delivery("a", "SUCCESS")).await);
+    let (detail, permanent) =
+        failure(transport("/nonexistent/sendevent", None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(!permanent && detail.contains("/nonexistent/sendevent was not found"), "{detail}");
     let dir = tempfile::tempdir().unwrap();
     let plain = dir.path().join("plain");
     std::fs::write(&plain, "").unwrap();
-    let (detail, permanent) = failure(transport(plain, None).send(&delivery("a", "SUCCESS")).await);
+    let (detail, permanent) =
+        failure(transport(plain, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(!permanent && detail.contains("may not be run"), "{detail}");
 }
 

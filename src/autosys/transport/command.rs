@@ -1,0 +1,46 @@
+//! The arguments of `sendevent`, the same whatever machine it runs on.
+
+use super::Delivery;
+use crate::autosys::event::{Event, JobName, Mapping};
+use crate::error::{Error, Result};
+
+/// The longest comment that `sendevent -C` takes, in characters (CA Workload Automation AE, command reference).
+const MAX_COMMENT: usize = 255;
+
+/// The argument vector after the program for one delivery, or why there is none.
+pub(super) fn arguments(mapping: &Mapping, comment: Option<&str>, delivery: &Delivery) -> Result<Vec<String>, String> {
+    let job = JobName::parse(&delivery.job_id).map_err(|e| e.to_string())?;
+    if job.as_str().starts_with('-') {
+        // AutoSys allows such names, but whether its own option parser would take this for an option is unknown.
+        return Err(format!("job name {job} starts with '-', which sendevent could take for an option; not sent"));
+    }
+    let event = mapping.event(&delivery.status).map_err(|e| e.to_string())?;
+    let mut arguments = vec!["-E".to_owned(), event.name().to_owned()];
+    if let Event::ChangeStatus(status) = event {
+        arguments.extend(["-s".to_owned(), status.clone()]);
+    }
+    arguments.extend(["-J".to_owned(), job.as_str().to_owned()]);
+    if let Some(comment) = comment {
+        arguments.extend(["-C".to_owned(), comment_text(comment, &delivery.file_name)]);
+    }
+    Ok(arguments)
+}
+
+/// Refuses a comment that could be read as an option.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidInput`] for one that does not start with a letter or digit.
+pub(super) fn check_comment(comment: Option<&str>) -> Result<()> {
+    match comment {
+        Some(comment) if !comment.starts_with(|c: char| c.is_ascii_alphanumeric()) => Err(Error::invalid(format!(
+            "the comment {comment:?} for sendevent must start with a letter or digit, so that it is no option"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The comment for a file: `{file_name}` replaced, control characters as spaces, cut where `sendevent` would refuse it.
+pub(super) fn comment_text(template: &str, file_name: &str) -> String {
+    let text = template.replace("{file_name}", file_name);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_COMMENT).collect()
+}
