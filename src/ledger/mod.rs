@@ -248,6 +248,14 @@ impl JobLedger {
         rows::from_batch(table, &self.rows(table, &filter)?)
     }
 
+    /// The newest version of `table`; None while there is none.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`].
+    pub fn version(&self, table: LedgerTable) -> Result<Option<u64>> {
+        self.existing(table)?.map(|table| table.newest_version()).transpose()
+    }
+
     /// How many rows are pending.
     ///
     /// # Errors
