@@ -12,6 +12,7 @@ mod summary;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
