@@ -315,7 +315,7 @@ impl Cycle<'_> {
                 at.delivered.push(item.row);
             } else if !matches!(sent.outcome, Outcome::NotTried { .. }) || !self.stopping() {
                 let detail = detail.unwrap_or_default();
-                tracing::warn!(
+                tracing::info!(
                     job_id = item.delivery.job_id,
                     status = item.delivery.status,
                     attempt = item.attempt,

@@ -206,21 +206,31 @@ impl AutosysUpdater {
                 ended?;
             }
         }
-        tracing::info!(
-            delivered = report.delivered,
-            failed = report.failed,
-            parked = report.parked,
-            unknown = report.unknown,
-            superseded = report.superseded,
-            expired = report.expired,
-            recovered = report.recovered,
-            waiting = report.waiting,
-            pending = report.pending,
-            stopped = report.stopped,
-            lease_held_by = report.lease_held_by,
-            "delivery cycle ended"
-        );
+        self.tell(&report);
         Ok(report)
+    }
+
+    /// One record for the whole cycle; a warning where rows need somebody's attention or another try.
+    fn tell(&self, report: &DeliveryReport) {
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    delivered = report.delivered,
+                    failed = report.failed,
+                    parked = report.parked,
+                    unknown = report.unknown,
+                    superseded = report.superseded,
+                    expired = report.expired,
+                    recovered = report.recovered,
+                    waiting = report.waiting,
+                    pending = report.pending,
+                    stopped = report.stopped,
+                    lease_held_by = report.lease_held_by,
+                    "delivery cycle ended"
+                )
+            };
+        }
+        if report.failures.is_empty() && report.held_back == 0 { tell!(info) } else { tell!(warn) }
     }
 
     /// One cycle after the other until it is to stop: one begins `every` so long, or at once where the one before took
@@ -424,7 +434,7 @@ impl AutosysUpdater {
         report.parked += plan.park.len() as u64;
         for unsent in &plan.park {
             let Unsent { row, reason, .. } = unsent;
-            tracing::warn!(job_id = row.job_id, status = row.status, reason, "row parked");
+            tracing::info!(job_id = row.job_id, status = row.status, reason, "row parked");
             report.failures.push(parked(unsent));
         }
         Ok(())
