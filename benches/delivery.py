@@ -14,10 +14,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import jobrota
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
+
+import jobrota
 from jobrota.autosys import Rehearsal
 from ledger_rows.common import QUICK, Result, Scale
 from report import measure
