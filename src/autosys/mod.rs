@@ -14,5 +14,6 @@ pub use plan::Order;
 pub use report::{DeliveryReport, PlannedDelivery, RowFailure};
 pub use transport::callable::Callable;
 pub use transport::sendevent::{SendEvent, SendEventOptions};
+pub use transport::web_services::{EventNames, Login, WebServices, WebServicesOptions};
 pub use transport::{Delivery, Gate, Outcome, Sent, Transport};
 pub use updater::{AutosysUpdater, UpdaterOptions};

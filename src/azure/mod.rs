@@ -17,5 +17,6 @@ mod transport;
 pub use answer::Answer;
 pub use client::{ArmClient, Call, Deadline};
 pub use cloud::Cloud;
+pub(crate) use cloud::is_loopback;
 pub use credential::{AccessToken, Credential, TokenSource, Variables};
 pub use resource_id::{ResourceId, check_segment};
