@@ -13,6 +13,7 @@ pub use event::{Event, JobName, Mapping};
 pub use plan::Order;
 pub use report::{DeliveryReport, PlannedDelivery, RowFailure};
 pub use transport::callable::Callable;
+pub use transport::run_command::{RunCommand, RunCommandOptions};
 pub use transport::sendevent::{SendEvent, SendEventOptions};
 pub use transport::web_services::{EventNames, Login, WebServices, WebServicesOptions};
 pub use transport::{Delivery, Gate, Outcome, Sent, Transport};
