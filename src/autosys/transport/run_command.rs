@@ -101,7 +101,9 @@ impl RunCommandOptions {
             check_segment("resource_group", group)?;
         }
         for (what, program) in [("program", Some(&self.program)), ("autostatus", self.autostatus.as_ref())] {
-            if program.is_some_and(|text| text.is_empty() || text.starts_with('-') || text.chars().any(char::is_control)) {
+            if program
+                .is_some_and(|text| text.is_empty() || text.starts_with('-') || text.chars().any(char::is_control))
+            {
                 return Err(Error::invalid(format!(
                     "{what} must be a path on the VM, or a name that is in PATH there, without control characters"
                 )));
@@ -111,7 +113,8 @@ impl RunCommandOptions {
             return Err(Error::invalid("env_file must be an absolute path on the VM, without control characters"));
         }
         let user = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if self.run_as.as_ref().is_some_and(|name| name.is_empty() || name.starts_with('-') || !name.chars().all(user)) {
+        if self.run_as.as_ref().is_some_and(|name| name.is_empty() || name.starts_with('-') || !name.chars().all(user))
+        {
             return Err(Error::invalid("run_as must be the name of a user: letters, digits and ._-"));
         }
         if self.batch == 0 || self.batch > script::MOST {
@@ -203,7 +206,10 @@ impl RunCommand {
             let tried: Vec<String> = failed.iter().map(|(vm, _)| vm.clone()).collect();
             let reasons = failed.iter().map(|(vm, why)| format!("{vm}: {why}")).collect::<Vec<_>>().join("; ");
             if tried.len() == self.selector.inventory().vms().len() {
-                return alike(Outcome::transient(format!("no VM could run the command: {reasons}")), tried.last().cloned());
+                return alike(
+                    Outcome::transient(format!("no VM could run the command: {reasons}")),
+                    tried.last().cloned(),
+                );
             }
             let selection = match self.selector.select(&tried).await {
                 Ok(selection) => selection,
@@ -237,7 +243,11 @@ impl RunCommand {
         let deadline = Deadline::after(self.options.timeout);
         let id = match self.places.of(vm, &self.arm, deadline).await {
             Ok(Some(id)) => id,
-            Ok(None) => return Went::NextVm("the subscription has no VM of this name, or several: see resource_group".to_owned()),
+            Ok(None) => {
+                return Went::NextVm(
+                    "the subscription has no VM of this name, or several: see resource_group".to_owned(),
+                );
+            }
             Err(error) => return Went::Alike(Outcome::transient(error.full_message())),
         };
         let _turn = turn::of(&id).await;
@@ -286,7 +296,8 @@ impl RunCommand {
                     tokio::time::sleep(wait).await;
                     continue;
                 }
-                let text = format!("{text}; it was tried {tried} times within {} s", self.options.busy_timeout.as_secs_f64());
+                let text =
+                    format!("{text}; it was tried {tried} times within {} s", self.options.busy_timeout.as_secs_f64());
                 return Err(if busy { Went::NextVm(text) } else { Went::Alike(Outcome::transient(text)) });
             }
             return Err(match status.as_u16() {
@@ -427,9 +438,9 @@ impl Transport for RunCommand {
                 Ok(text.split_whitespace().last().unwrap_or_default().to_owned())
             }
             Some(Outcome::Delivered { detail: None }) => Err("autostatus printed nothing".to_owned()),
-            Some(
-                Outcome::Failed { detail, .. } | Outcome::Unknown { detail } | Outcome::NotTried { detail },
-            ) => Err(detail.replace("sendevent", "autostatus")),
+            Some(Outcome::Failed { detail, .. } | Outcome::Unknown { detail } | Outcome::NotTried { detail }) => {
+                Err(detail.replace("sendevent", "autostatus"))
+            }
             None => Err("autostatus gave no answer".to_owned()),
         }
     }

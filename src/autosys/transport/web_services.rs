@@ -276,12 +276,14 @@ impl Transport for WebServices {
             job_status::read(&body, job_id)
         };
         let answer = tokio::time::timeout(self.whole_limit(), ask).await;
-        answer
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", self.options.timeout.as_secs_f64())))
-            .map_err(|reason| {
+        answer.unwrap_or_else(|_| Err(format!("no answer within {} s", self.options.timeout.as_secs_f64()))).map_err(
+            |reason| {
                 let server = &self.addresses.server;
-                self.without_secrets(format!("the web services at {server} did not tell the status of {job_id}: {reason}"))
-            })
+                self.without_secrets(format!(
+                    "the web services at {server} did not tell the status of {job_id}: {reason}"
+                ))
+            },
+        )
     }
 
     fn shows(&self, delivery: &Delivery, status: &str) -> bool {

@@ -196,9 +196,14 @@ impl RunCommands {
         }
         state.operations.insert(id.clone(), operation);
         if mode == RunCommandMode::FailsAfterwards {
-            return refused(StatusCode::INTERNAL_SERVER_ERROR, "InternalExecutionError", "The sandbox was asked to fail.");
+            return refused(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalExecutionError",
+                "The sandbox was asked to fail.",
+            );
         }
-        let place = format!("{public}/subscriptions/{SUBSCRIPTION_ID}/providers/Microsoft.Compute/locations/westeurope");
+        let place =
+            format!("{public}/subscriptions/{SUBSCRIPTION_ID}/providers/Microsoft.Compute/locations/westeurope");
         let link = format!("{place}/operations/{id}?p=1&api-version=2024-07-01");
         let mut reply = StatusCode::ACCEPTED.into_response();
         let mut header = |name: &'static str, text: &str| {

@@ -164,7 +164,8 @@ impl Script {
             if let (Some(number), Some(code)) = (number, code)
                 && let Some(event) = events.get_mut(number)
             {
-                *event = Some((code, parts.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")));
+                *event =
+                    Some((code, parts.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")));
             }
         }
         Printed::Events(events)
@@ -181,7 +182,9 @@ pub(super) fn verdict(code: i32, text: &str, limit: Duration) -> Outcome {
     match code {
         0 => Outcome::Delivered { detail: Some(text.to_owned()).filter(|text| !text.is_empty()) },
         // What timeout(1) gives.
-        124 | 137 => Outcome::unknown(with_text(format!("sendevent was ended at its limit of {} s", limit.as_secs_f64()))),
+        124 | 137 => {
+            Outcome::unknown(with_text(format!("sendevent was ended at its limit of {} s", limit.as_secs_f64())))
+        }
         126 | 127 => Outcome::transient(with_text(format!("sendevent could not be started (exit code {code})"))),
         129.. => Outcome::unknown(with_text(format!("sendevent was ended by a signal (exit code {code})"))),
         _ => Outcome::Failed { detail: with_text(format!("sendevent ended with exit code {code}")), permanent },

@@ -5,8 +5,8 @@
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::super::sendevent::output::{find_error_code, names_invalid_job};
 use super::super::Outcome;
+use super::super::sendevent::output::{find_error_code, names_invalid_job};
 
 /// Longest text of the server that is repeated, in characters.
 const LONGEST_TEXT: usize = 600;

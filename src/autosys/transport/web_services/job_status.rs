@@ -79,7 +79,10 @@ mod tests {
             (r#"{"jobName": "A", "jobStatus": 5}"#, "FAILURE"),
             (r#"{"status": "4"}"#, "SUCCESS"),
             (r#"[{"name": "AB", "status": 1}, {"name": "A", "status": "on ice"}]"#, "ON_ICE"),
-            (r#"{"status": {"x": 1}, "job": [{"name": "A", "runs": 1, "status": "SUCCESS/ON_NOEXEC"}]}"#, "SUCCESS/ON_NOEXEC"),
+            (
+                r#"{"status": {"x": 1}, "job": [{"name": "A", "runs": 1, "status": "SUCCESS/ON_NOEXEC"}]}"#,
+                "SUCCESS/ON_NOEXEC",
+            ),
         ] {
             assert_eq!(read(body.as_bytes(), "A").as_deref(), Ok(expected), "{body}");
         }
