@@ -17,6 +17,7 @@ mod ledger_summary;
 mod logging;
 mod maintenance_report;
 mod probe;
+mod run_command;
 mod runner;
 mod sandbox;
 mod selection;
@@ -26,6 +27,7 @@ mod sendevent;
 mod track;
 mod updater;
 mod wait;
+mod web_services;
 
 /// The value of a setting: the environment variable `JOBROTA_<NAME>`, else `name` in `jobrota.toml`, else None.
 #[pyfunction]
@@ -67,6 +69,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
     module.add_class::<sendevent::PySendEvent>()?;
+    module.add_class::<web_services::PyWebServices>()?;
+    module.add_class::<run_command::PyRunCommand>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
     module.add_class::<runner::PyViyaComparisonRunner>()?;

@@ -12,8 +12,10 @@ use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
 use super::interrupt::Runs;
 use super::ledger::PyJobLedger;
+use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
 use super::wait::{self, Born};
+use super::web_services::PyWebServices;
 use crate::autosys::{self, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Transport, UpdaterOptions};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::LedgerTable;
@@ -71,6 +73,12 @@ fn transport(
 ) -> PyOutcome<Arc<dyn Transport>> {
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
+    }
+    if let Ok(services) = value.cast::<PyWebServices>() {
+        return Ok(services.get().core(mapping)?);
+    }
+    if let Ok(command) = value.cast::<PyRunCommand>() {
+        return command.get().core(value.py(), mapping, &runs);
     }
     if value.is_callable() {
         let asynchronous: bool =

@@ -11,7 +11,7 @@ mod run_command;
 mod tests;
 mod tokens;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -113,7 +113,6 @@ impl AzureOptions {
 /// A running stand-in on a port of 127.0.0.1 that the system chose. It stops when dropped.
 #[derive(Debug)]
 pub struct AzureSandbox {
-    address: SocketAddr,
     server: Arc<Server>,
     stop: Option<oneshot::Sender<()>>,
     stopped: mpsc::Receiver<()>,
@@ -151,12 +150,13 @@ impl AzureSandbox {
             }
             let _ = ended.send(());
         });
-        Ok(Self { address, server, stop: Some(stop), stopped })
+        Ok(Self { server, stop: Some(stop), stopped })
     }
 
-    /// The address of its Resource Manager, its login service and its metadata service.
+    /// The address of its Resource Manager, its login service and its metadata service: its own, or the one that
+    /// [`AzureSandbox::set_public_url`] gave.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.public_url()
     }
 
     /// The secret of its service principal, made up for this sandbox.

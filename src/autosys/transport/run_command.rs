@@ -166,8 +166,10 @@ enum Went {
     Over(Vec<Outcome>),
     /// The same for all, and the next VM would do no better or must not be tried.
     Alike(Outcome),
-    /// Surely nothing was sent: the VM's failure.
+    /// Surely nothing was sent, for this reason of the VM's.
     NextVm(String),
+    /// The same, and the VM is well: it works for somebody else.
+    Busy(String),
 }
 
 impl RunCommand {
@@ -222,8 +224,15 @@ impl RunCommand {
             };
             let vm = selection.vm.clone();
             let went = self.on_vm(&vm, frame, arguments, gate).await;
-            let worked = !matches!(went, Went::NextVm(_));
-            if let Err(error) = self.selector.report(&vm, worked).await {
+            // What is alike on every VM says nothing about this one.
+            let well = match &went {
+                Went::Over(_) => Some(true),
+                Went::NextVm(_) => Some(false),
+                Went::Alike(_) | Went::Busy(_) => None,
+            };
+            if let Some(well) = well
+                && let Err(error) = self.selector.report(&vm, well).await
+            {
                 tracing::warn!(vm, %error, "what happened on the VM could not be reported to the selector");
             }
             match went {
@@ -231,7 +240,7 @@ impl RunCommand {
                     return outcomes.into_iter().map(|outcome| Sent { outcome, vm: Some(vm.clone()) }).collect();
                 }
                 Went::Alike(outcome) => return alike(outcome, Some(vm)),
-                Went::NextVm(reason) => {
+                Went::NextVm(reason) | Went::Busy(reason) => {
                     tracing::warn!(vm, reason, "the VM did not run the command; the next one is tried");
                     failed.push((vm, reason));
                 }
@@ -298,7 +307,7 @@ impl RunCommand {
                 }
                 let text =
                     format!("{text}; it was tried {tried} times within {} s", self.options.busy_timeout.as_secs_f64());
-                return Err(if busy { Went::NextVm(text) } else { Went::Alike(Outcome::transient(text)) });
+                return Err(if busy { Went::Busy(text) } else { Went::Alike(Outcome::transient(text)) });
             }
             return Err(match status.as_u16() {
                 403 | 404 | 409 | 410 | 412 => Went::NextVm(text),
