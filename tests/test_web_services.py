@@ -91,7 +91,11 @@ def test_a_certificate_of_somebody_else_is_refused(
 
 
 def test_wrong_credentials_park_nothing_and_are_nowhere_to_be_seen(
-    ledger: jobrota.JobLedger, url: str, autosys: jobrota.Sandbox, authority: Authority, caplog: pytest.LogCaptureFixture
+    ledger: jobrota.JobLedger,
+    url: str,
+    autosys: jobrota.Sandbox,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "pass-word-in-clear"
@@ -103,7 +107,13 @@ def test_wrong_credentials_park_nothing_and_are_nowhere_to_be_seen(
         report = jobrota.AutosysUpdater(ledger, transport).run()
         assert (report.failed, report.parked) == (1, 0)
         assert "401" in report.failures[0]["detail"]
-        shown = [repr(transport), repr(report), report._repr_html_(), str(report.to_dict()), str(rows(ledger.deliveries()))]
+        shown = [
+            repr(transport),
+            repr(report),
+            report._repr_html_(),
+            str(report.to_dict()),
+            str(rows(ledger.deliveries())),
+        ]
         assert secret not in "".join([*shown, *(record.getMessage() for record in caplog.records)])
     for wrong in ({"password": f"{secret}\n"}, {"user": None}, {"user": "a:b"}, {"password": secret.encode()}):
         with pytest.raises(jobrota.InvalidInputError) as caught:
@@ -116,7 +126,7 @@ class Answering(BaseHTTPRequestHandler):
 
     seen: list[str]
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         type(self).seen.append(self.path)
         status = next((status for status in (200, 201, 404, 429, 502) if f"S{status}" in body), None)
@@ -144,7 +154,14 @@ def answering() -> Iterator[str]:
 
 
 def test_what_leaves_it_open_is_unknown(ledger: jobrota.JobLedger, answering: str, authority: Authority) -> None:
-    jobs = {"S201": "delivered", "S200": "unknown", "S404": "failed", "S429": "failed", "S502": "unknown", "LOST": "unknown"}
+    jobs = {
+        "S201": "delivered",
+        "S200": "unknown",
+        "S404": "failed",
+        "S429": "failed",
+        "S502": "unknown",
+        "LOST": "unknown",
+    }
     for job in jobs:
         ledger.log_job_completion("a.sas", job, "SUCCESS")
     with authority.serve(answering) as url:
@@ -168,6 +185,8 @@ def test_prefix_event_names_and_statuses_can_be_others(ledger: jobrota.JobLedger
 def test_nothing_leaves_the_machine_in_the_clear_unless_it_is_allowed() -> None:
     with pytest.raises(jobrota.InvalidInputError, match="allow_http=True"):
         WebServices("http://autosys.example.com")
-    assert repr(WebServices("http://autosys.example.com", allow_http=True)) == 'WebServices("http://autosys.example.com")'
+    assert (
+        repr(WebServices("http://autosys.example.com", allow_http=True)) == 'WebServices("http://autosys.example.com")'
+    )
     with pytest.raises(jobrota.InvalidInputError, match="unknown event"):
         WebServices("https://autosys.example.com", events={"KILLJOB": "kill-job"})

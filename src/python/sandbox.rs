@@ -206,9 +206,9 @@ impl PySandbox {
     }
 
     /// Says how many bytes of the output of Run Command are kept from now on, the last ones; Azure keeps 4,096.
-    fn set_azure_output_limit(&self, #[pyo3(from_py_with = arguments::whole)] bytes: usize) -> PyOutcome<()> {
+    fn set_azure_output_limit(&self, #[pyo3(from_py_with = arguments::whole)] limit: usize) -> PyOutcome<()> {
         self.with_azure(|azure| {
-            azure.set_output_limit(bytes);
+            azure.set_output_limit(limit);
             Ok(())
         })
     }
