@@ -7,12 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::azure::{Credential, Variables};
 use crate::inventory::Inventory;
 use crate::runtime::block_on;
 use crate::sandbox::azure::RunCommandOptions as Stand;
 use crate::sandbox::azure::{AzureOptions, CLIENT_ID, RESOURCE_GROUP, RunCommandMode, SUBSCRIPTION_ID, TENANT_ID};
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::selection::{CursorKind, SelectorOptions};
+use std::time::Duration;
 
 mod scripts;
 
