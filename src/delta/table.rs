@@ -18,7 +18,7 @@ use super::legacy_protocol::LogReader;
 use super::maintenance::{self, Maintained, Retention};
 use super::shared::Inner;
 use super::stage::{Part, Staged};
-use super::{create, foreign, rewrite, scan, schema, transactions, writable};
+use super::{appended, create, foreign, replace, rewrite, scan, schema, transactions, writable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -51,7 +51,11 @@ pub struct View<'a> {
     snapshot: &'a SnapshotRef,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(super) fn new(table: &'a Inner, snapshot: &'a SnapshotRef) -> Self {
+        Self { table, snapshot }
+    }
+
     /// The table's version.
     pub fn version(&self) -> u64 {
         self.snapshot.version()
@@ -276,8 +280,7 @@ impl Table {
         };
         let mut staged: Option<Staged> = None;
         let ended = commit::commit(inner, &kind, Queue::Always, Instant::now(), &mut |attempt| {
-            let Some(Guard { batch, transactions }) = decide(&View { table: inner, snapshot: attempt.snapshot })?
-            else {
+            let Some(Guard { batch, transactions }) = decide(&View::new(inner, attempt.snapshot))? else {
                 return Ok(None);
             };
             let rows = schema::align(&batch, &schema::of(attempt.snapshot)?)?;
@@ -290,6 +293,51 @@ impl Table {
             orphans.discard(&inner.storage);
         }
         ended
+    }
+
+    /// Replaces all rows by what `decide` makes of those of the newest version, in one commit, for tables of a few rows.
+    /// Everything else is as with [`Table::append_guarded`].
+    ///
+    /// # Errors
+    /// As [`Table::append_guarded`].
+    pub fn replace(&self, decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Guard>>) -> Result<Option<u64>> {
+        replace::replace(&self.inner, decide)
+    }
+
+    /// What `look` sees at the newest version, all of it at the same one.
+    ///
+    /// # Errors
+    /// Those of `look`; [`ErrorKind::Storage`] when the log cannot be read.
+    pub fn look<T>(&self, mut look: impl FnMut(&View<'_>) -> Result<T>) -> Result<T> {
+        let mut vanished = 0;
+        loop {
+            let snapshot = self.inner.newest()?;
+            match look(&View::new(&self.inner, &snapshot)) {
+                Err(error) if vanished < commit::MOST_VANISHED && self.inner.moved_on(&snapshot, &error) => {
+                    vanished += 1;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// The rows that were appended after version `known`, and the newest version, but for the rows of those versions of
+    /// which `except` says so. None when nobody knows: a version's log entry is gone, or rows were taken away meanwhile.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn appended_since(&self, known: u64, except: &dyn Fn(u64) -> bool) -> Result<Option<(RecordBatch, u64)>> {
+        let snapshot = self.inner.newest()?;
+        let rows = appended::since(&self.inner, &snapshot, known, except)?;
+        Ok(rows.map(|rows| (rows, snapshot.version())))
+    }
+
+    /// The newest version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the log cannot be read.
+    pub fn newest_version(&self) -> Result<u64> {
+        Ok(self.inner.newest()?.version())
     }
 
     /// Rows of the newest version that match, in the order in which they were written.

@@ -17,6 +17,7 @@ mod ledger_summary;
 mod logging;
 mod maintenance_report;
 mod probe;
+mod rehearsal;
 mod run_command;
 mod runner;
 mod sandbox;
@@ -68,6 +69,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<import_report::PyImportReport>()?;
     module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
+    module.add_class::<rehearsal::PyRehearsal>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<web_services::PyWebServices>()?;
     module.add_class::<run_command::PyRunCommand>()?;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 pub mod callable;
 mod command;
+pub mod rehearsal;
 pub mod run_command;
 pub mod sendevent;
 pub mod web_services;
