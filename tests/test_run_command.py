@@ -69,6 +69,8 @@ def test_each_row_has_its_own_outcome(ledger: jobrota.JobLedger, azure: jobrota.
     assert (report.delivered, report.failed, report.parked, report.pending) == (2, 1, 1, 2)
     assert outcomes(ledger) == {"A": "delivered", "B": "failed", "C": "delivered", "two words": "parked"}
     assert "CAUAJM_E_10029" in str(report.failures)
+    assert [vm for vm, _ in azure.azure_scripts()] == ["vm1"], "one script for all of them"
+    assert vms(ledger) == {"vm1", None}, "what was parked went nowhere"
     assert updater.run().delivered == 1
     assert sorted(event["job"] for event in azure.autosys_events()) == ["A", "B", "C"]
 
@@ -118,6 +120,13 @@ def test_a_busy_vm_is_waited_for_but_not_for_ever(ledger: jobrota.JobLedger, azu
     posts = [line for line in azure.azure_requests() if line.startswith("POST") and "/vm1/" in line]
     assert len(posts) > 1
     assert [vm for vm, _ in azure.azure_scripts()] == ["vm2"]
+
+
+def test_the_status_is_read_back_where_it_is_asked_for(ledger: jobrota.JobLedger, azure: jobrota.Sandbox) -> None:
+    ledger.log_job_completion("a.sas", "A", "FAILURE")
+    updater = jobrota.AutosysUpdater(ledger, run_command(azure, autostatus="autostatus"), confirm=True)
+    assert updater.run().delivered == 1
+    assert "AutoSys shows FAILURE" in str(rows(ledger.deliveries()))
 
 
 def test_secrets_are_nowhere_to_be_seen(

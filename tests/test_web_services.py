@@ -173,6 +173,22 @@ def test_what_leaves_it_open_is_unknown(ledger: jobrota.JobLedger, answering: st
     assert len(Answering.seen) == len(jobs), "nothing is sent twice"
 
 
+def test_the_status_is_read_back(
+    ledger: jobrota.JobLedger, url: str, autosys: jobrota.Sandbox, authority: Authority
+) -> None:
+    ledger.log_job_completion("a.sas", "JOB.A#1", "FAILURE")
+    assert jobrota.AutosysUpdater(ledger, services(url, autosys, authority), confirm=True).run().delivered == 1
+    assert "AutoSys shows FAILURE" in str(rows(ledger.deliveries()))
+    # Nobody has the status here: the event is taken and cannot be seen.
+    ledger.log_job_completion("a.sas", "JOB.A#1", "SUCCESS")
+    elsewhere = services(url, autosys, authority, status_path="nothing/{job}")
+    report = jobrota.AutosysUpdater(ledger, elsewhere, confirm=0.2).run()
+    assert (report.delivered, report.unknown) == (0, 1)
+    # It is not sent again once it can be.
+    assert jobrota.AutosysUpdater(ledger, services(url, autosys, authority)).run().delivered == 1
+    assert [event["status"] for event in autosys.autosys_events()] == ["FAILURE", "SUCCESS"]
+
+
 def test_prefix_event_names_and_statuses_can_be_others(ledger: jobrota.JobLedger, answering: str) -> None:
     ledger.log_job_completion("a.sas", "S200", "SUCCESS")
     transport = WebServices(

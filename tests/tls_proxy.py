@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import http.client
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import trustme
@@ -24,54 +27,64 @@ class Authority:
 
     @contextlib.contextmanager
     def serve(self, url: str, name: str = "127.0.0.1") -> Iterator[str]:
-        """Takes TLS connections for `name` and passes what is in them on to `url`; gives the https address."""
+        """Takes HTTPS requests for `name` and passes them on to `url`; gives the https address."""
         parts = urlsplit(url)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(name).configure_cert(context)
-        proxy = _Proxy(parts.hostname or "127.0.0.1", parts.port or 80, context)
-        thread = threading.Thread(target=lambda: asyncio.run(proxy.run()), daemon=True)
+        server = _Proxy(parts.netloc, context)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        proxy.ready.wait(timeout=30)
         try:
-            yield f"https://127.0.0.1:{proxy.port}{parts.path}"
+            yield f"https://127.0.0.1:{server.server_address[1]}{parts.path}"
         finally:
-            proxy.stop()
-            thread.join(timeout=30)
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
 
-class _Proxy:
-    """A server on an event loop of its own."""
+class _Proxy(ThreadingHTTPServer):
+    # Closing waits for what is under way.
+    daemon_threads = False
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        self.ready, self.port = threading.Event(), 0
-        self._to, self._context = (host, port), context
+    def __init__(self, target: str, context: ssl.SSLContext) -> None:
+        self.target, self._context = target, context
+        super().__init__(("127.0.0.1", 0), _Passing)
 
-    async def run(self) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        # A client that does not trust the certificate leaves, which is no error of ours.
-        self._loop.set_exception_handler(lambda loop, context: None)
-        server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0, ssl=self._context)
-        self.port = server.sockets[0].getsockname()[1]
-        self.ready.set()
-        await self._stopped.wait()
-        server.close()
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        # The handshake is for the thread of the connection: a client that does not come up with it holds nobody up.
+        return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream, out = await asyncio.open_connection(*self._to)
-        try:
-            await asyncio.gather(_copy(reader, out), _copy(upstream, writer))
-        finally:
-            for end in (out, writer):
-                end.close()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that does not trust the certificate leaves, and so does a server that gives no answer."""
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
-    # Whoever is at the other end has to see that there is no more.
-    writer.close()
+class _Passing(BaseHTTPRequestHandler):
+    """One request per connection: passed on, and its answer back."""
+
+    server: _Proxy
+
+    def do_GET(self) -> None:
+        self._pass_on()
+
+    def do_POST(self) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        with contextlib.closing(http.client.HTTPConnection(self.server.target, timeout=60)) as upstream:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                upstream.putheader(name, value)
+            upstream.endheaders(body)
+            answer = upstream.getresponse()
+            text = answer.read()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "content-length", "transfer-encoding"):
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: Any) -> None: ...
