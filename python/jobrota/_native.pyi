@@ -23,11 +23,13 @@ __all__ = [
     "MaintenanceReport",
     "Rehearsal",
     "RoundRobinSelector",
+    "RunCommand",
     "Sandbox",
     "Selection",
     "SendEvent",
     "Track",
     "ViyaComparisonRunner",
+    "WebServices",
     "__version__",
     "doctor",
     "sandbox_calibration",
@@ -393,6 +395,52 @@ class SendEvent:
     def __repr__(self) -> str: ...
 
 @final
+class WebServices:
+    def __new__(
+        cls,
+        base_url: str,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        prefix: str = "event",
+        events: Mapping[str, str] | None = None,
+        comment: str | None = None,
+        ca_file: _Location | None = None,
+        timeout: float = 30.0,
+        status_path: str | None = "job-run-info/{job}",
+        accepted: Sequence[int] | None = None,
+        allow_http: bool = False,
+    ) -> WebServices: ...
+    @property
+    def base_url(self) -> str: ...
+    def __repr__(self) -> str: ...
+
+@final
+class RunCommand:
+    def __new__(
+        cls,
+        selector: RoundRobinSelector,
+        *,
+        subscription_id: str,
+        resource_group: str | None = None,
+        credential: _AzureCredential | None = None,
+        endpoint: str | None = None,
+        program: str = "sendevent",
+        env_file: str | None = None,
+        autostatus: str | None = None,
+        run_as: str | None = None,
+        comment: str | None = None,
+        batch: int = 20,
+        event_timeout: float = 60.0,
+        busy_timeout: float = 600.0,
+        timeout: float = 5400.0,
+    ) -> RunCommand: ...
+    @property
+    def subscription_id(self) -> str: ...
+    def __repr__(self) -> str: ...
+
+@final
 class Rehearsal:
     def __new__(cls, *, answer_after: _Span = 0) -> Rehearsal: ...
     def __repr__(self) -> str: ...
@@ -449,7 +497,7 @@ class AutosysUpdater:
     def __new__(
         cls,
         ledger: JobLedger,
-        transport: SendEvent | Rehearsal | _SendFunction,
+        transport: SendEvent | RunCommand | WebServices | Rehearsal | _SendFunction,
         *,
         source: _TableName = "job_notifications",
         mapping: str | Mapping[str, str] | None = None,
@@ -571,6 +619,11 @@ class Sandbox:
     def azure_requests(self) -> list[str]:
         """Method and path of every request to Azure Resource Manager, in order."""
     def set_azure_power(self, vm: str, state: str) -> None: ...
+    def set_azure_run_command(self, vm: str, mode: str) -> None: ...
+    def set_azure_output_limit(self, limit: int) -> None: ...
+    def set_azure_public_url(self, url: str) -> None: ...
+    def azure_scripts(self) -> list[tuple[str, str]]:
+        """The scripts that Run Command ran: VM and script, in order."""
     @property
     def inventory(self) -> Inventory: ...
     @property

@@ -24,6 +24,8 @@ pub use report::{DeliveryReport, PlannedDelivery, RowFailure};
 pub use snooze::Snooze;
 pub use transport::callable::Callable;
 pub use transport::rehearsal::Rehearsal;
+pub use transport::run_command::{RunCommand, RunCommandOptions};
 pub use transport::sendevent::{SendEvent, SendEventOptions};
+pub use transport::web_services::{EventNames, Login, WebServices, WebServicesOptions};
 pub use transport::{Delivery, Gate, Outcome, Sent, Transport};
 pub use updater::{AutosysUpdater, CONFIRM_WITHIN, UpdaterOptions};

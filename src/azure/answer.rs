@@ -47,7 +47,8 @@ impl Answer {
         matches!(self.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
     }
 
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    /// How long the server asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
         retry::retry_after(&self.headers, Utc::now())
     }
 
@@ -69,8 +70,9 @@ impl Answer {
                 let needed = call.needs.map_or_else(
                     || "; the credential is not allowed to".to_owned(),
                     |needed| {
+                        let role = if needed.ends_with("/read") { "Reader" } else { "Virtual Machine Contributor" };
                         format!(
-                            "; the credential needs the permission {needed} there, which the role Reader has, for one"
+                            "; the credential needs the permission {needed} there, which the role {role} has, for one"
                         )
                     },
                 );
@@ -96,7 +98,7 @@ impl Answer {
 }
 
 /// Code and message of ARM's error body `{"error": {"code": …, "message": …}}`.
-fn reason(body: &[u8]) -> String {
+pub(super) fn reason(body: &[u8]) -> String {
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return String::new() };
     let error = value.get("error").unwrap_or(&value);
     let part = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default().trim().to_owned();

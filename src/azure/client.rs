@@ -21,6 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest silence within an answer.
 const READ_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection that is not used is kept: a POST on one that the server is just closing may or may not have arrived.
+const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a server that cannot be reached is tried.
 const TRIES_UNREACHED: u32 = 3;
 /// More pages than a subscription can have; what goes on beyond that goes round in circles.
@@ -37,6 +39,10 @@ impl Deadline {
     /// `limit` from now.
     pub fn after(limit: Duration) -> Self {
         Self { at: Instant::now() + limit, limit }
+    }
+
+    pub(super) fn at(self) -> Instant {
+        self.at
     }
 }
 
@@ -61,6 +67,12 @@ impl Call {
     /// A POST of `body`. It is repeated only where the server says that it did nothing (401 and 429).
     pub fn post(path: impl Into<String>, api_version: &str, body: Value) -> Self {
         Self { method: Method::POST, body: Some(body), ..Self::get(path, api_version) }
+    }
+
+    /// A GET of where an operation is asked about, for what is said of it: its address, which holds a token of its own, is
+    /// not shown.
+    pub(super) fn operation() -> Self {
+        Self { query: Vec::new(), ..Self::get("of the operation", "") }
     }
 
     /// With a query parameter more.
@@ -113,6 +125,7 @@ impl ArmClient {
             .user_agent(concat!("jobrota/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_LIMIT)
             .read_timeout(READ_LIMIT)
+            .pool_idle_timeout(IDLE_LIMIT)
             .retry(reqwest::retry::never())
             // Followed, a redirect would take the token along.
             .redirect(reqwest::redirect::Policy::none());
@@ -195,7 +208,7 @@ impl ArmClient {
         Ok(url)
     }
 
-    async fn send_to(&self, url: &Url, call: &Call, deadline: Deadline) -> Result<Answer> {
+    pub(super) async fn send_to(&self, url: &Url, call: &Call, deadline: Deadline) -> Result<Answer> {
         let (mut tried, mut unreached, mut renewed) = (0, 0, false);
         let mut token = self.token(deadline, None).await?;
         loop {
@@ -244,7 +257,7 @@ impl ArmClient {
     }
 
     /// The current token, or another one than the `refused`.
-    async fn token(&self, deadline: Deadline, refused: Option<&AccessToken>) -> Result<Arc<AccessToken>> {
+    pub(super) async fn token(&self, deadline: Deadline, refused: Option<&AccessToken>) -> Result<Arc<AccessToken>> {
         let fetched = async {
             match refused {
                 Some(refused) => self.tokens.renewed(refused).await,
@@ -259,6 +272,14 @@ impl ArmClient {
     }
 
     async fn exchange(&self, url: &Url, call: &Call, token: &str) -> Result<Answer> {
+        let response = self.begin(url, call, token).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.map_err(|e| self.broken(call, e))?;
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn begin(&self, url: &Url, call: &Call, token: &str) -> Result<reqwest::Response> {
         let mut request = self.http.request(call.method.clone(), url.clone()).header("Accept", "application/json");
         // Added by hand: the error of a header that cannot be must not hold the token.
         let mut bearer = reqwest::header::HeaderValue::from_str(&format!("Bearer {token}"))
@@ -268,24 +289,22 @@ impl ArmClient {
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let broken = |e: reqwest::Error| {
-            let arm = self.shown_arm();
-            let text = if e.is_connect() {
-                format!("Resource Manager at {arm} could not be reached: see the network and its proxy")
-            } else if e.is_timeout() {
-                format!("Resource Manager at {arm} did not answer {} in time", call.shown())
-            } else {
-                format!("the connection to Resource Manager at {arm} broke off during {}", call.shown())
-            };
-            Error::new(ErrorKind::Network, text).with_retryable(true).with_source(e.without_url())
-        };
-        let response = request.send().await.map_err(broken)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(broken)?;
-        Ok(Answer { status, headers, body })
+        request.send().await.map_err(|e| self.broken(call, e))
     }
 
-    fn late(&self, call: &Call, deadline: Deadline) -> Error {
+    fn broken(&self, call: &Call, e: reqwest::Error) -> Error {
+        let arm = self.shown_arm();
+        let text = if e.is_connect() {
+            format!("Resource Manager at {arm} could not be reached: see the network and its proxy")
+        } else if e.is_timeout() {
+            format!("Resource Manager at {arm} did not answer {} in time", call.shown())
+        } else {
+            format!("the connection to Resource Manager at {arm} broke off during {}", call.shown())
+        };
+        Error::new(ErrorKind::Network, text).with_retryable(true).with_source(e.without_url())
+    }
+
+    pub(super) fn late(&self, call: &Call, deadline: Deadline) -> Error {
         let text = format!(
             "Resource Manager at {} did not answer {} within the limit of {} seconds for all requests",
             self.shown_arm(),
@@ -299,7 +318,7 @@ impl ArmClient {
         self.arm.as_str().trim_end_matches('/')
     }
 
-    fn url(&self, call: &Call) -> Url {
+    pub(super) fn url(&self, call: &Call) -> Url {
         let mut url = self.arm.clone();
         url.set_path(&call.path);
         url.query_pairs_mut().extend_pairs(call.query.iter().map(|(name, value)| (*name, value.as_str())));

@@ -111,7 +111,7 @@ fn address(what: &str, text: &str) -> Result<Url> {
 }
 
 /// Whether `url` is on this machine.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

@@ -7,8 +7,9 @@ mod client;
 mod cloud;
 mod credential;
 mod fetcher;
+mod operation;
 mod resource_id;
-mod retry;
+pub(crate) mod retry;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -17,5 +18,7 @@ mod transport;
 pub use answer::Answer;
 pub use client::{ArmClient, Call, Deadline};
 pub use cloud::Cloud;
+pub(crate) use cloud::is_loopback;
 pub use credential::{AccessToken, Credential, TokenSource, Variables};
+pub use operation::{Ended, Operation, Posted};
 pub use resource_id::{ResourceId, check_segment};

@@ -9,6 +9,10 @@ use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 const FIRST: Duration = Duration::from_millis(500);
 /// Longest wait of our own; what a server asks for may be longer.
 const LONGEST: Duration = Duration::from_secs(20);
+/// Shortest wait between two questions about an operation, also where the server says 0.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+/// Longest wait between two questions about an operation, where the server does not say.
+const LONGEST_POLL: Duration = Duration::from_secs(10);
 
 /// How long the server asks to wait, seen from `now`: `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
 pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
@@ -23,9 +27,17 @@ pub(super) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Dur
 /// The wait before try `tried + 1`: half a second, doubled from try to try up to 20, of which between half and all is
 /// taken; never less than the server `asked` for, and then up to a tenth more, so that those it told the same moment do not
 /// all come at once.
-pub(super) fn wait(tried: u32, asked: Option<Duration>) -> Duration {
+pub(crate) fn wait(tried: u32, asked: Option<Duration>) -> Duration {
     let own = (FIRST * 2_u32.saturating_pow(tried.clamp(1, 8) - 1)).min(LONGEST).mul_f64(rand::random_range(0.5..=1.0));
     asked.map_or(own, |asked| asked.mul_f64(rand::random_range(1.0..=1.1)).max(own))
+}
+
+/// The wait before an operation is asked about for the `asked`-th time: what the server wants, else like [`wait`], between
+/// a tenth of a second and ten.
+pub(super) fn poll(asked: u32, wanted: Option<Duration>) -> Duration {
+    let wait = wanted
+        .map_or_else(|| wait(asked, None).min(LONGEST_POLL), |wanted| wanted.mul_f64(rand::random_range(1.0..=1.1)));
+    wait.max(SHORTEST_POLL)
 }
 
 #[cfg(test)]
@@ -57,5 +69,16 @@ mod tests {
             assert!(asked >= Duration::from_secs(30) && asked <= Duration::from_secs(33), "{asked:?}");
         }
         assert!(wait(5, None) >= Duration::from_secs(4));
+    }
+
+    #[test]
+    fn operations_are_asked_about_as_the_server_wants_it() {
+        for asked in 1..40 {
+            let own = poll(asked, None);
+            assert!(own >= FIRST / 2 && own <= LONGEST_POLL, "{own:?} after {asked}");
+            let wanted = poll(asked, Some(Duration::from_secs(30)));
+            assert!(wanted >= Duration::from_secs(30) && wanted <= Duration::from_secs(33), "{wanted:?}");
+        }
+        assert_eq!(poll(1, Some(Duration::ZERO)), SHORTEST_POLL);
     }
 }

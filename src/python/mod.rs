@@ -18,6 +18,7 @@ mod logging;
 mod maintenance_report;
 mod probe;
 mod rehearsal;
+mod run_command;
 mod runner;
 mod sandbox;
 mod selection;
@@ -27,6 +28,7 @@ mod sendevent;
 mod track;
 mod updater;
 mod wait;
+mod web_services;
 
 /// The value of a setting: the environment variable `JOBROTA_<NAME>`, else `name` in `jobrota.toml`, else None.
 #[pyfunction]
@@ -69,6 +71,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<track::PyTrack>()?;
     module.add_class::<rehearsal::PyRehearsal>()?;
     module.add_class::<sendevent::PySendEvent>()?;
+    module.add_class::<web_services::PyWebServices>()?;
+    module.add_class::<run_command::PyRunCommand>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
     module.add_class::<runner::PyViyaComparisonRunner>()?;

@@ -184,6 +184,48 @@ impl PySandbox {
         self.with_azure(|azure| azure.set_power(vm, state))
     }
 
+    /// Says what Run Command does on a VM of Azure from now on.
+    ///
+    /// Args:
+    ///     vm: Name of the VM.
+    ///     mode: `normal`; `busy`, as if somebody else's command were running; `forbidden`, `agent_down` or `throttled`, which
+    ///         run nothing; `fails_afterwards`, `output_lost` or `forgotten`, which run the script and lose what became of
+    ///         it; `operation_fails`, which runs nothing and says so only at the end.
+    fn set_azure_run_command(
+        &self,
+        #[pyo3(from_py_with = arguments::text)] vm: &str,
+        #[pyo3(from_py_with = arguments::text)] mode: &str,
+    ) -> PyOutcome<()> {
+        let known = azure::RunCommandMode::named(mode).ok_or_else(|| {
+            Error::invalid(format!("mode {mode:?} is none of Run Command: see help(Sandbox.set_azure_run_command)"))
+        })?;
+        self.with_azure(|azure| {
+            azure.set_run_command(vm, known);
+            Ok(())
+        })
+    }
+
+    /// Says how many bytes of the output of Run Command are kept from now on, the last ones; Azure keeps 4,096.
+    fn set_azure_output_limit(&self, #[pyo3(from_py_with = arguments::whole)] limit: usize) -> PyOutcome<()> {
+        self.with_azure(|azure| {
+            azure.set_output_limit(limit);
+            Ok(())
+        })
+    }
+
+    /// Says under which address Azure's clients see it, where something is between them, such as what adds TLS.
+    fn set_azure_public_url(&self, #[pyo3(from_py_with = arguments::text)] url: &str) -> PyOutcome<()> {
+        self.with_azure(|azure| {
+            azure.set_public_url(url);
+            Ok(())
+        })
+    }
+
+    /// The scripts that Run Command ran: VM and script, in order.
+    fn azure_scripts(&self) -> PyOutcome<Vec<(String, String)>> {
+        self.with_azure(|azure| Ok(azure.scripts()))
+    }
+
     /// The VMs, with their addresses.
     #[getter]
     fn inventory(&self) -> PyOutcome<PyInventory> {

@@ -107,7 +107,7 @@ pub(super) struct PyRoundRobinSelector {
 }
 
 impl PyRoundRobinSelector {
-    fn core(&self) -> Result<Arc<selection::RoundRobinSelector>> {
+    pub(super) fn core(&self) -> Result<Arc<selection::RoundRobinSelector>> {
         self.born.check("RoundRobinSelector")?;
         Ok(Arc::clone(&self.selector))
     }

@@ -14,8 +14,10 @@ use super::errors::{PyOutcome, Raised};
 use super::interrupt::Runs;
 use super::ledger::PyJobLedger;
 use super::rehearsal::PyRehearsal;
+use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
 use super::wait::{self, Born};
+use super::web_services::PyWebServices;
 use crate::autosys::{
     self, Backoff, CONFIRM_WITHIN, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Snooze, Transport,
     UpdaterOptions,
@@ -76,6 +78,12 @@ fn transport(
 ) -> PyOutcome<Arc<dyn Transport>> {
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
+    }
+    if let Ok(services) = value.cast::<PyWebServices>() {
+        return Ok(services.get().core(mapping)?);
+    }
+    if let Ok(command) = value.cast::<PyRunCommand>() {
+        return command.get().core(value.py(), mapping, &runs);
     }
     if let Ok(rehearsal) = value.cast::<PyRehearsal>() {
         return Ok(Arc::new(rehearsal.get().transport.clone()));

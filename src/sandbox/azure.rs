@@ -6,17 +6,19 @@
 
 mod arm;
 mod model;
+mod run_command;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 pub use model::{AzureNic, AzurePool, AzureVm, PoolMembers};
+pub use run_command::{RunCommandMode, RunCommandOptions};
 pub use tokens::{CLIENT_ID, IDENTITY_CLIENT_ID, TENANT_ID};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +53,8 @@ pub struct AzureOptions {
     pub forbidden: Vec<String>,
     /// Host and port in `nextLink`, where they are not its own.
     pub next_link_host: Option<String>,
+    /// How Run Command is done.
+    pub run_command: RunCommandOptions,
     /// Its VMs.
     pub vms: Vec<AzureVm>,
     /// The backend pools of its load balancer.
@@ -66,6 +70,7 @@ impl Default for AzureOptions {
             token_lifetime: Duration::from_secs(3600),
             forbidden: Vec::new(),
             next_link_host: None,
+            run_command: RunCommandOptions::default(),
             vms: Vec::new(),
             pools: Vec::new(),
         }
@@ -108,7 +113,6 @@ impl AzureOptions {
 /// A running stand-in on a port of 127.0.0.1 that the system chose. It stops when dropped.
 #[derive(Debug)]
 pub struct AzureSandbox {
-    address: SocketAddr,
     server: Arc<Server>,
     stop: Option<oneshot::Sender<()>>,
     stopped: mpsc::Receiver<()>,
@@ -146,12 +150,13 @@ impl AzureSandbox {
             }
             let _ = ended.send(());
         });
-        Ok(Self { address, server, stop: Some(stop), stopped })
+        Ok(Self { server, stop: Some(stop), stopped })
     }
 
-    /// The address of its Resource Manager, its login service and its metadata service.
+    /// The address of its Resource Manager, its login service and its metadata service: its own, or the one that
+    /// [`AzureSandbox::set_public_url`] gave.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.public_url()
     }
 
     /// The secret of its service principal, made up for this sandbox.
@@ -192,6 +197,26 @@ impl AzureSandbox {
         self.server.set_power(vm, state)
     }
 
+    /// What Run Command does on a VM from now on.
+    pub fn set_run_command(&self, vm: &str, mode: RunCommandMode) {
+        self.server.commands.set_mode(vm, mode);
+    }
+
+    /// How many bytes of the output of Run Command are kept from now on: the last ones.
+    pub fn set_output_limit(&self, bytes: usize) {
+        self.server.commands.set_output_limit(bytes);
+    }
+
+    /// The scripts that Run Command ran: VM and script, in order.
+    pub fn scripts(&self) -> Vec<(String, String)> {
+        self.server.commands.scripts()
+    }
+
+    /// Under which address its clients see it, where something is between them, as to add TLS. Its links lead there.
+    pub fn set_public_url(&self, url: &str) {
+        self.server.set_public_url(url);
+    }
+
     /// Method and path of every request to Resource Manager, in order.
     pub fn requests(&self) -> Vec<String> {
         self.server.requests()
@@ -204,6 +229,7 @@ impl AzureSandbox {
 
 impl Drop for AzureSandbox {
     fn drop(&mut self) {
+        self.server.commands.stop();
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }

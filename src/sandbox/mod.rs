@@ -116,7 +116,10 @@ impl Sandbox {
             None
         };
         let azure = if options.azure {
-            let azure_options = AzureOptions { token_lifetime: options.token_lifetime, ..options.azure_options };
+            let mut azure_options = AzureOptions { token_lifetime: options.token_lifetime, ..options.azure_options };
+            // The VMs have the AutoSys client, as the real ones do.
+            let bin = autosys.as_ref().map(|autosys| autosys.bin().to_owned());
+            azure_options.run_command.path.extend(bin);
             Some(AzureSandbox::start(azure_options.with_vms(vms.all()))?)
         } else {
             None

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 pub mod callable;
 mod command;
 pub mod rehearsal;
+pub mod run_command;
 pub mod sendevent;
+pub mod web_services;
 
 /// One status that AutoSys is to be told, verbatim from its ledger row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -16,7 +16,7 @@ use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
 
 mod group;
-mod output;
+pub(super) mod output;
 #[cfg(test)]
 mod tests;
 

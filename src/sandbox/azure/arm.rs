@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use axum::body::Bytes;
 use axum::extract::{Form, Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +14,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::model::{AzureNic, AzureVm};
+use super::run_command::RunCommands;
 use super::tokens::{IdentityRequest, TokenRequest, Tokens};
 use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +35,8 @@ pub struct Server {
     requests: Mutex<Vec<String>>,
     throttled: AtomicU32,
     down: AtomicBool,
+    public: Mutex<Option<String>>,
+    pub commands: RunCommands,
 }
 
 impl Server {
@@ -41,6 +45,8 @@ impl Server {
             address,
             tokens: Mutex::new(tokens),
             vms: Mutex::new(options.vms.clone()),
+            commands: RunCommands::new(options.run_command.clone()),
+            public: Mutex::default(),
             options,
             requests: Mutex::default(),
             throttled: AtomicU32::new(0),
@@ -50,6 +56,16 @@ impl Server {
 
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// Under which address its clients see it.
+    pub fn set_public_url(&self, url: &str) {
+        *lock(&self.public) = Some(url.trim_end_matches('/').to_owned());
+    }
+
+    /// What links to itself begin with.
+    pub fn public_url(&self) -> String {
+        lock(&self.public).clone().unwrap_or_else(|| format!("http://{}", self.address))
     }
 
     pub fn set_power(&self, name: &str, state: &str) -> Result<()> {
@@ -160,7 +176,36 @@ impl Server {
                 let pool = self.options.pools.iter().find(|pool| here && pool.name.eq_ignore_ascii_case(name));
                 pool.map_or_else(|| no_resource(path), |pool| Json(pool.describe(&vms)).into_response())
             }
+            ["providers", "microsoft.compute", "locations", _, "operations", id] => {
+                self.commands.answer(id, query.contains_key("monitor"))
+            }
             _ => no_route(path),
+        }
+    }
+
+    /// What Resource Manager says to a POST.
+    fn post(&self, path: &str, body: &[u8]) -> Response {
+        let segments: Vec<String> = path.trim_matches('/').split('/').map(str::to_lowercase).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let [
+            "subscriptions",
+            SUBSCRIPTION_ID,
+            "resourcegroups",
+            group,
+            "providers",
+            "microsoft.compute",
+            "virtualmachines",
+            name,
+            "runcommand",
+        ] = segments.as_slice()
+        else {
+            return no_route(path);
+        };
+        let vms = lock(&self.vms).clone();
+        let is = |vm: &&AzureVm| vm.name.eq_ignore_ascii_case(name) && vm.resource_group.eq_ignore_ascii_case(group);
+        match vms.iter().find(is) {
+            Some(vm) => self.commands.run(vm, body, &self.public_url()),
+            None => no_resource(path),
         }
     }
 
@@ -181,8 +226,9 @@ impl Server {
                 parameters.append_pair(name, value);
             }
             parameters.append_pair("$skiptoken", &(start + size).to_string());
-            let host = self.options.next_link_host.clone().unwrap_or_else(|| self.address.to_string());
-            page["nextLink"] = json!(format!("http://{host}{path}?{}", parameters.finish()));
+            let host = self.options.next_link_host.as_ref().map(|host| format!("http://{host}"));
+            let host = host.unwrap_or_else(|| self.public_url());
+            page["nextLink"] = json!(format!("{host}{path}?{}", parameters.finish()));
         }
         Json(page).into_response()
     }
@@ -221,6 +267,7 @@ async fn resource_manager(
     uri: Uri,
     headers: HeaderMap,
     Query(query): Query<Parameters>,
+    body: Bytes,
 ) -> Response {
     lock(&server.requests).push(format!("{method} {}", uri.path()));
     if let Some(refusal) = server.refusal(&headers, uri.path(), &query) {
@@ -228,15 +275,16 @@ async fn resource_manager(
     }
     match method {
         Method::GET => server.answer(uri.path(), &query),
+        Method::POST => server.post(uri.path(), &body),
         _ => no_route(uri.path()),
     }
 }
 
-fn refused(status: StatusCode, code: &str, text: &str) -> Response {
+pub(super) fn refused(status: StatusCode, code: &str, text: &str) -> Response {
     (status, Json(json!({"error": {"code": code, "message": text}}))).into_response()
 }
 
-fn no_resource(path: &str) -> Response {
+pub(super) fn no_resource(path: &str) -> Response {
     refused(StatusCode::NOT_FOUND, "ResourceNotFound", &format!("The Resource '{path}' was not found."))
 }
 

@@ -67,3 +67,58 @@ fn power_states_are_in_the_instance_view() {
     assert_eq!(azure.set_power("vm9", "stopped").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(azure.set_power("vm1", "asleep").unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+/// Status, headers and body of a request for a command on `vm1`.
+fn run(azure: &AzureSandbox, script: &[&str]) -> (u16, reqwest::header::HeaderMap, String) {
+    let path = format!(
+        "/subscriptions/{SUBSCRIPTION_ID}/resourceGroups/{RESOURCE_GROUP}/providers/Microsoft.Compute/virtualMachines/vm1/runCommand"
+    );
+    let request = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request =
+        request.post(format!("{}{path}?api-version=2024-07-01", azure.url())).bearer_auth(azure.issue_token());
+    let request = request.json(&serde_json::json!({ "commandId": "RunShellScript", "script": script }));
+    block_on(async {
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok((status, headers, answer.text().await.unwrap()))
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_vm_runs_one_command_at_a_time_and_tells_the_end_of_its_output() {
+    let azure = azure();
+    let dir = tempfile::tempdir().unwrap();
+    let wait = dir.path().join("wait");
+    assert!(std::process::Command::new("mkfifo").arg(&wait).status().unwrap().success());
+    // It goes on once somebody writes into the pipe.
+    let script = [format!("read line <'{}'", wait.display()), "echo \"$line\"; seq 1 5000; echo oops >&2".to_owned()];
+    let script: Vec<&str> = script.iter().map(String::as_str).collect();
+    let (status, headers, _) = run(&azure, &script);
+    assert_eq!((status, headers["retry-after"].as_bytes()), (202, &b"0"[..]));
+    let (status, _, text) = run(&azure, &["true"]);
+    assert!(status == 409 && text.contains("Run command extension execution is in progress. Please wait"), "{text}");
+    std::fs::write(&wait, "go\n").unwrap();
+
+    let bearer = format!("Bearer {}", azure.issue_token());
+    let ask = |link: &str| {
+        let path = headers[link].to_str().unwrap().strip_prefix(&azure.url()).unwrap().to_owned();
+        get(&azure, &path, &[("Authorization", &bearer)])
+    };
+    let ended = loop {
+        let (status, body) = ask("azure-asyncoperation");
+        assert_eq!(status, 200);
+        match body["status"].as_str().unwrap() {
+            "InProgress" => std::thread::yield_now(),
+            "Succeeded" => break body,
+            other => panic!("{other}"),
+        }
+    };
+    let output = &ended["properties"]["output"];
+    let message = output["value"][0]["message"].as_str().unwrap();
+    let kept = message.strip_prefix("Enable succeeded: \n").unwrap();
+    assert!(kept.len() == 4096 && kept.ends_with("4999\n5000\n\n[stderr]\noops\n") && !kept.contains("go"), "{kept}");
+    assert_eq!(ask("location"), (200, output.clone()));
+    assert_eq!(run(&azure, &["true"]).0, 202, "the next one may run");
+    assert_eq!(azure.scripts().len(), 2);
+}

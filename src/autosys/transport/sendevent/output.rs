@@ -41,8 +41,7 @@ impl Captured {
         if self.error_code.is_none() {
             self.error_code = find_error_code(&self.seam);
         }
-        self.invalid_job |=
-            self.seam.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB);
+        self.invalid_job |= names_invalid_job(&self.seam);
         let drop = self.seam.len().saturating_sub(OVERLAP);
         self.seam.drain(..drop);
     }
@@ -70,8 +69,13 @@ impl Captured {
 
 const INVALID_JOB: &[u8] = b"invalid job";
 
+/// Whether AutoSys says in `bytes` that it does not know the job. The text is from clients in use.
+pub(in crate::autosys::transport) fn names_invalid_job(bytes: &[u8]) -> bool {
+    bytes.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB)
+}
+
 /// Finds `CAUAJM_[EFW]_` and digits. `_I_` is information.
-fn find_error_code(bytes: &[u8]) -> Option<String> {
+pub(in crate::autosys::transport) fn find_error_code(bytes: &[u8]) -> Option<String> {
     const PREFIX: &[u8] = b"CAUAJM_";
     (0..bytes.len()).find_map(|start| {
         let rest = bytes[start..].strip_prefix(PREFIX)?;
