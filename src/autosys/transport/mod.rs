@@ -10,6 +10,8 @@ mod command;
 pub mod rehearsal;
 pub mod run_command;
 pub mod sendevent;
+mod shell;
+pub mod ssh;
 pub mod web_services;
 
 /// One status that AutoSys is to be told, verbatim from its ledger row.

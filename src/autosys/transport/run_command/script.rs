@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::Outcome;
+use super::super::shell::quoted;
 use super::super::sendevent::output::{find_error_code, names_invalid_job};
 
 /// What Run Command keeps of the output, in bytes.
@@ -55,11 +56,6 @@ pub(super) enum Printed {
     Nothing(String),
     /// For each event: exit code and text, or `None` where its line is missing or cut off.
     Events(Vec<Option<(i32, String)>>),
-}
-
-/// `text` for the shell: it interprets none of it.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 impl Script {

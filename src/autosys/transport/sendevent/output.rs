@@ -11,7 +11,7 @@ const OVERLAP: usize = 64;
 
 /// One output stream of a program.
 #[derive(Debug, Default)]
-pub(super) struct Captured {
+pub(in crate::autosys::transport) struct Captured {
     kept: Vec<u8>,
     cut: bool,
     seam: Vec<u8>,
@@ -32,7 +32,8 @@ impl Captured {
         }
     }
 
-    fn take(&mut self, piece: &[u8]) {
+    /// Takes in a piece.
+    pub(in crate::autosys::transport) fn take(&mut self, piece: &[u8]) {
         let room = KEPT.saturating_sub(self.kept.len()).min(piece.len());
         self.kept.extend_from_slice(&piece[..room]);
         self.cut |= room < piece.len();
@@ -47,17 +48,17 @@ impl Captured {
     }
 
     /// The first message code of AutoSys that reports an error, such as `CAUAJM_E_50029`.
-    pub(super) fn error_code(&self) -> Option<&str> {
+    pub(in crate::autosys::transport) fn error_code(&self) -> Option<&str> {
         self.error_code.as_deref()
     }
 
     /// Whether AutoSys does not know the job ("Invalid job name", "Invalid job/box name").
-    pub(super) fn invalid_job(&self) -> bool {
+    pub(in crate::autosys::transport) fn invalid_job(&self) -> bool {
         self.invalid_job
     }
 
     /// The output on one line, cut at the limit.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::autosys::transport) fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.kept);
         let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if self.cut {

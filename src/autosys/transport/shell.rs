@@ -1,0 +1,85 @@
+//! Words for a POSIX shell on the other side.
+
+/// `text` as one word for the shell, which interprets none of it.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A line that has `program` run with `arguments`, whatever the login shell is that reads it: it starts `/bin/sh` with a
+/// script that is always the same and has the values as arguments. `env_file` is sourced before, with its output dropped;
+/// `run_as` is the user who runs it, through sudo, which must not ask for a password.
+pub(super) fn line(env_file: Option<&str>, run_as: Option<&str>, program: &str, arguments: &[String]) -> String {
+    /// The exit codes are those of shells: 126 for what may not be run or read.
+    const SOURCE: &str = r#"[ -r "$1" ] || { echo "jobrota: env_file cannot be read: $1" >&2; exit 126; }; . "$1" >/dev/null 2>&1; shift; exec "$@""#;
+    let mut words: Vec<&str> = Vec::new();
+    if let Some(user) = run_as {
+        words.extend(["sudo", "-n", "-H", "-u", user, "--"]);
+    }
+    words.extend(["/bin/sh", "-c"]);
+    match env_file {
+        Some(file) => words.extend([SOURCE, "jobrota", file]),
+        None => words.extend([r#"exec "$@""#, "jobrota"]),
+    }
+    words.push(program);
+    words.extend(arguments.iter().map(String::as_str));
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a program gets that `shell` starts through `line`.
+    fn through(shell: &str, env_file: Option<&str>, arguments: &[String]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("print");
+        std::fs::write(&program, "#!/bin/sh\nprintf '%s\\0' \"$@\"\n").unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let line = line(env_file, None, program.to_str().unwrap(), arguments);
+        let done = Command::new(shell).arg("-c").arg(line).current_dir(dir.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
+        let printed = String::from_utf8(done.stdout).unwrap();
+        printed.split_terminator('\0').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn no_character_is_interpreted() {
+        let nasty = ["$(touch x)", "`touch x`", "a'b\"c", "'; touch x; '", "\\", "!!", "*", "~", "ä€", "", "a\tb", "-n", "%s"];
+        let nasty = nasty.map(str::to_owned);
+        for shell in ["sh", "bash"] {
+            assert_eq!(through(shell, None, &nasty), nasty, "{shell}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_sourced_first_and_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("it's env.sh");
+        std::fs::write(&file, "echo noise; AUTOSERV=ACE; export AUTOSERV\n").unwrap();
+        let command = ["-c".to_owned(), "printf %s \"$AUTOSERV\"".to_owned()];
+        let line = line(Some(file.to_str().unwrap()), None, "/bin/sh", &command);
+        let done = Command::new("sh").arg("-c").arg(line).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "ACE");
+        let line = self::line(Some("/nonexistent/env"), None, "/bin/echo", &["x".to_owned()]);
+        let done = Command::new("sh").arg("-c").arg(line).output().unwrap();
+        assert_eq!((done.status.code(), done.stdout.len()), (Some(126), 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn words_arrive_as_they_are(words in proptest::collection::vec("[^\\x00]{0,20}", 0..6)) {
+            prop_assert_eq!(through("sh", None, &words), words);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Whether a host's key is the one that is known. What is not known is not trusted: there is nobody to ask.
+//!
+//! The file's format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker};
+use russh::keys::{HashAlg, PublicKey};
+use sha1::Sha1;
+
+/// Names under which one host may be known, and the port.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub(super) names: Vec<String>,
+    pub(super) port: u16,
+    pub(super) file: PathBuf,
+}
+
+impl Host {
+    /// Whether `key` is the host's.
+    ///
+    /// # Errors
+    /// Why not, with what to do.
+    pub(super) async fn check(&self, key: &PublicKey) -> Result<(), String> {
+        let text = match tokio::fs::read_to_string(&self.file).await {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(format!("the known hosts in {} cannot be read: {e}", self.file.display())),
+        };
+        self.judge(&text, key, &self.file)
+    }
+
+    fn judge(&self, text: &str, key: &PublicKey, file: &Path) -> Result<(), String> {
+        // Lines of key types that this cannot read are about other keys.
+        let entries = KnownHosts::new(text).filter_map(Result::ok);
+        let ours: Vec<Entry> = entries.filter(|entry| self.is_meant(entry.host_patterns())).collect();
+        let same = |entry: &&Entry| entry.public_key().key_data() == key.key_data();
+        let fingerprint = key.fingerprint(HashAlg::Sha256);
+        let (names, file) = (self.names.join(", "), file.display());
+        if ours.iter().filter(same).any(|entry| entry.marker() == Some(&Marker::Revoked)) {
+            return Err(format!("the host key {fingerprint} of {names} is revoked in {file}"));
+        }
+        let plain = || ours.iter().filter(|entry| entry.marker().is_none());
+        if plain().any(|entry| same(&entry)) {
+            return Ok(());
+        }
+        if plain().any(|entry| entry.public_key().algorithm() == key.algorithm()) {
+            return Err(format!(
+                "the host key of {names} has CHANGED to {fingerprint}, which is not the one in {file}: somebody may be in \
+                 between; if the host was set up anew, replace its line there"
+            ));
+        }
+        let port = if self.port == 22 { String::new() } else { format!("-p {} ", self.port) };
+        let name = self.names.last().map(String::as_str).unwrap_or_default();
+        Err(format!(
+            "the host key {fingerprint} of {names} is not known: compare it, and add it to {file}, as with ssh-keyscan {port}{name}"
+        ))
+    }
+
+    fn is_meant(&self, patterns: &HostPatterns) -> bool {
+        let names = self.names.iter().map(|name| match self.port {
+            22 => name.to_lowercase(),
+            port => format!("[{}]:{port}", name.to_lowercase()),
+        });
+        match patterns {
+            HostPatterns::HashedName { salt, hash } => names.into_iter().any(|name| {
+                Hmac::<Sha1>::new_from_slice(salt)
+                    .is_ok_and(|hmac| hmac.chain_update(name.as_bytes()).verify_slice(hash).is_ok())
+            }),
+            HostPatterns::Patterns(patterns) => names.into_iter().any(|name| {
+                let fits = |pattern: &str| fits(pattern.to_lowercase().as_bytes(), name.as_bytes());
+                let refused = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(fits);
+                !refused && patterns.iter().filter(|pattern| !pattern.starts_with('!')).any(|pattern| fits(pattern))
+            }),
+        }
+    }
+}
+
+/// Whether `name` fits a pattern with `*` and `?`.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => fits(rest, name) || name.split_first().is_some_and(|(_, name)| fits(pattern, name)),
+        (Some((b'?', rest)), Some((_, name))) => fits(rest, name),
+        (Some((wanted, rest)), Some((found, name))) if wanted == found => fits(rest, name),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G1sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
+
+    fn judge(file: &str, port: u16) -> Result<(), String> {
+        let host = Host { names: vec!["vm1".to_owned(), "10.0.0.4".to_owned()], port, file: "known".into() };
+        host.judge(file, &KEY.parse().unwrap(), Path::new("known"))
+    }
+
+    #[test]
+    fn a_known_key_is_trusted_under_any_of_its_names() {
+        for line in ["vm1", "10.0.0.4", "VM1", "other,vm1", "vm*", "10.0.0.?", "*"] {
+            assert_eq!(judge(&format!("# comment\n\n{line} {KEY} me@here\n"), 22), Ok(()), "{line}");
+        }
+        assert_eq!(judge(&format!("[vm1]:2222 {KEY}\n"), 2222), Ok(()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_not_trusted_and_its_fingerprint_is_said() {
+        for (text, port) in [
+            (String::new(), 22),
+            (format!("vm2 {KEY}\n"), 22),
+            (format!("vm1 {KEY}\n"), 2222),
+            (format!("[vm1]:2222 {KEY}\n"), 22),
+            (format!("*,!vm1,!10.* {KEY}\n"), 22),
+            (format!("@cert-authority vm1 {KEY}\n"), 22),
+            ("vm1 ssh-unknown AAAA\nrubbish\n".to_owned(), 22),
+        ] {
+            let error = judge(&text, port).unwrap_err();
+            assert!(error.contains("SHA256:") && error.contains("not known") && error.contains("ssh-keyscan"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_changed_or_revoked_key_is_said_so() {
+        assert!(judge(&format!("vm1 {OTHER}\n"), 22).unwrap_err().contains("CHANGED"));
+        assert!(judge(&format!("vm1 {KEY}\n@revoked * {KEY}\n"), 22).unwrap_err().contains("revoked"));
+        assert_eq!(judge(&format!("vm1 {OTHER}\nvm1 {KEY}\n"), 22), Ok(()), "one of several");
+    }
+
+    #[test]
+    fn hashed_names_are_known_too() {
+        // Made with `ssh-keygen -H` of "vm1".
+        let hashed = "|1|1SXCqd4cqNsYwjBBQMM2XEAIjyU=|";
+        let salt = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, "1SXCqd4cqNsYwjBBQMM2XEAIjyU=").unwrap();
+        let hash = Hmac::<Sha1>::new_from_slice(&salt).unwrap().chain_update(b"vm1").finalize().into_bytes();
+        let hash = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, hash);
+        assert_eq!(judge(&format!("{hashed}{hash} {KEY}\n"), 22), Ok(()));
+        assert!(judge(&format!("{hashed}{hash} {KEY}\n"), 2222).is_err());
+    }
+}
