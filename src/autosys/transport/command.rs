@@ -26,6 +26,15 @@ pub(super) fn arguments(mapping: &Mapping, comment: Option<&str>, delivery: &Del
     Ok(arguments)
 }
 
+/// The argument vector of `autostatus` after the program for a job, or why there is none.
+pub(super) fn status_arguments(job_id: &str) -> Result<Vec<String>, String> {
+    let job = JobName::parse(job_id).map_err(|e| e.to_string())?;
+    if job.as_str().starts_with('-') {
+        return Err(format!("job name {job} starts with '-', which autostatus could take for an option"));
+    }
+    Ok(vec!["-J".to_owned(), job.as_str().to_owned()])
+}
+
 /// Refuses a comment that could be read as an option.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::shell::quoted;
 use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::JobName;
 use crate::azure::{
@@ -227,7 +228,7 @@ impl RunCommand {
         let mut batches: Vec<Vec<_>> = Vec::new();
         let mut length = 0;
         for (at, arguments) in ready {
-            let own = growth * arguments.iter().map(|argument| script::quoted(argument).len() + 1).sum::<usize>();
+            let own = growth * arguments.iter().map(|argument| quoted(argument).len() + 1).sum::<usize>();
             match batches.last_mut() {
                 Some(batch) if batch.len() < self.options.batch && length + own <= LONGEST_SCRIPT => {
                     length += own;
@@ -279,8 +280,8 @@ impl Transport for RunCommand {
     fn describe(&self, delivery: &Delivery) -> String {
         match self.arguments(delivery) {
             Ok(arguments) => {
-                let arguments: Vec<String> = arguments.iter().map(|argument| script::quoted(argument)).collect();
-                format!("Run Command: {} {}", script::quoted(&self.options.program), arguments.join(" "))
+                let arguments: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
+                format!("Run Command: {} {}", quoted(&self.options.program), arguments.join(" "))
             }
             Err(reason) => reason,
         }

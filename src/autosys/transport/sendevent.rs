@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind as IoErrorKind;
-use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,13 +15,15 @@ use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
 
+mod env_file;
 mod group;
 pub(super) mod output;
 #[cfg(test)]
 mod tests;
 
+use env_file::EnvFile;
 use group::Group;
-use output::Captured;
+pub(super) use output::Captured;
 
 /// How often a program file that is just being replaced (`ETXTBSY`) is tried again, and how long between.
 const BUSY_TRIES: u32 = 20;
@@ -38,6 +40,11 @@ pub struct SendEventOptions {
     pub program: PathBuf,
     /// Variables for the program, such as `AUTOSERV`, `AUTOSYS` and `AUTOUSER`, beside those of this process.
     pub environment: BTreeMap<String, String>,
+    /// A shell file that sets up AutoSys's variables, such as `autosys.sh.host`: sourced once, and what it exports is
+    /// given to every call, below `environment`.
+    pub env_file: Option<PathBuf>,
+    /// The program that tells a job's status; None: the `autostatus` beside `program`, if there is one.
+    pub autostatus: Option<PathBuf>,
     /// Which event each status stands for.
     pub mapping: Mapping,
     /// Time limit of one call; the program and all that it started are then killed, and the outcome is unknown.
@@ -52,6 +59,8 @@ impl Default for SendEventOptions {
         Self {
             program: PathBuf::from("sendevent"),
             environment: BTreeMap::new(),
+            env_file: None,
+            autostatus: None,
             mapping: Mapping::default(),
             timeout: Duration::from_secs(30),
             comment: None,
@@ -65,6 +74,8 @@ impl fmt::Debug for SendEventOptions {
             .field("program", &self.program)
             // Values may be credentials.
             .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .field("env_file", &self.env_file)
+            .field("autostatus", &self.autostatus)
             .field("mapping", &self.mapping)
             .field("timeout", &self.timeout)
             .field("comment", &self.comment)
@@ -81,6 +92,8 @@ impl fmt::Debug for SendEventOptions {
 #[derive(Debug)]
 pub struct SendEvent {
     options: SendEventOptions,
+    autostatus: Option<PathBuf>,
+    sourced: EnvFile,
 }
 
 impl SendEvent {
@@ -104,7 +117,11 @@ impl SendEvent {
                 )));
             }
         }
-        Ok(Self { options })
+        if options.env_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
+            return Err(Error::invalid("the env_file for sendevent is empty; give its path, or leave it out"));
+        }
+        let autostatus = options.autostatus.clone().or_else(|| beside(&options.program, "autostatus"));
+        Ok(Self { options, autostatus, sourced: EnvFile::default() })
     }
 
     /// The argument vector after the program, or why there is none.
@@ -112,11 +129,18 @@ impl SendEvent {
         command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
 
-    /// Starts the program. Nothing was sent when this fails.
-    async fn start(&self, arguments: &[String]) -> Result<Child, Outcome> {
+    /// Starts `program`. Nothing was sent when this fails.
+    async fn start(&self, program: &Path, arguments: &[String]) -> Result<Child, Outcome> {
+        let variables = match &self.options.env_file {
+            Some(file) => Some(self.sourced.variables(file, &self.options.environment, self.options.timeout).await?),
+            None => None,
+        };
         let mut tries = 0;
         loop {
-            let mut command = Command::new(&self.options.program);
+            let mut command = Command::new(program);
+            if let Some(variables) = &variables {
+                command.env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
+            }
             command
                 .args(arguments)
                 .envs(&self.options.environment)
@@ -132,7 +156,7 @@ impl SendEvent {
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 Err(e) => {
-                    let program = self.options.program.display();
+                    let program = program.display();
                     return Err(Outcome::transient(match e.kind() {
                         IoErrorKind::NotFound => format!(
                             "program {program} was not found: install the AutoSys client, put it in PATH or give its path"
@@ -149,7 +173,7 @@ impl SendEvent {
 
     /// Waits for the end of the program, at most for the time limit. Processes that it leaves behind are not waited for,
     /// even if they hold its output open.
-    async fn finish(&self, mut child: Child) -> Outcome {
+    async fn finish(&self, mut child: Child) -> Finished {
         let group = Group::of(&child);
         let (mut out, mut err) = (Captured::default(), Captured::default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -175,15 +199,30 @@ impl SendEvent {
             let _ = child.kill().await;
         }
         drop(reading);
-        match ended {
-            Ok(Ok(status)) => verdict(status, &out, &err),
-            Ok(Err(e)) => Outcome::unknown(with_output(&format!("sendevent could not be watched: {e}"), &out, &err)),
-            Err(_) => {
-                let limit = self.options.timeout.as_secs_f64();
-                Outcome::unknown(with_output(&format!("sendevent was killed at its limit of {limit} s"), &out, &err))
-            }
-        }
+        let end = match ended {
+            Ok(Ok(status)) => status.code().ok_or_else(|| format!("was ended by a signal ({status})")),
+            Ok(Err(e)) => Err(format!("could not be watched: {e}")),
+            Err(_) => Err(format!("was killed at its limit of {} s", self.options.timeout.as_secs_f64())),
+        };
+        Finished { end, out, err }
     }
+}
+
+/// A program that has ended.
+struct Finished {
+    /// Its exit code, or why there is none.
+    end: Result<i32, String>,
+    out: Captured,
+    err: Captured,
+}
+
+/// The program `name` in the directory of `program`, or in `PATH` where `program` is a bare name; None where it is not.
+fn beside(program: &Path, name: &str) -> Option<PathBuf> {
+    let directory = program.parent()?;
+    if !directory.as_os_str().is_empty() {
+        return Some(directory.join(name)).filter(|path| path.is_file());
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|path| path.join(name)).find(|path| path.is_file())
 }
 
 #[async_trait]
@@ -212,27 +251,55 @@ impl Transport for SendEvent {
             Ok(arguments) => arguments,
             Err(reason) => return Outcome::permanent(reason).into(),
         };
-        match self.start(&arguments).await {
-            Ok(child) => self.finish(child).await.into(),
+        match self.start(&self.options.program, &arguments).await {
+            Ok(child) => {
+                let Finished { end, out, err } = self.finish(child).await;
+                verdict("sendevent", end, &out, &err).into()
+            }
             Err(outcome) => outcome.into(),
         }
     }
+
+    fn reads_status(&self) -> bool {
+        self.autostatus.is_some()
+    }
+
+    async fn status(&self, job_id: &str) -> Result<String, String> {
+        let program = self.autostatus.as_deref().ok_or("there is no autostatus program")?;
+        let arguments = command::status_arguments(job_id)?;
+        let child = self.start(program, &arguments).await.map_err(|outcome| match outcome {
+            Outcome::Failed { detail, .. } => detail,
+            _ => "autostatus could not be started".to_owned(),
+        })?;
+        let Finished { end, out, err } = self.finish(child).await;
+        told(end, &out, &err)
+    }
 }
 
-/// What the end of the program means.
-fn verdict(status: ExitStatus, out: &Captured, err: &Captured) -> Outcome {
+/// What the end of `sendevent` means: its exit code, or why there is none, and what it printed.
+pub(super) fn verdict(name: &str, end: Result<i32, String>, out: &Captured, err: &Captured) -> Outcome {
     // An unknown job stays unknown. The text is from clients in use, as the vendor's code list is not public.
     let permanent = out.invalid_job() || err.invalid_job();
     if let Some(code) = err.error_code().or_else(|| out.error_code()) {
         return Outcome::Failed { detail: with_output(&format!("AutoSys said {code}"), out, err), permanent };
     }
-    match status.code() {
-        Some(0) => Outcome::Delivered { detail: Some(with_output("", out, err)).filter(|text| !text.is_empty()) },
-        Some(code) => Outcome::Failed {
-            detail: with_output(&format!("sendevent ended with exit code {code}"), out, err),
-            permanent,
-        },
-        None => Outcome::unknown(with_output(&format!("sendevent was ended by a signal ({status})"), out, err)),
+    match end {
+        Ok(0) => Outcome::Delivered { detail: Some(with_output("", out, err)).filter(|text| !text.is_empty()) },
+        Ok(code) => {
+            Outcome::Failed { detail: with_output(&format!("{name} ended with exit code {code}"), out, err), permanent }
+        }
+        Err(why) => Outcome::unknown(with_output(&format!("{name} {why}"), out, err)),
+    }
+}
+
+/// The status that `autostatus` printed: one word, such as `SUCCESS` or `SUCCESS/ON_NOEXEC`.
+pub(super) fn told(end: Result<i32, String>, out: &Captured, err: &Captured) -> Result<String, String> {
+    let text = out.text();
+    let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b"_/".contains(&b));
+    match end {
+        Ok(0) if is_word(&text) => Ok(text),
+        Ok(code) => Err(with_output(&format!("autostatus told no status (exit code {code})"), out, err)),
+        Err(why) => Err(with_output(&format!("autostatus {why}"), out, err)),
     }
 }
 

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::Outcome;
-use super::super::shell::quoted;
 use super::super::sendevent::output::{find_error_code, names_invalid_job};
+use super::super::shell::quoted;
 
 /// What Run Command keeps of the output, in bytes.
 const OUTPUT_LIMIT: usize = 4096;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use russh::ChannelMsg;
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::ChannelMsg;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -75,7 +75,9 @@ impl client::Handler for KnownHost {
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let judged = match key {
             PublicKeyOrCertificate::PublicKey { key, .. } => self.host.check(key).await,
-            PublicKeyOrCertificate::Certificate(_) => Err("the host has a certificate for a key, which is not supported".to_owned()),
+            PublicKeyOrCertificate::Certificate(_) => {
+                Err("the host has a certificate for a key, which is not supported".to_owned())
+            }
         };
         let trusted = judged.is_ok();
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = judged.err();
@@ -210,9 +212,9 @@ async fn with_key(handle: &mut Handle<KnownHost>, user: &str, key: &Arc<PrivateK
     let answer = handle.authenticate_publickey(user, key).await;
     match answer.map_err(|e| format!("logging in as {user} failed: {e}"))? {
         AuthResult::Success => Ok(()),
-        AuthResult::Failure { .. } => Err(format!(
-            "the key was not accepted for user {user}: is its public part in the VM's authorized_keys?"
-        )),
+        AuthResult::Failure { .. } => {
+            Err(format!("the key was not accepted for user {user}: is its public part in the VM's authorized_keys?"))
+        }
     }
 }
 

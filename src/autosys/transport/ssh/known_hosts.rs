@@ -120,7 +120,10 @@ mod tests {
             ("vm1 ssh-unknown AAAA\nrubbish\n".to_owned(), 22),
         ] {
             let error = judge(&text, port).unwrap_err();
-            assert!(error.contains("SHA256:") && error.contains("not known") && error.contains("ssh-keyscan"), "{text}: {error}");
+            assert!(
+                error.contains("SHA256:") && error.contains("not known") && error.contains("ssh-keyscan"),
+                "{text}: {error}"
+            );
         }
     }
 
@@ -135,7 +138,8 @@ mod tests {
     fn hashed_names_are_known_too() {
         // Made with `ssh-keygen -H` of "vm1".
         let hashed = "|1|1SXCqd4cqNsYwjBBQMM2XEAIjyU=|";
-        let salt = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, "1SXCqd4cqNsYwjBBQMM2XEAIjyU=").unwrap();
+        let salt =
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, "1SXCqd4cqNsYwjBBQMM2XEAIjyU=").unwrap();
         let hash = Hmac::<Sha1>::new_from_slice(&salt).unwrap().chain_update(b"vm1").finalize().into_bytes();
         let hash = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, hash);
         assert_eq!(judge(&format!("{hashed}{hash} {KEY}\n"), 22), Ok(()));

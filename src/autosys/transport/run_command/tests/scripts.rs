@@ -7,7 +7,8 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-use super::super::script::{MOST, quoted, verdict};
+use super::super::super::shell::quoted;
+use super::super::script::{MOST, verdict};
 use super::*;
 
 /// Runs a script as Run Command does, with `bin` in `PATH`; gives its standard output.
