@@ -1,7 +1,7 @@
 //! What the attempts say about rows that are still pending, for those who look on: how often they were tried, and whether
 //! they were given up.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -32,8 +32,8 @@ pub(super) struct Tried {
     redriven: i64,
     /// The attempts at which rows were given up, oldest first.
     parked: Vec<Attempt>,
-    /// The numbers of the attempts that were made.
-    numbers: BTreeSet<i64>,
+    /// What speaks for a try of each number, less what says that it was not made after all.
+    tries: BTreeMap<i64, i64>,
 }
 
 impl Tried {
@@ -43,9 +43,11 @@ impl Tried {
             "redriven" => self.redriven = self.redriven.max(attempt.attempt),
             "parked" => self.parked.push(attempt),
             "delivered" | "superseded" | "expired" | "by_hand" => self.finished += 1,
-            _ if !was_sent(&attempt.outcome, attempt.detail.as_deref()) => {}
+            outcome if !was_sent(outcome, attempt.detail.as_deref()) => {
+                *self.tries.entry(attempt.attempt).or_default() -= 1;
+            }
             _ => {
-                self.numbers.insert(attempt.attempt);
+                *self.tries.entry(attempt.attempt).or_default() += 1;
                 self.last_try = self.last_try.max(Some(attempt.attempted_at));
             }
         }
@@ -58,7 +60,7 @@ impl Tried {
 
     /// How many tries failed, or may have, since the row was redriven. Of identical rows, those of the one tried most.
     pub(super) fn failures(&self) -> u64 {
-        self.numbers.iter().filter(|number| **number > self.redriven).count() as u64
+        self.tries.iter().filter(|(number, tries)| **number > self.redriven && **tries > 0).count() as u64
     }
 }
 
