@@ -1,10 +1,13 @@
 //! What one delivery cycle does with each pending row: a pure decision from the rows and the attempts made so far.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use chrono::{DateTime, Utc};
 
 use super::event::JobName;
+use super::history::{History, Try};
 use super::transport::Delivery;
-use crate::ledger::{Attempt, LedgerRow};
+use crate::ledger::LedgerRow;
 
 /// In which order pending rows are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +42,9 @@ pub(super) struct Unsent {
     pub(super) reason: String,
 }
 
+/// Rows to be sent; those of one queue one after the other.
+pub(super) type Queues = VecDeque<VecDeque<Item>>;
+
 /// What becomes of the pending rows in this cycle.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Plan {
@@ -50,135 +56,42 @@ pub(super) struct Plan {
     pub(super) park: Vec<Unsent>,
     /// Acknowledged now without being sent.
     pub(super) superseded: Vec<Unsent>,
-    /// Rows to be sent; those of one queue one after the other. In the order of their oldest rows.
-    pub(super) queues: VecDeque<VecDeque<Item>>,
+    /// Acknowledged now without being sent, as they come too late.
+    pub(super) expired: Vec<Unsent>,
+    /// Rows whose next try is not due yet, and those of the same job that wait behind them.
+    pub(super) waiting: u64,
+    /// When the first of them is due.
+    pub(super) next_try: Option<DateTime<Utc>>,
+    /// Rows of the jobs that go first.
+    pub(super) first: Queues,
+    /// Whether rows of the jobs that go first cannot be sent in this cycle, so that the others have to wait.
+    pub(super) first_is_stuck: bool,
+    /// All other rows, those of priority jobs first, then in the order of their oldest rows.
+    pub(super) queues: Queues,
 }
 
 /// What the plan depends on beside the rows.
 pub(super) struct Rules<'a> {
     pub(super) order: Order,
     pub(super) max_attempts: Option<u64>,
+    /// Jobs that must be delivered before any other.
+    pub(super) first: &'a HashSet<String>,
+    /// Jobs that are sent before others.
+    pub(super) priority: &'a HashSet<String>,
+    /// Rows of before this time come too late.
+    pub(super) stale_before: Option<DateTime<Utc>>,
+    /// When a row that failed so often, the last time then, may be tried again.
+    pub(super) due: &'a dyn Fn(&LedgerRow, u64, DateTime<Utc>) -> Option<DateTime<Utc>>,
+    pub(super) now: DateTime<Utc>,
     /// Why a delivery can never be sent by the transport.
     pub(super) check: &'a dyn Fn(&Delivery) -> Result<(), String>,
 }
 
-/// Detail of a row that was recorded as `sending`, but whose turn did not come before the delivery was stopped. It was
-/// not tried: its next try bears the same number.
-pub(super) const NOT_TRIED: &str = "not sent: the delivery was stopped before its turn";
-
-/// Outcomes after which a row's flag is to be YES.
-const FINAL: [&str; 4] = ["delivered", "superseded", "expired", "by_hand"];
-
-/// The attempts of one row, or of several identical ones. Identical rows are separate events that nobody can tell apart:
-/// each has attempts of its own from number 1, so a number occurs once for each of them that was tried so often.
-#[derive(Debug, Default, Clone)]
-pub(super) struct History {
-    /// What became of the attempts with each number.
-    rounds: BTreeMap<i64, Round>,
-    /// The number up to which attempts no longer count, because the row was redriven after them.
-    redriven: i64,
-}
-
-/// The attempts that bear one number.
-#[derive(Debug, Default, Clone)]
-struct Round {
-    sending: u64,
-    failed: u64,
-    unknown: u64,
-    parked: u64,
-    finished: u64,
-}
-
-impl Round {
-    fn answered(&self) -> u64 {
-        self.failed + self.unknown + self.parked + self.finished
-    }
-
-    /// How many rows were tried, or given an outcome without being tried.
-    fn rows(&self) -> u64 {
-        self.sending.max(self.answered())
-    }
-
-    /// Attempts of which it is not known whether they arrived.
-    fn in_doubt(&self) -> u64 {
-        self.unknown + self.sending.saturating_sub(self.answered())
-    }
-}
-
-impl History {
-    /// The attempts by row.
-    pub(super) fn of(attempts: Vec<Attempt>) -> HashMap<LedgerRow, Self> {
-        let mut histories: HashMap<LedgerRow, Self> = HashMap::new();
-        for attempt in attempts {
-            let history = histories.entry(attempt.row).or_default();
-            if attempt.outcome == "redriven" {
-                history.redriven = history.redriven.max(attempt.attempt);
-                continue;
-            }
-            let round = history.rounds.entry(attempt.attempt).or_default();
-            match attempt.outcome.as_str() {
-                "failed" if attempt.detail.as_deref() == Some(NOT_TRIED) => {
-                    round.sending = round.sending.saturating_sub(1);
-                }
-                "sending" => round.sending += 1,
-                "failed" => round.failed += 1,
-                "parked" => round.parked += 1,
-                outcome if FINAL.contains(&outcome) => round.finished += 1,
-                // Also of a later version that has other words: whether it arrived is unknown here.
-                _ => round.unknown += 1,
-            }
-        }
-        histories
-    }
-
-    /// How many identical rows the attempts have dealt with for good.
-    pub(super) fn finished(&self) -> u64 {
-        self.rounds.values().map(|round| round.finished).sum()
-    }
-
-    fn since_redriven(&self) -> impl Iterator<Item = (i64, &Round)> {
-        self.rounds.iter().map(|(number, round)| (*number, round)).filter(|(number, _)| *number > self.redriven)
-    }
-
-    fn parked(&self) -> u64 {
-        self.since_redriven().map(|(_, round)| round.parked).sum()
-    }
-
-    /// Where `open` identical rows stand that are neither finished nor parked, those tried most often first.
-    fn standings(&self, open: u64) -> Vec<Standing> {
-        let gone: u64 = self.since_redriven().map(|(_, round)| round.parked + round.finished).sum();
-        let fresh = Standing { next: self.redriven.max(0) + 1, failures: 0, in_doubt: None };
-        let mut rows = vec![fresh; usize::try_from(open + gone).unwrap_or(usize::MAX)];
-        for (number, round) in self.since_redriven() {
-            // Those whose turn it was; any others where another writer counted differently.
-            rows.sort_by_key(|row| (row.next != number, std::cmp::Reverse(row.failures)));
-            let tried = usize::try_from(round.rows()).unwrap_or(usize::MAX).min(rows.len());
-            let left = rows.split_off(tried);
-            let going_on = round.failed + round.in_doubt();
-            rows.truncate(usize::try_from(going_on).unwrap_or(usize::MAX));
-            for (at, row) in (0..).zip(&mut rows) {
-                row.next = number.saturating_add(1).max(1);
-                row.failures += 1;
-                row.in_doubt = (at < round.in_doubt()).then_some(number);
-            }
-            rows.extend(left);
-        }
-        rows.sort_by_key(|row| std::cmp::Reverse((row.failures, row.in_doubt)));
-        // Should another writer's attempts not add up, no row may be without a standing.
-        rows.resize(usize::try_from(open).unwrap_or(usize::MAX), fresh);
-        rows
-    }
-}
-
-/// Where one row stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Standing {
-    /// The number of its next attempt.
-    next: i64,
-    /// How many attempts failed, or may have.
-    failures: u64,
-    /// The number of the last attempt if it may have arrived.
-    in_doubt: Option<i64>,
+/// A row that could be sent.
+struct Sendable {
+    item: Item,
+    /// Not before then.
+    due: Option<DateTime<Utc>>,
 }
 
 /// Decides. `acknowledged` has the number of YES rows for each row with a final outcome that is pending too: with
@@ -190,8 +103,9 @@ pub(super) fn plan(
     rules: &Rules<'_>,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut sendable: Vec<Item> = Vec::new();
+    let mut sendable: Vec<Sendable> = Vec::new();
     let mut open = open_rows(&pending, histories, acknowledged);
+    let goes_first = |row: &LedgerRow| row.job_id.as_ref().is_some_and(|job| rules.first.contains(job));
     for row in pending {
         let Some(state) = open.get_mut(&row) else { continue };
         if state.recovered > 0 {
@@ -202,9 +116,14 @@ pub(super) fn plan(
         if state.parked > 0 {
             state.parked -= 1;
             plan.parked_before += 1;
+            plan.first_is_stuck |= goes_first(&row);
             continue;
         }
-        let Some(Standing { next: attempt, failures, in_doubt }) = state.standings.next() else { continue };
+        let Some(Try { next: attempt, failures, in_doubt, .. }) = state.tries.next() else { continue };
+        if let Some(reason) = too_late(&row, rules) {
+            plan.expired.push(Unsent { row, attempt, reason });
+            continue;
+        }
         let checked = delivery(&row).and_then(|delivery| (rules.check)(&delivery).map(|()| delivery));
         let checked = match rules.max_attempts {
             Some(most) if failures >= most => Err(format!("not delivered in {failures} attempts")),
@@ -212,20 +131,32 @@ pub(super) fn plan(
         };
         match checked {
             Ok(delivery) => {
-                sendable.push(Item { row, delivery, attempt, failures, in_doubt });
+                let last_try = state.last_try.filter(|_| failures > 0);
+                let due = last_try.and_then(|at| (rules.due)(&row, failures, at)).filter(|due| *due > rules.now);
+                sendable.push(Sendable { item: Item { row, delivery, attempt, failures, in_doubt }, due });
             }
-            Err(reason) => plan.park.push(Unsent { row, attempt, reason }),
+            Err(reason) => {
+                plan.first_is_stuck |= goes_first(&row);
+                plan.park.push(Unsent { row, attempt, reason });
+            }
         }
     }
-    arrange(sendable, rules.order, &mut plan);
+    arrange(sendable, rules, &mut plan);
     plan
+}
+
+fn too_late(row: &LedgerRow, rules: &Rules<'_>) -> Option<String> {
+    let limit = rules.stale_before?;
+    let at = row.timestamp.and_then(DateTime::from_timestamp_micros)?;
+    (at < limit).then(|| format!("not sent: it is of {}, and stale_after is over", at.format("%Y-%m-%d %H:%M:%S UTC")))
 }
 
 /// What is left to do for the identical rows of one kind.
 struct Open {
     recovered: u64,
     parked: u64,
-    standings: std::vec::IntoIter<Standing>,
+    last_try: Option<DateTime<Utc>>,
+    tries: std::vec::IntoIter<Try>,
 }
 
 fn open_rows(
@@ -243,8 +174,8 @@ fn open_rows(
             let yes = acknowledged.get(row).copied().unwrap_or(0);
             let recovered = history.finished().saturating_sub(yes).min(count);
             let parked = history.parked().min(count - recovered);
-            let standings = history.standings(count - recovered - parked).into_iter();
-            (row.clone(), Open { recovered, parked, standings })
+            let tries = history.tries(count - recovered - parked).into_iter();
+            (row.clone(), Open { recovered, parked, last_try: history.last_try(), tries })
         })
         .collect()
 }
@@ -256,31 +187,49 @@ fn delivery(row: &LedgerRow) -> Result<Delivery, String> {
     Ok(Delivery { file_name: row.file_name.clone().unwrap_or_default(), job_id, status })
 }
 
-fn arrange(sendable: Vec<Item>, order: Order, plan: &mut Plan) {
-    if order == Order::None {
-        plan.queues = sendable.into_iter().map(|item| VecDeque::from([item])).collect();
-        return;
-    }
+fn arrange(sendable: Vec<Sendable>, rules: &Rules<'_>, plan: &mut Plan) {
     let mut place: HashMap<String, usize> = HashMap::new();
-    let mut queues: Vec<VecDeque<Item>> = Vec::new();
-    for item in sendable {
-        let at = *place.entry(item.delivery.job_id.clone()).or_insert(queues.len());
+    let mut queues: Vec<VecDeque<Sendable>> = Vec::new();
+    for row in sendable {
+        let at = match rules.order {
+            Order::None => queues.len(),
+            Order::PerJob | Order::Latest => *place.entry(row.item.delivery.job_id.clone()).or_insert(queues.len()),
+        };
         if at == queues.len() {
             queues.push(VecDeque::new());
         }
-        queues[at].push_back(item);
+        queues[at].push_back(row);
     }
-    if order == Order::Latest {
-        for queue in &mut queues {
+    let mut last: Queues = VecDeque::new();
+    for mut queue in queues {
+        if rules.order == Order::Latest {
             let older = queue.len().saturating_sub(1);
-            plan.superseded.extend(queue.drain(..older).map(|item| Unsent {
-                row: item.row,
-                attempt: item.attempt,
+            plan.superseded.extend(queue.drain(..older).map(|row| Unsent {
+                row: row.item.row,
+                attempt: row.item.attempt,
                 reason: "a later row of the same job is pending".to_owned(),
             }));
         }
+        // From the first row on that is not due yet, all of the queue wait.
+        let go = queue.iter().position(|row| row.due.is_some()).unwrap_or(queue.len());
+        let wait = queue.split_off(go);
+        plan.waiting += wait.len() as u64;
+        let due = wait.front().and_then(|row| row.due);
+        plan.next_try = plan.next_try.into_iter().chain(due).min();
+        let job = queue.front().or(wait.front()).map(|row| row.item.delivery.job_id.clone()).unwrap_or_default();
+        let goes_first = rules.first.contains(&job);
+        plan.first_is_stuck |= goes_first && !wait.is_empty();
+        if queue.is_empty() {
+            continue;
+        }
+        let queue = queue.into_iter().map(|row| row.item).collect();
+        match (goes_first, rules.priority.contains(&job)) {
+            (true, _) => plan.first.push_back(queue),
+            (_, true) => plan.queues.push_back(queue),
+            _ => last.push_back(queue),
+        }
     }
-    plan.queues = queues.into();
+    plan.queues.append(&mut last);
 }
 
 #[cfg(test)]

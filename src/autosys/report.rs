@@ -1,5 +1,7 @@
 //! What one delivery cycle did.
 
+use chrono::{DateTime, Utc};
+
 use crate::ledger::LedgerRow;
 
 /// The result of one delivery cycle, in rows of the source table unless said otherwise.
@@ -20,12 +22,22 @@ pub struct DeliveryReport {
     pub unknown: u64,
     /// Acknowledged without being sent, because an earlier cycle had delivered them and then broken off.
     pub recovered: u64,
+    /// Pending rows that were not tried, because their next try is not due yet or they wait behind such a row.
+    pub waiting: u64,
+    /// Pending rows that were not tried, because jobs that go first are not delivered.
+    pub held_back: u64,
+    /// Rows that were to be sent, but for which nothing was sent in the end; it counts as no attempt.
+    pub not_tried: u64,
     /// Rows that are `NO` after the cycle: failed, waiting behind a failed one, parked, or logged meanwhile.
     pub pending: u64,
     /// Rows of `autosys_job_log` that were settled with the delivered notifications.
     pub settled: u64,
-    /// Who delivers from this ledger right now, if that kept this cycle from sending.
+    /// Who delivers from this table right now, if that kept this cycle from sending or made it stop.
     pub lease_held_by: Option<String>,
+    /// When the first of the waiting rows is due.
+    pub next_try: Option<DateTime<Utc>>,
+    /// Until when nothing is sent, if a window to leave AutoSys alone is open.
+    pub snoozed_until: Option<DateTime<Utc>>,
     /// Whether the cycle was only shown, not done.
     pub dry_run: bool,
     /// Whether the cycle was stopped before it was through: rows that were not tried are pending as before.

@@ -1,32 +1,30 @@
-//! One delivery cycle: pending ledger rows become AutoSys events, and the rows that AutoSys took are acknowledged.
+//! The delivery of a ledger's pending rows to AutoSys: one cycle, or one after the other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep_until};
+use chrono::Utc;
+use tokio::time::Instant;
 
-use super::plan::{History, Item, NOT_TRIED, Order, Plan, Rules, Unsent, plan};
+use super::backoff::Backoff;
+use super::cycle::{Cycle, Written, flip};
+use super::history::History;
+use super::lease::{Held, Taken};
+use super::open_rows::OpenRows;
+use super::plan::{Order, Plan, Rules, Unsent, plan};
 use super::report::{DeliveryReport, PlannedDelivery, RowFailure};
-use super::transport::{Gate, Outcome, Transport};
+use super::send::Way;
+use super::snooze::Snooze;
+use super::transport::{Gate, Transport};
 use crate::error::{Error, Result};
-use crate::ledger::{Attempt, JobLedger, LedgerRow, LedgerTable, RowFilter};
+use crate::ledger::{Attempt, JobLedger, Lease, LedgerRow, LedgerTable, Standings};
 use crate::runtime::blocking;
 use crate::stop::Stop;
 
-/// Rows that are marked, sent and acknowledged together, unless more are sent at a time. A crash leaves at most so many
-/// sends in doubt; three commits are spent on each window.
-const WINDOW: usize = 64;
-
-/// The longest detail that is recorded, in characters.
-const MAX_DETAIL: usize = 2000;
-
 /// How an [`AutosysUpdater`] delivers. More options will come: start from the default.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct UpdaterOptions {
     /// The table whose rows are sent.
@@ -35,8 +33,24 @@ pub struct UpdaterOptions {
     pub max_attempts: Option<i64>,
     /// In which order rows are sent.
     pub order: Order,
-    /// How many events are under way at a time. At least 1.
+    /// Jobs that must be delivered, and confirmed where the transport can, before anything else is sent.
+    pub first: HashSet<String>,
+    /// Jobs that are sent before others.
+    pub priority: HashSet<String>,
+    /// How many calls of the transport are under way at a time. At least 1.
     pub concurrency: usize,
+    /// How long rows that failed wait for the next cycle that tries them; not at all, if none.
+    pub backoff: Option<Backoff>,
+    /// At most so many events a second, if any.
+    pub rate: Option<f64>,
+    /// Rows that are older are acknowledged without being sent, with outcome `expired`.
+    pub stale_after: Option<Duration>,
+    /// Times at which nothing is sent.
+    pub snooze: Vec<Snooze>,
+    /// How long the lease of a cycle is good that does not renew it any more. At least a second.
+    pub lease_ttl: Duration,
+    /// How long after an event AutoSys is asked whether it shows it; not at all, if none.
+    pub confirm: Option<Duration>,
     /// Sends nothing and writes nothing; the report says what would be sent.
     pub dry_run: bool,
     /// How long a cycle that is to stop waits for the answers to what is under way; without an answer it is unknown
@@ -44,13 +58,24 @@ pub struct UpdaterOptions {
     pub stop_grace: Duration,
 }
 
+/// How long the status of a job that goes first is waited for, where nothing else is said.
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+
 impl Default for UpdaterOptions {
     fn default() -> Self {
         Self {
             source: LedgerTable::Notifications,
             max_attempts: None,
             order: Order::PerJob,
+            first: HashSet::new(),
+            priority: HashSet::new(),
             concurrency: 8,
+            backoff: None,
+            rate: None,
+            stale_after: None,
+            snooze: Vec::new(),
+            lease_ttl: Duration::from_secs(30),
+            confirm: None,
             dry_run: false,
             stop_grace: Duration::from_secs(30),
         }
@@ -76,28 +101,70 @@ impl fmt::Debug for AutosysUpdater {
     }
 }
 
+/// The shortest time of a lease: it is renewed three times in it, by a commit each.
+const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+
+impl UpdaterOptions {
+    fn check(&self, transport: &dyn Transport) -> Result<()> {
+        if self.concurrency == 0 {
+            return Err(Error::invalid("concurrency is 0, so that nothing would be sent; give at least 1"));
+        }
+        if let Some(most @ ..1) = self.max_attempts {
+            return Err(Error::invalid(format!("max_attempts is {most}; give at least 1, or none for no limit")));
+        }
+        if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+            return Err(Error::invalid(format!(
+                "rate is {rate} events a second; give more than 0, or none for no limit"
+            )));
+        }
+        if self.stale_after.is_some_and(|age| age.is_zero()) {
+            return Err(Error::invalid(
+                "stale_after is 0, so that every row would be too late; give at least a second",
+            ));
+        }
+        if self.lease_ttl < SHORTEST_LEASE {
+            let seconds = self.lease_ttl.as_secs_f64();
+            return Err(Error::invalid(format!("lease_ttl is {seconds} s; give at least half a second")));
+        }
+        if self.confirm.is_some() && !transport.reads_status() {
+            return Err(Error::invalid(format!(
+                "confirm needs a transport that can read a job's status, which {} cannot; leave it out",
+                transport.name()
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl AutosysUpdater {
     /// An updater; reads and sends nothing yet.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for a `max_attempts` or `concurrency` below 1.
+    /// [`crate::ErrorKind::InvalidInput`] for an option that can never work, such as a `max_attempts` or `concurrency`
+    /// below 1, or a `confirm` where the transport cannot read a status.
     pub fn new(ledger: JobLedger, transport: Arc<dyn Transport>, options: UpdaterOptions) -> Result<Self> {
-        if options.concurrency == 0 {
-            return Err(Error::invalid("concurrency is 0, so that nothing would be sent; give at least 1"));
-        }
-        if let Some(most @ ..1) = options.max_attempts {
-            return Err(Error::invalid(format!("max_attempts is {most}; give at least 1, or none for no limit")));
-        }
+        options.check(transport.as_ref())?;
         let host = gethostname::gethostname();
         let delivered_by = format!("{}:{}", host.to_string_lossy(), std::process::id());
         Ok(Self { ledger, transport, options, delivered_by })
     }
 
+    /// The ledger.
+    pub fn ledger(&self) -> &JobLedger {
+        &self.ledger
+    }
+
+    /// How it delivers.
+    pub fn options(&self) -> &UpdaterOptions {
+        &self.options
+    }
+
     /// Runs one cycle: each pending row is tried at most once; what fails stays `NO` for the next cycle.
     ///
-    /// Each window of rows is recorded as `sending`, sent, recorded with its outcomes and then acknowledged together
-    /// with the matching executions. A crash in between loses nothing: delivered rows are only flipped in the next
-    /// cycle, and rows without an outcome are sent again and marked so.
+    /// Only one cycle at a time delivers from a table: another one reports who does, and sends nothing. Each row is
+    /// recorded as `sending`, sent, recorded with its outcome and then acknowledged together with the matching
+    /// executions. A crash in between loses nothing: delivered rows are only flipped in the next cycle, and rows without
+    /// an outcome are read back where the transport can, else sent again and marked so.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] for a ledger that does not exist, and those of the ledger's store, which stop the
@@ -114,15 +181,33 @@ impl AutosysUpdater {
     /// Those of [`AutosysUpdater::run`].
     pub async fn run_until(&self, stop: &Stop) -> Result<DeliveryReport> {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
-        let plan = self.plan().await?;
-        report.parked = plan.parked_before;
+        report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
         if self.options.dry_run {
-            report.pending = self.count_pending().await?;
+            let open = self.read().await?;
+            report.pending = open.pending.len() as u64;
+            let plan = self.plan(&open)?;
             self.show(plan, &mut report);
             return Ok(report);
         }
-        self.settle_without_sending(&plan, &mut report).await?;
-        self.send_all(plan.queues, stop, &mut report).await?;
+        report.pending = self.count_pending().await?;
+        let holder = self.holder().await?;
+        if report.snoozed_until.is_some() || report.pending == 0 || holder.is_some() {
+            report.lease_held_by = holder.map(|lease| lease.owner);
+            return Ok(report);
+        }
+        let owner = format!("{}/{}", self.delivered_by, &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        match Held::take(&self.ledger, self.options.source.name(), owner, self.options.lease_ttl).await? {
+            Taken::Theirs(holder) => report.lease_held_by = Some(holder.owner),
+            Taken::Ours(lease) => {
+                let ended = self.deliver(stop, &lease, &mut report).await;
+                if lease.lost().is_stopped() {
+                    report.stopped = true;
+                    report.lease_held_by = self.holder().await?.map(|lease| lease.owner);
+                }
+                lease.give_back().await;
+                ended?;
+            }
+        }
         report.pending = self.count_pending().await?;
         tracing::info!(
             delivered = report.delivered,
@@ -130,302 +215,260 @@ impl AutosysUpdater {
             parked = report.parked,
             unknown = report.unknown,
             superseded = report.superseded,
+            expired = report.expired,
+            recovered = report.recovered,
+            waiting = report.waiting,
             pending = report.pending,
             stopped = report.stopped,
+            lease_held_by = report.lease_held_by,
             "delivery cycle ended"
         );
         Ok(report)
     }
 
-    async fn plan(&self) -> Result<Plan> {
-        let (ledger, transport, options) = (self.ledger.clone(), Arc::clone(&self.transport), self.options.clone());
-        blocking(move || {
-            let pending = ledger.pending(options.source)?;
-            let histories = History::of(ledger.attempts(options.source)?);
-            let acknowledged = acknowledged(&ledger, options.source, &pending, &histories)?;
-            let check = |delivery: &_| transport.check(delivery);
-            let max_attempts = options.max_attempts.map(i64::unsigned_abs);
-            let rules = Rules { order: options.order, max_attempts, check: &check };
-            Ok(plan(pending, &histories, &acknowledged, &rules))
-        })
-        .await
+    /// One cycle after the other until it is to stop: one begins `every` so long, or at once where the one before took
+    /// longer. `each` gets the outcome of each cycle, and says whether to go on.
+    pub async fn run_forever(
+        &self,
+        every: Duration,
+        stop: &Stop,
+        mut each: impl FnMut(Result<DeliveryReport>) -> bool,
+    ) {
+        loop {
+            let begun = Instant::now();
+            let outcome = self.run_until(stop).await;
+            // Held by a process that may have died: its lease lapses before the next cycle would be due.
+            let held = matches!(&outcome, Ok(report) if report.lease_held_by.is_some());
+            if !each(outcome) || stop.is_stopped() {
+                return;
+            }
+            let pause = if held { every.min(self.options.lease_ttl) } else { every };
+            if stop.unless(tokio::time::sleep_until(begun + pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Who holds the lease now, if anybody.
+    async fn holder(&self) -> Result<Option<Lease>> {
+        let (ledger, name) = (self.ledger.clone(), self.options.source.name());
+        blocking(move || Ok(ledger.lease(name)?.filter(Lease::is_held))).await
+    }
+
+    async fn read(&self) -> Result<OpenRows> {
+        let (ledger, source) = (self.ledger.clone(), self.options.source);
+        blocking(move || OpenRows::read(&ledger, source)).await
+    }
+
+    fn plan(&self, open: &OpenRows) -> Result<Plan> {
+        let options = &self.options;
+        let now = Utc::now();
+        let stale = options.stale_after.map(chrono::TimeDelta::from_std).transpose();
+        let stale = stale.map_err(|e| Error::invalid("stale_after is endless; leave it out").with_source(e))?;
+        let check = |delivery: &_| self.transport.check(delivery);
+        let due = |row: &_, failures, at| options.backoff.map(|backoff| backoff.next_try(row, failures, at));
+        let rules = Rules {
+            order: options.order,
+            max_attempts: options.max_attempts.map(i64::unsigned_abs),
+            first: &options.first,
+            priority: &options.priority,
+            stale_before: stale.and_then(|age| now.checked_sub_signed(age)),
+            due: &due,
+            now,
+            check: &check,
+        };
+        Ok(plan(open.pending.clone(), &open.histories, &open.acknowledged, &rules))
     }
 
     async fn count_pending(&self) -> Result<u64> {
         let (ledger, source) = (self.ledger.clone(), self.options.source);
-        blocking(move || Ok(ledger.pending(source)?.len() as u64)).await
+        blocking(move || ledger.count_pending(source)).await
     }
 
     fn show(&self, plan: Plan, report: &mut DeliveryReport) {
         report.recovered = plan.recovered.len() as u64;
         report.superseded = plan.superseded.len() as u64;
-        report.parked += plan.park.len() as u64;
-        report.failures =
-            plan.park.into_iter().map(|unsent| failure(unsent.row, unsent.attempt, "parked", unsent.reason)).collect();
+        report.expired = plan.expired.len() as u64;
+        report.parked = plan.parked_before + plan.park.len() as u64;
+        report.waiting = plan.waiting;
+        report.next_try = plan.next_try;
+        report.failures = plan.park.into_iter().map(|unsent| parked(&unsent)).collect();
+        let held_back = if plan.first_is_stuck { plan.queues.iter().map(|queue| queue.len() as u64).sum() } else { 0 };
+        report.held_back = held_back;
+        let rest = plan.queues.into_iter().filter(|_| held_back == 0);
         report.planned = plan
-            .queues
+            .first
             .into_iter()
+            .chain(rest)
             .flatten()
             .map(|item| PlannedDelivery { action: self.transport.describe(&item.delivery), row: item.row })
             .collect();
     }
 
-    /// Parks, supersedes and flips the rows that need no sending.
-    async fn settle_without_sending(&self, plan: &Plan, report: &mut DeliveryReport) -> Result<()> {
-        let now = Utc::now();
-        let attempt = |unsent: &Unsent, outcome| {
-            self.attempt(&unsent.row, unsent.attempt, outcome, Some(unsent.reason.clone()), now)
-        };
-        let parked = plan.park.iter().map(|unsent| attempt(unsent, "parked"));
-        let superseded = plan.superseded.iter().map(|unsent| attempt(unsent, "superseded"));
-        self.append(parked.chain(superseded).collect()).await?;
-        let settled = plan.superseded.iter().map(|unsent| &unsent.row);
-        report.settled += self.acknowledge(plan.recovered.iter().chain(settled).cloned().collect()).await?;
-        report.recovered = plan.recovered.len() as u64;
-        report.superseded = plan.superseded.len() as u64;
-        report.parked += plan.park.len() as u64;
-        for Unsent { row, attempt, reason } in &plan.park {
-            tracing::warn!(job_id = row.job_id, status = row.status, reason, "row parked");
-            report.failures.push(failure(row.clone(), *attempt, "parked", reason.clone()));
+    /// The cycle itself, with the right to deliver.
+    async fn deliver(&self, stop: &Stop, lease: &Held, report: &mut DeliveryReport) -> Result<()> {
+        let open = self.read().await?;
+        let plan = self.plan(&open)?;
+        report.parked = plan.parked_before;
+        report.waiting = plan.waiting;
+        report.next_try = plan.next_try;
+        let mut written = Written::default();
+        let ended = self.send_all(plan, stop, lease, report, &mut written).await;
+        if ended.is_ok() && !lease.lost().is_stopped() {
+            self.write_standings(open, written).await;
         }
-        Ok(())
+        ended
     }
 
-    /// Sends window after window. A window has one row of a queue at most, so that only rows that really are sent are
-    /// recorded as `sending`; a queue whose row is not dealt with is left for the next cycle.
     async fn send_all(
         &self,
-        mut queues: VecDeque<VecDeque<Item>>,
+        plan: Plan,
         stop: &Stop,
+        lease: &Held,
         report: &mut DeliveryReport,
+        written: &mut Written,
     ) -> Result<()> {
-        let size = WINDOW.max(self.options.concurrency);
-        while !queues.is_empty() {
-            if stop.is_stopped() {
-                report.stopped = true;
+        self.settle_without_sending(&plan, report, written).await?;
+        let in_doubt = plan.first.iter().chain(&plan.queues).flatten().filter(|item| item.in_doubt.is_some());
+        let before = self.before(in_doubt.map(|item| item.delivery.job_id.clone()).collect()).await?;
+        let mut way = Way { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
+        let (is_good, asked) = (lease.is_good(), stop.clone());
+        let gate = Gate::new(move || !asked.is_stopped() && is_good());
+        let rest: u64 = plan.queues.iter().map(|queue| queue.len() as u64).sum();
+        for (queues, first) in [(plan.first, true), (plan.queues, false)] {
+            let planned: u64 = queues.iter().map(|queue| queue.len() as u64).sum();
+            let delivered_before = report.delivered;
+            if first && self.transport.reads_status() {
+                way.confirm = way.confirm.or(Some(CONFIRM_WITHIN));
+            }
+            let mut cycle = Cycle {
+                ledger: &self.ledger,
+                way: &way,
+                options: &self.options,
+                delivered_by: &self.delivered_by,
+                stop,
+                lost: lease.lost(),
+                gate: gate.clone(),
+                report,
+                written,
+            };
+            cycle.send(queues).await?;
+            way.confirm = self.options.confirm;
+            if first && (plan.first_is_stuck || report.delivered - delivered_before < planned) {
+                if rest > 0 {
+                    tracing::warn!(rows = rest, "rows are held back, as jobs that go first are not delivered");
+                }
+                report.held_back = rest;
                 break;
-            }
-            let mut window: VecDeque<(Item, VecDeque<Item>)> = VecDeque::new();
-            while window.len() < size
-                && let Some(mut queue) = queues.pop_front()
-            {
-                if let Some(item) = queue.pop_front() {
-                    window.push_back((item, queue));
-                }
-            }
-            for rest in self.send_window(window, stop, report).await? {
-                if !rest.is_empty() {
-                    queues.push_back(rest);
-                }
             }
         }
         Ok(())
     }
 
-    /// Sends one window; returns what is left of the queues that may go on.
-    async fn send_window(
+    /// The last status that was delivered before for each of `jobs`, which have rows in doubt, where that can be of use.
+    async fn before(&self, jobs: HashSet<String>) -> Result<Arc<HashMap<String, String>>> {
+        if jobs.is_empty() || !self.transport.reads_status() {
+            return Ok(Arc::default());
+        }
+        let (ledger, source) = (self.ledger.clone(), self.options.source);
+        Ok(Arc::new(blocking(move || ledger.last_delivered(source, &jobs)).await?))
+    }
+
+    /// Parks, supersedes, expires and flips the rows that need no sending.
+    async fn settle_without_sending(
         &self,
-        mut window: VecDeque<(Item, VecDeque<Item>)>,
-        stop: &Stop,
+        plan: &Plan,
         report: &mut DeliveryReport,
-    ) -> Result<Vec<VecDeque<Item>>> {
+        written: &mut Written,
+    ) -> Result<()> {
         let now = Utc::now();
-        let sending = window.iter().map(|(item, _)| {
-            let repeated =
-                item.in_doubt.map(|number| format!("sent again: whether attempt {number} arrived is unknown"));
-            self.attempt(&item.row, item.attempt, "sending", repeated, now)
-        });
-        self.append(sending.collect()).await?;
-
-        let answers = self.exchange(&mut window, stop).await;
-        report.stopped |= !window.is_empty();
-        let not_tried = |(item, _): &(Item, _)| {
-            self.attempt(&item.row, item.attempt, "failed", Some(NOT_TRIED.to_owned()), Utc::now())
-        };
-        let not_tried: Vec<Attempt> = window.iter().map(not_tried).collect();
-        let (mut attempts, mut delivered, mut going_on) = (Vec::new(), Vec::new(), Vec::new());
-        for (item, rest, outcome, at) in answers {
-            let (outcome, detail) = self.judge(&item, outcome);
-            let detail = detail.map(|text| shortened(&text));
-            attempts.push(self.attempt(&item.row, item.attempt, outcome, detail.clone(), at));
-            match outcome {
-                "delivered" => {
-                    report.delivered += 1;
-                    delivered.push(item.row.clone());
-                }
-                "parked" => report.parked += 1,
-                "unknown" => report.unknown += 1,
-                _ => report.failed += 1,
-            }
-            if outcome == "delivered" || outcome == "parked" {
-                going_on.push(rest);
-            }
-            if outcome != "delivered" {
-                let detail = detail.unwrap_or_default();
-                tracing::warn!(
-                    job_id = item.delivery.job_id,
-                    status = item.delivery.status,
-                    outcome,
-                    detail,
-                    "not delivered"
-                );
-                report.failures.push(failure(item.row, item.attempt, outcome, detail));
-            }
-        }
-        attempts.extend(not_tried);
-        self.append(attempts).await?;
-        report.settled += self.acknowledge(delivered).await?;
-        Ok(going_on)
-    }
-
-    /// Sends the rows of `window`, as many at a time as may be, and takes out those that were tried, each with its answer.
-    /// Rows whose turn did not come before the stop are left in it.
-    async fn exchange(&self, window: &mut VecDeque<(Item, VecDeque<Item>)>, stop: &Stop) -> Vec<Answered> {
-        let at_once = self.options.concurrency.min(self.transport.at_once()).max(1);
-        let (mut answers, mut under_way) = (Vec::new(), HashMap::new());
-        let mut sends = FuturesUnordered::new();
-        let mut deadline: Option<Instant> = None;
-        for number in 0.. {
-            if sends.len() < at_once
-                && !stop.is_stopped()
-                && let Some((item, rest)) = window.pop_front()
-            {
-                let (transport, delivery) = (Arc::clone(&self.transport), item.delivery.clone());
-                under_way.insert(number, (item, rest));
-                sends.push(async move { (number, transport.send(&delivery, &Gate::open()).await.outcome, Utc::now()) });
-                continue;
-            }
-            tokio::select! {
-                answer = sends.next() => match answer {
-                    Some((number, outcome, at)) => {
-                        let sent = under_way.remove(&number);
-                        answers.extend(sent.map(|(item, rest)| (item, rest, outcome, at)));
-                    }
-                    None => break,
-                },
-                () = stop.stopped(), if deadline.is_none() => deadline = Some(Instant::now() + self.options.stop_grace),
-                () = until(deadline), if deadline.is_some() => break,
-            }
-        }
-        // Given up: dropping a send ends it where the transport can.
-        let unanswered = || Outcome::unknown("the delivery was stopped while the answer was waited for");
-        answers.extend(under_way.into_values().map(|(item, rest)| (item, rest, unanswered(), Utc::now())));
-        answers
-    }
-
-    /// The word for the attempts table, and the detail.
-    fn judge(&self, item: &Item, outcome: Outcome) -> (&'static str, Option<String>) {
-        let tries = item.failures + 1;
-        let last_try = self.options.max_attempts.is_some_and(|most| tries >= most.unsigned_abs());
-        match outcome {
-            Outcome::Delivered { detail } => ("delivered", detail),
-            Outcome::Failed { detail, permanent: true } => ("parked", Some(detail)),
-            Outcome::Failed { detail, .. } if last_try => {
-                ("parked", Some(format!("attempt {tries} was the last: {detail}")))
-            }
-            Outcome::Failed { detail, .. } => ("failed", Some(detail)),
-            // Never parked right away: it may have arrived. The next cycle parks it unsent if no attempt is left.
-            Outcome::Unknown { detail } => ("unknown", Some(detail)),
-            Outcome::NotTried { .. } => ("failed", Some(NOT_TRIED.to_owned())),
-        }
-    }
-
-    fn attempt(
-        &self,
-        row: &LedgerRow,
-        attempt: i64,
-        outcome: &str,
-        detail: Option<String>,
-        attempted_at: DateTime<Utc>,
-    ) -> Attempt {
-        Attempt {
+        let attempt = |unsent: &Unsent, outcome: &str| Attempt {
             table: self.options.source,
-            row: row.clone(),
-            attempt,
+            row: unsent.row.clone(),
+            attempt: unsent.attempt,
             outcome: outcome.to_owned(),
-            detail,
+            detail: Some(unsent.reason.clone()),
             transport: self.transport.name().to_owned(),
             vm: None,
             delivered_by: self.delivered_by.clone(),
-            attempted_at,
-        }
-    }
-
-    async fn append(&self, attempts: Vec<Attempt>) -> Result<()> {
-        if attempts.is_empty() {
-            return Ok(());
-        }
-        let ledger = self.ledger.clone();
-        blocking(move || ledger.append_attempts(&attempts)).await
-    }
-
-    /// Flips exactly these rows, and before that the executions that belong to them: after a crash between the two, the
-    /// next cycle finds the row still `NO` and does both again, whereas the other way round it would find nothing to do.
-    /// Returns the number of executions settled.
-    async fn acknowledge(&self, rows: Vec<LedgerRow>) -> Result<u64> {
-        if rows.is_empty() {
-            return Ok(0);
-        }
-        let (ledger, source) = (self.ledger.clone(), self.options.source);
-        blocking(move || {
-            let settled = match source {
-                LedgerTable::Notifications => ledger.settle_executions(&rows)?,
-                LedgerTable::Executions => 0,
-            };
-            ledger.acknowledge(source, &rows)?;
-            Ok(settled)
-        })
-        .await
-    }
-}
-
-/// A row that was sent, what is left of its queue, the answer, and when it came.
-type Answered = (Item, VecDeque<Item>, Outcome, DateTime<Utc>);
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// How many `YES` rows there are of each pending row that attempts have dealt with: rarely any, as these are only left
-/// by a crash or by identical rows of which some were delivered.
-fn acknowledged(
-    ledger: &JobLedger,
-    source: LedgerTable,
-    pending: &[LedgerRow],
-    histories: &HashMap<LedgerRow, History>,
-) -> Result<HashMap<LedgerRow, u64>> {
-    let mut counts: HashMap<LedgerRow, u64> = HashMap::new();
-    for row in pending {
-        if counts.contains_key(row) || histories.get(row).is_none_or(|history| history.finished() == 0) {
-            continue;
-        }
-        let instant = row.timestamp.and_then(DateTime::from_timestamp_micros);
-        let filter = RowFilter {
-            flag: Some("YES".to_owned()),
-            job_id: row.job_id.clone(),
-            since: instant,
-            // A microsecond wider than needed, so that it does not matter whether the bound is inclusive.
-            until: instant.map(|at| at + chrono::TimeDelta::microseconds(1)),
-            ..RowFilter::default()
+            attempted_at: now,
         };
-        let same = JobLedger::rows_from_batch(source, &ledger.rows(source, &filter)?)?;
-        counts.insert(row.clone(), same.iter().filter(|other| *other == row).count() as u64);
+        let parts = [(&plan.park, "parked"), (&plan.superseded, "superseded"), (&plan.expired, "expired")];
+        let attempts: Vec<Attempt> =
+            parts.iter().flat_map(|(rows, word)| rows.iter().map(|unsent| attempt(unsent, word))).collect();
+        if !attempts.is_empty() {
+            let (ledger, given) = (self.ledger.clone(), attempts.clone());
+            written.versions.push(blocking(move || ledger.append_attempts(&given)).await?);
+            written.attempts.extend(attempts);
+        }
+        let settled = plan.superseded.iter().chain(&plan.expired).map(|unsent| &unsent.row);
+        let rows: Vec<LedgerRow> = plan.recovered.iter().chain(settled).cloned().collect();
+        if !rows.is_empty() {
+            let (ledger, source, given) = (self.ledger.clone(), self.options.source, rows.clone());
+            report.settled += blocking(move || flip(&ledger, source, &given)).await?;
+            written.flipped.extend(rows);
+        }
+        report.recovered = plan.recovered.len() as u64;
+        report.superseded = plan.superseded.len() as u64;
+        report.expired = plan.expired.len() as u64;
+        report.parked += plan.park.len() as u64;
+        for unsent in &plan.park {
+            let Unsent { row, reason, .. } = unsent;
+            tracing::warn!(job_id = row.job_id, status = row.status, reason, "row parked");
+            report.failures.push(parked(unsent));
+        }
+        Ok(())
     }
-    Ok(counts)
+
+    /// Writes down where the rows stand that are still pending. Where that fails, the next cycle reads more.
+    async fn write_standings(&self, open: OpenRows, written: Written) {
+        let (ledger, source) = (self.ledger.clone(), self.options.source);
+        if let Err(error) = blocking(move || write_standings(&ledger, source, open, written)).await {
+            tracing::warn!(
+                error = error.full_message(),
+                "where the rows stand was not written down; the next cycle reads it from the attempts"
+            );
+        }
+    }
 }
 
-fn failure(row: LedgerRow, attempt: i64, outcome: &'static str, detail: String) -> RowFailure {
-    RowFailure { row, attempt, outcome, detail }
+fn write_standings(ledger: &JobLedger, source: LedgerTable, open: OpenRows, written: Written) -> Result<()> {
+    if open.as_written && written.versions.is_empty() && written.flipped.is_empty() {
+        return Ok(());
+    }
+    let OpenRows { pending, mut histories, version, mut latest, .. } = open;
+    let ours: HashSet<u64> = written.versions.into_iter().collect();
+    // Others may have recorded something meanwhile, such as that a row was redriven.
+    let (version, others) = match ledger.attempts_since(source, version, &|version| ours.contains(&version))? {
+        Some((others, version)) => (version, others),
+        // There is no table of attempts yet, or it was cleaned up.
+        None if ours.is_empty() => (version, Vec::new()),
+        None => return Ok(()),
+    };
+    let mut counts: HashMap<&LedgerRow, u64> = HashMap::new();
+    pending.iter().for_each(|row| *counts.entry(row).or_default() += 1);
+    for row in &written.flipped {
+        if let Some(count) = counts.get_mut(row) {
+            *count = count.saturating_sub(1);
+        }
+    }
+    for attempt in written.attempts.iter().chain(&others) {
+        latest = latest.max(attempt.row.timestamp);
+        if let Some(history) = histories.get_mut(&attempt.row) {
+            history.note(attempt);
+        } else if counts.get(&attempt.row).is_some_and(|count| *count > 0) {
+            histories.insert(attempt.row.clone(), History::of_one(attempt));
+        }
+    }
+    let none = History::default();
+    let left = counts.into_iter().filter(|(_, count)| *count > 0);
+    let rows = left.flat_map(|(row, count)| histories.get(row).unwrap_or(&none).standings(row, count)).collect();
+    ledger.write_standings(source, &Standings { rows, version, latest })
 }
 
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MAX_DETAIL) {
-        Some((at, _)) => format!("{} …", &text[..at]),
-        None => text.to_owned(),
-    }
+fn parked(unsent: &Unsent) -> RowFailure {
+    let Unsent { row, attempt, reason } = unsent.clone();
+    RowFailure { row, attempt, outcome: "parked", detail: reason }
 }
 
 #[cfg(test)]

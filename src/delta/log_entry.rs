@@ -25,13 +25,49 @@ pub(super) struct LogEntry {
     pub(super) described: String,
     /// Paths of the files that it removes or whose deletion vectors it changes, as the log spells them.
     removed: Vec<String>,
+    /// The data files that it adds.
+    pub(super) added: Vec<AddedFile>,
+    /// It takes rows away, or writes them elsewhere.
+    removes_rows: bool,
     /// Its transaction ids.
     pub(super) transactions: Vec<(String, i64)>,
     /// It changes the table's columns, properties or protocol.
     redefines: bool,
 }
 
+/// A data file that a log entry adds.
+#[derive(Debug)]
+pub(super) struct AddedFile {
+    /// As the log spells it.
+    pub(super) path: String,
+    /// In bytes.
+    pub(super) size: i64,
+    /// Milliseconds since 1970 UTC.
+    pub(super) modified: i64,
+    /// It is of no partition, and hides none of its rows.
+    pub(super) plain: bool,
+}
+
+impl AddedFile {
+    fn of(add: &Value) -> Option<Self> {
+        let number = |name: &str| add.get(name).and_then(Value::as_i64);
+        let partitioned =
+            add.get("partitionValues").and_then(Value::as_object).is_some_and(|values| !values.is_empty());
+        Some(Self {
+            path: add.get("path")?.as_str()?.to_owned(),
+            size: number("size")?,
+            modified: number("modificationTime")?,
+            plain: !partitioned && add.get("deletionVector").is_none_or(Value::is_null),
+        })
+    }
+}
+
 impl LogEntry {
+    /// Whether all that it does to the rows is to add some.
+    pub(super) fn only_appends(&self) -> bool {
+        !self.redefines && !self.removes_rows
+    }
+
     /// Version `version` of the table, `None` when nobody has written it yet (or it was cleaned away).
     ///
     /// # Errors
@@ -70,8 +106,16 @@ impl LogEntry {
                             text("/engineInfo").unwrap_or_else(|| "an unnamed client".to_owned())
                         );
                     }
-                    "remove" => match text("/path") {
-                        Some(path) => entry.removed.push(path),
+                    "remove" => {
+                        entry.removes_rows |= changes_data(content);
+                        match text("/path") {
+                            Some(path) => entry.removed.push(path),
+                            None => entry.redefines = true,
+                        }
+                    }
+                    // Otherwise the rows of other files are only stored anew.
+                    "add" if changes_data(content) => match AddedFile::of(content) {
+                        Some(file) => entry.added.push(file),
                         None => entry.redefines = true,
                     },
                     "txn" => {
@@ -85,6 +129,11 @@ impl LogEntry {
         }
         entry
     }
+}
+
+/// Whether a file's rows are new or gone, as is the rule, and not only stored otherwise.
+fn changes_data(action: &Value) -> bool {
+    action.get("dataChange").and_then(Value::as_bool).unwrap_or(true)
 }
 
 /// Whether what was planned on version `planned` holds at version `now` as well: all commits between are known, none of
@@ -117,21 +166,40 @@ mod tests {
             "\n",
             r#"{"remove":{"path":"flag=NO/a.parquet","dataChange":false}}"#,
             "\n",
-            r#"{"add":{"path":"flag=NO/b.parquet"}}"#,
+            r#"{"add":{"path":"flag=NO/b.parquet","dataChange":false}}"#,
             "\n",
         );
         let entry = LogEntry::parse(text.as_bytes());
         assert_eq!(entry.id.as_deref(), Some("7"));
         assert_eq!(entry.described, "OPTIMIZE by Apache-Spark/4.0.0");
         assert_eq!(entry.removed, ["flag=NO/a.parquet"]);
-        assert!(!entry.redefines);
+        assert!(!entry.redefines && entry.only_appends() && entry.added.is_empty());
+    }
+
+    #[test]
+    fn an_entry_says_what_it_appends() {
+        let entry =
+            LogEntry::parse(br#"{"add":{"path":"a.parquet","size":7,"modificationTime":9,"partitionValues":{}}}"#);
+        let [file] = entry.added.as_slice() else { panic!("{entry:?}") };
+        assert_eq!((file.path.as_str(), file.size, file.modified, file.plain), ("a.parquet", 7, 9, true));
+        assert!(entry.only_appends());
+        assert!(!LogEntry::parse(br#"{"remove":{"path":"a.parquet"}}"#).only_appends());
+        let hidden = LogEntry::parse(
+            br#"{"add":{"path":"a","size":7,"modificationTime":9,"deletionVector":{"storageType":"u"},"dataChange":true}}"#,
+        );
+        assert!(!hidden.added[0].plain);
     }
 
     #[test]
     fn what_cannot_be_understood_redefines_the_table() {
-        for text in
-            [r#"{"metaData":{}}"#, r#"{"protocol":{}}"#, r#"{"fromTheFuture":{}}"#, "{\"add\":", r#"{"remove":{}}"#]
-        {
+        for text in [
+            r#"{"metaData":{}}"#,
+            r#"{"protocol":{}}"#,
+            r#"{"fromTheFuture":{}}"#,
+            "{\"add\":",
+            r#"{"remove":{}}"#,
+            r#"{"add":{"size":1}}"#,
+        ] {
             assert!(LogEntry::parse(text.as_bytes()).redefines, "{text}");
         }
     }

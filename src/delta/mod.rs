@@ -6,8 +6,9 @@
 //! short, `group_commit.rs` lets everyone who appends at the same moment share one commit, `transactions.rs` reads transaction ids, `turn.rs` lets the threads
 //! of one process queue up instead of racing each other, `maintenance/` keeps a table as quick as it was when it was
 //! new, `log_entry.rs` reads what the winner of a race did, `recording.rs` what became of our own attempt, `failure.rs`
-//! says what went wrong, `foreign.rs` who must not write beside us, `legacy_protocol.rs` what a legacy version stands
+//! says what went wrong, `appended.rs` reads what is new, `replace.rs` replaces a small table's content, `foreign.rs` who must not write beside us, `legacy_protocol.rs` what a legacy version stands
 //! for.
+mod appended;
 mod checkpoint;
 mod commit;
 mod create;
@@ -19,6 +20,7 @@ mod log_entry;
 mod maintenance;
 mod read_files;
 mod recording;
+mod replace;
 mod rewrite;
 mod scan;
 mod schema;

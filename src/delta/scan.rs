@@ -66,6 +66,12 @@ impl<'a> Scanner<'a> {
         &self.schema
     }
 
+    /// Whether data files hold the table's columns under their own names and nothing has to be added to them.
+    pub(super) fn reads_as_stored(&self) -> bool {
+        let (physical, logical) = (self.scan.physical_schema(), self.scan.logical_schema());
+        physical.fields().map(|field| field.name()).eq(logical.fields().map(|field| field.name()))
+    }
+
     /// The files that may hold matching rows.
     pub(super) fn files(&self) -> Result<Vec<Listing>> {
         self.list().map_err(|e| from_kernel(format!("reading the log of '{}'", self.scan.table_root()), e))

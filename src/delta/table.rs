@@ -19,7 +19,7 @@ use super::maintenance::{self, Maintained, Retention};
 use super::shared::Inner;
 use super::stage::{Part, Staged};
 use super::tally::{self, Tally};
-use super::{create, foreign, rewrite, scan, schema, transactions, writable};
+use super::{appended, create, foreign, replace, rewrite, scan, schema, transactions, writable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -52,7 +52,11 @@ pub struct View<'a> {
     snapshot: &'a SnapshotRef,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    pub(super) fn new(table: &'a Inner, snapshot: &'a SnapshotRef) -> Self {
+        Self { table, snapshot }
+    }
+
     /// The table's version.
     pub fn version(&self) -> u64 {
         self.snapshot.version()
@@ -277,8 +281,7 @@ impl Table {
         };
         let mut staged: Option<Staged> = None;
         let ended = commit::commit(inner, &kind, Queue::Always, Instant::now(), &mut |attempt| {
-            let Some(Guard { batch, transactions }) = decide(&View { table: inner, snapshot: attempt.snapshot })?
-            else {
+            let Some(Guard { batch, transactions }) = decide(&View::new(inner, attempt.snapshot))? else {
                 return Ok(None);
             };
             let rows = schema::align(&batch, &schema::of(attempt.snapshot)?)?;
@@ -291,6 +294,34 @@ impl Table {
             orphans.discard(&inner.storage);
         }
         ended
+    }
+
+    /// Replaces all rows by what `decide` makes of the newest snapshot, in one commit, for tables of a few rows. Everything
+    /// else is as with [`Table::append_guarded`].
+    ///
+    /// # Errors
+    /// As [`Table::append_guarded`].
+    pub fn replace(&self, decide: &mut dyn FnMut(&View<'_>) -> Result<Option<Guard>>) -> Result<Option<u64>> {
+        replace::replace(&self.inner, decide)
+    }
+
+    /// The rows that were appended after version `known`, and the newest version, but for the rows of those versions of
+    /// which `except` says so. None when nobody knows: a version's log entry is gone, or rows were taken away meanwhile.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn appended_since(&self, known: u64, except: &dyn Fn(u64) -> bool) -> Result<Option<(RecordBatch, u64)>> {
+        let snapshot = self.inner.newest()?;
+        let rows = appended::since(&self.inner, &snapshot, known, except)?;
+        Ok(rows.map(|rows| (rows, snapshot.version())))
+    }
+
+    /// The newest version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the log cannot be read.
+    pub fn newest_version(&self) -> Result<u64> {
+        Ok(self.inner.newest()?.version())
     }
 
     /// Rows of the newest version that match, in the order in which they were written.

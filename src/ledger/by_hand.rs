@@ -1,11 +1,11 @@
 //! What an operator does by hand: looks at the rows that were given up, returns them, or settles a row.
 //!
 //! All of it is recorded as attempts first, in one commit, and only then the flags are set: who is interrupted in between
-//! does the same again, or leaves the rest to the next delivery, which knows from the attempts what was decided. It should
-//! not run beside a delivery, which may be sending the very row: that is what the guard of [`ByHand`] is for.
+//! does the same again, or leaves the rest to the next delivery, which knows from the attempts what was decided. It does
+//! not run beside a delivery, which may be sending the very row: both take the lease of the table.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -14,7 +14,7 @@ use super::attempts::Attempt;
 use super::rows::LedgerRow;
 use super::tables::LedgerTable;
 use super::tried::PendingRow;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Transport of attempts that nobody sent.
 const TRANSPORT: &str = "by hand";
@@ -22,6 +22,9 @@ const TRANSPORT: &str = "by hand";
 const NO_TRY: i64 = 0;
 /// The longest reason, in characters.
 const MAX_REASON: usize = 1_000;
+
+/// How long the lease is good. Nobody delivers for so long if this process dies meanwhile.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// A pending row that was given up.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,20 +60,12 @@ impl Settlement {
 }
 
 /// Who does something by hand, and why.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct ByHand<'a> {
     /// Who, as in `alice@host`.
     pub by: &'a str,
     /// Why; it goes into the attempts as it is.
     pub reason: Option<&'a str>,
-    /// Asked right before each commit; its error ends it without that commit. For a lease that keeps deliveries away.
-    pub guard: Option<&'a (dyn Fn() -> Result<()> + Sync)>,
-}
-
-impl fmt::Debug for ByHand<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByHand").field("by", &self.by).field("reason", &self.reason).finish_non_exhaustive()
-    }
 }
 
 impl ByHand<'_> {
@@ -88,15 +83,48 @@ impl ByHand<'_> {
         }
     }
 
-    fn permitted(&self) -> Result<()> {
-        self.guard.map_or(Ok(()), |guard| guard())
-    }
-
     /// `what` was done, by whom and why.
     fn detail(&self, what: &str) -> String {
         match self.reason {
             Some(reason) => format!("{what} by {}: {reason}", self.by),
             None => format!("{what} by {}", self.by),
+        }
+    }
+}
+
+/// The right to change what a delivery would do: the lease of the table, given back at the end.
+struct Right<'a> {
+    ledger: &'a JobLedger,
+    table: LedgerTable,
+    owner: String,
+}
+
+impl<'a> Right<'a> {
+    fn take(ledger: &'a JobLedger, table: LedgerTable, by: &str) -> Result<Self> {
+        let right = Self { ledger, table, owner: format!("{by} by hand ({})", delivered_by()) };
+        right.extend().map(|()| right)
+    }
+
+    /// To be done right before each commit.
+    fn extend(&self) -> Result<()> {
+        let lease = self.ledger.take_lease(self.table.name(), &self.owner, LEASE)?;
+        if lease.owner == self.owner {
+            return Ok(());
+        }
+        let text = format!(
+            "{} is delivering rows of {} (its lease ends at {} unless it is renewed); try again when it is done",
+            lease.owner,
+            self.table.name(),
+            lease.expires_at.format("%Y-%m-%d %H:%M:%S UTC")
+        );
+        Err(Error::new(ErrorKind::LeaseHeld, text).with_retryable(true))
+    }
+}
+
+impl Drop for Right<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.ledger.give_lease_back(self.table.name(), &self.owner) {
+            tracing::warn!(error = error.full_message(), "the lease was not given back; it lapses by itself");
         }
     }
 }
@@ -127,8 +155,8 @@ impl JobLedger {
     /// rows, k given returns at most k. Returns how many; rows that are not parked are left as they are.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for an empty or over-long reason; otherwise as [`JobLedger::acknowledge`], and those of
-    /// the guard. Nothing was written then.
+    /// [`ErrorKind::InvalidInput`] for an empty or over-long reason; [`ErrorKind::LeaseHeld`] (retryable) while rows of the
+    /// table are being delivered; otherwise as [`JobLedger::acknowledge`]. Nothing was redriven then.
     pub fn redrive(
         &self,
         table: LedgerTable,
@@ -137,7 +165,8 @@ impl JobLedger {
         hand: &ByHand<'_>,
     ) -> Result<u64> {
         hand.check()?;
-        hand.permitted()?;
+        self.require_ledger()?;
+        let right = Right::take(self, table, hand.by)?;
         let wanted = rows.map(counted);
         let among = wanted.as_ref().map(|wanted| wanted.keys().copied().collect::<HashSet<_>>());
         let (mut attempts, mut redriven) = (Vec::new(), 0);
@@ -151,7 +180,7 @@ impl JobLedger {
             attempts.extend(unpark(table, &open, count, &hand.detail("redriven")));
         }
         if !attempts.is_empty() {
-            hand.permitted()?;
+            right.extend()?;
             self.append_attempts(&attempts)?;
         }
         Ok(redriven)
@@ -162,8 +191,9 @@ impl JobLedger {
     /// parked ones first. Returns how many; rows that are not pending are left as they are.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] without a reason, or with one that is empty or too long: nothing was written.
-    /// Otherwise as [`JobLedger::acknowledge`], and those of the guard: then the same call again settles the rest.
+    /// [`ErrorKind::InvalidInput`] without a reason, or with one that is empty or too long, [`ErrorKind::LeaseHeld`]
+    /// (retryable) while rows of the table are being delivered: nothing was settled. Otherwise as
+    /// [`JobLedger::acknowledge`]: then the same call again settles the rest.
     pub fn settle_by_hand(
         &self,
         table: LedgerTable,
@@ -175,7 +205,20 @@ impl JobLedger {
         if hand.reason.is_none() {
             return Err(Error::invalid("a row is settled by hand without a reason; say why"));
         }
-        hand.permitted()?;
+        self.require_ledger()?;
+        let right = Right::take(self, table, hand.by)?;
+        self.settle(table, rows, settlement, hand, &|| right.extend())
+    }
+
+    /// As [`JobLedger::settle_by_hand`], with `permitted` asked right before each commit.
+    pub(super) fn settle(
+        &self,
+        table: LedgerTable,
+        rows: &[LedgerRow],
+        settlement: Settlement,
+        hand: &ByHand<'_>,
+        permitted: &dyn Fn() -> Result<()>,
+    ) -> Result<u64> {
         let wanted = counted(rows);
         let among = wanted.keys().copied().collect::<HashSet<_>>();
         let (mut attempts, mut settled) = (Vec::new(), Vec::new());
@@ -192,9 +235,11 @@ impl JobLedger {
         if settled.is_empty() {
             return Ok(0);
         }
-        hand.permitted()?;
-        self.append_attempts(&attempts)?;
-        hand.permitted()?;
+        permitted()?;
+        if !attempts.is_empty() {
+            self.append_attempts(&attempts)?;
+        }
+        permitted()?;
         // The executions first, as after a delivery: a row that is still pending is found again.
         if table == LedgerTable::Notifications {
             self.settle_executions(&settled)?;

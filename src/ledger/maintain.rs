@@ -3,6 +3,8 @@
 use std::sync::PoisonError;
 
 use super::JobLedger;
+use super::leases::LEASES_SPEC;
+use super::standings::RETRIES_SPEC;
 use super::tables::{DELIVERIES_SPEC, IMPORTS_SPEC, LedgerTable};
 use crate::delta::{Maintained, Retention, Table};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +58,7 @@ impl JobLedger {
         let retention = Retention::hours(retain_hours)?;
         let mut tables = Vec::new();
         let (executions, notifications) = (LedgerTable::Executions.spec(), LedgerTable::Notifications.spec());
-        let known = [executions, notifications, &*DELIVERIES_SPEC, &*IMPORTS_SPEC];
+        let known = [executions, notifications, &*DELIVERIES_SPEC, &*IMPORTS_SPEC, &*RETRIES_SPEC, &*LEASES_SPEC];
         for spec in known {
             tables.extend(maintained(spec.name, self.opened(spec), retention));
         }

@@ -5,9 +5,11 @@ mod attempts;
 mod by_hand;
 mod import;
 mod inspect;
+mod leases;
 mod maintain;
 mod prometheus;
 mod rows;
+mod standings;
 mod summary;
 mod tables;
 #[cfg(test)]
@@ -28,12 +30,14 @@ pub use attempts::Attempt;
 pub use by_hand::{ByHand, ParkedRow, Settlement};
 pub use import::{ImportFailure, ImportOptions, ImportReport};
 pub use inspect::{TableState, inspect};
+pub use leases::Lease;
 pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
+pub use standings::{Standing, StandingState, Standings};
 pub use summary::{AGES, LedgerSummary, NextTry, TableSummary};
 pub use tables::LedgerTable;
 
-use crate::delta::{Predicate, Table, TableSpec};
+use crate::delta::{Guard, Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::storage::{Durability, Requests, Storage};
@@ -249,6 +253,16 @@ impl JobLedger {
         rows::from_batch(table, &self.rows(table, &filter)?)
     }
 
+    /// How many rows are pending.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`].
+    pub fn count_pending(&self, table: LedgerTable) -> Result<u64> {
+        let Some(found) = self.existing(table)? else { return Ok(0) };
+        let pending = Predicate { equals: vec![(FLAG.to_owned(), NO.to_owned())], time: None };
+        Ok(found.scan(&pending)?.num_rows() as u64)
+    }
+
     /// Sets exactly these pending rows to `YES`, in one commit: of n identical rows, k given flips at most k. Doing it
     /// again flips nothing more.
     ///
@@ -294,16 +308,21 @@ impl JobLedger {
         }
     }
 
-    /// Appends attempts in one commit; the first one creates the attempts table.
+    /// Appends attempts in one commit of their own; the first one creates the attempts table. Returns the table's version
+    /// that has them.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] (retryable) when other writers won until the time limit ran out, [`ErrorKind::Storage`] when the store
     /// failed.
-    pub fn append_attempts(&self, attempts: &[Attempt]) -> Result<()> {
-        if !attempts.is_empty() {
-            self.created(&DELIVERIES_SPEC)?.append(&attempts::to_batch(attempts)?)?;
+    pub fn append_attempts(&self, attempts: &[Attempt]) -> Result<u64> {
+        let deliveries = self.created(&DELIVERIES_SPEC)?;
+        if attempts.is_empty() {
+            return Ok(deliveries.version());
         }
-        Ok(())
+        let batch = attempts::to_batch(attempts)?;
+        let guard = Guard { batch, transactions: Vec::new() };
+        let version = deliveries.append_guarded(&mut |_| Ok(Some(guard.clone())))?;
+        Ok(version.unwrap_or_else(|| deliveries.version()))
     }
 
     /// The attempts to deliver rows of `table`, oldest first; none while there is no attempts table.
@@ -313,6 +332,23 @@ impl JobLedger {
     pub fn attempts(&self, table: LedgerTable) -> Result<Vec<Attempt>> {
         let equals = vec![("table_name".to_owned(), table.name().to_owned())];
         attempts::from_batch(&self.deliveries_matching(&Predicate { equals, time: None })?)
+    }
+
+    /// The status of the last row of each of `jobs` that was delivered. Reads all attempts.
+    ///
+    /// # Errors
+    /// As [`JobLedger::attempts`].
+    pub fn last_delivered(&self, table: LedgerTable, jobs: &HashSet<String>) -> Result<HashMap<String, String>> {
+        let equals =
+            vec![("table_name".to_owned(), table.name().to_owned()), ("outcome".to_owned(), "delivered".to_owned())];
+        let delivered = self.deliveries_matching(&Predicate { equals, time: None })?;
+        let (job_ids, statuses) = (rows::strings(&delivered, "job_id")?, rows::strings(&delivered, "status")?);
+        let found = job_ids.iter().zip(statuses).filter_map(|(job, status)| Some((job?, status?)));
+        // Oldest first: the last one stays.
+        Ok(found
+            .filter(|(job, _)| jobs.contains(*job))
+            .map(|(job, status)| (job.to_owned(), status.to_owned()))
+            .collect())
     }
 
     /// Rows of the attempts table, oldest first, `since` inclusive and `until` exclusive.

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::arguments;
-use super::by_hand::{ByHand, parked};
+use super::by_hand::{self, ByHand};
 use super::convert;
 use super::errors::{PyOutcome, Raised};
 use super::import_report::{self, PyImportReport};
@@ -565,7 +565,7 @@ impl PyJobLedger {
         #[pyo3(from_py_with = table_argument)] table: &'static str,
     ) -> PyOutcome<Py<PyAny>> {
         let table = table_named(table)?;
-        self.read(py, |ledger| parked::batch(table, &ledger.parked(table)?))
+        self.read(py, |ledger| by_hand::parked(table, &ledger.parked(table)?))
     }
 
     /// Like `parked`, as a coroutine.
@@ -576,7 +576,7 @@ impl PyJobLedger {
         #[pyo3(from_py_with = table_argument)] table: &'static str,
     ) -> PyOutcome<Bound<'py, PyAny>> {
         let table = table_named(table)?;
-        self.read_async(py, move |ledger| parked::batch(table, &ledger.parked(table)?))
+        self.read_async(py, move |ledger| by_hand::parked(table, &ledger.parked(table)?))
     }
 
     /// Returns rows that were given up: the next delivery sends them again, and their attempts count from the beginning.
@@ -594,6 +594,7 @@ impl PyJobLedger {
     ///
     /// Raises:
     ///     InvalidInputError: A value is empty or too long. Nothing was written.
+    ///     LeaseHeldError: Rows of the table are being delivered; trying again when that is done helps.
     #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = "job_notifications"))]
     #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
     fn redrive(
@@ -643,6 +644,7 @@ impl PyJobLedger {
     ///
     /// Raises:
     ///     InvalidInputError: A value is empty or too long, or a column is missing. Nothing was written.
+    ///     LeaseHeldError: Rows of the table are being delivered; trying again when that is done helps.
     ///
     /// Example:
     ///     >>> import tempfile

@@ -1,8 +1,9 @@
 use chrono::DateTime;
 use proptest::prelude::*;
 
+use super::super::history::NOT_TRIED;
 use super::*;
-use crate::ledger::LedgerTable;
+use crate::ledger::{Attempt, LedgerTable};
 
 fn row(job: &str, status: &str, timestamp: i64) -> LedgerRow {
     LedgerRow {
@@ -42,7 +43,18 @@ fn planned_with(
         "BAD" => Err("no mapping".to_owned()),
         _ => Ok(()),
     };
-    plan(pending, &History::of(attempts), &yes, &Rules { order, max_attempts, check: &check })
+    let (first, priority) = (HashSet::new(), HashSet::new());
+    let rules = Rules {
+        order,
+        max_attempts,
+        first: &first,
+        priority: &priority,
+        stale_before: None,
+        due: &|_, _, _| None,
+        now: DateTime::UNIX_EPOCH,
+        check: &check,
+    };
+    plan(pending, &History::of(&[], attempts), &yes, &rules)
 }
 
 fn queued(plan: &Plan) -> Vec<Vec<(&str, i64)>> {

@@ -3,10 +3,11 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::transport::Sent;
+use chrono::DateTime;
+
 use super::*;
 use crate::ErrorKind;
-use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions};
+use crate::autosys::{Callable, Delivery, Outcome, SendEvent, SendEventOptions, Sent};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 
 /// Ledger calls wait for the store, which tests do beside the runtime's threads as everybody else.
@@ -78,6 +79,23 @@ impl Transport for Recorder {
         self.sent.lock().unwrap().push((delivery.job_id.clone(), delivery.status.clone()));
         (self.answer)(delivery).into()
     }
+}
+
+/// Attempts as another process would have left them.
+async fn record(ledger: &JobLedger, row: &LedgerRow, attempt: i64, outcomes: &[&str]) {
+    let attempt = |outcome: &&str| Attempt {
+        table: LedgerTable::Notifications,
+        row: row.clone(),
+        attempt,
+        outcome: (*outcome).to_owned(),
+        detail: None,
+        transport: "test".to_owned(),
+        vm: None,
+        delivered_by: "elsewhere:1".to_owned(),
+        attempted_at: Utc::now(),
+    };
+    let attempts: Vec<Attempt> = outcomes.iter().map(attempt).collect();
+    with(ledger, move |ledger| ledger.append_attempts(&attempts)).await;
 }
 
 fn updater(ledger: &JobLedger, transport: impl Transport + 'static, options: UpdaterOptions) -> AutosysUpdater {
@@ -186,8 +204,7 @@ async fn a_row_delivered_before_a_crash_is_flipped_and_not_sent_again() {
     let recorder = Recorder::taking_all();
     let updater = updater(&ledger, recorder.clone(), UpdaterOptions::default());
     let row = with(&ledger, |ledger| ledger.pending(LedgerTable::Notifications)).await.remove(0);
-    let left = ["sending", "delivered"].map(|outcome| updater.attempt(&row, 1, outcome, None, Utc::now()));
-    updater.append(left.into()).await.unwrap();
+    record(&ledger, &row, 1, &["sending", "delivered"]).await;
 
     let report = updater.run().await.unwrap();
     assert_eq!((report.recovered, report.delivered, report.settled, report.pending), (1, 1, 1, 0));

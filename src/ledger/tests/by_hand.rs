@@ -10,7 +10,7 @@ use super::*;
 use crate::autosys::{AutosysUpdater, Callable, Order, UpdaterOptions};
 use crate::ledger::LedgerTable::{Executions, Notifications};
 
-const ALICE: ByHand<'static> = ByHand { by: "alice@host", reason: Some("checked in AutoSys"), guard: None };
+const ALICE: ByHand<'static> = ByHand { by: "alice@host", reason: Some("checked in AutoSys") };
 
 /// What a delivery would send now, and how many rows it finds parked.
 fn next_delivery(ledger: &JobLedger) -> (BTreeMap<LedgerRow, u64>, u64) {
@@ -23,6 +23,15 @@ fn next_delivery(ledger: &JobLedger) -> (BTreeMap<LedgerRow, u64>, u64) {
     let mut planned = BTreeMap::new();
     report.planned.into_iter().for_each(|item| *planned.entry(item.row).or_default() += 1);
     (planned, report.parked)
+}
+
+/// A cycle in which AutoSys takes nothing: rows that are open stay so, and the updater writes down where they stand.
+fn refused_delivery(ledger: &JobLedger) {
+    let mut options = UpdaterOptions::default();
+    options.order = Order::None;
+    let never = Callable::new(|_, _, _| Ok(false), true);
+    let updater = AutosysUpdater::new(ledger.clone(), Arc::new(never), options).unwrap();
+    crate::runtime::block_on(async move { updater.run().await }).unwrap();
 }
 
 fn log(ledger: &JobLedger, row: &LedgerRow) {
@@ -122,7 +131,7 @@ fn what_is_done_by_hand_has_an_author_and_a_reason() {
     log(ledger, &row);
     let long = "x".repeat(1001);
     for (by, reason) in [("", Some("r")), (" ", Some("r")), ("a", None), ("a", Some(" ")), ("a", Some(&*long))] {
-        let hand = ByHand { by, reason, guard: None };
+        let hand = ByHand { by, reason };
         let rows = [row.clone()];
         let error = ledger.settle_by_hand(Notifications, &rows, Settlement::Arrived, &hand).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
@@ -130,18 +139,40 @@ fn what_is_done_by_hand_has_an_author_and_a_reason() {
     }
 }
 
+#[test]
+fn nothing_is_done_by_hand_while_rows_are_delivered() {
+    let fixture = Fixture::new();
+    let (ledger, row) = (&fixture.ledger, row("f", "J", "SUCCESS", 0));
+    log(ledger, &row);
+    park(ledger, &row, 1);
+    let minute = std::time::Duration::from_secs(60);
+    ledger.take_lease(Notifications.name(), "updater", minute).unwrap();
+    let errors = [
+        ledger.redrive(Notifications, None, None, &ALICE).unwrap_err(),
+        ledger.settle_by_hand(Notifications, &[row.clone()], Settlement::Arrived, &ALICE).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::LeaseHeld, true));
+        assert!(error.to_string().starts_with("updater is delivering rows of job_notifications"), "{error}");
+    }
+    assert_eq!(ledger.attempts(Notifications).unwrap().len(), 2);
+    ledger.give_lease_back(Notifications.name(), "updater").unwrap();
+    assert_eq!(ledger.settle_by_hand(Notifications, &[row], Settlement::Arrived, &ALICE).unwrap(), 1);
+    assert!(!ledger.lease(Notifications.name()).unwrap().unwrap().is_held(), "given back");
+}
+
 /// A guard that says no at its `last`th question and all later ones.
 fn until(asked: &AtomicUsize, last: usize) -> impl Fn() -> Result<()> + Sync {
     move || match asked.fetch_add(1, Ordering::SeqCst) + 1 < last {
         true => Ok(()),
-        false => Err(Error::new(ErrorKind::Conflict, "the lease is gone").with_retryable(true)),
+        false => Err(Error::new(ErrorKind::LeaseHeld, "the lease is gone").with_retryable(true)),
     }
 }
 
 /// Interrupted at any moment, doing it again ends as if nothing had happened, and no delivery in between sends the row.
 #[test]
 fn an_interrupted_settling_is_done_again_without_counting_twice() {
-    for (parked, last) in [(false, 1), (false, 2), (false, 3), (true, 1), (true, 2), (true, 3)] {
+    for (parked, last) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
         let fixture = Fixture::new();
         let (ledger, row) = (&fixture.ledger, row("f", "J", "SUCCESS", 0));
         // Two identical ones, of which one is settled.
@@ -150,22 +181,22 @@ fn an_interrupted_settling_is_done_again_without_counting_twice() {
         if parked {
             park(ledger, &row, 1);
         }
+        let rows = [row.clone()];
+        let settle = || ledger.settle_by_hand(Notifications, &rows, Settlement::Arrived, &ALICE);
         let asked = AtomicUsize::new(0);
-        let guard = until(&asked, last);
-        let hand = ByHand { guard: Some(&guard), ..ALICE };
-        let settle = |hand: &ByHand<'_>| ledger.settle_by_hand(Notifications, &[row.clone()], Settlement::Arrived, hand);
-        assert_eq!(settle(&hand).unwrap_err().kind(), ErrorKind::Conflict);
+        let lost = ledger.settle(Notifications, &rows, Settlement::Arrived, &ALICE, &until(&asked, last));
+        assert_eq!(lost.unwrap_err().kind(), ErrorKind::LeaseHeld);
         assert_eq!(ledger.pending(Notifications).unwrap().len(), 2);
-        let decided = usize::from(last == 3);
+        let decided = usize::from(last == 2);
         assert_eq!(by_hand(ledger).len(), decided);
-        let still_parked = u64::from(parked && last < 3);
+        let still_parked = u64::from(parked && last < 2);
         let open = 2 - decided as u64 - still_parked;
         assert_eq!(next_delivery(ledger), (BTreeMap::from([(row.clone(), open)]), still_parked));
 
-        assert_eq!(settle(&ALICE).unwrap(), 1);
+        assert_eq!(settle().unwrap(), 1);
         assert_eq!(by_hand(ledger).len(), 1, "parked {parked}, interrupted at {last}");
         assert_eq!(next_delivery(ledger), (BTreeMap::from([(row.clone(), 1)]), 0));
-        assert_eq!(settle(&ALICE).unwrap(), 1, "the other one");
+        assert_eq!(settle().unwrap(), 1, "the other one");
         assert_eq!(next_delivery(ledger), (BTreeMap::new(), 0));
         // One that is logged afterwards is an event of its own.
         log(ledger, &row);
@@ -181,6 +212,7 @@ enum Step {
     RedriveAll,
     Settle(Vec<usize>),
     Deliver(usize),
+    Cycle,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -192,6 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::RedriveAll),
         3 => prop::collection::vec(kind.clone(), 0..4).prop_map(Step::Settle),
         1 => kind.prop_map(Step::Deliver),
+        1 => Just(Step::Cycle),
     ]
 }
 
@@ -225,6 +258,7 @@ proptest! {
                     ledger.acknowledge(Notifications, &[kinds[*kind].clone()]).unwrap();
                     open[*kind] -= 1;
                 }
+                Step::Cycle => refused_delivery(ledger),
                 Step::Park(_) | Step::Deliver(_) => {}
                 Step::Redrive(given) => {
                     let rows: Vec<_> = given.iter().map(|kind| kinds[*kind].clone()).collect();
