@@ -143,7 +143,10 @@ def _deliveries(data: Mapping[str, Any]) -> str:
         parts.append(_bars("pending for", ages) + _bars("status", list(by_status.items())))
     parts.append(_facts(_outlook(summary)))
     tables = [
-        {"table": name, **{key: counts.get(key) for key in ("rows", "pending", "acknowledged", "other_flags", "parked")}}
+        {
+            "table": name,
+            **{key: counts.get(key) for key in ("rows", "pending", "acknowledged", "other_flags", "parked")},
+        }
         for name, key in (("autosys_job_log", "executions"), ("job_notifications", "notifications"))
         if isinstance(counts := summary.get(key), Mapping)
     ]
@@ -168,15 +171,16 @@ def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
     """A bar for each count; the number beside it says the same to those who do not see the bars."""
     largest = max((count for _, count in rows), default=0)
     cell = "padding:.1em .9em .1em 0;vertical-align:middle"
+    empty = "width:12em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px"
+    bar = f'<div aria-hidden="true" style="{empty}">'
     lines = ""
     for name, count in rows:
         # The smallest bar that can be seen tells "a few" from "none".
         width = max(100 * count / largest, 0.8) if count else 0
         lines += (
             f'<tr><th scope="row" style="text-align:left;font-weight:normal;{cell}">{_value(name)}</th>'
-            f'<td style="{cell}"><div aria-hidden="true" style="width:12em;height:.85em;background:rgba(128,128,128,.2);'
-            f'border-radius:2px"><div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px"></div>'
-            f'</div></td><td style="text-align:right;font-variant-numeric:tabular-nums;{cell}">{count:,}</td></tr>'
+            f'<td style="{cell}">{bar}<div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px">'
+            f'</div></div></td><td style="text-align:right;font-variant-numeric:tabular-nums;{cell}">{count:,}</td></tr>'
         )
     return (
         '<table style="margin:.2em 1.5em .4em 0;border-collapse:collapse;background:transparent;color:inherit;'

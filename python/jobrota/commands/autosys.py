@@ -61,7 +61,10 @@ def add_arguments(command: Any, actions: Any) -> None:
         settle.add_argument("--job", required=True, metavar="JOB", help="the row's job")
         settle.add_argument("--file", required=True, metavar="FILE", help="the row's file")
         settle.add_argument(
-            "--at", type=_time, metavar="TIMESTAMP", help="the row's timestamp, if several rows fit: 2026-05-01T06:00:00Z"
+            "--at",
+            type=_time,
+            metavar="TIMESTAMP",
+            help="its timestamp, if several rows fit: 2026-05-01T06:00:00Z",
         )
         settle.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded")
 
@@ -189,7 +192,9 @@ def _skip(arguments: argparse.Namespace) -> int:
 def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     ledger = open_ledger(arguments)
     at = "notification_timestamp" if arguments.table == "job_notifications" else "execution_timestamp"
-    pending = ledger.pending_notifications if arguments.table == "job_notifications" else ledger.fetch_unprocessed_updates
+    pending = (
+        ledger.pending_notifications if arguments.table == "job_notifications" else ledger.fetch_unprocessed_updates
+    )
     table = pending(job_id=arguments.job)
     fitting = [
         (place, row)
@@ -203,7 +208,9 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     if len({(row["status"], row[at]) for _, row in fitting}) > 1:
         print("jobrota: several pending rows fit; say which with --at, nothing was done:", file=sys.stderr)
         for _, row in fitting:
-            print(f"  --at {row[at].isoformat() if row[at] else '(none)'}  {_printable(row['status'])}", file=sys.stderr)
+            print(
+                f"  --at {row[at].isoformat() if row[at] else '(none)'}  {_printable(row['status'])}", file=sys.stderr
+            )
         return 2
     # Identical rows are separate events: one of them is settled.
     place, row = fitting[0]
