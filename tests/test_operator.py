@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arro3.core import Table
+from arro3.core import Array, DataType, Table
 from prometheus_client.parser import text_string_to_metric_families
 
 import jobrota
@@ -36,6 +36,16 @@ def ago(**span: float) -> datetime:
 def deliver(ledger: jobrota.JobLedger, answer: Any = True, **options: Any) -> Any:
     """One cycle with a callable that always answers the same."""
     return jobrota.AutosysUpdater(ledger, lambda *row: answer, **options).run()
+
+
+def notifications(names: list[str], at: datetime, **flag: str) -> Table:
+    """Rows of one job."""
+    texts = {"file_name": names, "job_id": ["A"] * len(names), "status": ["SUCCESS"] * len(names)}
+    texts |= {name: [value] * len(names) for name, value in flag.items()}
+    columns = {name: Array(values, DataType.string()) for name, values in texts.items()}
+    micros = int(at.timestamp() * 1_000_000)
+    times = Array([micros] * len(names), DataType.int64()).cast(DataType.timestamp("us", tz="UTC"))
+    return Table.from_pydict({**columns, "notification_timestamp": times})
 
 
 def outcomes(ledger: jobrota.JobLedger) -> list[tuple[str, str | None]]:
@@ -323,8 +333,7 @@ def test_an_empty_ledger_shows_that_nothing_is_pending(ledger: jobrota.JobLedger
 
 def test_a_ledger_that_is_not_there_is_not_created_by_operators(tmp_path: Path) -> None:
     ledger = jobrota.JobLedger(tmp_path / "none")
-    some = Table.from_pydict
-    rows = some({"file_name": ["f"], "job_id": ["A"], "status": ["S"], "notification_timestamp": [ago(hours=1)]})
+    rows = notifications(["f"], ago(hours=1))
     for act in (
         ledger.summary,
         ledger.parked,
@@ -341,10 +350,8 @@ def test_a_long_history_costs_the_summary_nothing(ledger: jobrota.JobLedger) -> 
     """Requests are counted, not seconds: they are the same whatever this machine does."""
 
     def log(count: int, number: int) -> None:
-        at = [ago(days=3)] * count
         names = [f"f{number}-{at}" for at in range(count)]
-        same = {"job_id": ["A"] * count, "status": ["SUCCESS"] * count, "autosys_update_flag": ["YES"] * count}
-        ledger.log_notifications(Table.from_pydict({"file_name": names, **same, "notification_timestamp": at}))
+        ledger.log_notifications(notifications(names, ago(days=3), autosys_update_flag="YES"))
 
     ledger.log_job_completion("f", "A", "SUCCESS")
     log(10, 0)

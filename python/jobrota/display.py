@@ -171,6 +171,7 @@ def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
     """A bar for each count; the number beside it says the same to those who do not see the bars."""
     largest = max((count for _, count in rows), default=0)
     cell = "padding:.1em .9em .1em 0;vertical-align:middle"
+    right = f"text-align:right;font-variant-numeric:tabular-nums;{cell}"
     empty = "width:12em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px"
     bar = f'<div aria-hidden="true" style="{empty}">'
     lines = ""
@@ -180,7 +181,7 @@ def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
         lines += (
             f'<tr><th scope="row" style="text-align:left;font-weight:normal;{cell}">{_value(name)}</th>'
             f'<td style="{cell}">{bar}<div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px">'
-            f'</div></div></td><td style="text-align:right;font-variant-numeric:tabular-nums;{cell}">{count:,}</td></tr>'
+            f'</div></div></td><td style="{right}">{count:,}</td></tr>'
         )
     return (
         '<table style="margin:.2em 1.5em .4em 0;border-collapse:collapse;background:transparent;color:inherit;'

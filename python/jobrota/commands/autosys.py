@@ -126,10 +126,9 @@ def _status(arguments: argparse.Namespace) -> int:
     rows = []
     for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
         oldest = counts["oldest_pending"]
-        held = [counts[key] for key in ("rows", "pending", "acknowledged", "other_flags", "parked", "retrying")]
+        held = [counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")]
         rows.append([name, *held, oldest and f"{oldest:%Y-%m-%d %H:%M:%S} UTC"])
-    names = ("table", "rows", "pending", "acknowledged", "other flags", "parked", "retrying", "oldest pending")
-    print_table(names, rows)
+    print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
     if summary.pending:
         print(f"\npending in {summary.source}, by age and by status")
         counted = [(_AGES.get(age, age), count) for age, count in summary.pending_by_age.items()]
@@ -154,7 +153,7 @@ def _how_it_goes(summary: Any) -> list[str]:
         lines.append("attempts: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.attempts.items()))
     if summary.retrying:
         when = f"{summary.next_retry:%Y-%m-%d %H:%M:%S} UTC" if summary.next_retry else "with the next delivery"
-        lines.append(f"next retry: {when}")
+        lines.append(f"next retry: {when} ({summary.retrying:,} {'row' if summary.retrying == 1 else 'rows'})")
     if summary.parked:
         lines.append(f"parked: {summary.parked:,}, see jobrota autosys parked")
     if summary.unnotified:
