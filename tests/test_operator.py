@@ -158,7 +158,12 @@ def test_a_row_is_settled_by_hand_and_not_sent(busy: jobrota.JobLedger) -> None:
     assert last[1].startswith("skipped by ")
     assert last[1].endswith(": too late")
     sent: list[str] = []
-    jobrota.AutosysUpdater(busy, lambda file, job, status: sent.append(job) or True).run()
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        sent.append(job_id)
+        return True
+
+    jobrota.AutosysUpdater(busy, send).run()
     assert sent == ["FRESH"]
 
 
@@ -184,10 +189,11 @@ def test_nothing_is_done_by_hand_while_a_delivery_runs(busy: jobrota.JobLedger) 
     codes: list[int] = []
 
     def send(file_name: str, job_id: str, status: str) -> bool:
-        for act in (busy.redrive, lambda: busy.settle_by_hand(busy.parked(), reason="r", delivered=True)):
-            with pytest.raises(jobrota.LeaseHeldError) as caught:
-                act()
-            errors.append(caught.value)
+        with pytest.raises(jobrota.LeaseHeldError) as redriving:
+            busy.redrive()
+        with pytest.raises(jobrota.LeaseHeldError) as settling:
+            busy.settle_by_hand(busy.parked(), reason="r", delivered=True)
+        errors.extend((redriving.value, settling.value))
         codes.append(run("autosys", "redrive", "--all", "--ledger", busy.root))
         where = ("--job", "REFUSED", "--file", "f", "--ledger", busy.root)
         codes.append(run("autosys", "ack", *where, "--reason", "r"))

@@ -41,7 +41,7 @@ impl LedgerSummary {
         add(
             "oldest_pending_timestamp_seconds",
             "When the oldest pending row was logged; absent while none is pending.",
-            &per_table(|counts| counts.oldest_pending.map(|at| seconds(at))),
+            &per_table(|counts| counts.oldest_pending.map(seconds)),
         );
         add("parked_rows", "Pending rows that were given up.", &per_table(|counts| Some(number(counts.parked))));
         add(

@@ -190,8 +190,11 @@ fn age(timestamp: Option<i64>, now: DateTime<Utc>) -> usize {
     LIMITS.iter().filter(|limit| minutes >= **limit).count()
 }
 
+/// Attempts by outcome, and the success rate.
+type Outcomes = (Vec<(String, u64)>, Option<f64>);
+
 /// How often each outcome occurs, and which share of the tries delivered their row.
-fn outcomes(attempts: &RecordBatch) -> Result<(Vec<(String, u64)>, Option<f64>)> {
+fn outcomes(attempts: &RecordBatch) -> Result<Outcomes> {
     let (outcomes, details) = (rows::strings(attempts, "outcome")?, rows::strings(attempts, "detail")?);
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut tries, mut delivered) = (0_u64, 0_u64);
