@@ -19,6 +19,7 @@ pub mod selection;
 pub mod settings;
 pub mod stop;
 pub mod storage;
+pub mod timespan;
 pub mod viya;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,7 +1,7 @@
 """Types of the native module. Descriptions live with the implementation: `help(jobrota.JobLedger)`."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ __all__ = [
     "JobLedger",
     "LedgerSummary",
     "MaintenanceReport",
+    "Rehearsal",
     "RoundRobinSelector",
     "Sandbox",
     "Selection",
@@ -38,6 +39,7 @@ __version__: str
 
 _Arrow: TypeAlias = ArrowArrayExportable | ArrowStreamExportable
 _Location: TypeAlias = str | PathLike[str]
+_Span: TypeAlias = float | str | timedelta
 _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
@@ -463,6 +465,11 @@ class SendEvent:
     def __repr__(self) -> str: ...
 
 @final
+class Rehearsal:
+    def __new__(cls, *, answer_after: _Span = 0) -> Rehearsal: ...
+    def __repr__(self) -> str: ...
+
+@final
 class DeliveryReport:
     @property
     def delivered(self) -> int: ...
@@ -486,6 +493,18 @@ class DeliveryReport:
     def pending(self) -> int:
         """Rows of the source table that are still NO after this cycle."""
     @property
+    def waiting(self) -> int: ...
+    @property
+    def held_back(self) -> int: ...
+    @property
+    def not_tried(self) -> int: ...
+    @property
+    def next_try(self) -> datetime | None: ...
+    @property
+    def snoozed_until(self) -> datetime | None: ...
+    @property
+    def stopped(self) -> bool: ...
+    @property
     def lease_held_by(self) -> str | None: ...
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -502,7 +521,7 @@ class AutosysUpdater:
     def __new__(
         cls,
         ledger: JobLedger,
-        transport: SendEvent | _SendFunction,
+        transport: SendEvent | Rehearsal | _SendFunction,
         *,
         source: _TableName = "job_notifications",
         mapping: str | Mapping[str, str] | None = None,
@@ -510,17 +529,23 @@ class AutosysUpdater:
         order: Literal["per_job", "latest", "none"] = "per_job",
         concurrency: int = 8,
         thread_safe: bool = False,
-        backoff: object = None,
-        rate: object = None,
-        stale_after: object = None,
-        lease_ttl: object = None,
-        confirm: bool = False,
+        backoff: bool | _Span | Mapping[str, Any] | None = None,
+        rate: float | None = None,
+        stale_after: _Span | None = None,
+        lease_ttl: _Span = 30,
+        confirm: bool | _Span | None = None,
+        first: Iterable[str] | None = None,
+        priority: Iterable[str] | None = None,
+        snooze: str | Iterable[str] | None = None,
         dry_run: bool = False,
     ) -> AutosysUpdater:
         """`mapping`: "CHANGE_STATUS", "STARTJOB" (SUCCESS starts, FAILURE changes the status), or {status: event} where
         the event is "STARTJOB", "FORCE_STARTJOB" or "CHANGE_STATUS <status>"."""
     def run(self) -> DeliveryReport: ...
     def run_async(self) -> Coroutine[Any, Any, DeliveryReport]: ...
+    def run_forever(
+        self, every: _Span = "15m", *, on_report: Callable[[DeliveryReport], object] | None = None
+    ) -> DeliveryReport | None: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 

@@ -1,7 +1,7 @@
 """Ways to AutoSys, and how a ledger status becomes an AutoSys event.
 
 `AutosysUpdater` takes a transport: `SendEvent` runs the local `sendevent` program; any callable
-`(file_name, job_id, status) -> bool` will do as well.
+`(file_name, job_id, status) -> bool` will do as well. `Rehearsal` sends nothing.
 
 Its `mapping` is one of the two names below, or a dict from ledger status to event, for example
 `{"SUCCESS": "FORCE_STARTJOB", "FAILURE": "CHANGE_STATUS FAILURE", "ABORTED": "CHANGE_STATUS TERMINATED"}`.
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from jobrota._native import SendEvent
+from jobrota._native import Rehearsal, SendEvent
 
-__all__ = ["CHANGE_STATUS", "STARTJOB", "SendEvent"]
+__all__ = ["CHANGE_STATUS", "STARTJOB", "Rehearsal", "SendEvent"]
 
 CHANGE_STATUS: Final = "CHANGE_STATUS"
 """SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 __all__ = ["run", "wait", "wait_in_order"]
 
@@ -47,10 +49,37 @@ async def wait_in_order(work: _Work) -> Any:
         raise canceled from error
 
 
+class _Loop:
+    """An event loop in a thread of its own, for `async def` functions that are called from other threads."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="jobrota-asyncio", daemon=True).start()
+
+
+_loops: dict[int, _Loop] = {}
+_starting = threading.Lock()
+
+
 def run(awaitable: Awaitable[_T]) -> _T:
-    """Waits for `awaitable` in this thread and returns its result, or raises what it raised."""
+    """Waits for `awaitable` in this thread and returns its result, or raises what it raised.
 
-    async def wait() -> _T:
-        return await awaitable
+    All of them run on one event loop of this process, so that what they share (a session, a lock) works.
+    """
 
-    return asyncio.run(wait())
+    async def wait() -> tuple[_T, None] | tuple[None, BaseException]:
+        # Handed over as a value: KeyboardInterrupt and SystemExit would end the loop for everybody.
+        try:
+            return await awaitable, None
+        except BaseException as error:
+            return None, error
+
+    # A forked child has its parent's loop, but not the thread that runs it.
+    with _starting:
+        loop = _loops.get(os.getpid())
+        if loop is None:
+            loop = _loops[os.getpid()] = _Loop()
+    result, error = asyncio.run_coroutine_threadsafe(wait(), loop.loop).result()
+    if error is not None:
+        raise error
+    return cast("_T", result)

@@ -52,6 +52,26 @@ impl Backoff {
         Ok(Self { first, factor, longest, jitter })
     }
 
+    /// The waiting after the first failure.
+    pub fn first(&self) -> Duration {
+        self.first
+    }
+
+    /// How many times as long each waiting is as the one before.
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+
+    /// The longest waiting.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// How much of it each waiting may be shorter or longer, from 0 to 1.
+    pub fn jitter(&self) -> f64 {
+        self.jitter
+    }
+
     /// When a row may be tried again that failed `failures` times, the last time at `last_try`.
     pub fn next_try(&self, row: &LedgerRow, failures: u64, last_try: DateTime<Utc>) -> DateTime<Utc> {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);

@@ -48,6 +48,25 @@ pub(super) struct Written {
     pub(super) versions: Vec<u64>,
     /// Rows whose flags were flipped.
     pub(super) flipped: Vec<LedgerRow>,
+    /// How many of them there really were, and in how many commits it was done.
+    pub(super) flips: Flips,
+}
+
+/// What was flipped.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Flips {
+    pub(super) rows: u64,
+    pub(super) commits: u64,
+    /// Executions that were settled with them.
+    pub(super) settled: u64,
+}
+
+impl Flips {
+    pub(super) fn add(&mut self, more: Self) {
+        self.rows += more.rows;
+        self.commits += more.commits;
+        self.settled += more.settled;
+    }
 }
 
 /// A row on its way, and the rows of its job that come after it.
@@ -113,7 +132,7 @@ impl Cycle<'_> {
         let mut at = Stations { ready: queues, ..Stations::default() };
         let mut sends: FuturesUnordered<Working<Answers>> = FuturesUnordered::new();
         let mut recording: Option<(Recording, Working<Result<(Vec<Attempt>, u64)>>)> = None;
-        let mut flipping: Option<(Vec<LedgerRow>, Instant, Working<Result<u64>>)> = None;
+        let mut flipping: Option<(Vec<LedgerRow>, Instant, Working<Result<Flips>>)> = None;
         let mut flip_after = Instant::now();
         let mut pace = Pace::new(self.options.rate);
         let (mut deadline, mut failed): (Option<Instant>, Option<Error>) = (None, None);
@@ -186,8 +205,9 @@ impl Cycle<'_> {
                     let Some((rows, begun, _)) = flipping.take() else { continue };
                     flip_after = Instant::now() + begun.elapsed() * REST;
                     match ended {
-                        Ok(settled) => {
-                            self.report.settled += settled;
+                        Ok(flips) => {
+                            self.report.settled += flips.settled;
+                            self.written.flips.add(flips);
                             self.written.flipped.extend(rows);
                         }
                         Err(error) => failed = Some(failed.unwrap_or(error)),
@@ -295,7 +315,7 @@ impl Cycle<'_> {
                 at.delivered.push(item.row);
             } else if !matches!(sent.outcome, Outcome::NotTried { .. }) || !self.stopping() {
                 let detail = detail.unwrap_or_default();
-                tracing::warn!(
+                tracing::info!(
                     job_id = item.delivery.job_id,
                     status = item.delivery.status,
                     attempt = item.attempt,
@@ -387,14 +407,13 @@ impl Stations {
 
 /// Flips exactly these rows, and before that the executions that belong to them: after a crash between the two, the
 /// next cycle finds the row still `NO` and does both again, whereas the other way round it would find nothing to do.
-/// Returns the number of executions settled.
-pub(super) fn flip(ledger: &JobLedger, source: LedgerTable, rows: &[LedgerRow]) -> Result<u64> {
+pub(super) fn flip(ledger: &JobLedger, source: LedgerTable, rows: &[LedgerRow]) -> Result<Flips> {
     let settled = match source {
         LedgerTable::Notifications => ledger.settle_executions(rows)?,
         LedgerTable::Executions => 0,
     };
-    ledger.acknowledge(source, rows)?;
-    Ok(settled)
+    let rows = ledger.acknowledge(source, rows)?;
+    Ok(Flips { rows, commits: u64::from(rows > 0), settled })
 }
 
 async fn until_done<T>(working: Option<&mut Working<T>>) -> T {

@@ -23,6 +23,7 @@ pub use plan::Order;
 pub use report::{DeliveryReport, PlannedDelivery, RowFailure};
 pub use snooze::Snooze;
 pub use transport::callable::Callable;
+pub use transport::rehearsal::Rehearsal;
 pub use transport::sendevent::{SendEvent, SendEventOptions};
 pub use transport::{Delivery, Gate, Outcome, Sent, Transport};
 pub use updater::{AutosysUpdater, CONFIRM_WITHIN, UpdaterOptions};

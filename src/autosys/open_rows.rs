@@ -28,11 +28,14 @@ pub(super) struct OpenRows {
     pub(super) latest: Option<i64>,
     /// Whether what was written down says the same.
     pub(super) as_written: bool,
+    /// The version of the source table that `pending` is of at least.
+    source_version: Option<u64>,
 }
 
 impl OpenRows {
     /// Reads them.
     pub(super) fn read(ledger: &JobLedger, source: LedgerTable) -> Result<Self> {
+        let source_version = ledger.version(source)?;
         let pending = ledger.pending(source)?;
         let written = ledger.standings(source)?;
         let mut looks = 0;
@@ -43,7 +46,23 @@ impl OpenRows {
             }
         };
         let acknowledged = acknowledged(ledger, source, &pending, &histories)?;
-        Ok(Self { pending, histories, acknowledged, version, latest, as_written })
+        Ok(Self { pending, histories, acknowledged, version, latest, as_written, source_version })
+    }
+
+    /// These, or newer ones if anything was written since they were read.
+    pub(super) fn or_newer(self, ledger: &JobLedger, source: LedgerTable) -> Result<Self> {
+        let same = ledger.version(source)? == self.source_version && ledger.attempts_version()? == self.version;
+        if same { Ok(self) } else { Self::read(ledger, source) }
+    }
+
+    /// How many rows are pending after `flipped` of these were flipped in `commits` commits. Reads the table only if others
+    /// have written to it as well.
+    pub(super) fn left(&self, ledger: &JobLedger, source: LedgerTable, flipped: u64, commits: u64) -> Result<u64> {
+        match (ledger.version(source)?, self.source_version) {
+            (Some(now), Some(then)) if now == then + commits => Ok((self.pending.len() as u64).saturating_sub(flipped)),
+            (None, None) => Ok(0),
+            _ => ledger.count_pending(source),
+        }
     }
 }
 

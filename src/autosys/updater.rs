@@ -182,24 +182,22 @@ impl AutosysUpdater {
     pub async fn run_until(&self, stop: &Stop) -> Result<DeliveryReport> {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
         report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
+        let open = self.read().await?;
+        report.pending = open.pending.len() as u64;
         if self.options.dry_run {
-            let open = self.read().await?;
-            report.pending = open.pending.len() as u64;
             let plan = self.plan(&open)?;
             self.show(plan, &mut report);
             return Ok(report);
         }
-        report.pending = self.count_pending().await?;
-        let holder = self.holder().await?;
-        if report.snoozed_until.is_some() || report.pending == 0 || holder.is_some() {
-            report.lease_held_by = holder.map(|lease| lease.owner);
+        if report.snoozed_until.is_some() || open.pending.is_empty() {
+            report.lease_held_by = self.holder().await?.map(|lease| lease.owner);
             return Ok(report);
         }
         let owner = format!("{}/{}", self.delivered_by, &uuid::Uuid::new_v4().simple().to_string()[..8]);
         match Held::take(&self.ledger, self.options.source.name(), owner, self.options.lease_ttl).await? {
             Taken::Theirs(holder) => report.lease_held_by = Some(holder.owner),
             Taken::Ours(lease) => {
-                let ended = self.deliver(stop, &lease, &mut report).await;
+                let ended = self.deliver(open, stop, &lease, &mut report).await;
                 if lease.lost().is_stopped() {
                     report.stopped = true;
                     report.lease_held_by = self.holder().await?.map(|lease| lease.owner);
@@ -208,22 +206,31 @@ impl AutosysUpdater {
                 ended?;
             }
         }
-        report.pending = self.count_pending().await?;
-        tracing::info!(
-            delivered = report.delivered,
-            failed = report.failed,
-            parked = report.parked,
-            unknown = report.unknown,
-            superseded = report.superseded,
-            expired = report.expired,
-            recovered = report.recovered,
-            waiting = report.waiting,
-            pending = report.pending,
-            stopped = report.stopped,
-            lease_held_by = report.lease_held_by,
-            "delivery cycle ended"
-        );
+        self.tell(&report);
         Ok(report)
+    }
+
+    /// One record for the whole cycle; a warning where rows need somebody's attention or another try.
+    fn tell(&self, report: &DeliveryReport) {
+        macro_rules! tell {
+            ($level:ident) => {
+                tracing::$level!(
+                    delivered = report.delivered,
+                    failed = report.failed,
+                    parked = report.parked,
+                    unknown = report.unknown,
+                    superseded = report.superseded,
+                    expired = report.expired,
+                    recovered = report.recovered,
+                    waiting = report.waiting,
+                    pending = report.pending,
+                    stopped = report.stopped,
+                    lease_held_by = report.lease_held_by,
+                    "delivery cycle ended"
+                )
+            };
+        }
+        if report.failures.is_empty() && report.held_back == 0 { tell!(info) } else { tell!(warn) }
     }
 
     /// One cycle after the other until it is to stop: one begins `every` so long, or at once where the one before took
@@ -280,11 +287,6 @@ impl AutosysUpdater {
         Ok(plan(open.pending.clone(), &open.histories, &open.acknowledged, &rules))
     }
 
-    async fn count_pending(&self) -> Result<u64> {
-        let (ledger, source) = (self.ledger.clone(), self.options.source);
-        blocking(move || ledger.count_pending(source)).await
-    }
-
     fn show(&self, plan: Plan, report: &mut DeliveryReport) {
         report.recovered = plan.recovered.len() as u64;
         report.superseded = plan.superseded.len() as u64;
@@ -306,18 +308,34 @@ impl AutosysUpdater {
     }
 
     /// The cycle itself, with the right to deliver.
-    async fn deliver(&self, stop: &Stop, lease: &Held, report: &mut DeliveryReport) -> Result<()> {
-        let open = self.read().await?;
+    async fn deliver(&self, open: OpenRows, stop: &Stop, lease: &Held, report: &mut DeliveryReport) -> Result<()> {
+        let (ledger, source) = (self.ledger.clone(), self.options.source);
+        let open = blocking(move || open.or_newer(&ledger, source)).await?;
         let plan = self.plan(&open)?;
         report.parked = plan.parked_before;
         report.waiting = plan.waiting;
         report.next_try = plan.next_try;
         let mut written = Written::default();
         let ended = self.send_all(plan, stop, lease, report, &mut written).await;
-        if ended.is_ok() && !lease.lost().is_stopped() {
-            self.write_standings(open, written).await;
-        }
-        ended
+        let (ledger, flips) = (self.ledger.clone(), written.flips);
+        let keep = ended.is_ok() && !lease.lost().is_stopped();
+        let left = blocking(move || {
+            let left = open.left(&ledger, source, flips.rows, flips.commits);
+            if keep {
+                // Where that fails, the next cycle reads more.
+                write_standings(&ledger, source, open, written).unwrap_or_else(|error| {
+                    tracing::warn!(
+                        error = error.full_message(),
+                        "where the rows stand was not written down; the next cycle reads it from the attempts"
+                    );
+                });
+            }
+            left
+        });
+        let left = left.await;
+        ended?;
+        report.pending = left?;
+        Ok(())
     }
 
     async fn send_all(
@@ -405,7 +423,9 @@ impl AutosysUpdater {
         let rows: Vec<LedgerRow> = plan.recovered.iter().chain(settled).cloned().collect();
         if !rows.is_empty() {
             let (ledger, source, given) = (self.ledger.clone(), self.options.source, rows.clone());
-            report.settled += blocking(move || flip(&ledger, source, &given)).await?;
+            let flips = blocking(move || flip(&ledger, source, &given)).await?;
+            report.settled += flips.settled;
+            written.flips.add(flips);
             written.flipped.extend(rows);
         }
         report.recovered = plan.recovered.len() as u64;
@@ -414,21 +434,10 @@ impl AutosysUpdater {
         report.parked += plan.park.len() as u64;
         for unsent in &plan.park {
             let Unsent { row, reason, .. } = unsent;
-            tracing::warn!(job_id = row.job_id, status = row.status, reason, "row parked");
+            tracing::info!(job_id = row.job_id, status = row.status, reason, "row parked");
             report.failures.push(parked(unsent));
         }
         Ok(())
-    }
-
-    /// Writes down where the rows stand that are still pending. Where that fails, the next cycle reads more.
-    async fn write_standings(&self, open: OpenRows, written: Written) {
-        let (ledger, source) = (self.ledger.clone(), self.options.source);
-        if let Err(error) = blocking(move || write_standings(&ledger, source, open, written)).await {
-            tracing::warn!(
-                error = error.full_message(),
-                "where the rows stand was not written down; the next cycle reads it from the attempts"
-            );
-        }
     }
 }
 

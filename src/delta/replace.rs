@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use delta_kernel::transaction::UpdateTableOperation;
 
 use super::commit::{self, Kind, Plan, Queue};
-use super::scan::Scanner;
+use super::scan::{Scanner, oldest_first};
 use super::schema;
 use super::shared::Inner;
 use super::stage::{Part, Staged};
-use super::table::{Guard, Predicate, View, nothing_written};
+use super::table::{Guard, Predicate, nothing_written};
 use crate::error::Result;
 
 /// See [`super::Table::replace`].
 pub(super) fn replace(
     table: &Arc<Inner>,
-    decide: &mut dyn FnMut(&View<'_>) -> Result<Option<Guard>>,
+    decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Guard>>,
 ) -> Result<Option<u64>> {
     let kind = Kind {
         operation: UpdateTableOperation::Write,
@@ -26,12 +27,14 @@ pub(super) fn replace(
     };
     let mut staged: Option<Staged> = None;
     let ended = commit::commit(table, &kind, Queue::Always, Instant::now(), &mut |attempt| {
-        let Some(Guard { batch, transactions }) = decide(&View::new(table, attempt.snapshot))? else {
-            return Ok(None);
-        };
         let scanner = Scanner::new(table.storage.engine()?, attempt.snapshot, &Predicate::default())?;
+        let scanner = scanner.knowing(&table.read_files);
+        let listings = scanner.files()?;
+        let files = oldest_first(&listings).into_iter().map(|(.., file)| file);
+        let rows = schema::concat(scanner.schema(), &scanner.read_all(files, |_, rows| Ok(rows))?)?;
+        let Some(Guard { batch, transactions }) = decide(&rows)? else { return Ok(None) };
         let mut removes = Vec::new();
-        for listing in scanner.files()?.into_iter().filter(|listing| !listing.rows.is_empty()) {
+        for listing in listings.into_iter().filter(|listing| !listing.rows.is_empty()) {
             let mut selected = vec![false; listing.metadata.num_rows()];
             for (row, _) in &listing.rows {
                 *selected.get_mut(*row).ok_or_else(super::scan::no_such_row)? = true;

@@ -296,13 +296,30 @@ impl Table {
         ended
     }
 
-    /// Replaces all rows by what `decide` makes of the newest snapshot, in one commit, for tables of a few rows. Everything
-    /// else is as with [`Table::append_guarded`].
+    /// Replaces all rows by what `decide` makes of those of the newest version, in one commit, for tables of a few rows.
+    /// Everything else is as with [`Table::append_guarded`].
     ///
     /// # Errors
     /// As [`Table::append_guarded`].
-    pub fn replace(&self, decide: &mut dyn FnMut(&View<'_>) -> Result<Option<Guard>>) -> Result<Option<u64>> {
+    pub fn replace(&self, decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<Guard>>) -> Result<Option<u64>> {
         replace::replace(&self.inner, decide)
+    }
+
+    /// What `look` sees at the newest version, all of it at the same one.
+    ///
+    /// # Errors
+    /// Those of `look`; [`ErrorKind::Storage`] when the log cannot be read.
+    pub fn look<T>(&self, mut look: impl FnMut(&View<'_>) -> Result<T>) -> Result<T> {
+        let mut vanished = 0;
+        loop {
+            let snapshot = self.inner.newest()?;
+            match look(&View::new(&self.inner, &snapshot)) {
+                Err(error) if vanished < commit::MOST_VANISHED && self.inner.moved_on(&snapshot, &error) => {
+                    vanished += 1;
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// The rows that were appended after version `known`, and the newest version, but for the rows of those versions of
@@ -331,6 +348,14 @@ impl Table {
     /// [`ErrorKind::Storage`] when the log or a data file cannot be read.
     pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
         self.inner.rows(predicate)
+    }
+
+    /// As [`Table::scan`], with only the columns `names`, in that order; those of the predicate must be among them.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan_columns(&self, predicate: &Predicate, names: &[&str]) -> Result<RecordBatch> {
+        self.inner.of_newest(&|snapshot| scan::columns(&self.inner, snapshot, predicate, names))
     }
 
     /// How many rows of the newest version have each value of the text column `column`, and the rows in which it is

@@ -9,7 +9,6 @@ use arrow::compute::kernels::cmp;
 use delta_kernel::SnapshotRef;
 use delta_kernel::scan::state::ScanFile;
 
-use super::commit;
 use super::failure::from_arrow;
 use super::scan::{Scanner, oldest_first};
 use super::schema;
@@ -28,14 +27,7 @@ pub struct Tally {
 
 /// The tally of the newest snapshot.
 pub(super) fn tally(table: &Inner, column: &str, wanted: &str) -> Result<Tally> {
-    let mut vanished = 0;
-    loop {
-        let snapshot = table.newest()?;
-        match of_snapshot(table, &snapshot, column, wanted) {
-            Err(error) if vanished < commit::MOST_VANISHED && table.moved_on(&snapshot, &error) => vanished += 1,
-            ended => return ended,
-        }
-    }
+    table.of_newest(&|snapshot| of_snapshot(table, snapshot, column, wanted))
 }
 
 fn of_snapshot(table: &Inner, snapshot: &SnapshotRef, column: &str, wanted: &str) -> Result<Tally> {

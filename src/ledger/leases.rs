@@ -10,7 +10,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::JobLedger;
 use super::rows::strings;
-use super::tables::{LOG_RETENTION, columns, timestamp};
+use super::tables::{columns, timestamp};
+use super::upkeep;
 use crate::delta::{Guard, Predicate, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,7 +22,7 @@ pub(super) static LEASES_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec 
     name: LEASES,
     schema: columns(&[("name", DataType::Utf8), ("owner", DataType::Utf8), ("expires_at", timestamp())]),
     partition_by: &[],
-    log_retention: LOG_RETENTION,
+    log_retention: upkeep::LOG_RETENTION,
 });
 
 /// Who may do what, and until when.
@@ -52,8 +53,9 @@ impl JobLedger {
     pub fn take_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease> {
         let ttl = TimeDelta::from_std(ttl).map_err(|e| Error::invalid("the lease's time is endless").with_source(e))?;
         let mut holder = None;
-        self.created(&LEASES_SPEC)?.replace(&mut |view| {
-            let mut leases = from_batch(&view.scan(&Predicate::default())?)?;
+        let table = self.created(&LEASES_SPEC)?;
+        let committed = table.replace(&mut |rows| {
+            let mut leases = from_batch(rows)?;
             let held = leases.iter().find(|lease| lease.name == name && lease.owner != owner && lease.is_held());
             if let Some(other) = held {
                 holder = Some(other.clone());
@@ -65,6 +67,7 @@ impl JobLedger {
             holder = Some(ours);
             Ok(Some(Guard { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
+        upkeep::when_due(&table, committed);
         holder.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was asked for, but nobody has it"))
     }
 
@@ -73,8 +76,8 @@ impl JobLedger {
     /// # Errors
     /// As [`JobLedger::take_lease`]; the lease then lapses by itself.
     pub fn give_lease_back(&self, name: &str, owner: &str) -> Result<()> {
-        self.created(&LEASES_SPEC)?.replace(&mut |view| {
-            let mut leases = from_batch(&view.scan(&Predicate::default())?)?;
+        self.created(&LEASES_SPEC)?.replace(&mut |rows| {
+            let mut leases = from_batch(rows)?;
             let ours = leases.iter_mut().find(|lease| lease.name == name && lease.owner == owner && lease.is_held());
             let Some(ours) = ours else { return Ok(None) };
             ours.expires_at = Utc::now();

@@ -16,6 +16,7 @@ mod tables;
 mod tests;
 mod tried;
 mod unnotified;
+mod upkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -251,6 +252,14 @@ impl JobLedger {
     pub fn pending(&self, table: LedgerTable) -> Result<Vec<LedgerRow>> {
         let filter = RowFilter { flag: Some(NO.to_owned()), ..RowFilter::default() };
         rows::from_batch(table, &self.rows(table, &filter)?)
+    }
+
+    /// The newest version of `table`; None while there is none.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`].
+    pub fn version(&self, table: LedgerTable) -> Result<Option<u64>> {
+        self.existing(table)?.map(|table| table.newest_version()).transpose()
     }
 
     /// How many rows are pending.

@@ -23,9 +23,7 @@ impl LedgerSummary {
         let (mut statuses, mut ages): (Vec<Sample<'_>>, Vec<Sample<'_>>) = (Vec::new(), Vec::new());
         for (table, counts) in tables {
             let table = ("table", table.name());
-            for (flag, count) in
-                [("YES", counts.acknowledged), ("NO", counts.pending), ("other", counts.other_flags)]
-            {
+            for (flag, count) in [("YES", counts.acknowledged), ("NO", counts.pending), ("other", counts.other_flags)] {
                 flags.push((vec![table, ("flag", flag)], number(count)));
             }
             let by_status = counts.pending_by_status.iter();

@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
 use super::rows::{LedgerRow, strings};
-use super::tables::{LOG_RETENTION, LedgerTable, columns, timestamp};
-use super::{JobLedger, attempts};
+use super::tables::{LedgerTable, columns, timestamp};
+use super::{JobLedger, attempts, upkeep};
 use crate::delta::{Guard, Predicate, TableSpec, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Attempt;
@@ -34,7 +34,7 @@ pub(super) static RETRIES_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec
         ("last_attempted_at", timestamp()),
     ]),
     partition_by: &[],
-    log_retention: LOG_RETENTION,
+    log_retention: upkeep::LOG_RETENTION,
 });
 
 /// The column of the attempts by which those of a row are found.
@@ -108,13 +108,7 @@ impl JobLedger {
     /// [`ErrorKind::Storage`] when the store failed; a retry can help if it says so.
     pub fn standings(&self, table: LedgerTable) -> Result<Option<Standings>> {
         let Some(retries) = self.opened(&RETRIES_SPEC)? else { return Ok(None) };
-        let mut found = None;
-        // A guarded append that decides to write nothing is a look at the newest version.
-        retries.append_guarded(&mut |view| {
-            found = read(view, table)?;
-            Ok(None)
-        })?;
-        Ok(found)
+        retries.look(|view| read(view, table))
     }
 
     /// Writes down where the pending rows of `table` stand, in one commit.
@@ -126,14 +120,15 @@ impl JobLedger {
         let retries = self.created(&RETRIES_SPEC)?;
         let fresh = to_batch(table, &standings.rows)?;
         let version = i64::try_from(standings.version).unwrap_or(i64::MAX);
-        retries.replace(&mut |view| {
-            let others = others(&view.scan(&Predicate::default())?, table)?;
+        let committed = retries.replace(&mut |rows| {
+            let others = others(rows, table)?;
             let schema = others.schema();
             let batch = concat_batches(&schema, [&others, &fresh.clone().with_schema(schema.clone()).map_err(broken)?]);
             let mut transactions = vec![(version_key(table), version)];
             transactions.extend(standings.latest.map(|latest| (latest_key(table), latest)));
             Ok(Some(Guard { batch: batch.map_err(broken)?, transactions }))
         })?;
+        upkeep::when_due(&retries, committed);
         Ok(())
     }
 
@@ -170,10 +165,8 @@ impl JobLedger {
     /// As [`JobLedger::standings`].
     pub fn attempts_about(&self, table: LedgerTable, spans: &Option<Vec<(i64, i64)>>) -> Result<(Vec<Attempt>, u64)> {
         let Some(deliveries) = self.opened(&super::tables::DELIVERIES_SPEC)? else { return Ok((Vec::new(), 0)) };
-        let (mut attempts, mut version) = (Vec::new(), 0);
-        deliveries.append_guarded(&mut |view| {
-            attempts.clear();
-            version = view.version();
+        deliveries.look(|view| {
+            let mut attempts = Vec::new();
             let all = vec![None];
             let spans = spans.as_ref().map_or(all, |spans| spans.iter().copied().map(Some).collect());
             for span in spans {
@@ -182,9 +175,8 @@ impl JobLedger {
                     span.map(|(since, until)| (ROW_TIMESTAMP.to_owned(), Some(since), Some(until.saturating_add(1))));
                 attempts.extend(attempts::from_batch(&view.scan(&Predicate { equals, time })?)?);
             }
-            Ok(None)
-        })?;
-        Ok((attempts, version))
+            Ok((attempts, view.version()))
+        })
     }
 
     /// The latest timestamp of a row of `table` that was ever tried, in microseconds since 1970 UTC. Reads the newest

@@ -7,7 +7,7 @@ use arrow::array::{Array, RecordBatch};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::rows::{self, LedgerRow};
-use super::tables::{ATTEMPTED_AT, FLAG, LedgerTable, NO, YES};
+use super::tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, LedgerTable, NO, YES};
 use super::tried::was_sent;
 use super::{JobLedger, span, unnotified};
 use crate::delta::{Predicate, Tally};
@@ -107,11 +107,27 @@ impl JobLedger {
             None => LedgerTable::Executions,
         };
         let time = span(ATTEMPTED_AT, Some(since), None);
-        let attempts = self.deliveries_matching(&Predicate { equals: Vec::new(), time })?;
+        let attempts = match self.opened(&DELIVERIES_SPEC)? {
+            Some(deliveries) => {
+                let predicate = Predicate { equals: Vec::new(), time };
+                outcomes(&deliveries.scan_columns(&predicate, &["outcome", "detail", ATTEMPTED_AT])?)?
+            }
+            None => (Vec::new(), None),
+        };
         let root = self.inner.root.clone();
-        let (attempts, success_rate) = outcomes(&attempts)?;
+        let (attempts, success_rate) = attempts;
         let made_at = now;
-        Ok(LedgerSummary { root, made_at, source, executions, notifications, unnotified, since, attempts, success_rate })
+        Ok(LedgerSummary {
+            root,
+            made_at,
+            source,
+            executions,
+            notifications,
+            unnotified,
+            since,
+            attempts,
+            success_rate,
+        })
     }
 
     /// The counts of one table, and its pending rows if it exists.
@@ -134,7 +150,7 @@ impl JobLedger {
         Ok((summary, Some(pending)))
     }
 
-    /// What the attempts say of the pending rows. The one place where it is looked up, should it be known already.
+    /// What the attempts say of the pending rows.
     fn add_tried(
         &self,
         table: LedgerTable,
@@ -142,7 +158,7 @@ impl JobLedger {
         next_try: Option<NextTry<'_>>,
         summary: &mut TableSummary,
     ) -> Result<()> {
-        let tried = self.tried(table, pending)?;
+        let tried = self.tried_in_short(table, pending)?;
         if tried.is_empty() {
             return Ok(());
         }
@@ -151,7 +167,7 @@ impl JobLedger {
         let mut at_once = false;
         for (row, count) in counts {
             let Some(tried) = tried.get(row) else { continue };
-            let parked = (tried.given_up().count() as u64).min(count);
+            let parked = tried.parked().min(count);
             summary.parked += parked;
             let (failures, last_try) = (tried.failures(), tried.last_try);
             if parked == count || failures == 0 {

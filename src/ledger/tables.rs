@@ -19,7 +19,7 @@ pub(super) const IMPORTS: &str = "autosys_imports";
 /// The column by which attempts are read in time.
 pub(super) const ATTEMPTED_AT: &str = "attempted_at";
 /// How long the tables' logs are kept, so that readers of older versions find them.
-pub(super) const LOG_RETENTION: &str = "interval 7 days";
+const LOG_RETENTION: &str = "interval 7 days";
 
 /// Which of the two row tables is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::attempts::{self, Attempt};
 use super::rows::LedgerRow;
 use super::tables::{LedgerTable, YES};
-use super::{JobLedger, RowFilter};
+use super::{JobLedger, RowFilter, Standing, StandingState};
 use crate::delta::Predicate;
 use crate::error::Result;
 
@@ -32,6 +32,10 @@ pub(super) struct Tried {
     redriven: i64,
     /// The attempts at which rows were given up, oldest first.
     parked: Vec<Attempt>,
+    /// Rows that were given up before, by the number after which they were, as was written down.
+    parked_before: Vec<i64>,
+    /// How often it had been tried without success, and up to which number, as was written down.
+    before: Option<(u64, i64)>,
     /// What speaks for a try of each number, less what says that it was not made after all.
     tries: BTreeMap<i64, i64>,
 }
@@ -53,6 +57,27 @@ impl Tried {
         }
     }
 
+    /// Takes in where a row stood.
+    fn stand(&mut self, standing: &Standing) {
+        self.last_try = self.last_try.max(standing.last_try);
+        let number = standing.next_attempt.saturating_sub(1);
+        match standing.state {
+            StandingState::Finished => self.finished += 1,
+            StandingState::Parked => self.parked_before.push(number),
+            StandingState::Open => self.before = self.before.max(Some((standing.failures, number))),
+        }
+    }
+
+    fn is_redriven(&self, number: i64) -> bool {
+        self.redriven > 0 && number <= self.redriven
+    }
+
+    /// How many rows are given up.
+    pub(super) fn parked(&self) -> u64 {
+        let before = self.parked_before.iter().filter(|number| !self.is_redriven(**number)).count();
+        (before + self.given_up().count()) as u64
+    }
+
     /// The attempts at which rows were given up that were not redriven since.
     pub(super) fn given_up(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
         self.parked.iter().filter(|attempt| attempt.attempt > self.redriven)
@@ -60,7 +85,9 @@ impl Tried {
 
     /// How many tries failed, or may have, since the row was redriven. Of identical rows, those of the one tried most.
     pub(super) fn failures(&self) -> u64 {
-        self.tries.iter().filter(|(number, tries)| **number > self.redriven && **tries > 0).count() as u64
+        let before = self.before.filter(|(_, number)| !self.is_redriven(*number)).map_or(0, |(failures, _)| failures);
+        let since = self.tries.iter().filter(|(number, tries)| **number > self.redriven && **tries > 0).count();
+        before + since as u64
     }
 }
 
@@ -110,7 +137,7 @@ impl JobLedger {
                     0 => 0,
                     finished => finished.saturating_sub(self.acknowledged(table, &row)?).min(pending),
                 };
-                let parked = (tried.given_up().count() as u64).min(pending - recovered);
+                let parked = tried.parked().min(pending - recovered);
                 Ok(PendingRow { row, pending, recovered, parked, tried })
             })
             .collect()
@@ -130,6 +157,34 @@ impl JobLedger {
                     None => tried.entry(attempt.row.clone()).or_default().note(attempt),
                 }
             }
+        }
+        Ok(tried)
+    }
+
+    /// As [`JobLedger::tried`], but from what the last delivery wrote down and the attempts since, as far as that goes: then
+    /// the history costs nothing, and nobody knows any more why a row was given up.
+    pub(super) fn tried_in_short(&self, table: LedgerTable, rows: &[LedgerRow]) -> Result<HashMap<LedgerRow, Tried>> {
+        let Some(written) = self.standings(table)? else { return self.tried(table, rows) };
+        let Some((news, _)) = self.attempts_since(table, written.version, &|_| false)? else {
+            return self.tried(table, rows);
+        };
+        let standing: HashSet<&LedgerRow> = written.rows.iter().map(|standing| &standing.row).collect();
+        // A row that is later than any that was tried by then was not tried by then.
+        let is_new = |row: &LedgerRow| row.timestamp.is_some_and(|at| written.latest.is_none_or(|latest| at > latest));
+        let (mut known, mut unknown) = (HashSet::new(), Vec::new());
+        for row in rows {
+            if standing.contains(row) || is_new(row) {
+                known.insert(row);
+            } else {
+                unknown.push(row.clone());
+            }
+        }
+        let mut tried = self.tried(table, &unknown)?;
+        for standing in written.rows.iter().filter(|standing| known.contains(&standing.row)) {
+            tried.entry(standing.row.clone()).or_default().stand(standing);
+        }
+        for attempt in news.into_iter().filter(|attempt| known.contains(&attempt.row)) {
+            tried.entry(attempt.row.clone()).or_default().note(attempt);
         }
         Ok(tried)
     }

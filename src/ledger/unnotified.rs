@@ -109,10 +109,7 @@ fn text(column: &arrow::array::StringArray, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-fn times(
-    batch: &RecordBatch,
-    table: LedgerTable,
-) -> Result<&arrow::array::PrimitiveArray<TimestampMicrosecondType>> {
+fn times(batch: &RecordBatch, table: LedgerTable) -> Result<&arrow::array::PrimitiveArray<TimestampMicrosecondType>> {
     let name = table.timestamp_column();
     let column = batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     column.ok_or_else(|| {

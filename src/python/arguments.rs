@@ -6,12 +6,14 @@
 //! the exception, and `InvalidInputError.add_note` puts it in front of the text.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt, PyMapping, PyString};
 
 use super::errors::Raised;
 use crate::error::Error;
+use crate::timespan;
 
 /// A whole number that an argument may be.
 pub(super) trait Whole: for<'a, 'py> FromPyObject<'a, 'py> + Display {
@@ -74,6 +76,36 @@ pub(super) fn number(value: &Bound<'_, PyAny>) -> PyResult<f64> {
         return Err(expected("a number", value));
     }
     value.extract().map_err(|_| expected("a number", value))
+}
+
+/// A span of time: a number of seconds, a text such as `15m`, or a timedelta.
+pub(super) fn span(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    const WORDS: &str = "a number of seconds, a text such as \"15m\", or a timedelta";
+    const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+    if let Ok(text) = value.cast::<PyString>() {
+        let text = text.to_str().map_err(|_| expected(WORDS, value))?;
+        return Ok(timespan::parse(text).map_err(Raised::from)?);
+    }
+    let seconds: f64 = match value.call_method0("total_seconds") {
+        Ok(seconds) => seconds.extract(),
+        Err(_) if value.is_instance_of::<PyBool>() => return Err(expected(WORDS, value)),
+        Err(_) => value.extract(),
+    }
+    .map_err(|_| expected(WORDS, value))?;
+    match (0.0..=LONGEST).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err(expected("a span of time from 0 to a hundred years", value)),
+    }
+}
+
+/// A span of time, or None.
+pub(super) fn optional_span(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    given(value).map(span).transpose()
+}
+
+/// A number, or None.
+pub(super) fn optional_number(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    given(value).map(number).transpose()
 }
 
 /// True or False: what Python takes for true, such as a text that says "false", is not good enough.

@@ -74,7 +74,9 @@ pub(super) fn duration(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<st
     const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3_600.0), ('d', 86_400.0)];
     let refused = || {
         let given = shown(value);
-        Error::invalid(format!("{argument} must be seconds, or text such as \"90s\", \"15m\", \"1h\" or \"2d\", not {given}"))
+        Error::invalid(format!(
+            "{argument} must be seconds, or text such as \"90s\", \"15m\", \"1h\" or \"2d\", not {given}"
+        ))
     };
     let Ok(text) = value.cast::<PyString>() else {
         let number = if value.is_instance_of::<PyBool>() { None } else { value.extract().ok() };

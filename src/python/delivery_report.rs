@@ -85,7 +85,43 @@ impl PyDeliveryReport {
         self.report.pending
     }
 
-    /// Who delivers from this ledger right now, if that kept this cycle from sending.
+    /// Rows that were not tried, because their next try is not due yet or they wait behind such a row.
+    #[getter]
+    fn waiting(&self) -> u64 {
+        self.report.waiting
+    }
+
+    /// Rows that were not tried, because jobs that go first are not delivered.
+    #[getter]
+    fn held_back(&self) -> u64 {
+        self.report.held_back
+    }
+
+    /// Rows that were to be sent, but for which nothing was sent in the end; it counts as no attempt.
+    #[getter]
+    fn not_tried(&self) -> u64 {
+        self.report.not_tried
+    }
+
+    /// When the first of the waiting rows is due.
+    #[getter]
+    fn next_try(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        self.report.next_try
+    }
+
+    /// Until when nothing is sent, if a snooze window is open.
+    #[getter]
+    fn snoozed_until(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        self.report.snoozed_until
+    }
+
+    /// Whether the cycle was stopped before it was through.
+    #[getter]
+    fn stopped(&self) -> bool {
+        self.report.stopped
+    }
+
+    /// Who delivers from this table right now, if that kept this cycle from sending or made it stop.
     #[getter]
     fn lease_held_by(&self) -> Option<&str> {
         self.report.lease_held_by.as_deref()
@@ -133,6 +169,12 @@ impl PyDeliveryReport {
         dict.set_item("recovered", self.report.recovered)?;
         dict.set_item("settled", self.report.settled)?;
         dict.set_item("pending", self.report.pending)?;
+        dict.set_item("waiting", self.report.waiting)?;
+        dict.set_item("held_back", self.report.held_back)?;
+        dict.set_item("not_tried", self.report.not_tried)?;
+        dict.set_item("next_try", self.report.next_try)?;
+        dict.set_item("snoozed_until", self.report.snoozed_until)?;
+        dict.set_item("stopped", self.report.stopped)?;
         dict.set_item("lease_held_by", self.lease_held_by())?;
         dict.set_item("dry_run", self.report.dry_run)?;
         dict.set_item("failures", self.failures(py)?)?;

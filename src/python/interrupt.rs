@@ -56,6 +56,11 @@ impl Run {
         self.stop.stop();
     }
 
+    /// Ends it with `error`, whatever it is about.
+    pub(super) fn fail(&self, error: PyErr) {
+        self.interrupt(error);
+    }
+
     /// Ends it, if `error` is about more than the call that raised it.
     pub(super) fn interrupted_by(&self, py: Python<'_>, error: &PyErr) {
         if is_interrupt(py, error) {

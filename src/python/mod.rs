@@ -18,6 +18,7 @@ mod ledger_summary;
 mod logging;
 mod maintenance_report;
 mod probe;
+mod rehearsal;
 mod runner;
 mod sandbox;
 mod selection;
@@ -67,6 +68,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<import_report::PyImportReport>()?;
     module.add_class::<maintenance_report::PyMaintenanceReport>()?;
     module.add_class::<track::PyTrack>()?;
+    module.add_class::<rehearsal::PyRehearsal>()?;
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;

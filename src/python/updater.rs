@@ -1,10 +1,11 @@
 //! `AutosysUpdater`.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBool, PyDict, PyString};
 
 use super::arguments;
 use super::convert;
@@ -12,10 +13,14 @@ use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
 use super::interrupt::Runs;
 use super::ledger::PyJobLedger;
+use super::rehearsal::PyRehearsal;
 use super::sendevent::PySendEvent;
 use super::wait::{self, Born};
-use crate::autosys::{self, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Transport, UpdaterOptions};
-use crate::error::{Error, ErrorKind};
+use crate::autosys::{
+    self, Backoff, CONFIRM_WITHIN, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Snooze, Transport,
+    UpdaterOptions,
+};
+use crate::error::Error;
 use crate::ledger::LedgerTable;
 
 fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
@@ -72,6 +77,9 @@ fn transport(
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
     }
+    if let Ok(rehearsal) = value.cast::<PyRehearsal>() {
+        return Ok(Arc::new(rehearsal.get().transport.clone()));
+    }
     if value.is_callable() {
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
@@ -86,15 +94,58 @@ fn transport(
     .into())
 }
 
+/// Back-off: None or False for none, True for the usual one, a span of time for the first waiting, or a dict.
+fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
+    let Some(value) = value else { return Ok(None) };
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(flag.is_true().then(Backoff::default));
+    }
+    let usual = Backoff::default();
+    let Ok(dict) = value.cast::<PyDict>() else {
+        let first = arguments::span(value)?;
+        return Ok(Some(Backoff::new(first, usual.factor(), usual.longest().max(first), usual.jitter())?));
+    };
+    let known = ["first", "factor", "longest", "jitter"];
+    for key in dict.keys() {
+        if !key.extract::<String>().is_ok_and(|key| known.contains(&key.as_str())) {
+            return Err(Error::invalid(format!("backoff has no {key}; it has {}", known.join(", "))).into());
+        }
+    }
+    let span = |key: &str| dict.get_item(key)?.map(|value| arguments::span(&value)).transpose();
+    let number = |key: &str| dict.get_item(key)?.map(|value| arguments::number(&value)).transpose();
+    let first = span("first")?.unwrap_or(usual.first());
+    let longest = span("longest")?.unwrap_or(usual.longest().max(first));
+    let (factor, jitter) = (number("factor")?.unwrap_or(usual.factor()), number("jitter")?.unwrap_or(usual.jitter()));
+    Ok(Some(Backoff::new(first, factor, longest, jitter)?))
+}
+
+/// Whether, and how long, AutoSys is asked whether it shows what it was told.
+fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
+    let Some(value) = value else { return Ok(None) };
+    match value.cast::<PyBool>() {
+        Ok(flag) => Ok(flag.is_true().then_some(CONFIRM_WITHIN)),
+        Err(_) => Ok(Some(arguments::span(value)?)),
+    }
+}
+
+fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<Snooze>> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    if value.is_instance_of::<PyString>() {
+        return Ok(vec![arguments::text(value)?.parse()?]);
+    }
+    Ok(arguments::names(value)?.iter().map(|window| window.parse()).collect::<crate::error::Result<_>>()?)
+}
+
 /// Delivers pending rows of a ledger to AutoSys, one cycle at a time.
 ///
 /// One cycle reads what is pending, records each try in `autosys_deliveries`, sends, and acknowledges exactly the rows
 /// that AutoSys took, together with the executions that match them. What failed stays `NO`; the next cycle is the retry.
+/// Only one cycle at a time delivers from a table; another one says who does (`lease_held_by`), and sends nothing.
 ///
 /// Args:
 ///     ledger: The `JobLedger`.
-///     transport: `jobrota.autosys.SendEvent(…)`, or a callable `(file_name, job_id, status) -> bool`, sync or async.
-///         `False` means refused; raising an `Exception` means failed.
+///     transport: `jobrota.autosys.SendEvent(…)` or another class of that module, or a callable
+///         `(file_name, job_id, status) -> bool`, sync or async. `False` means refused; raising an `Exception` means failed.
 ///     source: The table whose rows are sent: `"job_notifications"`, or `"autosys_job_log"` for those who have no second
 ///         table. Never both: an event is sent once.
 ///     mapping: What a status becomes: `"CHANGE_STATUS"`, `"STARTJOB"`, or a dict such as
@@ -104,11 +155,22 @@ fn transport(
 ///         `"latest"`: only a job's newest row is sent; `"none"`: as they come.
 ///     concurrency: How many sends may be under way at once.
 ///     thread_safe: Whether a callable may be called from several threads at once.
+///     backoff: How long a row that failed waits for the cycle that tries it again: True (a minute, then twice as long each
+///         time, at most six hours), the first waiting such as `"5m"`, or a dict of `first`, `factor`, `longest` and
+///         `jitter`. Not given: every cycle tries it.
+///     rate: At most so many events a second.
+///     stale_after: Rows older than this, such as `"12h"`, are acknowledged without being sent (`expired`).
+///     lease_ttl: Seconds after which the lease of a process that died is taken over.
+///     confirm: Read the job's status back until it shows what was sent: True (for 30 seconds at most) or a time. A row that
+///         does not show is `unknown`. The transport must be able to read a status.
+///     first: Names of jobs whose rows must be delivered, and confirmed where the transport can, before any other is sent.
+///     priority: Names of jobs whose rows are sent before others.
+///     snooze: Times at which nothing is sent, such as `"02:00-03:30"` or `["Sun 22:00-04:00 Europe/Berlin"]`; UTC unless
+///         said otherwise. It costs no attempt.
 ///     dry_run: Send nothing, write nothing, and say what would be sent.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
-///     UnsupportedError: `backoff`, `rate`, `stale_after` and `confirm` are not in this version.
 ///
 /// Example:
 ///     >>> import tempfile
@@ -132,7 +194,12 @@ impl PyAutosysUpdater {
     #[new]
     #[pyo3(signature = (ledger, transport, *, source = "job_notifications", mapping = None, max_attempts = None,
                         order = "per_job", concurrency = 8, thread_safe = false, backoff = None, rate = None,
-                        stale_after = None, lease_ttl = None, confirm = false, dry_run = false))]
+                        stale_after = None, lease_ttl = Duration::from_secs(30), confirm = None, first = None,
+                        priority = None, snooze = None, dry_run = false),
+           text_signature = "(ledger, transport, *, source='job_notifications', mapping=None, max_attempts=None, \
+                             order='per_job', concurrency=8, thread_safe=False, backoff=None, rate=None, \
+                             stale_after=None, lease_ttl=30, confirm=None, first=None, priority=None, snooze=None, \
+                             dry_run=False)")]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         ledger: &Bound<'_, PyAny>,
@@ -144,26 +211,15 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = arguments::whole)] concurrency: usize,
         #[pyo3(from_py_with = arguments::flag)] thread_safe: bool,
         backoff: Option<&Bound<'_, PyAny>>,
-        rate: Option<&Bound<'_, PyAny>>,
-        stale_after: Option<&Bound<'_, PyAny>>,
-        lease_ttl: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::flag)] confirm: bool,
+        #[pyo3(from_py_with = arguments::optional_number)] rate: Option<f64>,
+        #[pyo3(from_py_with = arguments::optional_span)] stale_after: Option<Duration>,
+        #[pyo3(from_py_with = arguments::span)] lease_ttl: Duration,
+        confirm: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::optional_names)] first: Option<Vec<String>>,
+        #[pyo3(from_py_with = arguments::optional_names)] priority: Option<Vec<String>>,
+        snooze: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::flag)] dry_run: bool,
     ) -> PyOutcome<Self> {
-        let later = [
-            ("backoff", backoff.is_some()),
-            ("rate", rate.is_some()),
-            ("stale_after", stale_after.is_some()),
-            ("lease_ttl", lease_ttl.is_some()),
-            ("confirm", confirm),
-        ];
-        if let Some((name, _)) = later.iter().find(|(_, given)| *given) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{name} is not in this version of AutosysUpdater; leave it out"),
-            )
-            .into());
-        }
         let order = match order {
             "per_job" => Order::PerJob,
             "latest" => Order::Latest,
@@ -189,7 +245,20 @@ impl PyAutosysUpdater {
             }
         };
         let root = core.root().to_owned();
-        let options = UpdaterOptions { source, max_attempts, order, concurrency, dry_run, ..UpdaterOptions::default() };
+        let mut options = UpdaterOptions::default();
+        options.source = source;
+        options.max_attempts = max_attempts;
+        options.order = order;
+        options.first = first.unwrap_or_default().into_iter().collect();
+        options.priority = priority.unwrap_or_default().into_iter().collect();
+        options.concurrency = concurrency;
+        options.backoff = self::backoff(backoff)?;
+        options.rate = rate;
+        options.stale_after = stale_after;
+        options.snooze = self::snooze(snooze)?;
+        options.lease_ttl = lease_ttl;
+        options.confirm = self::confirm(confirm)?;
+        options.dry_run = dry_run;
         Ok(Self {
             updater: Arc::new(autosys::AutosysUpdater::new(core, way, options)?),
             root,
@@ -233,6 +302,64 @@ impl PyAutosysUpdater {
         )
     }
 
+    /// One cycle after the other, until SIGTERM, Ctrl-C or an error that a retry cannot mend.
+    ///
+    /// SIGTERM (in the main thread, where the program has no handler of its own) ends it in order, as Ctrl-C does: what is
+    /// under way is finished and acknowledged. After SIGTERM it returns; Ctrl-C goes on as `KeyboardInterrupt`. A cycle that
+    /// failed in a way that may pass is logged, and the next one goes on.
+    ///
+    /// Args:
+    ///     every: From the beginning of one cycle to that of the next: seconds, a text such as `"15m"`, or a timedelta.
+    ///     on_report: Called with the `DeliveryReport` of each cycle.
+    ///
+    /// Returns:
+    ///     The last `DeliveryReport`; None if no cycle came to its end.
+    ///
+    /// Raises:
+    ///     JobrotaError: A cycle failed in a way that a retry cannot mend.
+    #[pyo3(signature = (every = Duration::from_secs(900), *, on_report = None), text_signature = "($self, every='15m', *, on_report=None)")]
+    fn run_forever(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::span)] every: Duration,
+        on_report: Option<Py<PyAny>>,
+    ) -> PyOutcome<Option<PyDeliveryReport>> {
+        self.born.check("AutosysUpdater")?;
+        let (updater, run) = (Arc::clone(&self.updater), self.runs.begin());
+        let (stop, asked, told) = (run.stop(), run.stop(), Arc::clone(&run));
+        let last = Arc::new(Mutex::new(None));
+        let newest = Arc::clone(&last);
+        let work = async move {
+            let mut failed = Ok(());
+            let each = |outcome: crate::error::Result<autosys::DeliveryReport>| match outcome {
+                Ok(report) => {
+                    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+                    tell(on_report.as_ref(), report, &told)
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(error = error.full_message(), "a delivery cycle failed; the next one tries again");
+                    true
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    false
+                }
+            };
+            updater.run_forever(every, &asked, each).await;
+            failed
+        };
+        let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
+        terminable.call_method0("__enter__")?;
+        let ended = run.outcome(wait::stoppable(py, work, || stop.stop()));
+        terminable.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+        match ended {
+            Err(Raised::Python(error)) if is_terminated(py, &error)? => {}
+            ended => ended?,
+        }
+        let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(last.map(PyDeliveryReport::from))
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "AutosysUpdater(ledger={:?}, transport={:?}, source={:?})",
@@ -249,4 +376,20 @@ impl PyAutosysUpdater {
         data.set_item("source", self.source.name())?;
         convert::repr_html(py, "updater", data)
     }
+}
+
+fn is_terminated(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    Ok(error.is_instance(py, &py.import("jobrota.signals")?.getattr("Terminated")?))
+}
+
+/// Hands a report to the user's function; says whether to go on.
+fn tell(on_report: Option<&Py<PyAny>>, report: autosys::DeliveryReport, run: &super::interrupt::Run) -> bool {
+    let Some(on_report) = on_report else { return true };
+    Python::attach(|py| match on_report.call1(py, (PyDeliveryReport::from(report),)) {
+        Ok(_) => true,
+        Err(error) => {
+            run.fail(error);
+            false
+        }
+    })
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 pub mod callable;
 mod command;
+pub mod rehearsal;
 pub mod sendevent;
 
 /// One status that AutoSys is to be told, verbatim from its ledger row.
