@@ -144,7 +144,7 @@ jobrota.AutosysUpdater(jobrota.JobLedger(sys.argv[1]), send, lease_ttl=2).run()
 def log_many(ledger: jobrota.JobLedger, numbers: range, jobs: int, begun: datetime) -> None:
     """Rows whose file names are their numbers, in time order, spread over so many jobs."""
     text, micros = DataType.string(), [int((begun.timestamp() + number / 1000) * 1e6) for number in numbers]
-    columns = {
+    columns: dict[str, Any] = {
         "file_name": Array([str(number) for number in numbers], type=text),
         "job_id": Array([f"J{number % jobs}" for number in numbers], type=text),
         "status": Array(["SUCCESS" for _ in numbers], type=text),

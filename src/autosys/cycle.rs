@@ -7,7 +7,7 @@
 //! each commit of that kind writes all pending rows of a file anew; a delivered row that a crash left unflipped is known
 //! from the attempts.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -43,7 +43,11 @@ const MAX_DETAIL: usize = 2000;
 /// What was written in a cycle, for those who write down where the rows stand.
 #[derive(Debug, Default)]
 pub(super) struct Written {
+    /// The attempts at rows that are not done with; those at a row that is flipped say nothing any more, unless there
+    /// are identical ones.
     pub(super) attempts: Vec<Attempt>,
+    /// The latest timestamp of a row that was tried, in microseconds since 1970 UTC.
+    pub(super) latest: Option<i64>,
     /// Versions of the attempts table that are this cycle's own.
     pub(super) versions: Vec<u64>,
     /// Rows whose flags were flipped.
@@ -96,6 +100,8 @@ pub(super) struct Cycle<'a> {
     /// Made when somebody else may deliver.
     pub(super) lost: Stop,
     pub(super) gate: Gate,
+    /// Pending rows of which there are several.
+    pub(super) twins: &'a HashSet<LedgerRow>,
     pub(super) report: &'a mut DeliveryReport,
     pub(super) written: &'a mut Written,
 }
@@ -131,7 +137,7 @@ impl Cycle<'_> {
     pub(super) async fn send(&mut self, queues: Queues) -> Result<()> {
         let mut at = Stations { ready: queues, ..Stations::default() };
         let mut sends: FuturesUnordered<Working<Answers>> = FuturesUnordered::new();
-        let mut recording: Option<(Recording, Working<Result<(Vec<Attempt>, u64)>>)> = None;
+        let mut recording: Option<(Recording, Working<Result<u64>>)> = None;
         let mut flipping: Option<(Vec<LedgerRow>, Instant, Working<Result<Flips>>)> = None;
         let mut flip_after = Instant::now();
         let mut pace = Pace::new(self.options.rate);
@@ -167,8 +173,7 @@ impl Cycle<'_> {
             if recording.is_none() && failed.is_none() && self.is_time_to_record(&at, stopping) {
                 let (ours, attempts) = self.recording(&mut at);
                 let ledger = self.ledger.clone();
-                let append = move || ledger.append_attempts(&attempts).map(|version| (attempts, version));
-                recording = Some((ours, Box::pin(blocking(append))));
+                recording = Some((ours, Box::pin(blocking(move || ledger.append_attempts(&attempts)))));
                 continue;
             }
             let idle = at.marked.is_empty() && sends.is_empty() && recording.is_none() && at.answered.is_empty();
@@ -193,7 +198,7 @@ impl Cycle<'_> {
                 ended = until_done(recording.as_mut().map(|(_, working)| working)) => {
                     let Some((ours, _)) = recording.take() else { continue };
                     match ended {
-                        Ok((attempts, version)) => self.recorded(&mut at, ours, attempts, version),
+                        Ok(version) => self.recorded(&mut at, ours, version),
                         Err(error) => {
                             // Nothing more is sent; what is under way is waited for, and recorded once more below.
                             at.answered.extend(ours.answered);
@@ -297,12 +302,12 @@ impl Cycle<'_> {
     }
 
     /// Goes on after a commit to the attempts table.
-    fn recorded(&mut self, at: &mut Stations, ours: Recording, attempts: Vec<Attempt>, version: u64) {
+    fn recorded(&mut self, at: &mut Stations, ours: Recording, version: u64) {
         self.written.versions.push(version);
-        self.written.attempts.extend(attempts);
         at.marked.extend(ours.marking);
-        for Answered { row, sent, .. } in ours.answered {
-            let Row { item, rest } = row;
+        for answered in ours.answered {
+            self.remember(&answered);
+            let Answered { row: Row { item, rest }, sent, .. } = answered;
             let (outcome, detail) = self.judge(&item, &sent.outcome);
             match outcome {
                 "delivered" => self.report.delivered += 1,
@@ -329,6 +334,17 @@ impl Cycle<'_> {
             if (outcome == "delivered" || outcome == "parked") && !rest.is_empty() {
                 at.ready.push_back(rest);
             }
+        }
+    }
+
+    /// Keeps what those need who write down where the rows stand.
+    fn remember(&mut self, answered: &Answered) {
+        let Answered { row: Row { item, .. }, sent, at } = answered;
+        self.written.latest = self.written.latest.max(item.row.timestamp);
+        if !matches!(sent.outcome, Outcome::Delivered { .. }) || self.twins.contains(&item.row) {
+            let mark = self.attempt(item, "sending", None, None, *at);
+            let outcome = self.outcome(answered);
+            self.written.attempts.extend([mark, outcome]);
         }
     }
 

@@ -49,6 +49,12 @@ impl OpenRows {
         Ok(Self { pending, histories, acknowledged, version, latest, as_written, source_version })
     }
 
+    /// The rows of which there are several.
+    pub(super) fn twins(&self) -> HashSet<LedgerRow> {
+        let mut seen = HashSet::with_capacity(self.pending.len());
+        self.pending.iter().filter(|row| !seen.insert(*row)).cloned().collect()
+    }
+
     /// These, or newer ones if anything was written since they were read.
     pub(super) fn or_newer(self, ledger: &JobLedger, source: LedgerTable) -> Result<Self> {
         let same = ledger.version(source)? == self.source_version && ledger.attempts_version()? == self.version;

@@ -47,6 +47,7 @@ impl Way {
 
     /// What became of each of `items`, in their order.
     pub(super) async fn send(&self, items: &[Item], gate: &Gate) -> Vec<Sent> {
+        let silence = || -> Sent { Outcome::unknown("the transport did not answer for each row").into() };
         let arrived = join_all(items.iter().map(|item| self.arrived_before(item))).await;
         let open: Vec<&Item> =
             items.iter().zip(&arrived).filter(|(_, arrived)| arrived.is_none()).map(|(i, _)| i).collect();
@@ -57,9 +58,10 @@ impl Way {
             [delivery] => vec![self.transport.send(delivery, gate).await],
             deliveries => self.transport.send_batch(deliveries, gate).await,
         };
+        // Which of them are missing nobody knows.
+        let sent = if sent.len() == deliveries.len() { sent } else { deliveries.iter().map(|_| silence()).collect() };
         let sent = join_all(deliveries.iter().zip(sent).map(|(delivery, sent)| self.confirmed(delivery, sent))).await;
         let mut sent = sent.into_iter();
-        let silence = || Outcome::unknown("the transport gave no answer for this row").into();
         arrived.into_iter().map(|arrived| arrived.or_else(|| sent.next()).unwrap_or_else(silence)).collect()
     }
 
@@ -108,3 +110,6 @@ impl Way {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,7 +316,8 @@ impl AutosysUpdater {
         report.waiting = plan.waiting;
         report.next_try = plan.next_try;
         let mut written = Written::default();
-        let ended = self.send_all(plan, stop, lease, report, &mut written).await;
+        let twins = open.twins();
+        let ended = self.send_all(plan, &twins, stop, lease, report, &mut written).await;
         let (ledger, flips) = (self.ledger.clone(), written.flips);
         let keep = ended.is_ok() && !lease.lost().is_stopped();
         let left = blocking(move || {
@@ -341,6 +342,7 @@ impl AutosysUpdater {
     async fn send_all(
         &self,
         plan: Plan,
+        twins: &HashSet<LedgerRow>,
         stop: &Stop,
         lease: &Held,
         report: &mut DeliveryReport,
@@ -367,6 +369,7 @@ impl AutosysUpdater {
                 stop,
                 lost: lease.lost(),
                 gate: gate.clone(),
+                twins,
                 report,
                 written,
             };
@@ -461,6 +464,7 @@ fn write_standings(ledger: &JobLedger, source: LedgerTable, open: OpenRows, writ
             *count = count.saturating_sub(1);
         }
     }
+    latest = latest.max(written.latest);
     for attempt in written.attempts.iter().chain(&others) {
         latest = latest.max(attempt.row.timestamp);
         if let Some(history) = histories.get_mut(&attempt.row) {

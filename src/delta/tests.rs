@@ -163,6 +163,7 @@ mod groups;
 mod power_cut;
 mod races;
 mod requests;
+mod small_tables;
 mod store_faults;
 mod transactions;
 mod values;
