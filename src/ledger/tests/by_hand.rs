@@ -14,9 +14,7 @@ const ALICE: ByHand<'static> = ByHand { by: "alice@host", reason: Some("checked 
 
 /// What a delivery would send now, and how many rows it finds parked.
 fn next_delivery(ledger: &JobLedger) -> (BTreeMap<LedgerRow, u64>, u64) {
-    let mut options = UpdaterOptions::default();
-    options.dry_run = true;
-    options.order = Order::None;
+    let options = UpdaterOptions { dry_run: true, order: Order::None, ..UpdaterOptions::default() };
     let never = Callable::new(|_, _, _| Err("a dry run sends nothing".to_owned()), true);
     let updater = AutosysUpdater::new(ledger.clone(), Arc::new(never), options).unwrap();
     let report = crate::runtime::block_on(async move { updater.run().await }).unwrap();
@@ -27,8 +25,7 @@ fn next_delivery(ledger: &JobLedger) -> (BTreeMap<LedgerRow, u64>, u64) {
 
 /// A cycle in which AutoSys takes nothing: rows that are open stay so, and the updater writes down where they stand.
 fn refused_delivery(ledger: &JobLedger) {
-    let mut options = UpdaterOptions::default();
-    options.order = Order::None;
+    let options = UpdaterOptions { order: Order::None, ..UpdaterOptions::default() };
     let never = Callable::new(|_, _, _| Ok(false), true);
     let updater = AutosysUpdater::new(ledger.clone(), Arc::new(never), options).unwrap();
     crate::runtime::block_on(async move { updater.run().await }).unwrap();
@@ -104,8 +101,9 @@ fn a_row_settled_by_hand_takes_its_executions_along_and_says_who_and_why() {
         ledger.log_job_execution("f", "J", "SUCCESS", Some(at(6))).unwrap();
         log(ledger, &row);
         log(ledger, &super::row("f", "J", "SUCCESS", 6));
-        assert_eq!(ledger.settle_by_hand(Notifications, &[row.clone()], settlement, &ALICE).unwrap(), 1);
-        assert_eq!(ledger.settle_by_hand(Notifications, &[row.clone()], settlement, &ALICE).unwrap(), 0);
+        assert_eq!(ledger.settle_by_hand(Notifications, &[row], settlement, &ALICE).unwrap(), 1);
+        let row = [super::row("f", "J", "SUCCESS", 5)];
+        assert_eq!(ledger.settle_by_hand(Notifications, &row, settlement, &ALICE).unwrap(), 0);
         assert_eq!(ledger.pending(Notifications).unwrap(), [super::row("f", "J", "SUCCESS", 6)]);
         assert_eq!(ledger.pending(Executions).unwrap(), [super::row("f", "J", "SUCCESS", 6)]);
         assert_eq!(by_hand(ledger), [format!("{word} by alice@host: checked in AutoSys")]);
@@ -147,9 +145,10 @@ fn nothing_is_done_by_hand_while_rows_are_delivered() {
     park(ledger, &row, 1);
     let minute = std::time::Duration::from_secs(60);
     ledger.take_lease(Notifications.name(), "updater", minute).unwrap();
+    let rows = [row];
     let errors = [
         ledger.redrive(Notifications, None, None, &ALICE).unwrap_err(),
-        ledger.settle_by_hand(Notifications, &[row.clone()], Settlement::Arrived, &ALICE).unwrap_err(),
+        ledger.settle_by_hand(Notifications, &rows, Settlement::Arrived, &ALICE).unwrap_err(),
     ];
     for error in errors {
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::LeaseHeld, true));
@@ -157,7 +156,7 @@ fn nothing_is_done_by_hand_while_rows_are_delivered() {
     }
     assert_eq!(ledger.attempts(Notifications).unwrap().len(), 2);
     ledger.give_lease_back(Notifications.name(), "updater").unwrap();
-    assert_eq!(ledger.settle_by_hand(Notifications, &[row], Settlement::Arrived, &ALICE).unwrap(), 1);
+    assert_eq!(ledger.settle_by_hand(Notifications, &rows, Settlement::Arrived, &ALICE).unwrap(), 1);
     assert!(!ledger.lease(Notifications.name()).unwrap().unwrap().is_held(), "given back");
 }
 

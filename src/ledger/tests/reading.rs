@@ -180,7 +180,10 @@ fn attempts_come_back_as_they_were() {
     assert_eq!(fixture.reopened().attempts(Notifications).unwrap(), attempts);
     assert!(fixture.ledger.attempts(Executions).unwrap().is_empty());
     assert_eq!(fixture.ledger.deliveries(Some(at(2)), None).unwrap().num_rows(), 1);
-    assert_eq!(fixture.ledger.summary(Some(at(0)), None).unwrap().attempts, [("delivered".to_owned(), 1), ("failed".to_owned(), 1)]);
+    assert_eq!(
+        fixture.ledger.summary(Some(at(0)), None).unwrap().attempts,
+        [("delivered".to_owned(), 1), ("failed".to_owned(), 1)]
+    );
 }
 
 #[test]
