@@ -215,24 +215,25 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let kind = 0..3usize;
+    // Mostly one kind, so that rows are often identical.
+    let kind = prop_oneof![5 => Just(0), 1 => 1..3usize];
     prop_oneof![
         4 => kind.clone().prop_map(Step::Log),
-        3 => kind.clone().prop_map(Step::Park),
-        2 => prop::collection::vec(kind.clone(), 0..4).prop_map(Step::Redrive),
+        4 => kind.clone().prop_map(Step::Park),
+        2 => prop::collection::vec(kind.clone(), 1..3).prop_map(Step::Redrive),
         1 => Just(Step::RedriveAll),
-        3 => prop::collection::vec(kind.clone(), 0..4).prop_map(Step::Settle),
+        3 => prop::collection::vec(kind.clone(), 1..3).prop_map(Step::Settle),
         1 => kind.prop_map(Step::Deliver),
         1 => Just(Step::Cycle),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Against pairs of numbers: how many identical rows are open, and how many are parked.
     #[test]
-    fn parking_redriving_and_settling_are_by_count(steps in prop::collection::vec(step(), 1..16)) {
+    fn parking_redriving_and_settling_are_by_count(steps in prop::collection::vec(step(), 8..20)) {
         let fixture = Fixture::new();
         let ledger = &fixture.ledger;
         let kinds = [row("f", "A", "SUCCESS", 0), row("f", "A", "SUCCESS", 1), row("f", "B", "SUCCESS", 100_000)];
