@@ -18,6 +18,8 @@ pub enum ErrorKind {
     NotFound,
     /// Another writer won, and the time allowed for trying again ran out.
     Conflict,
+    /// Somebody else holds the lease: does what must not be done twice at a time.
+    LeaseHeld,
     /// The table, path or platform has something that this version cannot work with.
     Unsupported,
     /// The store failed: disk full, permission denied, object store unavailable.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_deliver_and_status(ledger: jobrota.JobLedger, capsys: pytest.CaptureFix
         assert run("autosys", "deliver", "--ledger", ledger.root, "--sendevent", sandbox.sendevent) == 1
         assert "2 delivered, 1 failed" in capsys.readouterr().out
         assert run("autosys", "status", "--ledger", ledger.root) == 0
-        assert "job_notifications: 3 rows, 1 pending" in capsys.readouterr().out
+        assert re.search(r"job_notifications +3 +1 +2 ", capsys.readouterr().out)
         assert run("autosys", "deliver", "--ledger", ledger.root, "--sendevent", sandbox.sendevent, "--json") == 0
         assert json.loads(capsys.readouterr().out)["delivered"] == 1
     assert run("autosys", "status", "--ledger", ledger.root, "--json") == 0

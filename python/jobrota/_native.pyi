@@ -241,15 +241,43 @@ class LedgerSummary:
     @property
     def root(self) -> str: ...
     @property
+    def made_at(self) -> datetime: ...
+    @property
+    def source(self) -> _TableName:
+        """The table whose rows are delivered."""
+    @property
+    def pending(self) -> int: ...
+    @property
+    def pending_by_status(self) -> dict[str, int]: ...
+    @property
+    def pending_by_age(self) -> dict[str, int]:
+        """under_15m, 15m_to_1h, 1h_to_24h, over_24h."""
+    @property
+    def oldest_pending(self) -> datetime | None: ...
+    @property
+    def parked(self) -> int: ...
+    @property
+    def retrying(self) -> int: ...
+    @property
+    def next_retry(self) -> datetime | None: ...
+    @property
+    def unnotified(self) -> int: ...
+    @property
+    def since(self) -> datetime: ...
+    @property
+    def success_rate(self) -> float | None: ...
+    @property
     def executions(self) -> dict[str, Any]:
-        """rows, pending, acknowledged, other_flags, pending_by_status {status: n}, oldest_pending datetime | None."""
+        """rows, pending, acknowledged, other_flags, pending_by_status {status: n}, pending_by_age {age: n},
+        oldest_pending datetime | None, parked, retrying, next_retry datetime | None."""
     @property
     def notifications(self) -> dict[str, Any]:
         """The same keys as `executions`."""
     @property
     def attempts(self) -> dict[str, int]:
-        """Delivery attempts by outcome."""
+        """Recent delivery attempts by outcome."""
     def to_dict(self) -> dict[str, Any]: ...
+    def to_prometheus(self) -> str: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 
@@ -337,7 +365,51 @@ class JobLedger:
         flag: str | None = None,
     ) -> Table: ...
     def deliveries(self, *, since: datetime | None = None, until: datetime | None = None) -> Table: ...
-    def summary(self) -> LedgerSummary: ...
+    def summary(self, *, since: datetime | None = None) -> LedgerSummary: ...
+    def summary_async(self, *, since: datetime | None = None) -> Coroutine[Any, Any, LedgerSummary]: ...
+    def parked(self, *, table: _TableName = "job_notifications") -> Table:
+        """The columns that make a row of the table, and attempts, reason, parked_at, transport."""
+    def parked_async(self, *, table: _TableName = "job_notifications") -> Coroutine[Any, Any, Table]: ...
+    def redrive(
+        self,
+        rows: _Arrow | None = None,
+        *,
+        job_id: str | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        table: _TableName = "job_notifications",
+    ) -> int: ...
+    def redrive_async(
+        self,
+        rows: _Arrow | None = None,
+        *,
+        job_id: str | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+        table: _TableName = "job_notifications",
+    ) -> Coroutine[Any, Any, int]: ...
+    def settle_by_hand(
+        self,
+        rows: _Arrow,
+        *,
+        reason: str,
+        delivered: bool,
+        by: str | None = None,
+        table: _TableName = "job_notifications",
+    ) -> int: ...
+    def settle_by_hand_async(
+        self,
+        rows: _Arrow,
+        *,
+        reason: str,
+        delivered: bool,
+        by: str | None = None,
+        table: _TableName = "job_notifications",
+    ) -> Coroutine[Any, Any, int]: ...
+    def executions_without_notification(self, *, older_than: float | str = "1h") -> Table: ...
+    def executions_without_notification_async(
+        self, *, older_than: float | str = "1h"
+    ) -> Coroutine[Any, Any, Table]: ...
     def import_json(
         self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
     ) -> ImportReport: ...

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrota._native import __version__, settings_lookup, shown_url
+from jobrota.commands.autosys import open_ledger, print_table
 from jobrota.errors import InvalidInputError, JobrotaError
 
 __all__ = ["main"]
@@ -224,62 +225,10 @@ def _add_vms(commands: Any) -> None:
 
 
 def _add_autosys(commands: Any) -> None:
-    text = "deliver the ledger's notifications to AutoSys"
-    group = commands.add_parser("autosys", help=text, description=text)
-    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    deliver = _command(actions, "deliver", "run one delivery cycle", _deliver)
-    deliver.add_argument("--ledger", metavar="DIR", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
-    deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
-    deliver.add_argument("--json", action="store_true", help="print one JSON object")
-    status = _command(actions, "status", "show what is pending", _status)
-    status.add_argument("--ledger", metavar="DIR", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
-    status.add_argument("--json", action="store_true", help="print one JSON object")
+    from jobrota.commands import autosys
 
-
-def _open_ledger(arguments: argparse.Namespace) -> Any:
-    from jobrota._native import JobLedger
-
-    root = arguments.ledger or settings_lookup("ledger")
-    if not root:
-        raise InvalidInputError(
-            'no ledger is given: use --ledger DIR, or set JOBROTA_LEDGER, or write ledger = "…" into jobrota.toml'
-        )
-    return JobLedger(root)
-
-
-def _deliver(arguments: argparse.Namespace) -> int:
-    from jobrota._native import AutosysUpdater
-    from jobrota.autosys import CHANGE_STATUS, SendEvent
-
-    mapping = settings_lookup("mapping") or CHANGE_STATUS
-    report = AutosysUpdater(_open_ledger(arguments), SendEvent(program=arguments.sendevent), mapping=mapping).run()
-    if arguments.json:
-        print(json.dumps(report.to_dict(), default=str))
-    else:
-        counts = [f"{getattr(report, name)} {name}" for name in ("delivered", "failed", "parked", "unknown", "pending")]
-        print(", ".join(counts))
-    if report.lease_held_by:
-        print(f"jobrota: {report.lease_held_by} is delivering; nothing was done", file=sys.stderr)
-        return 3
-    return 1 if report.failed or report.parked or report.unknown else 0
-
-
-def _status(arguments: argparse.Namespace) -> int:
-    summary = _open_ledger(arguments).summary()
-    if arguments.json:
-        print(json.dumps(summary.to_dict(), default=str))
-        return 0
-    print(f"ledger {summary.root}")
-    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
-        line = f"  {name}: {counts['rows']} rows, {counts['pending']} pending"
-        if counts["oldest_pending"] is not None:
-            line += f" (oldest {counts['oldest_pending']:%Y-%m-%d %H:%M:%S} UTC)"
-        if counts["other_flags"]:
-            line += f", {counts['other_flags']} with a flag that is neither YES nor NO"
-        print(line)
-    if summary.attempts:
-        print("  attempts: " + ", ".join(f"{count} {outcome}" for outcome, count in summary.attempts.items()))
-    return 0
+    group = commands.add_parser("autosys", help=autosys.TEXT, description=autosys.TEXT)
+    autosys.add_arguments(_command, group.add_subparsers(title="actions", required=True, metavar="ACTION"))
 
 
 def _add_ledger(commands: Any) -> None:
@@ -312,7 +261,7 @@ def _add_ledger_import(actions: Any) -> None:
 
 
 def _ledger_import(arguments: argparse.Namespace) -> int:
-    ledger = _open_ledger(arguments)
+    ledger = open_ledger(arguments)
     report = ledger.import_json(arguments.folder, fields=dict(arguments.field), timezone=arguments.timezone)
     if arguments.json:
         print(json.dumps(report.to_dict()))
@@ -327,7 +276,7 @@ def _ledger_import(arguments: argparse.Namespace) -> int:
         print("not looked at: " + ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items()))
     if report.failures:
         rows = [[row["file"], row["line"], row["record"], row["reason"]] for row in report.failures]
-        _print_table(("file", "line", "record", "what is wrong with it"), rows)
+        print_table(("file", "line", "record", "what is wrong with it"), rows)
     return 1 if report.bad else 0
 
 
@@ -336,7 +285,7 @@ def _add_ledger_status(actions: Any) -> None:
 
 
 def _ledger_status(arguments: argparse.Namespace) -> int:
-    summary = _open_ledger(arguments).summary()
+    summary = open_ledger(arguments).summary()
     if arguments.json:
         print(json.dumps(summary.to_dict(), default=str))
         return 0
@@ -346,34 +295,11 @@ def _ledger_status(arguments: argparse.Namespace) -> int:
         oldest = counts["oldest_pending"]
         shown = None if oldest is None else f"{oldest:%Y-%m-%d %H:%M:%S} UTC"
         rows.append([name, *(counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")), shown])
-    _print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
+    print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
     if summary.attempts:
         attempts = (f"{count:,} {outcome}" for outcome, count in summary.attempts.items())
         print("attempts to deliver: " + ", ".join(attempts))
     return 0
-
-
-def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows as a table, as wide as the terminal allows. Values come from outside: none of them is taken for markup."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for at, name in enumerate(names):
-        numbers = all(isinstance(row[at], int | None) for row in rows)
-        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_printable(value)) for value in row))
-    Console(highlight=False).print(table)
-
-
-def _printable(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
 def _add_ledger_maintain(actions: Any) -> None:
@@ -385,7 +311,7 @@ def _add_ledger_maintain(actions: Any) -> None:
 
 
 def _maintain(arguments: argparse.Namespace) -> int:
-    report = _open_ledger(arguments).maintain(retain_hours=arguments.retain_hours)
+    report = open_ledger(arguments).maintain(retain_hours=arguments.retain_hours)
     if arguments.json:
         print(json.dumps(report.to_dict()))
     else:

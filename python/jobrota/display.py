@@ -5,6 +5,7 @@ Every value is escaped: job names and statuses come from outside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -28,6 +29,7 @@ _TITLES = {
 }
 _BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
 _BARS = {"share", "selections"}
+_AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min–1 h", "1h_to_24h": "1–24 h", "over_24h": "older"}
 
 
 def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -46,6 +48,8 @@ def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
         body = _render(rest) + _turns(data.get("distribution", ()))
     elif obj_kind == "comparison_result" and isinstance(data, Mapping):
         body = _comparison(data)
+    elif obj_kind in ("ledger", "ledger_summary", "updater") and isinstance(data, Mapping):
+        body = _deliveries(data)
     else:
         body = _render(data)
     return (
@@ -107,6 +111,82 @@ def _turns(rows: Sequence[Sequence[Any]]) -> str:
         '<table style="margin:.5em 0 0;border-collapse:collapse;background:transparent;color:inherit">'
         f'<caption style="text-align:left;opacity:.75;padding:0 0 .3em;color:inherit">{turns} of {vms}</caption>'
         f"<tr>{head}</tr>{lines}</table>"
+    )
+
+
+def _deliveries(data: Mapping[str, Any]) -> str:
+    """What is pending, what needs somebody to look at it, and how deliveries go; counts of the tables come last.
+
+    The summary is `data` itself, or its item `summary` beside other facts.
+    """
+    nested = data.get("summary")
+    summary = nested if isinstance(nested, Mapping) else data
+    rest = {name: value for name, value in data.items() if name != "summary"} if summary is nested else {}
+    if not isinstance(summary.get("pending_by_age"), Mapping):
+        return _render(data)
+    pending, parked, unnotified = (summary.get(name) or 0 for name in ("pending", "parked", "unnotified"))
+    oldest = summary.get("oldest_pending")
+    verdict = f"<b>{_value(pending)}</b> pending" if pending else "Nothing is pending"
+    verdict += f", the oldest since {_value(oldest)}" if pending and oldest else ""
+    parts = [_render(rest)] if rest else []
+    parts.append(f'<div style="font-size:1.15em;margin:.2em 0 .4em">{verdict}</div>')
+    looks = [
+        (parked, "parked: redrive or settle them (.parked())"),
+        (unnotified, "executions without a notification (.executions_without_notification())"),
+    ]
+    for count, what in looks:
+        if count:
+            parts.append(f'<div style="color:#d33;font-weight:600">{_value(count)} {escape(what)}</div>')
+    if pending:
+        ages = [(_AGES.get(age, age), count) for age, count in summary["pending_by_age"].items()]
+        by_status = summary.get("pending_by_status") or {}
+        parts.append(_bars("pending for", ages) + _bars("status", list(by_status.items())))
+    parts.append(_facts(_outlook(summary)))
+    tables = [
+        {
+            "table": name,
+            **{key: counts.get(key) for key in ("rows", "pending", "acknowledged", "other_flags", "parked")},
+        }
+        for name, key in (("autosys_job_log", "executions"), ("job_notifications", "notifications"))
+        if isinstance(counts := summary.get(key), Mapping)
+    ]
+    if tables:
+        parts.append(f'<div style="margin:.5em 0 0">{_table(tables)}</div>')
+    return "".join(parts)
+
+
+def _outlook(summary: Mapping[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {} if "root" not in summary else {"root": summary["root"]}
+    rate = summary.get("success_rate")
+    # Rounded down: 100 % is all of them.
+    facts["successful tries"] = "none yet" if rate is None else f"{math.floor(1000 * rate) / 10} %"
+    facts["attempts"] = ", ".join(f"{count:,} {outcome}" for outcome, count in (summary.get("attempts") or {}).items())
+    facts["counted since"] = summary.get("since")
+    if summary.get("retrying"):
+        facts["next retry"] = summary.get("next_retry") or "with the next delivery"
+    return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
+    """A bar for each count; the number beside it says the same to those who do not see the bars."""
+    largest = max((count for _, count in rows), default=0)
+    cell = "padding:.1em .9em .1em 0;vertical-align:middle"
+    right = f"text-align:right;font-variant-numeric:tabular-nums;{cell}"
+    empty = "width:12em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px"
+    bar = f'<div aria-hidden="true" style="{empty}">'
+    lines = ""
+    for name, count in rows:
+        # The smallest bar that can be seen tells "a few" from "none".
+        width = max(100 * count / largest, 0.8) if count else 0
+        lines += (
+            f'<tr><th scope="row" style="text-align:left;font-weight:normal;{cell}">{_value(name)}</th>'
+            f'<td style="{cell}">{bar}<div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px">'
+            f'</div></div></td><td style="{right}">{count:,}</td></tr>'
+        )
+    return (
+        '<table style="margin:.2em 1.5em .4em 0;border-collapse:collapse;background:transparent;color:inherit;'
+        'display:inline-table;vertical-align:top">'
+        f'<caption style="text-align:left;opacity:.75;color:inherit">{escape(title)}</caption>{lines}</table>'
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "InternalError",
     "InvalidInputError",
     "JobrotaError",
+    "LeaseHeldError",
     "MaintenanceWarning",
     "NetworkError",
     "NoReachableVmError",
@@ -68,6 +69,10 @@ class NotFoundError(JobrotaError, LookupError):
 
 class ConflictError(JobrotaError):
     """Another writer won, and the time allowed for trying again ran out."""
+
+
+class LeaseHeldError(ConflictError):
+    """Somebody else holds the lease: does what must not be done twice at a time."""
 
 
 class UnsupportedError(JobrotaError):

@@ -1,7 +1,7 @@
 //! Concurrent-safe Delta tables on `delta_kernel`. Knows nothing of jobs.
 //!
 //! Every write, whatever it is, goes through the one loop in `commit.rs`. What the others do: `schema.rs` brings
-//! batches into a table's shape, `stage.rs` writes data files, `scan.rs` reads them, `read_files.rs` remembers small ones, `rewrite.rs` replaces rows,
+//! batches into a table's shape, `stage.rs` writes data files, `tally.rs` counts rows, `scan.rs` reads them, `read_files.rs` remembers small ones, `rewrite.rs` replaces rows,
 //! `shared.rs` is what the handles on one table share, `create.rs` makes version 0, `checkpoint.rs` keeps the log
 //! short, `group_commit.rs` lets everyone who appends at the same moment share one commit, `transactions.rs` reads transaction ids, `turn.rs` lets the threads
 //! of one process queue up instead of racing each other, `maintenance/` keeps a table as quick as it was when it was
@@ -27,6 +27,7 @@ mod schema;
 mod shared;
 mod stage;
 pub mod table;
+mod tally;
 mod transactions;
 mod turn;
 mod writable;
@@ -34,6 +35,7 @@ mod writable;
 pub use group_commit::{UnderWay, drain};
 pub use maintenance::{Maintained, Retention};
 pub use table::{Guard, Predicate, Rewrite, Table, TableSpec, View};
+pub use tally::Tally;
 
 #[cfg(test)]
 mod tests;

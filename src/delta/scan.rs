@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::compute::kernels::cmp;
 use arrow::compute::{and, filter_record_batch};
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use delta_kernel::expressions::{Expression, Predicate as KernelPredicate, Scalar};
 use delta_kernel::scan::Scan;
@@ -20,6 +20,7 @@ use super::failure::{from_arrow, from_kernel};
 use super::maintenance::Health;
 use super::read_files::ReadFiles;
 use super::schema;
+use super::shared::Inner;
 use super::table::Predicate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::KernelEngine;
@@ -46,13 +47,28 @@ pub(super) struct Listing {
 impl<'a> Scanner<'a> {
     /// A scan of `snapshot` that skips what `predicate` rules out by partition values and statistics.
     pub(super) fn new(engine: &Arc<KernelEngine>, snapshot: &SnapshotRef, predicate: &Predicate) -> Result<Self> {
-        let schema = schema::of(snapshot)?;
+        Self::of_columns(engine, snapshot, predicate, None)
+    }
+
+    /// As [`Scanner::new`], of some columns (all if None), among which are those of the predicate.
+    pub(super) fn of_columns(
+        engine: &Arc<KernelEngine>,
+        snapshot: &SnapshotRef,
+        predicate: &Predicate,
+        columns: Option<&[&str]>,
+    ) -> Result<Self> {
+        let mut schema = schema::of(snapshot)?;
         let pruning = pruning(predicate, &schema)?;
-        let scan = Arc::clone(snapshot)
-            .scan_builder()
-            .with_predicate(pruning.map(Arc::new))
-            .build()
-            .map_err(|e| from_kernel(format!("planning the read of '{}'", snapshot.table_root()), e))?;
+        let failed = |e| from_kernel(format!("planning the read of '{}'", snapshot.table_root()), e);
+        let mut scan = Arc::clone(snapshot).scan_builder().with_predicate(pruning.map(Arc::new));
+        if let Some(columns) = columns {
+            let fields = columns.iter().map(|name| schema.field_with_name(name).cloned());
+            let fields =
+                fields.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| from_arrow("picking columns", e))?;
+            schema = Arc::new(Schema::new(fields));
+            scan = scan.with_schema(snapshot.schema().project(columns).map_err(failed)?);
+        }
+        let scan = scan.build().map_err(failed)?;
         Ok(Self { scan, engine: Arc::clone(engine), schema, known: None })
     }
 
@@ -225,6 +241,21 @@ pub(super) fn rows(
     health.listed(&listings);
     let batches = scanner
         .read_all(oldest_first(&listings).into_iter().map(|(.., file)| file), |_, rows| keep(&rows, predicate))?;
+    schema::concat(scanner.schema(), &batches)
+}
+
+/// As [`rows`], with only these columns, among which are those of the predicate.
+pub(super) fn columns(
+    table: &Inner,
+    snapshot: &SnapshotRef,
+    predicate: &Predicate,
+    names: &[&str],
+) -> Result<RecordBatch> {
+    let scanner = Scanner::of_columns(table.storage.engine()?, snapshot, predicate, Some(names))?;
+    let listings = scanner.files()?;
+    table.health.listed(&listings);
+    let files = oldest_first(&listings).into_iter().map(|(.., file)| file);
+    let batches = scanner.read_all(files, |_, rows| keep(&rows, predicate))?;
     schema::concat(scanner.schema(), &batches)
 }
 

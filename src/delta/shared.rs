@@ -133,10 +133,17 @@ impl Inner {
 
     /// The rows of the newest snapshot that match.
     pub(super) fn rows(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        self.of_newest(&|snapshot| {
+            scan::rows(self.storage.engine()?, snapshot, predicate, &self.health, &self.read_files)
+        })
+    }
+
+    /// What `read` finds in the newest snapshot; a newer one, if files of that were removed meanwhile.
+    pub(super) fn of_newest<T>(&self, read: &dyn Fn(&SnapshotRef) -> Result<T>) -> Result<T> {
         let mut vanished = 0;
         loop {
             let snapshot = self.newest()?;
-            match scan::rows(self.storage.engine()?, &snapshot, predicate, &self.health, &self.read_files) {
+            match read(&snapshot) {
                 Err(error) if vanished < commit::MOST_VANISHED && self.moved_on(&snapshot, &error) => vanished += 1,
                 ended => return ended,
             }

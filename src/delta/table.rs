@@ -18,6 +18,7 @@ use super::legacy_protocol::LogReader;
 use super::maintenance::{self, Maintained, Retention};
 use super::shared::Inner;
 use super::stage::{Part, Staged};
+use super::tally::{self, Tally};
 use super::{appended, create, foreign, replace, rewrite, scan, schema, transactions, writable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -347,6 +348,25 @@ impl Table {
     /// [`ErrorKind::Storage`] when the log or a data file cannot be read.
     pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
         self.inner.rows(predicate)
+    }
+
+    /// As [`Table::scan`], with only the columns `names`, in that order; those of the predicate must be among them.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan_columns(&self, predicate: &Predicate, names: &[&str]) -> Result<RecordBatch> {
+        self.inner.of_newest(&|snapshot| scan::columns(&self.inner, snapshot, predicate, names))
+    }
+
+    /// How many rows of the newest version have each value of the text column `column`, and the rows in which it is
+    /// `wanted`. By a partition column this reads no file but those of that value: the log has the number of rows of the
+    /// others. Files with deletion vectors or without statistics are read, and all files of a table that is not
+    /// partitioned by it.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn tally(&self, column: &str, wanted: &str) -> Result<Tally> {
+        tally::tally(&self.inner, column, wanted)
     }
 
     /// Reads the files that may hold rows matching `predicate`, hands each file's live rows (all of them, in the

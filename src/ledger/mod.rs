@@ -2,16 +2,20 @@
 
 mod acknowledge;
 mod attempts;
+mod by_hand;
 mod import;
 mod inspect;
 mod leases;
 mod maintain;
+mod prometheus;
 mod rows;
 mod standings;
 mod summary;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tried;
+mod unnotified;
 mod upkeep;
 
 use std::collections::{HashMap, HashSet};
@@ -24,13 +28,14 @@ use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
 pub use attempts::Attempt;
+pub use by_hand::{ByHand, ParkedRow, Settlement};
 pub use import::{ImportFailure, ImportOptions, ImportReport};
 pub use inspect::{TableState, inspect};
 pub use leases::Lease;
 pub use maintain::{MaintenanceReport, TableMaintenance};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
 pub use standings::{Standing, StandingState, Standings};
-pub use summary::{LedgerSummary, TableSummary};
+pub use summary::{AGES, LedgerSummary, NextTry, TableSummary};
 pub use tables::LedgerTable;
 
 use crate::delta::{Guard, Predicate, Table, TableSpec};
@@ -369,26 +374,6 @@ impl JobLedger {
             Some(table) => sorted(&table.scan(predicate)?, ATTEMPTED_AT, None),
             None => Ok(RecordBatch::new_empty(SchemaRef::clone(&DELIVERIES_SPEC.schema))),
         }
-    }
-
-    /// Counts of both tables and of the attempts. Reads both tables whole.
-    ///
-    /// # Errors
-    /// As [`JobLedger::rows`].
-    pub fn summary(&self) -> Result<LedgerSummary> {
-        let counts = |table| -> Result<TableSummary> {
-            match self.existing(table)? {
-                Some(found) => summary::of_table(table, &rows::as_utc(found.scan(&Predicate::default())?)?),
-                None => Ok(TableSummary::default()),
-            }
-        };
-        let attempts = self.deliveries_matching(&Predicate::default())?;
-        Ok(LedgerSummary {
-            root: self.inner.root.clone(),
-            executions: counts(LedgerTable::Executions)?,
-            notifications: counts(LedgerTable::Notifications)?,
-            attempts: summary::count(rows::strings(&attempts, "outcome")?.iter().flatten()),
-        })
     }
 
     /// The table, created when there is none.

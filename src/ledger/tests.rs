@@ -1,8 +1,10 @@
 //! Tests of the ledger on real Delta tables in a temporary directory.
 
 mod batches;
+mod by_hand;
 mod exactness;
 mod model;
+mod overview;
 mod reading;
 mod without_timezone;
 

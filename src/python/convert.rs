@@ -69,6 +69,29 @@ pub(super) fn seconds_argument(
     seconds(argument, number).map(Some)
 }
 
+/// A length of time: a number of seconds, or text such as `"90s"`, `"15m"`, `"1h"` or `"2d"`.
+pub(super) fn duration(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<std::time::Duration> {
+    const UNITS: [(char, f64); 4] = [('s', 1.0), ('m', 60.0), ('h', 3_600.0), ('d', 86_400.0)];
+    let refused = || {
+        let given = shown(value);
+        Error::invalid(format!(
+            "{argument} must be seconds, or text such as \"90s\", \"15m\", \"1h\" or \"2d\", not {given}"
+        ))
+    };
+    let Ok(text) = value.cast::<PyString>() else {
+        let number = if value.is_instance_of::<PyBool>() { None } else { value.extract().ok() };
+        return seconds(argument, number.ok_or_else(refused)?);
+    };
+    let text = text_argument(argument, text)?.trim();
+    let unit = UNITS.iter().find(|(unit, _)| text.ends_with(*unit)).ok_or_else(refused)?;
+    let digits = text[..text.len() - 1].trim_end();
+    if !digits.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(refused().into());
+    }
+    let number: f64 = digits.parse().map_err(|_| refused())?;
+    seconds(argument, number * unit.1)
+}
+
 /// A mapping from text to text, in its order; empty when not given.
 pub(super) fn text_pairs(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<(String, String)>> {
     let Some(value) = value else { return Ok(Vec::new()) };

@@ -42,6 +42,7 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::InvalidInput => "InvalidInputError",
         ErrorKind::NotFound => "NotFoundError",
         ErrorKind::Conflict => "ConflictError",
+        ErrorKind::LeaseHeld => "LeaseHeldError",
         ErrorKind::Unsupported => "UnsupportedError",
         ErrorKind::Storage => "StorageError",
         ErrorKind::Network => "NetworkError",

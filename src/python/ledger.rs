@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::arguments;
+use super::by_hand::{self, ByHand};
 use super::convert;
 use super::errors::{PyOutcome, Raised};
 use super::import_report::{self, PyImportReport};
@@ -104,6 +105,9 @@ pub(super) fn table_named(name: &str) -> Result<LedgerTable> {
         }
     }
 }
+
+/// For how long an execution may be without its notification, unless it is said.
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
 
 /// What both log calls are about.
 fn values<'a>(
@@ -513,13 +517,202 @@ impl PyJobLedger {
         self.read(py, |ledger| ledger.deliveries(since, until))
     }
 
-    /// Counts of both tables and of the attempts.
+    /// What is pending, for how long, and how deliveries go.
+    ///
+    /// Costs by what is pending and by the attempts since `since`. Rows that are acknowledged are counted from the table's
+    /// log; they are read only where a table (of somebody else) is not partitioned by the flag.
+    ///
+    /// Args:
+    ///     since: Attempts since then are counted (with a timezone); those of the last 24 hours when not given.
     ///
     /// Returns:
     ///     A `LedgerSummary`.
-    fn summary(&self, py: Python<'_>) -> PyOutcome<PyLedgerSummary> {
-        let ledger = self.core()?;
-        Ok(PyLedgerSummary::from(wait::blocking(py, || ledger.summary())?))
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> ledger.log_job_completion("ae.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.summary().pending_by_status
+    ///     {'SUCCESS': 1}
+    #[pyo3(signature = (*, since = None))]
+    fn summary(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<PyLedgerSummary> {
+        let (ledger, since) = (self.core()?, convert::utc("since", since)?);
+        Ok(PyLedgerSummary::from(wait::blocking(py, || ledger.summary(since, None))?))
+    }
+
+    /// Like `summary`, as a coroutine.
+    #[pyo3(signature = (*, since = None))]
+    fn summary_async<'py>(&self, py: Python<'py>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
+        let (ledger, since) = (self.core()?, convert::utc("since", since)?);
+        let work = runtime::blocking(move || ledger.summary(since, None));
+        wait::awaitable(py, work, |_, summary| Ok(PyLedgerSummary::from(summary)))
+    }
+
+    /// The pending rows that were given up: refused for good, or `max_attempts` times. They stay `NO` and are skipped until
+    /// `redrive` returns them or `settle_by_hand` settles them. Oldest first; identical rows are separate.
+    ///
+    /// Args:
+    ///     table: `"job_notifications"` or `"autosys_job_log"`.
+    ///
+    /// Returns:
+    ///     An `arro3.core.Table` with the columns that make a row of `table`, and `attempts` (how often it was tried),
+    ///     `reason`, `parked_at` and `transport`.
+    #[pyo3(signature = (*, table = "job_notifications"))]
+    fn parked(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<Py<PyAny>> {
+        let table = table_named(table)?;
+        self.read(py, |ledger| by_hand::parked(table, &ledger.parked(table)?))
+    }
+
+    /// Like `parked`, as a coroutine.
+    #[pyo3(signature = (*, table = "job_notifications"))]
+    fn parked_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let table = table_named(table)?;
+        self.read_async(py, move |ledger| by_hand::parked(table, &ledger.parked(table)?))
+    }
+
+    /// Returns rows that were given up: the next delivery sends them again, and their attempts count from the beginning.
+    ///
+    /// Args:
+    ///     rows: Arrow data with the columns of `table`, as `parked` returns it; all parked rows when not given. Of
+    ///         identical rows, as many as are given.
+    ///     job_id: Of these only the rows of this job.
+    ///     reason: Why; it is recorded with who did it as an attempt `redriven`.
+    ///     by: Who does it; the user of this process when not given.
+    ///     table: `"job_notifications"` or `"autosys_job_log"`.
+    ///
+    /// Returns:
+    ///     How many rows are parked no more. Rows that are not parked are left as they are.
+    ///
+    /// Raises:
+    ///     InvalidInputError: A value is empty or too long. Nothing was written.
+    ///     LeaseHeldError: Rows of the table are being delivered; trying again when that is done helps.
+    #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = "job_notifications"))]
+    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    fn redrive(
+        &self,
+        py: Python<'_>,
+        rows: Option<&Bound<'_, PyAny>>,
+        job_id: Option<&Bound<'_, PyAny>>,
+        reason: Option<&Bound<'_, PyAny>>,
+        by: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<u64> {
+        let (ledger, act) = (self.core()?, ByHand::redriving(py, rows, job_id, reason, by, table)?);
+        wait::blocking(py, || act.redrive(&ledger))
+    }
+
+    /// Like `redrive`, as a coroutine.
+    #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = "job_notifications"))]
+    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    fn redrive_async<'py>(
+        &self,
+        py: Python<'py>,
+        rows: Option<&Bound<'_, PyAny>>,
+        job_id: Option<&Bound<'_, PyAny>>,
+        reason: Option<&Bound<'_, PyAny>>,
+        by: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (ledger, act) = (self.core()?, ByHand::redriving(py, rows, job_id, reason, by, table)?);
+        wait::awaitable(py, runtime::blocking(move || act.redrive(&ledger)), |_, count| Ok(count))
+    }
+
+    /// Settles pending rows by hand: sets exactly these rows to `YES`, parked or not, together with the executions that
+    /// they speak of, and records who decided so and why as attempts `by_hand`.
+    ///
+    /// Calling it again settles nothing more, and goes on where it was interrupted. Of n identical rows, k given settles at
+    /// most k, parked ones first.
+    ///
+    /// Args:
+    ///     rows: Arrow data with the columns of `table`, as the reading methods return them.
+    ///     reason: Why.
+    ///     delivered: True: AutoSys is known to have the event. False: it is not to get it.
+    ///     by: Who decided so; the user of this process when not given.
+    ///     table: `"job_notifications"` or `"autosys_job_log"`.
+    ///
+    /// Returns:
+    ///     How many rows were set. Rows that are not pending are left as they are.
+    ///
+    /// Raises:
+    ///     InvalidInputError: A value is empty or too long, or a column is missing. Nothing was written.
+    ///     LeaseHeldError: Rows of the table are being delivered; trying again when that is done helps.
+    ///
+    /// Example:
+    ///     >>> import tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> ledger = JobLedger(tempfile.mkdtemp())
+    ///     >>> ledger.log_job_completion("ae.sas", "PROD.AE", "SUCCESS")
+    ///     >>> ledger.settle_by_hand(ledger.pending_notifications(), reason="autorep shows SU", delivered=True)
+    ///     1
+    ///     >>> ledger.pending_notifications().num_rows
+    ///     0
+    #[pyo3(signature = (rows, *, reason, delivered, by = None, table = "job_notifications"))]
+    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    fn settle_by_hand(
+        &self,
+        py: Python<'_>,
+        rows: &Bound<'_, PyAny>,
+        reason: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = arguments::flag)] delivered: bool,
+        by: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<u64> {
+        let (ledger, act) = (self.core()?, ByHand::settling(py, rows, reason, by, table)?);
+        wait::blocking(py, || act.settle(&ledger, delivered))
+    }
+
+    /// Like `settle_by_hand`, as a coroutine.
+    #[pyo3(signature = (rows, *, reason, delivered, by = None, table = "job_notifications"))]
+    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    fn settle_by_hand_async<'py>(
+        &self,
+        py: Python<'py>,
+        rows: &Bound<'_, PyAny>,
+        reason: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = arguments::flag)] delivered: bool,
+        by: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = table_argument)] table: &'static str,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let (ledger, act) = (self.core()?, ByHand::settling(py, rows, reason, by, table)?);
+        wait::awaitable(py, runtime::blocking(move || act.settle(&ledger, delivered)), |_, count| Ok(count))
+    }
+
+    /// The executions that are pending for long and have no notification of the same file and job at or after them: their
+    /// driver was cancelled between the two. AutoSys will not hear of them unless somebody logs the notification.
+    ///
+    /// Args:
+    ///     older_than: For how long at least: seconds, or text such as `"90s"`, `"15m"`, `"1h"` or `"2d"`.
+    ///
+    /// Returns:
+    ///     An `arro3.core.Table` with the columns of `autosys_job_log`, oldest first.
+    #[pyo3(signature = (*, older_than = None), text_signature = "($self, *, older_than='1h')")]
+    fn executions_without_notification(
+        &self,
+        py: Python<'_>,
+        older_than: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<Py<PyAny>> {
+        let older_than = older_than.map_or(Ok(HOUR), |value| convert::duration("older_than", value))?;
+        self.read(py, |ledger| ledger.executions_without_notification(older_than))
+    }
+
+    /// Like `executions_without_notification`, as a coroutine.
+    #[pyo3(signature = (*, older_than = None), text_signature = "($self, *, older_than='1h')")]
+    fn executions_without_notification_async<'py>(
+        &self,
+        py: Python<'py>,
+        older_than: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let older_than = older_than.map_or(Ok(HOUR), |value| convert::duration("older_than", value))?;
+        self.read_async(py, move |ledger| ledger.executions_without_notification(older_than))
     }
 
     /// Imports the legacy JSON files of a folder into `job_notifications`, each record once.
@@ -669,7 +862,7 @@ impl PyJobLedger {
         let data = PyDict::new(py);
         data.set_item("root", self.ledger.root())?;
         let ledger = self.core().map_err(|e| super::errors::to_py(py, &e))?;
-        match py.detach(|| ledger.summary()) {
+        match py.detach(|| ledger.summary(None, None)) {
             Ok(summary) => data.set_item("summary", summary_dict(py, &summary)?)?,
             // A notebook shows an object before its first row is logged, too: say why there is nothing to show.
             Err(error) => data.set_item("error", error.full_message())?,

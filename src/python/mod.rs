@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 mod arguments;
 mod azure_credential;
+mod by_hand;
 mod comparison_result;
 mod convert;
 mod delivery_report;

@@ -1,0 +1,314 @@
+"""The command `jobrota autosys`: deliver what is pending, see how it goes, and settle by hand what does not go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from jobrota._native import JobLedger, settings_lookup
+from jobrota.errors import InvalidInputError, LeaseHeldError
+
+if TYPE_CHECKING:
+    from arro3.core import Table
+
+TEXT = "deliver the ledger's rows to AutoSys, see how it goes, and settle rows by hand"
+
+_AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min to 1 h", "1h_to_24h": "1 h to 24 h", "over_24h": "over 24 h"}
+_HELD = 3
+
+
+def add_arguments(command: Any, actions: Any) -> None:
+    """Adds the actions, each made by `command`."""
+    deliver = command(actions, "deliver", "run one delivery cycle", _deliver)
+    _add_ledger(deliver)
+    deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
+    deliver.add_argument("--json", action="store_true", help="print one JSON object")
+
+    status = command(actions, "status", "show what is pending, for how long, and how deliveries go", _status)
+    _add_ledger(status)
+    status.add_argument(
+        "--since", type=_since, metavar="WHEN", help='count attempts since then: a time, or "24h" ago (default)'
+    )
+    shown = status.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print one JSON object")
+    shown.add_argument("--prometheus", action="store_true", help="print text for Prometheus")
+
+    parked = command(actions, "parked", "list the rows that were given up", _parked)
+    _add_ledger(parked)
+    _add_table(parked)
+    parked.add_argument("--json", action="store_true", help="print one JSON list")
+
+    redrive = command(actions, "redrive", "return rows that were given up, to be sent again", _redrive)
+    _add_ledger(redrive)
+    _add_table(redrive)
+    which = redrive.add_mutually_exclusive_group(required=True)
+    which.add_argument("--job", metavar="JOB", help="only the rows of this job")
+    which.add_argument("--all", action="store_true", help="all of them")
+    redrive.add_argument("--reason", metavar="TEXT", help="why; it is recorded")
+
+    for name, text, run in (
+        ("ack", "settle one pending row by hand that AutoSys is known to have", _ack),
+        ("skip", "settle one pending row by hand that is not to be sent", _skip),
+    ):
+        settle = command(actions, name, text, run)
+        _add_ledger(settle)
+        _add_table(settle)
+        settle.add_argument("--job", required=True, metavar="JOB", help="the row's job")
+        settle.add_argument("--file", required=True, metavar="FILE", help="the row's file")
+        settle.add_argument(
+            "--at",
+            type=_time,
+            metavar="TIMESTAMP",
+            help="its timestamp, if several rows fit: 2026-05-01T06:00:00Z",
+        )
+        settle.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded")
+
+    unnotified = command(actions, "unnotified", "list executions that never got a notification", _unnotified)
+    _add_ledger(unnotified)
+    unnotified.add_argument(
+        "--older-than", default="1h", metavar="TIME", help='pending for so long at least: "90s", "15m", "1h", "2d"'
+    )
+    unnotified.add_argument("--json", action="store_true", help="print one JSON list")
+
+
+def _add_ledger(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
+
+
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", choices=("job_notifications", "autosys_job_log"), default="job_notifications",
+        help="the table whose rows are delivered",
+    )  # fmt: skip
+
+
+def open_ledger(arguments: argparse.Namespace) -> JobLedger:
+    """The ledger that the arguments or the settings name."""
+    root = arguments.ledger or settings_lookup("ledger")
+    if not root:
+        raise InvalidInputError(
+            'no ledger is given: use --ledger DIR, or set JOBROTA_LEDGER, or write ledger = "…" into jobrota.toml'
+        )
+    return JobLedger(root)
+
+
+def _deliver(arguments: argparse.Namespace) -> int:
+    from jobrota._native import AutosysUpdater
+    from jobrota.autosys import CHANGE_STATUS, SendEvent
+
+    mapping = settings_lookup("mapping") or CHANGE_STATUS
+    report = AutosysUpdater(open_ledger(arguments), SendEvent(program=arguments.sendevent), mapping=mapping).run()
+    if arguments.json:
+        print(json.dumps(report.to_dict(), default=str))
+    else:
+        counts = [f"{getattr(report, name)} {name}" for name in ("delivered", "failed", "parked", "unknown", "pending")]
+        print(", ".join(counts))
+    if report.lease_held_by:
+        print(f"jobrota: {report.lease_held_by} is delivering; nothing was done", file=sys.stderr)
+        return _HELD
+    return 1 if report.failed or report.parked or report.unknown else 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    summary = open_ledger(arguments).summary(since=arguments.since)
+    if arguments.json:
+        print(json.dumps(summary.to_dict(), default=_jsonable))
+        return 0
+    if arguments.prometheus:
+        print(summary.to_prometheus(), end="")
+        return 0
+    print(f"ledger {summary.root}")
+    rows = []
+    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
+        oldest = counts["oldest_pending"]
+        held = [counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")]
+        rows.append([name, *held, oldest and f"{oldest:%Y-%m-%d %H:%M:%S} UTC"])
+    print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
+    if summary.pending:
+        print(f"\npending in {summary.source}, by age and by status")
+        counted = [(_AGES.get(age, age), count) for age, count in summary.pending_by_age.items()]
+        print_table(("pending for", "rows"), counted)
+        print_table(("status", "rows"), list(summary.pending_by_status.items()))
+    print()
+    for line in _how_it_goes(summary):
+        print(line)
+    return 0
+
+
+def _how_it_goes(summary: Any) -> list[str]:
+    since = f"since {summary.since:%Y-%m-%d %H:%M:%S} UTC"
+    lines = []
+    if summary.success_rate is None:
+        lines.append(f"deliveries: none {since}")
+    else:
+        # Rounded down: 100 % is all of them.
+        share = math.floor(1000 * summary.success_rate) / 10
+        lines.append(f"deliveries: {share} % of the tries {since} were successful")
+    if summary.attempts:
+        lines.append("attempts: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.attempts.items()))
+    if summary.retrying:
+        when = f"{summary.next_retry:%Y-%m-%d %H:%M:%S} UTC" if summary.next_retry else "with the next delivery"
+        lines.append(f"next retry: {when} ({summary.retrying:,} {'row' if summary.retrying == 1 else 'rows'})")
+    if summary.parked:
+        lines.append(f"parked: {summary.parked:,}, see jobrota autosys parked")
+    if summary.unnotified:
+        lines.append(f"executions without a notification: {summary.unnotified:,}, see jobrota autosys unnotified")
+    return lines
+
+
+def _parked(arguments: argparse.Namespace) -> int:
+    rows = _rows(open_ledger(arguments).parked(table=arguments.table))
+    _show(rows, arguments, "no row is parked")
+    return 0
+
+
+def _redrive(arguments: argparse.Namespace) -> int:
+    try:
+        count = open_ledger(arguments).redrive(job_id=arguments.job, reason=arguments.reason, table=arguments.table)
+    except LeaseHeldError as error:
+        return _held(error)
+    if not count:
+        of = f" of job {arguments.job}" if arguments.job else ""
+        print(f"jobrota: no row{of} is parked in {arguments.table}; nothing was done", file=sys.stderr)
+        return 1
+    print(f"{_count(count)} parked no more; the next delivery sends {'it' if count == 1 else 'them'}")
+    return 0
+
+
+def _ack(arguments: argparse.Namespace) -> int:
+    return _settle(arguments, delivered=True)
+
+
+def _skip(arguments: argparse.Namespace) -> int:
+    return _settle(arguments, delivered=False)
+
+
+def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
+    ledger = open_ledger(arguments)
+    at = "notification_timestamp" if arguments.table == "job_notifications" else "execution_timestamp"
+    pending = (
+        ledger.pending_notifications if arguments.table == "job_notifications" else ledger.fetch_unprocessed_updates
+    )
+    table = pending(job_id=arguments.job)
+    fitting = [
+        (place, row)
+        for place, row in enumerate(_rows(table))
+        if row["file_name"] == arguments.file and arguments.at in (None, row[at])
+    ]
+    if not fitting:
+        what = f"file {arguments.file} and job {arguments.job}" + (f" at {arguments.at}" if arguments.at else "")
+        print(f"jobrota: no pending row of {arguments.table} has {what}; nothing was done", file=sys.stderr)
+        return 1
+    if len({(row["status"], row[at]) for _, row in fitting}) > 1:
+        print("jobrota: several pending rows fit; say which with --at, nothing was done:", file=sys.stderr)
+        for _, row in fitting:
+            print(
+                f"  --at {row[at].isoformat() if row[at] else '(none)'}  {_printable(row['status'])}", file=sys.stderr
+            )
+        return 2
+    # Identical rows are separate events: one of them is settled.
+    place, row = fitting[0]
+    try:
+        count = ledger.settle_by_hand(
+            table.slice(place, 1), reason=arguments.reason, delivered=delivered, table=arguments.table
+        )
+    except LeaseHeldError as error:
+        return _held(error)
+    if not count:
+        print("jobrota: the row is not pending any more; nothing was done", file=sys.stderr)
+        return 1
+    done = "acknowledged" if delivered else "skipped"
+    print(f"{done}: {_printable(row['job_id'])} {_printable(row['status'])} of {_printable(row[at])}")
+    if len(fitting) > 1:
+        alike = len(fitting) - 1
+        print(f"{alike} identical {'row is' if alike == 1 else 'rows are'} still pending")
+    return 0
+
+
+def _unnotified(arguments: argparse.Namespace) -> int:
+    rows = _rows(open_ledger(arguments).executions_without_notification(older_than=arguments.older_than))
+    _show(rows, arguments, f"no execution is without a notification for {arguments.older_than} or longer")
+    return 0
+
+
+def _held(error: LeaseHeldError) -> int:
+    print(f"jobrota: {' '.join(str(error).split())}", file=sys.stderr)
+    return _HELD
+
+
+def _count(rows: int) -> str:
+    return "1 row is" if rows == 1 else f"{rows:,} rows are"
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    columns = [table[name].to_pylist() for name in table.column_names]
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace, nothing: str) -> None:
+    if arguments.json:
+        print(json.dumps(rows, default=_jsonable))
+    elif not rows:
+        print(nothing)
+    else:
+        names = [name for name in rows[0] if name != "autosys_update_flag"]
+        print_table([name.replace("_", " ") for name in names], [[row[name] for name in names] for row in rows])
+
+
+def _jsonable(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Rows as a table, as wide as the terminal allows. Values come from outside: none of them is taken for markup."""
+    from rich.console import Console
+    from rich.table import Table as Shown
+    from rich.text import Text
+
+    table = Shown(box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(names):
+        numbers = all(isinstance(row[at], int | None) for row in rows)
+        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_printable(value)) for value in row))
+    Console(highlight=False).print(table)
+
+
+def _printable(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ")
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+
+
+_UNITS: Mapping[str, str] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _since(text: str) -> datetime:
+    """A time, or how long ago."""
+    unit = _UNITS.get(text[-1:])
+    if unit and text[:-1].isdecimal():
+        try:
+            return datetime.now(timezone.utc) - timedelta(**{unit: int(text[:-1])})
+        except OverflowError:
+            raise argparse.ArgumentTypeError(f"{text} ago is before the calendar begins") from None
+    return _time(text)
+
+
+def _time(text: str) -> datetime:
+    try:
+        # Python 3.10 does not know the Z.
+        time = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" if text.endswith("Z") else text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-05-01T06:00:00Z") from None
+    if time.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no timezone; add one, such as Z for UTC")
+    return time
