@@ -27,6 +27,7 @@ __all__ = [
     "Sandbox",
     "Selection",
     "SendEvent",
+    "Ssh",
     "Track",
     "ViyaComparisonRunner",
     "WebServices",
@@ -460,6 +461,8 @@ class SendEvent:
         *,
         timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
+        env_file: _Location | None = None,
+        autostatus: _Location | None = None,
         comment: str | None = None,
     ) -> SendEvent: ...
     @property
@@ -486,6 +489,30 @@ class WebServices:
     ) -> WebServices: ...
     @property
     def base_url(self) -> str: ...
+    def __repr__(self) -> str: ...
+
+@final
+class Ssh:
+    def __new__(
+        cls,
+        selector: RoundRobinSelector,
+        *,
+        user: str,
+        port: int = 22,
+        key_file: _Location | None = None,
+        key_passphrase: str | None = None,
+        agent: _Location | None = None,
+        known_hosts: _Location | None = None,
+        program: str = "sendevent",
+        autostatus: str | None = "autostatus",
+        env_file: str | None = None,
+        run_as: str | None = None,
+        comment: str | None = None,
+        connect_timeout: _Span = 10,
+        timeout: _Span = 60,
+        sessions: int = 8,
+        batch: int = 32,
+    ) -> Ssh: ...
     def __repr__(self) -> str: ...
 
 @final
@@ -569,7 +596,7 @@ class AutosysUpdater:
     def __new__(
         cls,
         ledger: JobLedger,
-        transport: SendEvent | RunCommand | WebServices | Rehearsal | _SendFunction,
+        transport: SendEvent | Ssh | RunCommand | WebServices | Rehearsal | _SendFunction,
         *,
         source: _TableName = "job_notifications",
         mapping: str | Mapping[str, str] | None = None,

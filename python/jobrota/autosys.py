@@ -1,7 +1,7 @@
 """Ways to AutoSys, and how a ledger status becomes an AutoSys event.
 
-`AutosysUpdater` takes a transport: `SendEvent` runs the local `sendevent` program, `RunCommand` runs it on an Azure VM,
-`WebServices` posts to AutoSys's web services; any callable `(file_name, job_id, status) -> bool` will do as well.
+`AutosysUpdater` takes a transport: `SendEvent` runs the local `sendevent` program, `Ssh` and `RunCommand` run it on a
+selected VM, `WebServices` posts to AutoSys's web services; any callable `(file_name, job_id, status) -> bool` will do as well.
 `Rehearsal` sends nothing.
 
 Its `mapping` is one of the two names below, or a dict from ledger status to event, for example
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from jobrota._native import Rehearsal, RunCommand, SendEvent, WebServices
+from jobrota._native import Rehearsal, RunCommand, SendEvent, Ssh, WebServices
 
-__all__ = ["CHANGE_STATUS", "STARTJOB", "Rehearsal", "RunCommand", "SendEvent", "WebServices"]
+__all__ = ["CHANGE_STATUS", "STARTJOB", "Rehearsal", "RunCommand", "SendEvent", "Ssh", "WebServices"]
 
 CHANGE_STATUS: Final = "CHANGE_STATUS"
 """SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word."""

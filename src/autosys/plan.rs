@@ -70,6 +70,9 @@ pub(super) struct Plan {
     pub(super) queues: Queues,
 }
 
+/// When a row that failed so often, the last time then, may be tried again; None: at once.
+pub(super) type Due<'a> = &'a dyn Fn(&LedgerRow, u64, DateTime<Utc>) -> Option<DateTime<Utc>>;
+
 /// What the plan depends on beside the rows.
 pub(super) struct Rules<'a> {
     pub(super) order: Order,
@@ -80,8 +83,8 @@ pub(super) struct Rules<'a> {
     pub(super) priority: &'a HashSet<String>,
     /// Rows of before this time come too late.
     pub(super) stale_before: Option<DateTime<Utc>>,
-    /// When a row that failed so often, the last time then, may be tried again.
-    pub(super) due: &'a dyn Fn(&LedgerRow, u64, DateTime<Utc>) -> Option<DateTime<Utc>>,
+    /// When a row that failed may be tried again.
+    pub(super) due: Due<'a>,
     pub(super) now: DateTime<Utc>,
     /// Why a delivery can never be sent by the transport.
     pub(super) check: &'a dyn Fn(&Delivery) -> Result<(), String>,

@@ -26,6 +26,7 @@ mod selection;
 mod selector;
 mod selector_tables;
 mod sendevent;
+mod ssh;
 mod track;
 mod updater;
 mod wait;
@@ -74,6 +75,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<web_services::PyWebServices>()?;
     module.add_class::<run_command::PyRunCommand>()?;
+    module.add_class::<ssh::PySsh>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
     module.add_class::<runner::PyViyaComparisonRunner>()?;

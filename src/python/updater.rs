@@ -16,6 +16,7 @@ use super::ledger::PyJobLedger;
 use super::rehearsal::PyRehearsal;
 use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
+use super::ssh::PySsh;
 use super::wait::{self, Born};
 use super::web_services::PyWebServices;
 use crate::autosys::{
@@ -81,6 +82,9 @@ fn transport(
     }
     if let Ok(services) = value.cast::<PyWebServices>() {
         return Ok(services.get().core(mapping)?);
+    }
+    if let Ok(ssh) = value.cast::<PySsh>() {
+        return ssh.get().core(mapping);
     }
     if let Ok(command) = value.cast::<PyRunCommand>() {
         return command.get().core(value.py(), mapping, &runs);
@@ -253,20 +257,22 @@ impl PyAutosysUpdater {
             }
         };
         let root = core.root().to_owned();
-        let mut options = UpdaterOptions::default();
-        options.source = source;
-        options.max_attempts = max_attempts;
-        options.order = order;
-        options.first = first.unwrap_or_default().into_iter().collect();
-        options.priority = priority.unwrap_or_default().into_iter().collect();
-        options.concurrency = concurrency;
-        options.backoff = self::backoff(backoff)?;
-        options.rate = rate;
-        options.stale_after = stale_after;
-        options.snooze = self::snooze(snooze)?;
-        options.lease_ttl = lease_ttl;
-        options.confirm = self::confirm(confirm)?;
-        options.dry_run = dry_run;
+        let options = UpdaterOptions {
+            source,
+            max_attempts,
+            order,
+            first: first.unwrap_or_default().into_iter().collect(),
+            priority: priority.unwrap_or_default().into_iter().collect(),
+            concurrency,
+            backoff: self::backoff(backoff)?,
+            rate,
+            stale_after,
+            snooze: self::snooze(snooze)?,
+            lease_ttl,
+            confirm: self::confirm(confirm)?,
+            dry_run,
+            ..UpdaterOptions::default()
+        };
         Ok(Self {
             updater: Arc::new(autosys::AutosysUpdater::new(core, way, options)?),
             root,

@@ -16,6 +16,8 @@ from jobrota.errors import InvalidInputError, LeaseHeldError
 if TYPE_CHECKING:
     from arro3.core import Table
 
+    from jobrota._native import DeliveryReport
+
 TEXT = "deliver the ledger's rows to AutoSys, see how it goes, and settle rows by hand"
 
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min to 1 h", "1h_to_24h": "1 h to 24 h", "over_24h": "over 24 h"}
@@ -26,8 +28,27 @@ def add_arguments(command: Any, actions: Any) -> None:
     """Adds the actions, each made by `command`."""
     deliver = command(actions, "deliver", "run one delivery cycle", _deliver)
     _add_ledger(deliver)
+    _add_table(deliver)
     deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
-    deliver.add_argument("--json", action="store_true", help="print one JSON object")
+    deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
+    deliver.add_argument("--every", metavar="TIME", help='deliver again and again until SIGTERM, such as every "15m"')
+    deliver.add_argument(
+        "--order", choices=("per_job", "latest", "none"), default="per_job", help="(default: %(default)s)"
+    )
+    deliver.add_argument("--concurrency", type=int, default=8, metavar="N", help="sends at a time (default: 8)")
+    deliver.add_argument("--max-attempts", type=int, metavar="N", help="park a row after so many failed tries")
+    deliver.add_argument(
+        "--backoff", metavar="TIME", help='let a row that failed wait, first for so long, such as "1m"'
+    )
+    deliver.add_argument("--rate", type=float, metavar="N", help="at most so many events a second")
+    deliver.add_argument("--stale-after", metavar="TIME", help='acknowledge older rows unsent, such as of "12h" ago')
+    deliver.add_argument(
+        "--snooze", action="append", metavar="WINDOW", help='send nothing then: "02:00-03:30 Europe/Berlin"'
+    )
+    deliver.add_argument("--first", action="append", metavar="JOB", help="deliver this job before any other is sent")
+    deliver.add_argument("--confirm", action="store_true", help="read each status back")
+    deliver.add_argument("--dry-run", action="store_true", help="send nothing, and say what would be sent")
+    deliver.add_argument("--json", action="store_true", help="print one JSON object a cycle")
 
     status = command(actions, "status", "show what is pending, for how long, and how deliveries go", _status)
     _add_ledger(status)
@@ -100,16 +121,55 @@ def open_ledger(arguments: argparse.Namespace) -> JobLedger:
 def _deliver(arguments: argparse.Namespace) -> int:
     from jobrota._native import AutosysUpdater
     from jobrota.autosys import CHANGE_STATUS, SendEvent
+    from jobrota.signals import Terminated, terminable
 
-    mapping = settings_lookup("mapping") or CHANGE_STATUS
-    report = AutosysUpdater(open_ledger(arguments), SendEvent(program=arguments.sendevent), mapping=mapping).run()
-    if arguments.json:
-        print(json.dumps(report.to_dict(), default=str))
+    updater = AutosysUpdater(
+        open_ledger(arguments),
+        SendEvent(program=arguments.sendevent, env_file=arguments.env_file),
+        source=arguments.table,
+        mapping=settings_lookup("mapping") or CHANGE_STATUS,
+        max_attempts=arguments.max_attempts,
+        order=arguments.order,
+        concurrency=arguments.concurrency,
+        backoff=arguments.backoff,
+        rate=arguments.rate,
+        stale_after=arguments.stale_after,
+        snooze=arguments.snooze,
+        first=arguments.first,
+        confirm=arguments.confirm,
+        dry_run=arguments.dry_run,
+    )
+    if arguments.every:
+        last = updater.run_forever(arguments.every, on_report=lambda report: _show_cycle(report, arguments.json))
+        return 0 if last is None else _exit_code(last)
+    try:
+        with terminable():
+            report = updater.run()
+    except Terminated:
+        return 1  # what was under way is recorded; the next cycle goes on
+    _show_cycle(report, arguments.json)
+    return _exit_code(report)
+
+
+def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report.to_dict(), default=str), flush=True)
     else:
-        counts = [f"{getattr(report, name)} {name}" for name in ("delivered", "failed", "parked", "unknown", "pending")]
-        print(", ".join(counts))
+        names = ["delivered", "failed", "parked", "unknown", "pending"]
+        more = ["superseded", "expired", "recovered", "waiting", "held_back"]
+        counts = [f"{getattr(report, name)} {name}" for name in names]
+        counts += [f"{getattr(report, name)} {name.replace('_', ' ')}" for name in more if getattr(report, name)]
+        print(", ".join(counts), flush=True)
+        for planned in report.planned:
+            print(f"  would send: {planned['action']}")
+        if report.snoozed_until:
+            print(f"  nothing is sent before {report.snoozed_until:%Y-%m-%d %H:%M} UTC", flush=True)
     if report.lease_held_by:
-        print(f"jobrota: {report.lease_held_by} is delivering; nothing was done", file=sys.stderr)
+        print(f"jobrota: {report.lease_held_by} is delivering; nothing was done", file=sys.stderr, flush=True)
+
+
+def _exit_code(report: DeliveryReport) -> int:
+    if report.lease_held_by:
         return _HELD
     return 1 if report.failed or report.parked or report.unknown else 0
 

@@ -1,0 +1,135 @@
+"""OpenSSH's own server on loopback, with keys and a configuration of the test's."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+USER = getpass.getuser()
+
+
+def find_sshd() -> str:
+    """The server, or a skip; in CI its absence is a failure."""
+    sshd = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
+    if sshd is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("the tests of SSH need OpenSSH's server: install openssh-server")
+        pytest.skip("the tests of SSH need OpenSSH's server: install openssh-server")
+    return sshd
+
+
+def new_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """A key pair; the public one is beside it."""
+    bits = ["-b", "2048"] if kind == "rsa" else []
+    command = ["ssh-keygen", "-q", "-t", kind, *bits, "-N", passphrase, "-C", "test", "-f", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def free_port() -> int:
+    """A port of which nobody listens at any loopback address."""
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@dataclass
+class Sshd:
+    """Servers at several loopback addresses, all at the same port, that let the same keys in."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Makes the user's key."""
+        self.folder.mkdir()
+        self.key = new_key(self.folder / "id")
+        self.authorized = self.folder / "authorized_keys"
+        self.known_hosts = self.folder / "known_hosts"
+        self.known_hosts.touch()
+        self.authorize(self.key)
+
+    def authorize(self, key: Path) -> None:
+        """Lets another key in."""
+        with self.authorized.open("a") as file:
+            file.write(key.with_name(key.name + ".pub").read_text())
+
+    def start(self, address: str, *, known: bool = True, kind: str = "ed25519") -> None:
+        """Starts a server, and waits until it listens."""
+        host_key = self.folder / f"host_{address}_{kind}"
+        if not host_key.exists():
+            new_key(host_key, kind)
+            if known:
+                self.know(address, host_key)
+        config = self.folder / f"config_{address}"
+        lines = [
+            f"Port {self.port}",
+            f"ListenAddress {address}",
+            f"HostKey {host_key}",
+            f"AuthorizedKeysFile {self.authorized}",
+            f"PidFile {self.folder}/pid_{address}",
+            "StrictModes no",
+            "UsePAM no",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PermitRootLogin prohibit-password",
+            "LogLevel VERBOSE",
+        ]
+        config.write_text("\n".join(lines) + "\n")
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where it shuts its unprivileged half in
+        with self.log(address).open("ab") as log:
+            server = subprocess.Popen([find_sshd(), "-D", "-e", "-f", str(config)], stderr=log)
+        self.servers[address] = server
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection((address, self.port), timeout=1).close()
+                return
+            except OSError:
+                assert server.poll() is None, self.log(address).read_text()
+                assert time.monotonic() < deadline
+
+    def know(self, address: str, host_key: Path) -> None:
+        """Writes a host's key where the client looks for it."""
+        kind, key, *_ = host_key.with_name(host_key.name + ".pub").read_text().split()
+        with self.known_hosts.open("a") as file:
+            file.write(f"[{address}]:{self.port} {kind} {key}\n")
+
+    def log(self, address: str) -> Path:
+        """What a server says."""
+        return self.folder / f"log_{address}"
+
+    def logins(self, address: str) -> int:
+        """How often somebody was let in."""
+        return self.log(address).read_text().count("Accepted publickey")
+
+    def kill(self, address: str) -> None:
+        """Ends a server and everybody's connections to it, as a crash would."""
+        server = self.servers.pop(address)
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        server.kill()
+        server.wait()
+        for child in children:
+            grandchildren = Path(f"/proc/{child}/task/{child}/children").read_text().split()
+            for pid in [child, *grandchildren]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), 9)
+
+    def stop(self) -> None:
+        """Ends all servers."""
+        for address in list(self.servers):
+            server = self.servers.pop(address)
+            server.terminate()
+            server.wait()
