@@ -1,8 +1,8 @@
 """Ways to AutoSys, and how a ledger status becomes an AutoSys event.
 
 `AutosysUpdater` takes a transport: `SendEvent` runs the local `sendevent` program, `Ssh` and `RunCommand` run it on a
-selected VM, `WebServices` posts to AutoSys's web services; any callable `(file_name, job_id, status) -> bool` will do as
-well. `Rehearsal` sends nothing.
+selected VM, `WebServices` posts to AutoSys's web services; any callable `(file_name, job_id, status) -> bool` will do
+as well. `Rehearsal` sends nothing.
 
 Its `mapping` is one of the two names below, or a dict from ledger status to event, for example
 `{"SUCCESS": "FORCE_STARTJOB", "FAILURE": "CHANGE_STATUS FAILURE", "ABORTED": "CHANGE_STATUS TERMINATED"}`.
