@@ -276,6 +276,20 @@ def test_a_row_that_failed_waits_for_its_time(ledger: jobrota.JobLedger) -> None
     assert (third.parked, third.failed) == (1, 1), "A's second try was its last; the row behind it is tried then"
 
 
+def test_when_a_row_is_tried_again_is_written_down(ledger: jobrota.JobLedger) -> None:
+    notify(ledger, ("A", "SUCCESS"))
+    updater = jobrota.AutosysUpdater(ledger, refuse_all, backoff={"first": "1h", "jitter": 0})
+    updater.run()
+    failed_at = column(ledger.deliveries(), "attempted_at")[0]
+    due = jobrota.JobLedger(ledger.root).summary().next_retry
+    assert due is not None
+    assert timedelta(hours=1) <= due - failed_at <= timedelta(hours=1, minutes=1)
+    assert updater.run().next_try == due
+    assert f"{due:%Y-%m-%d %H:%M}" in updater._repr_html_()
+    jobrota.AutosysUpdater(ledger, refuse_all).run()
+    assert ledger.summary().next_retry is None, "the next cycle tries it"
+
+
 def test_a_row_that_comes_too_late_expires(ledger: jobrota.JobLedger) -> None:
     now = datetime.now(timezone.utc)
     notify(ledger, ("OLD", "SUCCESS"), at=now - timedelta(hours=13))

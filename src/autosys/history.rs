@@ -223,6 +223,7 @@ impl History {
             failures,
             in_doubt,
             last_try: self.last_try,
+            next_try: None,
         };
         let parked = self.parked().min(pending);
         // Given up at the last number there is: a redriving of that number brings it back.

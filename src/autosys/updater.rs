@@ -19,7 +19,7 @@ use super::send::Way;
 use super::snooze::Snooze;
 use super::transport::{Gate, Transport};
 use crate::error::{Error, Result};
-use crate::ledger::{Attempt, JobLedger, Lease, LedgerRow, LedgerTable, Standings};
+use crate::ledger::{Attempt, JobLedger, Lease, LedgerRow, LedgerTable, Standing, StandingState, Standings};
 use crate::runtime::blocking;
 use crate::stop::Stop;
 
@@ -318,13 +318,13 @@ impl AutosysUpdater {
         let mut written = Written::default();
         let twins = open.twins();
         let ended = self.send_all(plan, &twins, stop, lease, report, &mut written).await;
-        let (ledger, flips) = (self.ledger.clone(), written.flips);
+        let (ledger, flips, backoff) = (self.ledger.clone(), written.flips, self.options.backoff);
         let keep = ended.is_ok() && !lease.lost().is_stopped();
         let left = blocking(move || {
             let left = open.left(&ledger, source, flips.rows, flips.commits);
             if keep {
                 // Where that fails, the next cycle reads more.
-                write_standings(&ledger, source, open, written).unwrap_or_else(|error| {
+                write_standings(&ledger, source, backoff, open, written).unwrap_or_else(|error| {
                     tracing::warn!(
                         error = error.full_message(),
                         "where the rows stand was not written down; the next cycle reads it from the attempts"
@@ -444,7 +444,13 @@ impl AutosysUpdater {
     }
 }
 
-fn write_standings(ledger: &JobLedger, source: LedgerTable, open: OpenRows, written: Written) -> Result<()> {
+fn write_standings(
+    ledger: &JobLedger,
+    source: LedgerTable,
+    backoff: Option<Backoff>,
+    open: OpenRows,
+    written: Written,
+) -> Result<()> {
     if open.as_written && written.versions.is_empty() && written.flipped.is_empty() {
         return Ok(());
     }
@@ -475,7 +481,12 @@ fn write_standings(ledger: &JobLedger, source: LedgerTable, open: OpenRows, writ
     }
     let none = History::default();
     let left = counts.into_iter().filter(|(_, count)| *count > 0);
-    let rows = left.flat_map(|(row, count)| histories.get(row).unwrap_or(&none).standings(row, count)).collect();
+    let mut rows: Vec<Standing> =
+        left.flat_map(|(row, count)| histories.get(row).unwrap_or(&none).standings(row, count)).collect();
+    for standing in rows.iter_mut().filter(|row| row.state == StandingState::Open && row.failures > 0) {
+        let due = backoff.zip(standing.last_try);
+        standing.next_try = due.map(|(backoff, at)| backoff.next_try(&standing.row, standing.failures, at));
+    }
     ledger.write_standings(source, &Standings { rows, version, latest })
 }
 

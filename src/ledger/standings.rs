@@ -32,6 +32,7 @@ pub(super) static RETRIES_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec
         ("failures", DataType::Int64),
         ("in_doubt", DataType::Int64),
         ("last_attempted_at", timestamp()),
+        ("next_attempt_at", timestamp()),
     ]),
     partition_by: &[],
     log_retention: upkeep::LOG_RETENTION,
@@ -55,6 +56,8 @@ pub struct Standing {
     pub in_doubt: Option<i64>,
     /// When it was last tried.
     pub last_try: Option<DateTime<Utc>>,
+    /// Before when it is not tried again; None: the next cycle tries it.
+    pub next_try: Option<DateTime<Utc>>,
 }
 
 /// What is to become of a pending row.
@@ -245,6 +248,7 @@ fn to_batch(table: LedgerTable, rows: &[Standing]) -> Result<RecordBatch> {
         whole(|standing| i64::try_from(standing.failures).ok()),
         whole(|standing| standing.in_doubt),
         times(|standing| standing.last_try.map(|at| at.timestamp_micros())),
+        times(|standing| standing.next_try.map(|at| at.timestamp_micros())),
     ];
     RecordBatch::try_new(Arc::clone(&RETRIES_SPEC.schema), columns).map_err(broken)
 }
@@ -263,9 +267,13 @@ fn from_batch(batch: &RecordBatch) -> Result<Vec<Standing>> {
         column.and_then(|column| column.as_primitive_opt::<Int64Type>()).ok_or_else(|| unlike(name))
     };
     let (files, jobs, statuses, states) = (text("file_name")?, text("job_id")?, text("status")?, text("state")?);
-    let (row_times, tries) = (times("row_timestamp")?, times("last_attempted_at")?);
+    let (row_times, tries, next_tries) =
+        (times("row_timestamp")?, times("last_attempted_at")?, times("next_attempt_at")?);
     let (next, failures, in_doubt) = (whole("next_attempt")?, whole("failures")?, whole("in_doubt")?);
     let optional = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
+    let instant = |column: &TimestampMicrosecondArray, row: usize| {
+        column.is_valid(row).then(|| DateTime::from_timestamp_micros(column.value(row))).flatten()
+    };
     let number = |column: &Int64Array, row: usize| column.is_valid(row).then(|| column.value(row));
     (0..batch.num_rows())
         .map(|row| {
@@ -281,7 +289,8 @@ fn from_batch(batch: &RecordBatch) -> Result<Vec<Standing>> {
                 next_attempt: number(next, row).unwrap_or(1),
                 failures: number(failures, row).and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
                 in_doubt: number(in_doubt, row),
-                last_try: tries.is_valid(row).then(|| DateTime::from_timestamp_micros(tries.value(row))).flatten(),
+                last_try: instant(tries, row),
+                next_try: instant(next_tries, row),
             })
         })
         .collect()

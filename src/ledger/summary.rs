@@ -88,8 +88,8 @@ impl JobLedger {
     /// Counts of both tables and of the attempts since `since` (of the last 24 hours, if None).
     ///
     /// Reads the pending rows and their attempts, and the attempts since `since`. Acknowledged rows are counted from the
-    /// log of tables that are partitioned by the flag, and read where a table is not. `next_try` says when rows that
-    /// failed may be tried again, where deliveries do not try again at once.
+    /// log of tables that are partitioned by the flag, and read where a table is not. When rows that failed are
+    /// tried again is as the last cycle wrote it down, unless `next_try` says otherwise.
     ///
     /// # Errors
     /// As [`JobLedger::rows`].
@@ -174,7 +174,8 @@ impl JobLedger {
                 continue;
             }
             summary.retrying += count - parked;
-            match next_try.zip(last_try).and_then(|(next_try, last_try)| next_try(row, failures, last_try)) {
+            let asked = next_try.zip(last_try).and_then(|(next_try, last_try)| next_try(row, failures, last_try));
+            match asked.or(tried.next_try) {
                 Some(at) => summary.next_retry = Some(summary.next_retry.map_or(at, |before| before.min(at))),
                 None => at_once = true,
             }

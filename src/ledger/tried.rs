@@ -28,6 +28,8 @@ pub(super) struct Tried {
     pub(super) finished: u64,
     /// When it was last tried.
     pub(super) last_try: Option<DateTime<Utc>>,
+    /// Before when it is not tried again, as was written down after its last try.
+    pub(super) next_try: Option<DateTime<Utc>>,
     /// The number up to which attempts no longer count, because the row was redriven after them.
     redriven: i64,
     /// The attempts at which rows were given up, oldest first.
@@ -44,7 +46,10 @@ impl Tried {
     fn note(&mut self, attempt: Attempt) {
         self.last = self.last.max(attempt.attempt);
         match attempt.outcome.as_str() {
-            "redriven" => self.redriven = self.redriven.max(attempt.attempt),
+            "redriven" => {
+                self.redriven = self.redriven.max(attempt.attempt);
+                self.next_try = None;
+            }
             "parked" => self.parked.push(attempt),
             "delivered" | "superseded" | "expired" | "by_hand" => self.finished += 1,
             outcome if !was_sent(outcome, attempt.detail.as_deref()) => {
@@ -52,6 +57,7 @@ impl Tried {
             }
             _ => {
                 *self.tries.entry(attempt.attempt).or_default() += 1;
+                self.next_try = None;
                 self.last_try = self.last_try.max(Some(attempt.attempted_at));
             }
         }
@@ -60,6 +66,7 @@ impl Tried {
     /// Takes in where a row stood.
     fn stand(&mut self, standing: &Standing) {
         self.last_try = self.last_try.max(standing.last_try);
+        self.next_try = self.next_try.or(standing.next_try);
         let number = standing.next_attempt.saturating_sub(1);
         match standing.state {
             StandingState::Finished => self.finished += 1,

@@ -183,7 +183,7 @@ impl PyLedgerSummary {
     }
 
     /// Everything as one dict.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(super) fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         summary_dict(py, &self.summary)
     }
 

@@ -13,6 +13,7 @@ use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
 use super::interrupt::Runs;
 use super::ledger::PyJobLedger;
+use super::ledger_summary::PyLedgerSummary;
 use super::rehearsal::PyRehearsal;
 use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
@@ -388,6 +389,13 @@ impl PyAutosysUpdater {
         data.set_item("ledger", &self.root)?;
         data.set_item("transport", &self.transport)?;
         data.set_item("source", self.source.name())?;
+        // A view must not fail where there is no ledger yet.
+        let ledger = self.updater.ledger().clone();
+        if self.born.check("AutosysUpdater").is_ok()
+            && let Ok(summary) = wait::blocking(py, || ledger.summary(None, None))
+        {
+            data.set_item("summary", PyLedgerSummary::from(summary).to_dict(py)?)?;
+        }
         convert::repr_html(py, "updater", data)
     }
 }

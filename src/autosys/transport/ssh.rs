@@ -143,8 +143,11 @@ pub struct Ssh {
     options: SshOptions,
     known_hosts: PathBuf,
     login: Login,
-    connections: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Connection>>>>>>,
+    connections: Mutex<HashMap<String, Arc<Slot>>>,
 }
+
+/// The connection to one VM, once there is one.
+type Slot = Mutex<Option<Arc<Connection>>>;
 
 impl fmt::Debug for Ssh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
