@@ -17,7 +17,8 @@ pub fn parse(text: &str) -> Result<Duration> {
     let wrong =
         || Error::invalid(format!("{text:?} is no span of time; give one such as \"15m\", \"90s\" or \"1h30m\""));
     let mut seconds = 0.0;
-    let mut rest = text.trim();
+    let whole = text.trim();
+    let mut rest = whole;
     if rest.is_empty() {
         return Err(wrong());
     }
@@ -28,7 +29,7 @@ pub fn parse(text: &str) -> Result<Duration> {
         let (unit, behind) = behind.split_at(unit_end);
         let number: f64 = number.parse().map_err(|_| wrong())?;
         let size = match unit {
-            "" if number.is_finite() && behind.is_empty() => 1.0,
+            "" if rest == whole && behind.is_empty() => 1.0,
             unit => UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1,
         };
         seconds += number * size;
