@@ -445,3 +445,46 @@ def test_async_callables_share_one_event_loop(ledger: jobrota.JobLedger) -> None
     notify(ledger, *((f"J{number}", "SUCCESS") for number in range(40)))
     assert jobrota.AutosysUpdater(ledger, send).run().delivered == 40
     assert len(loops) == 1
+
+
+# --------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_delivers_again_and_again_until_sigterm(tmp_path: Path) -> None:
+    ledger = jobrota.JobLedger(tmp_path / "ledger")
+    notify(ledger, ("A", "SUCCESS"), ("B", "SUCCESS"))
+    with jobrota.Sandbox(viya=False) as sandbox:
+        command = [sys.executable, "-m", "jobrota", "autosys", "deliver", "--ledger", str(ledger.root)]
+        command += ["--sendevent", str(sandbox.sendevent), "--confirm"]
+        shown = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
+        assert shown.stdout.count("would send: sendevent -E CHANGE_STATUS -s SUCCESS -J") == 2
+        assert not sandbox.autosys_events()
+        with subprocess.Popen([*command, "--every", "200ms"], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("2 delivered")
+            notify(ledger, ("C", "SUCCESS"))
+            while not process.stdout.readline().startswith("1 delivered"):
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        assert [event["job"] for event in sandbox.autosys_events()][2:] == ["C"]
+
+
+def test_the_command_says_who_holds_the_lease_and_exits_with_3(ledger: jobrota.JobLedger) -> None:
+    under_way, go = threading.Event(), threading.Event()
+
+    def slow(file_name: str, job_id: str, status: str) -> bool:
+        under_way.set()
+        return go.wait(60)
+
+    notify(ledger, ("A", "SUCCESS"))
+    first = threading.Thread(target=jobrota.AutosysUpdater(ledger, slow).run)
+    first.start()
+    assert under_way.wait(60)
+    command = [sys.executable, "-m", "jobrota", "autosys", "deliver", "--ledger", str(ledger.root)]
+    second = subprocess.run(command, capture_output=True, text=True)
+    go.set()
+    first.join()
+    assert second.returncode == 3
+    assert f":{os.getpid()}/" in second.stderr
+    assert ledger.pending_notifications().num_rows == 0
