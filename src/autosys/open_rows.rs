@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::DateTime;
 
 use super::history::History;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::ledger::{Attempt, JobLedger, LedgerRow, LedgerTable, RowFilter, Standings};
 
 /// Rows that are farther apart than this, in microseconds, have their attempts looked for separately.
@@ -37,7 +37,14 @@ impl OpenRows {
     pub(super) fn read(ledger: &JobLedger, source: LedgerTable) -> Result<Self> {
         let source_version = ledger.version(source)?;
         let pending = ledger.pending(source)?;
-        let written = ledger.standings(source)?;
+        let written = match ledger.standings(source) {
+            // Somebody else's table, or a later version's: the attempts say it all.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                tracing::warn!(error = error.full_message(), "where the rows stand is not read from there");
+                None
+            }
+            written => written?,
+        };
         let mut looks = 0;
         let (histories, version, latest, as_written) = loop {
             looks += 1;

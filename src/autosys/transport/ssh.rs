@@ -199,6 +199,15 @@ impl Ssh {
         Ok(opened)
     }
 
+    /// A connection that is open already, to whichever VM.
+    async fn open_connection(&self) -> Option<Arc<Connection>> {
+        let connections = self.connections.lock().await;
+        // One that is just being opened is not waited for.
+        let open = connections.values().filter_map(|slot| slot.try_lock().ok()?.clone());
+        let mut open = open.filter(|connection| !connection.is_closed());
+        open.next()
+    }
+
     fn arguments(&self, delivery: &Delivery) -> Result<Vec<String>, String> {
         command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
@@ -337,8 +346,14 @@ impl Transport for Ssh {
     async fn status(&self, job_id: &str) -> std::result::Result<String, String> {
         let program = self.options.autostatus.as_deref().ok_or("there is no autostatus program")?;
         let line = self.line(program, &command::status_arguments(job_id)?);
-        let selection = self.selector.select(&[]).await.map_err(|e| e.full_message())?;
-        let connection = self.connection(&selection).await?;
+        // Looking is no turn of anybody's: a connection that is there already will do.
+        let connection = match self.open_connection().await {
+            Some(connection) => connection,
+            None => {
+                let selection = self.selector.select(&[]).await.map_err(|e| e.full_message())?;
+                self.connection(&selection).await?
+            }
+        };
         match connection.run(&line, &Gate::open(), self.options.timeout).await {
             Ran::Ended { code, out, err } => told(Ok(i32::try_from(code).unwrap_or(i32::MAX)), &out, &err),
             Ran::Unknown { why, out, err } => told(Err(why), &out, &err),
