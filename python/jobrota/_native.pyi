@@ -608,7 +608,7 @@ class AutosysUpdater:
         rate: float | None = None,
         stale_after: _Span | None = None,
         lease_ttl: _Span = 30,
-        confirm: bool | _Span | None = None,
+        confirm: bool | str | timedelta | None = None,
         first: Iterable[str] | None = None,
         priority: Iterable[str] | None = None,
         snooze: str | Iterable[str] | None = None,

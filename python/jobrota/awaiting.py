@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar, cast
 
-__all__ = ["run", "wait", "wait_in_order"]
+__all__ = ["run", "settle", "wait", "wait_in_order"]
 
 _T = TypeVar("_T")
 
@@ -47,6 +47,16 @@ async def wait_in_order(work: _Work) -> Any:
         if error is not None and not isinstance(error, Exception):
             raise error from None  # such as KeyboardInterrupt, which a callable raised
         raise canceled from error
+
+
+def settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    """Ends `future`, unless it was canceled meanwhile. Called in its event loop."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class _Loop:

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::attach::attached;
 use super::convert;
 use super::errors::PyOutcome;
 use super::interrupt::Runs;
@@ -89,7 +90,7 @@ struct PythonSource {
 
 impl TokenSource for PythonSource {
     fn token(&self, scope: &str) -> Result<AccessToken> {
-        Python::attach(|py| {
+        attached(|py| {
             let object = self.object.bind(py);
             let answer = match self.asks {
                 Asks::Call => object.call0(),

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod arguments;
+mod attach;
 mod azure_credential;
 mod by_hand;
 mod comparison_result;
@@ -50,6 +51,7 @@ fn shown_url(url: &str) -> String {
 fn drain(py: Python<'_>) -> PyResult<bool> {
     let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
     logging::deliver(py)?;
+    attach::end(py);
     Ok(drained)
 }
 

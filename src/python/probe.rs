@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use super::attach::attached;
 use super::errors::PyOutcome;
 use super::interrupt::Runs;
 use crate::error::Error;
@@ -19,7 +20,7 @@ struct PythonProbe {
 
 impl ProbeCallback for PythonProbe {
     fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
-        Python::attach(|py| {
+        attached(|py| {
             let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
                 self.runs.interrupted_by(py, &error);
                 error.to_string()

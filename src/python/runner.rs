@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::arguments;
+use super::attach::attached;
 use super::comparison_result::PyComparisonResult;
 use super::convert;
 use super::errors::{PyOutcome, Raised};
@@ -82,7 +83,7 @@ fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py
 
 impl Reporter {
     fn report(&self, event: &ProgressEvent) {
-        Python::attach(|py| {
+        attached(|py| {
             // Locked for a moment only, and always with the GIL: whoever waits for the other one would wait for ever.
             if self.failed().is_some() {
                 return;

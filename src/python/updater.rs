@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
 use super::arguments;
+use super::attach::attached;
 use super::convert;
 use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
@@ -47,7 +48,7 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
 
 /// Calls the user's function with the GIL held; an `async def` runs to its end on an event loop of its own.
 fn call(function: &Py<PyAny>, runs: &Runs, file_name: &str, job_id: &str, status: &str) -> Outcome {
-    Python::attach(|py| {
+    attached(|py| {
         let ask = || -> PyResult<Bound<'_, PyAny>> {
             let answer = function.bind(py).call1((file_name, job_id, status))?;
             if answer.hasattr("__await__")? {
@@ -137,7 +138,11 @@ fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
     let Some(value) = value else { return Ok(None) };
     match value.cast::<PyBool>() {
         Ok(flag) => Ok(flag.is_true().then_some(CONFIRM_WITHIN)),
-        Err(_) => Ok(Some(arguments::span(value)?)),
+        // A bare number could be meant for either.
+        Err(_) if value.is_instance_of::<PyString>() || value.hasattr("total_seconds")? => {
+            Ok(Some(arguments::span(value)?))
+        }
+        Err(_) => Err(Error::invalid("confirm must be True, False or a time such as \"30s\"").into()),
     }
 }
 
@@ -174,7 +179,7 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<Snooze>> {
 ///     rate: At most so many events a second.
 ///     stale_after: Rows older than this, such as `"12h"`, are acknowledged without being sent (`expired`).
 ///     lease_ttl: Seconds after which the lease of a process that died is taken over.
-///     confirm: Read the job's status back until it shows what was sent: True (for 30 seconds at most) or a time. A row that
+///     confirm: Read the job's status back until it shows what was sent: True (for 30 seconds at most) or a time such as `"2m"`. A row that
 ///         does not show is `unknown`. The transport must be able to read a status.
 ///     first: Names of jobs whose rows must be delivered, and confirmed where the transport can, before any other is sent.
 ///     priority: Names of jobs whose rows are sent before others.
@@ -407,7 +412,7 @@ fn is_terminated(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
 /// Hands a report to the user's function; says whether to go on.
 fn tell(on_report: Option<&Py<PyAny>>, report: autosys::DeliveryReport, run: &super::interrupt::Run) -> bool {
     let Some(on_report) = on_report else { return true };
-    Python::attach(|py| match on_report.call1(py, (PyDeliveryReport::from(report),)) {
+    attached(|py| match on_report.call1(py, (PyDeliveryReport::from(report),)) {
         Ok(_) => true,
         Err(error) => {
             run.fail(error);

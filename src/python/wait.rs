@@ -7,10 +7,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt as _;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 
+use super::attach::{LateCall, attached};
 use super::errors::{PyOutcome, Raised};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,6 +48,7 @@ fn forked(what: &str) -> Error {
 
 /// Runs blocking core work without the GIL.
 pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyOutcome<T> {
+    let _late = LateCall::begin(py);
     logging::deliver(py)?;
     let outcome = py.detach(work);
     logging::deliver(py)?;
@@ -61,6 +64,7 @@ pub(super) fn future<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> PyOutcome<T> {
+    let _late = LateCall::begin(py);
     logging::deliver(py)?;
     let runtime = runtime::handle()?;
     let mut future = Box::pin(future);
@@ -90,6 +94,7 @@ pub(super) fn stoppable<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
     stop: impl Fn(),
 ) -> PyOutcome<T> {
+    let _late = LateCall::begin(py);
     logging::deliver(py)?;
     let task = Task::start(&runtime::handle()?, future);
     let mut interrupted: Option<PyErr> = None;
@@ -224,16 +229,48 @@ where
     R: for<'a> IntoPyObject<'a> + Send + 'static,
 {
     static PROCESS: OnceLock<Born> = OnceLock::new();
+    static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static SETTLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     PROCESS.get_or_init(Born::here).check("asyncio bridge")?;
-    // Err means that the runtime is already registered, which is what we want.
-    let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime::runtime()?);
     logging::deliver(py)?;
-    let started = pyo3_async_runtimes::tokio::future_into_py(py, async move {
-        let outcome = future.await;
-        Python::attach(|py| {
-            logging::deliver(py)?;
-            finish(py, outcome.map_err(Raised::from)?).map_err(PyErr::from)
-        })
-    })?;
-    Ok(started.unbind())
+    let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
+    let settle = SETTLE.import(py, "jobrota.awaiting", "settle")?.clone().unbind();
+    let pending = event_loop.call_method0("create_future")?;
+    let runtime = runtime::handle()?;
+    let task = runtime.spawn(future);
+    pending.call_method1("add_done_callback", (Abort(task.abort_handle()),))?;
+    let (event_loop, awaited) = (event_loop.unbind(), pending.clone().unbind());
+    runtime.spawn(async move {
+        let outcome = match task.await {
+            Ok(outcome) => outcome,
+            Err(canceled) if canceled.is_cancelled() => return,
+            Err(e) => Err(Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e)),
+        };
+        attached(|py| {
+            let made = || -> PyResult<Py<PyAny>> {
+                logging::deliver(py)?;
+                let value = finish(py, outcome.map_err(Raised::from)?)?;
+                value.into_py_any(py)
+            };
+            let (value, error) = match made() {
+                Ok(value) => (value, None),
+                Err(error) => (py.None(), Some(error.into_value(py))),
+            };
+            // A loop that was closed meanwhile has nobody who waits.
+            let _ = event_loop.call_method1(py, "call_soon_threadsafe", (settle, awaited, value, error));
+        });
+    });
+    Ok(pending.unbind())
+}
+
+/// Ends the task of an asyncio future that is done: canceled, or settled, when there is nothing left to end.
+#[pyclass(module = "jobrota", frozen)]
+struct Abort(tokio::task::AbortHandle);
+
+#[pymethods]
+impl Abort {
+    fn __call__(&self, future: &Bound<'_, PyAny>) {
+        let _ = future;
+        self.0.abort();
+    }
 }

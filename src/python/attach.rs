@@ -1,0 +1,89 @@
+//! Python from threads that are none of Python's, as long as there is a Python: a thread that asks for the GIL while the
+//! interpreter is being taken down crashes the process.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+/// The process whose interpreter ends; 0 while none does. A forked child is another process.
+static ENDING: AtomicU32 = AtomicU32::new(0);
+/// How many threads are in Python, of this process.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static INSIDE_OF: AtomicU32 = AtomicU32::new(0);
+
+/// How long the end waits for threads that are in Python.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Counts a thread that is in Python.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        let pid = std::process::id();
+        if INSIDE_OF.swap(pid, SeqCst) != pid {
+            // The threads of the parent do not exist in a forked child.
+            INSIDE.store(0, SeqCst);
+        }
+        loop {
+            INSIDE.fetch_add(1, SeqCst);
+            let inside = Self;
+            if ENDING.load(SeqCst) != pid {
+                return inside;
+            }
+            drop(inside);
+            // Until the process has gone, or the interpreter turns out to be there still.
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let _ = INSIDE.fetch_update(SeqCst, SeqCst, |count| Some(count.saturating_sub(1)));
+    }
+}
+
+/// Runs `work` with the GIL, on a thread that Python does not wait for. Once the interpreter ends, it does not come back.
+pub(super) fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
+    let _inside = Inside::enter();
+    Python::attach(work)
+}
+
+/// Lets nobody in any more, and waits for those who are in. For the interpreter's end.
+pub(super) fn end(py: Python<'_>) {
+    let pid = std::process::id();
+    ENDING.store(pid, SeqCst);
+    if INSIDE_OF.load(SeqCst) != pid {
+        return;
+    }
+    py.detach(|| {
+        let begun = Instant::now();
+        while INSIDE.load(SeqCst) > 0 && begun.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
+    });
+}
+
+/// A call from Python while the interpreter ends, as from a function that was given to `atexit`: until it is over, its
+/// threads are let in.
+pub(super) struct LateCall<'py>(Option<Python<'py>>);
+
+impl<'py> LateCall<'py> {
+    pub(super) fn begin(py: Python<'py>) -> Self {
+        let late = ENDING.load(SeqCst) == std::process::id();
+        if late {
+            ENDING.store(0, SeqCst);
+        }
+        Self(late.then_some(py))
+    }
+}
+
+impl Drop for LateCall<'_> {
+    fn drop(&mut self) {
+        if let Some(py) = self.0 {
+            end(py);
+        }
+    }
+}
