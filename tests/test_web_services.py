@@ -182,7 +182,7 @@ def test_the_status_is_read_back(
     # Nobody has the status here: the event is taken and cannot be seen.
     ledger.log_job_completion("a.sas", "JOB.A#1", "SUCCESS")
     elsewhere = services(url, autosys, authority, status_path="nothing/{job}")
-    report = jobrota.AutosysUpdater(ledger, elsewhere, confirm=0.2).run()
+    report = jobrota.AutosysUpdater(ledger, elsewhere, confirm="200ms").run()
     assert (report.delivered, report.unknown) == (0, 1)
     # It is not sent again once it can be.
     assert jobrota.AutosysUpdater(ledger, services(url, autosys, authority)).run().delivered == 1
