@@ -278,8 +278,9 @@ impl Transport for SendEvent {
 
 /// What the end of `sendevent` means: its exit code, or why there is none, and what it printed.
 pub(super) fn verdict(name: &str, end: Result<i32, String>, out: &Captured, err: &Captured) -> Outcome {
-    // An unknown job stays unknown. The text is from clients in use, as the vendor's code list is not public.
-    let permanent = out.invalid_job() || err.invalid_job();
+    // An unknown job stays unknown, and a user without authority has none the next time either. The texts are from clients
+    // in use, as the vendor's code list is not public.
+    let permanent = out.invalid_job() || err.invalid_job() || out.no_authority() || err.no_authority();
     if let Some(code) = err.error_code().or_else(|| out.error_code()) {
         return Outcome::Failed { detail: with_output(&format!("AutoSys said {code}"), out, err), permanent };
     }

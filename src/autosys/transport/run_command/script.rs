@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::Outcome;
-use super::super::sendevent::output::{find_error_code, names_invalid_job};
+use super::super::sendevent::output::{find_error_code, names_invalid_job, names_no_authority};
 use super::super::shell::quoted;
 
 /// What Run Command keeps of the output, in bytes.
@@ -173,6 +173,7 @@ pub(super) fn verdict(code: i32, text: &str, limit: Duration) -> Outcome {
     let with_text = |what: String| if text.is_empty() { what } else { format!("{what}: {text}") };
     let permanent = names_invalid_job(text.as_bytes());
     if let Some(error) = find_error_code(text.as_bytes()) {
+        let permanent = permanent || names_no_authority(text.as_bytes());
         return Outcome::Failed { detail: with_text(format!("AutoSys said {error}")), permanent };
     }
     match code {

@@ -17,6 +17,7 @@ pub(in crate::autosys::transport) struct Captured {
     seam: Vec<u8>,
     error_code: Option<String>,
     invalid_job: bool,
+    no_authority: bool,
 }
 
 impl Captured {
@@ -43,6 +44,7 @@ impl Captured {
             self.error_code = find_error_code(&self.seam);
         }
         self.invalid_job |= names_invalid_job(&self.seam);
+        self.no_authority |= names_no_authority(&self.seam);
         let drop = self.seam.len().saturating_sub(OVERLAP);
         self.seam.drain(..drop);
     }
@@ -55,6 +57,11 @@ impl Captured {
     /// Whether AutoSys does not know the job ("Invalid job name", "Invalid job/box name").
     pub(in crate::autosys::transport) fn invalid_job(&self) -> bool {
         self.invalid_job
+    }
+
+    /// Whether AutoSys says that this user may not do it.
+    pub(in crate::autosys::transport) fn no_authority(&self) -> bool {
+        self.error_code.is_some() && self.no_authority
     }
 
     /// The output on one line, cut at the limit.
@@ -73,6 +80,22 @@ const INVALID_JOB: &[u8] = b"invalid job";
 /// Whether AutoSys says in `bytes` that it does not know the job. The text is from clients in use.
 pub(in crate::autosys::transport) fn names_invalid_job(bytes: &[u8]) -> bool {
     bytes.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB)
+}
+
+/// How clients of AutoSys, and of the security server behind it, say that a user may not do something.
+const NO_AUTHORITY: [&[u8]; 6] = [
+    b"not authorized",
+    b"not authorised",
+    b"no authority",
+    b"not have permission",
+    b"permission denied",
+    b"access denied",
+];
+
+/// Whether somebody says in `bytes` that this user may not do it. Of AutoSys's that is only together with an error code.
+pub(in crate::autosys::transport) fn names_no_authority(bytes: &[u8]) -> bool {
+    let bytes = bytes.to_ascii_lowercase();
+    NO_AUTHORITY.iter().any(|phrase| bytes.windows(phrase.len()).any(|window| window == *phrase))
 }
 
 /// Finds `CAUAJM_[EFW]_` and digits. `_I_` is information.
@@ -111,6 +134,14 @@ mod tests {
         assert_eq!(captured.error_code(), Some("CAUAJM_F_7"));
         assert!(captured.invalid_job());
         assert_eq!(captured.text().chars().count(), KEPT + 2);
+    }
+
+    #[test]
+    fn missing_authority_is_what_autosys_says_and_not_a_shell() {
+        let said = captured(&[b"CAUAJM_E_10262 User x is NOT auth", b"orized to send this event"]);
+        assert!(said.no_authority() && !said.invalid_job());
+        assert!(!captured(&[b"sh: sendevent: Permission denied"]).no_authority());
+        assert!(!captured(&[b"CAUAJM_E_10527 The event server is not available."]).no_authority());
     }
 
     #[test]

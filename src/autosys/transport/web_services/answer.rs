@@ -6,7 +6,7 @@
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::super::Outcome;
-use super::super::sendevent::output::{find_error_code, names_invalid_job};
+use super::super::sendevent::output::{find_error_code, names_invalid_job, names_no_authority};
 
 /// Longest text of the server that is repeated, in characters.
 const LONGEST_TEXT: usize = 600;
@@ -64,7 +64,7 @@ pub(super) fn verdict(status: u16, accepted: &[u16], job: &str, said: &str, retr
         // These say that nothing was done.
         408 | 425 | 429 | 503 => failed(false),
         // AutoSys's own refusal, with the code that it has for it.
-        500 if code.is_some() => failed(names_invalid_job(said.as_bytes())),
+        500 if code.is_some() => failed(names_invalid_job(said.as_bytes()) || names_no_authority(said.as_bytes())),
         500..=599 => Outcome::unknown(format!("{answered}; whether the event was stored is unknown")),
         _ => failed(false),
     }
