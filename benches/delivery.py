@@ -77,7 +77,7 @@ def steady(folder: Path, scale: Scale) -> Iterator[Result]:
 
 def callables(folder: Path, scale: Scale) -> Iterator[Result]:
     """A blocking function, beside a bare pool of threads, and beside today's loop."""
-    pending, concurrency = (1_000 if (scale is QUICK) else 10_000), 8
+    pending, concurrency = (1_000 if (scale is QUICK) else 10_000), 32
     with ThreadPoolExecutor(concurrency) as pool:
         start = time.perf_counter()
         list(pool.map(lambda _: take_slowly("a.sas", "A", "SUCCESS"), range(pending)))
