@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -36,11 +37,19 @@ def new_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
 
 
 def free_port() -> int:
-    """A port of which nobody listens at any loopback address."""
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port at which nobody listens, of those that the system gives to nobody who asks for any.
+
+    sshd has to be told one, and a port that the system chose could be given to somebody else before sshd has it.
+    """
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, first_given)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
 
 
 @dataclass
@@ -89,17 +98,15 @@ class Sshd:
         config.write_text("\n".join(lines) + "\n")
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # where it shuts its unprivileged half in
+        said = len(self.log(address).read_text()) if self.log(address).exists() else 0
         with self.log(address).open("ab") as log:
             server = subprocess.Popen([find_sshd(), "-D", "-e", "-f", str(config)], stderr=log)
         self.servers[address] = server
         deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection((address, self.port), timeout=1).close()
-                return
-            except OSError:
-                assert server.poll() is None, self.log(address).read_text()
-                assert time.monotonic() < deadline
+        while "Server listening" not in self.log(address).read_text()[said:]:
+            assert server.poll() is None, self.log(address).read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def know(self, address: str, host_key: Path) -> None:
         """Writes a host's key where the client looks for it."""
