@@ -18,6 +18,7 @@ Four parts, each useful alone:
 
 from jobrota import autosys
 from jobrota._native import (
+    Arm,
     AutosysUpdater,
     ComparisonResult,
     ComparisonWarning,
@@ -64,6 +65,7 @@ from jobrota.notebook import (
 )
 
 __all__ = [
+    "Arm",
     "AuthenticationError",
     "AutosysUpdater",
     "Check",

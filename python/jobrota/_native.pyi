@@ -653,6 +653,28 @@ class ComparisonResult:
     def _repr_html_(self) -> str: ...
 
 @final
+class Arm:
+    def __new__(
+        cls,
+        name: str,
+        context: str,
+        mode: Literal["sequential", "batch", "window", "all"] = "batch",
+        concurrent: int = 5,
+    ) -> Arm: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def context(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def concurrent(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __repr__(self) -> str: ...
+
+@final
 class ViyaComparisonRunner:
     def __new__(
         cls,
@@ -660,11 +682,11 @@ class ViyaComparisonRunner:
         *,
         tokens: _Location | None = None,
         jobs: _Location | None = None,
-        mode: Literal["batch", "all"] = "batch",
+        mode: Literal["batch", "window", "all"] = "batch",
         concurrent: int = 5,
         sequential_context: str | None = None,
         async_context: str | None = None,
-        arms: object = None,
+        arms: Literal["three_way"] | _Location | Sequence[Arm | dict[str, Any] | tuple[Any, ...]] | None = None,
         limit_jobs: int | None = None,
         sequential_only: bool = False,
         async_only: bool = False,
@@ -673,6 +695,7 @@ class ViyaComparisonRunner:
         poll_interval: float = 1.0,
         job_timeout: float = 3600.0,
         correlation_timeout: float = 60.0,
+        pause: float = 0.0,
     ) -> ViyaComparisonRunner: ...
     def run(self, progress: bool | Callable[[dict[str, Any]], object] | None = None) -> ComparisonResult: ...
     def run_async(

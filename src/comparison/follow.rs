@@ -1,13 +1,15 @@
 //! One job from submission to its end, and what breaks a run off.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::arms::Arm;
 use super::correlate::Correlation;
-use super::plan::{Arm, JobConfig};
+use super::names;
+use super::plan::JobConfig;
 use super::progress::Counter;
 use super::record::JobRecord;
 use crate::error::{Error, ErrorKind};
@@ -70,18 +72,19 @@ pub(super) struct Following<'a> {
     pub job_timeout: f64,
     pub poll_interval: f64,
     pub expires_after: Option<String>,
-    /// Unix seconds and letters of the run, the end of every unique name.
-    pub unix: i64,
-    pub letters: &'a str,
+    /// The round, from 1.
+    pub round: u32,
+    /// The end of every unique name of the run.
+    pub tag: &'a str,
 }
 
 impl Following<'_> {
     /// Submits the job and follows it to its end; `None` when the run broke off before it was submitted.
-    pub(super) async fn run(&self, config: &JobConfig, sequence: usize) -> Option<JobRecord> {
+    pub(super) async fn run(&self, config: &Arc<JobConfig>, sequence: usize) -> Option<JobRecord> {
         if self.halt.reached() {
             return None;
         }
-        let unique_name = super::plan::unique_name(&config.name, &self.arm.short, sequence, self.unix, self.letters);
+        let unique_name = names::unique_name(&config.name, &self.arm.short(), self.round, sequence, self.tag);
         let submission = Submission {
             name: unique_name.clone(),
             definition: config.definition_id.clone(),
@@ -91,6 +94,7 @@ impl Following<'_> {
         };
         let mut record = JobRecord {
             config: config.clone(),
+            round: self.round,
             sequence,
             unique_name,
             status: "failed".into(),
@@ -127,11 +131,17 @@ impl Following<'_> {
         let mut stop = self.halt.stop.clone();
         while !state.is_final() {
             let elapsed = self.client.clock().since(start);
-            if over.is_none() && (elapsed > self.job_timeout || *stop.borrow()) {
+            if over.is_none() && (elapsed > record.config.job_timeout.unwrap_or(self.job_timeout) || *stop.borrow()) {
                 over = Some(if *stop.borrow() {
                     ("canceled", "the run was stopped".to_owned())
                 } else {
-                    ("timedOut", format!("it had not ended after {} s and was canceled by jobrota", self.job_timeout))
+                    (
+                        "timedOut",
+                        format!(
+                            "it had not ended after {} s and was canceled by jobrota",
+                            record.config.job_timeout.unwrap_or(self.job_timeout)
+                        ),
+                    )
                 });
                 canceled_at = elapsed;
                 if let Err(e) = jobs::cancel(self.client, &id).await {

@@ -1,86 +1,11 @@
-//! What is going to run: the job configs, the arms, and names that the orchestrator keeps as they are.
+//! The jobs to compare, as the job configs have them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
-
-/// How the asynchronous arm runs its jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Batches of `concurrent` jobs; the next batch starts when the whole batch has ended.
-    #[default]
-    Batch,
-    /// All jobs at once.
-    All,
-}
-
-impl Mode {
-    /// `batch` or `all`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Batch => "batch",
-            Self::All => "all",
-        }
-    }
-}
-
-impl std::str::FromStr for Mode {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "batch" => Ok(Self::Batch),
-            "all" => Ok(Self::All),
-            _ => Err(Error::invalid(format!("mode {text:?} is unknown: it is batch or all"))),
-        }
-    }
-}
-
-/// How one arm runs its jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// One job at a time.
-    Sequential,
-    /// Batches of this many.
-    Batch(usize),
-    /// All at once.
-    All,
-}
-
-impl Flow {
-    /// `sequential`, `batch` or `all`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sequential => "sequential",
-            Self::Batch(_) => "batch",
-            Self::All => "all",
-        }
-    }
-
-    /// How many of `jobs` are in flight at most.
-    pub fn concurrent(self, jobs: usize) -> usize {
-        match self {
-            Self::Sequential => 1,
-            Self::Batch(size) => size.min(jobs.max(1)),
-            Self::All => jobs,
-        }
-    }
-}
-
-/// One side of a comparison.
-#[derive(Debug, Clone)]
-pub struct Arm {
-    /// `sequential` or `async`.
-    pub name: String,
-    /// The part of job names that tells the arm: letters and digits only.
-    pub short: String,
-    /// The compute context.
-    pub context: String,
-    /// How its jobs run.
-    pub flow: Flow,
-}
 
 /// A job to compare.
 #[derive(Debug, Clone)]
@@ -91,6 +16,8 @@ pub struct JobConfig {
     pub definition_id: String,
     /// Arguments, each as text: SAS takes a map of string to string. Without those that choose a context.
     pub arguments: Map<String, Value>,
+    /// Seconds after which it is canceled and counts as failed, where its entry has a `job_timeout` of its own.
+    pub job_timeout: Option<f64>,
     /// The entry of the file, for the result.
     pub entry: Value,
 }
@@ -100,7 +27,7 @@ pub struct JobConfig {
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] with the file and the place; no retry helps.
-pub fn load_jobs(path: &Path, limit: Option<usize>) -> Result<Vec<JobConfig>> {
+pub fn load_jobs(path: &Path, limit: Option<usize>) -> Result<Vec<Arc<JobConfig>>> {
     let file = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| {
         let kind = if e.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
@@ -111,19 +38,28 @@ pub fn load_jobs(path: &Path, limit: Option<usize>) -> Result<Vec<JobConfig>> {
         .map_err(|e| Error::invalid(format!("the job configs {file} are not JSON")).with_source(e))?;
     let entries = value.get("jobs").unwrap_or(&value).as_array();
     let entries = entries.ok_or_else(|| Error::invalid(format!("the job configs {file} have no list \"jobs\"")))?;
-    let mut jobs = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let place = format!("job {} of {file}", index + 1);
-        if enabled(entry, &place)? {
-            jobs.push(job(entry, &place)?);
-        }
-    }
+    let mut jobs = parse(entries, &file.to_string())?;
     if jobs.is_empty() {
         return Err(Error::invalid(format!(
             "the job configs {file} have no enabled job: set \"enabled\" to true for one at least"
         )));
     }
     jobs.truncate(limit.unwrap_or(usize::MAX));
+    Ok(jobs)
+}
+
+/// The enabled ones among `entries`, in order; `origin` is what errors call them by.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] with the place.
+pub(super) fn parse(entries: &[Value], origin: &str) -> Result<Vec<Arc<JobConfig>>> {
+    let mut jobs = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let place = format!("job {} of {origin}", index + 1);
+        if enabled(entry, &place)? {
+            jobs.push(Arc::new(job(entry, &place)?));
+        }
+    }
     Ok(jobs)
 }
 
@@ -161,7 +97,13 @@ fn job(entry: &Value, place: &str) -> Result<JobConfig> {
             "{place}: \"definition_id\" {definition_id:?} is neither an id nor /jobDefinitions/definitions/<id>"
         )));
     }
-    Ok(JobConfig { name: text("name")?, definition_id, arguments, entry: entry.clone() })
+    let job_timeout = match entry.get("job_timeout") {
+        None | Some(Value::Null) => None,
+        Some(given) => Some(given.as_f64().filter(|seconds| *seconds > 0.0).ok_or_else(|| {
+            Error::invalid(format!("{place}: \"job_timeout\" is {given}: give a positive number of seconds"))
+        })?),
+    };
+    Ok(JobConfig { name: text("name")?, definition_id, arguments, job_timeout, entry: entry.clone() })
 }
 
 fn as_text(value: &Value) -> String {
@@ -172,30 +114,13 @@ fn as_text(value: &Value) -> String {
     }
 }
 
-/// A name of `[a-z0-9]` only, which the orchestrator keeps unchanged as the prefix of its own: job, arm, sequence number,
-/// Unix seconds and three letters of this run (two runs may start in one second), e.g. `cmpooledseq11757479582qzk`.
-/// SAS: the orchestrator lower-cases names and drops `_`; 71 characters with its own suffix were seen to pass uncut.
-pub fn unique_name(job: &str, arm_short: &str, sequence: usize, unix: i64, run: &str) -> String {
-    let mut kept: String =
-        job.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(40).collect();
-    if !kept.starts_with(|c: char| c.is_ascii_lowercase()) {
-        kept.insert_str(0, "job");
-    }
-    format!("{kept}{arm_short}{sequence}{unix}{run}")
-}
-
-/// Three random letters for [`unique_name`].
-pub fn run_letters() -> String {
-    (0..3).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
     use super::*;
 
-    fn load(text: &str, limit: Option<usize>) -> Result<Vec<JobConfig>> {
+    fn load(text: &str, limit: Option<usize>) -> Result<Vec<Arc<JobConfig>>> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         load_jobs(file.path(), limit)
@@ -229,6 +154,7 @@ mod tests {
             (r#"{"jobs":[{"name":"a","definition_id":"d","enabled":"yes"}]}"#, "neither true nor false"),
             (r#"{"jobs":[{"name":"a","definition_id":"../x?y"}]}"#, "definition_id"),
             (r#"{"jobs":[{"name":"a","definition_id":"d","arguments":[1]}]}"#, "arguments"),
+            (r#"{"jobs":[{"name":"a","definition_id":"d","job_timeout":-1}]}"#, "job_timeout"),
         ] {
             let error = load(text, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -237,14 +163,5 @@ mod tests {
         let error = load_jobs(Path::new("/nowhere/jobs.json"), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().contains("/nowhere/jobs.json"));
-    }
-
-    #[test]
-    fn names_are_kept_by_the_orchestrator() {
-        assert_eq!(unique_name("cm_pooled", "seq", 1, 1_757_479_582, "qzk"), "cmpooledseq11757479582qzk");
-        assert_eq!(unique_name("3D-Übersicht", "async", 11, 1, "abc"), "job3dbersichtasync111abc");
-        assert_eq!(unique_name("___", "seq", 1, 1, "abc"), "jobseq11abc");
-        assert!(unique_name(&"x".repeat(500), "async", 99_999, i64::MAX, "abc").len() < 80);
-        assert_eq!(run_letters().len(), 3);
     }
 }

@@ -1,19 +1,24 @@
-//! What was observed: one record per job, one per arm. All seconds are the server's.
+//! What was observed: one record per job of a round, one per arm. All seconds are the server's.
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use super::arms::Arm;
 use super::correlate::Correlation;
-use super::plan::{Arm, JobConfig};
+use super::plan::JobConfig;
 use crate::viya::contexts::Context;
 use crate::viya::jobs::Job;
 use crate::viya::orchestrator::Entry;
 
-/// One job of one arm.
+/// One job of one round of one arm.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
     /// What was asked for.
-    pub config: JobConfig,
-    /// Its place in the arm, from 1.
+    pub config: Arc<JobConfig>,
+    /// The round, from 1.
+    pub round: u32,
+    /// Its place in the arm's round, from 1.
     pub sequence: usize,
     /// The name it was submitted under.
     pub unique_name: String,
@@ -86,6 +91,17 @@ impl JobRecord {
     }
 }
 
+/// One pass of an arm over its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// Its number, from 1.
+    pub number: u32,
+    /// The arm's place among those of this round, from 1: who runs first finds colder hosts.
+    pub order: u32,
+    /// It was interrupted (broken off, or resumed later), so that its makespan says nothing.
+    pub interrupted: bool,
+}
+
 /// One arm.
 #[derive(Debug, Clone)]
 pub struct ArmRecord {
@@ -93,7 +109,9 @@ pub struct ArmRecord {
     pub arm: Arm,
     /// The context as found on the server.
     pub context: Context,
-    /// Its jobs in order; a run that broke off has fewer.
+    /// Its rounds in order; a run that broke off has fewer.
+    pub rounds: Vec<Round>,
+    /// Its jobs by round and in order; a run that broke off has fewer.
     pub jobs: Vec<JobRecord>,
 }
 
@@ -108,9 +126,17 @@ impl ArmRecord {
         self.jobs.iter().filter_map(JobRecord::ended).max()
     }
 
-    /// Server side: seconds from the first creation to the last end.
+    /// Server side: seconds from the first creation to the last end of a round.
+    pub fn round_makespan(&self, round: u32) -> Option<f64> {
+        let jobs = || self.jobs.iter().filter(|job| job.round == round);
+        let (start, end) = (jobs().filter_map(JobRecord::created).min()?, jobs().filter_map(JobRecord::ended).max()?);
+        Some((end - start).as_seconds_f64())
+    }
+
+    /// Server side: seconds from the first creation to the last end, on average over the rounds.
     pub fn makespan(&self) -> Option<f64> {
-        Some((self.end()? - self.start()?).as_seconds_f64())
+        let each: Vec<f64> = self.rounds.iter().filter_map(|round| self.round_makespan(round.number)).collect();
+        super::statistics::mean(&each)
     }
 
     /// Jobs that ended well.

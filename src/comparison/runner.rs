@@ -1,12 +1,15 @@
-//! Runs the arms one after the other, correlates once, and writes what was done, also when the run breaks off.
+//! Runs the arms one after the other in every round, correlates once, and writes what was done, also when the run breaks off.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::arms::{self, Arm, Arms, Mode};
 use super::correlate::{Wanted, correlate};
 use super::follow::{Following, Halt};
-use super::plan::{self, Arm, Flow, JobConfig, Mode};
+use super::names;
+use super::plan::{self, JobConfig};
 use super::progress::{Counter, Progress};
-use super::record::ArmRecord;
+use super::record::{ArmRecord, JobRecord, Round};
 use super::result::{ComparisonResult, ResultFile, RunFacts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
@@ -14,6 +17,8 @@ use crate::viya::contexts;
 use crate::viya::jobs::Job;
 use crate::viya::{ClientOptions, TokenFile, ViyaClient};
 use chrono::Utc;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 /// What to compare, and how. Times are seconds of the server.
 #[derive(Debug, Clone)]
@@ -24,10 +29,16 @@ pub struct RunnerOptions {
     pub tokens: PathBuf,
     /// The job configs.
     pub jobs: PathBuf,
-    /// How the asynchronous arm runs.
+    /// Which arms run.
+    pub arms: Arms,
+    /// How the asynchronous arms run, where `arms` are not given one by one.
     pub mode: Mode,
-    /// Jobs in a batch.
+    /// Jobs of a batch, or in flight, of the asynchronous arms, where `arms` are not given one by one.
     pub concurrent: usize,
+    /// How often all arms run: the order of the arms is turned round in every second round.
+    pub repeat: u32,
+    /// Pause between one arm and the next, so that hosts which are not needed can go.
+    pub pause: f64,
     /// Compute context of the sequential arm.
     pub sequential_context: String,
     /// Compute context of the asynchronous arm.
@@ -58,8 +69,11 @@ impl Default for RunnerOptions {
             base_url: String::new(),
             tokens: "data/sas_tokens.json".into(),
             jobs: "config/job_configs.json".into(),
+            arms: Arms::Pair,
             mode: Mode::Batch,
             concurrent: 5,
+            repeat: 1,
+            pause: 0.0,
             sequential_context: "SAS Job Execution compute context".into(),
             async_context: "Autoscaling POC Context".into(),
             limit_jobs: None,
@@ -79,6 +93,7 @@ impl Default for RunnerOptions {
 #[derive(Debug)]
 pub struct ViyaComparisonRunner {
     options: RunnerOptions,
+    arms: Vec<Arm>,
 }
 
 impl ViyaComparisonRunner {
@@ -93,29 +108,25 @@ impl ViyaComparisonRunner {
                 "sequential_only and async_only exclude each other: give one of them, or none for both arms",
             ));
         }
-        if options.concurrent == 0 {
-            return Err(Error::invalid("concurrent is 0: a batch needs one job at least"));
-        }
         for (name, value) in [
             ("correlation_timeout", options.correlation_timeout),
             ("job_timeout", options.job_timeout),
             ("poll_interval", options.poll_interval),
+            ("pause", options.pause),
         ] {
-            if !(value.is_finite() && value >= 0.0) || (value == 0.0 && name != "correlation_timeout") {
+            let may_be_none = ["correlation_timeout", "pause"].contains(&name);
+            if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_none) {
                 return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds")));
-            }
-        }
-        for (name, value) in
-            [("sequential_context", &options.sequential_context), ("async_context", &options.async_context)]
-        {
-            if value.trim().is_empty() {
-                return Err(Error::invalid(format!("{name} is empty: name a compute context")));
             }
         }
         if options.expires_after.as_ref().is_some_and(|after| !after.starts_with('P')) {
             return Err(Error::invalid("expires_after is no ISO 8601 duration: it begins with P, as in P7D"));
         }
-        Ok(Self { options })
+        if options.repeat == 0 {
+            return Err(Error::invalid("repeat is 0: give the number of rounds, at least 1"));
+        }
+        let arms = planned(&options)?;
+        Ok(Self { options, arms })
     }
 
     /// The options.
@@ -123,26 +134,9 @@ impl ViyaComparisonRunner {
         &self.options
     }
 
-    /// The arms in the order they run.
-    pub fn arms(&self) -> Vec<Arm> {
-        let options = &self.options;
-        let flow = match options.mode {
-            Mode::Batch => Flow::Batch(options.concurrent),
-            Mode::All => Flow::All,
-        };
-        let sequential = Arm {
-            name: "sequential".into(),
-            short: "seq".into(),
-            context: options.sequential_context.clone(),
-            flow: Flow::Sequential,
-        };
-        let parallel =
-            Arm { name: "async".into(), short: "async".into(), context: options.async_context.clone(), flow };
-        match (options.sequential_only, options.async_only) {
-            (true, _) => vec![sequential],
-            (_, true) => vec![parallel],
-            _ => vec![sequential, parallel],
-        }
+    /// The arms in the order they run in the first round.
+    pub fn arms(&self) -> &[Arm] {
+        &self.arms
     }
 
     /// Version and configuration as text, for `limit_jobs = 0`: reads the job configs, sends nothing, runs nothing.
@@ -159,13 +153,9 @@ impl ViyaComparisonRunner {
         line("tokens", options.tokens.display().to_string());
         line("jobs", format!("{} ({enabled} enabled, {chosen} to run)", options.jobs.display()));
         for arm in self.arms() {
-            let flow = match arm.flow {
-                Flow::Sequential => "one job at a time".to_owned(),
-                Flow::Batch(size) => format!("batches of {size}"),
-                Flow::All => "all at once".to_owned(),
-            };
-            line(&arm.name, format!("{:?}, {flow}", arm.context));
+            line(&arm.name, format!("{:?}, {}", arm.context, arm.describe()));
         }
+        line("repeat", format!("{} rounds", options.repeat));
         line("results_dir", options.results_dir.display().to_string());
         line("job_timeout", format!("{} s", options.job_timeout));
         line("correlation_timeout", format!("{} s", options.correlation_timeout));
@@ -201,30 +191,35 @@ impl ViyaComparisonRunner {
         let file = ResultFile::prepare(&options.results_dir)?;
         let client = ViyaClient::new(&options.base_url, tokens, &options.client)?;
         // All contexts before the first job: a typing error in the second must not cost the first arm's hours.
-        let mut arms = Vec::new();
-        for arm in self.arms() {
+        let mut records = Vec::new();
+        for arm in &self.arms {
             let Some(context) = stop.unless(contexts::find(&client, &arm.context)).await else {
                 return Err(Error::new(ErrorKind::Conflict, "the run was stopped before a job was submitted"));
             };
-            arms.push((arm, context?));
+            records.push(ArmRecord { arm: arm.clone(), context: context?, rounds: Vec::new(), jobs: Vec::new() });
         }
-        let (began, letters) = (Utc::now(), plan::run_letters());
+        let began = Utc::now();
+        let tag = names::run_tag(began.timestamp());
         let halt = Halt::new(stop.subscribe());
-        let mut records = Vec::new();
-        for (arm, context) in arms {
-            if !halt.reached() {
-                let following = self.following(
-                    &client,
-                    &arm,
-                    &halt,
-                    (began.timestamp(), &letters),
-                    (jobs.len(), progress.as_ref()),
-                );
+        'rounds: for round in 1..=options.repeat {
+            for (place, at) in order(round, records.len()).into_iter().enumerate() {
+                if halt.reached() {
+                    break 'rounds;
+                }
+                if options.pause > 0.0 && (round, place) != (1, 0) {
+                    stop.unless(client.clock().sleep(options.pause)).await;
+                }
+                let record = &mut records[at];
+                let total = jobs.len();
+                let following = self.following(&client, &record.arm, &halt, (round, &tag), (total, progress.as_ref()));
                 let done = run_arm(&following, &jobs).await;
                 drop(following);
-                records.push(ArmRecord { arm, context, jobs: done });
+                let interrupted = done.len() < total || halt.reached();
+                record.rounds.push(Round { number: round, order: (place + 1) as u32, interrupted });
+                record.jobs.extend(done);
             }
         }
+        records.retain(|record| !record.rounds.is_empty());
         let problem = attach(&client, &mut records, options.correlation_timeout).await;
         let halted = halt.into_reason();
         let facts = RunFacts {
@@ -232,7 +227,10 @@ impl ViyaComparisonRunner {
             base_url: client.base_url().as_str().trim_end_matches('/').to_owned(),
             speed: client.clock().speed(),
             mode: options.mode,
-            max_concurrent: self.arms().iter().map(|arm| arm.flow.concurrent(jobs.len())).max().unwrap_or(0),
+            max_concurrent: self.arms.iter().map(|arm| arm.in_flight(jobs.len())).max().unwrap_or(0),
+            repeat: options.repeat,
+            resumed: 0,
+            run_id: uuid::Uuid::new_v4().to_string(),
             correlation_timeout: options.correlation_timeout,
             broke_off: halted.as_ref().map(Error::full_message),
             orchestrator_problem: problem.map(|e| e.full_message()),
@@ -254,7 +252,7 @@ impl ViyaComparisonRunner {
         client: &'a ViyaClient,
         arm: &'a Arm,
         halt: &'a Halt,
-        (unix, letters): (i64, &'a str),
+        (round, tag): (u32, &'a str),
         (total, progress): (usize, Option<&'a Progress>),
     ) -> Following<'a> {
         Following {
@@ -265,19 +263,65 @@ impl ViyaComparisonRunner {
             job_timeout: self.options.job_timeout,
             poll_interval: self.options.poll_interval,
             expires_after: self.options.expires_after.clone(),
-            unix,
-            letters,
+            round,
+            tag,
         }
     }
 }
 
-async fn run_arm(following: &Following<'_>, jobs: &[JobConfig]) -> Vec<super::record::JobRecord> {
-    let size = following.arm.flow.concurrent(jobs.len());
-    let mut done = Vec::with_capacity(jobs.len());
-    for (batch, chunk) in jobs.chunks(size.max(1)).enumerate() {
-        let running = chunk.iter().enumerate().map(|(at, job)| following.run(job, batch * size + at + 1));
-        done.extend(futures::future::join_all(running).await.into_iter().flatten());
+/// The arms that `options` ask for, checked.
+fn planned(options: &RunnerOptions) -> Result<Vec<Arm>> {
+    let (one, other) = (&options.sequential_context, &options.async_context);
+    let parallel = |name: &str, context: &str| Arm::new(name, context, options.mode, options.concurrent);
+    let sequential = Arm::new("sequential", one, Mode::Sequential, 1);
+    let arms = match &options.arms {
+        Arms::Given(arms) => arms.clone(),
+        Arms::ThreeWay => {
+            vec![sequential?, parallel("async_regular", one)?, parallel("async_autoscaling", other)?]
+        }
+        Arms::Pair => vec![sequential?, parallel("async", other)?],
+    };
+    if (options.sequential_only || options.async_only) && options.arms != Arms::Pair {
+        return Err(Error::invalid(
+            "sequential_only and async_only choose between the two known arms: leave them out where arms are given",
+        ));
     }
+    let arms: Vec<Arm> = match (options.sequential_only, options.async_only) {
+        (true, _) => arms.into_iter().take(1).collect(),
+        (_, true) => arms.into_iter().skip(1).collect(),
+        _ => arms,
+    };
+    arms::check(&arms)?;
+    Ok(arms)
+}
+
+/// Whose turn it is in a round: forth in odd rounds and back in even ones, so that being first or last, and with it a
+/// host that is cold or warm, falls to every arm alike.
+fn order(round: u32, arms: usize) -> Vec<usize> {
+    if round % 2 == 1 { (0..arms).collect() } else { (0..arms).rev().collect() }
+}
+
+/// Lets the jobs in as the arm's mode has it. The records are in the order of the jobs.
+async fn run_arm(following: &Following<'_>, jobs: &[Arc<JobConfig>]) -> Vec<JobRecord> {
+    let size = following.arm.in_flight(jobs.len()).max(1);
+    let mut done = Vec::with_capacity(jobs.len());
+    // Only batches wait for the slowest of them before the next job is let in.
+    let chunk = if following.arm.mode == Mode::Batch { size } else { jobs.len().max(1) };
+    for (number, chunk_jobs) in jobs.chunks(chunk).enumerate() {
+        let mut waiting = chunk_jobs.iter().zip(number * chunk + 1..);
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < size {
+                let Some((job, sequence)) = waiting.next() else { break };
+                running.push(following.run(job, sequence));
+            }
+            match running.next().await {
+                Some(record) => done.extend(record),
+                None => break,
+            }
+        }
+    }
+    done.sort_by_key(|record| record.sequence);
     done
 }
 

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod arguments;
+mod arm;
 mod attach;
 mod azure_credential;
 mod by_hand;
@@ -80,6 +81,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ssh::PySsh>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
+    module.add_class::<arm::PyArm>()?;
     module.add_class::<runner::PyViyaComparisonRunner>()?;
     module.add_class::<comparison_result::PyComparisonResult>()?;
     module.add_class::<comparison_result::PyComparisonWarning>()?;

@@ -14,7 +14,7 @@ use super::errors::{PyOutcome, Raised};
 use super::interrupt::Run;
 use super::wait::{self, Born};
 use crate::comparison::{self, ComparisonResult, Mode, ProgressEvent, RunnerOptions};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::settings;
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
@@ -25,24 +25,27 @@ use crate::settings;
 ///         `jobrota.toml`), else `SAS_BASE_URL`.
 ///     tokens: The token file. It is refreshed in place before it expires.
 ///     jobs: The job configuration file.
-///     mode: `"batch"`: batches of `concurrent`, each waited for; `"all"`: all at once. Of the asynchronous arm.
-///     concurrent: Jobs in a batch.
+///     mode: `"batch"`: batches of `concurrent`, each waited for; `"window"`: always `concurrent` jobs in flight; `"all"`:
+///         all at once. Of the asynchronous arms.
+///     concurrent: Jobs of a batch, or in flight.
 ///     sequential_context: Compute context of the sequential arm.
 ///     async_context: Compute context of the asynchronous arm.
-///     arms: Not in this version.
+///     arms: `"three_way"` adds the asynchronous arm in the sequential arm's context, without which parallelism and context
+///         cannot be told apart; or a list of `Arm`; or a file that has one (JSON, YAML, TOML).
 ///     limit_jobs: Only the first so many enabled jobs.
 ///     sequential_only: Only the sequential arm.
 ///     async_only: Only the asynchronous arm.
-///     repeat: Only 1 in this version.
+///     repeat: Rounds. In each all arms run, forth and back in turn; below 5 rounds no difference is claimed.
 ///     results_dir: Where the result JSON is written.
 ///     poll_interval: Seconds between two looks at a job while few are in flight; up to ten times that for old jobs
 ///         among many.
 ///     job_timeout: Seconds after which a job is canceled and counts as failed.
 ///     correlation_timeout: Seconds for which the orchestrator's entries are looked for.
+///     pause: Seconds between one arm and the next.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
-///     UnsupportedError: `arms` and `repeat` are not in this version.
+///     NotFoundError: The file of `arms` does not exist.
 ///
 /// Example:
 ///     >>> import tempfile
@@ -121,7 +124,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (base_url = None, *, tokens = None, jobs = None, mode = "batch", concurrent = 5,
                         sequential_context = None, async_context = None, arms = None, limit_jobs = None,
                         sequential_only = false, async_only = false, repeat = 1, results_dir = None,
-                        poll_interval = 1.0, job_timeout = 3600.0, correlation_timeout = 60.0))]
+                        poll_interval = 1.0, job_timeout = 3600.0, correlation_timeout = 60.0, pause = 0.0))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
@@ -135,24 +138,14 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::optional_whole)] limit_jobs: Option<usize>,
         #[pyo3(from_py_with = arguments::flag)] sequential_only: bool,
         #[pyo3(from_py_with = arguments::flag)] async_only: bool,
-        #[pyo3(from_py_with = arguments::whole)] repeat: usize,
+        #[pyo3(from_py_with = arguments::whole)] repeat: u32,
         #[pyo3(from_py_with = arguments::optional_location)] results_dir: Option<String>,
         #[pyo3(from_py_with = arguments::number)] poll_interval: f64,
         #[pyo3(from_py_with = arguments::number)] job_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] correlation_timeout: f64,
+        #[pyo3(from_py_with = arguments::number)] pause: f64,
     ) -> PyOutcome<Self> {
-        if let Some((name, _)) = [("arms", arms.is_some()), ("repeat", repeat != 1)].iter().find(|(_, given)| *given) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{name} is not in this version of ViyaComparisonRunner; leave it out"),
-            )
-            .into());
-        }
-        let mode = match mode {
-            "batch" => Mode::Batch,
-            "all" => Mode::All,
-            other => return Err(Error::invalid(format!("mode must be \"batch\" or \"all\", not \"{other}\"")).into()),
-        };
+        let mode: Mode = mode.parse()?;
         let defaults = RunnerOptions::default();
         let path =
             |value: Option<String>, default: &std::path::Path| value.map_or_else(|| default.to_owned(), PathBuf::from);
@@ -160,8 +153,11 @@ impl PyViyaComparisonRunner {
             base_url: required_base_url(base_url.as_deref())?,
             tokens: path(tokens, &defaults.tokens),
             jobs: path(jobs, &defaults.jobs),
+            arms: super::arm::arms(arms)?,
             mode,
             concurrent,
+            repeat,
+            pause,
             sequential_context: sequential_context.unwrap_or_else(|| defaults.sequential_context.clone()),
             async_context: async_context.unwrap_or_else(|| defaults.async_context.clone()),
             limit_jobs,

@@ -1,12 +1,14 @@
 //! The result of a run: the JSON that users know, its file, and the same as tables.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::plan::{JobConfig, Mode};
+use super::arms::Mode;
+use super::plan::JobConfig;
 use super::record::ArmRecord;
 use super::warnings::{Warning, warnings};
 use super::{statistics, table};
@@ -38,6 +40,12 @@ pub(super) struct RunFacts {
     pub mode: Mode,
     /// Jobs in flight at most, in whichever arm has most of them.
     pub max_concurrent: usize,
+    /// Rounds that were asked for.
+    pub repeat: u32,
+    /// How often the run was resumed after it had been interrupted.
+    pub resumed: u32,
+    /// Identifies the run.
+    pub run_id: String,
     pub correlation_timeout: f64,
     pub broke_off: Option<String>,
     pub orchestrator_problem: Option<String>,
@@ -45,7 +53,12 @@ pub(super) struct RunFacts {
 
 impl ComparisonResult {
     /// Builds the result and writes it.
-    pub(super) fn build(facts: RunFacts, jobs: &[JobConfig], arms: Vec<ArmRecord>, file: ResultFile) -> Result<Self> {
+    pub(super) fn build(
+        facts: RunFacts,
+        jobs: &[Arc<JobConfig>],
+        arms: Vec<ArmRecord>,
+        file: ResultFile,
+    ) -> Result<Self> {
         let mut warnings = warnings(&arms, facts.broke_off.as_deref(), facts.orchestrator_problem.as_deref());
         let document = |warnings: &[Warning]| tidy(document(&facts, jobs, &arms, warnings));
         let mut json = document(&warnings);
@@ -110,7 +123,7 @@ fn tidy(value: Value) -> Value {
     }
 }
 
-fn document(facts: &RunFacts, jobs: &[JobConfig], arms: &[ArmRecord], warnings: &[Warning]) -> Value {
+fn document(facts: &RunFacts, jobs: &[Arc<JobConfig>], arms: &[ArmRecord], warnings: &[Warning]) -> Value {
     let arm = |name: &str| arms.iter().find(|record| record.arm.name == name);
     let (sequential, parallel) = (arm("sequential"), arm("async"));
     json!({
@@ -121,6 +134,10 @@ fn document(facts: &RunFacts, jobs: &[JobConfig], arms: &[ArmRecord], warnings: 
             "version": env!("CARGO_PKG_VERSION"),
             "mode": facts.mode.as_str(),
             "max_concurrent": facts.max_concurrent,
+            "repeat": facts.repeat,
+            "resumed": facts.resumed,
+            "run_id": facts.run_id,
+            "source": "run",
             "total_jobs": jobs.len(),
             "correlation_timeout": facts.correlation_timeout,
             "broke_off": facts.broke_off,
@@ -145,8 +162,8 @@ fn execution(record: &ArmRecord, planned: usize) -> Value {
     };
     use super::record::JobRecord as Job;
     json!({
-        "execution_mode": record.arm.flow.as_str(),
-        "max_concurrent": record.arm.flow.concurrent(planned),
+        "execution_mode": record.arm.mode.as_str(),
+        "max_concurrent": record.arm.in_flight(planned),
         "context_name": record.arm.context,
         "queue_name": record.context.queue,
         "observed_queues": record.queues(),
@@ -192,7 +209,7 @@ fn comparison(sequential: &ArmRecord, parallel: &ArmRecord) -> Value {
         },
         "resource_utilization": {
             "sequential_context": sequential.arm.context, "async_context": parallel.arm.context,
-            "concurrent_execution": parallel.arm.flow.concurrent(parallel.jobs.len()) > 1,
+            "concurrent_execution": parallel.arm.in_flight(parallel.jobs.len()) > 1,
         },
         "node_analysis": {
             "sequential_nodes": first, "async_nodes": second,

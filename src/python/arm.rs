@@ -1,0 +1,121 @@
+//! `Arm`, and what `arms` may be.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::arguments;
+use super::errors::{PyOutcome, Raised};
+use crate::comparison::{Arm, Arms, arms};
+use crate::error::Error;
+
+/// One side of a comparison: a compute context, an execution mode, a concurrency.
+///
+/// Args:
+///     name: What people call it; letters, digits, `_` and `-`.
+///     context: The compute context.
+///     mode: `"sequential"`: one job at a time; `"batch"`: batches of `concurrent`, each waited for; `"window"`: a constant
+///         number of jobs in flight; `"all"`: all jobs at once.
+///     concurrent: Jobs of a batch, or in flight.
+///
+/// Raises:
+///     InvalidInputError: A part can never work.
+///
+/// Example:
+///     >>> from jobrota import Arm
+///     >>> Arm("autoscaling", "Autoscaling POC Context", "window", 8)
+///     Arm('autoscaling', 'Autoscaling POC Context', 'window', 8)
+#[pyclass(module = "jobrota", name = "Arm", frozen, eq)]
+#[derive(PartialEq, Eq)]
+pub(super) struct PyArm {
+    arm: Arm,
+}
+
+#[pymethods]
+impl PyArm {
+    #[new]
+    #[pyo3(signature = (name, context, mode = "batch", concurrent = 5))]
+    fn new(
+        #[pyo3(from_py_with = arguments::text)] name: &str,
+        #[pyo3(from_py_with = arguments::text)] context: &str,
+        #[pyo3(from_py_with = arguments::text)] mode: &str,
+        #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
+    ) -> PyOutcome<Self> {
+        Ok(Self { arm: Arm::new(name, context, mode.parse()?, concurrent)? })
+    }
+
+    /// What people call it.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.arm.name
+    }
+
+    /// The compute context.
+    #[getter]
+    fn context(&self) -> &str {
+        &self.arm.context
+    }
+
+    /// How its jobs are let in.
+    #[getter]
+    fn mode(&self) -> &'static str {
+        self.arm.mode.as_str()
+    }
+
+    /// Jobs of a batch, or in flight.
+    #[getter]
+    fn concurrent(&self) -> usize {
+        self.arm.concurrent
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        (self.name(), self.context(), self.mode(), self.concurrent()).into_pyobject(py)?.hash()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let shown = |text: &str| PyString::new(py, text).repr().map(|text| text.to_string());
+        let (name, context) = (shown(self.name())?, shown(self.context())?);
+        Ok(format!("Arm({name}, {context}, '{}', {})", self.mode(), self.concurrent()))
+    }
+}
+
+/// The arms that `value` stands for: nothing for the two known ones, `"three_way"`, a file, or a list of `Arm`, of dicts
+/// with its arguments or of tuples.
+pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Arms::Pair) };
+    let is_path = value.is_instance_of::<PyString>() || value.hasattr("__fspath__")?;
+    if is_path {
+        let text = arguments::location(value)?;
+        return Ok(match text.as_str() {
+            "three_way" => Arms::ThreeWay,
+            _ => Arms::Given(arms::load(&PathBuf::from(text))?),
+        });
+    }
+    let refused = || {
+        Raised::from(Error::invalid(
+            "arms is neither \"three_way\", a file, nor a list of Arm: give e.g. [Arm(\"fixed\", \"context A\", \"window\", 8), \
+             Arm(\"autoscaling\", \"context B\", \"window\", 8)]",
+        ))
+    };
+    let mut given = Vec::new();
+    for item in value.try_iter().map_err(|_| refused())? {
+        let item = item?;
+        let arm = if let Ok(arm) = item.cast::<PyArm>() {
+            arm.get().arm.clone()
+        } else {
+            let class = item.py().get_type::<PyArm>();
+            let made = if let Ok(named) = item.cast::<PyDict>() {
+                class.call((), Some(named))
+            } else if let Ok(tuple) = item.cast::<pyo3::types::PyTuple>() {
+                class.call1(tuple.clone())
+            } else {
+                return Err(refused());
+            };
+            made?.cast::<PyArm>().map_err(PyErr::from)?.get().arm.clone()
+        };
+        given.push(arm);
+    }
+    arms::check(&given)?;
+    Ok(Arms::Given(given))
+}
