@@ -692,14 +692,25 @@ class ViyaComparisonRunner:
         async_only: bool = False,
         repeat: int = 1,
         results_dir: _Location | None = None,
-        poll_interval: float = 1.0,
+        poll_interval: float = 0.8,
         job_timeout: float = 3600.0,
         correlation_timeout: float = 60.0,
         pause: float = 0.0,
+        order: Literal["submission", "longest_first"] = "submission",
+        durations_from: _Location | ComparisonResult | dict[str, float] | None = None,
+        expires_after: str | None = "P7D",
+        cleanup: bool = False,
+        host_price: float | None = None,
     ) -> ViyaComparisonRunner: ...
     def run(self, progress: bool | Callable[[dict[str, Any]], object] | None = None) -> ComparisonResult: ...
     def run_async(
         self, progress: Callable[[dict[str, Any]], object] | None = None
+    ) -> Coroutine[Any, Any, ComparisonResult]: ...
+    def resume(
+        self, journal: _Location, progress: bool | Callable[[dict[str, Any]], object] | None = None
+    ) -> ComparisonResult: ...
+    def resume_async(
+        self, journal: _Location, progress: Callable[[dict[str, Any]], object] | None = None
     ) -> Coroutine[Any, Any, ComparisonResult]: ...
     def describe(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...

@@ -20,9 +20,6 @@ from jobrota.errors import InvalidInputError, JobrotaError
 
 __all__ = ["main"]
 
-SEQUENTIAL_CONTEXT = "SAS Job Execution compute context"
-ASYNC_CONTEXT = "Autoscaling POC Context"
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command with `argv`, or with the process's own arguments.
@@ -104,82 +101,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _add_compare(commands: Any) -> None:
-    parser = _command(commands, "compare", "run the same SAS Viya jobs in two compute contexts and compare", _compare)
-    parser.add_argument("--mode", choices=("batch", "all"), default="batch", help="how the asynchronous arm submits")
-    parser.add_argument("--concurrent", type=_positive, default=5, metavar="N", help="jobs at a time in batch mode")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--async-only", action="store_true", help="run the asynchronous arm alone")
-    which.add_argument("--sequential-only", action="store_true", help="run the sequential arm alone")
-    parser.add_argument(
-        "--limit-jobs", type=_not_negative, metavar="N", help="only the first N jobs; 0 shows version and configuration"
-    )
-    parser.add_argument(
-        "--base-url", metavar="URL", help="SAS Viya (default: JOBROTA_BASE_URL, SAS_BASE_URL, jobrota.toml)"
-    )
-    parser.add_argument("--tokens", default="data/sas_tokens.json", metavar="FILE", help="token file")
-    parser.add_argument("--jobs", default="config/job_configs.json", metavar="FILE", help="job configurations")
-    parser.add_argument("--results-dir", default="results", metavar="DIR", help="where the result JSON goes")
-    parser.add_argument("--sequential-context", default=SEQUENTIAL_CONTEXT, metavar="NAME", help="compute context")
-    parser.add_argument("--async-context", default=ASYNC_CONTEXT, metavar="NAME", help="compute context")
-    parser.add_argument(
-        "--correlation-timeout", type=_positive_float, default=60.0, metavar="S",
-        help="seconds to wait for the orchestrator's entries",
-    )  # fmt: skip
+    from jobrota.commands import compare
 
-
-def _compare(arguments: argparse.Namespace) -> int:
-    base_url = arguments.base_url or settings_lookup("base_url") or os.environ.get("SAS_BASE_URL")
-    if arguments.limit_jobs == 0:
-        _show_configuration(arguments, base_url)
-        return 0
-    if not base_url:
-        raise InvalidInputError(
-            "no SAS Viya server is given: use --base-url URL, or set JOBROTA_BASE_URL (or SAS_BASE_URL), "
-            'or write base_url = "https://…" into jobrota.toml'
-        )
-    from jobrota._native import ViyaComparisonRunner
-
-    result = ViyaComparisonRunner(
-        base_url,
-        tokens=arguments.tokens,
-        jobs=arguments.jobs,
-        mode=arguments.mode,
-        concurrent=arguments.concurrent,
-        sequential_context=arguments.sequential_context,
-        async_context=arguments.async_context,
-        limit_jobs=arguments.limit_jobs,
-        sequential_only=arguments.sequential_only,
-        async_only=arguments.async_only,
-        results_dir=arguments.results_dir,
-        correlation_timeout=arguments.correlation_timeout,
-    ).run(progress=True)
-    values = result.to_dict()
-    for arm in ("sequential", "async"):
-        section = values.get(f"{arm}_execution")
-        if section:
-            done = f"{section['successful_jobs']} done, {section['failed_jobs']} failed"
-            print(f"{arm}: {section['total_duration']:,.1f} s, {done}, in {section['context_name']}")
-    comparison = values.get("comparison") or {}
-    if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
-        gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"
-        print(f"time saved: {comparison['time_saved']:,.1f} s ({gain})")
-    for warning in result.warnings:
-        print(f"warning {warning.code}: {warning.text}", file=sys.stderr)
-    print(f"result: {result.path}")
-    return 1 if result.failed_jobs else 0
-
-
-def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
-    """Version and configuration, without reading a token or asking a server."""
-    print(f"jobrota {__version__}, nothing is run")
-    shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
-    shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
-    width = max(map(len, shown))
-    for name, value in shown.items():
-        note = ""
-        if name in ("tokens", "jobs") and not Path(value).exists():
-            note = "  (no such file)"
-        print(f"  {name:<{width}}  {value}{note}")
+    parser = _command(commands, "compare", compare.TEXT, compare.run)
+    compare.add_arguments(parser, _positive, _not_negative, _positive_float, _number)
 
 
 def _add_select(commands: Any) -> None:
@@ -393,6 +318,13 @@ def _hours(text: str) -> float:
     number = float(text)
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of hours from 0 up")
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
     return number
 
 

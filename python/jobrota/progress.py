@@ -13,7 +13,7 @@ __all__ = ["PlainProgress", "RichProgress", "make_progress"]
 def make_progress() -> PlainProgress | RichProgress:
     """Bars where they can be drawn (a terminal, a notebook), else lines that read well in a log file.
 
-    Both are context managers, and called with one dict per event: arm, done, failed (those
+    Both are context managers, and called with one dict per event: arm, round, rounds, done, failed (those
     of them that did not end well), in_flight, total, job, state.
     """
     from rich.console import Console
@@ -23,7 +23,7 @@ def make_progress() -> PlainProgress | RichProgress:
 
 
 class RichProgress:
-    """One bar per arm."""
+    """One bar per arm and round."""
 
     def __init__(self, console: Any) -> None:
         """Draws on `console`."""
@@ -50,14 +50,14 @@ class RichProgress:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Moves the bar of the event's arm, and starts it at the arm's first event."""
-        arm = str(event["arm"])
+        arm = _title(event)
         if arm not in self._bars:
-            self._bars[arm] = self._progress.add_task(arm.replace("_", " "), total=event["total"], note="")
+            self._bars[arm] = self._progress.add_task(arm, total=event["total"], note="")
         self._progress.update(self._bars[arm], completed=event["done"], total=event["total"], note=_note(event))
 
 
 class PlainProgress:
-    """One line per tenth of an arm, so that a log stays readable."""
+    """One line per tenth of an arm's round, so that a log stays readable."""
 
     def __init__(self, stream: TextIO) -> None:
         """Writes to `stream`."""
@@ -75,7 +75,7 @@ class PlainProgress:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Prints a line when the event's arm has reached its next tenth."""
-        arm, total = str(event["arm"]), int(event["total"])
+        arm, total = _title(event), int(event["total"])
         finished = int(event["done"])
         started = self._started.setdefault(arm, time.monotonic())
         tenth = 10 * finished // total if total else 10
@@ -84,10 +84,14 @@ class PlainProgress:
         self._printed[arm] = tenth
         elapsed = time.monotonic() - started
         note = _note(event)
-        line = f"{arm.replace('_', ' ')}: {finished}/{total} jobs after {elapsed:.1f} real s" + (
-            f", {note}" if note else ""
-        )
+        line = f"{arm}: {finished}/{total} jobs after {elapsed:.1f} real s" + (f", {note}" if note else "")
         print(line, file=self._stream, flush=True)
+
+
+def _title(event: dict[str, Any]) -> str:
+    arm = str(event["arm"]).replace("_", " ")
+    rounds = event.get("rounds", 1)
+    return arm if rounds == 1 else f"{arm}, round {event['round']} of {rounds}"
 
 
 def _note(event: dict[str, Any]) -> str:

@@ -123,24 +123,34 @@ pub async fn correlate(
 ) -> (Vec<(Correlation, Option<Entry>)>, Option<Error>) {
     let nothing = || vec![(Correlation::None, None); wanted.len()];
     let Some(first) = wanted.iter().filter_map(|job| job.created).min() else { return (nothing(), None) };
-    let (started, mut pause) = (Instant::now(), 1.0);
-    let mut entries = Vec::new();
+    let (started, mut pause, mut entries) = (Instant::now(), 1.0, Vec::new());
+    // By name, as the pages come in: once every job has its entry, and the entry its end, no further page is asked for.
+    let names: HashMap<String, bool> = wanted.iter().map(|job| (job.name.to_ascii_lowercase(), job.ended)).collect();
     loop {
-        let problem = match orchestrator::list_since(client, first - TimeDelta::seconds(60)).await {
+        let (mut read, mut done) = (0, HashSet::new());
+        let enough = |entries: &[Entry]| {
+            for entry in &entries[read..] {
+                if let Some(name) = entry.name().and_then(prefix).map(str::to_ascii_lowercase)
+                    && names.get(&name).is_some_and(|ended| !ended || entry.ended().is_some())
+                {
+                    done.insert(name);
+                }
+            }
+            read = entries.len();
+            done.len() == names.len()
+        };
+        let problem = match orchestrator::list_since(client, first - TimeDelta::seconds(60), enough).await {
             Ok(listed) => {
                 entries = listed;
-                let found = matches(wanted, &entries, false);
-                let complete = |(job, (_, entry)): (&Wanted, &(Correlation, Option<Entry>))| {
-                    entry.as_ref().is_some_and(|entry| !job.ended || entry.ended().is_some())
-                };
-                if wanted.iter().zip(&found).all(complete) {
-                    return (found, None);
-                }
                 None
             }
+            // What an earlier listing showed is kept.
             Err(e) if e.is_retryable() || e.kind() == ErrorKind::Network => Some(e),
             Err(e) => return (nothing(), Some(e)),
         };
+        if problem.is_none() && done.len() == names.len() {
+            return (matches(wanted, &entries, false), None);
+        }
         let left = timeout - client.clock().since(started);
         if left <= 0.0 {
             return (matches(wanted, &entries, true), problem);
@@ -159,7 +169,7 @@ mod tests {
     const UUID: &str = "dd17f83c-887c-4e9c-8505-6296c0329891";
 
     fn entry(id: i64, name: &str, second: u32) -> Entry {
-        Entry::new(json!({"id": id, "request": {"name": name, "queue": "q", "user": "u"},
+        Entry::new(&json!({"id": id, "request": {"name": name, "queue": "q", "user": "u"},
             "processingInfo": {"submitTime": format!("2025-09-15T20:45:{second:02}Z"), "executionHost": format!("h{id}")}}))
     }
 

@@ -1,77 +1,45 @@
-//! One job from submission to its end, and what breaks a run off.
+//! One job from submission to its end.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::arms::Arm;
 use super::correlate::Correlation;
+use super::halt::Halt;
+use super::journal::{End, Event, Journal, Place, Prior};
 use super::names;
 use super::plan::JobConfig;
 use super::progress::Counter;
 use super::record::JobRecord;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::viya::ViyaClient;
 use crate::viya::jobs::{self, Job, State, Submission};
+use crate::viya::watch::{Seen, Watch};
 
-/// Polls of one job that may fail in a row, each with the client's own retries behind it, before the job is given up.
-const POLL_FAILURES: u32 = 10;
-/// Submissions that may fail in a row for want of a network before the run breaks off.
-const LOST_SUBMISSIONS: u32 = 3;
+/// How long a server that cannot be reached, or fails, is tried again before a job is given up; seconds of the server.
+const PATIENCE: f64 = 900.0;
 /// How long the end of a canceled job is waited for, in the server's seconds.
 const CANCEL_WAIT: f64 = 120.0;
-/// So few jobs in flight are asked after every `poll_interval`; more of them, the older they are the less often.
-const FEW_IN_FLIGHT: usize = 5;
+/// Seconds between two tries where the server does not answer well, at most.
+const LONGEST_PAUSE: f64 = 30.0;
 
-/// Why a run does not go on; shared by all its jobs.
-#[derive(Debug)]
-pub(super) struct Halt {
-    reason: Mutex<Option<Error>>,
-    lost: AtomicU32,
-    stop: watch::Receiver<bool>,
-}
-
-impl Halt {
-    pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
-        Self { reason: Mutex::new(None), lost: AtomicU32::new(0), stop }
-    }
-
-    /// Whether no further job may be submitted.
-    pub(super) fn reached(&self) -> bool {
-        *self.stop.borrow() || self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    pub(super) fn into_reason(self) -> Option<Error> {
-        let stopped = *self.stop.borrow();
-        let reason = self.reason.into_inner().unwrap_or_else(PoisonError::into_inner);
-        reason.or_else(|| {
-            stopped.then(|| Error::new(ErrorKind::Conflict, "the run was stopped; its running jobs were canceled"))
-        })
-    }
-
-    /// Notes what a failed call means for the run: refused credentials concern every job.
-    fn note(&self, error: &Error) {
-        let fatal = error.kind() == ErrorKind::Authentication || error.kind() == ErrorKind::Unsupported;
-        let lost =
-            error.kind() == ErrorKind::Network && self.lost.fetch_add(1, Ordering::Relaxed) + 1 >= LOST_SUBMISSIONS;
-        if fatal || lost {
-            let copy = Error::new(error.kind(), error.full_message()).with_retryable(error.is_retryable());
-            self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(copy);
-        }
-    }
-}
-
-/// What every job of an arm shares.
+/// What every job of an arm's round shares.
 pub(super) struct Following<'a> {
     pub client: &'a ViyaClient,
+    pub watch: &'a Watch<'a>,
+    pub journal: &'a Journal,
+    /// How many jobs may be submitted, read or canceled at a time.
+    pub calls: &'a Semaphore,
     pub arm: &'a Arm,
+    /// The arm's number, from 0.
+    pub arm_number: usize,
     pub counter: Counter<'a>,
     pub halt: &'a Halt,
     pub job_timeout: f64,
     pub poll_interval: f64,
-    pub expires_after: Option<String>,
+    pub expires_after: Option<&'a str>,
     /// The round, from 1.
     pub round: u32,
     /// The end of every unique name of the run.
@@ -79,24 +47,86 @@ pub(super) struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// Submits the job and follows it to its end; `None` when the run broke off before it was submitted.
-    pub(super) async fn run(&self, config: &Arc<JobConfig>, sequence: usize) -> Option<JobRecord> {
+    /// Submits the job and follows it to its end, or goes on where an interrupted run was; `None` when the run broke off
+    /// before it was submitted.
+    pub(super) async fn run(
+        &self,
+        config: &Arc<JobConfig>,
+        sequence: usize,
+        prior: Option<&Prior>,
+    ) -> Option<JobRecord> {
+        let place = Place { arm: self.arm_number, round: self.round, sequence };
+        let mut record = self.record(config, sequence);
+        if let Some(Prior::Ended(name, latency, end)) = prior {
+            record.unique_name.clone_from(name);
+            record.submit_latency = *latency;
+            self.recall(&mut record, end);
+            self.counter.recalled(&config.name, &record.status);
+            return Some(record);
+        }
         if self.halt.reached() {
             return None;
         }
-        let unique_name = names::unique_name(&config.name, &self.arm.short(), self.round, sequence, self.tag);
-        let submission = Submission {
-            name: unique_name.clone(),
-            definition: config.definition_id.clone(),
-            arguments: config.arguments.clone(),
-            context: self.arm.context.clone(),
-            expires_after: self.expires_after.clone(),
+        if let Some(Prior::Again(attempt)) = prior {
+            // The name of the job that was canceled is taken.
+            record.unique_name.push_str(&format!("r{attempt}"));
+        }
+        let start = Instant::now();
+        let accepted = match prior {
+            Some(Prior::Submitted(name, id, latency)) => {
+                record.unique_name.clone_from(name);
+                record.submit_latency = *latency;
+                self.find_again(id).await
+            }
+            prior => {
+                let mut in_doubt = false;
+                if let Some(Prior::Submitting(name)) = prior {
+                    record.unique_name.clone_from(name);
+                    in_doubt = true;
+                }
+                self.submit(&mut record, place, in_doubt, start).await
+            }
         };
-        let mut record = JobRecord {
+        let job = match accepted {
+            Ok(Some(job)) => job,
+            Ok(None) => return None,
+            Err(e) => {
+                self.halt.note(&e);
+                // What was to be run and could not be is submitted again when the run is resumed: it is no end.
+                if !self.halt.reached() {
+                    self.settle(&mut record, place, "failed", Some(e.full_message())).await;
+                } else {
+                    record.error = Some(e.full_message());
+                }
+                self.counter.ended(&config.name, &record.status, false);
+                return Some(record);
+            }
+        };
+        self.counter.submitted(&config.name);
+        let inside = self.watch.enter();
+        let resumed = matches!(prior, Some(Prior::Submitted(..)));
+        self.follow(&mut record, job, start, resumed).await;
+        drop(inside);
+        if record.status == "canceled" && self.halt.stopped() {
+            // Not an end of its own: when the run is resumed it is submitted anew.
+            self.write(&Event::Dropped { place }).await;
+        } else if record.status != "unknown" {
+            // What this run lost sight of is looked for again when it is resumed.
+            let (status, error) = (record.status.clone(), record.error.clone());
+            let job = record.job.as_ref().map(|job| job.raw().clone());
+            self.write(&Event::Ended { place, end: End { status, error, job, observed: record.observed_duration } })
+                .await;
+        }
+        self.counter.ended(&config.name, &record.status, true);
+        Some(record)
+    }
+
+    fn record(&self, config: &Arc<JobConfig>, sequence: usize) -> JobRecord {
+        JobRecord {
             config: config.clone(),
             round: self.round,
             sequence,
-            unique_name,
+            unique_name: names::unique_name(&config.name, &self.arm.short(), self.round, sequence, self.tag),
             status: "failed".into(),
             error: None,
             job: None,
@@ -104,52 +134,105 @@ impl Following<'_> {
             observed_duration: None,
             entry: None,
             correlation: Correlation::None,
-        };
-        let start = Instant::now();
-        match jobs::submit(self.client, &submission).await {
-            Ok(job) => {
-                self.halt.lost.store(0, Ordering::Relaxed);
-                record.submit_latency = Some(self.client.clock().since(start));
-                self.counter.submitted(&config.name);
-                self.follow(&mut record, job, start).await;
-                self.counter.ended(&config.name, &record.status, true);
-            }
-            Err(e) => {
-                self.halt.note(&e);
-                record.error = Some(e.full_message());
-                self.counter.ended(&config.name, &record.status, false);
-            }
         }
-        Some(record)
     }
 
-    async fn follow(&self, record: &mut JobRecord, job: Job, start: Instant) {
+    fn recall(&self, record: &mut JobRecord, end: &End) {
+        record.status.clone_from(&end.status);
+        record.error.clone_from(&end.error);
+        record.job = end.job.clone().and_then(|job| Job::of(job).ok());
+        record.observed_duration = end.observed;
+    }
+
+    /// The journal's refusal ends the run: what is not written there would run twice.
+    async fn write(&self, event: &Event) {
+        if let Err(e) = self.journal.write(event).await {
+            self.halt.because(e);
+        }
+    }
+
+    async fn settle(&self, record: &mut JobRecord, place: Place, status: &str, error: Option<String>) {
+        record.status = status.to_owned();
+        record.error = error;
+        let (status, error) = (record.status.clone(), record.error.clone());
+        self.write(&Event::Ended { place, end: End { status, error, job: None, observed: None } }).await;
+    }
+
+    /// Submits the job once, however long that takes; `None` when the run broke off before.
+    async fn submit(
+        &self,
+        record: &mut JobRecord,
+        place: Place,
+        mut in_doubt: bool,
+        start: Instant,
+    ) -> Result<Option<Job>> {
+        let _call = self.calls.acquire().await.map_err(closed)?;
+        if self.halt.reached() {
+            return Ok(None);
+        }
+        if !in_doubt {
+            let name = record.unique_name.clone();
+            self.journal.write(&Event::Submitting { place, name }).await.inspect_err(|e| self.halt.because(copy(e)))?;
+        }
+        let submission = Submission {
+            name: record.unique_name.clone(),
+            definition: record.config.definition_id.clone(),
+            arguments: record.config.arguments.clone(),
+            context: self.arm.context.clone(),
+            expires_after: self.expires_after.map(str::to_owned),
+        };
+        let (mut pause, sent) = (1.0, Instant::now());
+        loop {
+            let attempt = async {
+                if in_doubt && let Some(job) = jobs::find_by_name(self.client, &submission.name).await? {
+                    return Ok(job);
+                }
+                jobs::submit(self.client, &submission).await
+            };
+            match attempt.await {
+                Ok(job) => {
+                    record.submit_latency = Some(self.client.clock().since(start));
+                    let (id, latency) = (job.id().to_owned(), record.submit_latency);
+                    self.write(&Event::Submitted { place, id, latency }).await;
+                    return Ok(Some(job));
+                }
+                Err(e) if may_pass(&e) && self.client.clock().since(sent) < PATIENCE && !self.halt.reached() => {
+                    tracing::warn!("job {} is submitted again: {}", submission.name, e.full_message());
+                    in_doubt = true;
+                    self.halt.pause(self.client.clock(), pause).await;
+                    pause = (pause * 2.0).min(LONGEST_PAUSE);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// A job that an interrupted run had submitted.
+    async fn find_again(&self, id: &str) -> Result<Option<Job>> {
+        let _call = self.calls.acquire().await.map_err(closed)?;
+        jobs::get(self.client, id).await.map(Some)
+    }
+
+    async fn follow(&self, record: &mut JobRecord, job: Job, start: Instant, resumed: bool) {
         let id = job.id().to_owned();
+        let clock = self.client.clock();
         let mut state = job.state().unwrap_or(State::Pending);
         record.job = Some(job);
-        let (mut failures, mut over, mut canceled_at) = (0, None, f64::INFINITY);
-        let mut stop = self.halt.stop.clone();
+        let limit = record.config.job_timeout.unwrap_or(self.job_timeout);
+        let (mut failing, mut over, mut canceled_at) = (None::<Instant>, None, f64::INFINITY);
+        let mut ended = None;
         while !state.is_final() {
-            let elapsed = self.client.clock().since(start);
-            if over.is_none() && (elapsed > record.config.job_timeout.unwrap_or(self.job_timeout) || *stop.borrow()) {
-                over = Some(if *stop.borrow() {
+            let elapsed = clock.since(start);
+            if over.is_none() && (elapsed > limit || self.halt.stopped()) {
+                over = Some(if self.halt.stopped() {
                     ("canceled", "the run was stopped".to_owned())
                 } else {
-                    (
-                        "timedOut",
-                        format!(
-                            "it had not ended after {} s and was canceled by jobrota",
-                            record.config.job_timeout.unwrap_or(self.job_timeout)
-                        ),
-                    )
+                    ("timedOut", format!("it had not ended after {limit} s and was canceled by jobrota"))
                 });
                 canceled_at = elapsed;
-                if let Err(e) = jobs::cancel(self.client, &id).await {
-                    record.error = Some(format!(
-                        "{}; canceling it failed: {}",
-                        over.take().map_or_else(String::new, |o| o.1),
-                        e.full_message()
-                    ));
+                if let Err(e) = self.cancel(&id).await {
+                    let why = over.take().map_or_else(String::new, |(_, why)| why);
+                    record.error = Some(format!("{why}; canceling it failed: {}", e.full_message()));
                     record.status = "unknown".into();
                     return;
                 }
@@ -158,35 +241,50 @@ impl Following<'_> {
             if elapsed > canceled_at + CANCEL_WAIT {
                 break;
             }
-            if over.is_none() {
-                let wait = self.client.clock().sleep(self.interval(elapsed));
-                tokio::select! { () = wait => {}, _ = stop.changed(), if !*stop.borrow() => {} }
+            let seen = if over.is_none() {
+                tokio::select! {
+                    seen = self.watch.look(&id, state) => seen,
+                    () = self.halt.when_stopped() => continue,
+                    () = clock.sleep((limit - elapsed).max(0.0)) => continue,
+                }
             } else {
-                self.client.clock().sleep(self.poll_interval).await;
-            }
-            match jobs::state(self.client, &id).await {
-                Ok(now) => (state, failures) = (now, 0),
+                clock.sleep(self.poll_interval).await;
+                jobs::state(self.client, &id).await.map(Seen::State)
+            };
+            match seen {
+                Ok(Seen::State(now)) => (state, failing) = (now, None),
+                Ok(Seen::Ended(job)) => {
+                    state = job.state().unwrap_or(State::Pending);
+                    ended = job.ended().is_some().then_some(job);
+                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     record.status = "canceled".into();
                     record.error = Some("it was deleted on the server before it was seen to end".into());
                     return;
                 }
                 Err(e) => {
-                    failures += 1;
-                    let refused = matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Unsupported);
-                    if refused {
+                    let since = *failing.get_or_insert_with(Instant::now);
+                    if matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Unsupported) {
                         self.halt.note(&e);
                     }
-                    if refused || failures >= POLL_FAILURES {
+                    if self.halt.reached() || clock.since(since) > PATIENCE {
                         record.status = "unknown".into();
                         record.error = Some(format!("its end was not seen: {}", e.full_message()));
                         return;
                     }
+                    self.halt.pause(clock, self.poll_interval.max(1.0)).await;
                 }
             }
         }
-        record.observed_duration = Some(self.client.clock().since(start));
-        self.finish(record, &id, state).await;
+        // Of a job that another process submitted it is not known when.
+        record.observed_duration = (!resumed).then(|| clock.since(start));
+        match ended {
+            Some(job) => {
+                record.job = Some(*job);
+                self.judge(record, state);
+            }
+            None => self.finish(record, &id, state).await,
+        }
         if let Some((status, why)) = over
             && state != State::Completed
         {
@@ -195,9 +293,13 @@ impl Following<'_> {
         }
     }
 
+    async fn cancel(&self, id: &str) -> Result<()> {
+        let _call = self.calls.acquire().await.map_err(closed)?;
+        jobs::cancel(self.client, id).await
+    }
+
     /// Fetches the ended job for its time stamps, which may come a moment after its state.
     async fn finish(&self, record: &mut JobRecord, id: &str, state: State) {
-        record.status = state.as_str().into();
         for round in 1..=5 {
             match jobs::get(self.client, id).await {
                 Ok(job) => {
@@ -213,16 +315,27 @@ impl Following<'_> {
                 self.client.clock().sleep(1.0).await;
             }
         }
+        self.judge(record, state);
+    }
+
+    fn judge(&self, record: &mut JobRecord, state: State) {
+        record.status = state.as_str().into();
         if state != State::Completed {
             let why = record.job.as_ref().map(Job::error).unwrap_or_default();
             record.error = Some(if why.is_empty() { format!("it ended {}", state.as_str()) } else { why });
         }
     }
+}
 
-    fn interval(&self, elapsed: f64) -> f64 {
-        if self.counter.in_flight() <= FEW_IN_FLIGHT {
-            return self.poll_interval;
-        }
-        (elapsed * 0.05).clamp(self.poll_interval, self.poll_interval * 10.0)
-    }
+/// Whether a later try may go better.
+fn may_pass(e: &Error) -> bool {
+    e.is_retryable() || e.kind() == ErrorKind::Network
+}
+
+fn copy(e: &Error) -> Error {
+    Error::new(e.kind(), e.full_message()).with_retryable(e.is_retryable())
+}
+
+fn closed(_: tokio::sync::AcquireError) -> Error {
+    Error::new(ErrorKind::Internal, "the run has ended already")
 }

@@ -3,7 +3,10 @@
 
 pub mod arms;
 pub mod correlate;
+pub mod durations;
+pub mod journal;
 pub mod names;
+pub mod options;
 pub mod plan;
 pub mod progress;
 pub mod record;
@@ -13,12 +16,16 @@ pub mod statistics;
 pub mod table;
 pub mod warnings;
 
+mod aftermath;
 mod follow;
+mod halt;
+mod rounds;
 
 pub use arms::{Arm, Arms, Mode};
 pub use correlate::Correlation;
+pub use options::{JobOrder, RunnerOptions};
 pub use plan::JobConfig;
 pub use progress::{Progress, ProgressEvent};
 pub use result::ComparisonResult;
-pub use runner::{RunnerOptions, ViyaComparisonRunner};
+pub use runner::ViyaComparisonRunner;
 pub use warnings::Warning;

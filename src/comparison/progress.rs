@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// One change of one job.
 #[derive(Debug, Clone)]
 pub struct ProgressEvent {
-    /// `sequential` or `async`.
+    /// The arm.
     pub arm: String,
-    /// Jobs of the arm that have ended, well or not.
+    /// The round, from 1.
+    pub round: u32,
+    /// Rounds of the run.
+    pub rounds: u32,
+    /// Jobs of the arm's round that have ended, well or not.
     pub done: usize,
     /// Those of them that did not end well.
     pub failed: usize,
     /// Jobs submitted and not ended.
     pub in_flight: usize,
-    /// Jobs of the arm.
+    /// Jobs of the arm's round.
     pub total: usize,
     /// The job that changed.
     pub job: String,
@@ -28,6 +32,7 @@ pub type Progress = Arc<dyn Fn(ProgressEvent) + Send + Sync>;
 /// Counts the jobs of one arm and tells the listener.
 pub(super) struct Counter<'a> {
     arm: &'a str,
+    round: (u32, u32),
     total: usize,
     done: AtomicUsize,
     failed: AtomicUsize,
@@ -36,13 +41,10 @@ pub(super) struct Counter<'a> {
 }
 
 impl<'a> Counter<'a> {
-    pub(super) fn new(arm: &'a str, total: usize, listener: Option<&'a Progress>) -> Self {
+    /// Of the round `round.0` of `round.1`.
+    pub(super) fn new(arm: &'a str, round: (u32, u32), total: usize, listener: Option<&'a Progress>) -> Self {
         let zero = AtomicUsize::default;
-        Self { arm, total, done: zero(), failed: zero(), in_flight: zero(), listener }
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        Self { arm, round, total, done: zero(), failed: zero(), in_flight: zero(), listener }
     }
 
     pub(super) fn submitted(&self, job: &str) {
@@ -61,11 +63,18 @@ impl<'a> Counter<'a> {
         self.tell(job, state);
     }
 
+    /// A job that an interrupted run had seen to its end.
+    pub(super) fn recalled(&self, job: &str, state: &str) {
+        self.ended(job, state, false);
+    }
+
     fn tell(&self, job: &str, state: &str) {
         if let Some(listener) = self.listener {
             let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
             listener(ProgressEvent {
                 arm: self.arm.to_owned(),
+                round: self.round.0,
+                rounds: self.round.1,
                 done: count(&self.done),
                 failed: count(&self.failed),
                 in_flight: count(&self.in_flight),

@@ -1,95 +1,28 @@
-//! Runs the arms one after the other in every round, correlates once, and writes what was done, also when the run breaks off.
+//! Runs a comparison, or goes on with one that was interrupted, and writes what was done, also when the run breaks off.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use super::arms::{self, Arm, Arms, Mode};
-use super::correlate::{Wanted, correlate};
-use super::follow::{Following, Halt};
+use chrono::{DateTime, Utc};
+
+use super::aftermath;
+use super::arms::Arm;
+use super::durations;
+use super::halt::Halt;
+use super::journal::{ArmEntry, Event, Header, Journal, Replay};
 use super::names;
+use super::options::{JobOrder, RunnerOptions};
 use super::plan::{self, JobConfig};
-use super::progress::{Counter, Progress};
-use super::record::{ArmRecord, JobRecord, Round};
+use super::progress::Progress;
+use super::record::ArmRecord;
 use super::result::{ComparisonResult, ResultFile, RunFacts};
+use super::rounds::Rounds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
 use crate::viya::contexts;
-use crate::viya::jobs::Job;
-use crate::viya::{ClientOptions, TokenFile, ViyaClient};
-use chrono::Utc;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
+use crate::viya::{TokenFile, ViyaClient};
 
-/// What to compare, and how. Times are seconds of the server.
-#[derive(Debug, Clone)]
-pub struct RunnerOptions {
-    /// The SAS Viya, e.g. `https://viya.example.com`.
-    pub base_url: String,
-    /// The token file.
-    pub tokens: PathBuf,
-    /// The job configs.
-    pub jobs: PathBuf,
-    /// Which arms run.
-    pub arms: Arms,
-    /// How the asynchronous arms run, where `arms` are not given one by one.
-    pub mode: Mode,
-    /// Jobs of a batch, or in flight, of the asynchronous arms, where `arms` are not given one by one.
-    pub concurrent: usize,
-    /// How often all arms run: the order of the arms is turned round in every second round.
-    pub repeat: u32,
-    /// Pause between one arm and the next, so that hosts which are not needed can go.
-    pub pause: f64,
-    /// Compute context of the sequential arm.
-    pub sequential_context: String,
-    /// Compute context of the asynchronous arm.
-    pub async_context: String,
-    /// Only the first so many jobs. With 0 there is nothing to run: see [`ViyaComparisonRunner::describe`].
-    pub limit_jobs: Option<usize>,
-    /// Only the sequential arm.
-    pub sequential_only: bool,
-    /// Only the asynchronous arm.
-    pub async_only: bool,
-    /// Folder of the result files.
-    pub results_dir: PathBuf,
-    /// How long orchestrator entries are waited for once the jobs have ended.
-    pub correlation_timeout: f64,
-    /// A job that takes longer is canceled and counts as failed.
-    pub job_timeout: f64,
-    /// Time between two looks at a job while few are in flight; up to ten times that for old jobs among many.
-    pub poll_interval: f64,
-    /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them for ever.
-    pub expires_after: Option<String>,
-    /// Limits of the HTTP client, in real seconds.
-    pub client: ClientOptions,
-}
-
-impl Default for RunnerOptions {
-    fn default() -> Self {
-        Self {
-            base_url: String::new(),
-            tokens: "data/sas_tokens.json".into(),
-            jobs: "config/job_configs.json".into(),
-            arms: Arms::Pair,
-            mode: Mode::Batch,
-            concurrent: 5,
-            repeat: 1,
-            pause: 0.0,
-            sequential_context: "SAS Job Execution compute context".into(),
-            async_context: "Autoscaling POC Context".into(),
-            limit_jobs: None,
-            sequential_only: false,
-            async_only: false,
-            results_dir: "results".into(),
-            correlation_timeout: 60.0,
-            job_timeout: 3600.0,
-            poll_interval: 1.0,
-            expires_after: Some("P7D".into()),
-            client: ClientOptions::default(),
-        }
-    }
-}
-
-/// Compares a sequential and an asynchronous run of the same jobs.
+/// Runs the same jobs in every arm, in every round, and compares.
 #[derive(Debug)]
 pub struct ViyaComparisonRunner {
     options: RunnerOptions,
@@ -102,30 +35,8 @@ impl ViyaComparisonRunner {
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for options that can never work.
     pub fn new(options: RunnerOptions) -> Result<Self> {
-        crate::viya::client::parse_base_url(&options.base_url)?;
-        if options.sequential_only && options.async_only {
-            return Err(Error::invalid(
-                "sequential_only and async_only exclude each other: give one of them, or none for both arms",
-            ));
-        }
-        for (name, value) in [
-            ("correlation_timeout", options.correlation_timeout),
-            ("job_timeout", options.job_timeout),
-            ("poll_interval", options.poll_interval),
-            ("pause", options.pause),
-        ] {
-            let may_be_none = ["correlation_timeout", "pause"].contains(&name);
-            if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_none) {
-                return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds")));
-            }
-        }
-        if options.expires_after.as_ref().is_some_and(|after| !after.starts_with('P')) {
-            return Err(Error::invalid("expires_after is no ISO 8601 duration: it begins with P, as in P7D"));
-        }
-        if options.repeat == 0 {
-            return Err(Error::invalid("repeat is 0: give the number of rounds, at least 1"));
-        }
-        let arms = planned(&options)?;
+        options.check()?;
+        let arms = options.planned_arms()?;
         Ok(Self { options, arms })
     }
 
@@ -165,7 +76,7 @@ impl ViyaComparisonRunner {
     /// Runs the comparison and writes its result file.
     ///
     /// A job that fails is a row of the result, not an error. When the run breaks off (credentials refused, server gone,
-    /// stopped), what was done is written all the same and the error names the file.
+    /// stopped), what was done is written all the same, and the error names the file and the journal to go on from.
     ///
     /// # Errors
     /// Before any job is submitted: bad files, contexts that do not exist, an unreachable server. Afterwards: what broke
@@ -181,166 +92,167 @@ impl ViyaComparisonRunner {
     /// Those of [`ViyaComparisonRunner::run`]; [`crate::ErrorKind::Conflict`] when it was stopped.
     pub async fn run_until(&self, progress: Option<Progress>, stop: &Stop) -> Result<ComparisonResult> {
         let options = &self.options;
-        let jobs = plan::load_jobs(&options.jobs, options.limit_jobs)?;
+        let jobs = self.in_order(plan::load_jobs(&options.jobs, options.limit_jobs)?)?;
         if jobs.is_empty() {
             return Err(Error::invalid(
                 "limit_jobs is 0, so there is nothing to run: leave it out, or ask for the description",
             ));
         }
+        let (client, file) = self.prepare()?;
+        let records = records(&client, self.arms.clone(), stop).await?;
+        let began = Utc::now();
+        let header = Header {
+            run_id: uuid::Uuid::new_v4().to_string(),
+            began,
+            tag: names::run_tag(began.timestamp()),
+            base_url: base_url(&client),
+            arms: self.arms.iter().map(ArmEntry::from).collect(),
+            jobs: jobs.iter().map(|job| job.entry.clone()).collect(),
+            repeat: options.repeat,
+            pause: options.pause,
+            mode: options.mode.as_str().to_owned(),
+        };
+        let journal = Journal::create(&options.results_dir, &stem(began), options.journal)?;
+        journal.write(&Event::Run(Box::new(header.clone()))).await?;
+        let replay = Replay { header, jobs: Default::default(), resumed: 0 };
+        self.go(Going { client, file, journal, replay, jobs, records }, progress.as_ref(), stop).await
+    }
+
+    /// Goes on with an interrupted run from its journal: no job that has ended runs again, jobs that were running are followed
+    /// on, and one that may or may not have been submitted is looked for by its name first. Arms, jobs and rounds are those
+    /// of the journal; server, tokens, folders and limits those of this runner.
+    ///
+    /// # Errors
+    /// Those of [`ViyaComparisonRunner::run`]; [`crate::ErrorKind::NotFound`] and [`crate::ErrorKind::InvalidInput`] for what
+    /// is no journal or one of another server, [`crate::ErrorKind::Conflict`] when another process works with it.
+    pub async fn resume(&self, journal: &Path, progress: Option<Progress>) -> Result<ComparisonResult> {
+        self.resume_until(journal, progress, &Stop::default()).await
+    }
+
+    /// [`ViyaComparisonRunner::resume`] that can be stopped.
+    ///
+    /// # Errors
+    /// Those of [`ViyaComparisonRunner::resume`].
+    pub async fn resume_until(
+        &self,
+        journal: &Path,
+        progress: Option<Progress>,
+        stop: &Stop,
+    ) -> Result<ComparisonResult> {
+        let (journal, mut replay) = Journal::reopen(journal)?;
+        let (client, file) = self.prepare()?;
+        if replay.header.base_url != base_url(&client) {
+            return Err(Error::invalid(format!(
+                "the run of {} was on {}, and base_url is {}: jobs of one server cannot be followed on another",
+                journal.path().display(),
+                replay.header.base_url,
+                base_url(&client)
+            )));
+        }
+        let jobs = plan::parse(&replay.header.jobs, &journal.path().display().to_string())?;
+        let arms = replay.header.arms.iter().map(ArmEntry::arm).collect::<Result<Vec<Arm>>>()?;
+        let records = records(&client, arms, stop).await?;
+        journal.write(&Event::Resumed { at: Utc::now() }).await?;
+        replay.resumed += 1;
+        self.go(Going { client, file, journal, replay, jobs, records }, progress.as_ref(), stop).await
+    }
+
+    fn prepare(&self) -> Result<(ViyaClient, ResultFile)> {
+        let options = &self.options;
         let tokens = TokenFile::open(&options.tokens)?;
         let file = ResultFile::prepare(&options.results_dir)?;
-        let client = ViyaClient::new(&options.base_url, tokens, &options.client)?;
-        // All contexts before the first job: a typing error in the second must not cost the first arm's hours.
-        let mut records = Vec::new();
-        for arm in &self.arms {
-            let Some(context) = stop.unless(contexts::find(&client, &arm.context)).await else {
-                return Err(Error::new(ErrorKind::Conflict, "the run was stopped before a job was submitted"));
+        Ok((ViyaClient::new(&options.base_url, tokens, &options.client)?, file))
+    }
+
+    /// The jobs in the order in which they are let in.
+    fn in_order(&self, mut jobs: Vec<Arc<JobConfig>>) -> Result<Vec<Arc<JobConfig>>> {
+        if let JobOrder::LongestFirst(known) = &self.options.order {
+            let known = match known {
+                Some(known) => known.clone(),
+                None => durations::read(&durations::newest(&self.options.results_dir)?)?,
             };
-            records.push(ArmRecord { arm: arm.clone(), context: context?, rounds: Vec::new(), jobs: Vec::new() });
+            let seconds = |job: &JobConfig| known.get(&job.name).copied().unwrap_or(f64::INFINITY);
+            jobs.sort_by(|one, other| seconds(other).total_cmp(&seconds(one)));
         }
-        let began = Utc::now();
-        let tag = names::run_tag(began.timestamp());
+        Ok(jobs)
+    }
+
+    async fn go(&self, going: Going, progress: Option<&Progress>, stop: &Stop) -> Result<ComparisonResult> {
+        let Going { client, file, journal, replay, jobs, mut records } = going;
+        let options = &self.options;
         let halt = Halt::new(stop.subscribe());
-        'rounds: for round in 1..=options.repeat {
-            for (place, at) in order(round, records.len()).into_iter().enumerate() {
-                if halt.reached() {
-                    break 'rounds;
-                }
-                if options.pause > 0.0 && (round, place) != (1, 0) {
-                    stop.unless(client.clock().sleep(options.pause)).await;
-                }
-                let record = &mut records[at];
-                let total = jobs.len();
-                let following = self.following(&client, &record.arm, &halt, (round, &tag), (total, progress.as_ref()));
-                let done = run_arm(&following, &jobs).await;
-                drop(following);
-                let interrupted = done.len() < total || halt.reached();
-                record.rounds.push(Round { number: round, order: (place + 1) as u32, interrupted });
-                record.jobs.extend(done);
-            }
-        }
+        Rounds { client: &client, journal: &journal, replay: &replay, jobs: &jobs, halt: &halt, options, progress }
+            .run(&mut records)
+            .await;
         records.retain(|record| !record.rounds.is_empty());
-        let problem = attach(&client, &mut records, options.correlation_timeout).await;
+        let problem = aftermath::correlate_all(&client, &mut records, options.correlation_timeout).await;
+        let logs = options.results_dir.join(format!("{}.logs", stem(replay.header.began)));
+        aftermath::fetch_logs(&client, &mut records, &logs).await;
         let halted = halt.into_reason();
         let facts = RunFacts {
-            began,
-            base_url: client.base_url().as_str().trim_end_matches('/').to_owned(),
+            began: replay.header.began,
+            base_url: replay.header.base_url.clone(),
             speed: client.clock().speed(),
-            mode: options.mode,
-            max_concurrent: self.arms.iter().map(|arm| arm.in_flight(jobs.len())).max().unwrap_or(0),
-            repeat: options.repeat,
-            resumed: 0,
-            run_id: uuid::Uuid::new_v4().to_string(),
+            mode: replay.header.mode.parse()?,
+            max_concurrent: records.iter().map(|record| record.arm.in_flight(jobs.len())).max().unwrap_or(0),
+            repeat: replay.header.repeat,
+            resumed: replay.resumed,
+            run_id: replay.header.run_id.clone(),
+            journal: journal.path().to_owned(),
+            host_price: options.host_price,
             correlation_timeout: options.correlation_timeout,
             broke_off: halted.as_ref().map(Error::full_message),
             orchestrator_problem: problem.map(|e| e.full_message()),
         };
+        if options.cleanup && halted.is_none() {
+            aftermath::delete_jobs(&client, &records).await;
+        }
         let result = ComparisonResult::build(facts, &jobs, records, file)?;
+        journal.write(&Event::Result { path: result.path.clone() }).await?;
         match halted {
             None => Ok(result),
             Some(e) => Err(Error::new(
                 e.kind(),
-                format!("the comparison broke off: {e}. What was done until then is in {}", result.path.display()),
+                format!(
+                    "the comparison broke off: {e}. What was done until then is in {}; to go on, resume it from {}",
+                    result.path.display(),
+                    journal.path().display()
+                ),
             )
             .with_retryable(e.is_retryable())
             .with_source(e)),
         }
     }
-
-    fn following<'a>(
-        &self,
-        client: &'a ViyaClient,
-        arm: &'a Arm,
-        halt: &'a Halt,
-        (round, tag): (u32, &'a str),
-        (total, progress): (usize, Option<&'a Progress>),
-    ) -> Following<'a> {
-        Following {
-            client,
-            arm,
-            counter: Counter::new(&arm.name, total, progress),
-            halt,
-            job_timeout: self.options.job_timeout,
-            poll_interval: self.options.poll_interval,
-            expires_after: self.options.expires_after.clone(),
-            round,
-            tag,
-        }
-    }
 }
 
-/// The arms that `options` ask for, checked.
-fn planned(options: &RunnerOptions) -> Result<Vec<Arm>> {
-    let (one, other) = (&options.sequential_context, &options.async_context);
-    let parallel = |name: &str, context: &str| Arm::new(name, context, options.mode, options.concurrent);
-    let sequential = Arm::new("sequential", one, Mode::Sequential, 1);
-    let arms = match &options.arms {
-        Arms::Given(arms) => arms.clone(),
-        Arms::ThreeWay => {
-            vec![sequential?, parallel("async_regular", one)?, parallel("async_autoscaling", other)?]
-        }
-        Arms::Pair => vec![sequential?, parallel("async", other)?],
-    };
-    if (options.sequential_only || options.async_only) && options.arms != Arms::Pair {
-        return Err(Error::invalid(
-            "sequential_only and async_only choose between the two known arms: leave them out where arms are given",
-        ));
-    }
-    let arms: Vec<Arm> = match (options.sequential_only, options.async_only) {
-        (true, _) => arms.into_iter().take(1).collect(),
-        (_, true) => arms.into_iter().skip(1).collect(),
-        _ => arms,
-    };
-    arms::check(&arms)?;
-    Ok(arms)
+/// A run that is ready to go, or to go on.
+struct Going {
+    client: ViyaClient,
+    file: ResultFile,
+    journal: Journal,
+    replay: Replay,
+    jobs: Vec<Arc<JobConfig>>,
+    records: Vec<ArmRecord>,
 }
 
-/// Whose turn it is in a round: forth in odd rounds and back in even ones, so that being first or last, and with it a
-/// host that is cold or warm, falls to every arm alike.
-fn order(round: u32, arms: usize) -> Vec<usize> {
-    if round % 2 == 1 { (0..arms).collect() } else { (0..arms).rev().collect() }
+/// The arms with their contexts: all before the first job, as a typing error in the second must not cost the first arm's
+/// hours.
+async fn records(client: &ViyaClient, arms: Vec<Arm>, stop: &Stop) -> Result<Vec<ArmRecord>> {
+    let mut records = Vec::new();
+    for arm in arms {
+        let Some(context) = stop.unless(contexts::find(client, &arm.context)).await else {
+            return Err(Error::new(ErrorKind::Conflict, "the run was stopped before a job was submitted"));
+        };
+        records.push(ArmRecord { arm, context: context?, rounds: Vec::new(), jobs: Vec::new() });
+    }
+    Ok(records)
 }
 
-/// Lets the jobs in as the arm's mode has it. The records are in the order of the jobs.
-async fn run_arm(following: &Following<'_>, jobs: &[Arc<JobConfig>]) -> Vec<JobRecord> {
-    let size = following.arm.in_flight(jobs.len()).max(1);
-    let mut done = Vec::with_capacity(jobs.len());
-    // Only batches wait for the slowest of them before the next job is let in.
-    let chunk = if following.arm.mode == Mode::Batch { size } else { jobs.len().max(1) };
-    for (number, chunk_jobs) in jobs.chunks(chunk).enumerate() {
-        let mut waiting = chunk_jobs.iter().zip(number * chunk + 1..);
-        let mut running = FuturesUnordered::new();
-        loop {
-            while running.len() < size {
-                let Some((job, sequence)) = waiting.next() else { break };
-                running.push(following.run(job, sequence));
-            }
-            match running.next().await {
-                Some(record) => done.extend(record),
-                None => break,
-            }
-        }
-    }
-    done.sort_by_key(|record| record.sequence);
-    done
+fn base_url(client: &ViyaClient) -> String {
+    client.base_url().as_str().trim_end_matches('/').to_owned()
 }
 
-/// Gives every accepted job its orchestrator entry; returns why none could be read.
-async fn attach(client: &ViyaClient, records: &mut [ArmRecord], timeout: f64) -> Option<Error> {
-    let mut wanted = Vec::new();
-    for record in records.iter() {
-        wanted.extend(record.jobs.iter().filter(|job| job.job.is_some()).map(|job| Wanted {
-            name: job.unique_name.clone(),
-            created: job.created(),
-            ended: job.ended().is_some(),
-            queue: record.context.queue.clone(),
-            user: job.job.as_ref().and_then(|job: &Job| job.text("createdBy")).map(str::to_owned),
-        }));
-    }
-    let (found, problem) = correlate(client, &wanted, timeout).await;
-    let jobs = records.iter_mut().flat_map(|record| &mut record.jobs).filter(|job| job.job.is_some());
-    for (job, (correlation, entry)) in jobs.zip(found) {
-        (job.correlation, job.entry) = (correlation, entry);
-    }
-    problem
+/// What the names of a run's files begin with.
+fn stem(began: DateTime<Utc>) -> String {
+    format!("pooled_jobs_comparison_{}", began.format("%Y%m%d_%H%M%S"))
 }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::convert;
 use super::errors::PyOutcome;
-use crate::comparison::ComparisonResult;
+use crate::comparison::{self, ComparisonResult};
 
 /// What a comparison found.
 #[pyclass(module = "jobrota", name = "ComparisonResult", frozen)]
@@ -18,6 +18,13 @@ pub(super) struct PyComparisonResult {
 impl From<ComparisonResult> for PyComparisonResult {
     fn from(result: ComparisonResult) -> Self {
         Self { result: Arc::new(result) }
+    }
+}
+
+impl PyComparisonResult {
+    /// Seconds that each job occupied a host.
+    pub(super) fn durations(&self) -> comparison::durations::Durations {
+        comparison::durations::of_result(self.result.to_value())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ViyaComparisonRunner`.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,9 +14,10 @@ use super::convert;
 use super::errors::{PyOutcome, Raised};
 use super::interrupt::Run;
 use super::wait::{self, Born};
-use crate::comparison::{self, ComparisonResult, Mode, ProgressEvent, RunnerOptions};
+use crate::comparison::{self, ComparisonResult, JobOrder, Mode, ProgressEvent, RunnerOptions, durations};
 use crate::error::Error;
 use crate::settings;
+use crate::stop::Stop;
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
 /// the Workload Orchestrator's own evidence.
@@ -37,11 +39,17 @@ use crate::settings;
 ///     async_only: Only the asynchronous arm.
 ///     repeat: Rounds. In each all arms run, forth and back in turn; below 5 rounds no difference is claimed.
 ///     results_dir: Where the result JSON is written.
-///     poll_interval: Seconds between two looks at a job while few are in flight; up to ten times that for old jobs
-///         among many.
+///     poll_interval: Seconds between two looks at a job, where the server does not wait with its answer until the job
+///         has ended.
 ///     job_timeout: Seconds after which a job is canceled and counts as failed.
 ///     correlation_timeout: Seconds for which the orchestrator's entries are looked for.
-///     pause: Seconds between one arm and the next.
+///     pause: Seconds between one arm and the next, so that hosts which are not needed can go.
+///     order: `"submission"`: jobs are let in as the file has them; `"longest_first"`: as long as they took before.
+///     durations_from: For `"longest_first"`: a result file, a `ComparisonResult`, or seconds by name of the job; else the
+///         newest result in `results_dir`.
+///     expires_after: ISO 8601 duration after which the server deletes the jobs, such as `P7D`; None keeps them.
+///     cleanup: Delete the jobs, with their logs and results, once the result is written.
+///     host_price: What an hour of a compute host costs, for the cost of jobs.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -75,6 +83,8 @@ struct Reporter {
 fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("arm", &event.arm)?;
+    dict.set_item("round", event.round)?;
+    dict.set_item("rounds", event.rounds)?;
     dict.set_item("done", event.done)?;
     dict.set_item("failed", event.failed)?;
     dict.set_item("in_flight", event.in_flight)?;
@@ -124,7 +134,9 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (base_url = None, *, tokens = None, jobs = None, mode = "batch", concurrent = 5,
                         sequential_context = None, async_context = None, arms = None, limit_jobs = None,
                         sequential_only = false, async_only = false, repeat = 1, results_dir = None,
-                        poll_interval = 1.0, job_timeout = 3600.0, correlation_timeout = 60.0, pause = 0.0))]
+                        poll_interval = 0.8, job_timeout = 3600.0, correlation_timeout = 60.0, pause = 0.0,
+                        order = "submission", durations_from = None, expires_after = Some("P7D".to_owned()), cleanup = false,
+                        host_price = None))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
@@ -144,6 +156,11 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::number)] job_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] correlation_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] pause: f64,
+        #[pyo3(from_py_with = arguments::text)] order: &str,
+        durations_from: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::optional_text)] expires_after: Option<String>,
+        #[pyo3(from_py_with = arguments::flag)] cleanup: bool,
+        #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
     ) -> PyOutcome<Self> {
         let mode: Mode = mode.parse()?;
         let defaults = RunnerOptions::default();
@@ -158,6 +175,10 @@ impl PyViyaComparisonRunner {
             concurrent,
             repeat,
             pause,
+            order: job_order(order, durations_from)?,
+            expires_after,
+            cleanup,
+            host_price,
             sequential_context: sequential_context.unwrap_or_else(|| defaults.sequential_context.clone()),
             async_context: async_context.unwrap_or_else(|| defaults.async_context.clone()),
             limit_jobs,
@@ -188,18 +209,49 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (progress = None))]
     fn run(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome<PyComparisonResult> {
         self.born.check("ViyaComparisonRunner")?;
-        let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
-        match (flag, progress) {
-            (Some(false), _) => self.run_with(py, None),
-            (None, Some(callback)) => self.run_with(py, Some(callable(callback)?)),
-            _ => {
-                let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
-                let shown = bars.call_method0("__enter__")?.unbind();
-                let outcome = self.run_with(py, Some(shown));
-                bars.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
-                outcome
-            }
-        }
+        self.shown(py, None, progress)
+    }
+
+    /// Goes on with an interrupted run: no job that has ended runs again, and those that were running are followed on.
+    ///
+    /// Arms, jobs and rounds are those of the journal; server, tokens, folders and limits those of this runner.
+    ///
+    /// Args:
+    ///     journal: The journal of the interrupted run: the `….journal.jsonl` file (or `….journal` folder) in `results_dir`.
+    ///     progress: As `run` has it.
+    ///
+    /// Returns:
+    ///     A `ComparisonResult` of the whole run.
+    ///
+    /// Raises:
+    ///     NotFoundError: There is no such journal.
+    ///     InvalidInputError: It is no journal, or the run was on another server.
+    ///     ConflictError: Another process works with it.
+    #[pyo3(signature = (journal, progress = None))]
+    fn resume(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::location)] journal: String,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<PyComparisonResult> {
+        self.born.check("ViyaComparisonRunner")?;
+        self.shown(py, Some(PathBuf::from(journal)), progress)
+    }
+
+    /// Like `resume`, as a coroutine, without progress bars.
+    ///
+    /// Args:
+    ///     journal: The journal of the interrupted run.
+    ///     progress: A callable that is given a dict per event, or nothing.
+    #[pyo3(signature = (journal, progress = None))]
+    fn resume_async<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = arguments::location)] journal: String,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        self.born.check("ViyaComparisonRunner")?;
+        self.awaited(py, Some(PathBuf::from(journal)), progress)
     }
 
     /// Like `run`, as a coroutine, without progress bars. Canceling it cancels what is running on the server, and what is
@@ -210,17 +262,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (progress = None))]
     fn run_async<'py>(&self, py: Python<'py>, progress: Option<&Bound<'py, PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
         self.born.check("ViyaComparisonRunner")?;
-        let progress = progress.map(callable).transpose()?;
-        let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
-        let reporter = reporter(progress, &run);
-        let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
-        let work = async move { Ok(runner.run_until(sink, &asked).await) };
-        wait::stoppable_awaitable(
-            py,
-            work,
-            move || stop.stop(),
-            move |py, result| finished(py, &run, reporter.as_ref(), result.map_err(Raised::from)),
-        )
+        self.awaited(py, None, progress)
     }
 
     /// Version and configuration as text; asks no server.
@@ -274,13 +316,97 @@ fn finished(
     failed.map_or_else(|| Ok(PyComparisonResult::from(result)), |error| Err(error.into()))
 }
 
+/// The order in which jobs are let in.
+fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcome<JobOrder> {
+    let given = durations_from.filter(|value| !value.is_none());
+    match order {
+        "submission" if given.is_none() => Ok(JobOrder::Submission),
+        "submission" => {
+            Err(Error::invalid("durations_from is for order=\"longest_first\": say that as well, or leave it out")
+                .into())
+        }
+        "longest_first" => {
+            let Some(value) = given else { return Ok(JobOrder::LongestFirst(None)) };
+            let known: HashMap<String, f64> = if let Ok(named) = value.cast::<PyDict>() {
+                named.extract()?
+            } else if let Ok(result) = value.cast::<PyComparisonResult>() {
+                result.get().durations()
+            } else {
+                durations::read(&PathBuf::from(arguments::location(value)?))?
+            };
+            Ok(JobOrder::LongestFirst(Some(known)))
+        }
+        other => {
+            Err(Error::invalid(format!("order {other:?} is unknown: it is \"submission\" or \"longest_first\"")).into())
+        }
+    }
+}
+
 impl PyViyaComparisonRunner {
-    fn run_with(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyOutcome<PyComparisonResult> {
+    /// Runs, or resumes from `journal`, with whatever shows progress.
+    fn shown(
+        &self,
+        py: Python<'_>,
+        journal: Option<PathBuf>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<PyComparisonResult> {
+        let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
+        match (flag, progress) {
+            (Some(false), _) => self.run_with(py, journal, None),
+            (None, Some(callback)) => self.run_with(py, journal, Some(callable(callback)?)),
+            _ => {
+                let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
+                let shown = bars.call_method0("__enter__")?.unbind();
+                let outcome = self.run_with(py, journal, Some(shown));
+                bars.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+                outcome
+            }
+        }
+    }
+
+    fn run_with(
+        &self,
+        py: Python<'_>,
+        journal: Option<PathBuf>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyOutcome<PyComparisonResult> {
         let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
         let reporter = reporter(callback, &run);
         let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
         // Ctrl-C cancels what is running on the server and writes what is done, which an abrupt end would not.
-        let result = wait::stoppable(py, async move { runner.run_until(sink, &asked).await }, || stop.stop());
+        let work = async move { go(&runner, journal, sink, &asked).await };
+        let result = wait::stoppable(py, work, || stop.stop());
         finished(py, &run, reporter.as_ref(), result)
+    }
+
+    fn awaited<'py>(
+        &self,
+        py: Python<'py>,
+        journal: Option<PathBuf>,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let progress = progress.map(callable).transpose()?;
+        let (runner, run) = (Arc::clone(&self.runner), Arc::<Run>::default());
+        let reporter = reporter(progress, &run);
+        let (sink, stop, asked) = (sink(reporter.as_ref()), run.stop(), run.stop());
+        let work = async move { Ok(go(&runner, journal, sink, &asked).await) };
+        wait::stoppable_awaitable(
+            py,
+            work,
+            move || stop.stop(),
+            move |py, result| finished(py, &run, reporter.as_ref(), result.map_err(Raised::from)),
+        )
+    }
+}
+
+async fn go(
+    runner: &comparison::ViyaComparisonRunner,
+    journal: Option<PathBuf>,
+    sink: Option<comparison::Progress>,
+    stop: &Stop,
+) -> Result<ComparisonResult, Error> {
+    match journal {
+        Some(journal) => runner.resume_until(&journal, sink, stop).await,
+        None => runner.run_until(sink, stop).await,
     }
 }

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{Answer, COLLECTION, Call, ViyaClient, error_text};
+use super::client::{Answer, COLLECTION, Call, ViyaClient, error_text, quoted};
 use crate::error::{Error, ErrorKind, Result};
 
 const REQUEST: &str = "application/vnd.sas.job.execution.job.request+json";
@@ -60,19 +60,50 @@ impl State {
     }
 }
 
+/// What is kept of a job: the rest, such as its program and its links, would be held for each of thousands.
+const KEPT: [&str; 13] = [
+    "id",
+    "state",
+    "stateDetails",
+    "creationTimeStamp",
+    "endTimeStamp",
+    "expirationTimeStamp",
+    "elapsedTime",
+    "createdBy",
+    "submittedByApplication",
+    "logLocation",
+    "results",
+    "error",
+    "name",
+];
+
 /// A job as the server described it last.
 #[derive(Debug, Clone)]
 pub struct Job(Value);
 
 impl Job {
-    fn of(value: Value) -> Result<Self> {
+    /// Reads a job as the server gave it, or as [`Job::raw`] had it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Server`] when it has no id.
+    pub fn of(mut value: Value) -> Result<Self> {
         if value.get("id").and_then(Value::as_str).is_some_and(|id| !id.is_empty()) {
-            return Ok(Self(value));
+            let name = value.pointer_mut("/jobRequest/name").map(Value::take);
+            let Some(map) = value.as_object_mut() else { return Ok(Self(value)) };
+            let kept = KEPT.iter().filter_map(|key| Some(((*key).to_owned(), map.remove(*key)?)));
+            let mut kept: Map<String, Value> = kept.collect();
+            kept.extend(name.map(|name| ("name".to_owned(), name)));
+            return Ok(Self(kept.into()));
         }
         Err(Error::new(
             ErrorKind::Server,
             "SAS Viya answered with a job that has no id: is base_url a SAS Viya of today?",
         ))
+    }
+
+    /// What is kept of it, as JSON.
+    pub fn raw(&self) -> &Value {
+        &self.0
     }
 
     /// The id of the job.
@@ -82,7 +113,7 @@ impl Job {
 
     /// The name it was submitted under.
     pub fn name(&self) -> Option<&str> {
-        self.0.pointer("/jobRequest/name")?.as_str()
+        self.text("name")
     }
 
     /// Its state, if it is one of the known ones.
@@ -224,10 +255,10 @@ pub async fn find_by_name(client: &ViyaClient, name: &str) -> Result<Option<Job>
         .query("sortBy", "creationTimeStamp:descending");
     let mut next: Option<String> = None;
     for _ in 0..5 {
-        let page = client.page(&call, next.as_deref()).await?;
-        for item in page.items {
-            let job = Job(item);
-            if job.name() == Some(name) && !job.id().is_empty() {
+        let mut page = client.page(&call, next.as_deref()).await?;
+        let named = |item: &&mut Value| item.pointer("/jobRequest/name").and_then(Value::as_str) == Some(name);
+        for item in page.items.iter_mut().filter(named) {
+            if let Ok(job) = Job::of(item.take()) {
                 return Ok(Some(job));
             }
         }
@@ -246,11 +277,60 @@ pub async fn find_by_name(client: &ViyaClient, name: &str) -> Result<Option<Job>
 /// document or a page of a proxy; those of any call.
 pub async fn state(client: &ViyaClient, id: &str) -> Result<State> {
     let path = format!("/jobExecution/jobs/{id}/state");
-    let answer: Answer = client.send(&Call::get(&path, "text/plain")).await?;
+    read_state(&client.send(&Call::get(&path, "text/plain")).await?, id)
+}
+
+fn read_state(answer: &Answer, id: &str) -> Result<State> {
     answer.word().and_then(State::parse).ok_or_else(|| {
         let said = answer.word().map_or_else(|| "no state".to_owned(), |word| format!("the unknown state {word:?}"));
         Error::new(ErrorKind::Server, format!("job {id} has {said}")).with_retryable(true)
     })
+}
+
+/// [`state`] that a server which honours `wait` answers only when the state changes, or after `seconds` of its own.
+/// Source: SAS's own JavaScript client asks this way; no SAS document says which releases honour it, so whoever calls
+/// this looks at how long the answer took.
+///
+/// # Errors
+/// Those of [`state`].
+pub async fn state_waiting(client: &ViyaClient, id: &str, seconds: u32) -> Result<State> {
+    let path = format!("/jobExecution/jobs/{id}/state");
+    let call = Call::get(&path, "text/plain").query("_action", "wait").query("wait", seconds.to_string());
+    read_state(&client.send(&call).await?, id)
+}
+
+/// Which listing is asked for jobs that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// Those of the given ids that do not run any more: the shortest answer.
+    EndedOfIds,
+    /// Those of the given ids.
+    OfIds,
+    /// The newest ones of everybody.
+    Newest,
+}
+
+/// Most ids of one listing: 43 characters each, and proxies take some 8,000 in a URL.
+pub const IDS_OF_A_LISTING: usize = 100;
+
+/// Those of the jobs `ids` that have ended, as far as one page of that listing shows them; at most
+/// [`IDS_OF_A_LISTING`] ids, and any number of them with [`Listing::Newest`].
+///
+/// # Errors
+/// [`ErrorKind::Server`] or `InvalidInput` where the server does not take the filter; those of any call.
+pub async fn list_ended(client: &ViyaClient, listing: Listing, ids: &[String]) -> Result<Vec<Job>> {
+    let chosen = || format!("in(id,{})", ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(","));
+    let call = Call::get("/jobExecution/jobs", COLLECTION).query("start", "0");
+    let call = match listing {
+        Listing::EndedOfIds => call
+            .query("limit", IDS_OF_A_LISTING.to_string())
+            .query("filter", format!("and({},ne(state,'running'))", chosen())),
+        Listing::OfIds => call.query("limit", IDS_OF_A_LISTING.to_string()).query("filter", chosen()),
+        Listing::Newest => call.query("limit", "1000").query("sortBy", "creationTimeStamp:descending"),
+    };
+    let page = client.page(&call, None).await?;
+    let jobs = page.items.into_iter().filter_map(|item| Job::of(item).ok());
+    Ok(jobs.filter(|job| job.state().is_some_and(State::is_final)).collect())
 }
 
 /// A job as it is now.
@@ -268,6 +348,18 @@ pub async fn get(client: &ViyaClient, id: &str) -> Result<Job> {
 pub async fn cancel(client: &ViyaClient, id: &str) -> Result<()> {
     let path = format!("/jobExecution/jobs/{id}/state");
     client.send(&Call::new(Method::PUT, &path, "text/plain").query("value", "canceled")).await.map(drop)
+}
+
+/// Deletes a job with its log and results; one that is not there any more is no error.
+///
+/// # Errors
+/// Those of any call.
+pub async fn delete(client: &ViyaClient, id: &str) -> Result<()> {
+    let path = format!("/jobExecution/jobs/{id}");
+    match client.send(&Call::new(Method::DELETE, &path, "application/json")).await {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// A SAS time stamp: ISO 8601 with zone.

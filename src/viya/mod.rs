@@ -6,7 +6,9 @@ pub mod client;
 pub mod clock;
 pub mod contexts;
 pub mod jobs;
+pub mod logs;
 pub mod orchestrator;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

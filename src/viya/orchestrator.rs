@@ -15,25 +15,58 @@ use crate::error::Result;
 const PAGE: usize = 500;
 const MAX_PAGES: usize = 200;
 
-/// One entry of the orchestrator's job list.
+/// Texts of an entry that are kept, as JSON pointers.
+const TEXTS: [&str; 10] = [
+    "/request/name",
+    "/request/queue",
+    "/request/user",
+    "/processingInfo/state",
+    "/processingInfo/submitTime",
+    "/processingInfo/startTime",
+    "/processingInfo/endTime",
+    "/processingInfo/executionHost",
+    "/processingInfo/executionIP",
+    "/processingInfo/pendingCause",
+];
+
+/// One entry of the orchestrator's job list: its texts, numbers and measurements, without the rest, as a run has thousands.
 #[derive(Debug, Clone)]
-pub struct Entry(Value);
+pub struct Entry {
+    id: Option<i64>,
+    texts: Box<[(u8, Box<str>)]>,
+    numbers: Box<[(Box<str>, f64)]>,
+    reserved: Box<[(Box<str>, f64)]>,
+    measured: Box<[(Box<str>, f64)]>,
+}
 
 impl Entry {
-    /// Wraps an item as the server gave it.
-    pub fn new(item: Value) -> Self {
-        Self(item)
-    }
-
-    /// The item itself.
-    pub fn raw(&self) -> &Value {
-        &self.0
+    /// Reads an item as the server gave it.
+    pub fn new(item: &Value) -> Self {
+        let id = item.get("id").and_then(|id| id.as_i64().or_else(|| id.as_str()?.parse().ok()));
+        let text = |(at, pointer): (usize, &&str)| {
+            let text = item.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
+            Some((u8::try_from(at).ok()?, text.into()))
+        };
+        let processing = item.get("processingInfo");
+        let numbers = processing.and_then(Value::as_object).into_iter().flatten();
+        let named = |list: &str| {
+            let values = processing.and_then(|info| info.get(list)?.as_array()).into_iter().flatten();
+            values
+                .filter_map(|value| Some((value.get("name")?.as_str()?.into(), value.get("value")?.as_f64()?)))
+                .collect()
+        };
+        Self {
+            id,
+            texts: TEXTS.iter().enumerate().filter_map(text).collect(),
+            numbers: numbers.filter_map(|(key, value)| Some((key.as_str().into(), value.as_f64()?))).collect(),
+            reserved: named("consumedResources"),
+            measured: named("limitValues"),
+        }
     }
 
     /// Its number, which grows; text where a server sends text.
     pub fn id(&self) -> Option<i64> {
-        let id = self.0.get("id")?;
-        id.as_i64().or_else(|| id.as_str()?.parse().ok())
+        self.id
     }
 
     /// `request.name`: `<prefix>-<uuid>`.
@@ -56,9 +89,11 @@ impl Entry {
         self.text("/processingInfo/executionHost")
     }
 
-    /// A non-empty text at a JSON pointer.
+    /// A non-empty text at one of the JSON pointers that are kept: name, queue, user, state, the three stamps, host and its
+    /// address, why it is pending.
     pub fn text(&self, pointer: &str) -> Option<&str> {
-        self.0.pointer(pointer)?.as_str().filter(|text| !text.is_empty())
+        let at = TEXTS.iter().position(|kept| *kept == pointer)?;
+        self.texts.iter().find(|(kept, _)| usize::from(*kept) == at).map(|(_, text)| &**text)
     }
 
     /// When it entered the queue.
@@ -78,36 +113,41 @@ impl Entry {
 
     /// A number of `processingInfo`, such as `totalTimePending` (seconds).
     pub fn number(&self, key: &str) -> Option<f64> {
-        self.0.get("processingInfo")?.get(key)?.as_f64()
+        find(&self.numbers, key)
     }
 
     /// What was reserved, not used: `cores`, `memory` (MB).
     pub fn reserved(&self, name: &str) -> Option<f64> {
-        self.named("consumedResources", name)
+        find(&self.reserved, name)
     }
 
     /// What was measured: `maxCpuTime`, `maxClockTime` (seconds), `maxMemory` (GB), `maxIoTotal` (MB), `maxIoRate`
     /// (bytes/s), `maxPageRate`.
     pub fn measured(&self, name: &str) -> Option<f64> {
-        self.named("limitValues", name)
-    }
-
-    fn named(&self, list: &str, name: &str) -> Option<f64> {
-        let values = self.0.get("processingInfo")?.get(list)?.as_array()?;
-        values.iter().find(|value| value.get("name").and_then(Value::as_str) == Some(name))?.get("value")?.as_f64()
+        find(&self.measured, name)
     }
 }
 
-/// All entries submitted since `oldest`, newest first, one request per 500.
+fn find(list: &[(Box<str>, f64)], name: &str) -> Option<f64> {
+    list.iter().find(|(known, _)| &**known == name).map(|(_, value)| *value)
+}
+
+/// All entries submitted since `oldest`, newest first, one request per 500; fewer pages where `enough` says after one of
+/// them that the rest is not needed.
 ///
 /// # Errors
 /// Those of any call: [`crate::ErrorKind::NotFound`] where there is no orchestrator, `Authentication` where the user may
 /// not list its jobs.
-pub async fn list_since(client: &ViyaClient, oldest: DateTime<Utc>) -> Result<Vec<Entry>> {
+pub async fn list_since(
+    client: &ViyaClient,
+    oldest: DateTime<Utc>,
+    mut enough: impl FnMut(&[Entry]) -> bool,
+) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut seen = HashSet::new();
     let mut next: Option<String> = None;
     let mut start = 0;
+    let mut linked = false;
     for _ in 0..MAX_PAGES {
         let call = Call::get("/workloadOrchestrator/jobs", "application/json")
             .query("limit", PAGE.to_string())
@@ -115,7 +155,8 @@ pub async fn list_since(client: &ViyaClient, oldest: DateTime<Utc>) -> Result<Ve
             .query("sortBy", "submitTime:descending");
         let page = client.page(&call, next.as_deref()).await?;
         let count = page.items.len();
-        let page_entries: Vec<Entry> = page.items.into_iter().map(Entry).collect();
+        let page_entries: Vec<Entry> = page.items.iter().map(Entry::new).collect();
+        drop(page.items);
         let stamps: Vec<_> = page_entries.iter().filter_map(Entry::submitted).collect();
         let descending = stamps.first() >= stamps.last();
         let reached = descending && stamps.last().is_some_and(|last| *last < oldest);
@@ -125,13 +166,14 @@ pub async fn list_since(client: &ViyaClient, oldest: DateTime<Utc>) -> Result<Ve
             Some(id) => seen.insert(id),
             None => true,
         }));
-        if count == 0 || reached || entries.len() == before {
+        if count == 0 || reached || entries.len() == before || enough(&entries) {
             break;
         }
         start += count;
+        linked |= page.next.is_some();
         next = page.next;
-        // The links of this service are not documented: a full page without one is followed by its offset.
-        if next.is_none() && count < PAGE {
+        // The links of this service are not documented: where it gives none at all, a full page is followed by its offset.
+        if next.is_none() && (linked || count < PAGE) {
             break;
         }
     }

@@ -36,7 +36,7 @@ fn tokens(value: &Value) -> (tempfile::TempDir, TokenFile) {
 }
 
 /// A client of `app`, which is told to run at a speed that makes all back-offs short.
-async fn client(app: Router) -> (tempfile::TempDir, ViyaClient) {
+pub(crate) async fn client(app: Router) -> (tempfile::TempDir, ViyaClient) {
     let base = serve(app).await;
     let (folder, tokens) = tokens(&json!({"access_token": "first", "refresh_token": "again"}));
     let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
@@ -313,7 +313,7 @@ async fn the_orchestrator_is_listed_by_pages_until_the_run_began() {
         )
     };
     let (_folder, client) = client(Router::new().route("/workloadOrchestrator/jobs", get(list))).await;
-    let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap()).await.unwrap();
+    let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap(), |_| false).await.unwrap();
     let ids: Vec<i64> = entries.iter().filter_map(orchestrator::Entry::id).collect();
     assert_eq!((ids, pages.load(Ordering::SeqCst)), (vec![100, 99, 98, 97], 3));
 }

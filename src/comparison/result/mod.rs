@@ -46,6 +46,10 @@ pub(super) struct RunFacts {
     pub resumed: u32,
     /// Identifies the run.
     pub run_id: String,
+    /// Where its journal is.
+    pub journal: PathBuf,
+    /// What an hour of a host costs.
+    pub host_price: Option<f64>,
     pub correlation_timeout: f64,
     pub broke_off: Option<String>,
     pub orchestrator_problem: Option<String>,
@@ -138,6 +142,8 @@ fn document(facts: &RunFacts, jobs: &[Arc<JobConfig>], arms: &[ArmRecord], warni
             "resumed": facts.resumed,
             "run_id": facts.run_id,
             "source": "run",
+            "journal": facts.journal,
+            "host_price": facts.host_price,
             "total_jobs": jobs.len(),
             "correlation_timeout": facts.correlation_timeout,
             "broke_off": facts.broke_off,

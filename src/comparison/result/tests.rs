@@ -7,7 +7,7 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{Float64Type, Int64Type};
 use serde_json::{Value, json};
 
-use crate::comparison::{ComparisonResult, Mode, Progress, RunnerOptions, ViyaComparisonRunner};
+use crate::comparison::{Arms, ComparisonResult, JobOrder, Mode, Progress, RunnerOptions, ViyaComparisonRunner};
 use crate::error::{ErrorKind, Result};
 use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
 use crate::stop::Stop;
@@ -200,8 +200,16 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
         }
     });
     let error = crate::runtime::block_on(runner.run_until(Some(listener), &stop)).unwrap_err();
-    let path = std::fs::read_dir(place.results()).unwrap().next().unwrap().unwrap().path();
+    let written = |extension: &str| {
+        let files = std::fs::read_dir(place.results()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> =
+            files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+        files.sort();
+        files
+    };
+    let (path, journal) = (written("json").remove(0), written("jsonl").remove(0));
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(error.to_string().contains(&journal.display().to_string()), "{error}");
     let json = read(&path);
     let jobs = json["sequential_execution"]["jobs"].as_array().unwrap();
     let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
@@ -209,6 +217,65 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     assert!(json["metadata"]["broke_off"].is_string());
     let error = crate::runtime::block_on(runner.run_until(None, &stop)).unwrap_err();
     assert!(error.to_string().contains("before a job was submitted"), "{error}");
+
+    // Resumed, it runs what was canceled and what had not begun, and the first job not again.
+    let result = crate::runtime::block_on(runner.resume(&journal, None)).unwrap();
+    let jobs = result.json["sequential_execution"]["jobs"].as_array().unwrap();
+    let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
+    assert_eq!(states, ["completed", "completed", "completed"]);
+    assert_eq!(jobs[0]["job_instance_id"], json["sequential_execution"]["jobs"][0]["job_instance_id"]);
+    assert_ne!(jobs[1]["unique_job_name"], json["sequential_execution"]["jobs"][1]["unique_job_name"]);
+    assert_eq!(result.json["metadata"]["resumed"], 1);
+    // Once more: nothing is left to run, and the same comes out.
+    let again = crate::runtime::block_on(runner.resume(&journal, None)).unwrap();
+    let ids = |json: &Value| -> Vec<Value> {
+        json["sequential_execution"]["jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|job| job["job_instance_id"].clone())
+            .collect()
+    };
+    assert_eq!(ids(&again.json), ids(&result.json));
+
+    let elsewhere = Place::new(3, ViyaOptions::default());
+    let stranger = ViyaComparisonRunner::new(elsewhere.options()).unwrap();
+    let error = crate::runtime::block_on(stranger.resume(&journal, None)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+#[test]
+fn three_arms_run_forth_and_back_in_rounds() {
+    let place = Place::new(3, ViyaOptions::default());
+    let options = RunnerOptions {
+        arms: Arms::ThreeWay,
+        mode: Mode::Window,
+        concurrent: 2,
+        repeat: 2,
+        order: JobOrder::LongestFirst(Some([("cm_pooled".to_owned(), 1.0), ("ae_pooled".to_owned(), 3.0)].into())),
+        cleanup: true,
+        ..place.options()
+    };
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let log = order.clone();
+    let listener: Progress = Arc::new(move |event| {
+        let mut log = log.lock().unwrap();
+        if log.last() != Some(&(event.round, event.arm.clone())) {
+            log.push((event.round, event.arm));
+        }
+    });
+    let result = run(options, Some(listener)).unwrap();
+    let seen: Vec<(u32, String)> = order.lock().unwrap().clone();
+    let seen: Vec<(u32, &str)> = seen.iter().map(|(round, arm)| (*round, arm.as_str())).collect();
+    let (one, two, three) = ("sequential", "async_regular", "async_autoscaling");
+    assert_eq!(seen, [(1, one), (1, two), (1, three), (2, three), (2, two), (2, one)]);
+    assert_eq!(result.failed_jobs(), 0);
+    let jobs = result.jobs_batch().unwrap();
+    assert_eq!(jobs.num_rows(), 18);
+    // A job that is not known goes first, then the longest.
+    let names = jobs.column_by_name("job").unwrap().as_string::<i32>();
+    let first: Vec<&str> = (0..3).map(|at| names.value(at)).collect();
+    assert_eq!(first, ["co_pooled", "ae_pooled", "cm_pooled"]);
 }
 
 #[test]

@@ -1,0 +1,165 @@
+"""`jobrota compare`: the same SAS Viya jobs in different compute contexts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobrota._native import ComparisonResult, ViyaComparisonRunner, __version__, settings_lookup, shown_url
+from jobrota.errors import InvalidInputError
+
+__all__ = ["TEXT", "add_arguments", "run"]
+
+TEXT = "run the same SAS Viya jobs in different compute contexts and compare"
+SEQUENTIAL_CONTEXT = "SAS Job Execution compute context"
+ASYNC_CONTEXT = "Autoscaling POC Context"
+
+
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    positive: Callable[[str], int],
+    not_negative: Callable[[str], int],
+    positive_number: Callable[[str], float],
+    number: Callable[[str], float],
+) -> None:
+    """Adds the options of `jobrota compare` to its parser."""
+    arms = parser.add_argument_group("what is compared")
+    arms.add_argument(
+        "--mode", choices=("batch", "window", "all"), default="batch", help="how the asynchronous arms let jobs in"
+    )
+    arms.add_argument(
+        "--concurrent", type=positive, default=5, metavar="N", help="jobs of a batch, or in flight in a window"
+    )
+    arms.add_argument(
+        "--arms",
+        metavar="three_way|FILE",
+        help="three_way adds the asynchronous arm in the sequential context, without which parallelism and context cannot "
+        "be told apart; or a file with a list of arms (name, context, mode, concurrent)",
+    )
+    arms.add_argument(
+        "--repeat", type=positive, default=1, metavar="N", help="rounds; below 5 no difference is claimed"
+    )
+    arms.add_argument("--sequential-context", default=SEQUENTIAL_CONTEXT, metavar="NAME", help="compute context")
+    arms.add_argument("--async-context", default=ASYNC_CONTEXT, metavar="NAME", help="compute context")
+    which = arms.add_mutually_exclusive_group()
+    which.add_argument("--async-only", action="store_true", help="run the asynchronous arm alone")
+    which.add_argument("--sequential-only", action="store_true", help="run the sequential arm alone")
+    arms.add_argument(
+        "--limit-jobs", type=not_negative, metavar="N", help="only the first N jobs; 0 shows version and configuration"
+    )
+    arms.add_argument("--jobs", default="config/job_configs.json", metavar="FILE", help="job configurations")
+    arms.add_argument(
+        "--order", choices=("submission", "longest_first"), default="submission", help="which job is let in next"
+    )
+    arms.add_argument(
+        "--durations-from", metavar="FILE", help="result that tells the longest (default: the newest in --results-dir)"
+    )
+    arms.add_argument("--pause", type=number, default=0.0, metavar="S", help="seconds between one arm and the next")
+
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--base-url", metavar="URL", help="SAS Viya (default: JOBROTA_BASE_URL, SAS_BASE_URL, jobrota.toml)"
+    )
+    server.add_argument("--tokens", default="data/sas_tokens.json", metavar="FILE", help="token file")
+    server.add_argument(
+        "--job-timeout", type=positive_number, default=3600.0, metavar="S", help="a job that takes longer is canceled"
+    )
+    server.add_argument(
+        "--poll-interval", type=positive_number, default=0.8, metavar="S", help="seconds between two looks at a job"
+    )
+    server.add_argument(
+        "--correlation-timeout",
+        type=positive_number,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for the orchestrator's entries",
+    )
+    server.add_argument(
+        "--expires-after", default="P7D", metavar="DURATION", help="the server deletes the jobs after this; none: never"
+    )
+    server.add_argument("--cleanup", action="store_true", help="delete the jobs once the result is written")
+
+    output = parser.add_argument_group("results")
+    output.add_argument(
+        "--resume", metavar="JOURNAL", help="go on with an interrupted run; what is compared is in its journal"
+    )
+    output.add_argument("--results-dir", default="results", metavar="DIR", help="where results and journals go")
+    output.add_argument(
+        "--host-price", type=number, metavar="PRICE", help="what an hour of a compute host costs, for the cost of jobs"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the comparison; returns 1 when a job failed."""
+    base_url = arguments.base_url or settings_lookup("base_url") or os.environ.get("SAS_BASE_URL")
+    if arguments.limit_jobs == 0 and not arguments.resume:
+        _show_configuration(arguments, base_url)
+        return 0
+    if not base_url:
+        raise InvalidInputError(
+            "no SAS Viya server is given: use --base-url URL, or set JOBROTA_BASE_URL (or SAS_BASE_URL), "
+            'or write base_url = "https://…" into jobrota.toml'
+        )
+    runner = ViyaComparisonRunner(
+        base_url,
+        tokens=arguments.tokens,
+        jobs=arguments.jobs,
+        mode=arguments.mode,
+        concurrent=arguments.concurrent,
+        sequential_context=arguments.sequential_context,
+        async_context=arguments.async_context,
+        arms=arguments.arms,
+        limit_jobs=arguments.limit_jobs,
+        sequential_only=arguments.sequential_only,
+        async_only=arguments.async_only,
+        repeat=arguments.repeat,
+        results_dir=arguments.results_dir,
+        poll_interval=arguments.poll_interval,
+        job_timeout=arguments.job_timeout,
+        correlation_timeout=arguments.correlation_timeout,
+        pause=arguments.pause,
+        order=arguments.order,
+        durations_from=arguments.durations_from,
+        expires_after=None if arguments.expires_after == "none" else arguments.expires_after,
+        cleanup=arguments.cleanup,
+        host_price=arguments.host_price,
+    )
+    if arguments.resume:
+        result = runner.resume(arguments.resume, progress=True)
+    else:
+        result = runner.run(progress=True)
+    _show(result)
+    return 1 if result.failed_jobs else 0
+
+
+def _show(result: ComparisonResult) -> None:
+    values: dict[str, Any] = result.to_dict()
+    for arm in ("sequential", "async"):
+        section = values.get(f"{arm}_execution")
+        if section:
+            done = f"{section['successful_jobs']} done, {section['failed_jobs']} failed"
+            print(f"{arm}: {section['total_duration']:,.1f} s, {done}, in {section['context_name']}")
+    comparison = values.get("comparison") or {}
+    if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
+        gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"
+        print(f"time saved: {comparison['time_saved']:,.1f} s ({gain})")
+    for warning in result.warnings:
+        print(f"warning {warning.code}: {warning.text}", file=sys.stderr)
+    print(f"result: {result.path}")
+
+
+def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
+    """Version and configuration, without reading a token or asking a server."""
+    print(f"jobrota {__version__}, nothing is run")
+    shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
+    shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        note = ""
+        if name in ("tokens", "jobs") and not Path(value).exists():
+            note = "  (no such file)"
+        print(f"  {name:<{width}}  {value}{note}")

@@ -1,0 +1,65 @@
+//! What breaks a run off: somebody stops it, or what every job needs is gone.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::error::{Error, ErrorKind};
+use crate::viya::Clock;
+
+/// Why a run does not go on; shared by all its jobs.
+#[derive(Debug)]
+pub(super) struct Halt {
+    reason: Mutex<Option<Error>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Halt {
+    pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
+        Self { reason: Mutex::new(None), stop }
+    }
+
+    /// Whether no further job may be submitted.
+    pub(super) fn reached(&self) -> bool {
+        self.stopped() || self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether somebody stopped the run.
+    pub(super) fn stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Comes back when somebody stops the run.
+    pub(super) async fn when_stopped(&self) {
+        // Whoever could stop it is gone: then nobody will.
+        if self.stop.clone().wait_for(|stopped| *stopped).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits `seconds` of the server, or until the run is stopped.
+    pub(super) async fn pause(&self, clock: &Clock, seconds: f64) {
+        tokio::select! { () = clock.sleep(seconds) => {}, () = self.when_stopped() => {} }
+    }
+
+    pub(super) fn into_reason(self) -> Option<Error> {
+        let stopped = self.stopped();
+        let reason = self.reason.into_inner().unwrap_or_else(PoisonError::into_inner);
+        reason.or_else(|| {
+            stopped.then(|| Error::new(ErrorKind::Conflict, "the run was stopped; its running jobs were canceled"))
+        })
+    }
+
+    /// Breaks the run off; the first reason stays.
+    pub(super) fn because(&self, error: Error) {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Notes what a failed call means for the run: refused credentials and a server that cannot be reached concern every
+    /// job.
+    pub(super) fn note(&self, error: &Error) {
+        if matches!(error.kind(), ErrorKind::Authentication | ErrorKind::Unsupported | ErrorKind::Network) {
+            self.because(Error::new(error.kind(), error.full_message()).with_retryable(error.is_retryable()));
+        }
+    }
+}

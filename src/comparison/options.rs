@@ -1,0 +1,163 @@
+//! What to compare, and how.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::arms::{self, Arm, Arms, Mode};
+use super::journal;
+use crate::error::{Error, Result};
+use crate::viya::ClientOptions;
+
+/// In which order the jobs of an arm are let in.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum JobOrder {
+    /// As the job configs have them.
+    #[default]
+    Submission,
+    /// The longest first, by seconds of job names, which leaves the short ones to fill the gaps at the end; without seconds
+    /// those of the newest result in the results' folder. Jobs that are not known go first, as they may be long.
+    LongestFirst(Option<HashMap<String, f64>>),
+}
+
+/// What to compare, and how. Times are seconds of the server.
+#[derive(Debug, Clone)]
+pub struct RunnerOptions {
+    /// The SAS Viya, e.g. `https://viya.example.com`.
+    pub base_url: String,
+    /// The token file.
+    pub tokens: PathBuf,
+    /// The job configs.
+    pub jobs: PathBuf,
+    /// Which arms run.
+    pub arms: Arms,
+    /// How the asynchronous arms run, where `arms` are not given one by one.
+    pub mode: Mode,
+    /// Jobs of a batch, or in flight, of the asynchronous arms, where `arms` are not given one by one.
+    pub concurrent: usize,
+    /// How often all arms run: the order of the arms is turned round in every second round.
+    pub repeat: u32,
+    /// Pause between one arm and the next, so that hosts which are not needed can go.
+    pub pause: f64,
+    /// Compute context of the sequential arm.
+    pub sequential_context: String,
+    /// Compute context of the asynchronous arm.
+    pub async_context: String,
+    /// Only the first so many jobs. With 0 there is nothing to run: see [`ViyaComparisonRunner::describe`].
+    pub limit_jobs: Option<usize>,
+    /// Only the sequential arm.
+    pub sequential_only: bool,
+    /// Only the asynchronous arm.
+    pub async_only: bool,
+    /// Folder of the result files.
+    pub results_dir: PathBuf,
+    /// How long orchestrator entries are waited for once the jobs have ended.
+    pub correlation_timeout: f64,
+    /// A job that takes longer is canceled and counts as failed.
+    pub job_timeout: f64,
+    /// Time between two looks at a job, where the server does not wait with its answer until the job has ended.
+    pub poll_interval: f64,
+    /// In which order the jobs of an arm are let in.
+    pub order: JobOrder,
+    /// Whether the server's jobs are deleted, with their logs and results, once the result is written.
+    pub cleanup: bool,
+    /// What an hour of a compute host costs, in whichever currency; for the cost of jobs.
+    pub host_price: Option<f64>,
+    /// How the journal is kept.
+    pub journal: journal::Kind,
+    /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them for ever.
+    pub expires_after: Option<String>,
+    /// Limits of the HTTP client, in real seconds.
+    pub client: ClientOptions,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        Self {
+            base_url: String::new(),
+            tokens: "data/sas_tokens.json".into(),
+            jobs: "config/job_configs.json".into(),
+            arms: Arms::Pair,
+            mode: Mode::Batch,
+            concurrent: 5,
+            repeat: 1,
+            pause: 0.0,
+            sequential_context: "SAS Job Execution compute context".into(),
+            async_context: "Autoscaling POC Context".into(),
+            limit_jobs: None,
+            sequential_only: false,
+            async_only: false,
+            results_dir: "results".into(),
+            correlation_timeout: 60.0,
+            job_timeout: 3600.0,
+            poll_interval: 0.8,
+            order: JobOrder::Submission,
+            cleanup: false,
+            host_price: None,
+            journal: journal::Kind::Auto,
+            expires_after: Some("P7D".into()),
+            client: ClientOptions::default(),
+        }
+    }
+}
+
+impl RunnerOptions {
+    /// Refuses what can never work.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidInput`].
+    pub(super) fn check(&self) -> Result<()> {
+        crate::viya::client::parse_base_url(&self.base_url)?;
+        if self.sequential_only && self.async_only {
+            return Err(Error::invalid(
+                "sequential_only and async_only exclude each other: give one of them, or none for both arms",
+            ));
+        }
+        for (name, value) in [
+            ("correlation_timeout", self.correlation_timeout),
+            ("job_timeout", self.job_timeout),
+            ("poll_interval", self.poll_interval),
+            ("pause", self.pause),
+        ] {
+            let may_be_none = ["correlation_timeout", "pause"].contains(&name);
+            if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_none) {
+                return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds")));
+            }
+        }
+        if self.expires_after.as_ref().is_some_and(|after| !after.starts_with('P')) {
+            return Err(Error::invalid("expires_after is no ISO 8601 duration: it begins with P, as in P7D"));
+        }
+        if self.repeat == 0 {
+            return Err(Error::invalid("repeat is 0: give the number of rounds, at least 1"));
+        }
+        if self.host_price.is_some_and(|price| !(price.is_finite() && price >= 0.0)) {
+            return Err(Error::invalid("host_price is no price: give what an hour of a host costs, 0 or more"));
+        }
+        Ok(())
+    }
+
+    /// The arms in the order of the first round, checked.
+    pub(super) fn planned_arms(&self) -> Result<Vec<Arm>> {
+        let (one, other) = (&self.sequential_context, &self.async_context);
+        let parallel = |name: &str, context: &str| Arm::new(name, context, self.mode, self.concurrent);
+        let sequential = Arm::new("sequential", one, Mode::Sequential, 1);
+        let arms = match &self.arms {
+            Arms::Given(arms) => arms.clone(),
+            Arms::ThreeWay => {
+                vec![sequential?, parallel("async_regular", one)?, parallel("async_autoscaling", other)?]
+            }
+            Arms::Pair => vec![sequential?, parallel("async", other)?],
+        };
+        if (self.sequential_only || self.async_only) && self.arms != Arms::Pair {
+            return Err(Error::invalid(
+                "sequential_only and async_only choose between the two known arms: leave them out where arms are given",
+            ));
+        }
+        let arms: Vec<Arm> = match (self.sequential_only, self.async_only) {
+            (true, _) => arms.into_iter().take(1).collect(),
+            (_, true) => arms.into_iter().skip(1).collect(),
+            _ => arms,
+        };
+        arms::check(&arms)?;
+        Ok(arms)
+    }
+}
