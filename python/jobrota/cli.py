@@ -11,12 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from jobrota._native import __version__, settings_lookup, shown_url
+from jobrota._native import __version__
 from jobrota.commands.autosys import open_ledger, print_table
-from jobrota.errors import InvalidInputError, JobrotaError
+from jobrota.errors import JobrotaError
 
 __all__ = ["main"]
 

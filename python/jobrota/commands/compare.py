@@ -37,8 +37,8 @@ def add_arguments(
     arms.add_argument(
         "--arms",
         metavar="three_way|FILE",
-        help="three_way adds the asynchronous arm in the sequential context, without which parallelism and context cannot "
-        "be told apart; or a file with a list of arms (name, context, mode, concurrent)",
+        help="three_way adds the asynchronous arm in the sequential context, without which parallelism and context "
+        "cannot be told apart; or a file with a list of arms (name, context, mode, concurrent)",
     )
     arms.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="rounds; below 5 no difference is claimed"
@@ -128,10 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
         cleanup=arguments.cleanup,
         host_price=arguments.host_price,
     )
-    if arguments.resume:
-        result = runner.resume(arguments.resume, progress=True)
-    else:
-        result = runner.run(progress=True)
+    result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
     _show(result)
     return 1 if result.failed_jobs else 0
 
