@@ -1,6 +1,7 @@
 //! Compares how SAS Viya runs the same jobs in different compute contexts, with the Workload Orchestrator's own account
 //! as evidence. Server-side phases and client-side time are never mixed.
 
+pub mod analysis;
 pub mod arms;
 pub mod correlate;
 pub mod durations;
@@ -19,6 +20,7 @@ pub mod warnings;
 mod aftermath;
 mod follow;
 mod halt;
+mod observed;
 mod rounds;
 
 pub use arms::{Arm, Arms, Mode};

@@ -208,14 +208,15 @@ impl ViyaComparisonRunner {
             aftermath::delete_jobs(&client, &records).await;
         }
         let result = ComparisonResult::build(facts, &jobs, records, file)?;
-        journal.write(&Event::Result { path: result.path.clone() }).await?;
+        let path = result.path.clone().unwrap_or_default();
+        journal.write(&Event::Result { path: path.clone() }).await?;
         match halted {
             None => Ok(result),
             Some(e) => Err(Error::new(
                 e.kind(),
                 format!(
                     "the comparison broke off: {e}. What was done until then is in {}; to go on, resume it from {}",
-                    result.path.display(),
+                    path.display(),
                     journal.path().display()
                 ),
             )

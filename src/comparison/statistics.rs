@@ -1,7 +1,5 @@
 //! Figures of lists of seconds.
 
-use chrono::{DateTime, Utc};
-
 /// The `share` quantile (0 to 1) of `values`, linear between neighbours as NumPy has it; `None` of nothing.
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
@@ -18,19 +16,6 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// How many of `intervals` overlap at most; one that begins as another ends does not overlap it.
-pub fn peak(intervals: &[(DateTime<Utc>, DateTime<Utc>)]) -> usize {
-    let mut edges: Vec<(DateTime<Utc>, i64)> =
-        intervals.iter().flat_map(|(start, end)| [(*start, 1), (*end, -1)]).collect();
-    edges.sort_unstable();
-    let (mut now, mut most) = (0_i64, 0_i64);
-    for (_, step) in edges {
-        now += step;
-        most = most.max(now);
-    }
-    usize::try_from(most).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,13 +28,5 @@ mod tests {
         assert!((quantile(&[1.0, 2.0, 3.0, 4.0], 0.9).unwrap() - 3.7).abs() < 1e-12);
         assert_eq!(mean(&[1.0, 2.0, 6.0]), Some(3.0));
         assert_eq!(mean(&[]), None);
-    }
-
-    #[test]
-    fn peak_counts_overlap() {
-        let at = |second: i64| DateTime::from_timestamp(second, 0).unwrap();
-        assert_eq!(peak(&[]), 0);
-        assert_eq!(peak(&[(at(0), at(5)), (at(5), at(9))]), 1);
-        assert_eq!(peak(&[(at(0), at(6)), (at(5), at(9)), (at(1), at(20))]), 3);
     }
 }

@@ -1,7 +1,12 @@
-//! Where a conclusion would be unsafe, in plain words.
+//! Where a conclusion would be unsafe, in plain words and with the numbers of the run.
 
-use super::correlate::Correlation;
-use super::record::{ArmRecord, JobRecord};
+use std::collections::BTreeMap;
+
+use super::analysis::interval::LEAST_ROUNDS;
+use super::analysis::{ArmFigures, ArmPlan, Gain, HostFigures, Kind, Observation, Run};
+
+/// A host is packed when its jobs ran so many times as long for each CPU second as those of the host that was least so.
+const PACKED: f64 = 2.0;
 
 /// A reason to be careful with a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,119 +17,289 @@ pub struct Warning {
     pub text: String,
 }
 
-/// The warnings of a run. `broke_off` and `orchestrator_problem` are texts of what went wrong.
-pub fn warnings(records: &[ArmRecord], broke_off: Option<&str>, orchestrator_problem: Option<&str>) -> Vec<Warning> {
+/// The warnings of a run, the weightiest first.
+pub fn warnings(run: &Run, arms: &[ArmFigures], gains: &[Gain]) -> Vec<Warning> {
     let mut found = Vec::new();
     let mut warn = |code: &str, text: String| found.push(Warning { code: code.into(), text });
-    if let Some(why) = broke_off {
+    if let Some(why) = &run.broke_off {
         warn("broke_off", format!("the run broke off and is incomplete: {why}"));
     }
-    if let Some(why) = orchestrator_problem {
+    if let Some(why) = &run.orchestrator_problem {
         warn(
             "orchestrator_unavailable",
             format!("the Workload Orchestrator could not be read, so phases and hosts are missing: {why}"),
         );
     }
-    for record in records {
-        about_arm(record, &mut warn);
+    for plan in &run.arms {
+        treatment(run, plan, &mut warn);
     }
-    if let [first, second] = records {
-        about_pair(first, second, &mut warn);
+    confounded(gains, &mut warn);
+    rounds(run, gains, &mut warn);
+    scaled(run, arms, &mut warn);
+    shared(run, arms, &mut warn);
+    packed(run, arms, &mut warn);
+    for plan in &run.arms {
+        evidence(run, plan, &mut warn);
+    }
+    outcome(arms, &mut warn);
+    if run.resumed > 0 {
+        let times = if run.resumed == 1 { "once".to_owned() } else { format!("{} times", run.resumed) };
+        warn(
+            "resumed",
+            format!("the run was interrupted and resumed {times}: rounds that were done in two parts are not compared"),
+        );
     }
     found
 }
 
-fn about_arm(record: &ArmRecord, warn: &mut impl FnMut(&str, String)) {
-    let arm = &record.arm.name;
-    let accepted: Vec<&JobRecord> = record.jobs.iter().filter(|job| job.job.is_some()).collect();
-    let listed = |jobs: &[&JobRecord]| {
-        let names: Vec<&str> = jobs.iter().take(5).map(|job| job.config.name.as_str()).collect();
-        if jobs.len() > 5 { format!("{}, …", names.join(", ")) } else { names.join(", ") }
-    };
-    let those =
-        |test: &dyn Fn(&JobRecord) -> bool| accepted.iter().copied().filter(|job| test(job)).collect::<Vec<_>>();
-    let missing = those(&|job| job.correlation == Correlation::None);
-    if !missing.is_empty() {
-        let (count, of) = (missing.len(), accepted.len());
-        warn(
-            "missing_correlation",
-            format!(
-                "{arm}: {count} of {of} jobs have no orchestrator entry ({}): their phases and hosts are not known",
-                listed(&missing)
-            ),
-        );
+type Warn<'a> = dyn FnMut(&str, String) + 'a;
+
+/// The first few names, and that there are more.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{shown}, …") } else { shown }
+}
+
+fn jobs_listed(jobs: &[&Observation]) -> String {
+    listed(jobs.iter().map(|job| job.job.as_str()))
+}
+
+/// Whether the jobs ran where they were meant to.
+fn treatment(run: &Run, plan: &ArmPlan, warn: &mut Warn<'_>) {
+    let arm = &plan.name;
+    if let Some(context) = &plan.context {
+        let elsewhere: Vec<&Observation> =
+            run.of(arm).filter(|job| job.context.as_ref().is_some_and(|found| found != context)).collect();
+        if let Some(found) = elsewhere.first().and_then(|job| job.context.as_ref()) {
+            warn(
+                "wrong_context",
+                format!(
+                    "{arm}: {} jobs did not run in {context:?} but e.g. in {found:?} ({}): they tell nothing about it",
+                    elsewhere.len(),
+                    jobs_listed(&elsewhere)
+                ),
+            );
+        }
     }
-    let by_time = those(&|job| job.correlation == Correlation::Time);
-    if !by_time.is_empty() {
-        warn(
-            "time_correlation",
-            format!(
-                "{arm}: {} jobs were matched with their orchestrator entry by time, queue and user only ({})",
-                by_time.len(),
-                listed(&by_time)
-            ),
-        );
-    }
-    let ran_in = |job: &JobRecord| job.job.as_ref().and_then(|job| job.result("COMPUTE_CONTEXT")).map(str::to_owned);
-    let elsewhere = those(&|job| ran_in(job).is_some_and(|context| context != record.arm.context));
-    if let Some(job) = elsewhere.first() {
-        let context = ran_in(job).unwrap_or_default();
-        warn(
-            "wrong_context",
-            format!(
-                "{arm}: {} jobs did not run in {:?} but e.g. in {context:?} ({}): they tell nothing about it",
-                elsewhere.len(),
-                record.arm.context,
-                listed(&elsewhere)
-            ),
-        );
-    }
-    if let Some(queue) = &record.context.queue {
-        let wrong =
-            those(&|job| job.entry.as_ref().and_then(|entry| entry.queue()).is_some_and(|found| found != queue));
-        if !wrong.is_empty() {
+    if let Some(queue) = &plan.queue {
+        let elsewhere: Vec<&Observation> =
+            run.of(arm).filter(|job| job.queue.as_ref().is_some_and(|found| found != queue)).collect();
+        if let Some(found) = elsewhere.first().and_then(|job| job.queue.as_ref()) {
             warn(
                 "wrong_queue",
                 format!(
-                    "{arm}: {} jobs were not in queue {queue:?} of their context ({})",
-                    wrong.len(),
-                    listed(&wrong)
+                    "{arm}: {} jobs were not in queue {queue:?} of their context but e.g. in {found:?} ({}): they waited for \
+                     other hosts than they should have",
+                    elsewhere.len(),
+                    jobs_listed(&elsewhere)
                 ),
             );
         }
     }
 }
 
-fn about_pair(first: &ArmRecord, second: &ArmRecord, warn: &mut impl FnMut(&str, String)) {
-    let (one, two) = (&first.arm.name, &second.arm.name);
-    let contexts =
-        if first.arm.context == second.arm.context { "the context is the same" } else { "the context differs too" };
-    warn(
-        "parallelism_confounded",
-        format!(
-            "{one} runs one job at a time and {two} several, and {contexts}: the time saved cannot be put down to the context; for that, run the same concurrency in both contexts"
-        ),
-    );
-    let warmed = first.hosts();
-    let shared: Vec<String> = second.hosts().into_keys().filter(|host| warmed.contains_key(host)).collect();
-    if !shared.is_empty() {
-        let hosts = shared.join(", ");
+fn confounded(gains: &[Gain], warn: &mut Warn<'_>) {
+    for gain in gains.iter().filter(|gain| gain.kind == Kind::Mixed) {
+        let (one, other) = (&gain.baseline, &gain.treatment);
         warn(
-            "hosts_shared",
-            format!("{one} and {two} both ran on {hosts}: the contexts did not have hosts of their own"),
-        );
-        warn(
-            "warm_start",
-            format!("{two} found {hosts} warm, because {one} had just used it: it did not pay for the cold start"),
+            "parallelism_confounded",
+            format!(
+                "{one} and {other} differ in concurrency and in context, so that what was gained cannot be put down to the \
+                 context: run a third arm with the concurrency of {other} in the context of {one} (arms = \"three_way\")"
+            ),
         );
     }
-    if first.failed() != second.failed() {
+}
+
+fn rounds(run: &Run, gains: &[Gain], warn: &mut Warn<'_>) {
+    if run.arms.len() < 2 {
+        return;
+    }
+    let fewest = gains.iter().map(|gain| gain.ratio.map_or(0, |ratio| ratio.rounds)).min().unwrap_or(0);
+    if fewest < LEAST_ROUNDS {
+        let had = match fewest {
+            0 => "no round was done to its end by all arms".to_owned(),
+            1 => "there was one round only".to_owned(),
+            more => format!("there were {more} rounds only"),
+        };
+        warn(
+            "single_repeat",
+            format!(
+                "{had}: how much of a difference is chance cannot be told below {LEAST_ROUNDS} rounds (repeat = {LEAST_ROUNDS} \
+                 or more)"
+            ),
+        );
+    }
+}
+
+/// Arms that were meant to run on a fixed set of hosts, and did not.
+fn scaled(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
+    let Some(fixed) = run.fixed_context() else { return };
+    for (plan, figures) in run.arms.iter().zip(arms) {
+        let came: Vec<&HostFigures> = figures.hosts.iter().filter(|host| host.came).collect();
+        if plan.context.as_deref() != Some(fixed) || came.is_empty() {
+            continue;
+        }
+        let hosts = listed(came.iter().map(|host| host.host.as_str()));
+        let after = figures.scale_up_s.map_or_else(String::new, |seconds| {
+            format!(" {} min {:02.0} s after its first submission", (seconds / 60.0).floor(), (seconds % 60.0).floor())
+        });
+        warn(
+            "fixed_arm_scaled",
+            format!(
+                "{} ran in {fixed:?}, which is meant not to scale, but {hosts} came while it ran{after}: it is no measure of \
+                 a fixed set of hosts",
+                plan.name
+            ),
+        );
+    }
+}
+
+/// Hosts that more than one arm used, and who found them warm.
+fn shared(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
+    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for figures in arms {
+        for host in &figures.hosts {
+            users.entry(&host.host).or_default().push(&figures.arm);
+        }
+    }
+    let mut by_arms: BTreeMap<Vec<&str>, Vec<&str>> = BTreeMap::new();
+    for (host, arms) in users.into_iter().filter(|(_, arms)| arms.len() > 1) {
+        by_arms.entry(arms).or_default().push(host);
+    }
+    for (arms, hosts) in by_arms {
+        warn(
+            "shared_host",
+            format!(
+                "{} all ran jobs on {}: the arms did not have hosts of their own",
+                arms.join(" and "),
+                listed(hosts.into_iter())
+            ),
+        );
+    }
+    let first = |host: &HostFigures| host.first_start_s.unwrap_or(f64::INFINITY);
+    let sequence = run.arms.iter().zip(arms);
+    for (plan, figures) in sequence {
+        let mut warmed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for host in &figures.hosts {
+            for before in arms.iter().filter(|other| other.arm != plan.name) {
+                if before.hosts.iter().any(|other| other.host == host.host && first(other) < first(host)) {
+                    warmed.entry(&host.host).or_default().push(&before.arm);
+                }
+            }
+        }
+        if warmed.is_empty() {
+            continue;
+        }
+        let by = listed(warmed.values().flatten().copied().collect::<std::collections::BTreeSet<_>>().into_iter());
+        warn(
+            "warm_host",
+            format!(
+                "{} began on {} when {by} had used it already: it did not have to pay for the host's coming and cold start",
+                plan.name,
+                listed(warmed.keys().copied())
+            ),
+        );
+    }
+}
+
+/// Hosts that had more jobs than they had cores for.
+fn packed(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
+    let measured: Vec<(&str, &HostFigures, f64)> = arms
+        .iter()
+        .flat_map(|figures| figures.hosts.iter().map(move |host| (figures.arm.as_str(), host)))
+        .filter_map(|(arm, host)| Some((arm, host, host.running_to_cpu?)))
+        .collect();
+    if let Some((_, _, least)) = measured.iter().min_by(|one, other| one.2.total_cmp(&other.2)) {
+        for (arm, host, ratio) in &measured {
+            if host.peak_concurrency > 1 && *ratio >= PACKED * least {
+                warn(
+                    "packed_host",
+                    format!(
+                        "{arm}: {} had {} jobs at once, and they ran {ratio:.1} s for each CPU second, against {least:.1} on the \
+                         host that was least busy: its jobs waited for a core, so the arm's time tells of packing as well",
+                        host.host, host.peak_concurrency
+                    ),
+                );
+            }
+        }
+        return;
+    }
+    // Without CPU times: how long the same jobs ran elsewhere.
+    let mut quickest: BTreeMap<&str, f64> = BTreeMap::new();
+    for job in &run.observations {
+        if let Some(running) = job.running_s.filter(|seconds| *seconds > 0.0) {
+            let known = quickest.entry(&job.job).or_insert(running);
+            *known = known.min(running);
+        }
+    }
+    for figures in arms {
+        for host in figures.hosts.iter().filter(|host| host.peak_concurrency > 1) {
+            let slower: Vec<f64> = run
+                .of(&figures.arm)
+                .filter(|job| job.host.as_deref() == Some(&host.host))
+                .filter_map(|job| Some(job.running_s? / quickest.get(job.job.as_str())?))
+                .collect();
+            if let Some(median) = super::statistics::quantile(&slower, 0.5).filter(|median| *median >= PACKED) {
+                warn(
+                    "packed_host",
+                    format!(
+                        "{}: {} had {} jobs at once, and they ran {median:.1} times as long as the same jobs at their \
+                         quickest: its jobs waited for each other, so the arm's time tells of packing as well",
+                        figures.arm, host.host, host.peak_concurrency
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Jobs of which the orchestrator's account is missing or not certain.
+fn evidence(run: &Run, plan: &ArmPlan, warn: &mut Warn<'_>) {
+    let arm = &plan.name;
+    // What was never accepted cannot have an entry.
+    let accepted: Vec<&Observation> = run.of(arm).filter(|job| job.jes_created_s.is_some()).collect();
+    let none = |job: &Observation| match job.correlation.as_deref() {
+        Some(how) => how == "none",
+        None => job.host.is_none() && job.wlo_start_s.is_none(),
+    };
+    let missing: Vec<&Observation> = accepted.iter().copied().filter(|job| none(job)).collect();
+    if !missing.is_empty() {
+        warn(
+            "missing_correlation",
+            format!(
+                "{arm}: {} of {} jobs have no orchestrator entry ({}): their phases and hosts are not known",
+                missing.len(),
+                accepted.len(),
+                jobs_listed(&missing)
+            ),
+        );
+    }
+    let by_time: Vec<&Observation> =
+        accepted.iter().copied().filter(|job| job.correlation.as_deref() == Some("time")).collect();
+    if !by_time.is_empty() {
+        warn(
+            "time_correlation",
+            format!(
+                "{arm}: {} jobs were matched with their orchestrator entry by time, queue and user only ({})",
+                by_time.len(),
+                jobs_listed(&by_time)
+            ),
+        );
+    }
+}
+
+fn outcome(arms: &[ArmFigures], warn: &mut Warn<'_>) {
+    let share = |arm: &ArmFigures| arm.failed as f64 / arm.jobs.max(1) as f64;
+    let (Some(first), true) = (arms.first(), arms.len() > 1) else { return };
+    if arms.iter().any(|arm| (share(arm) - share(first)).abs() > 1e-9) {
+        let counts = arms.iter().map(|arm| format!("{} {} of {}", arm.arm, arm.failed, arm.jobs));
         warn(
             "success_differs",
             format!(
-                "{one} had {} failed jobs and {two} {}: jobs that failed make an arm look faster or slower than it is",
-                first.failed(),
-                second.failed()
+                "failed jobs: {}: jobs that failed make an arm look faster or slower than it is",
+                counts.collect::<Vec<_>>().join(", ")
             ),
         );
     }

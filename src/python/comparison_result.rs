@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
+use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use crate::comparison::{self, ComparisonResult};
@@ -24,16 +26,90 @@ impl From<ComparisonResult> for PyComparisonResult {
 impl PyComparisonResult {
     /// Seconds that each job occupied a host.
     pub(super) fn durations(&self) -> comparison::durations::Durations {
-        comparison::durations::of_result(self.result.to_value())
+        comparison::durations::of_result(&self.result.to_value())
     }
 }
 
 #[pymethods]
 impl PyComparisonResult {
-    /// The result JSON.
+    /// The same analysis of a run that was recorded elsewhere.
+    ///
+    /// Args:
+    ///     table: Anything Arrow with a row per job and the columns that `jobs()` has: `arm`, `job`, `jes_created_s` and
+    ///         `jes_end_s` at least (seconds, from any moment on); without `round` there was one round. What is missing is
+    ///         not known, and said in the warnings.
+    ///
+    /// Returns:
+    ///     A `ComparisonResult` that is not written yet: its `path` is None.
+    ///
+    /// Raises:
+    ///     InvalidInputError: The table is no run.
+    ///
+    /// Example:
+    ///     >>> from arro3.core import Array, DataType, Table
+    ///     >>> from jobrota import ComparisonResult
+    ///     >>> text, number = DataType.utf8(), DataType.float64()
+    ///     >>> result = ComparisonResult.from_table(Table.from_pydict({
+    ///     ...     "arm": Array(["one", "two"], text), "job": Array(["j", "j"], text),
+    ///     ...     "jes_created_s": Array([0, 10], number), "jes_end_s": Array([10, 15], number),
+    ///     ... }))
+    ///     >>> result.to_dict()["analysis"]["verdict"]["code"]
+    ///     'too_few_rounds'
+    #[staticmethod]
+    fn from_table(py: Python<'_>, table: &Bound<'_, PyAny>) -> PyOutcome<Self> {
+        let batch = convert::batch("table", table)?;
+        Ok(super::wait::blocking(py, move || ComparisonResult::from_table(&[batch]))?.into())
+    }
+
+    /// Reads a result file, of this or of the first job execution client, and analyses it.
+    ///
+    /// Args:
+    ///     path: The JSON.
+    ///
+    /// Raises:
+    ///     NotFoundError: There is no such file.
+    ///     InvalidInputError: It is no result of a comparison.
+    #[staticmethod]
+    fn load(py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<Self> {
+        Ok(super::wait::blocking(py, move || ComparisonResult::load(&PathBuf::from(path)))?.into())
+    }
+
+    /// The result JSON; None while the result was not written.
     #[getter]
-    fn path(&self) -> PathBuf {
+    fn path(&self) -> Option<PathBuf> {
         self.result.path.clone()
+    }
+
+    /// Writes the result JSON.
+    ///
+    /// Args:
+    ///     path: The file; what is there is replaced.
+    ///
+    /// Returns:
+    ///     The path.
+    fn save(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<PathBuf> {
+        let (result, path) = (Arc::clone(&self.result), PathBuf::from(path));
+        Ok(super::wait::blocking(py, move || result.save(&path).map(|()| path))?)
+    }
+
+    /// Writes the report: one HTML file that works offline.
+    ///
+    /// Args:
+    ///     path: The file; beside the result JSON if not given.
+    ///     options: As `jobrota.report.write` has them.
+    ///
+    /// Returns:
+    ///     The path.
+    ///
+    /// Raises:
+    ///     ImportError: The extra is missing: `pip install jobrota[report]`.
+    #[pyo3(signature = (path = None, **options))]
+    fn report<'py>(
+        slf: &Bound<'py, Self>,
+        path: Option<&Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("jobrota.report")?.getattr("write")?.call((slf, path), options)
     }
 
     /// What makes the comparison less than it seems, each with a code and a text.
@@ -51,10 +127,10 @@ impl PyComparisonResult {
 
     /// What the result JSON holds.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        convert::json(py, self.result.to_value())
+        convert::json(py, &self.result.to_value())
     }
 
-    /// One row per job and arm, with the columns of the recorded run.
+    /// One row per job, arm and round: the columns of a recorded run, and more after these.
     fn jobs(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
         convert::table(py, self.result.jobs_batch()?)
     }
@@ -69,12 +145,18 @@ impl PyComparisonResult {
         convert::table(py, self.result.arms()?)
     }
 
+    /// One row per arm and phase: how its seconds are spread.
+    fn phases(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+        convert::table(py, self.result.phases()?)
+    }
+
     fn __repr__(&self) -> String {
-        format!("ComparisonResult({:?}, failed_jobs={})", self.result.path, self.result.failed_jobs())
+        let place = self.result.path.as_ref().map_or_else(|| "not written".to_owned(), |path| format!("{path:?}"));
+        format!("ComparisonResult({place}, failed_jobs={})", self.result.failed_jobs())
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "comparison_result", convert::json(py, self.result.to_value())?)
+        convert::repr_html(py, "comparison_result", convert::json(py, &self.result.to_value())?)
     }
 }
 

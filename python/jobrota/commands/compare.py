@@ -134,12 +134,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(result: ComparisonResult) -> None:
+    """The verdict first, then each arm, and what speaks against relying on it."""
     values: dict[str, Any] = result.to_dict()
-    for arm in ("sequential", "async"):
-        section = values.get(f"{arm}_execution")
-        if section:
-            done = f"{section['successful_jobs']} done, {section['failed_jobs']} failed"
-            print(f"{arm}: {section['total_duration']:,.1f} s, {done}, in {section['context_name']}")
+    analysis = values["analysis"]
+    print(analysis["verdict"]["text"])
+    for arm, figures in zip(values["arms"], analysis["arms"], strict=True):
+        makespan = figures["makespan_s"]
+        time = f"{makespan['mean']:,.1f} s" if makespan else "no whole round"
+        rounds = f", mean of {figures['rounds']} rounds" if figures["rounds"] > 1 else ""
+        done = f"{figures['completed']} done, {figures['failed']} failed"
+        print(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}")
     comparison = values.get("comparison") or {}
     if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
         gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"

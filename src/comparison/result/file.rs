@@ -4,10 +4,8 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind as IoKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
-use serde_json::Value;
-
 use crate::error::{Error, ErrorKind, Result};
+use chrono::{DateTime, Utc};
 
 /// A folder that was seen to take files, before hours of jobs depend on it.
 #[derive(Debug)]
@@ -33,7 +31,7 @@ impl ResultFile {
     pub(in crate::comparison) fn write(
         &self,
         began: DateTime<Utc>,
-        document: &Value,
+        document: &[u8],
     ) -> Result<(PathBuf, Option<String>)> {
         match write_new(&self.folder, began, document) {
             Ok(path) => Ok((path, None)),
@@ -51,12 +49,12 @@ impl ResultFile {
     }
 }
 
-fn write_new(folder: &Path, began: DateTime<Utc>, document: &Value) -> std::io::Result<PathBuf> {
+fn write_new(folder: &Path, began: DateTime<Utc>, document: &[u8]) -> std::io::Result<PathBuf> {
     let stem = format!("pooled_jobs_comparison_{}", began.format("%Y%m%d_%H%M%S"));
     let trial = temporary(folder);
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&trial)?;
-        file.write_all(&serde_json::to_vec_pretty(document)?)?;
+        file.write_all(document)?;
         file.write_all(b"\n")?;
         file.sync_all()
     };
@@ -102,9 +100,12 @@ mod tests {
         let began = "2025-09-10T04:46:22Z".parse().unwrap();
         let names: Vec<String> = (0..3)
             .map(|run| {
-                let (path, moved) = results.write(began, &serde_json::json!({"run": run})).unwrap();
+                let (path, moved) = results.write(began, format!("{{\"run\": {run}}}").as_bytes()).unwrap();
                 assert_eq!(moved, None);
-                assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()).unwrap()["run"], run);
+                assert_eq!(
+                    serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path).unwrap()).unwrap()["run"],
+                    run
+                );
                 path.file_name().unwrap().to_string_lossy().into_owned()
             })
             .collect();

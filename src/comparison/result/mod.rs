@@ -1,35 +1,40 @@
-//! The result of a run: the JSON that users know, its file, and the same as tables.
+//! The result of a run: the JSON that users know with what is new beside it, its file, and the same as tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
+use super::analysis::{Analysis, Run, analyse, recorded};
 use super::arms::Mode;
 use super::plan::JobConfig;
 use super::record::ArmRecord;
-use super::warnings::{Warning, warnings};
-use super::{statistics, table};
-use crate::error::Result;
+use super::warnings::Warning;
+use super::{observed, statistics, table};
+use crate::error::{Error, ErrorKind, Result};
 
+mod document;
 mod file;
 mod job;
+mod load;
 
+use document::Document;
 pub(super) use file::ResultFile;
 
-/// A finished comparison. All durations are seconds of the server; `metadata.speed` says how many of them passed in one
-/// real second.
+/// A comparison. All durations are seconds of the server; `metadata.speed` says how many of them passed in one real second.
 #[derive(Debug, Clone)]
 pub struct ComparisonResult {
-    /// The result file.
-    pub path: PathBuf,
-    /// What is in it.
-    pub json: Value,
+    /// The result file; none while it was not written.
+    pub path: Option<PathBuf>,
+    /// What the run shows.
+    pub analysis: Analysis,
     /// Where a conclusion would be unsafe.
     pub warnings: Vec<Warning>,
-    arms: Vec<ArmRecord>,
+    /// The jobs and arms behind it.
+    pub run: Run,
+    document: Arc<str>,
 }
 
 /// What is known of a run beside its jobs.
@@ -60,36 +65,90 @@ impl ComparisonResult {
     pub(super) fn build(
         facts: RunFacts,
         jobs: &[Arc<JobConfig>],
-        arms: Vec<ArmRecord>,
+        records: Vec<ArmRecord>,
         file: ResultFile,
     ) -> Result<Self> {
-        let mut warnings = warnings(&arms, facts.broke_off.as_deref(), facts.orchestrator_problem.as_deref());
-        let document = |warnings: &[Warning]| tidy(document(&facts, jobs, &arms, warnings));
-        let mut json = document(&warnings);
-        let (path, moved) = file.write(facts.began, &json)?;
+        let run = Run {
+            host_price: facts.host_price,
+            broke_off: facts.broke_off.clone(),
+            orchestrator_problem: facts.orchestrator_problem.clone(),
+            resumed: facts.resumed,
+            ..observed::run(&records)
+        };
+        let (analysis, mut warnings) = analyse(&run);
+        let write = |warnings: &[Warning]| {
+            Document { facts: Some(&facts), jobs, records: &records, run: &run, analysis: &analysis, warnings }.write()
+        };
+        let mut document = write(&warnings)?;
+        let (path, moved) = file.write(facts.began, document.as_bytes())?;
         if let Some(why) = moved {
             warnings.push(Warning { code: "result_moved".into(), text: why });
-            json = document(&warnings);
+            document = write(&warnings)?;
         }
-        Ok(Self { path, json, warnings, arms })
+        Ok(Self { path: Some(path), analysis, warnings, run, document: document.into() })
+    }
+
+    /// The same analysis of a run that was recorded elsewhere: see [`recorded::read`] for what the table has to have.
+    ///
+    /// # Errors
+    /// Those of [`recorded::read`].
+    pub fn from_table(batches: &[RecordBatch]) -> Result<Self> {
+        Self::from_run(recorded::read(batches)?, None)
+    }
+
+    /// Reads a result file, of this or of the first job execution client, and analyses it anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] when it is no result; no retry helps.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (run, known) = load::read(path)?;
+        let mut result = Self::from_run(run, known)?;
+        result.path = Some(path.to_owned());
+        Ok(result)
+    }
+
+    fn from_run(run: Run, known: Option<String>) -> Result<Self> {
+        let (analysis, warnings) = analyse(&run);
+        let written = || {
+            let document =
+                Document { facts: None, jobs: &[], records: &[], run: &run, analysis: &analysis, warnings: &warnings };
+            document.write()
+        };
+        let document = known.map_or_else(written, Ok)?;
+        Ok(Self { path: None, analysis, warnings, run, document: document.into() })
     }
 
     /// The JSON document.
-    pub fn to_value(&self) -> &Value {
-        &self.json
+    pub fn to_value(&self) -> Value {
+        serde_json::from_str(&self.document).unwrap_or_default()
+    }
+
+    /// The JSON document as text.
+    pub fn document(&self) -> &str {
+        &self.document
+    }
+
+    /// Writes the JSON document to `path`, in place of what is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when it cannot be written there.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, self.document.as_bytes()).map_err(|e| {
+            Error::new(ErrorKind::Storage, format!("the result cannot be written to {}", path.display())).with_source(e)
+        })
     }
 
     /// Jobs that did not end well, over all arms.
     pub fn failed_jobs(&self) -> usize {
-        self.arms.iter().map(ArmRecord::failed).sum()
+        self.analysis.arms.iter().map(|arm| arm.failed).sum()
     }
 
-    /// One row per job, with the columns of a recorded run.
+    /// One row per job and round, with the columns of a recorded run and more.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Internal`] only.
     pub fn jobs_batch(&self) -> Result<RecordBatch> {
-        table::jobs(&self.arms)
+        table::jobs(&self.run)
     }
 
     /// One row per arm and host.
@@ -97,7 +156,7 @@ impl ComparisonResult {
     /// # Errors
     /// [`crate::ErrorKind::Internal`] only.
     pub fn hosts(&self) -> Result<RecordBatch> {
-        table::hosts(&self.arms)
+        table::hosts(&self.analysis)
     }
 
     /// One row per arm.
@@ -105,7 +164,15 @@ impl ComparisonResult {
     /// # Errors
     /// [`crate::ErrorKind::Internal`] only.
     pub fn arms(&self) -> Result<RecordBatch> {
-        table::arms(&self.arms)
+        table::arms(&self.run, &self.analysis)
+    }
+
+    /// One row per arm and phase.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Internal`] only.
+    pub fn phases(&self) -> Result<RecordBatch> {
+        table::phases(&self.analysis)
     }
 }
 
@@ -127,37 +194,7 @@ fn tidy(value: Value) -> Value {
     }
 }
 
-fn document(facts: &RunFacts, jobs: &[Arc<JobConfig>], arms: &[ArmRecord], warnings: &[Warning]) -> Value {
-    let arm = |name: &str| arms.iter().find(|record| record.arm.name == name);
-    let (sequential, parallel) = (arm("sequential"), arm("async"));
-    json!({
-        "metadata": {
-            "execution_timestamp": stamp(Some(facts.began)),
-            "base_url": facts.base_url,
-            "speed": facts.speed,
-            "version": env!("CARGO_PKG_VERSION"),
-            "mode": facts.mode.as_str(),
-            "max_concurrent": facts.max_concurrent,
-            "repeat": facts.repeat,
-            "resumed": facts.resumed,
-            "run_id": facts.run_id,
-            "source": "run",
-            "journal": facts.journal,
-            "host_price": facts.host_price,
-            "total_jobs": jobs.len(),
-            "correlation_timeout": facts.correlation_timeout,
-            "broke_off": facts.broke_off,
-            "durations": "seconds of the server",
-        },
-        "jobs": jobs.iter().map(|job| &job.entry).collect::<Vec<_>>(),
-        "sequential_execution": sequential.map(|arm| execution(arm, jobs.len())),
-        "async_execution": parallel.map(|arm| execution(arm, jobs.len())),
-        "comparison": sequential.zip(parallel).map(|(sequential, parallel)| comparison(sequential, parallel)),
-        "warnings": warnings.iter().map(|warning| json!({"code": warning.code, "text": warning.text})).collect::<Vec<_>>(),
-    })
-}
-
-/// One arm that was to run `planned` jobs; a run that broke off has fewer.
+/// One arm that was to run `planned` jobs, without its jobs; a run that broke off has fewer.
 fn execution(record: &ArmRecord, planned: usize) -> Value {
     let values =
         |of: fn(&super::record::JobRecord) -> Option<f64>| record.jobs.iter().filter_map(of).collect::<Vec<f64>>();
@@ -176,12 +213,15 @@ fn execution(record: &ArmRecord, planned: usize) -> Value {
         "start_time": stamp(record.start()),
         "end_time": stamp(record.end()),
         "total_duration": record.makespan(),
+        "rounds": record.rounds.iter().map(|round| json!({
+            "round": round.number, "order": round.order, "interrupted": round.interrupted,
+            "total_duration": record.round_makespan(round.number),
+        })).collect::<Vec<_>>(),
         "successful_jobs": record.successful(),
         "failed_jobs": record.failed(),
         "hosts": record.hosts(),
         "phases": {"pending_s": spread(Job::pending), "starting_s": spread(Job::starting), "running_s": spread(Job::running)},
         "client": {"observe_lag_s": spread(Job::observe_lag)},
-        "jobs": record.jobs.iter().map(|job| job::job(record, job)).collect::<Vec<_>>(),
     })
 }
 

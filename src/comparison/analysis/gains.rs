@@ -1,0 +1,143 @@
+//! What one arm gained over another, and what that can be put down to.
+
+use serde::Serialize;
+
+use super::interval::{LEVEL, Ratio};
+use super::observation::{ArmPlan, Run};
+
+/// What two arms differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// In concurrency alone: what parallelism gave.
+    Parallelism,
+    /// In the context alone: what the context gave.
+    Context,
+    /// In both, and a third arm tells the two apart.
+    Total,
+    /// In both, and nothing tells the two apart.
+    Mixed,
+    /// In nothing that is known: a difference is chance.
+    Same,
+}
+
+/// One comparison of two arms.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gain {
+    /// What they differ in.
+    pub kind: Kind,
+    /// The arm that is compared with.
+    pub baseline: String,
+    /// The arm that is compared.
+    pub treatment: String,
+    /// `mode`, `concurrent` and `context`, as far as they differ.
+    pub differs: Vec<&'static str>,
+    /// Treatment over baseline, paired by rounds.
+    #[serde(flatten)]
+    pub ratio: Option<Ratio>,
+    /// The interval's level.
+    pub level: f64,
+    /// `t`, where there is an interval.
+    pub method: Option<&'static str>,
+    /// 100 × (1 − ratio).
+    pub percent_saved: Option<f64>,
+    /// Baseline minus treatment, on average over the rounds.
+    pub seconds_saved: Option<f64>,
+    /// The same in words.
+    pub text: String,
+}
+
+/// Every pair of arms, in their order.
+pub fn gains(run: &Run) -> Vec<Gain> {
+    let mut found = Vec::new();
+    for (at, baseline) in run.arms.iter().enumerate() {
+        for treatment in &run.arms[at + 1..] {
+            found.push(gain(run, baseline, treatment));
+        }
+    }
+    found
+}
+
+/// Whether two arms have the same number of jobs in flight: seen from outside, a window is not always full.
+fn alike(one: &ArmPlan, other: &ArmPlan) -> bool {
+    match (one.concurrent, other.concurrent) {
+        (Some(1), Some(other)) | (Some(other), Some(1)) => other == 1,
+        (Some(one), Some(other)) => one.abs_diff(other) * 5 <= one.max(other),
+        _ => true,
+    }
+}
+
+fn kind(run: &Run, one: &ArmPlan, other: &ArmPlan) -> Kind {
+    match (one.context == other.context, alike(one, other)) {
+        (true, true) => Kind::Same,
+        (true, false) => Kind::Parallelism,
+        (false, true) => Kind::Context,
+        // An arm that shares the context with the one and the concurrency with the other.
+        (false, false) => {
+            let between = |third: &ArmPlan| {
+                third.context == one.context && alike(third, other)
+                    || third.context == other.context && alike(third, one)
+            };
+            if run.arms.iter().any(between) { Kind::Total } else { Kind::Mixed }
+        }
+    }
+}
+
+fn gain(run: &Run, baseline: &ArmPlan, treatment: &ArmPlan) -> Gain {
+    let kind = kind(run, baseline, treatment);
+    let others = run.makespans(treatment);
+    let pairs: Vec<(f64, f64)> = run
+        .makespans(baseline)
+        .into_iter()
+        .filter_map(|(round, seconds)| Some((seconds, others.iter().find(|(number, _)| *number == round)?.1)))
+        .collect();
+    let ratio = Ratio::of(&pairs);
+    let mut differs = Vec::new();
+    if baseline.mode != treatment.mode {
+        differs.push("mode");
+    }
+    if !alike(baseline, treatment) {
+        differs.push("concurrent");
+    }
+    if baseline.context != treatment.context {
+        differs.push("context");
+    }
+    let text = text(kind, baseline, treatment, ratio);
+    Gain {
+        kind,
+        baseline: baseline.name.clone(),
+        treatment: treatment.name.clone(),
+        differs,
+        method: ratio.and_then(|ratio| ratio.low).map(|_| "t"),
+        percent_saved: ratio.map(|ratio| 100.0 * (1.0 - ratio.ratio)),
+        seconds_saved: (!pairs.is_empty())
+            .then(|| pairs.iter().map(|(before, after)| before - after).sum::<f64>() / pairs.len() as f64),
+        ratio,
+        level: LEVEL,
+        text,
+    }
+}
+
+fn text(kind: Kind, baseline: &ArmPlan, treatment: &ArmPlan, ratio: Option<Ratio>) -> String {
+    let (one, other) = (&baseline.name, &treatment.name);
+    let Some(ratio) = ratio else {
+        return format!("{other} and {one} have no round in common that both did to its end");
+    };
+    let what = match kind {
+        Kind::Parallelism => "what parallelism gave, in one context",
+        Kind::Context => "what the context gave, at the same concurrency",
+        Kind::Total => "what parallelism and context gave together",
+        Kind::Mixed => "parallelism and context together, which nothing here tells apart",
+        Kind::Same => "the same context and concurrency",
+    };
+    let rounds = if ratio.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", ratio.rounds) };
+    match ratio.low.zip(ratio.high) {
+        Some((low, high)) => format!(
+            "{low:.2} to {high:.2} times the time ({:.0} % interval, {rounds}): {other} against {one}, {what}",
+            100.0 * LEVEL
+        ),
+        None => {
+            format!("{:.2} times the time in {rounds}, without an interval: {other} against {one}, {what}", ratio.ratio)
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Hosts: how many jobs they had at a time, when they came, and whether they were cold.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::observation::{Observation, Run};
+use crate::comparison::statistics::quantile;
+
+/// A job that waited less did not wait for a host: the orchestrator's stamps have a resolution of a second, and it looks
+/// at its queue every few.
+const HARDLY_WAITED: f64 = 5.0;
+/// A start that took so many times the median of the others pulled an image. Recorded: 76 to 98 s against 6 to 10 s.
+const COLD: f64 = 3.0;
+
+/// What one arm did on one host.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HostFigures {
+    /// The host.
+    pub host: String,
+    /// Jobs that the arm ran there.
+    pub jobs: usize,
+    /// Most of them at a time, starting or running.
+    pub peak_concurrency: usize,
+    /// The first start.
+    pub first_start_s: Option<f64>,
+    /// The last end.
+    pub last_end_s: Option<f64>,
+    /// Seconds in which a job was there.
+    pub busy_s: f64,
+    /// Seconds from the first start to the last end, round by round.
+    pub held_s: f64,
+    /// Whether no arm had used it before; in the run's first arm, whether it came while that ran.
+    pub new: bool,
+    /// Whether it came while the arm ran: no arm had used it before, and its first job had had to wait.
+    pub came: bool,
+    /// Whether a job of the arm had to wait for its image.
+    pub cold: bool,
+    /// Median of running over CPU seconds; much above 1, its cores were shared.
+    pub running_to_cpu: Option<f64>,
+    /// The longest start of a pod, seconds.
+    pub starting_s: Option<f64>,
+}
+
+/// What has to be known of all arms to judge one.
+#[derive(Debug)]
+pub struct Arrivals {
+    /// The first start on each host, and whether its job had had to wait, so that the host came for it.
+    first: BTreeMap<String, (f64, bool)>,
+    /// The arm that started first. To begin with all hosts are unseen: of its hosts those are new that came.
+    first_arm: Option<String>,
+    /// On each host, when the first pod had started.
+    warm_from: BTreeMap<String, f64>,
+    /// Median start, seconds.
+    usual_start: Option<f64>,
+}
+
+impl Arrivals {
+    /// Of a run.
+    pub fn of(run: &Run) -> Self {
+        let mut first: BTreeMap<String, (f64, bool)> = BTreeMap::new();
+        let mut warm_from: BTreeMap<String, f64> = BTreeMap::new();
+        let mut starts: Vec<&Observation> =
+            run.observations.iter().filter(|job| job.host.is_some() && job.wlo_start_s.is_some()).collect();
+        starts
+            .sort_by(|one, other| one.wlo_start_s.partial_cmp(&other.wlo_start_s).unwrap_or(std::cmp::Ordering::Equal));
+        let first_arm = starts.first().map(|job| job.arm.clone());
+        for job in starts {
+            let (Some(host), Some(start)) = (&job.host, job.wlo_start_s) else { continue };
+            let came = job.waited().is_some_and(|waited| waited >= HARDLY_WAITED);
+            first.entry(host.clone()).or_insert((start, came));
+            if let Some(starting) = job.starting_s {
+                let warm = warm_from.entry(host.clone()).or_insert(f64::INFINITY);
+                *warm = warm.min(start + starting);
+            }
+        }
+        let starting: Vec<f64> = run.observations.iter().filter_map(|job| job.starting_s).collect();
+        Self { first, first_arm, warm_from, usual_start: quantile(&starting, 0.5) }
+    }
+
+    /// Whether the job's pod had to wait for an image: nothing had started on its host before it was given to it, and its
+    /// start took much longer than usual. None where that is not known.
+    pub fn is_cold(&self, job: &Observation) -> Option<bool> {
+        let (starting, start, host) = (job.starting_s?, job.wlo_start_s?, job.host.as_ref()?);
+        let before_any = self.warm_from.get(host).is_none_or(|warm| start < *warm);
+        Some(before_any && starting >= COLD * self.usual_start?.max(1.0))
+    }
+
+    /// Hosts that had not been seen before, with the moment of their first start.
+    pub fn new_hosts<'a>(&self, jobs: impl Iterator<Item = &'a Observation>) -> Vec<(String, f64)> {
+        let mut found: BTreeMap<&str, f64> = BTreeMap::new();
+        for job in jobs {
+            let (Some(host), Some(start)) = (&job.host, job.wlo_start_s) else { continue };
+            let later = self.first_arm.as_ref() != Some(&job.arm);
+            if self.first.get(host).is_some_and(|(first, came)| (*came || later) && (start - first).abs() < 1e-9) {
+                found.insert(host, start);
+            }
+        }
+        let mut found: Vec<(String, f64)> = found.into_iter().map(|(host, at)| (host.to_owned(), at)).collect();
+        found.sort_by(|one, other| one.1.total_cmp(&other.1));
+        found
+    }
+
+    /// The figures of every host that the jobs of an arm ran on, in order of their names.
+    pub fn figures(&self, jobs: &[&Observation]) -> Vec<HostFigures> {
+        let mut by_host: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
+        for job in jobs {
+            if let Some(host) = &job.host {
+                by_host.entry(host).or_default().push(job);
+            }
+        }
+        let new = self.new_hosts(jobs.iter().copied());
+        let one = |(host, jobs): (&str, Vec<&Observation>)| {
+            let mut rounds: BTreeMap<i64, Vec<(f64, f64)>> = BTreeMap::new();
+            for job in &jobs {
+                rounds.entry(job.round).or_default().extend(job.on_host());
+            }
+            let first = |spans: &[(f64, f64)]| spans.iter().map(|span| span.0).reduce(f64::min);
+            let last = |spans: &[(f64, f64)]| spans.iter().map(|span| span.1).reduce(f64::max);
+            let held = |spans: &Vec<(f64, f64)>| Some(last(spans)? - first(spans)?);
+            let ratios: Vec<f64> = jobs.iter().filter_map(|job| job.running_to_cpu()).collect();
+            HostFigures {
+                host: host.to_owned(),
+                jobs: jobs.len(),
+                peak_concurrency: rounds.values().map(|spans| peak(spans)).max().unwrap_or(0),
+                first_start_s: rounds.values().filter_map(|spans| first(spans)).reduce(f64::min),
+                last_end_s: rounds.values().filter_map(|spans| last(spans)).reduce(f64::max),
+                busy_s: rounds.values().map(|spans| busy(spans)).sum(),
+                held_s: rounds.values().filter_map(held).sum(),
+                new: new.iter().any(|(name, _)| name == host),
+                came: new.iter().any(|(name, _)| name == host) && self.first.get(host).is_some_and(|first| first.1),
+                cold: jobs.iter().any(|job| self.is_cold(job) == Some(true)),
+                running_to_cpu: quantile(&ratios, 0.5),
+                starting_s: jobs.iter().filter_map(|job| job.starting_s).reduce(f64::max),
+            }
+        };
+        by_host.into_iter().map(one).collect()
+    }
+}
+
+/// How many of `spans` overlap, over time: each moment of a change with the number from then on. One that begins as
+/// another ends does not overlap it.
+pub fn steps(spans: &[(f64, f64)]) -> Vec<(f64, usize)> {
+    let mut edges: Vec<(f64, i64)> = spans.iter().flat_map(|(start, end)| [(*start, 1), (*end, -1)]).collect();
+    edges.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+    let (mut now, mut steps): (i64, Vec<(f64, usize)>) = (0, Vec::new());
+    for (at, step) in edges {
+        now += step;
+        let count = usize::try_from(now).unwrap_or_default();
+        match steps.last_mut() {
+            Some(last) if last.0 == at => last.1 = count,
+            _ => steps.push((at, count)),
+        }
+    }
+    steps
+}
+
+/// Most of `spans` at a time.
+pub fn peak(spans: &[(f64, f64)]) -> usize {
+    steps(spans).into_iter().map(|(_, count)| count).max().unwrap_or(0)
+}
+
+/// Seconds in which at least one of `spans` is under way.
+pub fn busy(spans: &[(f64, f64)]) -> f64 {
+    let steps = steps(spans);
+    steps.windows(2).filter(|two| two[0].1 > 0).map(|two| two[1].0 - two[0].0).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlaps_are_counted() {
+        assert_eq!(peak(&[]), 0);
+        assert_eq!(peak(&[(0.0, 5.0), (5.0, 9.0)]), 1);
+        let spans = [(0.0, 6.0), (5.0, 9.0), (1.0, 20.0), (30.0, 31.5)];
+        assert_eq!(peak(&spans), 3);
+        assert_eq!(busy(&spans), 21.5);
+        assert_eq!(steps(&[(0.0, 2.0), (0.0, 2.0), (2.0, 3.0)]), [(0.0, 2), (2.0, 1), (3.0, 0)]);
+    }
+
+    fn job(arm: &str, host: &str, start: f64, waited: f64, starting: f64) -> Observation {
+        Observation {
+            arm: arm.into(),
+            host: Some(host.into()),
+            wlo_start_s: Some(start),
+            wlo_end_s: Some(start + starting + 10.0),
+            pending_s: Some(waited),
+            starting_s: Some(starting),
+            running_s: Some(10.0),
+            max_cpu_s: Some(5.0),
+            round: 1,
+            ..Observation::default()
+        }
+    }
+
+    #[test]
+    fn a_host_came_when_jobs_had_waited_for_it_and_is_cold_until_a_pod_has_started() {
+        let observations = vec![
+            job("a", "h1", 0.0, 0.0, 6.0),
+            job("a", "h2", 0.0, 0.0, 6.0),
+            job("b", "h1", 100.0, 0.0, 7.0),
+            job("b", "h3", 380.0, 280.0, 80.0),
+            job("b", "h3", 381.0, 281.0, 90.0),
+            job("b", "h3", 500.0, 400.0, 6.0),
+        ];
+        let run = Run { observations, ..Run::default() };
+        let arrivals = Arrivals::of(&run);
+        assert!(arrivals.new_hosts(run.of("a")).is_empty());
+        assert_eq!(arrivals.new_hosts(run.of("b")), [("h3".to_owned(), 380.0)]);
+        let cold: Vec<_> = run.of("b").map(|job| arrivals.is_cold(job)).collect();
+        assert_eq!(cold, [Some(false), Some(true), Some(true), Some(false)]);
+        let figures = arrivals.figures(&run.of("b").collect::<Vec<_>>());
+        let h3 = &figures[1];
+        assert_eq!((h3.jobs, h3.peak_concurrency, h3.new && h3.came, h3.cold), (3, 2, true, true));
+        assert_eq!((h3.first_start_s, h3.last_end_s, h3.held_s), (Some(380.0), Some(516.0), 136.0));
+        assert_eq!((h3.busy_s, h3.running_to_cpu, h3.starting_s), (101.0 + 16.0, Some(2.0), Some(90.0)));
+    }
+}
