@@ -87,7 +87,7 @@ python-checks: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.spark
 	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
 
 .PHONY: python-tests
-python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.azurite $(VENV)/.spark $(VENV)/.networks $(VENV)/.sshd
+python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.azurite $(VENV)/.spark $(VENV)/.networks $(VENV)/.sshd $(VENV)/.chromium
 	$(call heading,Python and end-to-end tests)
 	@$(BIN)/python -m pytest --quiet
 	$(call heading,Examples in the documentation of the package)
@@ -163,7 +163,6 @@ $(VENV)/.networks: Makefile | $(BIN)/python
 	fi
 	@touch $@
 
-# What others check many hosts with, to measure beside.
 # OpenSSH's server, for the tests of SSH. They skip themselves (in CI: fail) without it.
 $(VENV)/.sshd: Makefile | $(BIN)/python
 	@if ! { command -v sshd || [ -x /usr/sbin/sshd ]; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -171,6 +170,14 @@ $(VENV)/.sshd: Makefile | $(BIN)/python
 	fi
 	@touch $@
 
+# A browser, for the tests of reports. They skip themselves (in CI: fail) without it.
+$(VENV)/.chromium: Makefile | $(BIN)/python
+	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
+	fi
+	@touch $@
+
+# What others check many hosts with, to measure beside.
 $(VENV)/.bench-tools: pyproject.toml $(VENV)/.networks | $(VENV)/.build-tools
 	@$(PIP) install --group bench
 	@if ! { command -v ping && command -v fping; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -49,7 +49,7 @@ def acknowledge(ledger: jobrota.JobLedger, say: Callable[[str, list[str]], None]
     first = True
     while True:
         pending = ledger.pending_notifications(limit=8)
-        keys = pending["job_id"].to_pylist()
+        keys: list[str] = list(pending["job_id"].to_pylist())
         say("acknowledging", keys)
         ledger.acknowledge(pending)
         say("acknowledged", keys)

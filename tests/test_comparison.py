@@ -29,6 +29,7 @@ def result(sandbox: jobrota.Sandbox, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_the_result_file_has_the_name_and_the_content_of_the_result(result: jobrota.ComparisonResult) -> None:
+    assert result.path is not None
     assert re.fullmatch(r"pooled_jobs_comparison_\d{8}_\d{6}\.json", result.path.name)
     assert json.loads(result.path.read_text()) == result.to_dict()
 
@@ -76,6 +77,7 @@ def test_tables_have_a_row_per_job_and_arm(result: jobrota.ComparisonResult) -> 
 
 
 def test_a_result_holds_no_token(result: jobrota.ComparisonResult, sandbox: jobrota.Sandbox) -> None:
+    assert result.path is not None
     text = result.path.read_text() + repr(result) + result._repr_html_()
     for name, value in json.loads(sandbox.tokens.read_text()).items():
         if name.endswith("token"):

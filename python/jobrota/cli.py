@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_compare(commands)
+    _add_report(commands)
     _add_select(commands)
     _add_vms(commands)
     _add_autosys(commands)
@@ -104,6 +105,12 @@ def _add_compare(commands: Any) -> None:
 
     parser = _command(commands, "compare", compare.TEXT, compare.run)
     compare.add_arguments(parser, _positive, _not_negative, _positive_float, _number)
+
+
+def _add_report(commands: Any) -> None:
+    from jobrota.commands import report
+
+    report.add_arguments(_command(commands, "report", report.TEXT, report.run))
 
 
 def _add_select(commands: Any) -> None:

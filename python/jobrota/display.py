@@ -192,6 +192,9 @@ def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
 
 def _comparison(data: Mapping[str, Any]) -> str:
     """A verdict first, then one line per arm; jobs stay in `.jobs()`."""
+    analysis = data.get("analysis")
+    if isinstance(analysis, Mapping) and isinstance(data.get("arms"), Sequence):
+        return _analysis(data, analysis)
     comparison = data.get("comparison") or {}
     saved, gain = comparison.get("time_saved"), comparison.get("efficiency_gain")
     parts = []
@@ -219,6 +222,41 @@ def _comparison(data: Mapping[str, Any]) -> str:
         parts.append(_table(arms))
     rest = {name: data[name] for name in ("warnings", "path", "metadata") if data.get(name)}
     return "".join(parts) + (_render(rest) if rest else "")
+
+
+def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
+    """The verdict, a line per arm, and what speaks against relying on it; `.report()` has the charts."""
+    verdict = analysis.get("verdict") or {}
+    parts = [f'<div style="font-size:1.1em;max-width:60em;margin:.2em 0 .6em">{_value(verdict.get("text"))}</div>']
+    lines = []
+    for arm, figures in zip(data["arms"], analysis.get("arms") or (), strict=False):
+
+        def of(key: str, part: str, figures: Mapping[str, Any] = figures) -> Any:
+            return (figures.get(key) or {}).get(part)
+
+        lines.append(
+            {
+                "arm": arm.get("name"),
+                "context": arm.get("context"),
+                "rounds": figures.get("rounds"),
+                "jobs": figures.get("jobs"),
+                "failed_jobs": figures.get("failed"),
+                "makespan s": of("makespan_s", "mean"),
+                "pending median s": of("pending_s", "p50"),
+                "starting median s": of("starting_s", "p50"),
+                "running median s": of("running_s", "p50"),
+                "hosts": len(figures.get("hosts") or ()),
+            }
+        )
+    parts.append(_table(lines))
+    warnings = [warning for warning in data.get("warnings") or () if isinstance(warning, Mapping)]
+    if warnings:
+        items = "".join(
+            f"<li><b>{_value(warning.get('code'))}</b> {_value(warning.get('text'))}</li>" for warning in warnings
+        )
+        parts.append(f'<ul style="max-width:60em;margin:.6em 0 0;padding-left:1.2em">{items}</ul>')
+    path = data.get("path")
+    return "".join(parts) + (_render({"path": path}) if path else "")
 
 
 def _host(job: Mapping[str, Any]) -> Any:

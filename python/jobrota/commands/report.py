@@ -1,0 +1,34 @@
+"""`jobrota report`: a result as a page that people look at."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["TEXT", "add_arguments", "run"]
+
+TEXT = "write the report of a comparison: one HTML file that works offline"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `jobrota report` to its parser."""
+    parser.add_argument("result", metavar="RESULT", help="result JSON, such as results/pooled_jobs_comparison_….json")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the HTML file (default: beside the result)")
+    parser.add_argument("--images", metavar="DIR", help="write an image of each chart there as well")
+    parser.add_argument("--format", default="png,svg", metavar="FORMATS", help="of the images: png, svg or both")
+    parser.add_argument("--title", metavar="TEXT", help="title of the page")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the report and says where it is."""
+    from jobrota.errors import UnsupportedError
+    from jobrota.report import write
+
+    formats = [name.strip() for name in arguments.format.split(",") if name.strip()]
+    try:
+        path = write(
+            arguments.result, arguments.output, title=arguments.title, images=arguments.images, formats=formats
+        )
+    except ImportError as error:
+        raise UnsupportedError(str(error)) from error
+    print(f"report: {path}")
+    return 0

@@ -1,0 +1,177 @@
+"""What a report shows, from the JSON of a result: arms in their order, and flat rows of jobs."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobrota.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from jobrota._native import ComparisonResult
+
+__all__ = ["Comparison", "Interval", "read"]
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Comparison:
+    """A result as the page and the charts take it."""
+
+    title: str
+    path: Path | None
+    metadata: Mapping[str, Any]
+    arms: list[Mapping[str, Any]]
+    analysis: Mapping[str, Any]
+    warnings: list[Mapping[str, str]]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """The arms' names, in their order."""
+        return [str(arm["name"]) for arm in self.arms]
+
+    @property
+    def rounds(self) -> list[int]:
+        """The numbers of all rounds."""
+        return sorted({row["round"] for row in self.rows})
+
+    def figures(self, arm: str) -> Mapping[str, Any]:
+        """The analysis of an arm."""
+        return next(figures for figures in self.analysis["arms"] if figures["arm"] == arm)
+
+
+@dataclass
+class Interval:
+    """A part of a job: seconds since the first submission of its arm's round."""
+
+    row: Row
+    phase: str
+    start: float
+    end: float
+
+
+def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], title: str | None = None) -> Comparison:
+    """Takes a result in any form.
+
+    Args:
+        result: A `ComparisonResult`, what its `to_dict()` gave, or the path of a result JSON.
+        title: The page's title.
+
+    Raises:
+        InvalidInputError: It has no jobs.
+    """
+    path: Path | None = None
+    if isinstance(result, str | os.PathLike):
+        from jobrota._native import ComparisonResult as Result
+
+        path = Path(result)
+        document: Mapping[str, Any] = Result.load(path).to_dict()
+    elif isinstance(result, Mapping):
+        document = result
+    else:
+        path, document = result.path, result.to_dict()
+    arms, analysis = document.get("arms"), document.get("analysis")
+    if not isinstance(arms, list) or not isinstance(analysis, Mapping):
+        raise InvalidInputError(
+            "this is no result of a comparison: it has neither arms nor an analysis; "
+            "read it with ComparisonResult.load, which knows older results as well"
+        )
+    rows = [_row(dict(job)) for arm in arms for job in arm["jobs"]]
+    if not rows:
+        raise InvalidInputError("the result has no jobs, so there is nothing to show")
+    _rebase(rows)
+    when = (document.get("metadata") or {}).get("execution_timestamp")
+    return Comparison(
+        title=title or ("SAS Viya comparison" + (f" of {str(when)[:16].replace('T', ' ')} UTC" if when else "")),
+        path=path,
+        metadata=document.get("metadata") or {},
+        arms=arms,
+        analysis=analysis,
+        warnings=list(document.get("warnings") or ()),
+        rows=rows,
+    )
+
+
+def _row(row: Row) -> Row:
+    row["round"] = int(row.get("round") or 1)
+    return row
+
+
+def _rebase(rows: Iterable[Row]) -> None:
+    """Adds the moments that charts need, counted from the first submission of the row's arm and round."""
+    groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["arm"], row["round"]].append(row)
+    for group in groups.values():
+        moments = [
+            row[name] for row in group for name in ("jes_created_s", "wlo_submit_s") if row.get(name) is not None
+        ]
+        zero = min(moments, default=0.0)
+        for row in group:
+            submitted = row["wlo_submit_s"] if row.get("wlo_submit_s") is not None else row.get("jes_created_s")
+            started = row.get("wlo_start_s")
+            end = row["wlo_end_s"] if row.get("wlo_end_s") is not None else row.get("jes_end_s")
+            row["_submitted"] = None if submitted is None else max(submitted - zero, 0.0)
+            row["_started"] = None if started is None else max(started - zero, 0.0)
+            row["_end"] = None if end is None else end - zero
+            starting = row.get("starting_s")
+            row["_running"] = (
+                None if started is None or starting is None else min(started - zero + starting, row["_end"] or 1e18)
+            )
+
+
+def intervals(rows: Iterable[Row]) -> list[Interval]:
+    """The phases of jobs as far as they are known; a job without orchestrator data is one part, `not known`."""
+    found = []
+    for row in rows:
+        submitted, started, running, end = row["_submitted"], row["_started"], row["_running"], row["_end"]
+        if started is None:
+            if submitted is not None and end is not None:
+                found.append(Interval(row, "not known", submitted, end))
+            continue
+        if submitted is not None and started > submitted:
+            found.append(Interval(row, "pending", submitted, started))
+        if running is not None and running > started:
+            found.append(Interval(row, "starting", started, running))
+        if end is not None:
+            begin = running if running is not None else started
+            found.append(Interval(row, "running", begin, max(end, begin)))
+    return found
+
+
+def steps(spans: Iterable[tuple[float, float]]) -> list[tuple[float, int]]:
+    """How many spans overlap, over time: each moment of a change with the number from then on."""
+    edges = sorted((moment, change) for start, end in spans for moment, change in ((start, 1), (end, -1)))
+    found: list[tuple[float, int]] = [(0.0, 0)]
+    now = 0
+    for moment, change in edges:
+        now += change
+        if found[-1][0] == moment:
+            found[-1] = (moment, now)
+        else:
+            found.append((moment, now))
+    return found
+
+
+def hosts_in_use(rows: Iterable[Row]) -> list[tuple[float, int]]:
+    """How many hosts have a job, over time."""
+    by_host: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if row.get("host") and row["_started"] is not None and row["_end"] is not None:
+            by_host[row["host"]].append((row["_started"], row["_end"]))
+    spans: list[tuple[float, float]] = []
+    for host_spans in by_host.values():
+        merged: list[list[float]] = []
+        for start, end in sorted(host_spans):
+            if merged and start <= merged[-1][1]:
+                merged[-1][1] = max(merged[-1][1], end)
+            else:
+                merged.append([start, end])
+        spans.extend((start, end) for start, end in merged)
+    return steps(spans)

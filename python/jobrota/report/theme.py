@@ -1,0 +1,53 @@
+"""The colours of charts in light and in dark.
+
+Phases are ordinal and take the range `ordinal`; arms are nominal and take the range `category`: so one chart does for
+both themes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["theme"]
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; lighter ones on dark ground.
+_LIGHT = {
+    "category": ["#0072b2", "#c04f00", "#00795a", "#a34d7c", "#8a6d00", "#444444"],
+    "ordinal": ["#b9c0c8", "#e69f00", "#0072b2", "#7a7a7a"],
+    "text": "#24292f",
+    "grid": "#d8dee4",
+}
+_DARK = {
+    "category": ["#56b4e9", "#f0905a", "#3ecf9f", "#e59ac4", "#f0e442", "#cccccc"],
+    "ordinal": ["#5b6570", "#e69f00", "#56b4e9", "#a0a0a0"],
+    "text": "#e6edf3",
+    "grid": "#3d444d",
+}
+
+
+def theme(dark: bool) -> dict[str, Any]:
+    """The Vega configuration of the light or the dark theme."""
+    colours: dict[str, Any] = _DARK if dark else _LIGHT
+    text, grid = colours["text"], colours["grid"]
+    font = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+    return {
+        "background": "transparent",
+        "font": font,
+        "view": {"stroke": "transparent"},
+        "axis": {
+            "labelColor": text,
+            "titleColor": text,
+            "gridColor": grid,
+            "domainColor": grid,
+            "tickColor": grid,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+        },
+        "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "orient": "top", "columns": 4},
+        "header": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelFontWeight": "bold"},
+        "title": {"color": text},
+        "range": {"category": colours["category"], "ordinal": colours["ordinal"]},
+        "rule": {"color": text},
+        "boxplot": {"median": {"color": text}},
+    }
