@@ -98,7 +98,9 @@ def _ratios(comparison: Comparison) -> Chart | None:
 def _over_time(
     comparison: Comparison, key: str, title: str, unit: str, count: Callable[[list[Row]], list[tuple[float, int]]]
 ) -> Chart | None:
-    data, table, finding = [], [], []
+    data: list[dict[str, Any]] = []
+    table: list[list[Any]] = []
+    finding: list[str] = []
     for arm in comparison.names:
         _, rows = first_round(comparison, arm)
         moments = count(rows)

@@ -75,7 +75,7 @@ def render(comparison: Comparison, charts: Sequence[Chart]) -> str:
         "count": f"{len(comparison.rows):,}",
         "about": _about(comparison),
         "data": _json(_data(comparison, charts)),
-        "library": vl_convert.javascript_bundle().replace("</script", "<\\/script"),
+        "library": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
         "script": (assets / "page.js").read_text(encoding="utf-8"),
     }
     page = (assets / "page.html").read_text(encoding="utf-8")
