@@ -740,7 +740,17 @@ class Sandbox:
         token_lifetime: float = 3600.0,
         azure: bool = False,
         azure_throttle_first: int = 0,
+        definitions: dict[str, float] | None = None,
+        hosts: dict[str, float] | None = None,
+        long_poll: bool = True,
+        list_filters: bool = True,
+        orchestrator: Literal["normal", "missing", "forbidden", "unnamed"] = "normal",
+        fault_rate: float = 0.0,
+        reset_rate: float = 0.0,
+        seed: int = 1,
     ) -> Sandbox: ...
+    def viya_requests(self) -> dict[str, int]: ...
+    def viya_jobs(self) -> list[dict[str, Any]]: ...
     @property
     def viya_url(self) -> str: ...
     @property

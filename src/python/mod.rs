@@ -24,6 +24,7 @@ mod rehearsal;
 mod run_command;
 mod runner;
 mod sandbox;
+mod sandbox_viya;
 mod selection;
 mod selector;
 mod selector_tables;

@@ -1,5 +1,6 @@
 //! `Sandbox`: local stand-ins for SAS Viya, AutoSys and the VMs.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
 use super::inventory::PyInventory;
+use super::sandbox_viya;
 use super::wait::Born;
 use crate::error::{Error, Result};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
@@ -33,6 +35,16 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 ///     token_lifetime: Real seconds for which an access token is good.
 ///     azure: Whether there is an Azure with these VMs, and one more that is deallocated.
 ///     azure_throttle_first: How many requests Azure Resource Manager answers with 429 at first.
+///     definitions: SAS Viya's job definitions instead of the example's: seconds alone on a host by name.
+///     hosts: What SAS Viya's hosts are like: numbers by the names that `docs/sandbox.md` has, such as `fixed_hosts` and
+///         `fixed_slots`.
+///     long_poll: Whether SAS Viya waits with the state of a job when it is asked to.
+///     list_filters: Whether SAS Viya takes filters in listings of jobs.
+///     orchestrator: `normal`; `missing` or `forbidden`; `unnamed`, which does not pass on the names of jobs, as older
+///         releases do.
+///     fault_rate: The share of requests that SAS Viya answers with 429 or 503; some take effect all the same.
+///     reset_rate: The share of requests whose connection breaks off, before or after they took effect.
+///     seed: Which requests these are.
 ///
 /// Raises:
 ///     InvalidInputError: A number makes no sense, or AutoSys would refuse a job's name.
@@ -76,7 +88,9 @@ fn absent(what: &str, argument: &str) -> Error {
 impl PySandbox {
     #[new]
     #[pyo3(signature = (viya = true, autosys = true, vms = 4, vms_down = 1, speed = 1.0, *, refuse_first = None,
-                        fail_jobs = None, token_lifetime = 3600.0, azure = false, azure_throttle_first = 0))]
+                        fail_jobs = None, token_lifetime = 3600.0, azure = false, azure_throttle_first = 0,
+                        definitions = None, hosts = None, long_poll = true, list_filters = true,
+                        orchestrator = "normal", fault_rate = 0.0, reset_rate = 0.0, seed = 1))]
     #[allow(clippy::too_many_arguments, reason = "one per argument of the Python class")]
     fn new(
         py: Python<'_>,
@@ -90,6 +104,14 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::number)] token_lifetime: f64,
         #[pyo3(from_py_with = arguments::flag)] azure: bool,
         #[pyo3(from_py_with = arguments::whole)] azure_throttle_first: u32,
+        definitions: Option<&Bound<'_, PyDict>>,
+        hosts: Option<HashMap<String, f64>>,
+        #[pyo3(from_py_with = arguments::flag)] long_poll: bool,
+        #[pyo3(from_py_with = arguments::flag)] list_filters: bool,
+        #[pyo3(from_py_with = arguments::text)] orchestrator: &str,
+        #[pyo3(from_py_with = arguments::number)] fault_rate: f64,
+        #[pyo3(from_py_with = arguments::number)] reset_rate: f64,
+        #[pyo3(from_py_with = arguments::whole)] seed: u32,
     ) -> PyOutcome<Self> {
         let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, RefuseFirst::Jobs);
         let options = SandboxOptions {
@@ -100,7 +122,20 @@ impl PySandbox {
             vms_down,
             speed,
             token_lifetime: convert::seconds("token_lifetime", token_lifetime)?.max(Duration::from_millis(1)),
-            viya_options: ViyaOptions { fail_jobs: fail_jobs.unwrap_or_default(), ..ViyaOptions::default() },
+            viya_options: ViyaOptions {
+                fail_jobs: fail_jobs.unwrap_or_default(),
+                definitions: sandbox_viya::definitions(definitions)?,
+                hosts: sandbox_viya::hosts(hosts)?,
+                behaviour: sandbox_viya::behaviour(
+                    long_poll,
+                    list_filters,
+                    orchestrator,
+                    fault_rate,
+                    reset_rate,
+                    seed.into(),
+                )?,
+                ..ViyaOptions::default()
+            },
             autosys_options: AutosysOptions { refuse_first, ..AutosysOptions::default() },
             azure_options: AzureOptions { throttle_first: azure_throttle_first, ..AzureOptions::default() },
             ..SandboxOptions::default()
@@ -233,6 +268,27 @@ impl PySandbox {
             let inventory = sandbox.inventory().cloned().ok_or_else(|| absent("VM", "vms"))?;
             Ok(PyInventory { inventory })
         })
+    }
+
+    /// How many requests came to each route of SAS Viya, such as `GET /jobExecution/jobs/{id}/state`.
+    fn viya_requests(&self) -> PyOutcome<BTreeMap<String, u64>> {
+        self.with(|sandbox| Ok(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?.requests()))
+    }
+
+    /// Every job that was ever submitted to SAS Viya, in order: dicts of id, name, state, created and ended; moments are its
+    /// seconds since the start.
+    fn viya_jobs<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
+        let jobs = self.with(|sandbox| Ok(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?.jobs()))?;
+        let dicts = jobs.into_iter().map(|job| {
+            let dict = PyDict::new(py);
+            dict.set_item("id", job.id)?;
+            dict.set_item("name", job.name)?;
+            dict.set_item("state", job.state)?;
+            dict.set_item("created", job.created)?;
+            dict.set_item("ended", job.ended)?;
+            Ok(dict)
+        });
+        Ok(dicts.collect::<PyResult<_>>()?)
     }
 
     /// Names of the VMs that do not answer.

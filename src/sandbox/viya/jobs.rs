@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::definitions::{CONTEXTS, Context, DEFAULT_CONTEXT, definition_json, not_found, page};
+use super::definitions::{CONTEXTS, Context, DEFAULT_CONTEXT, definition_json, not_found};
+use super::filter::Filter;
 use super::model::{HostModel, ModelJob, Phase};
 use super::reply::{self, Listing, Reply, link};
 use super::server::{Clock, Server};
@@ -109,6 +110,24 @@ impl Job {
             link("GET", "log", &log, "application/vnd.sas.compute.log.line"),
         ]);
         job
+    }
+
+    /// A member for filters, without describing the whole job for the usual ones.
+    fn member(&self, path: &str, jobs: &Jobs, server: &Server, now: f64) -> Option<Value> {
+        let model = jobs.model.job(self.number);
+        match path {
+            "id" => Some(self.id.clone().into()),
+            "state" => Some(self.state(model, now).0.into()),
+            "jobRequest.name" | "name" => Some(self.name.clone().into()),
+            "creationTimeStamp" => Some(server.clock.stamp_ms(self.created).into()),
+            _ => Filter::member(&self.json(model, &server.definitions[self.definition], &server.clock, now), path),
+        }
+    }
+
+    /// For tests: when it was created and when its end was noticed, virtual seconds.
+    pub fn moments(&self, model: &ModelJob, now: f64) -> (f64, &'static str, Option<f64>) {
+        let (state, ended) = self.state(model, now);
+        (self.created, state, ended)
     }
 
     fn results(&self, model: &ModelJob) -> Value {
@@ -217,20 +236,35 @@ pub async fn submit(
     reply::body(StatusCode::CREATED, JOB, &json)
 }
 
-/// `GET /jobExecution/jobs`.
+/// `GET /jobExecution/jobs`. Only the jobs of the page are described: of thousands, hundreds are listed each second.
 pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
+    let filter = match reply::filter(&listing) {
+        Ok(Some(_)) if !server.behaviour.list_filters => {
+            let reason = "Filters are not supported for this collection.";
+            return reply::error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(reason));
+        }
+        Ok(filter) => filter,
+        Err(refusal) => return *refusal,
+    };
     let (jobs, now) = server.jobs();
-    let mut items: Vec<Value> = jobs
-        .all
-        .iter()
-        .filter(|job| !job.deleted)
-        .map(|job| job.json(jobs.model.job(job.number), &server.definitions[job.definition], &server.clock, now))
-        .collect();
-    drop(jobs);
+    let passes = |job: &&Job| {
+        !job.deleted
+            && filter.as_ref().is_none_or(|filter| {
+                filter.ids().is_none_or(|ids| ids.contains(&job.id))
+                    && filter.passes(&|path| job.member(path, &jobs, &server, now))
+            })
+    };
+    let mut found: Vec<&Job> = jobs.all.iter().filter(passes).collect();
     if reply::descending(&listing, "creationTimeStamp", true) {
-        items.reverse();
+        found.reverse();
     }
-    page("/jobExecution/jobs", "jobs", "application/vnd.sas.job.execution.job", items, &listing)
+    let (start, limit) = listing.window();
+    let describe =
+        |job: &&Job| job.json(jobs.model.job(job.number), &server.definitions[job.definition], &server.clock, now);
+    let items = found.iter().skip(start).take(limit).map(describe).collect();
+    let accept = "application/vnd.sas.job.execution.job";
+    let value = reply::envelope("/jobExecution/jobs", "jobs", accept, &listing, found.len(), items);
+    reply::body(StatusCode::OK, "application/vnd.sas.collection+json", &value)
 }
 
 /// `GET /jobExecution/jobs/{id}`.
@@ -245,12 +279,40 @@ pub async fn get(State(server): State<Arc<Server>>, Path(id): Path<String>) -> R
     }
 }
 
-/// `GET /jobExecution/jobs/{id}/state`.
-pub async fn state(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Reply {
-    let (jobs, now) = server.jobs();
-    match jobs.all.iter().find(|job| job.id == id && !job.deleted) {
-        Some(job) => reply::text(StatusCode::OK, job.state(jobs.model.job(job.number), now).0),
-        None => not_found("job", &id),
+/// What `GET …/state` may be asked for.
+#[derive(Debug, Deserialize)]
+pub struct Waiting {
+    #[serde(rename = "_action")]
+    action: Option<String>,
+    wait: Option<f64>,
+}
+
+/// `GET /jobExecution/jobs/{id}/state`, with `_action=wait&wait=N` answered when the job has ended or N seconds are over.
+/// Source: SAS's own JavaScript client asks this way; whether a server honours it is not documented, so a sandbox may do
+/// either.
+pub async fn state(State(server): State<Arc<Server>>, Path(id): Path<String>, Query(query): Query<Waiting>) -> Reply {
+    let waits = server.behaviour.long_poll && query.action.as_deref() == Some("wait");
+    let until = server.clock.now() + query.wait.filter(|_| waits).unwrap_or(0.0).clamp(0.0, 3600.0);
+    loop {
+        let next = {
+            let (jobs, now) = server.jobs();
+            let Some(job) = jobs.all.iter().find(|job| job.id == id && !job.deleted) else {
+                return not_found("job", &id);
+            };
+            let model = jobs.model.job(job.number);
+            let (state, ended) = job.state(model, now);
+            if ended.is_some() || now >= until {
+                return reply::text(StatusCode::OK, state);
+            }
+            // Nothing about it can change before the model's next event, or before its end is noticed.
+            let event = match model.ended {
+                Some(at) => Some(at + job.end_lag),
+                None => jobs.model.next_event(),
+            };
+            (event.unwrap_or(until).min(until) - now).max(0.0)
+        };
+        let real = std::time::Duration::from_secs_f64(next / server.clock.speed());
+        tokio::time::sleep(real.max(std::time::Duration::from_millis(1))).await;
     }
 }
 
@@ -278,6 +340,40 @@ pub async fn set_state(
         }
         None => not_found("job", &id),
     }
+}
+
+/// `PUT /jobExecution/jobs/@selection/state?value=canceled`: the same for every job of the selection, each with an answer of
+/// its own.
+pub async fn set_states(State(server): State<Arc<Server>>, Query(new): Query<NewState>, body: Bytes) -> Reply {
+    #[derive(Deserialize)]
+    struct Selection {
+        resources: Vec<String>,
+    }
+    if new.value != "canceled" {
+        let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
+        return reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason));
+    }
+    let Ok(selection) = serde_json::from_slice::<Selection>(&body) else {
+        return reply::error(StatusCode::BAD_REQUEST, "The request body is not a selection.", None);
+    };
+    let (mut jobs, now) = server.jobs();
+    let jobs = &mut *jobs;
+    let mut items = Vec::new();
+    for uri in &selection.resources {
+        let id = uri.rsplit('/').next().unwrap_or_default();
+        items.push(match jobs.all.iter().find(|job| job.id == id && !job.deleted) {
+            Some(job) => {
+                jobs.model.cancel(now, job.number);
+                json!({"version": 2, "id": id, "uri": uri, "name": job.name})
+            }
+            None => {
+                json!({"version": 2, "httpStatusCode": 404, "errorCode": 0, "details": [uri], "errors": [], "links": [],
+                "message": format!("The job \"{id}\" could not be found.")})
+            }
+        });
+    }
+    let value = json!({"version": 2, "name": "jobs", "start": 0, "limit": items.len(), "count": items.len(), "items": items, "links": []});
+    reply::body(StatusCode::OK, "application/vnd.sas.collection+json", &value)
 }
 
 /// `DELETE /jobExecution/jobs/{id}`: ends it if need be, and forgets it. The orchestrator still remembers it.

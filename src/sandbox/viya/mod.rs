@@ -5,6 +5,7 @@
 
 pub mod calibration;
 pub mod definitions;
+pub mod filter;
 mod jobs;
 pub mod model;
 mod orchestrator;
@@ -25,7 +26,7 @@ use tokio::sync::oneshot;
 
 pub use calibration::{CalibrationRow, calibration};
 pub use parameters::{HostClass, HostParameters};
-pub use server::{Fault, SPEED_HEADER};
+pub use server::{Behaviour, Fault, Orchestrator, SPEED_HEADER};
 pub use workload::JobDefinition;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +52,23 @@ pub struct ViyaOptions {
     pub faults: Vec<Fault>,
     /// The host model's parameters.
     pub hosts: HostParameters,
+    /// How it behaves where real servers differ, and on a bad day.
+    pub behaviour: Behaviour,
+}
+
+/// A job as a test looks at it. Moments are virtual seconds since the start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSeen {
+    /// Its id.
+    pub id: String,
+    /// The name it was submitted under.
+    pub name: String,
+    /// Its state.
+    pub state: &'static str,
+    /// When it was created.
+    pub created: f64,
+    /// When its end was noticed.
+    pub ended: Option<f64>,
 }
 
 impl Default for ViyaOptions {
@@ -63,6 +81,7 @@ impl Default for ViyaOptions {
             fail_jobs: Vec::new(),
             faults: Vec::new(),
             hosts: HostParameters::default(),
+            behaviour: Behaviour::default(),
         }
     }
 }
@@ -95,6 +114,7 @@ impl ViyaSandbox {
             Clock::new(options.speed),
             definitions,
             options.fail_jobs,
+            options.behaviour,
             tokens::Tokens::new(options.token_lifetime, options.refresh_lifetime),
             jobs::Jobs { model: model::HostModel::new(options.hosts), all: Vec::new() },
             options.faults,
@@ -140,6 +160,21 @@ impl ViyaSandbox {
     /// The job definitions it knows.
     pub fn definitions(&self) -> &[JobDefinition] {
         &self.server.definitions
+    }
+
+    /// How many requests came to each route.
+    pub fn requests(&self) -> std::collections::BTreeMap<String, u64> {
+        self.server.requests()
+    }
+
+    /// Every job that was ever submitted, in order.
+    pub fn jobs(&self) -> Vec<JobSeen> {
+        let (jobs, now) = self.server.jobs();
+        let seen = |job: &jobs::Job| {
+            let (created, state, ended) = job.moments(jobs.model.job(job.number), now);
+            JobSeen { id: job.id.clone(), name: job.name.clone(), state, created, ended }
+        };
+        jobs.all.iter().map(seen).collect()
     }
 
     /// Virtual seconds since the start.

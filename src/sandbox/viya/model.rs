@@ -295,10 +295,19 @@ impl HostModel {
     /// Gives free slots to waiting jobs, first come first served within each queue.
     fn dispatch(&mut self) {
         let mut waiting = Vec::new();
+        let mut full: Vec<String> = Vec::new();
         for id in std::mem::take(&mut self.pending) {
-            match self.place(&self.jobs[id].queue) {
+            // Where one of a queue finds no host, none of it does.
+            let queue = &self.jobs[id].queue;
+            let host = if full.contains(queue) { None } else { self.place(queue) };
+            match host {
                 Some(host) => self.start(id, host),
-                None => waiting.push(id),
+                None => {
+                    if !full.contains(queue) {
+                        full.push(queue.clone());
+                    }
+                    waiting.push(id);
+                }
             }
         }
         self.pending = waiting;

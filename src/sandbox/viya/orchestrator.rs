@@ -9,11 +9,11 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::filter::Filter;
 use super::jobs::Job;
 use super::model::{HostModel, ModelJob, Phase};
 use super::reply::{self, Listing, Reply};
-use super::server::{Clock, Server};
-use super::workload::JobDefinition;
+use super::server::{Orchestrator, Server};
 
 const PATH: &str = "/workloadOrchestrator/jobs";
 /// The first job's number: they are consecutive over all users of a deployment, so a run rarely begins at 1.
@@ -26,25 +26,36 @@ const IO_RATE: f64 = 144_045_285.5;
 
 /// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
 pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
-    let (jobs, now) = server.jobs();
-    let mut items: Vec<Value> = jobs
-        .all
-        .iter()
-        .filter(|job| jobs.model.job(job.number).submitted <= now)
-        .map(|job| item(job, &jobs.model, &server.definitions[job.definition], &server.clock, now))
-        .collect();
-    drop(jobs);
-    if reply::descending(&listing, "submitTime", true) {
-        items.reverse();
-    }
-    match reply::filtered(items, &listing) {
-        Ok(items) => {
-            let page =
-                reply::collection(PATH, "jobs", "application/vnd.sas.workload.orchestrator.job", &listing, items);
-            reply::body(StatusCode::OK, "application/json", &page)
+    match server.behaviour.orchestrator {
+        Orchestrator::Missing => return reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")),
+        Orchestrator::Forbidden => {
+            return reply::error(StatusCode::FORBIDDEN, "Forbidden", Some("The user is not allowed to list jobs."));
         }
-        Err(refusal) => *refusal,
+        Orchestrator::Normal => {}
     }
+    let filter = match reply::filter(&listing) {
+        Ok(filter) => filter,
+        Err(refusal) => return *refusal,
+    };
+    let (jobs, now) = server.jobs();
+    let seen = now - server.behaviour.orchestrator_delay;
+    let describe = |job: &&Job| item(job, &jobs.model, &server, now);
+    let passes = |job: &&Job| {
+        jobs.model.job(job.number).submitted <= seen
+            && filter.as_ref().is_none_or(|filter| {
+                let item = describe(job);
+                filter.passes(&|path| Filter::member(&item, path))
+            })
+    };
+    let mut found: Vec<&Job> = jobs.all.iter().filter(passes).collect();
+    if reply::descending(&listing, "submitTime", true) {
+        found.reverse();
+    }
+    let (start, limit) = listing.window();
+    let items = found.iter().skip(start).take(limit).map(describe).collect();
+    let accept = "application/vnd.sas.workload.orchestrator.job";
+    let page = reply::envelope(PATH, "jobs", accept, &listing, found.len(), items);
+    reply::body(StatusCode::OK, "application/json", &page)
 }
 
 /// The orchestrator's name of a job: lower case, without `_`, and an id of its own. Recorded for 162 of 162 jobs.
@@ -52,7 +63,8 @@ pub fn transformed(name: &str) -> String {
     name.replace('_', "").to_lowercase()
 }
 
-fn item(job: &Job, model: &HostModel, definition: &JobDefinition, clock: &Clock, now: f64) -> Value {
+fn item(job: &Job, model: &HostModel, server: &Server, now: f64) -> Value {
+    let (definition, clock) = (&server.definitions[job.definition], &server.clock);
     let simulated = model.job(job.number);
     let host = simulated.host.map(|host| (host, &model.hosts()[host]));
     let seconds = |at: f64| at.floor() as i64;
@@ -93,9 +105,12 @@ fn item(job: &Job, model: &HostModel, definition: &JobDefinition, clock: &Clock,
     if simulated.phase == Phase::Pending {
         processing["pendingCause"] = json!("No host of the queue has a free job slot.");
     }
+    // Older releases do not pass the job's name on.
+    let prefix =
+        if server.behaviour.orchestrator_names { transformed(&job.name) } else { "sas-compute-server".to_owned() };
     json!({
         "id": FIRST_ID + job.number,
-        "request": {"name": format!("{}-{}", transformed(&job.name), job.pod), "queue": job.context.queue, "user": "sandbox",
+        "request": {"name": format!("{}-{}", prefix, job.pod), "queue": job.context.queue, "user": "sandbox",
             "tenant": "", "type": "", "project": "", "cmd": ""},
         "processingInfo": processing,
     })

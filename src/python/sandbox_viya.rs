@@ -1,0 +1,113 @@
+//! What the SAS Viya of a `Sandbox` is to be like.
+
+use std::collections::HashMap;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::errors::PyOutcome;
+use crate::error::Error;
+use crate::sandbox::viya::{Behaviour, HostParameters, JobDefinition, Orchestrator};
+
+/// Shares of requests are between 0 and 1.
+pub(super) fn share(name: &str, value: f64) -> PyOutcome<f64> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::invalid(format!("{name} is {value}: give a share of the requests, from 0 to 1")).into())
+}
+
+/// The orchestrator that `name` stands for.
+pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
+    match name {
+        "normal" => Ok(Orchestrator::Normal),
+        "missing" => Ok(Orchestrator::Missing),
+        "forbidden" => Ok(Orchestrator::Forbidden),
+        _ => {
+            Err(Error::invalid(format!("orchestrator {name:?} is unknown: it is normal, missing or forbidden")).into())
+        }
+    }
+}
+
+/// Hosts with the names of `HostParameters`; those of `fixed` and `pool` are written `fixed_slots`, `pool_cores` and so on.
+pub(super) fn hosts(given: Option<HashMap<String, f64>>) -> PyOutcome<HostParameters> {
+    let mut hosts = HostParameters::default();
+    for (name, value) in given.unwrap_or_default() {
+        if !(value.is_finite() && value >= 0.0) {
+            return Err(Error::invalid(format!("hosts: {name} is {value}: give a number from 0")).into());
+        }
+        let count = value as usize;
+        match name.as_str() {
+            "fixed_slots" => hosts.fixed.slots = count,
+            "fixed_cores" => hosts.fixed.cores = value,
+            "fixed_speed" => hosts.fixed.speed = value,
+            "fixed_contention" => hosts.fixed.contention = value,
+            "fixed_hosts" => hosts.fixed_hosts = count,
+            "pool_slots" => hosts.pool.slots = count,
+            "pool_cores" => hosts.pool.cores = value,
+            "pool_speed" => hosts.pool.speed = value,
+            "pool_contention" => hosts.pool.contention = value,
+            "pool_max" => hosts.pool_max = count,
+            "pool_min" => hosts.pool_min = count,
+            "scale_up_delay" => hosts.scale_up_delay = value,
+            "scale_up_cooldown" => hosts.scale_up_cooldown = value,
+            "scale_down_after" => hosts.scale_down_after = value,
+            "pod_start" => hosts.pod_start = value,
+            "cold_start" => hosts.cold_start = value,
+            "starting_weight" => hosts.starting_weight = value,
+            "handover" => hosts.handover = value,
+            _ => {
+                return Err(Error::invalid(format!(
+                    "hosts: {name:?} is no parameter of the hosts: see the documentation of the sandbox"
+                ))
+                .into());
+            }
+        }
+    }
+    Ok(hosts)
+}
+
+/// Definitions from names and seconds; none for the example's.
+pub(super) fn definitions(given: Option<&Bound<'_, PyDict>>) -> PyOutcome<Option<Vec<JobDefinition>>> {
+    let Some(given) = given else { return Ok(None) };
+    let mut definitions = Vec::new();
+    for (name, seconds) in given.iter() {
+        let (name, work): (String, f64) = (name.extract()?, seconds.extract()?);
+        if name.is_empty() || !(work.is_finite() && work > 0.0) {
+            return Err(Error::invalid(format!(
+                "definitions: {name:?} takes {work} s: give names and seconds above 0"
+            ))
+            .into());
+        }
+        definitions.push(JobDefinition {
+            id: uuid::Uuid::new_v4().to_string(),
+            description: format!("{name}, {work} s alone on a host"),
+            name,
+            work,
+            cpu_share: 0.8,
+            io_mb: 100.0,
+        });
+    }
+    Ok(Some(definitions))
+}
+
+/// How it behaves, with shares that were checked.
+pub(super) fn behaviour(
+    long_poll: bool,
+    list_filters: bool,
+    orchestrator_mode: &str,
+    fault_rate: f64,
+    reset_rate: f64,
+    seed: u64,
+) -> PyOutcome<Behaviour> {
+    Ok(Behaviour {
+        long_poll,
+        list_filters,
+        orchestrator: orchestrator(if orchestrator_mode == "unnamed" { "normal" } else { orchestrator_mode })?,
+        orchestrator_names: orchestrator_mode != "unnamed",
+        fault_rate: share("fault_rate", fault_rate)?,
+        reset_rate: share("reset_rate", reset_rate)?,
+        seed,
+        ..Behaviour::default()
+    })
+}
