@@ -40,6 +40,7 @@ __all__ = [
 
 __version__: str
 
+_Tokens: TypeAlias = "_Location | Credentials | dict[str, Any] | Callable[[], str | dict[str, Any]]"
 _Arrow: TypeAlias = ArrowArrayExportable | ArrowStreamExportable
 _Location: TypeAlias = str | PathLike[str]
 _Span: TypeAlias = float | str | timedelta
@@ -660,6 +661,58 @@ class ComparisonResult:
     def _repr_html_(self) -> str: ...
 
 @final
+class Credentials:
+    @staticmethod
+    def file(path: _Location) -> Credentials: ...
+    @staticmethod
+    def cli(profile: str | None = None) -> Credentials: ...
+    @staticmethod
+    def client_credentials(client_id: str, client_secret: str) -> Credentials: ...
+    @staticmethod
+    def password(
+        user: str, password: str, *, client_id: str | None = None, client_secret: str | None = None
+    ) -> Credentials: ...
+    @staticmethod
+    def environment() -> Credentials: ...
+    @staticmethod
+    def tokens(
+        source: str | dict[str, Any] | Callable[[], str | dict[str, Any]],
+        persist: Callable[[dict[str, Any]], object] | None = None,
+        *,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+    ) -> Credentials: ...
+    def __repr__(self) -> str: ...
+
+@final
+class CodeLogin:
+    @property
+    def url(self) -> str: ...
+    def finish(self, code: str, path: _Location) -> None: ...
+    def __repr__(self) -> str: ...
+
+@final
+class ViyaSession:
+    def __new__(
+        cls,
+        base_url: str,
+        *,
+        tokens: _Tokens | None = None,
+        ca_bundle: _Location | None = None,
+        proxy: str | None = None,
+        verify: bool = True,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 60.0,
+    ) -> ViyaSession: ...
+    def token(self) -> str: ...
+    def whoami(self) -> dict[str, Any]: ...
+    def definitions(self, pattern: str) -> list[dict[str, Any]]: ...
+    def contexts(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]: ...
+    def save_login(self, path: _Location) -> None: ...
+    def begin_login(self, client_id: str | None = None, client_secret: str | None = None) -> CodeLogin: ...
+    def __repr__(self) -> str: ...
+
+@final
 class Arm:
     def __new__(
         cls,
@@ -687,7 +740,7 @@ class ViyaComparisonRunner:
         cls,
         base_url: str | None = None,
         *,
-        tokens: _Location | None = None,
+        tokens: _Tokens | None = None,
         jobs: _Location | None = None,
         mode: Literal["batch", "window", "all"] = "batch",
         concurrent: int = 5,
@@ -708,6 +761,11 @@ class ViyaComparisonRunner:
         expires_after: str | None = "P7D",
         cleanup: bool = False,
         host_price: float | None = None,
+        ca_bundle: _Location | None = None,
+        proxy: str | None = None,
+        verify: bool = True,
+        connect_timeout: float = 10.0,
+        read_timeout: float = 60.0,
     ) -> ViyaComparisonRunner: ...
     def run(self, progress: bool | Callable[[dict[str, Any]], object] | None = None) -> ComparisonResult: ...
     def run_async(

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_compare(commands)
     _add_report(commands)
+    _add_viya(commands)
     _add_select(commands)
     _add_vms(commands)
     _add_autosys(commands)
@@ -111,6 +112,14 @@ def _add_report(commands: Any) -> None:
     from jobrota.commands import report
 
     report.add_arguments(_command(commands, "report", report.TEXT, report.run))
+
+
+def _add_viya(commands: Any) -> None:
+    from jobrota.commands import viya
+
+    group = commands.add_parser("viya", help=viya.TEXT, description=viya.TEXT)
+    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
+    viya.add_arguments(_command, actions, _positive_float)
 
 
 def _add_select(commands: Any) -> None:

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::arms::{self, Arm, Arms, Mode};
 use super::journal;
 use crate::error::{Error, Result};
-use crate::viya::ClientOptions;
+use crate::viya::{ClientOptions, Credentials};
 
 /// In which order the jobs of an arm are let in.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,8 +24,8 @@ pub enum JobOrder {
 pub struct RunnerOptions {
     /// The SAS Viya, e.g. `https://viya.example.com`.
     pub base_url: String,
-    /// The token file.
-    pub tokens: PathBuf,
+    /// Where the login comes from.
+    pub tokens: Credentials,
     /// The job configs.
     pub jobs: PathBuf,
     /// Which arms run.
@@ -74,7 +74,7 @@ impl Default for RunnerOptions {
     fn default() -> Self {
         Self {
             base_url: String::new(),
-            tokens: "data/sas_tokens.json".into(),
+            tokens: Credentials::FileOrEnvironment("data/sas_tokens.json".into()),
             jobs: "config/job_configs.json".into(),
             arms: Arms::Pair,
             mode: Mode::Batch,

@@ -19,8 +19,8 @@ use super::result::{ComparisonResult, ResultFile, RunFacts};
 use super::rounds::Rounds;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
+use crate::viya::ViyaClient;
 use crate::viya::contexts;
-use crate::viya::{TokenFile, ViyaClient};
 
 /// Runs the same jobs in every arm, in every round, and compares.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl ViyaComparisonRunner {
         let mut text = format!("jobrota {}\n", env!("CARGO_PKG_VERSION"));
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<20} {value}\n"));
         line("base_url", options.base_url.clone());
-        line("tokens", options.tokens.display().to_string());
+        line("tokens", options.tokens.describe());
         line("jobs", format!("{} ({enabled} enabled, {chosen} to run)", options.jobs.display()));
         for arm in self.arms() {
             line(&arm.name, format!("{:?}, {}", arm.context, arm.describe()));
@@ -159,7 +159,7 @@ impl ViyaComparisonRunner {
 
     fn prepare(&self) -> Result<(ViyaClient, ResultFile)> {
         let options = &self.options;
-        let tokens = TokenFile::open(&options.tokens)?;
+        let tokens = options.tokens.open()?;
         let file = ResultFile::prepare(&options.results_dir)?;
         Ok((ViyaClient::new(&options.base_url, tokens, &options.client)?, file))
     }

@@ -8,7 +8,7 @@ use super::files;
 use super::report::{Area, Check, Status, ok};
 use super::settings::{self, Known};
 use super::variables::Variables;
-use crate::viya::auth::TokenFile;
+use crate::viya::auth::Login;
 
 /// Where the comparison looks for the tokens unless it is told otherwise.
 const TOKENS: &str = "data/sas_tokens.json";
@@ -40,7 +40,7 @@ fn tokens(path: &Path, wanted: bool) -> Check {
         _ => return check,
     }
     let shown = path.display();
-    let validity = match TokenFile::open(path) {
+    let validity = match Login::open(path) {
         Ok(file) => file.validity(),
         Err(error) => return check.warning(error.full_message(), log_in),
     };

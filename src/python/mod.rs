@@ -9,6 +9,7 @@ mod azure_credential;
 mod by_hand;
 mod comparison_result;
 mod convert;
+mod credentials;
 mod delivery_report;
 mod doctor;
 mod errors;
@@ -32,6 +33,7 @@ mod sendevent;
 mod ssh;
 mod track;
 mod updater;
+mod viya_session;
 mod wait;
 mod web_services;
 
@@ -83,6 +85,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
     module.add_class::<arm::PyArm>()?;
+    module.add_class::<credentials::PyCredentials>()?;
+    module.add_class::<viya_session::PyViyaSession>()?;
+    module.add_class::<viya_session::PyCodeLogin>()?;
     module.add_class::<runner::PyViyaComparisonRunner>()?;
     module.add_class::<comparison_result::PyComparisonResult>()?;
     module.add_class::<comparison_result::PyComparisonWarning>()?;

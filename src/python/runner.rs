@@ -11,8 +11,10 @@ use super::arguments;
 use super::attach::attached;
 use super::comparison_result::PyComparisonResult;
 use super::convert;
+use super::credentials::credentials;
 use super::errors::{PyOutcome, Raised};
 use super::interrupt::Run;
+use super::viya_session::client_options;
 use super::wait::{self, Born};
 use crate::comparison::{self, ComparisonResult, JobOrder, Mode, ProgressEvent, RunnerOptions, durations};
 use crate::error::Error;
@@ -25,7 +27,8 @@ use crate::stop::Stop;
 /// Args:
 ///     base_url: The server, such as `https://viya.example.com`; else the setting `base_url` (`JOBROTA_BASE_URL`, or
 ///         `jobrota.toml`), else `SAS_BASE_URL`.
-///     tokens: The token file. It is refreshed in place before it expires.
+///     tokens: A token file, which is renewed in place before it expires; a callable that gives tokens; or
+///         `jobrota.viya.Credentials`. Else `data/sas_tokens.json`, else what the environment has.
 ///     jobs: The job configuration file.
 ///     mode: `"batch"`: batches of `concurrent`, each waited for; `"window"`: always `concurrent` jobs in flight; `"all"`:
 ///         all at once. Of the asynchronous arms.
@@ -50,6 +53,11 @@ use crate::stop::Stop;
 ///     expires_after: ISO 8601 duration after which the server deletes the jobs, such as `P7D`; None keeps them.
 ///     cleanup: Delete the jobs, with their logs and results, once the result is written.
 ///     host_price: What an hour of a compute host costs, for the cost of jobs.
+///     ca_bundle: A PEM file with certificates to trust beside the system's.
+///     proxy: A proxy for all calls; else what `HTTPS_PROXY` and `NO_PROXY` say.
+///     verify: False does not check the server's certificate, and says so loudly.
+///     connect_timeout: Seconds to open a connection.
+///     read_timeout: Longest silence within an answer, seconds.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -136,11 +144,13 @@ impl PyViyaComparisonRunner {
                         sequential_only = false, async_only = false, repeat = 1, results_dir = None,
                         poll_interval = 0.8, job_timeout = 3600.0, correlation_timeout = 60.0, pause = 0.0,
                         order = "submission", durations_from = None, expires_after = Some("P7D".to_owned()), cleanup = false,
-                        host_price = None))]
+                        host_price = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
+                        read_timeout = 60.0))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
+        py: Python<'_>,
         #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_location)] tokens: Option<String>,
+        tokens: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_location)] jobs: Option<String>,
         #[pyo3(from_py_with = arguments::text)] mode: &str,
         #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
@@ -161,6 +171,11 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::optional_text)] expires_after: Option<String>,
         #[pyo3(from_py_with = arguments::flag)] cleanup: bool,
         #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
+        #[pyo3(from_py_with = arguments::optional_location)] ca_bundle: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] proxy: Option<String>,
+        #[pyo3(from_py_with = arguments::flag)] verify: bool,
+        #[pyo3(from_py_with = arguments::number)] connect_timeout: f64,
+        #[pyo3(from_py_with = arguments::number)] read_timeout: f64,
     ) -> PyOutcome<Self> {
         let mode: Mode = mode.parse()?;
         let defaults = RunnerOptions::default();
@@ -168,7 +183,8 @@ impl PyViyaComparisonRunner {
             |value: Option<String>, default: &std::path::Path| value.map_or_else(|| default.to_owned(), PathBuf::from);
         let options = RunnerOptions {
             base_url: required_base_url(base_url.as_deref())?,
-            tokens: path(tokens, &defaults.tokens),
+            tokens: credentials(tokens)?,
+            client: client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?,
             jobs: path(jobs, &defaults.jobs),
             arms: super::arm::arms(arms)?,
             mode,

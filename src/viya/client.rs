@@ -1,19 +1,22 @@
 //! One HTTP connection pool to one SAS Viya, with the token, bounded retries, errors as text, and paging.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use chrono::{DateTime, Utc};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use url::Url;
 
-use super::auth::TokenFile;
+use super::auth::Login;
 use super::clock::{Clock, SPEED_HEADER};
 use crate::error::{Error, ErrorKind, Result};
 
 mod errors;
+mod tls;
 
 pub use errors::error_text;
 
@@ -29,11 +32,25 @@ pub struct ClientOptions {
     pub read_timeout: Duration,
     /// Tries of one idempotent call, including the first; a server that never answered before gets three at most.
     pub max_tries: u32,
+    /// A PEM file with certificates to trust beside those of the system; else the first of `JOBROTA_CA_BUNDLE`,
+    /// `REQUESTS_CA_BUNDLE`, `SSLCALISTLOC` and `CAS_CLIENT_SSL_CA_LIST` that is set. (`SSL_CERT_FILE` is the system's own.)
+    pub ca_bundle: Option<PathBuf>,
+    /// A proxy for all calls; else what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.
+    pub proxy: Option<String>,
+    /// Whether the server's certificate is checked. Nothing but this turns it off.
+    pub verify: bool,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), read_timeout: Duration::from_secs(60), max_tries: 6 }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(60),
+            max_tries: 6,
+            ca_bundle: None,
+            proxy: None,
+            verify: true,
+        }
     }
 }
 
@@ -42,7 +59,7 @@ impl Default for ClientOptions {
 pub struct ViyaClient {
     http: reqwest::Client,
     base: Url,
-    tokens: TokenFile,
+    tokens: Login,
     clock: Clock,
     max_tries: u32,
     answered: AtomicBool,
@@ -109,7 +126,7 @@ impl ViyaClient {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when `base_url` is no plain `http(s)://host[:port]`.
-    pub fn new(base_url: &str, tokens: TokenFile, options: &ClientOptions) -> Result<Self> {
+    pub fn new(base_url: &str, tokens: Login, options: &ClientOptions) -> Result<Self> {
         let base = parse_base_url(base_url)?;
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("jobrota/", env!("CARGO_PKG_VERSION")))
@@ -119,7 +136,18 @@ impl ViyaClient {
             // Repeating is decided here, where it is known what may be repeated; a redirect leads to a login page.
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&base) {
+        if let Some(file) = tls::ca_bundle(options.ca_bundle.as_deref()) {
+            builder = builder.tls_certs_merge(tls::authorities(&file)?);
+        }
+        if !options.verify {
+            tracing::warn!(
+                "the certificate of {base} is NOT checked: whoever is between can read tokens and change answers (verify)"
+            );
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        }
+        if let Some(proxy) = &options.proxy {
+            builder = builder.proxy(tls::proxy(proxy)?);
+        } else if is_loopback(&base) {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|e| {
@@ -127,6 +155,24 @@ impl ViyaClient {
         })?;
         let max_tries = options.max_tries.max(1);
         Ok(Self { http, base, tokens, clock: Clock::new(), max_tries, answered: AtomicBool::new(false) })
+    }
+
+    /// The login that its calls carry.
+    pub fn login(&self) -> &Login {
+        &self.tokens
+    }
+
+    /// The connection pool, for what is asked without a token.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// A token to send now, renewed first when it is about to expire.
+    ///
+    /// # Errors
+    /// Those of [`Login::bearer`].
+    pub async fn token(&self) -> Result<String> {
+        Ok(self.tokens.bearer(&self.http, &self.base).await?.token().to_owned())
     }
 
     /// The server's URL.
@@ -265,9 +311,18 @@ impl Answer {
         matches!(self.status.as_u16(), 429 | 502 | 503 | 504)
     }
 
-    /// Seconds of the `Retry-After` header, at most two minutes; dates, which no SAS service sends, are ignored.
+    /// Seconds of the `Retry-After` header, at most two minutes: a number, or a date (RFC 9110).
     pub(crate) fn retry_after(&self) -> Option<f64> {
-        let seconds = self.headers.get(RETRY_AFTER).map(HeaderValue::to_str)?.ok()?.trim().parse::<f64>().ok()?;
+        let text = self.headers.get(RETRY_AFTER).map(HeaderValue::to_str)?.ok()?.trim();
+        let seconds = match text.parse::<f64>() {
+            Ok(seconds) => seconds,
+            Err(_) => {
+                // Counted from the server's own clock, where it says what that is.
+                let date = |text: &str| DateTime::parse_from_rfc2822(text).ok();
+                let now = self.headers.get(DATE).and_then(|now| date(now.to_str().ok()?));
+                (date(text)?.to_utc() - now.map_or_else(Utc::now, |now| now.to_utc())).as_seconds_f64()
+            }
+        };
         Some(seconds.clamp(0.0, 120.0)).filter(|seconds| seconds.is_finite())
     }
 

@@ -51,6 +51,29 @@ pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
     }
 }
 
+/// All contexts that the user sees, with their details where these may be read, by name.
+///
+/// # Errors
+/// Those of any call to the server.
+pub async fn all(client: &ViyaClient) -> Result<Vec<Context>> {
+    let call = Call { accept_item: Some(CONTEXT), ..list() };
+    let mut found = Vec::new();
+    let mut next: Option<String> = None;
+    // Bounded against a server whose links go round in a circle.
+    for _ in 0..1000 {
+        let page = client.page(&call, next.as_deref()).await?;
+        for item in page.items {
+            found.push(complete(client, item).await?);
+        }
+        match page.next {
+            Some(link) if next.as_deref() != Some(link.as_str()) => next = Some(link),
+            _ => break,
+        }
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
 fn list<'a>() -> Call<'a> {
     Call::get("/compute/contexts", COLLECTION).query("start", "0").query("limit", "100")
 }

@@ -5,14 +5,16 @@ pub mod auth;
 pub mod client;
 pub mod clock;
 pub mod contexts;
+pub mod definitions;
 pub mod jobs;
 pub mod logs;
 pub mod orchestrator;
+pub mod session;
 pub mod watch;
 
 #[cfg(test)]
 mod tests;
 
-pub use auth::TokenFile;
+pub use auth::{Credentials, Login};
 pub use client::{ClientOptions, ViyaClient};
 pub use clock::Clock;

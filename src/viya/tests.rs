@@ -14,9 +14,10 @@ use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::auth::OAuthClient;
 use super::client::{Call, ClientOptions, ViyaClient, parse_base_url};
 use super::jobs::{self, Submission};
-use super::{TokenFile, contexts, orchestrator};
+use super::{Login, contexts, orchestrator};
 use crate::error::ErrorKind;
 
 /// Serves `app` on a port the system chose, for as long as the test's runtime lives.
@@ -27,11 +28,11 @@ pub(crate) async fn serve(app: Router) -> Url {
     base
 }
 
-fn tokens(value: &Value) -> (tempfile::TempDir, TokenFile) {
+fn tokens(value: &Value) -> (tempfile::TempDir, Login) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.json");
     std::fs::write(&path, value.to_string()).unwrap();
-    let tokens = TokenFile::open_as(path, "sas.cli", "").unwrap();
+    let tokens = Login::open_as(path, OAuthClient::public("sas.cli")).unwrap();
     (folder, tokens)
 }
 

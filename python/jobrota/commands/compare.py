@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import ComparisonResult, ViyaComparisonRunner, __version__, settings_lookup, shown_url
-from jobrota.errors import InvalidInputError
+from jobrota._native import ComparisonResult, ViyaComparisonRunner, __version__, shown_url
+from jobrota.commands.viya import TOKEN_FILE, add_connection, base_url, connection, required_url
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -61,10 +60,7 @@ def add_arguments(
     arms.add_argument("--pause", type=number, default=0.0, metavar="S", help="seconds between one arm and the next")
 
     server = parser.add_argument_group("server")
-    server.add_argument(
-        "--base-url", metavar="URL", help="SAS Viya (default: JOBROTA_BASE_URL, SAS_BASE_URL, jobrota.toml)"
-    )
-    server.add_argument("--tokens", default="data/sas_tokens.json", metavar="FILE", help="token file")
+    add_connection(server, positive_number)
     server.add_argument(
         "--job-timeout", type=positive_number, default=3600.0, metavar="S", help="a job that takes longer is canceled"
     )
@@ -95,18 +91,12 @@ def add_arguments(
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the comparison; returns 1 when a job failed."""
-    base_url = arguments.base_url or settings_lookup("base_url") or os.environ.get("SAS_BASE_URL")
+    url = base_url(arguments.base_url)
     if arguments.limit_jobs == 0 and not arguments.resume:
-        _show_configuration(arguments, base_url)
+        _show_configuration(arguments, url)
         return 0
-    if not base_url:
-        raise InvalidInputError(
-            "no SAS Viya server is given: use --base-url URL, or set JOBROTA_BASE_URL (or SAS_BASE_URL), "
-            'or write base_url = "https://…" into jobrota.toml'
-        )
     runner = ViyaComparisonRunner(
-        base_url,
-        tokens=arguments.tokens,
+        required_url(arguments),
         jobs=arguments.jobs,
         mode=arguments.mode,
         concurrent=arguments.concurrent,
@@ -127,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         expires_after=None if arguments.expires_after == "none" else arguments.expires_after,
         cleanup=arguments.cleanup,
         host_price=arguments.host_price,
+        **connection(arguments),
     )
     result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
     _show(result)
@@ -157,7 +148,12 @@ def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> 
     """Version and configuration, without reading a token or asking a server."""
     print(f"jobrota {__version__}, nothing is run")
     shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
-    shown |= {name: value for name, value in vars(arguments).items() if name not in ("run", "base_url", "limit_jobs")}
+    shown["tokens"] = arguments.tokens or TOKEN_FILE
+    shown |= {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("run", "base_url", "limit_jobs", "tokens")
+    }
     width = max(map(len, shown))
     for name, value in shown.items():
         note = ""

@@ -35,7 +35,7 @@ impl Place {
     fn options(&self) -> RunnerOptions {
         RunnerOptions {
             base_url: self.sandbox.url(),
-            tokens: self.folder.path().join("tokens.json"),
+            tokens: self.folder.path().join("tokens.json").into(),
             jobs: self.folder.path().join("jobs.json"),
             results_dir: self.results(),
             ..RunnerOptions::default()

@@ -113,9 +113,18 @@ fn context_json(context: &Context, full: bool) -> Value {
     json!({
         "version": 4, "id": context.id, "name": context.name, "description": context.description,
         "launchContext": {"contextId": context.id, "contextName": "SAS Compute Launcher Context"}, "launchType": "service",
-        "attributes": {}, "environment": {"options": [], "autoExecLines": []}, "queueName": context.queue, "createdBy": "sandbox",
+        "attributes": attributes(context), "environment": {"options": [], "autoExecLines": []}, "queueName": context.queue, "createdBy": "sandbox",
         "modifiedBy": "sandbox", "creationTimeStamp": MADE, "modifiedTimeStamp": MADE, "links": links,
     })
+}
+
+/// The fixed hosts' context keeps its servers for the next job; the autoscaling one starts a new one for each.
+fn attributes(context: &Context) -> Value {
+    if context.queue == DEFAULT_QUEUE {
+        json!({"runServerAs": "sandbox", "reuseServerProcesses": "true", "serverInactiveTimeout": "600", "sessionInactiveTimeout": 900})
+    } else {
+        json!({"sessionInactiveTimeout": 900})
+    }
 }
 
 pub fn page(path: &str, name: &str, accept: &str, items: Vec<Value>, listing: &Listing) -> Reply {

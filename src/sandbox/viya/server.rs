@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{Form, Request, State};
+use axum::extract::{Form, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post, put};
@@ -19,7 +19,7 @@ use super::definitions;
 use super::jobs::{self, Jobs};
 use super::orchestrator;
 use super::reply::{self, Reply, link};
-use super::tokens::{TokenRequest, Tokens};
+use super::tokens::{Authorization, TokenRequest, Tokens, USER};
 use super::workload::JobDefinition;
 
 /// Every answer carries it: how many virtual seconds pass in a real one.
@@ -246,7 +246,9 @@ impl Server {
 /// All routes of the stand-in.
 pub fn router(server: Arc<Server>) -> Router {
     Router::new()
+        .route("/SASLogon/oauth/authorize", get(authorize))
         .route("/SASLogon/oauth/token", post(token))
+        .route("/identities/users/@currentUser", get(current_user))
         .route("/jobDefinitions/definitions", get(definitions::list_definitions))
         .route("/jobDefinitions/definitions/{id}", get(definitions::get_definition))
         .route("/compute/contexts", get(definitions::list_contexts))
@@ -266,6 +268,15 @@ pub fn router(server: Arc<Server>) -> Router {
 
 async fn token(State(server): State<Arc<Server>>, headers: HeaderMap, Form(request): Form<TokenRequest>) -> Reply {
     server.tokens.lock().unwrap_or_else(PoisonError::into_inner).answer(&headers, &request)
+}
+
+async fn authorize(State(server): State<Arc<Server>>, Query(request): Query<Authorization>) -> Reply {
+    server.tokens.lock().unwrap_or_else(PoisonError::into_inner).authorize(&request)
+}
+
+async fn current_user() -> Reply {
+    let user = json!({"version": 2, "id": USER.0, "name": "Sandbox User", "title": "", "state": "active", "links": []});
+    reply::body(StatusCode::OK, "application/vnd.sas.identity.user+json", &user)
 }
 
 async fn root() -> Reply {

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::reply::{self, Reply};
 
@@ -31,9 +32,20 @@ pub struct TokenRequest {
     username: String,
     password: String,
     code: String,
+    code_verifier: String,
     refresh_token: String,
     client_id: String,
     client_secret: String,
+}
+
+/// The query of `GET /SASLogon/oauth/authorize`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Authorization {
+    client_id: String,
+    response_type: String,
+    code_challenge: String,
+    code_challenge_method: String,
 }
 
 /// All tokens handed out. Lifetimes are real seconds: the clients that refresh live in real time.
@@ -42,6 +54,8 @@ pub struct Tokens {
     refresh_lifetime: Duration,
     access: HashMap<String, Access>,
     refresh: HashMap<String, Instant>,
+    /// Codes that were shown in the browser, with the challenge that their verifier must answer (RFC 7636).
+    codes: HashMap<String, String>,
 }
 
 struct Access {
@@ -60,7 +74,7 @@ impl fmt::Debug for Tokens {
 
 impl Tokens {
     pub fn new(lifetime: Duration, refresh_lifetime: Duration) -> Self {
-        Self { lifetime, refresh_lifetime, access: HashMap::new(), refresh: HashMap::new() }
+        Self { lifetime, refresh_lifetime, access: HashMap::new(), refresh: HashMap::new(), codes: HashMap::new() }
     }
 
     /// Answers `POST /SASLogon/oauth/token`. Its errors are OAuth's, not `vnd.sas.error`, as on SAS Viya.
@@ -90,6 +104,11 @@ impl Tokens {
                 );
             }
             "authorization_code" if request.code == AUTHORIZATION_CODE => {}
+            // A code can be redeemed once, and by whoever asked for it.
+            "authorization_code"
+                if self.codes.remove(&request.code).is_some_and(|challenge| {
+                    URL_SAFE_NO_PAD.encode(Sha256::digest(request.code_verifier.as_bytes())) == challenge
+                }) => {}
             "authorization_code" => {
                 return refused(
                     StatusCode::BAD_REQUEST,
@@ -114,6 +133,21 @@ impl Tokens {
             }
         }
         reply::body(StatusCode::OK, "application/json", &self.issue(true))
+    }
+
+    /// Answers `GET /SASLogon/oauth/authorize`: the page that shows the code, as if the user had logged on in it.
+    pub fn authorize(&mut self, request: &Authorization) -> Reply {
+        let known = PUBLIC_CLIENTS.contains(&request.client_id.as_str()) || request.client_id == CLIENT.0;
+        if !known || request.response_type != "code" || request.code_challenge_method != "S256" {
+            let text = json!({"error": "invalid_request", "error_description": "client, response type or challenge"});
+            return reply::body(StatusCode::BAD_REQUEST, "application/json", &text);
+        }
+        let code = uuid::Uuid::new_v4().simple().to_string();
+        self.codes.insert(code.clone(), request.code_challenge.clone());
+        let mut page =
+            reply::text(StatusCode::OK, format!("<html><body>Your code: <b id=\"code\">{code}</b></body></html>"));
+        page.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html"));
+        page
     }
 
     /// A new token pair, as SASLogon's response shows it.

@@ -8,6 +8,11 @@ use axum::routing::post;
 use axum::{Form, Json, Router};
 use serde_json::json;
 
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 fn jwt(iat: i64, exp: i64) -> String {
@@ -26,7 +31,7 @@ fn file(tokens: &Value) -> (tempfile::TempDir, PathBuf) {
 fn a_token_that_no_header_takes_is_an_error_of_the_file() {
     for token in ["geheim\n", "ge\rheim", "ge heim", "geheim\u{7}", "gehe\u{ee}m"] {
         let (_folder, path) = file(&json!({"access_token": token, "refresh_token": "refresh-1"}));
-        let error = TokenFile::open(&path).unwrap_err();
+        let error = Login::open(&path).unwrap_err();
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::InvalidInput, false), "{token:?}");
         let text = error.full_message();
         assert!(text.contains("sas_tokens.json") && !text.contains(token.trim()), "{text}");
@@ -66,8 +71,8 @@ async fn logon(logon: Logon) -> (reqwest::Client, Url) {
     (reqwest::Client::builder().no_proxy().build().unwrap(), base)
 }
 
-fn open(path: &Path) -> TokenFile {
-    TokenFile::open_as(path, "sas.cli", "").unwrap()
+fn open(path: &Path) -> Login {
+    Login::open_as(path, OAuthClient::public("sas.cli")).unwrap()
 }
 
 #[tokio::test]
@@ -94,7 +99,7 @@ async fn a_rotation_is_stored_with_mode_0600_and_keeps_other_keys() {
     let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(stored["access_token"], bearer.token());
     assert_eq!((&stored["refresh_token"], &stored["note"]), (&json!("refresh-2"), &json!("mine")));
-    let written = parse_local(stored["expires_at"].as_str().unwrap()).unwrap();
+    let written = tokens::parse_local(stored["expires_at"].as_str().unwrap()).unwrap();
     assert!((written - Utc::now()).num_seconds() > 3500);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -133,13 +138,13 @@ async fn a_refused_refresh_token_says_what_to_do_and_shows_no_token() {
 
 #[test]
 fn bad_files_say_what_is_wrong_without_quoting_them() {
-    let error = TokenFile::open("/nowhere/tokens.json").unwrap_err();
+    let error = Login::open("/nowhere/tokens.json").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("/nowhere/tokens.json"));
     for text in ["{\"access_token\": secret", "[]", "{}", "{\"access_token\": \"\"}"] {
         let (_folder, path) = file(&Value::Null);
         std::fs::write(&path, text).unwrap();
-        let error = TokenFile::open(&path).unwrap_err();
+        let error = Login::open(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
         assert!(!error.full_message().contains("secret"));
     }
@@ -155,7 +160,7 @@ fn rotations_are_refused_where_they_would_get_lost() {
 
 #[test]
 fn margins_shrink_with_short_lifetimes() {
-    let tokens = |value: Value| Tokens::bare(value.as_object().unwrap().clone(), Path::new("t")).unwrap();
+    let tokens = |value: Value| Tokens::bare(value.as_object().unwrap().clone(), "t").unwrap();
     assert_eq!(tokens(json!({"access_token": "a"})).margin(), 300.0);
     assert_eq!(tokens(json!({"access_token": "a", "expires_in": 86_399})).margin(), 300.0);
     assert_eq!(tokens(json!({"access_token": jwt(0, 20), "expires_in": 86_399})).margin(), 2.0);

@@ -1,0 +1,200 @@
+//! `jobrota.viya.Credentials`, and what `tokens` may be.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use serde_json::{Map, Value};
+
+use super::arguments;
+use super::attach::attached;
+use super::convert;
+use super::errors::PyOutcome;
+use crate::error::{Error, ErrorKind, Result};
+use crate::viya::Credentials;
+use crate::viya::auth::{OAuthClient, PersistHook, TokenCall};
+
+/// Where a login to SAS Viya comes from. Its repr shows no secret.
+///
+/// Example:
+///     >>> from jobrota.viya import Credentials
+///     >>> Credentials.password("me", "secret")
+///     Credentials(password of me)
+#[pyclass(module = "jobrota.viya", name = "Credentials", frozen)]
+pub(super) struct PyCredentials {
+    credentials: Credentials,
+}
+
+fn oauth(client_id: Option<&str>, client_secret: Option<String>) -> OAuthClient {
+    match client_id {
+        Some(id) => OAuthClient::new(id, client_secret.unwrap_or_default()),
+        None => OAuthClient::from_environment(),
+    }
+}
+
+#[pymethods]
+impl PyCredentials {
+    /// A token file: the JSON that SASLogon answered. It is renewed in place, mode 0600.
+    #[staticmethod]
+    fn file(#[pyo3(from_py_with = arguments::location)] path: String) -> Self {
+        Self { credentials: Credentials::File(path.into()) }
+    }
+
+    /// A profile of SAS's own command line, `sas-viya`.
+    ///
+    /// Args:
+    ///     profile: Its name; else that of `SAS_CLI_PROFILE`, else `Default`.
+    #[staticmethod]
+    #[pyo3(signature = (profile = None))]
+    fn cli(#[pyo3(from_py_with = arguments::optional_text)] profile: Option<String>) -> Self {
+        Self { credentials: Credentials::Cli(profile) }
+    }
+
+    /// The client's own id and secret.
+    #[staticmethod]
+    fn client_credentials(
+        #[pyo3(from_py_with = arguments::text)] client_id: &str,
+        #[pyo3(from_py_with = arguments::text)] client_secret: &str,
+    ) -> Self {
+        Self { credentials: Credentials::ClientCredentials(OAuthClient::new(client_id, client_secret)) }
+    }
+
+    /// A user's name and password.
+    ///
+    /// Args:
+    ///     user: The user.
+    ///     password: The password.
+    ///     client_id: The OAuth client; else that of the environment, else SAS's own `sas.cli`.
+    ///     client_secret: Its secret, if it has one.
+    #[staticmethod]
+    #[pyo3(signature = (user, password, *, client_id = None, client_secret = None))]
+    fn password(
+        #[pyo3(from_py_with = arguments::text)] user: &str,
+        #[pyo3(from_py_with = arguments::text)] password: &str,
+        #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] client_secret: Option<String>,
+    ) -> Self {
+        let client = oauth(client_id.as_deref(), client_secret);
+        Self { credentials: Credentials::Password { client, user: user.to_owned(), password: password.to_owned() } }
+    }
+
+    /// What the environment has: `SAS_ACCESS_TOKEN`, `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
+    /// `SAS_USERNAME` with `SAS_PASSWORD`, else the profile of SAS's own command line.
+    #[staticmethod]
+    fn environment() -> Self {
+        Self { credentials: Credentials::Environment }
+    }
+
+    /// Tokens that are in no file, such as those of a secret scope.
+    ///
+    /// Args:
+    ///     source: A SASLogon response as a dict, or a callable that gives one, or just the access token, whenever a token is
+    ///         needed.
+    ///     persist: Is given the whole response as a dict whenever tokens were renewed. SAS's refresh tokens may work once:
+    ///         without it a renewed one is lost with this process.
+    ///     client_id: The OAuth client that renews them; else that of the environment, else SAS's own `sas.cli`.
+    ///     client_secret: Its secret, if it has one.
+    #[staticmethod]
+    #[pyo3(signature = (source, persist = None, *, client_id = None, client_secret = None))]
+    fn tokens(
+        source: &Bound<'_, PyAny>,
+        persist: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_text)] client_secret: Option<String>,
+    ) -> PyOutcome<Self> {
+        let client = oauth(client_id.as_deref(), client_secret);
+        let persist = persist.filter(|hook| !hook.is_none()).map(hook).transpose()?;
+        let credentials = if source.is_callable() {
+            Credentials::Call { client, call: call(source), persist }
+        } else {
+            Credentials::Tokens { client, tokens: response(source)?, persist }
+        };
+        Ok(Self { credentials })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Credentials({})", self.credentials.describe())
+    }
+}
+
+/// What `tokens` stands for: a path, a callable, a SASLogon response or `Credentials`; none for the usual file, else what
+/// the environment has.
+pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credentials> {
+    let Some(value) = value.filter(|value| !value.is_none()) else {
+        return Ok(Credentials::FileOrEnvironment("data/sas_tokens.json".into()));
+    };
+    if let Ok(given) = value.cast::<PyCredentials>() {
+        return Ok(given.get().credentials.clone());
+    }
+    let client = OAuthClient::from_environment();
+    if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
+        return Ok(Credentials::File(PathBuf::from(arguments::location(value)?)));
+    }
+    if value.is_callable() {
+        return Ok(Credentials::Call { client, call: call(value), persist: None });
+    }
+    if value.is_instance_of::<PyDict>() {
+        return Ok(Credentials::Tokens { client, tokens: response(value)?, persist: None });
+    }
+    Err(Error::invalid(format!(
+        "tokens is a {}: give the path of a token file, a callable, or one of jobrota.viya.Credentials",
+        value.get_type().name()?
+    ))
+    .into())
+}
+
+/// A SASLogon response, or just an access token; no error shows it.
+fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Map::from_iter([("access_token".to_owned(), Value::from(text.to_str()?))]));
+    }
+    let wrong = || {
+        Error::invalid(format!(
+            "tokens must be an access token or a SASLogon response with access_token, not a {}",
+            value.get_type()
+        ))
+    };
+    match convert::json_value("tokens", value) {
+        Ok(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
+        _ => Err(wrong().into()),
+    }
+}
+
+fn call(callable: &Bound<'_, PyAny>) -> TokenCall {
+    let callable = callable.clone().unbind();
+    Arc::new(move || -> Result<Map<String, Value>> {
+        attached(|py| {
+            let answer = callable.bind(py).call0().map_err(|error| {
+                Error::new(ErrorKind::Authentication, format!("the token callable gave no token: {error}"))
+            })?;
+            response(&answer).map_err(|_| {
+                let kind = answer.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+                Error::invalid(format!(
+                    "the token callable must return an access token (text) or a SASLogon response (dict), and returned a {kind}"
+                ))
+            })
+        })
+    })
+}
+
+fn hook(callable: &Bound<'_, PyAny>) -> PyOutcome<PersistHook> {
+    if !callable.is_callable() {
+        return Err(Error::invalid("persist must be a callable that takes the renewed SASLogon response").into());
+    }
+    let callable = callable.clone().unbind();
+    Ok(Arc::new(move |response: &Map<String, Value>| -> Result<()> {
+        let response = Value::Object(response.clone());
+        attached(|py| {
+            let called = convert::json(py, &response)
+                .map_err(PyErr::from)
+                .and_then(|response| callable.bind(py).call1((response,)).map(drop));
+            called.map_err(|error| {
+                Error::new(
+                    ErrorKind::Storage,
+                    format!("the persist hook did not keep the renewed tokens: {}", error.get_type(py)),
+                )
+            })
+        })
+    }))
+}

@@ -1,0 +1,128 @@
+//! Job definitions, found by a pattern of their names.
+
+use serde_json::Value;
+
+use super::client::{COLLECTION, Call, ViyaClient, quoted};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Definitions per page.
+const PAGE: usize = 200;
+/// Pages at most: a server whose links go round in a circle must not hold us.
+const PAGES: usize = 1000;
+
+/// A job definition, as a list has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its description, often empty.
+    pub description: String,
+    /// Its type, such as `Compute`.
+    pub kind: String,
+}
+
+/// The definitions whose names match `pattern`, by name. In a pattern `*` stands for any text and `?` for one character; case
+/// matters.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] for an empty pattern; those of any call to the server.
+pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>> {
+    if pattern.trim().is_empty() {
+        return Err(Error::invalid(
+            "the pattern is empty: give one such as \"*_pooled\", or \"*\" for all definitions",
+        ));
+    }
+    let plain = || {
+        Call::get("/jobDefinitions/definitions", COLLECTION)
+            .query("start", "0")
+            .query("limit", PAGE.to_string())
+            .query("sortBy", "name")
+    };
+    // The server narrows it to names that have the longest part of the pattern; what it gives is looked at all the same.
+    let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or_default();
+    let listed = if part.is_empty() {
+        list(client, &plain()).await
+    } else {
+        match list(client, &plain().query("filter", format!("contains(name,{})", quoted(part)))).await {
+            Err(e) if e.kind() == ErrorKind::Server && !e.is_retryable() => list(client, &plain()).await,
+            listed => listed,
+        }
+    };
+    let mut found: Vec<Definition> =
+        listed?.into_iter().filter(|definition| matches(pattern, &definition.name)).collect();
+    found.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
+    found.dedup_by(|one, other| one.id == other.id);
+    Ok(found)
+}
+
+async fn list(client: &ViyaClient, call: &Call<'_>) -> Result<Vec<Definition>> {
+    let mut found = Vec::new();
+    let mut next: Option<String> = None;
+    for _ in 0..PAGES {
+        let page = client.page(call, next.as_deref()).await?;
+        let text = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        found.extend(page.items.iter().map(|item| Definition {
+            id: text(item, "id"),
+            name: text(item, "name"),
+            description: text(item, "description"),
+            kind: text(item, "type"),
+        }));
+        match page.next {
+            Some(link) if next.as_deref() != Some(link.as_str()) => next = Some(link),
+            _ => break,
+        }
+    }
+    found.retain(|definition| !definition.id.is_empty());
+    Ok(found)
+}
+
+/// Whether `name` matches `pattern`.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n, mut star, mut mark) = (0, 0, None, 0);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some(p);
+                mark = n;
+                p += 1;
+            }
+            Some('?') => (p, n) = (p + 1, n + 1),
+            Some(c) if *c == name[n] => (p, n) = (p + 1, n + 1),
+            // The last star takes one character more.
+            _ => match star {
+                Some(at) => {
+                    mark += 1;
+                    (p, n) = (at + 1, mark);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("*_pooled", "cm_pooled", true),
+            ("*_pooled", "cm_pooled_old", false),
+            ("cm*", "cm_pooled", true),
+            ("c?_p*d", "cm_pooled", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("ä?", "äö", true),
+            ("*", "", true),
+            ("?", "", false),
+            ("[a]", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}
