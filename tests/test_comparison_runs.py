@@ -1,0 +1,226 @@
+"""Whole comparisons: arms and rounds, bad days of the server, kills, and what the server itself saw."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobrota
+from jobrota import cli
+from support import column
+
+FIXED, SCALING = "SAS Job Execution compute context", "Autoscaling POC Context"
+CHILD = Path(__file__).with_name("comparison_child.py")
+
+
+def definitions(count: int, seconds: float = 20.0) -> dict[str, float]:
+    """Jobs of different lengths, each with a name of its own."""
+    return {f"job_{number:04d}": seconds * (1 + number % 7 / 7) for number in range(count)}
+
+
+def sandbox(count: int = 12, **options: Any) -> jobrota.Sandbox:
+    options = {"speed": 100, "definitions": definitions(count), **options}
+    return jobrota.Sandbox(autosys=False, vms=0, vms_down=0, **options)
+
+
+def runner(server: jobrota.Sandbox, folder: Path, **options: Any) -> jobrota.ViyaComparisonRunner:
+    options = {"tokens": server.tokens, "jobs": server.jobs, "results_dir": folder, **options}
+    return jobrota.ViyaComparisonRunner(server.viya_url, **options)
+
+
+def submitted_once(server: jobrota.Sandbox, names: list[str]) -> None:
+    """Every name is known to the server exactly once."""
+    counts = Counter(job["name"] for job in server.viya_jobs())
+    assert {name: counts[name] for name in names} == dict.fromkeys(names, 1)
+    assert set(counts.values()) == {1}
+
+
+def test_three_arms_in_rounds_tell_parallelism_and_context_apart(tmp_path: Path) -> None:
+    with sandbox(6, speed=400) as server:
+        result = runner(server, tmp_path, arms="three_way", mode="window", concurrent=3, repeat=2).run(progress=False)
+        values = result.to_dict()
+        assert [arm["name"] for arm in values["arms"]] == ["sequential", "async_regular", "async_autoscaling"]
+        assert [gain["kind"] for gain in values["analysis"]["comparisons"]] == ["parallelism", "total", "context"]
+        codes = {warning.code for warning in result.warnings}
+        assert "single_repeat" in codes
+        assert "parallelism_confounded" not in codes
+        # Forth and back: whoever was first in the one round is last in the other.
+        assert [[entry["order"] for entry in arm["rounds"]] for arm in values["arms"]] == [[1, 3], [2, 2], [3, 1]]
+        for key in ("sequential", "async", "async_regular", "async_autoscaling"):
+            assert len(values[f"{key}_execution"]["jobs"]) == 12
+        assert values["async_execution"]["context_name"] == SCALING
+        jobs = result.jobs()
+        assert jobs.num_rows == 36
+        assert set(column(jobs, "round")) == {1, 2}
+        assert set(column(jobs, "correlation")) == {"exact"}
+        submitted_once(server, column(jobs, "unique_name"))
+        assert jobrota.ComparisonResult.load(str(result.path)).to_dict() == values
+
+
+@pytest.mark.parametrize("mode", ["window", "batch", "all", "sequential"])
+def test_every_mode_has_as_many_in_flight_as_it_says(tmp_path: Path, mode: Any) -> None:
+    most = {"window": 4, "batch": 4, "all": 12, "sequential": 1}[mode]
+    events: list[dict[str, Any]] = []
+    with sandbox() as server:
+        arms = [jobrota.Arm("one", FIXED, mode, 4)]
+        result = runner(server, tmp_path, arms=arms).run(progress=events.append)
+    assert result.failed_jobs == 0
+    assert max(event["in_flight"] for event in events) == most
+    assert events[-1]["done"] == 12
+
+
+def test_arms_from_a_file_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "arms.yaml"
+    path.write_text(f"arms:\n- {{name: few, context: {FIXED}, mode: window, concurrent: 2}}\n"
+                    f"- {{name: many, context: {FIXED}, mode: all}}\n")  # fmt: skip
+    with sandbox(4, speed=300, fail_jobs=["job_0002"]) as server, pytest.raises(SystemExit) as ended:
+        cli.main([
+            "compare", "--base-url", server.viya_url, "--tokens", str(server.tokens), "--jobs", str(server.jobs),
+            "--results-dir", str(tmp_path), "--arms", str(path), "--repeat", "2",
+        ])  # fmt: skip
+    # A job failed.
+    assert ended.value.code == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("result: ")
+    assert "few: " in out
+    assert "6 done, 2 failed" in out
+    (log, *_) = tmp_path.glob("*.logs/*.log")
+    assert "ERROR" in log.read_text()
+    result = jobrota.ComparisonResult.load(next(tmp_path.glob("*.json")))
+    errors = [error for error in column(result.jobs(), "error") if error]
+    assert len(errors) == 4
+    assert all("ERROR" in error and str(tmp_path) in error for error in errors)
+
+
+@pytest.mark.parametrize(("long_poll", "list_filters"), [(True, True), (False, True), (False, False)])
+def test_a_bad_day_loses_no_job_and_runs_none_twice(tmp_path: Path, long_poll: bool, list_filters: bool) -> None:
+    bad = {"fault_rate": 0.05, "reset_rate": 0.02, "token_lifetime": 1, "seed": 7}
+    print("seed 7")
+    with sandbox(60, speed=90, long_poll=long_poll, list_filters=list_filters, **bad) as server:
+        arms = [jobrota.Arm("many", FIXED, "window", 30)]
+        result = runner(server, tmp_path, arms=arms).run(progress=False)
+        assert result.failed_jobs == 0
+        names = column(result.jobs(), "unique_name")
+        assert len(names) == 60
+        submitted_once(server, names)
+
+
+@pytest.mark.parametrize(
+    ("orchestrator", "code"), [("missing", "orchestrator_unavailable"), ("forbidden", "orchestrator_unavailable")]
+)
+def test_without_an_orchestrator_nothing_is_invented(tmp_path: Path, orchestrator: Any, code: str) -> None:
+    with sandbox(3, orchestrator=orchestrator) as server:
+        result = runner(server, tmp_path, correlation_timeout=1).run(progress=False)
+    assert {code, "missing_correlation"} <= {warning.code for warning in result.warnings}
+    jobs = result.jobs()
+    assert set(column(jobs, "host")) == set(column(jobs, "pending_s")) == {None}
+    assert set(column(jobs, "correlation")) == {"none"}
+    assert result.failed_jobs == 0
+
+
+def test_names_that_are_not_passed_on_leave_the_time(tmp_path: Path) -> None:
+    with sandbox(3, speed=20, orchestrator="unnamed") as server:
+        options = {"sequential_only": True, "correlation_timeout": 1}
+        result = runner(server, tmp_path, **options).run(progress=False)
+    # One after the other: each has one candidate at its time.
+    assert set(column(result.jobs(), "correlation")) == {"time"}
+    assert "time_correlation" in {warning.code for warning in result.warnings}
+
+
+def child(server: jobrota.Sandbox, folder: Path, *journal: str, **options: Any) -> subprocess.Popen[str]:
+    given = {
+        "base_url": server.viya_url, "tokens": str(server.tokens), "jobs": str(server.jobs), "results_dir": str(folder),
+        **options,
+    }  # fmt: skip
+    arguments = [sys.executable, str(CHILD), json.dumps(given), *journal]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kill_at", [1, 7, 15, 33])
+def test_a_killed_run_goes_on_and_runs_no_job_twice(tmp_path: Path, kill_at: int) -> None:
+    options = {"mode": "window", "concurrent": 4, "arms": "three_way"}
+    with sandbox(10, speed=130) as server:
+        with child(server, tmp_path, **options) as killed:
+            assert killed.stdout is not None
+            seen = [json.loads(killed.stdout.readline()) for _ in range(kill_at)]
+            killed.kill()
+        done_before = {job["id"] for job in server.viya_jobs() if job["ended"] is not None}
+        assert not list(tmp_path.glob("*.json"))
+        (journal,) = tmp_path.glob("*.journal.jsonl")
+        resumed = child(server, tmp_path, str(journal), **options)
+        out, _ = resumed.communicate(timeout=100)
+        assert resumed.returncode == 0
+        result = jobrota.ComparisonResult.load(json.loads(out.splitlines()[-1])["path"])
+        values, jobs = result.to_dict(), result.jobs()
+        assert jobs.num_rows == 30
+        assert set(column(jobs, "state")) == {"completed"}
+        # Everything that ever reached the server is in the result, and nothing else.
+        submitted_once(server, column(jobs, "unique_name"))
+        assert {job["id"] for job in server.viya_jobs()} == set(column(jobs, "job_id"))
+        assert done_before <= set(column(jobs, "job_id"))
+        assert values["metadata"]["resumed"] == 1
+        assert "resumed" in {warning.code for warning in result.warnings}
+        # The round in which it was killed took no time that means something.
+        interrupted = [arm["name"] for arm in values["arms"] if arm["rounds"][0]["interrupted"]]
+        assert len(interrupted) <= 1
+        assert seen[-1]["arm"] in {*interrupted, "sequential", "async_regular", "async_autoscaling"}
+
+
+def test_a_job_that_takes_too_long_is_canceled_and_counts_as_failed(tmp_path: Path) -> None:
+    with sandbox(4) as server:
+        configs = json.loads(server.jobs.read_text())
+        configs["jobs"][1]["job_timeout"] = 5
+        path = tmp_path / "jobs.json"
+        path.write_text(json.dumps(configs))
+        result = runner(server, tmp_path, jobs=path, async_only=True).run(progress=False)
+        states = dict(zip(column(result.jobs(), "job"), column(result.jobs(), "state"), strict=True))
+        assert Counter(states.values()) == {"completed": 3, "timedOut": 1}
+        assert Counter(job["state"] for job in server.viya_jobs()) == {"completed": 3, "canceled": 1}
+        assert result.failed_jobs == 1
+
+
+def test_jobs_are_cleaned_up_when_asked(tmp_path: Path) -> None:
+    with sandbox(3, speed=400) as server:
+        result = runner(server, tmp_path, cleanup=True, async_only=True).run(progress=False)
+        assert result.failed_jobs == 0
+        requests = server.viya_requests()
+        assert requests["DELETE /jobExecution/jobs/{id}"] == 3
+
+
+def test_the_longest_go_first_with_durations_of_an_earlier_run(tmp_path: Path) -> None:
+    with sandbox(12, speed=300, hosts={"fixed_hosts": 1, "fixed_slots": 3, "fixed_cores": 6, "pool_max": 0}) as server:
+        arms = [jobrota.Arm("window", FIXED, "window", 3)]
+        first = runner(server, tmp_path, arms=arms).run(progress=False)
+        for durations in (first, first.path, None, {f"job_{number:04d}": number for number in range(12)}):
+            again = runner(server, tmp_path, arms=arms, order="longest_first", durations_from=durations)
+            jobs = again.run(progress=False).jobs()
+            known = {name: 20.0 * (1 + int(name[4:]) % 7 / 7) for name in column(jobs, "job")}
+            if isinstance(durations, dict):
+                assert column(jobs, "job") == sorted(durations, key=lambda name: -durations[name])
+            else:
+                # The longest third is let in before the shortest third.
+                order = [known[name] for name in column(jobs, "job")]
+                assert min(order[:4]) >= max(order[8:])
+    with pytest.raises(jobrota.InvalidInputError, match="longest_first"):
+        jobrota.ViyaComparisonRunner("http://127.0.0.1:1", durations_from={"a": 1.0})
+
+
+def test_correlation_asks_no_more_than_pages(tmp_path: Path) -> None:
+    hosts = {
+        "fixed_hosts": 40,
+        "fixed_slots": 40,
+        "fixed_cores": 80,
+        "fixed_contention": 0,
+        "pool_max": 0,
+        "pod_start": 0,
+    }
+    with sandbox(1500, speed=100, hosts=hosts, definitions=definitions(1500, 5)) as server:
+        result = runner(server, tmp_path, arms=[jobrota.Arm("all", FIXED, "all")]).run(progress=False)
+        assert set(column(result.jobs(), "correlation")) == {"exact"}
+        assert server.viya_requests()["GET /workloadOrchestrator/jobs"] <= 3
