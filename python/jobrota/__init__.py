@@ -33,6 +33,7 @@ from jobrota._native import (
     Selection,
     ViyaComparisonRunner,
     __version__,
+    comparison_history,
     sandbox_calibration,
 )
 from jobrota.checkup import Check, DoctorReport, doctor
@@ -99,6 +100,7 @@ __all__ = [
     "__version__",
     "autosys",
     "autosys_update_runner",
+    "comparison_history",
     "configure",
     "doctor",
     "fetch_unprocessed_updates",

@@ -5,6 +5,7 @@ pub mod analysis;
 pub mod arms;
 pub mod correlate;
 pub mod durations;
+pub mod history;
 pub mod journal;
 pub mod names;
 pub mod options;
@@ -16,6 +17,7 @@ pub mod runner;
 pub mod statistics;
 pub mod table;
 pub mod warnings;
+pub mod workbook;
 
 mod aftermath;
 mod follow;

@@ -62,6 +62,8 @@ pub struct RunnerOptions {
     pub cleanup: bool,
     /// What an hour of a compute host costs, in whichever currency; for the cost of jobs.
     pub host_price: Option<f64>,
+    /// Directory or URI of the Delta table that keeps the jobs of every run, with the options of its store.
+    pub results_table: Option<(String, HashMap<String, String>)>,
     /// How the journal is kept.
     pub journal: journal::Kind,
     /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them for ever.
@@ -93,6 +95,7 @@ impl Default for RunnerOptions {
             order: JobOrder::Submission,
             cleanup: false,
             host_price: None,
+            results_table: None,
             journal: journal::Kind::Auto,
             expires_after: Some("P7D".into()),
             client: ClientOptions::default(),

@@ -9,6 +9,7 @@ use super::aftermath;
 use super::arms::Arm;
 use super::durations;
 use super::halt::Halt;
+use super::history;
 use super::journal::{ArmEntry, Event, Header, Journal, Replay};
 use super::names;
 use super::options::{JobOrder, RunnerOptions};
@@ -177,6 +178,28 @@ impl ViyaComparisonRunner {
         Ok(jobs)
     }
 
+    /// Adds the run to the table of all runs. The result file is there already, should that fail.
+    async fn keep(&self, result: &ComparisonResult) -> Result<()> {
+        let Some((root, options)) = self.options.results_table.clone() else { return Ok(()) };
+        let (kept, shown) = (result.clone(), root.clone());
+        let added = tokio::task::spawn_blocking(move || history::append(&kept, &root, &options)).await;
+        let added =
+            added.map_err(|e| Error::new(ErrorKind::Internal, "the results table broke down").with_source(e))?;
+        added.map(drop).map_err(|e| {
+            let file = result.path.clone().unwrap_or_default();
+            Error::new(
+                e.kind(),
+                format!(
+                    "the run is done and its result is in {}, but the table below {shown} did not take it: {e}; add it with \
+                     ComparisonResult.load(…).append_to(…)",
+                    file.display()
+                ),
+            )
+            .with_retryable(e.is_retryable())
+            .with_source(e)
+        })
+    }
+
     async fn go(&self, going: Going, progress: Option<&Progress>, stop: &Stop) -> Result<ComparisonResult> {
         let Going { client, file, journal, replay, jobs, mut records } = going;
         let options = &self.options;
@@ -209,9 +232,10 @@ impl ViyaComparisonRunner {
         }
         let result = ComparisonResult::build(facts, &jobs, records, file)?;
         let path = result.path.clone().unwrap_or_default();
+        let kept = self.keep(&result).await;
         journal.write(&Event::Result { path: path.clone() }).await?;
         match halted {
-            None => Ok(result),
+            None => kept.map(|()| result),
             Some(e) => Err(Error::new(
                 e.kind(),
                 format!(

@@ -92,6 +92,38 @@ impl PyComparisonResult {
         Ok(super::wait::blocking(py, move || result.save(&path).map(|()| path))?)
     }
 
+    /// Writes an Excel workbook: summary, warnings, arms, phases, hosts, jobs and concurrency, with charts.
+    ///
+    /// Args:
+    ///     path: The file; what is there is replaced.
+    ///
+    /// Returns:
+    ///     The path.
+    fn to_excel(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<PathBuf> {
+        let (result, path) = (Arc::clone(&self.result), PathBuf::from(path));
+        Ok(super::wait::blocking(py, move || comparison::workbook::write(&result, &path).map(|()| path))?)
+    }
+
+    /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, once: a run that is there adds nothing.
+    ///
+    /// Args:
+    ///     root: Directory or URI that holds the table, such as that of the ledger.
+    ///     storage_options: Credentials and the like of the store.
+    ///
+    /// Returns:
+    ///     How many rows were added.
+    #[pyo3(signature = (root, storage_options = None))]
+    fn append_to(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::location)] root: String,
+        storage_options: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<usize> {
+        let options = convert::storage_options(storage_options)?.unwrap_or_default();
+        let result = Arc::clone(&self.result);
+        Ok(super::wait::blocking(py, move || comparison::history::append(&result, &root, &options))?)
+    }
+
     /// Writes the report: one HTML file that works offline.
     ///
     /// Args:
@@ -184,4 +216,27 @@ impl PyComparisonWarning {
     fn __repr__(&self) -> String {
         format!("ComparisonWarning(code='{}', text={:?})", self.code, self.text)
     }
+}
+
+/// Runs of months beside each other: one row per run and arm that `ComparisonResult.append_to` put there, oldest first.
+///
+/// Args:
+///     root: Directory or URI that holds the table.
+///     since: Only runs from then on.
+///     storage_options: Credentials and the like of the store.
+///
+/// Raises:
+///     NotFoundError: There is no such table.
+#[pyfunction]
+#[pyo3(signature = (root, *, since = None, storage_options = None))]
+pub(super) fn comparison_history(
+    py: Python<'_>,
+    #[pyo3(from_py_with = arguments::location)] root: String,
+    since: Option<&Bound<'_, PyAny>>,
+    storage_options: Option<&Bound<'_, PyAny>>,
+) -> PyOutcome<Py<PyAny>> {
+    let since = convert::utc("since", since)?;
+    let options = convert::storage_options(storage_options)?.unwrap_or_default();
+    let batch = super::wait::blocking(py, move || comparison::history::read(&root, &options, since))?;
+    convert::table(py, batch)
 }

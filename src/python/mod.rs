@@ -84,6 +84,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ssh::PySsh>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
+    module.add_function(wrap_pyfunction!(comparison_result::comparison_history, module)?)?;
     module.add_class::<arm::PyArm>()?;
     module.add_class::<credentials::PyCredentials>()?;
     module.add_class::<viya_session::PyViyaSession>()?;

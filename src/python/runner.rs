@@ -58,6 +58,8 @@ use crate::stop::Stop;
 ///     verify: False does not check the server's certificate, and says so loudly.
 ///     connect_timeout: Seconds to open a connection.
 ///     read_timeout: Longest silence within an answer, seconds.
+///     results_table: Directory or URI of a Delta table that keeps the jobs of every run: see `comparison_history`.
+///     storage_options: Credentials and the like of its store.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -145,7 +147,7 @@ impl PyViyaComparisonRunner {
                         poll_interval = 0.8, job_timeout = 3600.0, correlation_timeout = 60.0, pause = 0.0,
                         order = "submission", durations_from = None, expires_after = Some("P7D".to_owned()), cleanup = false,
                         host_price = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
-                        read_timeout = 60.0))]
+                        read_timeout = 60.0, results_table = None, storage_options = None))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
@@ -176,6 +178,8 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::flag)] verify: bool,
         #[pyo3(from_py_with = arguments::number)] connect_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] read_timeout: f64,
+        #[pyo3(from_py_with = arguments::optional_location)] results_table: Option<String>,
+        storage_options: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<Self> {
         let mode: Mode = mode.parse()?;
         let defaults = RunnerOptions::default();
@@ -195,6 +199,10 @@ impl PyViyaComparisonRunner {
             expires_after,
             cleanup,
             host_price,
+            results_table: match results_table {
+                Some(root) => Some((root, convert::storage_options(storage_options)?.unwrap_or_default())),
+                None => None,
+            },
             sequential_context: sequential_context.unwrap_or_else(|| defaults.sequential_context.clone()),
             async_context: async_context.unwrap_or_else(|| defaults.async_context.clone()),
             limit_jobs,

@@ -84,6 +84,9 @@ def add_arguments(
         "--resume", metavar="JOURNAL", help="go on with an interrupted run; what is compared is in its journal"
     )
     output.add_argument("--results-dir", default="results", metavar="DIR", help="where results and journals go")
+    output.add_argument("--results-table", metavar="ROOT", help="Delta table that keeps the jobs of every run")
+    output.add_argument("--excel", metavar="FILE", help="write an Excel workbook as well")
+    output.add_argument("--report", action="store_true", help="write the HTML report beside the result as well")
     output.add_argument(
         "--host-price", type=number, metavar="PRICE", help="what an hour of a compute host costs, for the cost of jobs"
     )
@@ -117,10 +120,15 @@ def run(arguments: argparse.Namespace) -> int:
         expires_after=None if arguments.expires_after == "none" else arguments.expires_after,
         cleanup=arguments.cleanup,
         host_price=arguments.host_price,
+        results_table=arguments.results_table,
         **connection(arguments),
     )
     result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
     _show(result)
+    if arguments.excel:
+        print(f"workbook: {result.to_excel(arguments.excel)}")
+    if arguments.report:
+        print(f"report: {result.report()}")
     return 1 if result.failed_jobs else 0
 
 
