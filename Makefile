@@ -51,6 +51,7 @@ bench: $(VENV)/.installed $(VENV)/.spark $(VENV)/.bench-tools ## measure and pri
 	@$(BIN)/python benches/selection.py $(BENCH)
 	@$(BIN)/python benches/ledger.py $(BENCH)
 	@$(BIN)/python benches/delivery.py $(BENCH)
+	@$(BIN)/python benches/comparison.py $(BENCH)
 
 .PHONY: lint
 lint: python-checks rust-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
