@@ -273,3 +273,30 @@ def test_a_run_survives_tokens_that_expire_all_the_time(tmp_path: Path) -> None:
         renewals = sandbox.viya_requests()["POST /SASLogon/oauth/token"]
         assert renewals >= 2
     assert "refresh_token" not in os.environ
+
+
+def test_tokens_are_renewed_by_the_client_that_they_were_given_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
+        path = tmp_path / "tokens.json"
+        begun = ViyaSession(sandbox.viya_url).begin_login("vscode")
+        with urllib.request.urlopen(begun.url, timeout=30) as page:
+            code = re.search(r'id="code">(\w+)<', page.read().decode())
+        assert code is not None
+        begun.finish(code[1], path)
+        assert json.loads(path.read_text())["client_id"] == "vscode"
+        session = ViyaSession(sandbox.viya_url, tokens=path)
+        seen = {session.token()}
+        while len(seen) < 3:
+            seen.add(session.token())
+        # Nobody else can renew them.
+        monkeypatch.setenv("SAS_CLIENT_ID", "sas.cli")
+        other = ViyaSession(sandbox.viya_url, tokens=path)
+
+        def until_refused() -> None:
+            while True:
+                other.token()
+
+        with pytest.raises(jobrota.AuthenticationError, match="SAS_CLIENT_ID"):
+            until_refused()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 
 use super::arms::Arm;
@@ -44,6 +45,8 @@ pub(super) struct Following<'a> {
     pub round: u32,
     /// The end of every unique name of the run.
     pub tag: &'a str,
+    /// No job of the run is older, by any clock.
+    pub oldest: Option<DateTime<Utc>>,
 }
 
 impl Following<'_> {
@@ -184,7 +187,7 @@ impl Following<'_> {
         let (mut pause, sent) = (1.0, Instant::now());
         loop {
             let attempt = async {
-                if in_doubt && let Some(job) = jobs::find_by_name(self.client, &submission.name).await? {
+                if in_doubt && let Some(job) = jobs::find_by_name(self.client, &submission.name, self.oldest).await? {
                     return Ok(job);
                 }
                 jobs::submit(self.client, &submission).await

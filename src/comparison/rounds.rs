@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
@@ -70,6 +71,8 @@ impl Rounds<'_> {
                     expires_after: self.options.expires_after.as_deref(),
                     round,
                     tag: &header.tag,
+                    // Clocks differ by minutes at most, where a sandbox does not run at a speed of its own.
+                    oldest: Some(header.began - TimeDelta::hours(1)),
                 };
                 let done = self.arm(&following).await;
                 drop(following);

@@ -190,8 +190,8 @@ impl PyViyaSession {
         self.born.check("ViyaSession")?;
         let (base, options, credentials) = (self.base_url.clone(), self.options.clone(), self.credentials.clone());
         let work = async move {
-            let response = session::login(&base, &options, &credentials).await?;
-            auth::write_new(&PathBuf::from(path), response)
+            let (response, client) = session::login(&base, &options, &credentials).await?;
+            auth::write_new(&PathBuf::from(path), response, &client)
         };
         Ok(wait::future(py, work)?)
     }
@@ -253,7 +253,7 @@ impl PyCodeLogin {
         let (begun, code) = (Arc::clone(&self.begun), code.to_owned());
         let work = async move {
             let response = session::finish_login(&base, &options, &client, &begun, &code).await?;
-            auth::write_new(&PathBuf::from(path), response)
+            auth::write_new(&PathBuf::from(path), response, client.id())
         };
         Ok(wait::future(py, work)?)
     }

@@ -77,12 +77,21 @@ impl fmt::Debug for Login {
 impl Login {
     /// Reads a token file: the JSON that SASLogon answered, with `access_token`, usually `refresh_token` and
     /// `expires_in`, and perhaps `expires_at` (local time where it names no zone, as its users' scripts wrote it). A
-    /// JWT's own `exp` is believed over `expires_at`. The OAuth client is that of [`OAuthClient::from_environment`].
+    /// JWT's own `exp` is believed over `expires_at`. The OAuth client is that of the environment, else the one that the
+    /// tokens name, else SAS's own `sas.cli`.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] with the path, [`ErrorKind::InvalidInput`] when it is no such JSON; no retry helps.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_as(path, OAuthClient::from_environment())
+        let given = OAuthClient::given_by_environment();
+        let mut login = Self::open_as(path, given.clone().unwrap_or_else(|| OAuthClient::public("sas.cli")))?;
+        // Tokens are renewed by the client that they were given to, and they say which that is.
+        if given.is_none()
+            && let Some(client) = login.state.get_mut().as_ref().and_then(Tokens::client)
+        {
+            login.client = OAuthClient::public(&client);
+        }
+        Ok(login)
     }
 
     /// [`Login::open`] with the OAuth client given.
@@ -141,6 +150,11 @@ impl Login {
     /// The SASLogon response behind the present token, with the token; none before there was one.
     pub async fn response(&self) -> Option<Map<String, Value>> {
         self.state.lock().await.as_ref().map(|tokens| tokens.raw.clone())
+    }
+
+    /// The OAuth client that renews them.
+    pub fn client(&self) -> &OAuthClient {
+        &self.client
     }
 
     /// Where the tokens come from, in words.
@@ -255,12 +269,13 @@ pub fn claims(token: &str) -> Option<Value> {
     tokens::claims(token)
 }
 
-/// Writes a SASLogon response as a token file, mode 0600, in place of what is there.
+/// Writes a SASLogon response as a token file, mode 0600, in place of what is there, with the OAuth client it was given to.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] on Databricks volumes and workspace files, [`ErrorKind::Storage`] where it cannot be written.
-pub fn write_new(path: &Path, response: Map<String, Value>) -> Result<()> {
+pub fn write_new(path: &Path, mut response: Map<String, Value>, client: &str) -> Result<()> {
     store::may_rotate(path)?;
+    response.insert("client_id".to_owned(), client.into());
     let tokens = Tokens::of_response(response, &path.display().to_string())?;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| {

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use super::client::{Answer, COLLECTION, Call, ViyaClient, error_text, quoted};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Pages of a listing at most: a server whose links go round in a circle must not hold us.
+const MOST_PAGES: u32 = 5000;
 const REQUEST: &str = "application/vnd.sas.job.execution.job.request+json";
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
 
@@ -225,7 +227,7 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
         };
         // Looked for twice: a request that broke off may still be on its way inside the server.
         for _ in 0..2 {
-            match find_by_name(client, &job.name).await {
+            match find_by_name(client, &job.name, None).await {
                 Ok(Some(job)) => return Ok(job),
                 Ok(None) => client.back_off(round, Some(1.0)).await,
                 Err(e) => {
@@ -244,25 +246,31 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
     Err(Error::new(ErrorKind::Internal, "the job was never sent"))
 }
 
-/// The newest job of exactly this name among the latest thousand. SAS: jobs are listed newest first.
+/// The newest job of exactly this name: among the latest thousand, or among all since `oldest` by the server's clock. SAS:
+/// jobs are listed newest first.
 ///
 /// # Errors
 /// Those of any call to the server.
-pub async fn find_by_name(client: &ViyaClient, name: &str) -> Result<Option<Job>> {
+pub async fn find_by_name(client: &ViyaClient, name: &str, oldest: Option<DateTime<Utc>>) -> Result<Option<Job>> {
     let call = Call::get("/jobExecution/jobs", COLLECTION)
         .query("start", "0")
         .query("limit", "200")
         .query("sortBy", "creationTimeStamp:descending");
     let mut next: Option<String> = None;
-    for _ in 0..5 {
+    for pages in 1.. {
         let mut page = client.page(&call, next.as_deref()).await?;
+        let last = page.items.last().and_then(|item| parse_time(item.get("creationTimeStamp")?.as_str()?));
         let named = |item: &&mut Value| item.pointer("/jobRequest/name").and_then(Value::as_str) == Some(name);
         for item in page.items.iter_mut().filter(named) {
             if let Ok(job) = Job::of(item.take()) {
                 return Ok(Some(job));
             }
         }
-        next = page.next;
+        let enough = match oldest {
+            Some(oldest) => last.is_none_or(|last| last < oldest),
+            None => pages >= 5,
+        };
+        next = page.next.filter(|_| !enough && pages < MOST_PAGES);
         if next.is_none() {
             break;
         }

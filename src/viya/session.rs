@@ -82,14 +82,18 @@ pub async fn finish_login(
     pkce::redeem(pool.http(), pool.base_url(), client, begun, code).await
 }
 
-/// Logs in with `credentials` and returns the SASLogon response.
+/// Logs in with `credentials`; returns the SASLogon response and the id of the OAuth client it was given to.
 ///
 /// # Errors
 /// Those of [`auth::Login::bearer`].
-pub async fn login(base_url: &str, options: &ClientOptions, credentials: &Credentials) -> Result<Map<String, Value>> {
+pub async fn login(
+    base_url: &str,
+    options: &ClientOptions,
+    credentials: &Credentials,
+) -> Result<(Map<String, Value>, String)> {
     let pool = ViyaClient::new(base_url, credentials.open()?, options)?;
     pool.token().await?;
-    Ok(pool.login().response().await.unwrap_or_default())
+    Ok((pool.login().response().await.unwrap_or_default(), pool.login().client().id().to_owned()))
 }
 
 fn nobody(client: &OAuthClient) -> Result<auth::Login> {

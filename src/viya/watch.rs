@@ -98,7 +98,16 @@ impl<'a> Watch<'a> {
             && let Ok(_connection) = self.connections.try_acquire()
         {
             let began = Instant::now();
-            let state = jobs::state_waiting(self.client, id, WAIT).await?;
+            let state = match jobs::state_waiting(self.client, id, WAIT).await {
+                Ok(state) => state,
+                Err(e) => {
+                    // A proxy that cuts off who waits looks like a server that fails, again and again.
+                    if e.kind() != ErrorKind::NotFound && self.waits.load(Ordering::Relaxed) != YES {
+                        self.waits.store(NO, Ordering::Relaxed);
+                    }
+                    return Err(e);
+                }
+            };
             self.learn(known, state, self.client.clock().since(began));
             return Ok(Seen::State(state));
         }

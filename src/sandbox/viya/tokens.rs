@@ -53,7 +53,8 @@ pub struct Tokens {
     lifetime: Duration,
     refresh_lifetime: Duration,
     access: HashMap<String, Access>,
-    refresh: HashMap<String, Instant>,
+    /// When each ends, and the client it was given to, if to any.
+    refresh: HashMap<String, (Instant, Option<String>)>,
     /// Codes that were shown in the browser, with the challenge that their verifier must answer (RFC 7636).
     codes: HashMap<String, String>,
 }
@@ -118,7 +119,9 @@ impl Tokens {
             }
             "refresh_token" => {
                 // Removed whether or not it is still good: a refresh token can be used once.
-                let good = self.refresh.remove(&request.refresh_token).is_some_and(|expires| Instant::now() < expires);
+                let owned = |owner: &Option<String>| owner.as_ref().is_none_or(|owner| *owner == client);
+                let found = self.refresh.remove(&request.refresh_token);
+                let good = found.is_some_and(|(expires, owner)| Instant::now() < expires && owned(&owner));
                 if !good {
                     let text = "Invalid refresh token: expired, revoked or used before";
                     return refused(StatusCode::UNAUTHORIZED, "invalid_token", text);
@@ -132,7 +135,7 @@ impl Tokens {
                 );
             }
         }
-        reply::body(StatusCode::OK, "application/json", &self.issue(true))
+        reply::body(StatusCode::OK, "application/json", &self.issue_to(Some(&client), true))
     }
 
     /// Answers `GET /SASLogon/oauth/authorize`: the page that shows the code, as if the user had logged on in it.
@@ -152,6 +155,11 @@ impl Tokens {
 
     /// A new token pair, as SASLogon's response shows it.
     pub fn issue(&mut self, with_refresh: bool) -> Value {
+        self.issue_to(None, with_refresh)
+    }
+
+    /// The same for an OAuth client, which alone can renew it.
+    fn issue_to(&mut self, client: Option<&str>, with_refresh: bool) -> Value {
         let now = Utc::now();
         let expires_at = now + self.lifetime;
         let jti = uuid::Uuid::new_v4().simple().to_string();
@@ -160,7 +168,7 @@ impl Tokens {
             "{}.{}.{}",
             part(json!({"alg": "HS256", "typ": "JWT"})),
             part(
-                json!({"jti": jti, "sub": USER.0, "user_name": USER.0, "scope": SCOPE.split(' ').collect::<Vec<_>>(), "iat": now.timestamp(), "exp": expires_at.timestamp()})
+                json!({"jti": jti, "client_id": client, "sub": USER.0, "user_name": USER.0, "scope": SCOPE.split(' ').collect::<Vec<_>>(), "iat": now.timestamp(), "exp": expires_at.timestamp()})
             ),
             // Not a signature: the sandbox knows the tokens that it handed out and needs none.
             URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()),
@@ -171,7 +179,8 @@ impl Tokens {
         });
         if with_refresh {
             let refresh = format!("{}-r", uuid::Uuid::new_v4().simple());
-            self.refresh.insert(refresh.clone(), Instant::now() + self.refresh_lifetime);
+            let ends = Instant::now() + self.refresh_lifetime;
+            self.refresh.insert(refresh.clone(), (ends, client.map(str::to_owned)));
             pair["refresh_token"] = json!(refresh);
         }
         pair

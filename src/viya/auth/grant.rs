@@ -40,13 +40,16 @@ impl OAuthClient {
     /// `SAS_CLIENT_ID` and `SAS_CLIENT_SECRET`, else `VIYA_CLIENT_ID` and `VIYA_CLIENT_SECRET`, else SAS's public client
     /// `sas.cli`.
     pub fn from_environment() -> Self {
+        Self::given_by_environment().unwrap_or_else(|| Self::public("sas.cli"))
+    }
+
+    /// [`OAuthClient::from_environment`], where it names one.
+    pub fn given_by_environment() -> Option<Self> {
         let set = |name: &str| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        for prefix in ["SAS", "VIYA"] {
-            if let Some(id) = set(&format!("{prefix}_CLIENT_ID")) {
-                return Self::new(id, set(&format!("{prefix}_CLIENT_SECRET")).unwrap_or_default());
-            }
-        }
-        Self::public("sas.cli")
+        ["SAS", "VIYA"].iter().find_map(|prefix| {
+            let id = set(&format!("{prefix}_CLIENT_ID"))?;
+            Some(Self::new(id, set(&format!("{prefix}_CLIENT_SECRET")).unwrap_or_default()))
+        })
     }
 
     /// Its name.

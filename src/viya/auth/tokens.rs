@@ -75,6 +75,19 @@ impl Tokens {
         Ok(Self { refresh: text("refresh_token"), access, raw, expires: None, lifetime, generation: 0 })
     }
 
+    /// The OAuth client that they were given to, as the file or the token itself has it.
+    pub fn client(&self) -> Option<String> {
+        let text = |value: &Value, key: &str| {
+            value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let noted = self.raw.get("client_id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+        // Of an UAA, which SASLogon is: client_id, and azp and cid of the same value.
+        noted.or_else(|| {
+            let claims = claims(&self.access)?;
+            ["client_id", "azp", "cid"].iter().find_map(|key| text(&claims, key))
+        })
+    }
+
     pub fn margin(&self) -> f64 {
         self.lifetime.map_or(MARGIN_SECONDS, |seconds| MARGIN_SECONDS.min(seconds / 10.0))
     }
