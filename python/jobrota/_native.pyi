@@ -764,7 +764,7 @@ class ViyaComparisonRunner:
         pause: float = 0.0,
         order: Literal["submission", "longest_first"] = "submission",
         durations_from: _Location | ComparisonResult | dict[str, float] | None = None,
-        expires_after: str | None = "P7D",
+        expires_after: str | None = ...,  # "P7D"
         cleanup: bool = False,
         host_price: float | None = None,
         ca_bundle: _Location | None = None,
