@@ -12,9 +12,12 @@ from arro3.core import Table
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
 
 __all__ = [
+    "Arm",
     "AutosysUpdater",
+    "CodeLogin",
     "ComparisonResult",
     "ComparisonWarning",
+    "Credentials",
     "DeliveryReport",
     "ImportReport",
     "Inventory",
@@ -30,8 +33,10 @@ __all__ = [
     "Ssh",
     "Track",
     "ViyaComparisonRunner",
+    "ViyaSession",
     "WebServices",
     "__version__",
+    "comparison_history",
     "doctor",
     "sandbox_calibration",
     "settings_lookup",
