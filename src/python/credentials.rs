@@ -129,7 +129,7 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
     }
     let client = OAuthClient::from_environment();
     if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
-        return Ok(Credentials::File(PathBuf::from(arguments::location(value)?)));
+        return Ok(Credentials::File(PathBuf::from(arguments::named_location("tokens", value)?)));
     }
     if value.is_callable() {
         return Ok(Credentials::Call { client, call: call(value), persist: None });
@@ -138,7 +138,8 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         return Ok(Credentials::Tokens { client, tokens: response(value)?, persist: None });
     }
     Err(Error::invalid(format!(
-        "tokens is a {}: give the path of a token file, a callable, or one of jobrota.viya.Credentials",
+        "tokens must be text or a path (of a token file), a callable that gives tokens, a SASLogon response, or one of \
+         jobrota.viya.Credentials, not a value of type {}",
         value.get_type().name()?
     ))
     .into())
