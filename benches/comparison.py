@@ -26,7 +26,7 @@ from report import measure
 FIXED = "SAS Job Execution compute context"
 SERVER = """
 import json, sys, jobrota
-with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, **json.loads(sys.argv[1])) as sandbox:
+with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, **json.loads(sys.stdin.readline())) as sandbox:
     print(json.dumps([sandbox.viya_url, str(sandbox.tokens), str(sandbox.jobs)]), flush=True)
     for line in sys.stdin:
         print(json.dumps({"requests": sandbox.viya_requests(), "jobs": sandbox.viya_jobs()}), flush=True)
@@ -51,9 +51,11 @@ class Server:
         """Starts it."""
         given = {"speed": speed, "definitions": definitions, **options}
         pipe = subprocess.PIPE
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", SERVER, json.dumps(given)], stdin=pipe, stdout=pipe, text=True
-        )
+        self.child = subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True)
+        assert self.child.stdin is not None
+        # Thousands of definitions are more than a command line takes.
+        self.child.stdin.write(json.dumps(given) + "\n")
+        self.child.stdin.flush()
         assert self.child.stdout is not None
         self.url, self.tokens, self.jobs = json.loads(self.child.stdout.readline())
         self.speed = speed

@@ -54,9 +54,12 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
     let storage = Storage::open(root, options)?;
     let opened = Table::open_or_create(&storage, &SPEC)?;
     opened.check_columns(&SPEC)?;
-    let document = result.to_value();
+    let document = result.to_value()?;
     let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let run_id = text("/metadata/run_id").unwrap_or_else(|| digest(result.document()));
+    let run_id = match text("/metadata/run_id") {
+        Some(run_id) => run_id,
+        None => digest(&result.document()?),
+    };
     let run_at = text("/metadata/execution_timestamp")
         .and_then(|at| DateTime::parse_from_rfc3339(&at).ok())
         .map_or_else(Utc::now, |at| at.to_utc());

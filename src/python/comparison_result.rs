@@ -25,8 +25,8 @@ impl From<ComparisonResult> for PyComparisonResult {
 
 impl PyComparisonResult {
     /// Seconds that each job occupied a host.
-    pub(super) fn durations(&self) -> comparison::durations::Durations {
-        comparison::durations::of_result(&self.result.to_value())
+    pub(super) fn durations(&self) -> crate::error::Result<comparison::durations::Durations> {
+        Ok(comparison::durations::of_result(&self.result.to_value()?))
     }
 }
 
@@ -159,7 +159,7 @@ impl PyComparisonResult {
 
     /// What the result JSON holds.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        convert::json(py, &self.result.to_value())
+        convert::json(py, &self.result.to_value()?)
     }
 
     /// One row per job, arm and round: the columns of a recorded run, and more after these.
@@ -187,8 +187,9 @@ impl PyComparisonResult {
         format!("ComparisonResult({place}, failed_jobs={})", self.result.failed_jobs())
     }
 
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "comparison_result", convert::json(py, &self.result.to_value())?)
+    fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
+        let document = convert::json(py, &self.result.to_value()?)?;
+        Ok(convert::repr_html(py, "comparison_result", document)?)
     }
 }
 

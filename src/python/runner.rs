@@ -354,7 +354,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             let known: HashMap<String, f64> = if let Ok(named) = value.cast::<PyDict>() {
                 named.extract()?
             } else if let Ok(result) = value.cast::<PyComparisonResult>() {
-                result.get().durations()
+                result.get().durations()?
             } else {
                 durations::read(&PathBuf::from(arguments::location(value)?))?
             };

@@ -32,7 +32,7 @@ fn codes(result: &ComparisonResult) -> Vec<&str> {
 #[test]
 fn the_recorded_run_has_its_figures() {
     let result = ComparisonResult::from_table(&[recorded(&ALL)]).unwrap();
-    let json = result.to_value();
+    let json = result.to_value().unwrap();
     let arms = json["analysis"]["arms"].as_array().unwrap();
     let near = |value: &Value, expected: f64, within: f64| {
         let found = value.as_f64().unwrap_or(f64::NAN);
@@ -101,7 +101,7 @@ fn the_recorded_run_raises_its_warnings_by_itself() {
     assert!(text("fixed_arm_scaled").contains("node-2 came while it ran 4 min 4"), "{}", text("fixed_arm_scaled"));
     assert!(text("packed_host").contains("node-1 had 14 jobs at once"), "{}", text("packed_host"));
     assert!(text("warm_host").contains("async_autoscaling began on node-2"), "{}", text("warm_host"));
-    let json = result.to_value();
+    let json = result.to_value().unwrap();
     let verdict = &json["analysis"]["verdict"];
     assert_eq!(verdict["code"], "too_few_rounds");
     let comparison = &json["analysis"]["comparisons"][verdict["comparison"].as_u64().unwrap() as usize];
@@ -149,7 +149,7 @@ fn rounds(seconds: &[(f64, f64)]) -> RecordBatch {
 fn rounds_make_an_interval_and_a_verdict() {
     let noisy = [(100.0, 80.0), (104.0, 82.0), (98.0, 80.0), (101.0, 79.0), (99.0, 81.0), (102.0, 80.5)];
     let verdict = |rounds_of: &[(f64, f64)]| {
-        let json = ComparisonResult::from_table(&[rounds(rounds_of)]).unwrap().to_value();
+        let json = ComparisonResult::from_table(&[rounds(rounds_of)]).unwrap().to_value().unwrap();
         (json["analysis"]["verdict"].clone(), json["analysis"]["comparisons"][0].clone())
     };
     let (sentence, comparison) = verdict(&noisy);
@@ -170,7 +170,7 @@ fn rounds_make_an_interval_and_a_verdict() {
 fn what_is_not_known_stays_null_and_is_said() {
     let result = ComparisonResult::from_table(&[rounds(&[(10.0, 9.0)])]).unwrap();
     assert!(codes(&result).contains(&"missing_correlation"), "{:?}", codes(&result));
-    let json = result.to_value();
+    let json = result.to_value().unwrap();
     let arm = &json["analysis"]["arms"][0];
     for key in ["pending_s", "starting_s", "running_s", "scale_up_s", "host_seconds", "peak_concurrency", "cost"] {
         assert_eq!(arm[key], Value::Null, "{key}");

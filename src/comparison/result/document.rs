@@ -32,6 +32,11 @@ impl Document<'_> {
             .map_err(|e| Error::new(ErrorKind::Internal, "the result could not be written as JSON").with_source(e))
     }
 
+    /// The same into a file, without holding it.
+    pub(super) fn write_to(&self, sink: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Ok(serde_json::to_writer_pretty(sink, self)?)
+    }
+
     fn metadata(&self) -> Value {
         let Some(facts) = self.facts else {
             return json!({"execution_timestamp": null, "base_url": null, "version": env!("CARGO_PKG_VERSION"),

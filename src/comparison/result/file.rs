@@ -1,11 +1,14 @@
 //! The result file: a new name each time, complete or not there, and never in place of an older one.
 
 use std::fs::OpenOptions;
-use std::io::{ErrorKind as IoKind, Write as _};
+use std::io::{BufWriter, ErrorKind as IoKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};
+
+/// Writes a document; asked again where the first place refused it.
+pub(in crate::comparison) type Writer<'a> = &'a dyn Fn(&mut dyn Write) -> std::io::Result<()>;
 
 /// A folder that was seen to take files, before hours of jobs depend on it.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ impl ResultFile {
     pub(in crate::comparison) fn write(
         &self,
         began: DateTime<Utc>,
-        document: &[u8],
+        document: Writer<'_>,
     ) -> Result<(PathBuf, Option<String>)> {
         match write_new(&self.folder, began, document) {
             Ok(path) => Ok((path, None)),
@@ -49,14 +52,14 @@ impl ResultFile {
     }
 }
 
-fn write_new(folder: &Path, began: DateTime<Utc>, document: &[u8]) -> std::io::Result<PathBuf> {
+fn write_new(folder: &Path, began: DateTime<Utc>, document: Writer<'_>) -> std::io::Result<PathBuf> {
     let stem = format!("pooled_jobs_comparison_{}", began.format("%Y%m%d_%H%M%S"));
     let trial = temporary(folder);
     let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&trial)?;
-        file.write_all(document)?;
+        let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(&trial)?);
+        document(&mut file)?;
         file.write_all(b"\n")?;
-        file.sync_all()
+        file.into_inner()?.sync_all()
     };
     let done = write().and_then(|()| {
         for suffix in 1..10_000 {
@@ -100,7 +103,7 @@ mod tests {
         let began = "2025-09-10T04:46:22Z".parse().unwrap();
         let names: Vec<String> = (0..3)
             .map(|run| {
-                let (path, moved) = results.write(began, format!("{{\"run\": {run}}}").as_bytes()).unwrap();
+                let (path, moved) = results.write(began, &|sink| write!(sink, "{{\"run\": {run}}}")).unwrap();
                 assert_eq!(moved, None);
                 assert_eq!(
                     serde_json::from_slice::<serde_json::Value>(&std::fs::read(&path).unwrap()).unwrap()["run"],

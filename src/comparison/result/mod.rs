@@ -34,7 +34,14 @@ pub struct ComparisonResult {
     pub warnings: Vec<Warning>,
     /// The jobs and arms behind it.
     pub run: Run,
-    document: Arc<str>,
+    document: Source,
+}
+
+/// Where the JSON document is. That of thousands of jobs is tens of megabytes, which are not held beside the file.
+#[derive(Debug, Clone)]
+enum Source {
+    File(PathBuf),
+    Text(Arc<str>),
 }
 
 /// What is known of a run beside its jobs.
@@ -76,16 +83,26 @@ impl ComparisonResult {
             ..observed::run(&records)
         };
         let (analysis, mut warnings) = analyse(&run);
-        let write = |warnings: &[Warning]| {
-            Document { facts: Some(&facts), jobs, records: &records, run: &run, analysis: &analysis, warnings }.write()
+        let before = Document {
+            facts: Some(&facts),
+            jobs,
+            records: &records,
+            run: &run,
+            analysis: &analysis,
+            warnings: &warnings,
         };
-        let mut document = write(&warnings)?;
-        let (path, moved) = file.write(facts.began, document.as_bytes())?;
-        if let Some(why) = moved {
-            warnings.push(Warning { code: "result_moved".into(), text: why });
-            document = write(&warnings)?;
-        }
-        Ok(Self { path: Some(path), analysis, warnings, run, document: document.into() })
+        let (path, moved) = file.write(facts.began, &|sink| before.write_to(sink))?;
+        let document = match moved {
+            None => Source::File(path.clone()),
+            Some(why) => {
+                let mut told = warnings.clone();
+                told.push(Warning { code: "result_moved".into(), text: why });
+                let after = Document { warnings: &told, ..before }.write()?;
+                warnings = told;
+                Source::Text(after.into())
+            }
+        };
+        Ok(Self { path: Some(path), analysis, warnings, run, document })
     }
 
     /// The same analysis of a run that was recorded elsewhere: see [`recorded::read`] for what the table has to have.
@@ -115,25 +132,42 @@ impl ComparisonResult {
             document.write()
         };
         let document = known.map_or_else(written, Ok)?;
-        Ok(Self { path: None, analysis, warnings, run, document: document.into() })
+        Ok(Self { path: None, analysis, warnings, run, document: Source::Text(document.into()) })
     }
 
     /// The JSON document.
-    pub fn to_value(&self) -> Value {
-        serde_json::from_str(&self.document).unwrap_or_default()
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when the result file is not there any more.
+    pub fn to_value(&self) -> Result<Value> {
+        serde_json::from_str(&self.document()?).map_err(|e| {
+            Error::new(ErrorKind::Storage, "the result file was changed: it is not JSON any more").with_source(e)
+        })
     }
 
     /// The JSON document as text.
-    pub fn document(&self) -> &str {
-        &self.document
+    ///
+    /// # Errors
+    /// Those of [`ComparisonResult::to_value`].
+    pub fn document(&self) -> Result<Arc<str>> {
+        match &self.document {
+            Source::Text(text) => Ok(Arc::clone(text)),
+            Source::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(text.into()),
+                Err(e) => {
+                    let text = format!("the result file {} cannot be read any more", path.display());
+                    Err(Error::new(ErrorKind::NotFound, text).with_source(e))
+                }
+            },
+        }
     }
 
     /// Writes the JSON document to `path`, in place of what is there.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] when it cannot be written there.
+    /// [`ErrorKind::Storage`] when it cannot be written there; those of [`ComparisonResult::document`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.document.as_bytes()).map_err(|e| {
+        std::fs::write(path, self.document()?.as_bytes()).map_err(|e| {
             Error::new(ErrorKind::Storage, format!("the result cannot be written to {}", path.display())).with_source(e)
         })
     }

@@ -67,7 +67,7 @@ fn two_arms_with_every_key_that_users_know() {
     let listener: Progress = Arc::new(move |event| log.lock().unwrap().push(event));
     let result = run(RunnerOptions { concurrent: 3, ..place.options() }, Some(listener)).unwrap();
     let json = read(result.path.as_deref().unwrap());
-    assert!(json == result.to_value(), "the file differs from what was returned");
+    assert!(json == result.to_value().unwrap(), "the file differs from what was returned");
     assert_eq!(json["metadata"]["speed"], 400.0);
     assert_eq!(json["metadata"]["base_url"], place.sandbox.url());
     assert_eq!(json["metadata"]["max_concurrent"], 3);
@@ -132,7 +132,7 @@ fn one_arm_leaves_the_other_null() {
     let place = Place::new(3, ViyaOptions::default());
     let result =
         run(RunnerOptions { async_only: true, mode: Mode::All, limit_jobs: Some(2), ..place.options() }, None).unwrap();
-    let json = &result.to_value();
+    let json = &result.to_value().unwrap();
     assert_eq!((&json["sequential_execution"], &json["comparison"]), (&Value::Null, &Value::Null));
     assert_eq!(json["async_execution"]["execution_mode"], "all");
     assert_eq!(
@@ -156,7 +156,7 @@ fn failed_jobs_are_rows_and_a_bad_day_of_the_server_is_survived() {
     ];
     let place = Place::new(4, ViyaOptions { fail_jobs: vec![name.clone()], faults, ..ViyaOptions::default() });
     let result = run(RunnerOptions { sequential_only: true, ..place.options() }, None).unwrap();
-    let arm = &result.to_value()["sequential_execution"];
+    let arm = &result.to_value().unwrap()["sequential_execution"];
     assert_eq!((&arm["successful_jobs"], &arm["failed_jobs"]), (&json!(3), &json!(1)));
     let failed = &arm["jobs"][1];
     assert_eq!((&failed["name"], &failed["status"]), (&json!(name), &json!("failed")));
@@ -180,7 +180,7 @@ fn a_context_that_does_not_exist_stops_before_any_job() {
 fn a_job_beyond_its_limit_is_canceled_and_the_run_goes_on() {
     let place = Place::new(2, ViyaOptions::default());
     let result = run(RunnerOptions { sequential_only: true, job_timeout: 4.0, ..place.options() }, None).unwrap();
-    let arm = &result.to_value()["sequential_execution"];
+    let arm = &result.to_value().unwrap()["sequential_execution"];
     assert_eq!(arm["failed_jobs"], 2);
     for job in arm["jobs"].as_array().unwrap() {
         assert_eq!((&job["status"], &job["job_metrics"]["state"]), (&json!("timedOut"), &json!("canceled")));
@@ -220,13 +220,13 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
 
     // Resumed, it runs what was canceled and what had not begun, and the first job not again.
     let result = crate::runtime::block_on(runner.resume(&journal, None)).unwrap();
-    let after = result.to_value();
+    let after = result.to_value().unwrap();
     let jobs = after["sequential_execution"]["jobs"].as_array().unwrap();
     let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
     assert_eq!(states, ["completed", "completed", "completed"]);
     assert_eq!(jobs[0]["job_instance_id"], json["sequential_execution"]["jobs"][0]["job_instance_id"]);
     assert_ne!(jobs[1]["unique_job_name"], json["sequential_execution"]["jobs"][1]["unique_job_name"]);
-    assert_eq!(result.to_value()["metadata"]["resumed"], 1);
+    assert_eq!(result.to_value().unwrap()["metadata"]["resumed"], 1);
     // Once more: nothing is left to run, and the same comes out.
     let again = crate::runtime::block_on(runner.resume(&journal, None)).unwrap();
     let ids = |json: &Value| -> Vec<Value> {
@@ -237,7 +237,7 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
             .map(|job| job["job_instance_id"].clone())
             .collect()
     };
-    assert_eq!(ids(&again.to_value()), ids(&result.to_value()));
+    assert_eq!(ids(&again.to_value().unwrap()), ids(&result.to_value().unwrap()));
 
     let elsewhere = Place::new(3, ViyaOptions::default());
     let stranger = ViyaComparisonRunner::new(elsewhere.options()).unwrap();
