@@ -75,7 +75,6 @@ impl Rounds<'_> {
                     oldest: Some(header.began - TimeDelta::hours(1)),
                 };
                 let done = self.arm(&following).await;
-                drop(following);
                 // A round that was done in two parts, or not to its end, took no time that means something.
                 let broken = self.replay.resumed > 0 && before > 0 && self.ended(at, round) < self.jobs.len();
                 let interrupted = broken || done.len() < self.jobs.len() || self.halt.reached();

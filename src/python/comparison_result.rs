@@ -89,7 +89,7 @@ impl PyComparisonResult {
     ///     The path.
     fn save(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<PathBuf> {
         let (result, path) = (Arc::clone(&self.result), PathBuf::from(path));
-        Ok(super::wait::blocking(py, move || result.save(&path).map(|()| path))?)
+        super::wait::blocking(py, move || result.save(&path).map(|()| path))
     }
 
     /// Writes an Excel workbook: summary, warnings, arms, phases, hosts, jobs and concurrency, with charts.
@@ -101,7 +101,7 @@ impl PyComparisonResult {
     ///     The path.
     fn to_excel(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<PathBuf> {
         let (result, path) = (Arc::clone(&self.result), PathBuf::from(path));
-        Ok(super::wait::blocking(py, move || comparison::workbook::write(&result, &path).map(|()| path))?)
+        super::wait::blocking(py, move || comparison::workbook::write(&result, &path).map(|()| path))
     }
 
     /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, once: a run that is there adds nothing.
@@ -121,7 +121,7 @@ impl PyComparisonResult {
     ) -> PyOutcome<usize> {
         let options = convert::storage_options(storage_options)?.unwrap_or_default();
         let result = Arc::clone(&self.result);
-        Ok(super::wait::blocking(py, move || comparison::history::append(&result, &root, &options))?)
+        super::wait::blocking(py, move || comparison::history::append(&result, &root, &options))
     }
 
     /// Writes the report: one HTML file that works offline.

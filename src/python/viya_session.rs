@@ -113,7 +113,7 @@ impl PyViyaSession {
     /// A valid access token, renewed first when it is about to expire.
     fn token(&self, py: Python<'_>) -> PyOutcome<String> {
         let client = self.client()?;
-        Ok(wait::future(py, async move { client.token().await })?)
+        wait::future(py, async move { client.token().await })
     }
 
     /// Who the token belongs to: a dict of user, name, scopes, expires, renewable, origin and asked.
@@ -193,7 +193,7 @@ impl PyViyaSession {
             let (response, client) = session::login(&base, &options, &credentials).await?;
             auth::write_new(&PathBuf::from(path), response, &client)
         };
-        Ok(wait::future(py, work)?)
+        wait::future(py, work)
     }
 
     /// Begins a login with an authorization code (PKCE).
@@ -255,7 +255,7 @@ impl PyCodeLogin {
             let response = session::finish_login(&base, &options, &client, &begun, &code).await?;
             auth::write_new(&PathBuf::from(path), response, client.id())
         };
-        Ok(wait::future(py, work)?)
+        wait::future(py, work)
     }
 
     fn __repr__(&self) -> String {
