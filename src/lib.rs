@@ -5,6 +5,7 @@
 
 pub mod autosys;
 pub mod azure;
+mod certificates;
 pub mod comparison;
 pub mod delta;
 pub mod doctor;

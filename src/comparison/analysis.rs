@@ -38,7 +38,7 @@ pub struct Analysis {
 pub fn analyse(run: &Run) -> (Analysis, Vec<Warning>) {
     let arrivals = Arrivals::of(run);
     let arms: Vec<ArmFigures> = run.arms.iter().map(|plan| ArmFigures::of(run, plan, &arrivals)).collect();
-    let comparisons = gains::gains(run);
+    let comparisons = gains::gains(run, &arms);
     let warnings = warnings(run, &arms, &comparisons);
     let verdict = verdict::verdict(run, &comparisons, &warnings);
     (Analysis { verdict, comparisons, arms }, warnings)

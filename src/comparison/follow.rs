@@ -25,6 +25,8 @@ const PATIENCE: f64 = 900.0;
 const CANCEL_WAIT: f64 = 120.0;
 /// Seconds between two tries where the server does not answer well, at most.
 const LONGEST_PAUSE: f64 = 30.0;
+/// What is said of a job that is not on the server any more.
+const DELETED: &str = "it was deleted on the server before it was seen to end";
 
 /// What every job of an arm's round shares.
 pub(super) struct Following<'a> {
@@ -46,7 +48,7 @@ pub(super) struct Following<'a> {
     /// The end of every unique name of the run.
     pub tag: &'a str,
     /// No job of the run is older, by any clock.
-    pub oldest: Option<DateTime<Utc>>,
+    pub oldest: DateTime<Utc>,
 }
 
 impl Following<'_> {
@@ -67,7 +69,9 @@ impl Following<'_> {
             self.counter.recalled(&config.name, &record.status);
             return Some(record);
         }
-        if self.halt.reached() {
+        // What an interrupted run left on the server is followed, and canceled, by a run that is stopped as well.
+        let left = matches!(prior, Some(Prior::Submitting(_) | Prior::Submitted(..)));
+        if self.halt.reached() && !left {
             return None;
         }
         if let Some(Prior::Again(attempt)) = prior {
@@ -75,6 +79,8 @@ impl Following<'_> {
             record.unique_name.push_str(&format!("r{attempt}"));
         }
         let start = Instant::now();
+        // Whether the server may have the job.
+        let mut in_doubt = left;
         let accepted = match prior {
             Some(Prior::Submitted(name, id, latency)) => {
                 record.unique_name.clone_from(name);
@@ -82,12 +88,10 @@ impl Following<'_> {
                 self.find_again(id).await
             }
             prior => {
-                let mut in_doubt = false;
                 if let Some(Prior::Submitting(name)) = prior {
                     record.unique_name.clone_from(name);
-                    in_doubt = true;
                 }
-                self.submit(&mut record, place, in_doubt, start).await
+                self.submit(&mut record, place, &mut in_doubt, start).await
             }
         };
         let job = match accepted {
@@ -95,12 +99,16 @@ impl Following<'_> {
             Ok(None) => return None,
             Err(e) => {
                 self.halt.note(&e);
-                // What was to be run and could not be is submitted again when the run is resumed: it is no end.
-                if !self.halt.reached() {
-                    self.settle(&mut record, place, "failed", Some(e.full_message())).await;
-                } else {
-                    record.error = Some(e.full_message());
+                record.error = Some(e.full_message());
+                if matches!(prior, Some(Prior::Submitted(..))) && e.kind() == ErrorKind::NotFound {
+                    self.settle(&mut record, place, "canceled", DELETED).await;
+                } else if in_doubt {
+                    // No end: it is looked for again when the run is resumed.
+                    record.status = "unknown".into();
+                } else if !self.halt.reached() {
+                    self.settle(&mut record, place, "failed", &e.full_message()).await;
                 }
+                // Else it was to be run and could not be: it is submitted when the run is resumed.
                 self.counter.ended(&config.name, &record.status, false);
                 return Some(record);
             }
@@ -150,32 +158,34 @@ impl Following<'_> {
     /// The journal's refusal ends the run: what is not written there would run twice.
     async fn write(&self, event: &Event) {
         if let Err(e) = self.journal.write(event).await {
-            self.halt.because(e);
+            self.halt.because(&e);
         }
     }
 
-    async fn settle(&self, record: &mut JobRecord, place: Place, status: &str, error: Option<String>) {
+    async fn settle(&self, record: &mut JobRecord, place: Place, status: &str, error: &str) {
         record.status = status.to_owned();
-        record.error = error;
+        record.error = Some(error.to_owned());
         let (status, error) = (record.status.clone(), record.error.clone());
         self.write(&Event::Ended { place, end: End { status, error, job: None, observed: None } }).await;
     }
 
-    /// Submits the job once, however long that takes; `None` when the run broke off before.
+    /// Submits the job once, however long that takes; `None` when the run broke off before. `in_doubt` says before and
+    /// after whether the server may have it.
     async fn submit(
         &self,
         record: &mut JobRecord,
         place: Place,
-        mut in_doubt: bool,
+        in_doubt: &mut bool,
         start: Instant,
     ) -> Result<Option<Job>> {
         let _call = self.calls.acquire().await.map_err(closed)?;
-        if self.halt.reached() {
+        if self.halt.reached() && !*in_doubt {
             return Ok(None);
         }
-        if !in_doubt {
+        if !*in_doubt {
             let name = record.unique_name.clone();
-            self.journal.write(&Event::Submitting { place, name }).await.inspect_err(|e| self.halt.because(copy(e)))?;
+            let noted = self.journal.write(&Event::Submitting { place, name }).await;
+            noted.inspect_err(|e| self.halt.because(e))?;
         }
         let submission = Submission {
             name: record.unique_name.clone(),
@@ -184,36 +194,49 @@ impl Following<'_> {
             context: self.arm.context.clone(),
             expires_after: self.expires_after.map(str::to_owned),
         };
-        let (mut pause, sent) = (1.0, Instant::now());
-        loop {
-            let attempt = async {
-                if in_doubt && let Some(job) = jobs::find_by_name(self.client, &submission.name, self.oldest).await? {
-                    return Ok(job);
-                }
-                jobs::submit(self.client, &submission).await
-            };
-            match attempt.await {
-                Ok(job) => {
-                    record.submit_latency = Some(self.client.clock().since(start));
-                    let (id, latency) = (job.id().to_owned(), record.submit_latency);
-                    self.write(&Event::Submitted { place, id, latency }).await;
-                    return Ok(Some(job));
-                }
-                Err(e) if may_pass(&e) && self.client.clock().since(sent) < PATIENCE && !self.halt.reached() => {
-                    tracing::warn!("job {} is submitted again: {}", submission.name, e.full_message());
-                    in_doubt = true;
-                    self.halt.pause(self.client.clock(), pause).await;
-                    pause = (pause * 2.0).min(LONGEST_PAUSE);
-                }
-                Err(e) => return Err(e),
+        let mut patience = Patience::new(self);
+        let job = loop {
+            match self.submit_or_find(&submission, in_doubt).await {
+                Ok(Some(job)) => break job,
+                Ok(None) => return Ok(None),
+                Err(e) => patience.after(e, &submission.name).await?,
             }
+        };
+        record.submit_latency = Some(self.client.clock().since(start));
+        let (id, latency) = (job.id().to_owned(), record.submit_latency);
+        self.write(&Event::Submitted { place, id, latency }).await;
+        Ok(Some(job))
+    }
+
+    /// One try; `None` when the run broke off and the job is not there.
+    async fn submit_or_find(&self, submission: &Submission, in_doubt: &mut bool) -> Result<Option<Job>> {
+        if *in_doubt {
+            let found = jobs::find_by_name(self.client, &submission.name, Some(self.oldest)).await?;
+            if found.is_some() || self.halt.reached() {
+                return Ok(found);
+            }
+        }
+        let submitted = jobs::submit(self.client, submission).await;
+        *in_doubt = submitted.as_ref().is_err_and(|not| not.in_doubt);
+        match submitted {
+            // A run that is stopped leaves nothing behind that it can find.
+            Err(_) if *in_doubt && self.halt.stopped() => {
+                jobs::find_by_name(self.client, &submission.name, Some(self.oldest)).await
+            }
+            submitted => submitted.map(Some).map_err(|not| not.error),
         }
     }
 
     /// A job that an interrupted run had submitted.
     async fn find_again(&self, id: &str) -> Result<Option<Job>> {
         let _call = self.calls.acquire().await.map_err(closed)?;
-        jobs::get(self.client, id).await.map(Some)
+        let mut patience = Patience::new(self);
+        loop {
+            match jobs::get(self.client, id).await {
+                Ok(job) => return Ok(Some(job)),
+                Err(e) => patience.after(e, id).await?,
+            }
+        }
     }
 
     async fn follow(&self, record: &mut JobRecord, job: Job, start: Instant, resumed: bool) {
@@ -262,7 +285,7 @@ impl Following<'_> {
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     record.status = "canceled".into();
-                    record.error = Some("it was deleted on the server before it was seen to end".into());
+                    record.error = Some(DELETED.into());
                     return;
                 }
                 Err(e) => {
@@ -330,15 +353,39 @@ impl Following<'_> {
     }
 }
 
+/// How long a server is forgiven that does not answer well.
+struct Patience<'a> {
+    following: &'a Following<'a>,
+    began: Instant,
+    pause: f64,
+}
+
+impl<'a> Patience<'a> {
+    fn new(following: &'a Following<'a>) -> Self {
+        Self { following, began: Instant::now(), pause: 1.0 }
+    }
+
+    /// Waits for the next try; gives the error back where none would help, and when the run breaks off.
+    async fn after(&mut self, e: Error, job: &str) -> Result<()> {
+        let Following { client, halt, .. } = self.following;
+        if !may_pass(&e) || client.clock().since(self.began) >= PATIENCE || halt.reached() {
+            return Err(e);
+        }
+        tracing::warn!("job {job} is tried again: {}", e.full_message());
+        halt.pause(client.clock(), self.pause).await;
+        self.pause = (self.pause * 2.0).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
 /// Whether a later try may go better.
 fn may_pass(e: &Error) -> bool {
     e.is_retryable() || e.kind() == ErrorKind::Network
 }
 
-fn copy(e: &Error) -> Error {
-    Error::new(e.kind(), e.full_message()).with_retryable(e.is_retryable())
-}
-
 fn closed(_: tokio::sync::AcquireError) -> Error {
     Error::new(ErrorKind::Internal, "the run has ended already")
 }
+
+#[cfg(test)]
+mod tests;

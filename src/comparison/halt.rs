@@ -51,15 +51,16 @@ impl Halt {
     }
 
     /// Breaks the run off; the first reason stays.
-    pub(super) fn because(&self, error: Error) {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    pub(super) fn because(&self, error: &Error) {
+        let reason = || Error::new(error.kind(), error.full_message()).with_retryable(error.is_retryable());
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(reason);
     }
 
     /// Notes what a failed call means for the run: refused credentials and a server that cannot be reached concern every
     /// job.
     pub(super) fn note(&self, error: &Error) {
         if matches!(error.kind(), ErrorKind::Authentication | ErrorKind::Unsupported | ErrorKind::Network) {
-            self.because(Error::new(error.kind(), error.full_message()).with_retryable(error.is_retryable()));
+            self.because(error);
         }
     }
 }

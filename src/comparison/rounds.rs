@@ -72,7 +72,7 @@ impl Rounds<'_> {
                     round,
                     tag: &header.tag,
                     // Clocks differ by minutes at most, where a sandbox does not run at a speed of its own.
-                    oldest: Some(header.began - TimeDelta::hours(1)),
+                    oldest: header.began - TimeDelta::hours(1),
                 };
                 let done = self.arm(&following).await;
                 // A round that was done in two parts, or not to its end, took no time that means something.

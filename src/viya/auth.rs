@@ -252,7 +252,8 @@ impl Login {
             (None, Some(grant)) => (grant.ask(http, base, &self.client).await?, self.place.prepare()?),
             (None, None) => return Err(self.expired(state.as_ref())),
         };
-        let mut raw = state.take().map(|tokens| tokens.raw).unwrap_or_default();
+        // The old tokens stay until the new ones are known to be readable.
+        let mut raw = state.as_ref().map(|tokens| tokens.raw.clone()).unwrap_or_default();
         raw.remove("refresh_expires_at");
         raw.extend(answer);
         let mut renewed = Tokens::of_response(raw, &self.place.name())?;

@@ -174,14 +174,24 @@ pub struct Submission {
     pub expires_after: Option<String>,
 }
 
+/// Why a job was not submitted, as far as that is known.
+#[derive(Debug)]
+pub struct NotSubmitted {
+    /// What happened.
+    pub error: Error,
+    /// Whether the server may have taken the job all the same: it has to be looked for by its name before it is sent again.
+    pub in_doubt: bool,
+}
+
 /// Submits a job and returns it as accepted.
 ///
 /// After a failure that leaves open whether the server took the job, the job is looked for by its name before it is sent
 /// again, so that it never runs twice.
 ///
 /// # Errors
-/// The server's refusal with its reasons. [`ErrorKind::Network`] when it cannot be found out whether the job runs.
-pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
+/// The server's refusal with its reasons, or that it cannot be found out whether the job runs.
+pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job, NotSubmitted> {
+    let refused = |error: Error| NotSubmitted { error, in_doubt: false };
     let uri = if job.definition.starts_with('/') {
         job.definition.clone()
     } else {
@@ -199,10 +209,11 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
     };
     for round in 1.. {
         let more = round < client.tries();
-        let (error, resend) = match client.once(&call).await {
+        let (error, resend, in_doubt) = match client.once(&call).await {
             Ok(answer) if answer.status.is_success() => match answer.json().and_then(Job::of) {
                 Ok(job) => return Ok(job),
-                Err(e) => (e, false),
+                // It was taken, if a proxy did not make that up.
+                Err(e) => (e, false, true),
             },
             // Refused before anything was done with it.
             Ok(answer) if answer.status.as_u16() == 429 && more => {
@@ -214,16 +225,16 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
                 if let Some(seconds) = after {
                     client.clock().sleep(seconds).await;
                 }
-                (answer.into_error(&call), passing)
+                (answer.into_error(&call), passing, passing)
             }
-            Ok(answer) => return Err(answer.into_error(&call)),
-            Err(failure) if failure.error.kind() != ErrorKind::Network => return Err(failure.error),
+            Ok(answer) => return Err(refused(answer.into_error(&call))),
+            Err(failure) if failure.error.kind() != ErrorKind::Network => return Err(refused(failure.error)),
             Err(failure) if !failure.sent && more => {
                 client.back_off(round, None).await;
                 continue;
             }
-            Err(failure) if !failure.sent => return Err(failure.error),
-            Err(failure) => (failure.error, true),
+            Err(failure) if !failure.sent => return Err(refused(failure.error)),
+            Err(failure) => (failure.error, true, true),
         };
         // Looked for twice: a request that broke off may still be on its way inside the server.
         for _ in 0..2 {
@@ -235,15 +246,16 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job> {
                         "it is not known whether SAS Viya took job {}: {e}; look for that name there",
                         job.name
                     );
-                    return Err(Error::new(e.kind(), text).with_source(error));
+                    let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(error);
+                    return Err(NotSubmitted { error, in_doubt: true });
                 }
             }
         }
         if !(resend && more) {
-            return Err(error);
+            return Err(NotSubmitted { error, in_doubt });
         }
     }
-    Err(Error::new(ErrorKind::Internal, "the job was never sent"))
+    Err(refused(Error::new(ErrorKind::Internal, "the job was never sent")))
 }
 
 /// The newest job of exactly this name: among the latest thousand, or among all since `oldest` by the server's clock. SAS:

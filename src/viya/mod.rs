@@ -13,7 +13,7 @@ pub mod session;
 pub mod watch;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use auth::{Credentials, Login};
 pub use client::{ClientOptions, ViyaClient};

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::{Event, JobName, Mapping};
+use crate::certificates;
 use crate::error::{Error, ErrorKind, Result};
 
 mod address;
@@ -145,7 +146,7 @@ impl WebServices {
             builder = builder.no_proxy();
         }
         if let Some(file) = &options.ca_file {
-            builder = builder.tls_certs_merge(address::authorities(file)?);
+            builder = builder.tls_certs_merge(certificates::read(file, "ca_file", "")?);
         }
         let http = builder.build().map_err(|e| {
             let text = "the HTTP client for the web services could not be set up: see that the machine has certificates, and ca_file";

@@ -27,6 +27,9 @@ pub struct ArmFigures {
     pub makespan_s: Option<Spread>,
     /// The same, of each round.
     pub makespans_s: Vec<f64>,
+    /// The same with the round's number.
+    #[serde(skip)]
+    pub makespans: Vec<(i64, f64)>,
     /// Jobs that ended well per hour of makespan.
     pub throughput_per_hour: Option<f64>,
     /// Most jobs on hosts at a time.
@@ -92,8 +95,9 @@ impl ArmFigures {
             let those = jobs.iter().filter(move |job| arrivals.is_cold(job) == Some(cold));
             Spread::of(those.filter_map(|job| job.starting_s))
         };
-        let makespans: Vec<f64> = run.makespans(plan).into_iter().map(|(_, seconds)| seconds).collect();
-        let total: f64 = makespans.iter().sum();
+        let makespans = run.makespans(plan);
+        let makespans_s: Vec<f64> = makespans.iter().map(|(_, seconds)| *seconds).collect();
+        let total: f64 = makespans_s.iter().sum();
         let completed = jobs.iter().filter(|job| job.completed()).count();
         let mut failures = BTreeMap::new();
         for job in jobs.iter().filter(|job| !job.completed()) {
@@ -121,12 +125,13 @@ impl ArmFigures {
             completed,
             failed: jobs.len() - completed,
             failures,
-            makespan_s: Spread::of(makespans.iter().copied()),
+            makespan_s: Spread::of(makespans_s.iter().copied()),
             throughput_per_hour: (total > 0.0).then(|| completed as f64 / total * 3600.0),
             peak_concurrency: concurrency.iter().map(|(_, count)| *count).max(),
             mean_concurrency: (total > 0.0 && known)
                 .then(|| spans.iter().map(|(start, end)| end - start).sum::<f64>() / total),
-            makespans_s: makespans,
+            makespans_s,
+            makespans,
             pending_s: spread(|job| job.pending_s),
             starting_s: spread(|job| job.starting_s),
             running_s: spread(|job| job.running_s),

@@ -1,13 +1,13 @@
 //! What one arm gained over another, and what that can be put down to.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::arm::ArmFigures;
 use super::interval::{LEVEL, Ratio};
 use super::observation::{ArmPlan, Run};
 
 /// What two arms differ in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// In concurrency alone: what parallelism gave.
     Parallelism,
@@ -19,6 +19,25 @@ pub enum Kind {
     Mixed,
     /// In nothing that is known: a difference is chance.
     Same,
+}
+
+impl Kind {
+    /// The name that results have.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Parallelism => "parallelism",
+            Self::Context => "context",
+            Self::Total => "total",
+            Self::Mixed => "mixed",
+            Self::Same => "same",
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// One comparison of two arms.
@@ -47,12 +66,13 @@ pub struct Gain {
     pub text: String,
 }
 
-/// Every pair of arms, in their order.
-pub fn gains(run: &Run) -> Vec<Gain> {
+/// Every pair of arms, in their order; `figures` are those of the run's arms.
+pub fn gains(run: &Run, figures: &[ArmFigures]) -> Vec<Gain> {
+    let arms: Vec<_> = run.arms.iter().zip(figures).collect();
     let mut found = Vec::new();
-    for (at, baseline) in run.arms.iter().enumerate() {
-        for treatment in &run.arms[at + 1..] {
-            found.push(gain(run, baseline, treatment));
+    for (at, baseline) in arms.iter().enumerate() {
+        for treatment in &arms[at + 1..] {
+            found.push(gain(run, *baseline, *treatment));
         }
     }
     found
@@ -83,14 +103,12 @@ fn kind(run: &Run, one: &ArmPlan, other: &ArmPlan) -> Kind {
     }
 }
 
-fn gain(run: &Run, baseline: &ArmPlan, treatment: &ArmPlan) -> Gain {
+fn gain(run: &Run, (baseline, before): (&ArmPlan, &ArmFigures), (treatment, after): (&ArmPlan, &ArmFigures)) -> Gain {
     let kind = kind(run, baseline, treatment);
-    let others = run.makespans(treatment);
-    let pairs: Vec<(f64, f64)> = run
-        .makespans(baseline)
-        .into_iter()
-        .filter_map(|(round, seconds)| Some((seconds, others.iter().find(|(number, _)| *number == round)?.1)))
-        .collect();
+    let of_round =
+        |wanted: i64| after.makespans.iter().find(|(round, _)| *round == wanted).map(|(_, seconds)| *seconds);
+    let pairs: Vec<(f64, f64)> =
+        before.makespans.iter().filter_map(|(round, seconds)| Some((*seconds, of_round(*round)?))).collect();
     let ratio = Ratio::of(&pairs);
     let mut differs = Vec::new();
     if baseline.mode != treatment.mode {

@@ -59,6 +59,7 @@ impl Document<'_> {
             "total_jobs": self.jobs.len(),
             "correlation_timeout": facts.correlation_timeout,
             "broke_off": facts.broke_off,
+            "orchestrator_problem": facts.orchestrator_problem,
             "durations": "seconds of the server",
         })
     }
@@ -134,7 +135,12 @@ impl ArmEntry<'_> {
     fn rounds(&self) -> Vec<Value> {
         let (run, plan) = (self.document.run, self.plan);
         let record = self.document.records.iter().find(|record| record.arm.name == plan.name);
-        let makespans = run.makespans(plan);
+        let figures = self.document.analysis.arms.iter().find(|figures| figures.arm == plan.name);
+        let makespan = |number: i64| {
+            figures
+                .and_then(|figures| figures.makespans.iter().find(|(round, _)| *round == number))
+                .map(|found| found.1)
+        };
         let mut numbers: Vec<i64> = run.of(&plan.name).map(|job| job.round).collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -151,7 +157,7 @@ impl ArmEntry<'_> {
                 "end_s": jobs().filter_map(|job| job.jes_end_s).reduce(f64::max),
                 "start_time": stamp(of_round().filter_map(|job| job.created()).min()),
                 "end_time": stamp(of_round().filter_map(|job| job.ended()).max()),
-                "makespan_s": makespans.iter().find(|(round, _)| *round == number).map(|(_, seconds)| seconds),
+                "makespan_s": makespan(number),
                 "interrupted": plan.interrupted.contains(&number),
             })
         };

@@ -23,6 +23,7 @@ pub(super) fn read(path: &Path) -> Result<(Run, Option<String>)> {
             let mut run = Run {
                 host_price: value.pointer("/metadata/host_price").and_then(Value::as_f64),
                 broke_off: text_at(&value, "/metadata/broke_off"),
+                orchestrator_problem: text_at(&value, "/metadata/orchestrator_problem"),
                 resumed: value.pointer("/metadata/resumed").and_then(Value::as_u64).unwrap_or(0) as u32,
                 ..Run::default()
             };

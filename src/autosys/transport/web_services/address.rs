@@ -1,14 +1,11 @@
-//! The addresses of the web services, and which authorities vouch for them.
+//! The addresses of the web services, and what they must be.
 
-use std::path::Path;
-
-use reqwest::Certificate;
 use url::Url;
 
 use super::WebServicesOptions;
 use crate::autosys::event::JobName;
 use crate::azure::is_loopback;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::viya::client::without_userinfo;
 
 /// Where the services are below the host, if `base_url` does not say it.
@@ -134,22 +131,4 @@ fn path(what: &str, base: &Url, text: &str) -> Result<String> {
     }
     let below = if text.starts_with('/') { "" } else { base.path().trim_end_matches('/') };
     Ok(format!("{below}/{relative}"))
-}
-
-/// The certificates of a PEM file.
-pub(super) fn authorities(file: &Path) -> Result<Vec<Certificate>> {
-    let shown = file.display();
-    let pem = std::fs::read(file).map_err(|e| {
-        let kind = match e.kind() {
-            std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            _ => ErrorKind::InvalidInput,
-        };
-        Error::new(kind, format!("ca_file {shown} cannot be read: give a PEM file with certificates")).with_source(e)
-    })?;
-    let certificates = Certificate::from_pem_bundle(&pem)
-        .map_err(|e| Error::invalid(format!("ca_file {shown} is no PEM file with certificates")).with_source(e))?;
-    match certificates.is_empty() {
-        true => Err(Error::invalid(format!("ca_file {shown} has no certificate in it: give a PEM file"))),
-        false => Ok(certificates),
-    }
 }

@@ -1,0 +1,208 @@
+//! Against a small server that has one job, and on a bad day cannot say so.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::extract::{Query, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::comparison::arms::Mode;
+use crate::comparison::journal::{ArmEntry, Header, Kind, Replay};
+use crate::comparison::plan;
+use crate::stop::Stop;
+use crate::viya::tests::client;
+
+/// How the server answers.
+#[derive(Default)]
+struct Server {
+    /// It has the job.
+    has_it: AtomicBool,
+    /// The job runs until it is canceled.
+    runs: bool,
+    /// The job was canceled.
+    canceled: AtomicBool,
+    /// So many of the next answers about jobs are 503.
+    failing: AtomicUsize,
+    /// What submitting a job says, after it was taken or not.
+    takes: bool,
+    says: u16,
+}
+
+impl Server {
+    fn fails(&self) -> bool {
+        self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn job(&self) -> Value {
+        let state = match (self.canceled.load(Ordering::SeqCst), self.runs) {
+            (true, _) => "canceled",
+            (false, true) => "running",
+            (false, false) => "completed",
+        };
+        let now = Utc::now().to_rfc3339();
+        json!({"id": "one", "state": state, "creationTimeStamp": now, "endTimeStamp": now,
+            "jobRequest": {"name": "jobfixed1x1tag"}})
+    }
+}
+
+fn status(code: u16) -> Response {
+    StatusCode::from_u16(code).unwrap().into_response()
+}
+
+async fn job(Shared(server): Shared<Arc<Server>>) -> Response {
+    match (server.fails(), server.has_it.load(Ordering::SeqCst)) {
+        (true, _) => status(503),
+        (false, false) => status(404),
+        (false, true) => Json(server.job()).into_response(),
+    }
+}
+
+async fn jobs(Shared(server): Shared<Arc<Server>>) -> Response {
+    let items = if server.has_it.load(Ordering::SeqCst) { vec![server.job()] } else { Vec::new() };
+    if server.fails() { status(503) } else { Json(json!({"items": items, "count": 1})).into_response() }
+}
+
+async fn submit(Shared(server): Shared<Arc<Server>>) -> Response {
+    server.has_it.store(server.takes, Ordering::SeqCst);
+    if server.says == 201 { (StatusCode::CREATED, Json(server.job())).into_response() } else { status(server.says) }
+}
+
+async fn state(Shared(server): Shared<Arc<Server>>) -> Response {
+    let job = server.job();
+    if server.fails() { status(503) } else { job["state"].as_str().unwrap_or_default().to_owned().into_response() }
+}
+
+async fn cancel(Shared(server): Shared<Arc<Server>>, Query(query): Query<HashMap<String, String>>) -> Response {
+    assert_eq!(query["value"], "canceled");
+    server.canceled.store(true, Ordering::SeqCst);
+    status(200)
+}
+
+/// Runs one job against `server`; returns its record and how a later run finds it in the journal.
+async fn follow(server: &Arc<Server>, prior: Option<Prior>, stopped: bool) -> (Option<JobRecord>, Option<Prior>) {
+    let app = Router::new()
+        .route("/jobExecution/jobs", get(jobs).post(submit))
+        .route("/jobExecution/jobs/one", get(job))
+        .route("/jobExecution/jobs/one/state", put(cancel).get(state))
+        .with_state(server.clone());
+    let (_tokens, client) = client(app).await;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::create(folder.path(), "run", Kind::default()).unwrap();
+    let arm = Arm::new("fixed", "SAS Job Execution compute context", Mode::Window, 4).unwrap();
+    let header = Header {
+        run_id: "run".into(),
+        began: Utc::now(),
+        tag: "tag".into(),
+        base_url: "http://127.0.0.1".into(),
+        arms: vec![ArmEntry::from(&arm)],
+        jobs: vec![json!({"name": "job", "definition_id": "definition"})],
+        repeat: 1,
+        pause: 0.0,
+        mode: "window".into(),
+    };
+    let jobs = plan::parse(&header.jobs, "the test").unwrap();
+    let place = Place { arm: 0, round: 1, sequence: 1 };
+    journal.write(&Event::Run(Box::new(header))).await.unwrap();
+    // What the interrupted run had written.
+    if let Some(Prior::Submitting(name) | Prior::Submitted(name, ..)) = prior.clone() {
+        journal.write(&Event::Submitting { place, name }).await.unwrap();
+    }
+    if let Some(Prior::Submitted(_, id, latency)) = prior.clone() {
+        journal.write(&Event::Submitted { place, id, latency }).await.unwrap();
+    }
+    let stop = Stop::default();
+    if stopped {
+        stop.stop();
+    }
+    let (watch, halt) = (Watch::new(&client, 0.5), Halt::new(stop.subscribe()));
+    let following = Following {
+        client: &client,
+        watch: &watch,
+        journal: &journal,
+        calls: &Semaphore::new(1),
+        arm: &arm,
+        arm_number: 0,
+        counter: Counter::new("fixed", (1, 1), 1, None),
+        halt: &halt,
+        job_timeout: 600.0,
+        poll_interval: 0.5,
+        expires_after: None,
+        round: 1,
+        tag: "tag",
+        oldest: Utc::now() - TimeDelta::hours(1),
+    };
+    let record = tokio::select! {
+        record = following.run(&jobs[0], 1, prior.as_ref()) => record,
+        never = watch.list() => match never {},
+    };
+    let path = journal.path().to_owned();
+    drop(journal);
+    let Replay { jobs, .. } = Journal::reopen(&path).unwrap().1;
+    (record, jobs.get(&place).cloned())
+}
+
+fn known() -> Option<Prior> {
+    Some(Prior::Submitted("jobfixed1x1tag".into(), "one".into(), None))
+}
+
+fn having(failing: usize) -> Arc<Server> {
+    Arc::new(Server { has_it: true.into(), failing: failing.into(), ..Server::default() })
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_read_for_a_while_is_read_later() {
+    let (record, found) = follow(&having(20), known(), false).await;
+    assert_eq!(record.unwrap().status, "completed");
+    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "completed"));
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_read_at_all_has_no_end() {
+    let (record, found) = follow(&having(usize::MAX), known(), false).await;
+    let record = record.unwrap();
+    assert_eq!(record.status, "unknown");
+    assert!(record.error.unwrap().contains("503"));
+    // The next run looks again.
+    assert!(matches!(found, Some(Prior::Submitted(_, id, _)) if id == "one"));
+}
+
+#[tokio::test]
+async fn a_job_that_was_deleted_is_canceled() {
+    let (record, found) = follow(&Arc::new(Server::default()), known(), false).await;
+    assert_eq!(record.unwrap().status, "canceled");
+    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "canceled"));
+}
+
+#[tokio::test]
+async fn what_may_have_been_submitted_is_not_written_down_as_failed() {
+    // It is taken, but nobody can say so.
+    let server = Arc::new(Server { takes: true, says: 503, failing: usize::MAX.into(), ..Server::default() });
+    let (record, found) = follow(&server, None, false).await;
+    assert_eq!(record.unwrap().status, "unknown");
+    assert!(matches!(found, Some(Prior::Submitting(name)) if name == "jobfixed1x1tag"));
+    // A refusal is an end.
+    let (record, found) = follow(&Arc::new(Server { says: 400, ..Server::default() }), None, false).await;
+    assert_eq!(record.unwrap().status, "failed");
+    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "failed"));
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_cancels_what_an_earlier_one_left() {
+    for prior in [known(), Some(Prior::Submitting("jobfixed1x1tag".into()))] {
+        let server = Arc::new(Server { has_it: true.into(), runs: true, ..Server::default() });
+        let (record, found) = follow(&server, prior, true).await;
+        assert_eq!(record.unwrap().status, "canceled");
+        assert!(server.canceled.load(Ordering::SeqCst));
+        assert!(matches!(found, Some(Prior::Again(1))));
+    }
+    // Nothing new is begun.
+    let server = Arc::new(Server { takes: true, says: 201, ..Server::default() });
+    let (record, found) = follow(&server, None, true).await;
+    assert!(record.is_none() && found.is_none() && !server.has_it.load(Ordering::SeqCst));
+}
