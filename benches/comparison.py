@@ -222,24 +222,14 @@ def beside(folder: Path, scale: Scale) -> Iterator[Result]:
     lag = ours["arm"]["observe_lag_s"]
     p95 = statistics.quantiles(lags, n=20)[-1]
     title = f"{count} jobs, {workers} at a time, beside threads with requests: "
-    yield Result(title + "makespan", f"{span:.0f} s", f"{theirs:.0f} s", f"{theirs / span:.2f} times", "", None)
-    yield Result(
-        title + "seen late, p95",
-        f"{lag['p95']:.2f} s",
-        f"{p95:.2f} s",
-        f"{p95 / max(lag['p95'], 1e-9):.0f} times",
-        "",
-        None,
-    )
-    yield Result(title + "requests", f"{ours_asked:,}", f"{asked:,}", f"{asked / ours_asked:.2f} times", "", None)
-    yield Result(
-        title + "CPU a job",
-        f"{1000 * ours['cpu'] / count:.2f} ms",
-        f"{1000 * cpu / count:.2f} ms",
-        f"{cpu / ours['cpu']:.1f} times",
-        "",
-        None,
-    )
+    for what, mine, other, unit, digits in [
+        ("makespan", span, theirs, " s", 0),
+        ("seen late, p95", lag["p95"], p95, " s", 2),
+        ("requests", ours_asked, asked, "", 0),
+        ("CPU a job", 1000 * ours["cpu"] / count, 1000 * cpu / count, " ms", 2),
+    ]:
+        shown = [f"{value:,.{digits}f}{unit}" for value in (mine, other)]
+        yield Result(title + what, *shown, f"{other / max(mine, 1e-9):.2f} times", "", None)
 
 
 def bad_day(folder: Path, scale: Scale) -> Iterator[Result]:

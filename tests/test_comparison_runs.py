@@ -170,6 +170,13 @@ def test_a_killed_run_goes_on_and_runs_no_job_twice(tmp_path: Path, kill_at: int
         interrupted = [arm["name"] for arm in values["arms"] if arm["rounds"][0]["interrupted"]]
         assert len(interrupted) <= 1
         assert seen[-1]["arm"] in {*interrupted, "sequential", "async_regular", "async_autoscaling"}
+        # The table of all runs leaves the same rounds out.
+        assert result.append_to(tmp_path / "tables") == 30
+        history = jobrota.comparison_history(tmp_path / "tables")
+        assert column(history, "arm") == column(result.arms(), "arm")
+        assert column(history, "makespan_s") == column(result.arms(), "total_duration_s")
+        assert column(history, "rounds") == [0 if name in interrupted else 1 for name in column(history, "arm")]
+        assert column(history, "warnings") == [len(result.warnings)] * 3
 
 
 def test_a_job_that_takes_too_long_is_canceled_and_counts_as_failed(tmp_path: Path) -> None:

@@ -1,24 +1,25 @@
 //! Runs of months beside each other: a Delta table with every job of every run, and what it says of each arm.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, AsArray as _, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray as _, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
 };
-use arrow::compute::filter_record_batch;
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::analysis::{Kind, analyse, recorded};
+use super::analysis::analyse;
 use super::result::ComparisonResult;
 use super::table;
 use crate::delta::{Guard, Predicate, Table, TableSpec, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
+
+mod kept;
 
 /// The table's directory below the root.
 pub const TABLE: &str = "viya_comparison_jobs";
@@ -31,6 +32,7 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
         Field::new("run_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         Field::new("base_url", DataType::Utf8, true),
     ];
+    fields.extend(kept::fields());
     let empty = table::jobs(&super::analysis::Run::default());
     fields.extend(
         empty
@@ -54,22 +56,20 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
     let storage = Storage::open(root, options)?;
     let opened = Table::open_or_create(&storage, &SPEC)?;
     opened.check_columns(&SPEC)?;
-    let document = result.to_value()?;
-    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    let run_id = match text("/metadata/run_id") {
-        Some(run_id) => run_id,
+    let origin = result.origin.as_ref();
+    let run_id = match origin {
+        Some(origin) => origin.run_id.clone(),
         None => digest(&result.document()?),
     };
-    let run_at = text("/metadata/execution_timestamp")
-        .and_then(|at| DateTime::parse_from_rfc3339(&at).ok())
-        .map_or_else(Utc::now, |at| at.to_utc());
+    let run_at = origin.map_or_else(Utc::now, |origin| origin.began);
     let jobs = result.jobs_batch()?;
     let rows = jobs.num_rows();
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![run_id.as_str(); rows])),
         Arc::new(TimestampMicrosecondArray::from(vec![run_at.timestamp_micros(); rows]).with_timezone("UTC")),
-        Arc::new(StringArray::from(vec![text("/metadata/base_url").as_deref(); rows])),
+        Arc::new(StringArray::from(vec![origin.map(|origin| origin.base_url.as_str()); rows])),
     ];
+    columns.extend(kept::columns(&result.run)?);
     columns.extend(jobs.columns().iter().cloned());
     let batch = RecordBatch::try_new(SPEC.schema.clone(), columns)
         .map_err(|e| Error::new(ErrorKind::Internal, "the rows of the run do not fit together").with_source(e))?;
@@ -106,16 +106,18 @@ pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTim
     };
     let (ids, moments) = (column("run_id")?, column("run_at")?);
     let (ids, moments) = (ids.as_string::<i32>(), moments.as_primitive::<TimestampMicrosecondType>());
-    let mut runs: Vec<(i64, &str)> = (0..all.num_rows()).map(|row| (moments.value(row), ids.value(row))).collect();
-    runs.retain(|(at, _)| since.is_none_or(|since| *at >= since.timestamp_micros()));
-    runs.sort_unstable();
-    runs.dedup();
+    let mut runs: BTreeMap<(i64, &str), Vec<u64>> = BTreeMap::new();
+    for row in 0..all.num_rows() {
+        let at = moments.value(row);
+        if since.is_none_or(|since| at >= since.timestamp_micros()) {
+            runs.entry((at, ids.value(row))).or_default().push(row as u64);
+        }
+    }
     let mut rows = Vec::new();
-    for (at, id) in runs {
-        let mask: BooleanArray = ids.iter().map(|found| Some(found == Some(id))).collect();
-        let jobs = filter_record_batch(&all, &mask)
+    for ((at, id), places) in runs {
+        let jobs = take_record_batch(&all, &UInt64Array::from(places))
             .map_err(|e| Error::new(ErrorKind::Internal, "the rows of a run cannot be read").with_source(e))?;
-        let run = recorded::read(&[jobs])?;
+        let run = kept::run(&jobs)?;
         let (analysis, warnings) = analyse(&run);
         for (plan, arm) in run.arms.iter().zip(analysis.arms) {
             let gain = analysis.comparisons.iter().find(|gain| gain.treatment == arm.arm).cloned();
@@ -150,7 +152,7 @@ pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTim
         ("running_p50_s", real(&|row| rows[row].3.running_s.map(|spread| spread.p50))),
         ("host_seconds_per_job", real(&|row| rows[row].3.host_seconds_per_job)),
         ("compared_with", text(&|row| rows[row].4.as_ref().map(|gain| gain.baseline.clone()))),
-        ("differs_in", text(&|row| rows[row].4.as_ref().map(|gain| kind(gain.kind).to_owned()))),
+        ("differs_in", text(&|row| rows[row].4.as_ref().map(|gain| gain.kind.as_str().to_owned()))),
         ("ratio", real(&|row| ratio(row).map(|ratio| ratio.ratio))),
         ("ratio_low", real(&|row| ratio(row)?.low)),
         ("ratio_high", real(&|row| ratio(row)?.high)),
@@ -158,14 +160,4 @@ pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTim
     ];
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
         .map_err(|e| Error::new(ErrorKind::Internal, "the runs do not fit into a table").with_source(e))
-}
-
-fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Parallelism => "parallelism",
-        Kind::Context => "context",
-        Kind::Total => "total",
-        Kind::Mixed => "mixed",
-        Kind::Same => "same",
-    }
 }

@@ -5,12 +5,22 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use super::Origin;
 use crate::comparison::analysis::{ArmPlan, Observation, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::jobs::parse_time;
 
-/// The run in a result file; the second value is its text, where that has all that a result has.
-pub(super) fn read(path: &Path) -> Result<(Run, Option<String>)> {
+/// What a result file has.
+pub(super) struct Loaded {
+    pub run: Run,
+    /// None where the file does not name the run.
+    pub origin: Option<Origin>,
+    /// Its text, where that has all that a result has.
+    pub text: Option<String>,
+}
+
+/// Reads a result file.
+pub(super) fn read(path: &Path) -> Result<Loaded> {
     let file = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| {
         let kind = if e.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
@@ -32,10 +42,21 @@ pub(super) fn read(path: &Path) -> Result<(Run, Option<String>)> {
                 run.arms.push(plan);
                 run.observations.extend(jobs);
             }
-            Ok((run, value.get("analysis").map(|_| text)))
+            Ok(Loaded { run, origin: origin(&value), text: value.get("analysis").map(|_| text) })
         }
-        _ => Ok((first_client(&value).ok_or_else(|| refused("it has neither arms nor executions"))?, None)),
+        _ => {
+            let run = first_client(&value).ok_or_else(|| refused("it has neither arms nor executions"))?;
+            Ok(Loaded { run, origin: None, text: None })
+        }
     }
+}
+
+fn origin(value: &Value) -> Option<Origin> {
+    Some(Origin {
+        run_id: text_at(value, "/metadata/run_id")?,
+        began: parse_time(&text_at(value, "/metadata/execution_timestamp")?)?,
+        base_url: text_at(value, "/metadata/base_url")?,
+    })
 }
 
 fn text_at(value: &Value, pointer: &str) -> Option<String> {

@@ -34,7 +34,20 @@ pub struct ComparisonResult {
     pub warnings: Vec<Warning>,
     /// The jobs and arms behind it.
     pub run: Run,
+    /// Which run it was; none of one that was recorded elsewhere.
+    pub origin: Option<Origin>,
     document: Source,
+}
+
+/// Which run a result is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Identifies the run.
+    pub run_id: String,
+    /// When it began.
+    pub began: DateTime<Utc>,
+    /// The server.
+    pub base_url: String,
 }
 
 /// Where the JSON document is. That of thousands of jobs is tens of megabytes, which are not held beside the file.
@@ -102,7 +115,8 @@ impl ComparisonResult {
                 Source::Text(after.into())
             }
         };
-        Ok(Self { path: Some(path), analysis, warnings, run, document })
+        let origin = Some(Origin { run_id: facts.run_id, began: facts.began, base_url: facts.base_url });
+        Ok(Self { path: Some(path), analysis, warnings, run, origin, document })
     }
 
     /// The same analysis of a run that was recorded elsewhere: see [`recorded::read`] for what the table has to have.
@@ -110,7 +124,7 @@ impl ComparisonResult {
     /// # Errors
     /// Those of [`recorded::read`].
     pub fn from_table(batches: &[RecordBatch]) -> Result<Self> {
-        Self::from_run(recorded::read(batches)?, None)
+        Self::from_run(recorded::read(batches)?, None, None)
     }
 
     /// Reads a result file, of this or of the first job execution client, and analyses it anew.
@@ -118,13 +132,13 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] when it is no result; no retry helps.
     pub fn load(path: &Path) -> Result<Self> {
-        let (run, known) = load::read(path)?;
-        let mut result = Self::from_run(run, known)?;
+        let load::Loaded { run, origin, text } = load::read(path)?;
+        let mut result = Self::from_run(run, origin, text)?;
         result.path = Some(path.to_owned());
         Ok(result)
     }
 
-    fn from_run(run: Run, known: Option<String>) -> Result<Self> {
+    fn from_run(run: Run, origin: Option<Origin>, known: Option<String>) -> Result<Self> {
         let (analysis, warnings) = analyse(&run);
         let written = || {
             let document =
@@ -132,7 +146,7 @@ impl ComparisonResult {
             document.write()
         };
         let document = known.map_or_else(written, Ok)?;
-        Ok(Self { path: None, analysis, warnings, run, document: Source::Text(document.into()) })
+        Ok(Self { path: None, analysis, warnings, run, origin, document: Source::Text(document.into()) })
     }
 
     /// The JSON document.
