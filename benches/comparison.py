@@ -228,8 +228,8 @@ def beside(folder: Path, scale: Scale) -> Iterator[Result]:
         ("requests", ours_asked, asked, "", 0),
         ("CPU a job", 1000 * ours["cpu"] / count, 1000 * cpu / count, " ms", 2),
     ]:
-        shown = [f"{value:,.{digits}f}{unit}" for value in (mine, other)]
-        yield Result(title + what, *shown, f"{other / max(mine, 1e-9):.2f} times", "", None)
+        ours_shown, theirs_shown = (f"{value:,.{digits}f}{unit}" for value in (mine, other))
+        yield Result(title + what, ours_shown, theirs_shown, f"{other / max(mine, 1e-9):.2f} times", "", None)
 
 
 def bad_day(folder: Path, scale: Scale) -> Iterator[Result]:

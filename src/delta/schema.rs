@@ -86,7 +86,7 @@ pub(super) fn same_kind(from: &DataType, to: &DataType) -> bool {
             to.is_integer() || to.is_floating() && from.primitive_width() < to.primitive_width()
         }
         (from, to) if from.is_floating() => to.is_floating(),
-        (from, to) => text(from) && text(to),
+        (from, to) => from == to || text(from) && text(to),
     }
 }
 
