@@ -25,7 +25,8 @@ from tls_proxy import Authority
 VARIABLES = [
     "SAS_BASE_URL", "SAS_SERVICES_ENDPOINT", "SAS_ACCESS_TOKEN", "SAS_REFRESH_TOKEN", "SAS_TOKEN_FILE", "SAS_CLIENT_ID",
     "SAS_CLIENT_SECRET", "SAS_USERNAME", "SAS_PASSWORD", "SAS_CLI_PROFILE", "SAS_CLI_CONFIG", "JOBROTA_CA_BUNDLE",
-    "VIYA_ACCESS_TOKEN", "VIYA_CLIENT_ID", "VIYA_USERNAME", "VIYA_PASSWORD", "VIYA_ENDPOINT", "REQUESTS_CA_BUNDLE",
+    "VIYA_ACCESS_TOKEN", "VIYA_BASE_URL", "SAS_VIYA_URL", "JOBROTA_BASE_URL", "VIYA_CLIENT_ID", "VIYA_USERNAME",
+    "VIYA_PASSWORD", "VIYA_ENDPOINT", "REQUESTS_CA_BUNDLE",
 ]  # fmt: skip
 # The sandbox's own, as its sources have them.
 USER, PASSWORD = "sandbox", "sandbox-password"
@@ -104,12 +105,23 @@ def cli_profile(home: Path, sandbox: jobrota.Sandbox, expiry: str) -> Path:
 
 
 @pytest.mark.parametrize("expiry", ["2099-09-11T12:00:00Z", "2099-09-11T12:00:00.123456+02:00"])
-def test_the_files_of_the_command_line_are_read(viya: jobrota.Sandbox, tmp_path: Path, expiry: str) -> None:
+def test_the_files_of_the_command_line_are_read(
+    viya: jobrota.Sandbox, tmp_path: Path, expiry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = cli_profile(tmp_path, viya, expiry)
     assert whoami(viya, Credentials.cli())["user"] == USER
     assert str(path) in whoami(viya, None)["origin"]
     with pytest.raises(jobrota.NotFoundError, match=r"no profile ['\"]nobody['\"]"):
         whoami(viya, Credentials.cli("nobody"))
+    # Its configuration says which server is meant, where nothing else does.
+    assert ViyaSession().whoami()["user"] == USER
+    cli.main(["viya", "whoami"])
+    monkeypatch.setenv("VIYA_ENDPOINT", "http://127.0.0.1:1")
+    assert "127.0.0.1:1" in repr(ViyaSession())
+    monkeypatch.setenv("SAS_CLI_PROFILE", "nobody")
+    monkeypatch.delenv("VIYA_ENDPOINT")
+    with pytest.raises(jobrota.InvalidInputError, match="SAS_SERVICES_ENDPOINT"):
+        ViyaSession()
 
 
 def test_a_login_of_the_command_line_is_renewed_in_place(tmp_path: Path) -> None:

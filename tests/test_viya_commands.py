@@ -58,6 +58,24 @@ def test_what_was_written_by_hand_stays(viya: jobrota.Sandbox, tmp_path: Path) -
     assert {(job["enabled"], job["context_name"]) for job in fresh["jobs"]} == {(False, "B")}
 
 
+def test_a_definition_may_be_run_with_several_arguments_and_what_is_left_out_is_said(
+    viya: jobrota.Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "jobs.json"
+    run(viya, "discover", "ae_pooled", "-o", str(path))
+    document = json.loads(path.read_text())
+    (entry,) = document["jobs"]
+    twice = [entry | {"name": f"ae_{number}", "arguments": {"N": number}} for number in "12"]
+    document["jobs"] = [*twice, entry | {"definition_id": "gone", "name": "of_yesterday"}]
+    path.write_text(json.dumps(document))
+    capsys.readouterr()
+    run(viya, "discover", "ae_pooled", "-o", str(path))
+    assert json.loads(path.read_text())["jobs"] == twice
+    told = capsys.readouterr()
+    assert "2 jobs" in told.out
+    assert "of_yesterday" in told.err
+
+
 def test_nothing_is_written_where_nothing_was_found(
     viya: jobrota.Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +100,7 @@ def test_contexts_are_shown_side_by_side(viya: jobrota.Sandbox, capsys: pytest.C
     assert queue.rstrip().endswith("differs")
     assert "reuseServerProcesses" in out
     assert "they differ in" in out
+    assert "launchContext" in out
     run(viya, "contexts", names[0], names[0])
     assert "do not differ" in capsys.readouterr().out
     run(viya, "contexts", "--json")

@@ -43,6 +43,13 @@ fn settings_lookup(name: &str) -> errors::PyOutcome<Option<String>> {
     Ok(crate::settings::lookup(name, None)?)
 }
 
+/// The server that `given`, the settings, the environment or SAS's own command line name, else None.
+#[pyfunction]
+#[pyo3(signature = (given = None))]
+fn viya_base_url(given: Option<&str>) -> errors::PyOutcome<Option<String>> {
+    Ok(crate::viya::server::base_url(given)?)
+}
+
 /// `url` without what must not be shown: user name, password and query.
 #[pyfunction]
 fn shown_url(url: &str) -> String {
@@ -65,6 +72,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
+    module.add_function(wrap_pyfunction!(viya_base_url, module)?)?;
     module.add_function(wrap_pyfunction!(shown_url, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::doctor, module)?)?;
     let drain = wrap_pyfunction!(drain, module)?;

@@ -18,15 +18,16 @@ use super::viya_session::client_options;
 use super::wait::{self, Born};
 use crate::comparison::{self, ComparisonResult, JobOrder, Mode, ProgressEvent, RunnerOptions, durations};
 use crate::error::Error;
-use crate::settings;
 use crate::stop::Stop;
+use crate::viya::server;
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
 /// the Workload Orchestrator's own evidence.
 ///
 /// Args:
 ///     base_url: The server, such as `https://viya.example.com`; else the setting `base_url` (`JOBROTA_BASE_URL`, or
-///         `jobrota.toml`), else `SAS_BASE_URL`.
+///         `jobrota.toml`), else `SAS_BASE_URL`, `SAS_SERVICES_ENDPOINT`, `VIYA_ENDPOINT`, `VIYA_BASE_URL` or
+///         `SAS_VIYA_URL`, else the endpoint of the profile of SAS's own command line.
 ///     tokens: A token file, which is renewed in place before it expires; a callable that gives tokens; or
 ///         `jobrota.viya.Credentials`. Else `data/sas_tokens.json`, else what the environment has.
 ///     jobs: The job configuration file.
@@ -124,20 +125,6 @@ impl Reporter {
     }
 }
 
-fn required_base_url(given: Option<&str>) -> PyOutcome<String> {
-    if let Some(url) = settings::lookup("base_url", given)? {
-        return Ok(url);
-    }
-    match std::env::var("SAS_BASE_URL") {
-        Ok(url) if !url.is_empty() => Ok(url),
-        _ => Err(Error::invalid(
-            "there is no base URL of SAS Viya: give base_url (--base-url), set JOBROTA_BASE_URL or SAS_BASE_URL, or put \
-             base_url into jobrota.toml",
-        )
-        .into()),
-    }
-}
-
 #[pymethods]
 impl PyViyaComparisonRunner {
     #[new]
@@ -186,7 +173,7 @@ impl PyViyaComparisonRunner {
         let path =
             |value: Option<String>, default: &std::path::Path| value.map_or_else(|| default.to_owned(), PathBuf::from);
         let options = RunnerOptions {
-            base_url: required_base_url(base_url.as_deref())?,
+            base_url: server::require(base_url.as_deref())?,
             tokens: credentials(tokens)?,
             client: client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?,
             jobs: path(jobs, &defaults.jobs),

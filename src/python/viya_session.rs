@@ -13,7 +13,7 @@ use super::errors::PyOutcome;
 use super::wait::{self, Born};
 use crate::error::Error;
 use crate::viya::auth::{self, OAuthClient, pkce};
-use crate::viya::{ClientOptions, Credentials, ViyaClient, contexts, definitions, session};
+use crate::viya::{ClientOptions, Credentials, ViyaClient, contexts, definitions, server, session};
 
 /// Limits of the HTTP client from the keywords that several classes share.
 pub(super) fn client_options(
@@ -45,7 +45,7 @@ pub(super) fn client_options(
 /// One user at one SAS Viya: who that is, and what is there.
 ///
 /// Args:
-///     base_url: The server, such as `https://viya.example.com`.
+///     base_url: The server, such as `https://viya.example.com`; else as `ViyaComparisonRunner` has it.
 ///     tokens: A token file, a callable or `Credentials`; else `data/sas_tokens.json`, else what the environment has.
 ///     ca_bundle: A PEM file with certificates to trust beside the system's.
 ///     proxy: A proxy for all calls; else what `HTTPS_PROXY` and `NO_PROXY` say.
@@ -87,12 +87,12 @@ impl PyViyaSession {
 #[pymethods]
 impl PyViyaSession {
     #[new]
-    #[pyo3(signature = (base_url, *, tokens = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
+    #[pyo3(signature = (base_url = None, *, tokens = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
                         read_timeout = 60.0))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::text)] base_url: &str,
+        #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
         tokens: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_location)] ca_bundle: Option<String>,
         #[pyo3(from_py_with = arguments::optional_text)] proxy: Option<String>,
@@ -100,9 +100,10 @@ impl PyViyaSession {
         #[pyo3(from_py_with = arguments::number)] connect_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] read_timeout: f64,
     ) -> PyOutcome<Self> {
-        crate::viya::client::parse_base_url(base_url)?;
+        let base_url = server::require(base_url.as_deref())?;
+        crate::viya::client::parse_base_url(&base_url)?;
         Ok(Self {
-            base_url: base_url.to_owned(),
+            base_url,
             credentials: credentials(tokens)?,
             options: client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?,
             client: Mutex::new(None),
@@ -150,7 +151,8 @@ impl PyViyaSession {
         Ok(dicts.collect::<PyResult<_>>()?)
     }
 
-    /// The compute contexts: dicts of id, name, queue and attributes.
+    /// The compute contexts: dicts of id, name, queue, attributes and details (launch context, environment and resources; None
+    /// where the user may not read them).
     ///
     /// Args:
     ///     names: Only these; a name that does not exist is an error that lists those that do.
@@ -180,6 +182,7 @@ impl PyViyaSession {
             dict.set_item("name", context.name)?;
             dict.set_item("queue", context.queue)?;
             dict.set_item("attributes", convert::json(py, &context.attributes).map_err(PyErr::from)?)?;
+            dict.set_item("details", convert::json(py, &context.details).map_err(PyErr::from)?)?;
             Ok(dict)
         });
         Ok(dicts.collect::<PyResult<_>>()?)

@@ -1,6 +1,6 @@
 //! Compute contexts: found by their exact name, or an error that lists what there is. Never a default one.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client::{COLLECTION, Call, ViyaClient, quoted};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +18,13 @@ pub struct Context {
     pub queue: Option<String>,
     /// Its attributes as the server gave them.
     pub attributes: Value,
+    /// What else may make two contexts differ, as the server gave it: its launch context, launch type, environment (options,
+    /// lines of autoexec) and resources. Null where the user may read no more than a summary.
+    pub details: Value,
 }
+
+/// The keys of a context that its details have.
+const DETAILS: [&str; 4] = ["launchContext", "launchType", "environment", "resources"];
 
 /// The context of exactly this name.
 ///
@@ -113,5 +119,9 @@ async fn complete(client: &ViyaClient, mut item: Value) -> Result<Context> {
         }
     }
     let attributes = item.get("attributes").cloned().unwrap_or(Value::Null);
-    Ok(Context { id, name: text(&item, "name").unwrap_or_default(), queue: text(&item, "queueName"), attributes })
+    let details: Map<String, Value> =
+        DETAILS.iter().filter_map(|key| Some(((*key).to_owned(), item.get(*key)?.clone()))).collect();
+    let details = if details.is_empty() { Value::Null } else { details.into() };
+    let (name, queue) = (text(&item, "name").unwrap_or_default(), text(&item, "queueName"));
+    Ok(Context { id, name, queue, attributes, details })
 }

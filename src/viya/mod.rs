@@ -9,6 +9,7 @@ pub mod definitions;
 pub mod jobs;
 pub mod logs;
 pub mod orchestrator;
+pub mod server;
 pub mod session;
 pub mod watch;
 

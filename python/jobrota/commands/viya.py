@@ -6,38 +6,32 @@ import argparse
 import getpass
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import Credentials, ViyaSession, settings_lookup
+from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import print_table
 from jobrota.errors import InvalidInputError
 
-__all__ = ["TEXT", "add_arguments", "add_connection", "base_url", "connection"]
+__all__ = ["TEXT", "add_arguments", "add_connection", "connection"]
 
 TEXT = "log in to SAS Viya, and see its job definitions and compute contexts"
-URL_VARIABLES = ("SAS_BASE_URL", "SAS_SERVICES_ENDPOINT", "VIYA_ENDPOINT", "VIYA_BASE_URL", "SAS_VIYA_URL")
 TOKEN_FILE = "data/sas_tokens.json"
-
-
-def base_url(given: str | None) -> str | None:
-    """The server: the argument, the setting `base_url`, else the variables that SAS's own tools and others use."""
-    if given or (setting := settings_lookup("base_url")):
-        return given or setting
-    for name in URL_VARIABLES:
-        if os.environ.get(name):
-            return os.environ[name]
-    return None
 
 
 def add_connection(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup, positive_number: Callable[[str], float]
 ) -> None:
     """Adds what every command needs that talks to a server."""
-    names = ", ".join(("JOBROTA_BASE_URL", *URL_VARIABLES))
-    parser.add_argument("--base-url", metavar="URL", help=f"SAS Viya (default: {names}, or jobrota.toml)")
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="SAS Viya (default: JOBROTA_BASE_URL or jobrota.toml, else SAS_BASE_URL, SAS_SERVICES_ENDPOINT and the "
+        "like, else the profile of sas-viya)",
+    )
     parser.add_argument(
         "--tokens",
         metavar="FILE",
@@ -64,17 +58,6 @@ def connection(arguments: argparse.Namespace) -> dict[str, Any]:
         "connect_timeout": arguments.connect_timeout,
         "read_timeout": arguments.read_timeout,
     }
-
-
-def required_url(arguments: argparse.Namespace) -> str:
-    """The server, or an error that names all the ways to say it."""
-    url = base_url(arguments.base_url)
-    if not url:
-        raise InvalidInputError(
-            "no SAS Viya server is given: use --base-url URL, or set JOBROTA_BASE_URL (or SAS_BASE_URL), "
-            'or write base_url = "https://…" into jobrota.toml'
-        )
-    return url
 
 
 def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Callable[[str], float]) -> None:
@@ -107,11 +90,11 @@ def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Ca
 
 
 def _session(arguments: argparse.Namespace) -> ViyaSession:
-    return ViyaSession(required_url(arguments), **connection(arguments))
+    return ViyaSession(arguments.base_url, **connection(arguments))
 
 
 def _login(arguments: argparse.Namespace) -> int:
-    url, options = required_url(arguments), connection(arguments)
+    url, options = arguments.base_url, connection(arguments)
     client_id = arguments.client_id or os.environ.get("SAS_CLIENT_ID")
     secret = os.environ.get("SAS_CLIENT_SECRET")
     if arguments.password:
@@ -167,31 +150,37 @@ def _whoami(arguments: argparse.Namespace) -> int:
 
 
 def _discover(arguments: argparse.Namespace) -> int:
-    url = required_url(arguments)
-    found = ViyaSession(url, **connection(arguments)).definitions(arguments.pattern)
+    found = _session(arguments).definitions(arguments.pattern)
     if not found:
         raise InvalidInputError(
             f"no job definition matches {arguments.pattern!r}: nothing was written "
             "(quote the pattern, or the shell takes it)"
         )
     path = Path(arguments.output)
-    document = _configs(path, {} if arguments.overwrite else _known(path), found, arguments, url)
+    known = {} if arguments.overwrite else _known(path)
+    document = _configs(known, found, arguments)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
     metadata = document["metadata"]
     print(f"{metadata['total_jobs_found']} jobs, {metadata['enabled_jobs']} of them enabled: {path}")
+    ids = {definition["id"] for definition in found}
+    gone = [str(entry.get("name", id_)) for id_, entries in known.items() if id_ not in ids for entry in entries]
+    if gone:
+        print(f"left out, as no definition that was found is theirs: {', '.join(gone)}", file=sys.stderr)
     return 0
 
 
-def _known(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a file that is there, by definition."""
+def _known(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The entries of a file that is there, by definition: one may be run with several sets of arguments."""
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-        return {entry["definition_id"]: entry for entry in entries}
+        known: dict[str, list[dict[str, Any]]] = {}
+        for entry in json.loads(path.read_text(encoding="utf-8"))["jobs"]:
+            known.setdefault(entry["definition_id"], []).append(entry)
+        return known
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"{path} is there and is no job configuration file: name another one, or give --overwrite"
@@ -199,11 +188,7 @@ def _known(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _configs(
-    path: Path,
-    known: Mapping[str, dict[str, Any]],
-    found: Sequence[Mapping[str, Any]],
-    arguments: argparse.Namespace,
-    url: str,
+    known: Mapping[str, list[dict[str, Any]]], found: Sequence[Mapping[str, Any]], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     jobs = []
     for definition in found:
@@ -217,11 +202,12 @@ def _configs(
             "enabled": not arguments.disable,
         }
         # What somebody wrote there by hand stays.
-        jobs.append(entry | known.get(definition["id"], {}) | {"name": name})
+        there = known.get(definition["id"], [{}])
+        jobs.extend(entry | by_hand | ({"name": name} if len(there) == 1 else {}) for by_hand in there)
     enabled = sum(bool(job["enabled"]) for job in jobs)
     return {
         "jobs": jobs,
-        "settings": {"max_concurrent_jobs": 3, "base_url": url},
+        "settings": {"max_concurrent_jobs": 3, "base_url": viya_base_url(arguments.base_url)},
         "metadata": {
             "generated_at": datetime.now().isoformat(),
             "discovery_pattern": arguments.pattern,
@@ -240,8 +226,8 @@ def _contexts(arguments: argparse.Namespace) -> int:
     if not found:
         print("this user sees no compute context")
         return 0
-    facts = [{"queue": context["queue"], **(context["attributes"] or {})} for context in found]
-    names = ["queue", *sorted({name for fact in facts for name in fact} - {"queue"})]
+    facts = [{"queue": context["queue"]} | _flat(context["attributes"]) | _flat(context["details"]) for context in found]
+    names = dict.fromkeys(name for fact in facts for name in fact)
     rows = []
     for name in names:
         values = ["" if fact.get(name) is None else str(fact[name]) for fact in facts]
@@ -251,4 +237,16 @@ def _contexts(arguments: argparse.Namespace) -> int:
     if len(found) > 1:
         count = sum(bool(row[-1]) for row in rows)
         print(f"they differ in {count} of {len(rows)}" if count else "they do not differ in anything that can be read")
+    if unread := [context["name"] for context in found if context["details"] is None]:
+        print(f"this user may not read the details of {', '.join(unread)}")
     return 0
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted names; ids are left out, as they differ between any two."""
+    if isinstance(value, Mapping):
+        inner = (_flat(each, f"{path}.{name}" if path else str(name)) for name, each in sorted(value.items()))
+        return {name: each for part in inner for name, each in part.items() if not name.endswith("Id")}
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    return {path: value} if path and value not in (None, "") else {}

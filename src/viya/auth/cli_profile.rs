@@ -38,11 +38,8 @@ pub(super) fn place(profile: Option<&str>) -> Result<Place> {
     Ok(Place::Cli { path, profile: profile_name(profile) })
 }
 
-/// The server of a profile, from `SAS_SERVICES_ENDPOINT` or `~/.sas/config.json`; none when nothing says.
+/// The server of a profile, from `~/.sas/config.json`; none when that does not say.
 pub fn endpoint(profile: Option<&str>) -> Option<String> {
-    if let Some(endpoint) = variable("SAS_SERVICES_ENDPOINT") {
-        return Some(endpoint);
-    }
     let text = std::fs::read_to_string(file("config.json")?).ok()?;
     let config: Value = serde_json::from_str(&text).ok()?;
     config.get(profile_name(profile))?.get("sas-endpoint")?.as_str().map(str::to_owned)
