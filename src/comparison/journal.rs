@@ -195,7 +195,8 @@ impl Journal {
         };
         if let Err(e) = store.write(&lines).await {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.lines.insert_str(0, &lines);
+            // Part of them may be there: what is written next begins on a line of its own.
+            queue.lines.insert_str(0, &format!("\n{lines}"));
             return Err(refused(&self.path, e));
         }
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).written = upto;

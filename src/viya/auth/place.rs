@@ -63,10 +63,10 @@ impl Place {
         }
     }
 
-    pub(super) async fn lock(&self) -> Option<store::Lock> {
+    pub(super) async fn lock(&self) -> Result<Option<store::Lock>> {
         match self {
-            Self::File(path) | Self::Cli { path, .. } => Some(store::lock(path).await),
-            Self::Memory { .. } => None,
+            Self::File(path) | Self::Cli { path, .. } => store::lock(path).await.map(Some),
+            Self::Memory { .. } => Ok(None),
         }
     }
 

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long another process may hold the lock; a renewal takes one HTTP call.
-const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// How long another process may hold the lock; a renewal takes one HTTP call, and where SASLogon is away a few.
+const LOCK_WAIT: Duration = Duration::from_secs(120);
 
 /// The JSON object in the token file.
 pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
@@ -59,20 +59,32 @@ pub(super) fn may_rotate(path: &Path) -> Result<()> {
 pub(super) struct Lock(#[allow(dead_code)] Option<File>);
 
 /// Waits for the lock beside `path`. Where the file system has no locks, renewing goes on without.
-pub(super) async fn lock(path: &Path) -> Lock {
+///
+/// # Errors
+/// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes: two who renew at once
+/// could spend the same refresh token.
+pub(super) async fn lock(path: &Path) -> Result<Lock> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let Ok(file) = private().create(true).truncate(false).write(true).open(PathBuf::from(beside)) else {
-        return Lock(None);
+        return Ok(Lock(None));
     };
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
-            Ok(()) => return Lock(Some(file)),
+            Ok(()) => return Ok(Lock(Some(file))),
             Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            Err(_) => return Lock(None),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!(
+                    "another process has been renewing the token in {} for {} s: try again, or end that process",
+                    path.display(),
+                    LOCK_WAIT.as_secs()
+                );
+                return Err(Error::new(ErrorKind::Conflict, text).with_retryable(true));
+            }
+            Err(TryLockError::Error(_)) => return Ok(Lock(None)),
         }
     }
 }
