@@ -172,7 +172,10 @@ def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "none" in one_line(capsys.readouterr().err)
 
 
-def test_ctrl_c_cancels_what_is_running_and_keeps_what_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_cancel_what_is_running_and_keep_what_is_done(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     with jobrota.Sandbox(autosys=False, speed=150) as sandbox:
         command = [sys.executable, "-m", "jobrota", "compare", "--base-url", sandbox.viya_url, "--async-only"]
         command += ["--tokens", str(sandbox.tokens), "--jobs", str(sandbox.jobs), "--mode", "all"]
@@ -181,8 +184,8 @@ def test_ctrl_c_cancels_what_is_running_and_keeps_what_is_done(tmp_path: Path) -
             assert process.stdout is not None
             assert process.stderr is not None
             assert process.stdout.readline().startswith("async: ")  # at least one job has ended, others have not
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 130
+            process.send_signal(number)
+            assert process.wait(timeout=60) == code
             message = one_line(process.stderr.read())
     (result,) = tmp_path.glob("pooled_jobs_comparison_*.json")
     assert result.name in message

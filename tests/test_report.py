@@ -156,6 +156,29 @@ def test_an_interval_is_what_the_verdict_begins_with(browser: Any, tmp_path: Pat
         assert opened.marks()["rounds"] > 0
 
 
+def test_every_round_can_be_looked_at(browser: Any, tmp_path: Path) -> None:
+    result = jobrota.ComparisonResult.from_table(recorded(rounds=3))
+    with Opened(browser, Path(result.report(tmp_path / "rounds.html"))) as opened:
+        page = opened.page
+        lengths = """() => [...document.querySelectorAll('#timeline-1 .mark-rect.role-mark path')].length"""
+        finding = "#finding-timeline-1"
+        first, count = page.inner_text(finding), page.evaluate(lengths)
+        assert count > 108
+        page.select_option("#round", "3")
+        # Its jobs took a little longer, and the picture has no bars of another round.
+        page.wait_for_function("first => document.querySelector('#finding-timeline-1').textContent !== first", arg=first)
+        page.wait_for_function(
+            "count => document.querySelectorAll('#timeline-1 .mark-rect.role-mark path').length === count", arg=count
+        )
+        assert page.inner_text(finding) != first
+        assert all(marks > 0 for marks in opened.marks().values()), opened.marks()
+        # What is chosen stays when the window becomes another one.
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.wait_for_timeout(400)
+        values = page.evaluate("document.getElementById('round').value")
+        assert (values, [line for line in opened.said if line.startswith("error")]) == ("3", [])
+
+
 def test_the_search_finds_rows_and_says_how_many(browser: Any, report: Path) -> None:
     with Opened(browser, report) as opened:
         page = opened.page

@@ -41,6 +41,7 @@ __all__ = [
     "sandbox_calibration",
     "settings_lookup",
     "shown_url",
+    "viya_base_url",
 ]
 
 __version__: str
@@ -66,6 +67,9 @@ _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
 def settings_lookup(name: str) -> str | None:
     """Value of the environment variable JOBROTA_<NAME>, else of `name` in jobrota.toml, else None."""
+
+def viya_base_url(given: str | None = None) -> str | None:
+    """The server that `given`, the settings, the environment or the profile of sas-viya name, else None."""
 
 def shown_url(url: str) -> str:
     """`url` without what must not be shown: user name, password and query."""
@@ -643,7 +647,7 @@ class ComparisonWarning:
 @final
 class ComparisonResult:
     @staticmethod
-    def from_table(table: _Arrow) -> ComparisonResult: ...
+    def from_table(table: _Arrow, *, host_price: float | None = None) -> ComparisonResult: ...
     @staticmethod
     def load(path: _Location) -> ComparisonResult: ...
     @property
@@ -706,7 +710,7 @@ class CodeLogin:
 class ViyaSession:
     def __new__(
         cls,
-        base_url: str,
+        base_url: str | None = None,
         *,
         tokens: _Tokens | None = None,
         ca_bundle: _Location | None = None,

@@ -16,6 +16,7 @@ from typing import Any
 from jobrota._native import __version__
 from jobrota.commands.autosys import open_ledger, print_table
 from jobrota.errors import JobrotaError
+from jobrota.signals import Terminated
 
 __all__ = ["main"]
 
@@ -42,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         hint = " (trying again may help)" if error.retryable else ""
         print(f"jobrota: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, Terminated) as interrupt:
         # A comparison that was interrupted says where it wrote what was done.
         done = f": {' '.join(str(interrupt.__cause__).split())}" if interrupt.__cause__ else ""
         print(f"jobrota: interrupted{done}", file=sys.stderr)
-        code = 130
+        code = 143 if isinstance(interrupt, Terminated) else 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1

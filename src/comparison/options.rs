@@ -132,10 +132,7 @@ impl RunnerOptions {
         if self.repeat == 0 {
             return Err(Error::invalid("repeat is 0: give the number of rounds, at least 1"));
         }
-        if self.host_price.is_some_and(|price| !(price.is_finite() && price >= 0.0)) {
-            return Err(Error::invalid("host_price is no price: give what an hour of a host costs, 0 or more"));
-        }
-        Ok(())
+        check_price(self.host_price)
     }
 
     /// The arms in the order of the first round, checked.
@@ -162,5 +159,18 @@ impl RunnerOptions {
         };
         arms::check(&arms)?;
         Ok(arms)
+    }
+}
+
+/// Refuses what is no price of an hour.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidInput`].
+pub(super) fn check_price(host_price: Option<f64>) -> Result<()> {
+    match host_price {
+        Some(price) if !(price.is_finite() && price >= 0.0) => {
+            Err(Error::invalid("host_price is no price: give what an hour of a host costs, 0 or more"))
+        }
+        _ => Ok(()),
     }
 }

@@ -23,6 +23,9 @@ use crate::stop::Stop;
 use crate::viya::ViyaClient;
 use crate::viya::contexts;
 
+/// How long orchestrator entries are waited for once a run was stopped, seconds of the server.
+const STOPPED_PATIENCE: f64 = 5.0;
+
 /// Runs the same jobs in every arm, in every round, and compares.
 #[derive(Debug)]
 pub struct ViyaComparisonRunner {
@@ -208,7 +211,9 @@ impl ViyaComparisonRunner {
             .run(&mut records)
             .await;
         records.retain(|record| !record.rounds.is_empty());
-        let problem = aftermath::correlate_all(&client, &mut records, options.correlation_timeout).await;
+        // Whoever stops a run waits for its end: what the orchestrator has by then is taken.
+        let patience = if halt.stopped() { STOPPED_PATIENCE } else { f64::INFINITY };
+        let problem = aftermath::correlate_all(&client, &mut records, options.correlation_timeout.min(patience)).await;
         let logs = options.results_dir.join(format!("{}.logs", stem(replay.header.began)));
         aftermath::fetch_logs(&client, &mut records, &logs).await;
         let halted = halt.into_reason();

@@ -6,6 +6,7 @@ use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use rust_xlsxwriter::{Chart, ChartType, Color, Format, FormatAlign, Workbook, Worksheet, XlsxError};
 
+use super::analysis::Moment;
 use super::result::ComparisonResult;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -214,45 +215,62 @@ fn table(
     sheet(worksheet, name, &names, rows, styles)
 }
 
-/// Jobs on hosts over time, of each arm in columns of its own, with a chart.
+/// Jobs on hosts over time, of each arm in columns of its own, with a chart of the first round.
 fn concurrency(
     sheet: &mut Worksheet,
     result: &ComparisonResult,
     styles: &Styles,
 ) -> std::result::Result<(), XlsxError> {
+    const COLUMNS: u16 = 5;
     sheet.set_name("Concurrency")?;
     let mut chart = Chart::new(ChartType::ScatterStraight);
     let mut drawn = false;
     for (number, arm) in (0_u16..).zip(&result.analysis.arms) {
-        let column = number * 3;
-        heads_at(sheet, column, &[&format!("{}: second", arm.arm), "jobs on hosts"], styles)?;
-        let start = arm.concurrency.first().map_or(0.0, |(at, _)| *at);
-        let (mut row, mut before) = (1, 0);
-        for (at, count) in &arm.concurrency {
+        let column = number * COLUMNS;
+        heads_at(
+            sheet,
+            column,
+            &[&format!("{}: round", arm.arm), "second", "jobs on hosts", "hosts held"],
+            styles,
+        )?;
+        let Some(shown) = arm.concurrency.first().map(|moment| moment.round) else { continue };
+        let (mut row, mut last, mut before) = (1, 0, None::<Moment>);
+        let mut start = 0.0;
+        for moment in &arm.concurrency {
+            // Each round begins with no job at its own second 0.
+            let earlier = before.filter(|before| before.round == moment.round);
+            if earlier.is_none() {
+                start = moment.at_s;
+            }
             // Two points for each change, or the line would be slanted.
-            for value in [before, *count] {
-                put(sheet, row, column, &Cell::Number(at - start), styles)?;
-                put(sheet, row, column + 1, &Cell::Number(value as f64), styles)?;
+            let earlier = earlier.map_or((0, 0), |before| (before.jobs, before.hosts));
+            for (jobs, hosts) in [earlier, (moment.jobs, moment.hosts)] {
+                for (at, value) in
+                    (column..).zip([moment.round as f64, moment.at_s - start, jobs as f64, hosts as f64])
+                {
+                    put(sheet, row, at, &Cell::Number(value), styles)?;
+                }
+                if moment.round == shown {
+                    last = row;
+                }
                 row += 1;
             }
-            before = *count;
+            before = Some(*moment);
         }
-        if row > 1 {
-            chart
-                .add_series()
-                .set_name(&arm.arm)
-                .set_categories(("Concurrency", 1, column, row - 1, column))
-                .set_values(("Concurrency", 1, column + 1, row - 1, column + 1));
-            drawn = true;
-        }
+        chart
+            .add_series()
+            .set_name(&arm.arm)
+            .set_categories(("Concurrency", 1, column + 1, last, column + 1))
+            .set_values(("Concurrency", 1, column + 2, last, column + 2));
+        drawn = true;
     }
     sheet.set_freeze_panes(1, 0)?;
     sheet.autofit();
     if drawn {
-        chart.title().set_name("Jobs on hosts");
+        chart.title().set_name("Jobs on hosts, first round");
         chart.x_axis().set_name("seconds since the arm's first start");
         chart.set_width(900).set_height(420);
-        sheet.insert_chart(1, result.analysis.arms.len() as u16 * 3 + 1, &chart)?;
+        sheet.insert_chart(1, result.analysis.arms.len() as u16 * COLUMNS, &chart)?;
     }
     Ok(())
 }

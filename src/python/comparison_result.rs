@@ -38,6 +38,7 @@ impl PyComparisonResult {
     ///     table: Anything Arrow with a row per job and the columns that `jobs()` has: `arm`, `job`, `jes_created_s` and
     ///         `jes_end_s` at least (seconds, from any moment on); without `round` there was one round. What is missing is
     ///         not known, and said in the warnings.
+    ///     host_price: What an hour of a compute host cost, for the cost of jobs.
     ///
     /// Returns:
     ///     A `ComparisonResult` that is not written yet: its `path` is None.
@@ -56,9 +57,14 @@ impl PyComparisonResult {
     ///     >>> result.to_dict()["analysis"]["verdict"]["code"]
     ///     'too_few_rounds'
     #[staticmethod]
-    fn from_table(py: Python<'_>, table: &Bound<'_, PyAny>) -> PyOutcome<Self> {
+    #[pyo3(signature = (table, *, host_price = None))]
+    fn from_table(
+        py: Python<'_>,
+        table: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
+    ) -> PyOutcome<Self> {
         let batch = convert::batch("table", table)?;
-        Ok(super::wait::blocking(py, move || ComparisonResult::from_table(&[batch]))?.into())
+        Ok(super::wait::blocking(py, move || ComparisonResult::from_table(&[batch], host_price))?.into())
     }
 
     /// Reads a result file, of this or of the first job execution client, and analyses it.

@@ -218,7 +218,7 @@ impl Login {
     }
 
     async fn renew(&self, state: &mut Option<Tokens>, http: &reqwest::Client, base: &Url) -> Result<Bearer> {
-        let _lock = self.place.lock().await;
+        let _lock = self.place.lock().await?;
         let generation = state.as_ref().map_or(0, |tokens| tokens.generation) + 1;
         // Another process may have renewed it meanwhile, and then our refresh token is spent.
         if let Some(mine) = state.as_ref()

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import ComparisonResult, ViyaComparisonRunner, __version__, shown_url
-from jobrota.commands.viya import TOKEN_FILE, add_connection, base_url, connection, required_url
+from jobrota._native import ComparisonResult, ViyaComparisonRunner, __version__, shown_url, viya_base_url
+from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
+from jobrota.signals import terminable
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -94,12 +95,11 @@ def add_arguments(
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the comparison; returns 1 when a job failed."""
-    url = base_url(arguments.base_url)
     if arguments.limit_jobs == 0 and not arguments.resume:
-        _show_configuration(arguments, url)
+        _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
     runner = ViyaComparisonRunner(
-        required_url(arguments),
+        arguments.base_url,
         jobs=arguments.jobs,
         mode=arguments.mode,
         concurrent=arguments.concurrent,
@@ -123,7 +123,9 @@ def run(arguments: argparse.Namespace) -> int:
         results_table=arguments.results_table,
         **connection(arguments),
     )
-    result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
+    # A scheduler ends its tasks with SIGTERM: running jobs are canceled then, and what is done is written, as at Ctrl-C.
+    with terminable():
+        result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
     _show(result)
     if arguments.excel:
         print(f"workbook: {result.to_excel(arguments.excel)}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import altair as alt
 
-from jobrota.report.rows import Comparison, Row
+from jobrota.report.rows import Comparison
 
-__all__ = ["Chart", "finish", "first_round", "inline", "seconds"]
+__all__ = ["Chart", "finish", "inline", "of_a_round", "seconds"]
 
 SVG_MARKS = 6000
 """More marks than these are drawn on a canvas: a browser takes seconds for so many elements."""
@@ -26,6 +26,8 @@ class Chart:
     columns: list[str]
     rows: list[list[Any]]
     marks: int
+    findings: dict[int, str] = field(default_factory=dict)
+    """Of a chart that shows one round at a time: its finding by round."""
 
     @property
     def renderer(self) -> str:
@@ -50,13 +52,9 @@ def seconds(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def first_round(comparison: Comparison, arm: str) -> tuple[int, list[Row]]:
-    """The first round of an arm that was done to its end: its number and its jobs."""
-    rows = [row for row in comparison.rows if row["arm"] == arm]
-    whole = [entry["round"] for entry in _entry(comparison, arm)["rounds"] if not entry.get("interrupted")]
-    number = min(whole or [row["round"] for row in rows], default=1)
-    return number, [row for row in rows if row["round"] == number]
-
-
-def _entry(comparison: Comparison, arm: str) -> Any:
-    return next(entry for entry in comparison.arms if entry["name"] == arm)
+def of_a_round(comparison: Comparison, chart: Any) -> Any:
+    """The chart of the round that its parameter `round` says, which the page lets people choose."""
+    if len(comparison.rounds) < 2:
+        return chart
+    chosen = alt.param(name="round", value=comparison.shown_round)
+    return chart.transform_filter("datum.round == round").add_params(chosen)

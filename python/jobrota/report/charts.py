@@ -9,8 +9,8 @@ from typing import Any
 
 import altair as alt
 
-from jobrota.report.chart import Chart, finish, first_round, inline, seconds
-from jobrota.report.rows import Comparison, Row, hosts_in_use, steps
+from jobrota.report.chart import Chart, finish, inline, of_a_round, seconds
+from jobrota.report.rows import Comparison
 from jobrota.report.timeline import timelines
 
 __all__ = ["draw"]
@@ -55,13 +55,16 @@ def _ratios(comparison: Comparison) -> Chart | None:
             "low": gain.get("low"),
             "high": gain.get("high"),
             "rounds": gain.get("rounds"),
-            "claimed": "claimed" if gain.get("claimed") else "not claimed",
+            "difference": "claimed" if gain.get("claimed") else "not claimed",
         }
         for gain in gains
     ]
-    order = [row["comparison"] for row in data]
+    # Two lines: which arms, and what they differ in.
+    for row in data:
+        row["label"] = f"{row['comparison']}|{row['differs']}"
+    order = [row["label"] for row in data]
     base = alt.Chart(inline(data))
-    y = alt.Y("comparison:N", sort=order, title=None, axis=alt.Axis(labelLimit=220))
+    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelExpr="split(datum.label, '|')"))
     tooltip = [
         alt.Tooltip("comparison:N"),
         alt.Tooltip("differs:N", title="what differs"),
@@ -69,51 +72,40 @@ def _ratios(comparison: Comparison) -> Chart | None:
         alt.Tooltip("low:Q", format=".3f"),
         alt.Tooltip("high:Q", format=".3f"),
         alt.Tooltip("rounds:Q"),
-        alt.Tooltip("claimed:N", title="difference"),
+        alt.Tooltip("difference:N"),
     ]
-    x = alt.X("ratio:Q", title="makespan as a multiple of the baseline's", scale=alt.Scale(type="log"))
+    x = alt.X("ratio:Q", title="times the baseline's makespan", scale=alt.Scale(type="log"))
     layers: list[Any] = [alt.Chart(inline([{"ratio": 1}])).mark_rule(strokeDash=[4, 4]).encode(x=x)]
     if any(row["low"] is not None for row in data):
         spans = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=3)
         layers.append(spans.encode(y=y, x=alt.X("low:Q", title=None), x2="high:Q"))
-    layers.append(
-        base.mark_point(size=120, filled=True, opacity=1).encode(
-            x=x,
-            y=y,
-            tooltip=tooltip,
-            shape=alt.Shape("claimed:N", title="difference"),
-            color=alt.Color("differs:N", title="what differs"),
-        )
-    )
-    chart = alt.layer(*layers).properties(height=38 * len(data))
+    # The rule's colour is that of the text: the colours of arms and phases mean something else.
+    layers.append(base.mark_point(size=120, filled=True, opacity=1, style="rule").encode(x=x, y=y, tooltip=tooltip))
+    chart = alt.layer(*layers).properties(height=46 * len(data))
     finding = "; ".join(gain["text"] for gain in gains)
-    table = [
-        [row["comparison"], row["differs"], row["ratio"], row["low"], row["high"], row["rounds"], row["claimed"]]
-        for row in data
-    ]
     columns = ["comparison", "what differs", "ratio", "low", "high", "rounds", "difference"]
+    keys = ["comparison", "differs", *columns[2:]]
+    table = [[row[key] for key in keys] for row in data]
     return Chart("ratios", "What was gained", finding + ".", finish(chart), columns, table, len(data) * 2 + 1)
 
 
-def _over_time(
-    comparison: Comparison, key: str, title: str, unit: str, count: Callable[[list[Row]], list[tuple[float, int]]]
-) -> Chart | None:
+def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Chart | None:
     data: list[dict[str, Any]] = []
     table: list[list[Any]] = []
-    finding: list[str] = []
+    findings: dict[int, list[str]] = {}
     for arm in comparison.names:
-        _, rows = first_round(comparison, arm)
-        moments = count(rows)
-        if len(moments) < 2:
-            continue
-        data.extend({"arm": arm, "s": seconds(at), "count": number} for at, number in moments)
-        most = max(number for _, number in moments)
-        length = moments[-1][0] - moments[0][0]
-        mean = (
-            sum(number * (following[0] - at) for (at, number), following in pairwise(moments)) / length if length else 0
-        )
-        table.append([arm, most, round(mean, 2)])
-        finding.append(f"{arm} at most {most}, on average {mean:.1f}")
+        by_round: dict[int, list[tuple[float, int]]] = {}
+        for moment in comparison.figures(arm)["concurrency"]:
+            number = moment["round"]
+            at = moment["at_s"] - comparison.zeros.get((arm, number), 0.0)
+            by_round.setdefault(number, [(0.0, 0)]).append((max(at, 0.0), moment[column]))
+        for number, moments in by_round.items():
+            data.extend({"arm": arm, "round": number, "s": seconds(at), "count": count} for at, count in moments)
+            most, length = max(count for _, count in moments), moments[-1][0]
+            area = sum(count * (following[0] - at) for (at, count), following in pairwise(moments))
+            mean = area / length if length else 0.0
+            table.append([arm, number, most, round(mean, 2)])
+            findings.setdefault(number, []).append(f"{arm} at most {most}, on average {mean:.1f}")
     if not data:
         return None
     chart = (
@@ -121,7 +113,7 @@ def _over_time(
         .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
             x=alt.X("s:Q", title="seconds since the arm's first submission"),
-            y=alt.Y("count:Q", title=unit, axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("count:Q", title=column, axis=alt.Axis(values=_whole(max(row["count"] for row in data)), format="d")),
             color=_arms(comparison),
             strokeDash=alt.StrokeDash(
                 "arm:N", sort=comparison.names, title="arm", scale=alt.Scale(domain=comparison.names)
@@ -130,28 +122,31 @@ def _over_time(
         )
         .properties(height=220)
     )
+    by_round_text = {number: f"{title}: {'; '.join(words)}." for number, words in findings.items()}
     return Chart(
         key,
         title,
-        f"{title}: {'; '.join(finding)}.",
-        finish(chart),
-        ["arm", "most", "mean"],
+        by_round_text.get(comparison.shown_round, ""),
+        finish(of_a_round(comparison, chart)),
+        ["arm", "round", "most", "mean"],
         table,
         len({row["arm"] for row in data}),
+        by_round_text,
     )
 
 
-def _on_hosts(comparison: Comparison) -> Chart | None:
-    def count(rows: list[Row]) -> list[tuple[float, int]]:
-        return steps(
-            (row["_started"], row["_end"]) for row in rows if row["_started"] is not None and row["_end"] is not None
-        )
+def _whole(most: int) -> list[int]:
+    """Whole numbers from 0 to `most` or a little more: hosts and jobs have no halves."""
+    step = next(step for power in range(12) for step in (10**power, 2 * 10**power, 5 * 10**power) if most <= 8 * step)
+    return list(range(0, most + step, step))
 
-    return _over_time(comparison, "concurrency", "Jobs on hosts over time", "jobs", count)
+
+def _on_hosts(comparison: Comparison) -> Chart | None:
+    return _over_time(comparison, "concurrency", "Jobs on hosts over time", "jobs")
 
 
 def _hosts(comparison: Comparison) -> Chart | None:
-    return _over_time(comparison, "hosts", "Hosts in use over time", "hosts", hosts_in_use)
+    return _over_time(comparison, "hosts", "Hosts held over time", "hosts")
 
 
 def _phases(comparison: Comparison) -> Chart | None:
@@ -165,7 +160,7 @@ def _phases(comparison: Comparison) -> Chart | None:
     if not data:
         return None
     base = alt.Chart(inline(data))
-    y = alt.Y("arm:N", sort=comparison.names, title=None, axis=alt.Axis(labelLimit=140))
+    y = alt.Y("arm:N", sort=comparison.names, title=None)
     x = alt.X("seconds:Q", title="seconds")
     ticks = base.mark_tick(opacity=0.35, thickness=1, size=26).encode(
         x=x, y=y, color=_arms(comparison).legend(None), tooltip=["job:N", "arm:N", "phase:N", "seconds:Q"]
@@ -179,7 +174,7 @@ def _phases(comparison: Comparison) -> Chart | None:
             "phase:O",
             sort=list(names.values()),
             title=None,
-            header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="top"),
+            header=alt.Header(labelAngle=0, labelAnchor="start", labelOrient="top"),
         )
     ).resolve_scale(x="independent")
     columns = ["arm", "phase", "jobs", "mean s", "median s", "90th s", "95th s", "max s"]

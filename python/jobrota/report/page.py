@@ -70,6 +70,7 @@ def render(comparison: Comparison, charts: Sequence[Chart]) -> str:
         "verdict": _verdict(comparison),
         "arms": _arms(comparison),
         "gains": _gains(comparison),
+        "rounds": _rounds(comparison),
         "charts": "".join(_figure(chart) for chart in charts),
         "warnings": _warnings(comparison),
         "count": f"{len(comparison.rows):,}",
@@ -101,7 +102,9 @@ def _data(comparison: Comparison, charts: Sequence[Chart]) -> dict[str, Any]:
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in comparison.rows)]
     return {
         "themes": {"light": theme(dark=False), "dark": theme(dark=True)},
-        "charts": {chart.key: {"spec": chart.spec, "renderer": chart.renderer} for chart in charts},
+        "charts": {
+            chart.key: {"spec": chart.spec, "renderer": chart.renderer, "findings": chart.findings} for chart in charts
+        },
         "columns": [_COLUMNS[name] for name in columns],
         "rows": [[row.get(name) for name in columns] for row in comparison.rows],
     }
@@ -118,8 +121,10 @@ def _verdict(comparison: Comparison) -> str:
 def _number(value: Any, unit: str) -> str:
     if value is None:
         return '<span class="none">not known</span>'
-    if isinstance(value, float):
+    if isinstance(value, float) and not value.is_integer():
         text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
+    elif isinstance(value, float):
+        text = f"{value:,.0f}"
     else:
         text = f"{value:,}"
     return text + (f"&nbsp;{unit}" if unit else "")
@@ -199,6 +204,21 @@ def _gains(comparison: Comparison) -> str:
             f"<span class='share'>{share}</span> {escape(str(gain['text']))}.</li>"
         )
     return f'<ul class="gains">{"".join(items)}</ul>'
+
+
+def _rounds(comparison: Comparison) -> str:
+    """Where the round of the charts that show one is chosen."""
+    rounds, shown = comparison.rounds, comparison.shown_round
+    if len(rounds) < 2:
+        return ""
+    options = "".join(
+        f'<option value="{number}"{" selected" if number == shown else ""}>{number} of {len(rounds)}</option>'
+        for number in rounds
+    )
+    return (
+        '<div class="choice"><label for="round">Round that the timelines and the charts over time show</label> '
+        f'<select id="round" autocomplete="off">{options}</select></div>'
+    )
 
 
 def _figure(chart: Chart) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from jobrota.errors import InvalidInputError
 if TYPE_CHECKING:
     from jobrota._native import ComparisonResult
 
-__all__ = ["Comparison", "Interval", "read"]
+__all__ = ["Comparison", "Interval", "intervals", "read"]
 
 Row = dict[str, Any]
 
@@ -30,6 +30,8 @@ class Comparison:
     analysis: Mapping[str, Any]
     warnings: list[Mapping[str, str]]
     rows: list[Row] = field(default_factory=list)
+    zeros: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """The first submission of each arm's round, in the run's seconds."""
 
     @property
     def names(self) -> list[str]:
@@ -40,6 +42,18 @@ class Comparison:
     def rounds(self) -> list[int]:
         """The numbers of all rounds."""
         return sorted({row["round"] for row in self.rows})
+
+    @property
+    def shown_round(self) -> int:
+        """The round that is shown first of charts that show one: the first that most arms did to their end."""
+        whole = Counter(
+            entry["round"] for arm in self.arms for entry in arm["rounds"] if not entry.get("interrupted")
+        )  # fmt: skip
+        return max(self.rounds, key=lambda number: (whole[number], -number))
+
+    def of_round(self, arm: str, number: int) -> list[Row]:
+        """The jobs of one round of an arm."""
+        return [row for row in self.rows if row["arm"] == arm and row["round"] == number]
 
     def figures(self, arm: str) -> Mapping[str, Any]:
         """The analysis of an arm."""
@@ -85,7 +99,7 @@ def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
     rows = [_row(dict(job)) for arm in arms for job in arm["jobs"]]
     if not rows:
         raise InvalidInputError("the result has no jobs, so there is nothing to show")
-    _rebase(rows)
+    zeros = _rebase(rows)
     when = (document.get("metadata") or {}).get("execution_timestamp")
     return Comparison(
         title=title or ("SAS Viya comparison" + (f" of {str(when)[:16].replace('T', ' ')} UTC" if when else "")),
@@ -95,6 +109,7 @@ def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
         analysis=analysis,
         warnings=list(document.get("warnings") or ()),
         rows=rows,
+        zeros=zeros,
     )
 
 
@@ -103,16 +118,17 @@ def _row(row: Row) -> Row:
     return row
 
 
-def _rebase(rows: Iterable[Row]) -> None:
-    """Adds the moments that charts need, counted from the first submission of the row's arm and round."""
+def _rebase(rows: Iterable[Row]) -> dict[tuple[str, int], float]:
+    """Adds the moments that charts need, counted from the first submission of the row's arm and round; gives these."""
     groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["arm"], row["round"]].append(row)
-    for group in groups.values():
+    zeros: dict[tuple[str, int], float] = {}
+    for place, group in groups.items():
         moments = [
             row[name] for row in group for name in ("jes_created_s", "wlo_submit_s") if row.get(name) is not None
         ]
-        zero = min(moments, default=0.0)
+        zero = zeros[place] = min(moments, default=0.0)
         for row in group:
             submitted = row["wlo_submit_s"] if row.get("wlo_submit_s") is not None else row.get("jes_created_s")
             started = row.get("wlo_start_s")
@@ -124,6 +140,7 @@ def _rebase(rows: Iterable[Row]) -> None:
             row["_running"] = (
                 None if started is None or starting is None else min(started - zero + starting, row["_end"] or 1e18)
             )
+    return zeros
 
 
 def intervals(rows: Iterable[Row]) -> list[Interval]:
@@ -143,35 +160,3 @@ def intervals(rows: Iterable[Row]) -> list[Interval]:
             begin = running if running is not None else started
             found.append(Interval(row, "running", begin, max(end, begin)))
     return found
-
-
-def steps(spans: Iterable[tuple[float, float]]) -> list[tuple[float, int]]:
-    """How many spans overlap, over time: each moment of a change with the number from then on."""
-    edges = sorted((moment, change) for start, end in spans for moment, change in ((start, 1), (end, -1)))
-    found: list[tuple[float, int]] = [(0.0, 0)]
-    now = 0
-    for moment, change in edges:
-        now += change
-        if found[-1][0] == moment:
-            found[-1] = (moment, now)
-        else:
-            found.append((moment, now))
-    return found
-
-
-def hosts_in_use(rows: Iterable[Row]) -> list[tuple[float, int]]:
-    """How many hosts have a job, over time."""
-    by_host: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        if row.get("host") and row["_started"] is not None and row["_end"] is not None:
-            by_host[row["host"]].append((row["_started"], row["_end"]))
-    spans: list[tuple[float, float]] = []
-    for host_spans in by_host.values():
-        merged: list[list[float]] = []
-        for start, end in sorted(host_spans):
-            if merged and start <= merged[-1][1]:
-                merged[-1][1] = max(merged[-1][1], end)
-            else:
-                merged.append([start, end])
-        spans.extend((start, end) for start, end in merged)
-    return steps(spans)

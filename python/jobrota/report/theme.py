@@ -44,10 +44,12 @@ def theme(dark: bool) -> dict[str, Any]:
             "titleFontSize": 12,
             "titleFontWeight": "normal",
         },
+        "axisY": {"labelLimit": 220},
         "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "orient": "top", "columns": 4},
         "header": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelFontWeight": "bold"},
         "title": {"color": text},
         "range": {"category": colours["category"], "ordinal": colours["ordinal"]},
         "rule": {"color": text},
+        "style": {"rule": {"fill": text}},
         "boxplot": {"median": {"color": text}},
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from jobrota.report.chart import Chart, finish, first_round, inline, seconds
+from jobrota.report.chart import Chart, finish, inline, of_a_round, seconds
 from jobrota.report.rows import Comparison, Row, intervals
 
 __all__ = ["timelines"]
@@ -28,31 +28,52 @@ def timelines(comparison: Comparison) -> list[Callable[[Comparison], Chart | Non
 
 
 def _timeline(comparison: Comparison, arm: str) -> Chart | None:
-    number, rows = first_round(comparison, arm)
-    parts = intervals(rows)
-    if not parts:
-        return None
-    lanes = _lanes(rows)
-    shared = len(rows) > LANES
+    rounds = {number: rows for number in comparison.rounds if (rows := comparison.of_round(arm, number))}
     # On a line that jobs share, waiting for the host would lie on top of those that are there.
-    shown = [part for part in parts if not shared or part.phase != "pending"]
-    phases = [phase for phase in PHASES if any(part.phase == phase for part in shown)]
-    data = [
-        {
-            "lane": lanes[id(part.row)],
-            "host": part.row.get("host") or "host not known",
-            "job": part.row["job"],
-            "phase": part.phase,
-            "start": seconds(part.start),
-            "end": seconds(part.end),
-            "seconds": seconds(part.end - part.start),
-            "state": part.row["state"],
-        }
-        for part in shown
-    ]
-    count = len(set(lanes.values()))
+    shared = max(map(len, rounds.values()), default=0) > LANES
+    data: list[dict[str, Any]] = []
+    table: list[list[Any]] = []
+    findings: dict[int, str] = {}
+    count = 1
+    for number, rows in rounds.items():
+        lanes = _lanes(rows, shared)
+        count = max(count, len(set(lanes.values())))
+        parts = intervals(rows)
+        data.extend(
+            {
+                "round": number,
+                "lane": lanes[id(part.row)],
+                "host": part.row.get("host") or "host not known",
+                "job": part.row["job"],
+                "phase": part.phase,
+                "start": seconds(part.start),
+                "end": seconds(part.end),
+                "seconds": seconds(part.end - part.start),
+                "state": part.row["state"],
+            }
+            for part in parts
+            if not shared or part.phase != "pending"
+        )
+        findings[number] = _finding(comparison, arm, rows, max((part.end for part in parts), default=0), shared)
+        table.extend(
+            [
+                number,
+                row["job"],
+                row.get("host"),
+                row.get("pending_s"),
+                row.get("starting_s"),
+                row.get("running_s"),
+                seconds(row["_submitted"]),
+                seconds(row["_end"]),
+                row["state"],
+            ]
+            for row in rows
+        )
+    if not data:
+        return None
     step = 9 if count <= 80 else max(2, round(720 / count))
     hosts = sorted({str(row["host"]) for row in data}, key=_natural)
+    unknown = any(row["phase"] == "not known" for row in data)
     chart = (
         alt.Chart(inline(data))
         .mark_bar(height=max(step - 1, 1))
@@ -63,11 +84,11 @@ def _timeline(comparison: Comparison, arm: str) -> Chart | None:
             color=alt.Color(
                 "phase:O",
                 sort=list(PHASES),
-                scale=alt.Scale(domain=list(PHASES[:3]) + (["not known"] if "not known" in phases else [])),
+                scale=alt.Scale(domain=list(PHASES if unknown else PHASES[:3])),
                 title="phase",
             ),
             row=alt.Row(
-                "host:N", title=None, sort=hosts, header=alt.Header(labelAngle=0, labelAlign="left", labelOrient="top")
+                "host:N", title=None, sort=hosts, header=alt.Header(labelAngle=0, labelAnchor="start", labelOrient="top")
             ),
             tooltip=[
                 "job:N",
@@ -82,53 +103,46 @@ def _timeline(comparison: Comparison, arm: str) -> Chart | None:
         .properties(height=alt.Step(step))
         .resolve_scale(y="independent")
     )
-    figures = comparison.figures(arm)
-    rounds = f" Round {number} of {len(comparison.rounds)} is shown." if len(comparison.rounds) > 1 else ""
-    known = [row for row in rows if row.get("host")]
-    packed = max(figures["hosts"], key=lambda host: host["peak_concurrency"], default=None)
-    finding = f"{len(rows)} jobs in {_duration(max((part.end for part in parts), default=0))}"
-    if packed:
-        hosts_used = _count(len({row["host"] for row in known}), "host")
-        finding += f" on {hosts_used}, at most {packed['peak_concurrency']} at once on {packed['host']}"
-    if figures.get("new_hosts"):
-        finding += f"; new: {', '.join(map(str, figures['new_hosts'][:3]))}"
-    finding += (
-        "." + rounds + (" Jobs share the lines of their host; waiting in the queue is left out." if shared else "")
-    )
-    columns = ["job", "host", "pending s", "starting s", "running s", "from s", "to s", "state"]
-    table = [
-        [
-            row["job"],
-            row.get("host"),
-            row.get("pending_s"),
-            row.get("starting_s"),
-            row.get("running_s"),
-            seconds(row["_submitted"]),
-            seconds(row["_end"]),
-            row["state"],
-        ]
-        for row in rows
-    ]
-    spec = finish(chart)
+    columns = ["round", "job", "host", "pending s", "starting s", "running s", "from s", "to s", "state"]
     return Chart(
         f"timeline-{comparison.names.index(arm)}",
         f"Every job on its host: {arm}",
-        finding,
-        spec,
+        findings.get(comparison.shown_round, f"{arm} has no job in this round."),
+        finish(of_a_round(comparison, chart)),
         columns,
         table,
-        len(data),
+        len(data) // len(rounds),
+        findings,
     )
+
+
+def _finding(comparison: Comparison, arm: str, rows: list[Row], length: float, shared: bool) -> str:
+    """What the timeline of one round shows, in words."""
+    by_host: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.get("host"):
+            by_host.setdefault(str(row["host"]), []).append(row)
+    words = f"{len(rows)} jobs in {_duration(length)}"
+    if by_host:
+        words += f" on {_count(len(by_host), 'host')}"
+    packed = max(comparison.figures(arm)["hosts"], key=lambda host: host["peak_concurrency"], default=None)
+    if packed and packed["host"] in by_host:
+        words += f", at most {packed['peak_concurrency']} at once on {packed['host']}"
+        words += " in any round" if len(comparison.rounds) > 1 else ""
+    new = [str(host) for host in comparison.figures(arm).get("new_hosts") or () if host in by_host]
+    if new:
+        words += f"; new: {', '.join(new[:3])}"
+    return words + "." + (" Jobs share the lines of their host; waiting in the queue is left out." if shared else "")
 
 
 def _natural(text: str) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def _lanes(rows: list[Row]) -> dict[int, int]:
+def _lanes(rows: list[Row], shared: bool) -> dict[int, int]:
     """A line for each job in the order of starts; of very many jobs those of a host share lines where they can."""
     order = sorted(rows, key=lambda row: (row["_started"] if row["_started"] is not None else 1e18, row["sequence"]))
-    if len(rows) <= LANES:
+    if not shared:
         return {id(row): lane for lane, row in enumerate(order)}
     free: dict[str, list[float]] = {}
     lanes = {}

@@ -1,10 +1,11 @@
 //! The figures of one arm, from server-side phases; what the client saw is kept apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::hosts::{Arrivals, HostFigures, steps};
+use super::hosts::{Arrivals, HostFigures};
+use super::moments::{Moment, moments};
 use super::observation::{ArmPlan, Observation, Run};
 use super::spread::Spread;
 
@@ -30,11 +31,11 @@ pub struct ArmFigures {
     /// The same with the round's number.
     #[serde(skip)]
     pub makespans: Vec<(i64, f64)>,
-    /// Jobs that ended well per hour of makespan.
+    /// Jobs that ended well per hour of makespan, of the rounds that were done to their end.
     pub throughput_per_hour: Option<f64>,
-    /// Most jobs on hosts at a time.
+    /// Most jobs on hosts at a time, in whichever round.
     pub peak_concurrency: Option<usize>,
-    /// Jobs on hosts on average over the makespan.
+    /// Jobs on hosts on average over the makespan, of the rounds that were done to their end.
     pub mean_concurrency: Option<f64>,
     /// In the queue.
     pub pending_s: Option<Spread>,
@@ -81,8 +82,8 @@ pub struct ArmFigures {
     pub suspended_s: f64,
     /// By host.
     pub hosts: Vec<HostFigures>,
-    /// Jobs on hosts over time: moments of change, and the number from then on.
-    pub concurrency: Vec<(f64, usize)>,
+    /// Jobs on hosts, and hosts that are held, over time: round by round the moments of change, with the numbers from then on.
+    pub concurrency: Vec<Moment>,
 }
 
 impl ArmFigures {
@@ -98,13 +99,15 @@ impl ArmFigures {
         let makespans = run.makespans(plan);
         let makespans_s: Vec<f64> = makespans.iter().map(|(_, seconds)| *seconds).collect();
         let total: f64 = makespans_s.iter().sum();
+        // What is measured against the makespan has to be of the same rounds.
+        let whole: BTreeSet<i64> = makespans.iter().map(|(round, _)| *round).collect();
+        let in_whole = || jobs.iter().filter(|job| whole.contains(&job.round));
         let completed = jobs.iter().filter(|job| job.completed()).count();
         let mut failures = BTreeMap::new();
         for job in jobs.iter().filter(|job| !job.completed()) {
             *failures.entry(job.state.clone()).or_insert(0) += 1;
         }
-        let spans: Vec<(f64, f64)> = jobs.iter().filter_map(|job| job.on_host()).collect();
-        let concurrency = steps(&spans);
+        let concurrency = moments(&jobs);
         let hosts = arrivals.figures(&jobs);
         let held: f64 = hosts.iter().map(|host| host.held_s).sum();
         let new = arrivals.new_hosts(jobs.iter().copied());
@@ -115,7 +118,7 @@ impl ArmFigures {
             let first = of_round.filter_map(|job| job.jes_created_s.or(job.wlo_submit_s)).reduce(f64::min)?;
             Some(at - first)
         });
-        let known = !spans.is_empty();
+        let known = !concurrency.is_empty();
         let cost = run.host_price.filter(|_| known).map(|price| held / 3600.0 * price);
         let per_job = |whole: f64| (!jobs.is_empty()).then(|| whole / jobs.len() as f64);
         Self {
@@ -126,10 +129,11 @@ impl ArmFigures {
             failed: jobs.len() - completed,
             failures,
             makespan_s: Spread::of(makespans_s.iter().copied()),
-            throughput_per_hour: (total > 0.0).then(|| completed as f64 / total * 3600.0),
-            peak_concurrency: concurrency.iter().map(|(_, count)| *count).max(),
+            throughput_per_hour: (total > 0.0)
+                .then(|| in_whole().filter(|job| job.completed()).count() as f64 / total * 3600.0),
+            peak_concurrency: concurrency.iter().map(|moment| moment.jobs).max(),
             mean_concurrency: (total > 0.0 && known)
-                .then(|| spans.iter().map(|(start, end)| end - start).sum::<f64>() / total),
+                .then(|| in_whole().filter_map(|job| job.on_host()).map(|(start, end)| end - start).sum::<f64>() / total),
             makespans_s,
             makespans,
             pending_s: spread(|job| job.pending_s),

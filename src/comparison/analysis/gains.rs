@@ -32,6 +32,17 @@ impl Kind {
             Self::Same => "same",
         }
     }
+
+    /// What a difference of two such arms is.
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Parallelism => "what parallelism gave, in one context",
+            Self::Context => "what the context gave, at the same concurrency",
+            Self::Total => "what parallelism and context gave together",
+            Self::Mixed => "parallelism and context together, which nothing here tells apart",
+            Self::Same => "the same context and concurrency",
+        }
+    }
 }
 
 impl Serialize for Kind {
@@ -120,8 +131,8 @@ fn gain(run: &Run, (baseline, before): (&ArmPlan, &ArmFigures), (treatment, afte
     if baseline.context != treatment.context {
         differs.push("context");
     }
-    let text = text(kind, baseline, treatment, ratio);
-    Gain {
+    let (one, other) = (&baseline.name, &treatment.name);
+    let mut gain = Gain {
         kind,
         baseline: baseline.name.clone(),
         treatment: treatment.name.clone(),
@@ -132,30 +143,30 @@ fn gain(run: &Run, (baseline, before): (&ArmPlan, &ArmFigures), (treatment, afte
             .then(|| pairs.iter().map(|(before, after)| before - after).sum::<f64>() / pairs.len() as f64),
         ratio,
         level: LEVEL,
-        text,
+        text: String::new(),
+    };
+    gain.text = gain
+        .finding(&format!("{other} against {one}"))
+        .unwrap_or_else(|| format!("{other} and {one} have no round in common that both did to its end"));
+    gain
+}
+
+impl Ratio {
+    /// The ratio as people read it, interval first.
+    fn words(&self) -> String {
+        let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
+        match self.low.zip(self.high) {
+            Some((low, high)) => {
+                format!("{low:.2} to {high:.2} times the time ({:.0} % interval, {rounds})", 100.0 * LEVEL)
+            }
+            None => format!("{:.2} times the time in {rounds}, without an interval", self.ratio),
+        }
     }
 }
 
-fn text(kind: Kind, baseline: &ArmPlan, treatment: &ArmPlan, ratio: Option<Ratio>) -> String {
-    let (one, other) = (&baseline.name, &treatment.name);
-    let Some(ratio) = ratio else {
-        return format!("{other} and {one} have no round in common that both did to its end");
-    };
-    let what = match kind {
-        Kind::Parallelism => "what parallelism gave, in one context",
-        Kind::Context => "what the context gave, at the same concurrency",
-        Kind::Total => "what parallelism and context gave together",
-        Kind::Mixed => "parallelism and context together, which nothing here tells apart",
-        Kind::Same => "the same context and concurrency",
-    };
-    let rounds = if ratio.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", ratio.rounds) };
-    match ratio.low.zip(ratio.high) {
-        Some((low, high)) => format!(
-            "{low:.2} to {high:.2} times the time ({:.0} % interval, {rounds}): {other} against {one}, {what}",
-            100.0 * LEVEL
-        ),
-        None => {
-            format!("{:.2} times the time in {rounds}, without an interval: {other} against {one}, {what}", ratio.ratio)
-        }
+impl Gain {
+    /// What `says`, after the interval and before what the difference of two such arms is.
+    pub(super) fn finding(&self, says: &str) -> Option<String> {
+        Some(format!("{}: {says} ({})", self.ratio?.words(), self.kind.meaning()))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::moments::{busy, peak};
 use super::observation::{Observation, Run};
 use crate::comparison::statistics::quantile;
 
@@ -138,47 +139,9 @@ impl Arrivals {
     }
 }
 
-/// How many of `spans` overlap, over time: each moment of a change with the number from then on. One that begins as
-/// another ends does not overlap it.
-pub fn steps(spans: &[(f64, f64)]) -> Vec<(f64, usize)> {
-    let mut edges: Vec<(f64, i64)> = spans.iter().flat_map(|(start, end)| [(*start, 1), (*end, -1)]).collect();
-    edges.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
-    let (mut now, mut steps): (i64, Vec<(f64, usize)>) = (0, Vec::new());
-    for (at, step) in edges {
-        now += step;
-        let count = usize::try_from(now).unwrap_or_default();
-        match steps.last_mut() {
-            Some(last) if last.0 == at => last.1 = count,
-            _ => steps.push((at, count)),
-        }
-    }
-    steps
-}
-
-/// Most of `spans` at a time.
-pub fn peak(spans: &[(f64, f64)]) -> usize {
-    steps(spans).into_iter().map(|(_, count)| count).max().unwrap_or(0)
-}
-
-/// Seconds in which at least one of `spans` is under way.
-pub fn busy(spans: &[(f64, f64)]) -> f64 {
-    let steps = steps(spans);
-    steps.windows(2).filter(|two| two[0].1 > 0).map(|two| two[1].0 - two[0].0).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn overlaps_are_counted() {
-        assert_eq!(peak(&[]), 0);
-        assert_eq!(peak(&[(0.0, 5.0), (5.0, 9.0)]), 1);
-        let spans = [(0.0, 6.0), (5.0, 9.0), (1.0, 20.0), (30.0, 31.5)];
-        assert_eq!(peak(&spans), 3);
-        assert_eq!(busy(&spans), 21.5);
-        assert_eq!(steps(&[(0.0, 2.0), (0.0, 2.0), (2.0, 3.0)]), [(0.0, 2), (2.0, 1), (3.0, 0)]);
-    }
 
     fn job(arm: &str, host: &str, start: f64, waited: f64, starting: f64) -> Observation {
         Observation {

@@ -6,7 +6,7 @@ use arrow::array::{Array as _, ArrayRef, AsArray as _, Float64Array, Int64Array,
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 
-use super::hosts::peak;
+use super::moments::peak;
 use super::observation::{ArmPlan, Observation, Run};
 use crate::error::{Error, Result};
 

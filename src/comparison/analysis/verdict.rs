@@ -69,12 +69,12 @@ pub fn verdict(run: &Run, gains: &[Gain], warnings: &[Warning]) -> Verdict {
         );
         return done("too_few_rounds", text, Some(at), cautions);
     }
+    let (one, other) = (&gain.baseline, &gain.treatment);
     let (code, words) = match (ratio.claimed, ratio.ratio < 1.0) {
-        (true, true) => ("faster", format!("{} is faster than {}", gain.treatment, gain.baseline)),
-        (true, false) => ("slower", format!("{} is slower than {}", gain.treatment, gain.baseline)),
-        (false, _) => {
-            ("no_difference", format!("no difference between {} and {} was found", gain.treatment, gain.baseline))
-        }
+        (true, true) => ("faster", format!("{other} is faster than {one}")),
+        (true, false) => ("slower", format!("{other} is slower than {one}")),
+        (false, _) => ("no_difference", format!("no difference between {other} and {one} was found")),
     };
-    done(code, format!("{}: {words}.{but}", gain.text), Some(at), cautions)
+    let finding = gain.finding(&words).unwrap_or(words);
+    done(code, format!("{finding}.{but}"), Some(at), cautions)
 }

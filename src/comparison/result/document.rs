@@ -6,14 +6,14 @@ use serde::ser::{Error as _, SerializeMap as _};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::{RunFacts, comparison, execution, job, stamp, tidy};
+use super::{RunFacts, broken, comparison, execution, job, stamp, tidy};
 use crate::comparison::analysis::{Analysis, ArmPlan, Run};
 use crate::comparison::arms::Mode;
 use crate::comparison::plan::JobConfig;
 use crate::comparison::record::{ArmRecord, Round};
 use crate::comparison::table;
 use crate::comparison::warnings::Warning;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// All that goes into a result file. Of a run that was recorded elsewhere there are no facts, jobs and records.
 pub(super) struct Document<'a> {
@@ -28,8 +28,7 @@ pub(super) struct Document<'a> {
 impl Document<'_> {
     /// The text.
     pub(super) fn write(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|e| Error::new(ErrorKind::Internal, "the result could not be written as JSON").with_source(e))
+        serde_json::to_string_pretty(self).map_err(broken)
     }
 
     /// The same into a file, without holding it.
@@ -40,7 +39,8 @@ impl Document<'_> {
     fn metadata(&self) -> Value {
         let Some(facts) = self.facts else {
             return json!({"execution_timestamp": null, "base_url": null, "version": env!("CARGO_PKG_VERSION"),
-                "run_id": null, "source": "table", "speed": 1.0, "repeat": self.run.observations.iter().map(|job| job.round).max(),
+                "run_id": null, "source": "table", "speed": 1.0,
+                "host_price": self.run.host_price, "repeat": self.run.observations.iter().map(|job| job.round).max(),
                 "durations": "seconds of the server"});
         };
         json!({
@@ -89,12 +89,20 @@ impl Serialize for Document<'_> {
         let compared = sequential.zip(parallel).map(|(sequential, parallel)| tidy(comparison(sequential, parallel)));
         map.serialize_entry("comparison", &compared)?;
         map.serialize_entry("arms", &Each(|| self.run.arms.iter().map(|plan| ArmEntry { document: self, plan })))?;
-        let analysis = serde_json::to_value(self.analysis).map_err(S::Error::custom)?;
-        map.serialize_entry("analysis", &tidy(analysis))?;
-        let warnings = self.warnings.iter().map(|warning| json!({"code": warning.code, "text": warning.text}));
-        map.serialize_entry("warnings", &warnings.collect::<Vec<_>>())?;
+        map.serialize_entry("analysis", &analysis(self.analysis).map_err(S::Error::custom)?)?;
+        map.serialize_entry("warnings", &warnings(self.warnings))?;
         map.end()
     }
+}
+
+/// An analysis as results have it.
+pub(super) fn analysis(analysis: &Analysis) -> serde_json::Result<Value> {
+    serde_json::to_value(analysis).map(tidy)
+}
+
+/// Warnings as results have them.
+pub(super) fn warnings(warnings: &[Warning]) -> Value {
+    warnings.iter().map(|warning| json!({"code": warning.code, "text": warning.text})).collect()
 }
 
 /// A list whose items are made while it is written.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Origin;
 use crate::comparison::analysis::{ArmPlan, Observation, Run};
+use crate::comparison::warnings::Warning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::jobs::parse_time;
 
@@ -15,8 +16,8 @@ pub(super) struct Loaded {
     pub run: Run,
     /// None where the file does not name the run.
     pub origin: Option<Origin>,
-    /// Its text, where that has all that a result has.
-    pub text: Option<String>,
+    /// The document, where it has all that a result has.
+    pub document: Option<Value>,
 }
 
 /// Reads a result file.
@@ -42,13 +43,18 @@ pub(super) fn read(path: &Path) -> Result<Loaded> {
                 run.arms.push(plan);
                 run.observations.extend(jobs);
             }
-            Ok(Loaded { run, origin: origin(&value), text: value.get("analysis").map(|_| text) })
+            Ok(Loaded { run, origin: origin(&value), document: value.get("analysis").is_some().then_some(value) })
         }
         _ => {
             let run = first_client(&value).ok_or_else(|| refused("it has neither arms nor executions"))?;
-            Ok(Loaded { run, origin: None, text: None })
+            Ok(Loaded { run, origin: None, document: None })
         }
     }
+}
+
+/// A warning as it was written.
+pub(super) fn warning(value: &Value) -> Option<Warning> {
+    Some(Warning { code: text_at(value, "/code")?, text: text_at(value, "/text")? })
 }
 
 fn origin(value: &Value) -> Option<Origin> {

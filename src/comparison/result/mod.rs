@@ -12,7 +12,7 @@ use super::arms::Mode;
 use super::plan::JobConfig;
 use super::record::ArmRecord;
 use super::warnings::Warning;
-use super::{observed, statistics, table};
+use super::{observed, options, statistics, table};
 use crate::error::{Error, ErrorKind, Result};
 
 mod document;
@@ -22,6 +22,9 @@ mod load;
 
 use document::Document;
 pub(super) use file::ResultFile;
+
+/// The code of the warning that the result is not in the folder that was asked for.
+const RESULT_MOVED: &str = "result_moved";
 
 /// A comparison. All durations are seconds of the server; `metadata.speed` says how many of them passed in one real second.
 #[derive(Debug, Clone)]
@@ -109,7 +112,7 @@ impl ComparisonResult {
             None => Source::File(path.clone()),
             Some(why) => {
                 let mut told = warnings.clone();
-                told.push(Warning { code: "result_moved".into(), text: why });
+                told.push(Warning { code: RESULT_MOVED.into(), text: why });
                 let after = Document { warnings: &told, ..before }.write()?;
                 warnings = told;
                 Source::Text(after.into())
@@ -120,11 +123,13 @@ impl ComparisonResult {
     }
 
     /// The same analysis of a run that was recorded elsewhere: see [`recorded::read`] for what the table has to have.
+    /// `host_price` is what an hour of a host cost.
     ///
     /// # Errors
-    /// Those of [`recorded::read`].
-    pub fn from_table(batches: &[RecordBatch]) -> Result<Self> {
-        Self::from_run(recorded::read(batches)?, None, None)
+    /// Those of [`recorded::read`], and [`ErrorKind::InvalidInput`] for a price that is none.
+    pub fn from_table(batches: &[RecordBatch], host_price: Option<f64>) -> Result<Self> {
+        options::check_price(host_price)?;
+        Self::of_run(Run { host_price, ..recorded::read(batches)? }, None)
     }
 
     /// Reads a result file, of this or of the first job execution client, and analyses it anew.
@@ -132,21 +137,34 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] when it is no result; no retry helps.
     pub fn load(path: &Path) -> Result<Self> {
-        let load::Loaded { run, origin, text } = load::read(path)?;
-        let mut result = Self::from_run(run, origin, text)?;
+        let load::Loaded { run, origin, document } = load::read(path)?;
+        let mut result = Self::of_run(run, origin)?;
         result.path = Some(path.to_owned());
+        if let Some(document) = document {
+            result.renew(document)?;
+        }
         Ok(result)
     }
 
-    fn from_run(run: Run, origin: Option<Origin>, known: Option<String>) -> Result<Self> {
+    fn of_run(run: Run, origin: Option<Origin>) -> Result<Self> {
         let (analysis, warnings) = analyse(&run);
-        let written = || {
-            let document =
-                Document { facts: None, jobs: &[], records: &[], run: &run, analysis: &analysis, warnings: &warnings };
-            document.write()
-        };
-        let document = known.map_or_else(written, Ok)?;
-        Ok(Self { path: None, analysis, warnings, run, origin, document: Source::Text(document.into()) })
+        let document =
+            Document { facts: None, jobs: &[], records: &[], run: &run, analysis: &analysis, warnings: &warnings };
+        let document = Source::Text(document.write()?.into());
+        Ok(Self { path: None, analysis, warnings, run, origin, document })
+    }
+
+    /// Takes `document` for its own, with the analysis of today in place of the one that was written with it.
+    fn renew(&mut self, mut document: Value) -> Result<()> {
+        let written = document.get("warnings").and_then(Value::as_array).into_iter().flatten();
+        // What only writing the file can tell.
+        let moved = written.filter_map(load::warning).filter(|warning| warning.code == RESULT_MOVED);
+        self.warnings.extend(moved);
+        document["analysis"] = document::analysis(&self.analysis).map_err(broken)?;
+        document["warnings"] = document::warnings(&self.warnings);
+        let text = serde_json::to_string_pretty(&document).map_err(broken)?;
+        self.document = Source::Text(text.into());
+        Ok(())
     }
 
     /// The JSON document.
@@ -222,6 +240,10 @@ impl ComparisonResult {
     pub fn phases(&self) -> Result<RecordBatch> {
         table::phases(&self.analysis)
     }
+}
+
+fn broken(e: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Internal, "the result could not be written as JSON").with_source(e)
 }
 
 /// A time stamp as SAS writes them.

@@ -5,12 +5,14 @@
 
   // Charts. Single views fit their place; views in rows are given its width.
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const drawn = new Map();
+  const drawn = new Map(), views = new Map();
+  const choice = document.getElementById("round");
   const sized = (chart, room) => {
     const spec = structuredClone(chart.spec);
     const rows = spec.spec || (spec.encoding && spec.encoding.row);
     (spec.spec || spec).width = rows ? Math.max(room - (spec.spec ? 150 : 24), 120) : room;
     if (!rows) spec.autosize = { type: "fit-x", contains: "padding" };
+    for (const param of spec.params || []) if (param.name === "round" && choice) param.value = Number(choice.value);
     if (room < 560) spec.config = { legend: { columns: 2 }, axisY: { labelLimit: 110 } };
     return spec;
   };
@@ -25,7 +27,8 @@
     // Within the figure, whose role and name it would replace by its own.
     const inner = document.createElement("div");
     place.replaceChildren(inner);
-    await vegaEmbed(inner, sized(chart, room), { actions: false, renderer: chart.renderer, config });
+    const { view } = await vegaEmbed(inner, sized(chart, room), { actions: false, renderer: chart.renderer, config });
+    views.set(key, view);
     // The figure says what the picture shows: hundreds of marks would each be read out otherwise.
     for (const part of place.querySelectorAll("svg, canvas")) part.setAttribute("aria-hidden", "true");
   };
@@ -36,6 +39,16 @@
   dark.addEventListener("change", again);
   window.addEventListener("resize", again);
   drawAll().then(() => document.documentElement.setAttribute("data-drawn", String(keys.length)));
+
+  // The round that is shown, and what its charts show in words.
+  if (choice) choice.addEventListener("change", async () => {
+    for (const [key, chart] of Object.entries(data.charts)) {
+      const finding = chart.findings[choice.value], view = views.get(key);
+      if (!Object.keys(chart.findings).length || !view) continue;
+      document.getElementById(`finding-${key}`).textContent = finding || "This arm has no job in this round.";
+      await view.signal("round", Number(choice.value)).runAsync();
+    }
+  });
 
   // The table: searched in full, shown by the page, as thousands of rows would make a browser slow.
   const head = document.querySelector("#table thead"), body = document.querySelector("#table tbody");
