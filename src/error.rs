@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Network,
     /// Credentials are missing, expired or refused.
     Authentication,
+    /// The user is known, and not allowed to do this. In Python it is an `AuthenticationError` as well.
+    Forbidden,
     /// A server answered with an error of its own.
     Server,
     /// No VM of the inventory answered; [`Error::failures`] has the reason per VM.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,173 @@ def test_what_is_no_run_is_refused() -> None:
         jobrota.ComparisonResult.from_table(table([{"arm": "a", "job": "j", "jes_created_s": 1}]))
     with pytest.raises(jobrota.InvalidInputError, match="Arrow"):
         jobrota.ComparisonResult.from_table([1, 2])  # type: ignore[arg-type]
+
+
+def row(arm: str, job: str, start: float, length: float, **more: Any) -> dict[str, Any]:
+    """A job on a host of its arm's, with a pod start of 6 s."""
+    return {
+        "arm": arm, "job": job, "context": arm, "host": f"host-{arm}", "jes_created_s": start, "jes_end_s": start + length,
+        "wlo_submit_s": start, "wlo_start_s": start, "wlo_end_s": start + length, "pending_s": 0.0, "starting_s": 6.0,
+        "running_s": length - 6.0, "max_cpu_s": (length - 6.0) / 1.2, "round": 1, **more,
+    }  # fmt: skip
+
+
+def codes(rows: list[dict[str, Any]]) -> set[str]:
+    return {warning.code for warning in jobrota.ComparisonResult.from_table(table(rows)).warnings}
+
+
+def five_rounds(jobs: int = 4, **more: Any) -> list[dict[str, Any]]:
+    """Two arms, each on a host of its own, with nothing to be careful with."""
+    return [
+        row(arm, f"j{job}", 1000.0 * number + 100 * job + (500 if arm == "b" else 0), 60.0 + number, round=number, **more)
+        for number in range(1, 6)
+        for arm in "ab"
+        for job in range(jobs)
+    ]
+
+
+def test_a_run_with_nothing_to_be_careful_with_has_no_warning() -> None:
+    assert codes(five_rounds()) == set()
+
+
+def test_arms_that_ran_different_jobs_are_told() -> None:
+    rows = [each for each in five_rounds() if (each["arm"], each["job"]) != ("b", "j3")]
+    result = jobrota.ComparisonResult.from_table(table(rows))
+    assert {warning.code for warning in result.warnings} == {"jobs_differ"}
+    assert result.to_dict()["analysis"]["verdict"]["cautions"] == ["jobs_differ"]
+
+
+def test_a_round_that_lost_a_job_is_left_out_and_the_others_are_not() -> None:
+    rows = [each for each in five_rounds() if (each["arm"], each["job"], each["round"]) != ("a", "j0", 2)]
+    result = jobrota.ComparisonResult.from_table(table(rows))
+    assert [arm["rounds"] for arm in result.to_dict()["analysis"]["arms"]] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ("wlo_id", "wlo_submit_s", "wlo_start_s", "host"),
+        ("host",),
+        ("wlo_start_s",),
+        ("wlo_end_s", "running_s"),
+    ],
+)
+def test_an_account_that_is_partly_missing_is_told(gone: tuple[str, ...]) -> None:
+    rows = five_rounds()
+    rows[3] |= dict.fromkeys(gone, "")
+    assert "missing_correlation" in codes(rows)
+
+
+def test_a_job_that_never_left_the_queue_has_an_account() -> None:
+    never = dict.fromkeys(("host", "wlo_start_s", "wlo_end_s", "starting_s", "running_s", "max_cpu_s"), "")
+    rows = five_rounds()
+    rows[3] |= never | {"state": "canceled", "wlo_id": 7}
+    for each in rows:
+        each.setdefault("state", "COMPLETED")
+        each.setdefault("wlo_id", 1)
+    assert "missing_correlation" not in codes(rows)
+
+
+def test_hosts_that_are_packed_in_every_arm_are_told() -> None:
+    at_once = [each | {"jes_created_s": 0.0, "wlo_submit_s": 0.0, "wlo_start_s": 0.0, "wlo_end_s": each["jes_end_s"]}
+               for each in five_rounds() if each["round"] == 1]  # fmt: skip
+    assert "packed_host" not in codes(at_once)
+    assert "packed_host" in codes([each | {"max_cpu_s": each["running_s"] / 5} for each in at_once])
+    # A program that keeps several cores busy makes no other host a packed one.
+    assert "packed_host" not in codes(
+        [each | {"max_cpu_s": each["running_s"] * (2.5 if each["arm"] == "a" else 1.0)} for each in at_once]
+    )
+
+
+def test_many_cold_starts_are_as_cold_as_few() -> None:
+    rows = [row("a", f"j{job}", 0.0, 100.0, host=f"new-{job}", starting_s=80.0, running_s=20.0) for job in range(8)]
+    rows += [row("a", f"k{job}", 200.0 + job, 60.0, host=f"new-{job}") for job in range(2)]
+    (arm,) = jobrota.ComparisonResult.from_table(table(rows)).to_dict()["analysis"]["arms"]
+    assert (arm["cold_starts"], arm["starting_cold_s"]["p50"], arm["starting_warm_s"]["p50"]) == (8, 80.0, 6.0)
+
+
+def test_contexts_that_are_not_known_are_told_apart_by_their_queues() -> None:
+    rows = [each | {"context": "", "queue": f"q{each['arm']}"} for each in five_rounds()]
+    for each in rows:
+        # b has all its jobs at once.
+        if each["arm"] == "b":
+            each |= {"jes_created_s": 1000.0 * each["round"] + 500, "jes_end_s": 1000.0 * each["round"] + 560}
+            each |= dict.fromkeys(("wlo_submit_s", "wlo_start_s"), each["jes_created_s"]) | {"wlo_end_s": each["jes_end_s"]}
+    assert "parallelism_confounded" in codes(rows)
+
+
+def test_rounds_with_clocks_of_their_own_add_nothing_up() -> None:
+    rows = [row("a", f"j{job}", 0.0, 60.0, round=number) for number in (1, 2, 3) for job in range(2)]
+    (arm,) = jobrota.ComparisonResult.from_table(table(rows)).to_dict()["analysis"]["arms"]
+    assert arm["peak_concurrency"] == 2
+    assert {moment["jobs"] for moment in arm["concurrency"]} == {0, 2}
+    assert [moment["round"] for moment in arm["concurrency"]] == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_price_is_what_host_seconds_cost() -> None:
+    result = jobrota.ComparisonResult.from_table(table(five_rounds()), host_price=3.6)
+    (arm, _) = result.to_dict()["analysis"]["arms"]
+    assert arm["cost"] == pytest.approx(arm["host_seconds"] * 0.001)
+    assert arm["cost_per_job"] == pytest.approx(arm["cost"] / 20)
+    with pytest.raises(jobrota.InvalidInputError, match="host_price"):
+        jobrota.ComparisonResult.from_table(table(five_rounds()), host_price=-1)
+
+
+def test_values_of_another_kind_are_refused_and_unknown_ones_are_not() -> None:
+    import pyarrow
+
+    good = {"arm": ["a", "b"], "job": ["j", "j"], "jes_created_s": [0.0, 10.0], "jes_end_s": [5.0, 12.0]}
+
+    def read(**columns: Any) -> jobrota.ComparisonResult:
+        return jobrota.ComparisonResult.from_table(pyarrow.table(good | columns))
+
+    for columns, said in [
+        ({"jes_end_s": pyarrow.array([5, 12], pyarrow.timestamp("us"))}, "jes_end_s"),
+        ({"pending_s": pyarrow.array([5, 12], pyarrow.duration("s"))}, "pending_s"),
+        ({"arm": pyarrow.array([["a"], ["b"]])}, "arm"),
+        ({"round": [1.5, 1.0]}, "round is no whole number"),
+        ({"pending_s": ["soon", "1"]}, "pending_s"),
+        ({"wlo_start_s": [5.0, 5.0], "wlo_end_s": [4.0, 6.0]}, "left its host before"),
+        ({"arm": ["a", "a"], "jes_created_s": [0.0, 0.0], "sequence": [1, 1]}, "again"),
+    ]:
+        with pytest.raises(jobrota.InvalidInputError, match=said):
+            read(**columns)
+    assert read(wlo_id=[float("nan"), 3.0], round=[1.0, float("nan")], pending_s=["", " 2 "]).failed_jobs == 0
+    categories = pyarrow.array(["a", "b"]).dictionary_encode()
+    assert read(arm=categories, state=["TIMED OUT", "Completed"]).failed_jobs == 1
+
+
+def test_results_of_the_first_client_keep_what_they_have(tmp_path: Path) -> None:
+    entry = {
+        "id": 7, "request": {"name": "a-x", "queue": "default", "user": "u"},
+        "processingInfo": {
+            "submitTime": "2025-09-10T04:46:22Z", "startTime": "2025-09-10T04:46:25Z", "endTime": "2025-09-10T04:47:20Z",
+            "totalTimePending": 3, "totalTimeStarting": 6, "totalTimeRunning": 49, "executionHost": "h1",
+            "limitValues": [{"name": "maxCpuTime", "value": 40.0}],
+        },
+    }  # fmt: skip
+    job = {
+        "name": "a", "status": "completed", "duration": 66.2,
+        "job_metrics": {"submission_time": "2025-09-10T04:46:22.000Z", "completion_time": "2025-09-10T04:47:22.000Z"},
+        "metrics": {"orchestrator_data": entry},
+    }  # fmt: skip
+    old = {
+        "metadata": {"execution_timestamp": "2025-09-10T04:46:00Z", "base_url": "https://viya.example.com"},
+        "sequential_execution": {"context_name": "A", "jobs": [job]},
+        "async_execution": {"context_name": "B", "execution_mode": "all", "max_concurrent": 5, "jobs": [job, job]},
+    }
+    path = tmp_path / "old.json"
+    path.write_text("\ufeff" + json.dumps(old))
+    result = jobrota.ComparisonResult.load(path)
+    jobs = result.jobs()
+    assert column(jobs, "running_s") == [49.0] * 3
+    assert column(jobs, "max_cpu_s") == [40.0] * 3
+    assert column(jobs, "host") == ["h1"] * 3
+    assert column(result.arms(), "concurrent") == [1, 2]
+    values = result.to_dict()
+    assert values["sequential_execution"] == old["sequential_execution"]
+    assert len(values["arms"]) == 2
+    # Kept under its own time, once.
+    assert (result.append_to(tmp_path / "tables"), result.append_to(tmp_path / "tables")) == (3, 0)
+    (moment, _) = column(jobrota.comparison_history(tmp_path / "tables"), "run_at")
+    assert moment.isoformat() == "2025-09-10T04:46:00+00:00"

@@ -231,3 +231,67 @@ def test_correlation_asks_no_more_than_pages(tmp_path: Path) -> None:
         result = runner(server, tmp_path, arms=[jobrota.Arm("all", FIXED, "all")]).run(progress=False)
         assert set(column(result.jobs(), "correlation")) == {"exact"}
         assert server.viya_requests()["GET /workloadOrchestrator/jobs"] <= 3
+
+
+def test_arms_that_begin_alike_share_no_name(tmp_path: Path) -> None:
+    with sandbox(3, speed=400) as server:
+        arms = [jobrota.Arm(f"autoscaling_{count}", FIXED, "window", count) for count in (5, 10)]
+        result = runner(server, tmp_path, arms=arms).run(progress=False)
+        names = column(result.jobs(), "unique_name")
+        assert len(set(names)) == 6
+        submitted_once(server, names)
+
+
+def test_a_run_that_is_done_is_read_when_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sandbox(3, speed=400) as server:
+        run = runner(server, tmp_path, async_only=True)
+        result = run.run(progress=False)
+        (journal,) = tmp_path.glob("*.journal.jsonl")
+        before = sorted(tmp_path.iterdir())
+        again = run.resume(journal, progress=False)
+        assert (again.path, again.to_dict()) == (result.path, result.to_dict())
+        assert sorted(tmp_path.iterdir()) == before
+        assert not server.viya_requests().get("resumed")
+        submitted_once(server, column(result.jobs(), "unique_name"))
+        # The command takes the server from the journal, and nothing that contradicts it.
+        cli.main(["compare", "--resume", str(journal), "--tokens", str(server.tokens)])
+        assert str(result.path) in capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["compare", "--resume", str(journal), "--repeat", "7", "--arms", "three_way"])
+        assert ended.value.code == 1
+        told = capsys.readouterr().err
+        assert "--repeat" in told
+        assert "--arms" in told
+
+
+def test_a_round_that_was_interrupted_stays_so_however_often_the_run_is_resumed(tmp_path: Path) -> None:
+    options = {"mode": "window", "concurrent": 3, "arms": "three_way"}
+    with sandbox(8, speed=130) as server:
+        journals: list[str] = []
+        for events in (5, 14):
+            with child(server, tmp_path, *journals, **options) as killed:
+                assert killed.stdout is not None
+                for _ in range(events):
+                    assert killed.stdout.readline()
+                killed.kill()
+            journals = [str(path) for path in tmp_path.glob("*.journal.jsonl")]
+        resumed = child(server, tmp_path, *journals, **options)
+        out, _ = resumed.communicate(timeout=100)
+        assert resumed.returncode == 0
+        values = jobrota.ComparisonResult.load(json.loads(out.splitlines()[-1])["path"]).to_dict()
+        assert values["metadata"]["resumed"] == 2
+        sequential = values["arms"][0]
+        # Killed after its second job, and done since.
+        assert sequential["rounds"][0]["interrupted"] is True
+        assert values["analysis"]["arms"][0]["rounds"] == 0
+        assert len(sequential["jobs"]) == 8
+
+
+def test_one_job_at_a_time_in_both_known_arms(tmp_path: Path) -> None:
+    with sandbox(2, speed=400) as server:
+        values = runner(server, tmp_path, mode="sequential").run(progress=False).to_dict()
+    assert values["sequential_execution"]["context_name"] == FIXED
+    assert values["async_execution"]["context_name"] == SCALING
+    assert values["comparison"]["time_saved"] is not None
+    (gain,) = values["analysis"]["comparisons"]
+    assert gain["kind"] == "context"

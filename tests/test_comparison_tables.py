@@ -111,3 +111,42 @@ def test_many_who_keep_runs_at_once_lose_none(tmp_path: Path) -> None:
     assert jobrota.comparison_history(tmp_path, since=later).num_rows == 0
     with pytest.raises(jobrota.NotFoundError):
         jobrota.comparison_history(tmp_path / "none")
+
+
+def test_a_workbook_takes_any_name_of_an_arm_and_text_of_any_length(tmp_path: Path) -> None:
+    text, number = DataType.utf8(), DataType.float64()
+    arms = ["=[http://127.0.0.1/evil.xlsx]Sheet1!A1", "team!A1", "Sheet1!$A$1", "long " * 9000, "\U0001f600" * 20_000]
+    moments = [float(at) for at in range(len(arms))]
+    columns = {"arm": Array(arms, text), "job": Array(arms, text), "host": Array(["h"] * len(arms), text)}
+    for name in ("jes_created_s", "wlo_start_s"):
+        columns[name] = Array(moments, number)
+    for name in ("jes_end_s", "wlo_end_s"):
+        columns[name] = Array([moment + 5 for moment in moments], number)
+    result = jobrota.ComparisonResult.from_table(Table.from_pydict(columns))
+    book = openpyxl.load_workbook(result.to_excel(tmp_path / "names.xlsx"))
+    assert [cell.value for cell in book["Jobs"]["A"][1:4]] == arms[:3]
+    (chart,) = book["Concurrency"]._charts
+    assert all(series.tx.strRef.f.startswith("Concurrency!") for series in chart.series)
+
+
+def test_a_run_recorded_elsewhere_is_kept_once_in_whatever_order_its_rows_come(tmp_path: Path) -> None:
+    text, number = DataType.utf8(), DataType.float64()
+
+    def added(jobs: list[str], ends: list[float]) -> int:
+        columns = {"arm": Array(["one"] * 2, text), "job": Array(jobs, text), "sequence": Array(ends, number)}
+        columns |= {"jes_created_s": Array([0.0, 0.0], number), "jes_end_s": Array(ends, number)}
+        return jobrota.ComparisonResult.from_table(Table.from_pydict(columns)).append_to(tmp_path)
+
+    assert [added(["a", "b"], [1.0, 2.0]), added(["b", "a"], [2.0, 1.0]), added(["a", "b"], [1.0, 3.0])] == [2, 0, 2]
+
+
+def test_a_result_whose_file_is_gone_is_still_shown(tmp_path: Path) -> None:
+    with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, speed=400) as sandbox:
+        result = jobrota.ViyaComparisonRunner(
+            sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=1, results_dir=tmp_path
+        ).run(progress=False)
+    assert result.path is not None
+    result.path.unlink()
+    with pytest.raises(jobrota.NotFoundError, match="cannot be read any more"):
+        result.to_dict()
+    assert "No verdict" in result._repr_html_()

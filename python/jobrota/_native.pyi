@@ -38,6 +38,7 @@ __all__ = [
     "__version__",
     "comparison_history",
     "doctor",
+    "journal_base_url",
     "sandbox_calibration",
     "settings_lookup",
     "shown_url",
@@ -70,6 +71,9 @@ def settings_lookup(name: str) -> str | None:
 
 def viya_base_url(given: str | None = None) -> str | None:
     """The server that `given`, the settings, the environment or the profile of sas-viya name, else None."""
+
+def journal_base_url(path: str) -> str:
+    """The server of the run that a journal is of."""
 
 def shown_url(url: str) -> str:
     """`url` without what must not be shown: user name, password and query."""

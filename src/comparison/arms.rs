@@ -97,7 +97,7 @@ impl Arm {
         }
     }
 
-    /// The part of job names that tells the arm: at most ten letters and digits.
+    /// The part of job names that tells people the arm: at most ten letters and digits, which other arms may have too.
     pub fn short(&self) -> String {
         // The names that every comparison has, as short as their users know them.
         match self.name.as_str() {

@@ -6,9 +6,13 @@ use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::halt::Halt;
 use crate::error::{Error, ErrorKind};
 use crate::viya::ViyaClient;
 use crate::viya::orchestrator::{self, Entry};
+
+/// What entries are called whose names were not passed on.
+const DEFAULT_PREFIX: &str = "sas-compute-server";
 
 /// How a job's orchestrator entry was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +84,13 @@ pub fn matches(wanted: &[Wanted], entries: &[Entry], by_time: bool) -> Vec<(Corr
         .collect();
     if by_time {
         let names: HashSet<String> = wanted.iter().map(|job| job.name.to_ascii_lowercase()).collect();
-        let free: Vec<&Entry> = entries
-            .iter()
-            .filter(|entry| {
-                !entry.name().and_then(prefix).is_some_and(|prefix| names.contains(&prefix.to_ascii_lowercase()))
-            })
-            .collect();
+        // Where any name was passed on all are: what has another name is somebody else's then, however near it is.
+        let passed_on = found.iter().any(|(correlation, _)| *correlation == Correlation::Exact);
+        let may_be_ours = |entry: &Entry| match entry.name().and_then(prefix).map(str::to_ascii_lowercase) {
+            Some(prefix) => !names.contains(&prefix) && (!passed_on || prefix == DEFAULT_PREFIX),
+            None => true,
+        };
+        let free: Vec<&Entry> = entries.iter().filter(|entry| may_be_ours(entry)).collect();
         let candidates: Vec<Vec<usize>> = wanted
             .iter()
             .zip(&found)
@@ -114,15 +119,21 @@ fn is_candidate(job: &Wanted, entry: &Entry) -> bool {
 }
 
 /// Lists until every entry is found and complete, or `timeout` server seconds have passed; the reason is returned where
-/// the orchestrator could not be read. SAS: the orchestrator's times are those of the server, so the listing reaches back
-/// to a minute before the first job of ours by the server's clock, not by this machine's.
-pub async fn correlate(
+/// the orchestrator could not be read, and what was found before is kept. SAS: the orchestrator's times are those of the
+/// server, so the listing reaches back to a minute before the first job of ours by the server's clock, and to `oldest`
+/// where the server does not tell when it took a job.
+pub(super) async fn correlate(
     client: &ViyaClient,
     wanted: &[Wanted],
+    oldest: DateTime<Utc>,
     timeout: f64,
+    halt: &Halt,
 ) -> (Vec<(Correlation, Option<Entry>)>, Option<Error>) {
-    let nothing = || vec![(Correlation::None, None); wanted.len()];
-    let Some(first) = wanted.iter().filter_map(|job| job.created).min() else { return (nothing(), None) };
+    if wanted.is_empty() {
+        return (Vec::new(), None);
+    }
+    let first = wanted.iter().map(|job| job.created).min().flatten();
+    let since = first.map_or(oldest, |first| first - TimeDelta::seconds(60));
     let (started, mut pause, mut entries) = (Instant::now(), 1.0, Vec::new());
     // By name, as the pages come in: once every job has its entry, and the entry its end, no further page is asked for.
     let names: HashMap<String, bool> = wanted.iter().map(|job| (job.name.to_ascii_lowercase(), job.ended)).collect();
@@ -139,23 +150,25 @@ pub async fn correlate(
             read = entries.len();
             done.len() == names.len()
         };
-        let problem = match orchestrator::list_since(client, first - TimeDelta::seconds(60), enough).await {
-            Ok(listed) => {
+        let listed = halt.in_grace(client.clock(), orchestrator::list_since(client, since, enough)).await;
+        let problem = match listed {
+            Some(Ok(listed)) => {
                 entries = listed;
                 None
             }
-            // What an earlier listing showed is kept.
-            Err(e) if e.is_retryable() || e.kind() == ErrorKind::Network => Some(e),
-            Err(e) => return (nothing(), Some(e)),
+            Some(Err(e)) => Some(e),
+            None => Some(Error::new(ErrorKind::Conflict, "the run was stopped before the orchestrator had answered")),
         };
         if problem.is_none() && done.len() == names.len() {
             return (matches(wanted, &entries, false), None);
         }
+        // A proxy's page in place of an answer passes like an outage; what this user may not read stays so.
+        let passes = |e: &Error| e.is_retryable() || matches!(e.kind(), ErrorKind::Network | ErrorKind::Server);
         let left = timeout - client.clock().since(started);
-        if left <= 0.0 {
+        if left <= 0.0 || halt.stopped() || problem.as_ref().is_some_and(|e| !passes(e)) {
             return (matches(wanted, &entries, true), problem);
         }
-        client.clock().sleep(left.min(pause)).await;
+        halt.pause(client.clock(), left.min(pause)).await;
         pause = (pause * 1.5_f64).min(10.0);
     }
 }
@@ -210,6 +223,12 @@ mod tests {
         let found = ids(&matches(&jobs, &entries, true));
         assert_eq!(found, [(Time, Some(1)), (No, None), (No, None), (No, None), (No, None)]);
         assert!(ids(&matches(&jobs, &entries, false)).iter().all(|(how, _)| *how == No));
+        // Where names are passed on, an entry of another name is somebody else's.
+        let (ours, near) = (entry(1, &format!("a-{UUID}"), 10), entry(3, &format!("nightly-{UUID}"), 30));
+        let both = [wanted("a", 10), wanted("b", 30)];
+        use Correlation::Exact;
+        assert_eq!(ids(&matches(&both, &[ours.clone(), near], true)), [(Exact, Some(1)), (No, None)]);
+        assert_eq!(ids(&matches(&both, &[ours, server(4, 30)], true)), [(Exact, Some(1)), (Time, Some(4))]);
         let elsewhere = [
             Wanted { queue: Some("other".into()), ..wanted("a", 11) },
             Wanted { user: Some("x".into()), ..wanted("a", 11) },

@@ -74,7 +74,7 @@ pub fn of_result(result: &Value) -> Durations {
         }
     }
     // Results of the first job execution client have no arms.
-    for key in ["sequential_execution", "async_execution"] {
+    for key in ["sequential_execution", "async_execution", "async_regular_execution", "async_autoscaling_execution"] {
         let Some(arm) = result.get(key).filter(|_| result.get("arms").is_none()) else { continue };
         for job in list(arm, "jobs") {
             let busy = number(&job, "/metrics/orchestrator_timing/execution_seconds");

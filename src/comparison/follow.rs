@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::arms::Arm;
 use super::correlate::Correlation;
-use super::halt::Halt;
+use super::halt::{GRACE, Halt};
 use super::journal::{End, Event, Journal, Place, Prior};
 use super::names;
 use super::plan::JobConfig;
@@ -61,7 +61,7 @@ impl Following<'_> {
         prior: Option<&Prior>,
     ) -> Option<JobRecord> {
         let place = Place { arm: self.arm_number, round: self.round, sequence };
-        let mut record = self.record(config, sequence);
+        let mut record = self.record(config, place);
         if let Some(Prior::Ended(name, latency, end)) = prior {
             record.unique_name.clone_from(name);
             record.submit_latency = *latency;
@@ -78,9 +78,8 @@ impl Following<'_> {
             // The name of the job that was canceled is taken.
             record.unique_name.push_str(&format!("r{attempt}"));
         }
-        let start = Instant::now();
-        // Whether the server may have the job.
-        let mut in_doubt = left;
+        // Whether the server may have the job, and when that was first so.
+        let (mut in_doubt, mut start) = (left, Instant::now());
         let accepted = match prior {
             Some(Prior::Submitted(name, id, latency)) => {
                 record.unique_name.clone_from(name);
@@ -91,7 +90,7 @@ impl Following<'_> {
                 if let Some(Prior::Submitting(name)) = prior {
                     record.unique_name.clone_from(name);
                 }
-                self.submit(&mut record, place, &mut in_doubt, start).await
+                self.submit(&mut record, place, &mut in_doubt, &mut start).await
             }
         };
         let job = match accepted {
@@ -115,8 +114,11 @@ impl Following<'_> {
         };
         self.counter.submitted(&config.name);
         let inside = self.watch.enter();
-        let resumed = matches!(prior, Some(Prior::Submitted(..)));
-        self.follow(&mut record, job, start, resumed).await;
+        if left {
+            // Another process submitted it: when, is not known here.
+            record.submit_latency = record.submit_latency.filter(|_| matches!(prior, Some(Prior::Submitted(..))));
+        }
+        self.follow(&mut record, job, start, left).await;
         drop(inside);
         if record.status == "canceled" && self.halt.stopped() {
             // Not an end of its own: when the run is resumed it is submitted anew.
@@ -132,12 +134,12 @@ impl Following<'_> {
         Some(record)
     }
 
-    fn record(&self, config: &Arc<JobConfig>, sequence: usize) -> JobRecord {
+    fn record(&self, config: &Arc<JobConfig>, place: Place) -> JobRecord {
         JobRecord {
             config: config.clone(),
-            round: self.round,
-            sequence,
-            unique_name: names::unique_name(&config.name, &self.arm.short(), self.round, sequence, self.tag),
+            round: place.round,
+            sequence: place.sequence,
+            unique_name: names::unique_name(&config.name, &self.arm.short(), place, self.tag),
             status: "failed".into(),
             error: None,
             job: None,
@@ -176,9 +178,11 @@ impl Following<'_> {
         record: &mut JobRecord,
         place: Place,
         in_doubt: &mut bool,
-        start: Instant,
+        start: &mut Instant,
     ) -> Result<Option<Job>> {
         let _call = self.calls.acquire().await.map_err(closed)?;
+        // What was waited for its turn is no time of the job's.
+        *start = Instant::now();
         if self.halt.reached() && !*in_doubt {
             return Ok(None);
         }
@@ -196,13 +200,20 @@ impl Following<'_> {
         };
         let mut patience = Patience::new(self);
         let job = loop {
-            match self.submit_or_find(&submission, in_doubt).await {
-                Ok(Some(job)) => break job,
-                Ok(None) => return Ok(None),
-                Err(e) => patience.after(e, &submission.name).await?,
+            let tried = self.halt.in_grace(self.client.clock(), self.submit_or_find(&submission, in_doubt)).await;
+            match tried {
+                Some(Ok(Some(job))) => break job,
+                Some(Ok(None)) => return Ok(None),
+                Some(Err(e)) => patience.after(e, &submission.name).await?,
+                None => {
+                    *in_doubt = true;
+                    let text =
+                        format!("the run was stopped before SAS Viya had said whether it took {}", submission.name);
+                    return Err(Error::new(ErrorKind::Conflict, text));
+                }
             }
         };
-        record.submit_latency = Some(self.client.clock().since(start));
+        record.submit_latency = Some(self.client.clock().since(*start));
         let (id, latency) = (job.id().to_owned(), record.submit_latency);
         self.write(&Event::Submitted { place, id, latency }).await;
         Ok(Some(job))
@@ -211,17 +222,17 @@ impl Following<'_> {
     /// One try; `None` when the run broke off and the job is not there.
     async fn submit_or_find(&self, submission: &Submission, in_doubt: &mut bool) -> Result<Option<Job>> {
         if *in_doubt {
-            let found = jobs::find_by_name(self.client, &submission.name, Some(self.oldest)).await?;
+            let found = jobs::find_by_name(self.client, &submission.name, self.oldest).await?;
             if found.is_some() || self.halt.reached() {
                 return Ok(found);
             }
         }
-        let submitted = jobs::submit(self.client, submission).await;
+        let submitted = jobs::submit(self.client, submission, self.oldest).await;
         *in_doubt = submitted.as_ref().is_err_and(|not| not.in_doubt);
         match submitted {
             // A run that is stopped leaves nothing behind that it can find.
             Err(_) if *in_doubt && self.halt.stopped() => {
-                jobs::find_by_name(self.client, &submission.name, Some(self.oldest)).await
+                jobs::find_by_name(self.client, &submission.name, self.oldest).await
             }
             submitted => submitted.map(Some).map_err(|not| not.error),
         }
@@ -232,9 +243,13 @@ impl Following<'_> {
         let _call = self.calls.acquire().await.map_err(closed)?;
         let mut patience = Patience::new(self);
         loop {
-            match jobs::get(self.client, id).await {
-                Ok(job) => return Ok(Some(job)),
-                Err(e) => patience.after(e, id).await?,
+            match self.halt.in_grace(self.client.clock(), jobs::get(self.client, id)).await {
+                Some(Ok(job)) => return Ok(Some(job)),
+                Some(Err(e)) => patience.after(e, id).await?,
+                None => {
+                    let text = format!("the run was stopped before SAS Viya had said what became of job {id}");
+                    return Err(Error::new(ErrorKind::Conflict, text));
+                }
             }
         }
     }
@@ -245,37 +260,29 @@ impl Following<'_> {
         let mut state = job.state().unwrap_or(State::Pending);
         record.job = Some(job);
         let limit = record.config.job_timeout.unwrap_or(self.job_timeout);
-        let (mut failing, mut over, mut canceled_at) = (None::<Instant>, None, f64::INFINITY);
+        let (mut failing, mut over) = (None::<Instant>, None::<Over>);
         let mut ended = None;
         while !state.is_final() {
             let elapsed = clock.since(start);
             if over.is_none() && (elapsed > limit || self.halt.stopped()) {
-                over = Some(if self.halt.stopped() {
-                    ("canceled", "the run was stopped".to_owned())
-                } else {
-                    ("timedOut", format!("it had not ended after {limit} s and was canceled by jobrota"))
-                });
-                canceled_at = elapsed;
-                if let Err(e) = self.cancel(&id).await {
-                    let why = over.take().map_or_else(String::new, |(_, why)| why);
-                    record.error = Some(format!("{why}; canceling it failed: {}", e.full_message()));
-                    record.status = "unknown".into();
-                    return;
-                }
+                over = Some(Over { stopped: self.halt.stopped(), since: elapsed, asked: false });
             }
-            // Canceling is quick where it works; a server that ignores it must not hold the run.
-            if elapsed > canceled_at + CANCEL_WAIT {
-                break;
-            }
-            let seen = if over.is_none() {
-                tokio::select! {
+            let seen = match &mut over {
+                None => tokio::select! {
                     seen = self.watch.look(&id, state) => seen,
                     () = self.halt.when_stopped() => continue,
                     () = clock.sleep((limit - elapsed).max(0.0)) => continue,
+                },
+                Some(over) => {
+                    // Canceling is quick where it works; a server that ignores it, or fails at it, must not hold the run.
+                    let patience = if over.asked || self.halt.stopped() { CANCEL_WAIT } else { PATIENCE };
+                    if elapsed > over.since + patience {
+                        record.status = "unknown".into();
+                        record.error = Some(format!("{}, and does not end: it may run there still", over.why(limit)));
+                        return;
+                    }
+                    self.end(&id, over, elapsed).await
                 }
-            } else {
-                clock.sleep(self.poll_interval).await;
-                jobs::state(self.client, &id).await.map(Seen::State)
             };
             match seen {
                 Ok(Seen::State(now)) => (state, failing) = (now, None),
@@ -293,7 +300,12 @@ impl Following<'_> {
                     if matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Unsupported) {
                         self.halt.note(&e);
                     }
-                    if self.halt.reached() || clock.since(since) > PATIENCE {
+                    let patience = if self.halt.reached() { GRACE } else { PATIENCE };
+                    if clock.since(since) > patience {
+                        // Whatever ails the server for so long ails every job.
+                        if !self.halt.reached() {
+                            self.halt.because(&e);
+                        }
                         record.status = "unknown".into();
                         record.error = Some(format!("its end was not seen: {}", e.full_message()));
                         return;
@@ -311,17 +323,35 @@ impl Following<'_> {
             }
             None => self.finish(record, &id, state).await,
         }
-        if let Some((status, why)) = over
+        if let Some(over) = over
+            && over.asked
             && state != State::Completed
         {
-            record.status = status.into();
-            record.error = Some(why);
+            record.status = if over.stopped { "canceled".into() } else { "timedOut".into() };
+            record.error = Some(over.why(limit));
         }
     }
 
-    async fn cancel(&self, id: &str) -> Result<()> {
-        let _call = self.calls.acquire().await.map_err(closed)?;
-        jobs::cancel(self.client, id).await
+    /// Asks the server to cancel a job until it has taken that, and says what has become of the job.
+    async fn end(&self, id: &str, over: &mut Over, elapsed: f64) -> Result<Seen> {
+        let clock = self.client.clock();
+        let call = async {
+            let _call = self.calls.acquire().await.map_err(closed)?;
+            if over.asked {
+                clock.sleep(self.poll_interval).await;
+            } else if let Err(e) = jobs::cancel(self.client, id).await {
+                // It may have ended this very moment: its state tells.
+                tracing::debug!("job {id} could not be canceled: {}", e.full_message());
+                clock.sleep(self.poll_interval).await;
+            } else {
+                (over.asked, over.since) = (true, elapsed);
+            }
+            jobs::state(self.client, id).await
+        };
+        match self.halt.in_grace(clock, call).await {
+            Some(state) => state.map(Seen::State),
+            None => Err(Error::new(ErrorKind::Network, format!("SAS Viya did not say what became of job {id}"))),
+        }
     }
 
     /// Fetches the ended job for its time stamps, which may come a moment after its state.
@@ -335,9 +365,10 @@ impl Following<'_> {
                         break;
                     }
                 }
+                Err(e) if e.kind() == ErrorKind::NotFound => break,
                 Err(e) => tracing::debug!("job {id} cannot be read: {e}"),
             }
-            if round < 5 {
+            if round < 5 && !self.halt.stopped() {
                 self.client.clock().sleep(1.0).await;
             }
         }
@@ -349,6 +380,27 @@ impl Following<'_> {
         if state != State::Completed {
             let why = record.job.as_ref().map(Job::error).unwrap_or_default();
             record.error = Some(if why.is_empty() { format!("it ended {}", state.as_str()) } else { why });
+        }
+    }
+}
+
+/// A job that is not to go on.
+struct Over {
+    /// The run was stopped; else it took too long.
+    stopped: bool,
+    /// Since when it is waited for, seconds of the server since it was submitted.
+    since: f64,
+    /// The server was asked to cancel it, and took that.
+    asked: bool,
+}
+
+impl Over {
+    fn why(&self, limit: f64) -> String {
+        let asked = if self.asked { "was canceled by jobrota" } else { "could not be canceled" };
+        if self.stopped {
+            format!("the run was stopped; it {asked}")
+        } else {
+            format!("it had not ended after {limit} s and {asked}")
         }
     }
 }
@@ -368,7 +420,12 @@ impl<'a> Patience<'a> {
     /// Waits for the next try; gives the error back where none would help, and when the run breaks off.
     async fn after(&mut self, e: Error, job: &str) -> Result<()> {
         let Following { client, halt, .. } = self.following;
-        if !may_pass(&e) || client.clock().since(self.began) >= PATIENCE || halt.reached() {
+        if !may_pass(&e) || halt.reached() {
+            return Err(e);
+        }
+        if client.clock().since(self.began) >= PATIENCE {
+            // Whatever ails the server for so long ails every job.
+            halt.because(&e);
             return Err(e);
         }
         tracing::warn!("job {job} is tried again: {}", e.full_message());

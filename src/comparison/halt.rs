@@ -7,6 +7,10 @@ use tokio::sync::watch;
 use crate::error::{Error, ErrorKind};
 use crate::viya::Clock;
 
+/// How long what is under way may take to come to an end once somebody stopped the run, seconds of the server: a server that
+/// fails must not hold whoever wants to go.
+pub(super) const GRACE: f64 = 20.0;
+
 /// Why a run does not go on; shared by all its jobs.
 #[derive(Debug)]
 pub(super) struct Halt {
@@ -42,11 +46,21 @@ impl Halt {
         tokio::select! { () = clock.sleep(seconds) => {}, () = self.when_stopped() => {} }
     }
 
-    pub(super) fn into_reason(self) -> Option<Error> {
-        let stopped = self.stopped();
-        let reason = self.reason.into_inner().unwrap_or_else(PoisonError::into_inner);
+    /// What `work` gives; none, and `work` is dropped, when it has not come to an end [`GRACE`] after the run was stopped.
+    pub(super) async fn in_grace<T>(&self, clock: &Clock, work: impl Future<Output = T>) -> Option<T> {
+        let late = async {
+            self.when_stopped().await;
+            clock.sleep(GRACE).await;
+        };
+        tokio::select! { biased; done = work => Some(done), () = late => None }
+    }
+
+    /// Why the run did not go on, if it did not.
+    pub(super) fn reason(&self) -> Option<Error> {
+        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
         reason.or_else(|| {
-            stopped.then(|| Error::new(ErrorKind::Conflict, "the run was stopped; its running jobs were canceled"))
+            self.stopped()
+                .then(|| Error::new(ErrorKind::Conflict, "the run was stopped, and what was running canceled"))
         })
     }
 
@@ -57,7 +71,7 @@ impl Halt {
     }
 
     /// Notes what a failed call means for the run: refused credentials and a server that cannot be reached concern every
-    /// job.
+    /// job; what this user may not do with one job, such as run its definition, does not.
     pub(super) fn note(&self, error: &Error) {
         if matches!(error.kind(), ErrorKind::Authentication | ErrorKind::Unsupported | ErrorKind::Network) {
             self.because(error);

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondTy
 use chrono::{DateTime, Utc};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use super::analysis::analyse;
+use super::analysis::{Kind, Run, analyse};
 use super::result::ComparisonResult;
 use super::table;
 use crate::delta::{Guard, Predicate, Table, TableSpec, View};
@@ -33,7 +33,7 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
         Field::new("base_url", DataType::Utf8, true),
     ];
     fields.extend(kept::fields());
-    let empty = table::jobs(&super::analysis::Run::default());
+    let empty = table::jobs(&Run::default());
     fields.extend(
         empty
             .iter()
@@ -59,7 +59,7 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
     let origin = result.origin.as_ref();
     let run_id = match origin {
         Some(origin) => origin.run_id.clone(),
-        None => digest(&result.document()?),
+        None => digest(&result.run)?,
     };
     let run_at = origin.map_or_else(Utc::now, |origin| origin.began);
     let jobs = result.jobs_batch()?;
@@ -84,15 +84,22 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
     Ok(if done.is_some() { rows } else { 0 })
 }
 
-/// A name for a run that has none: the same for the same document.
-fn digest(document: &str) -> String {
+/// A name for a run that has none: the same for the same jobs, in whatever order they came.
+fn digest(run: &Run) -> Result<String> {
+    let mut rows = run
+        .observations
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<serde_json::Result<Vec<String>>>()
+        .map_err(|e| Error::new(ErrorKind::Internal, "a job of the run is no JSON").with_source(e))?;
+    rows.sort_unstable();
     let mut hasher = SipHasher13::new();
-    hasher.write(document.as_bytes());
-    format!("{:032x}", hasher.finish128().as_u128())
+    rows.iter().for_each(|row| hasher.write(row.as_bytes()));
+    Ok(format!("{:032x}", hasher.finish128().as_u128()))
 }
 
 /// One row per run and arm, oldest first: what was compared, how long it took, how long jobs waited, started and ran, and the
-/// ratio to the run's first arm with its interval.
+/// ratio to the arm that differs in the context alone, else to the run's first arm, with its interval.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] when there is no such table; those of every table.
@@ -120,7 +127,9 @@ pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTim
         let run = kept::run(&jobs)?;
         let (analysis, warnings) = analyse(&run);
         for (plan, arm) in run.arms.iter().zip(analysis.arms) {
-            let gain = analysis.comparisons.iter().find(|gain| gain.treatment == arm.arm).cloned();
+            // What the context gave is what the months are compared for, where the arms can tell.
+            let mut of_arm = analysis.comparisons.iter().filter(|gain| gain.treatment == arm.arm);
+            let gain = of_arm.clone().find(|gain| gain.kind == Kind::Context).or_else(|| of_arm.next()).cloned();
             rows.push((at, id.to_owned(), plan.clone(), arm, gain, warnings.len()));
         }
     }

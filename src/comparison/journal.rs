@@ -204,7 +204,19 @@ impl Journal {
     }
 }
 
+/// The server of the run that `path` is the journal of; what the run did is not read.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] when it is no journal; no retry helps.
+pub fn base_url(path: &Path) -> Result<String> {
+    Ok(Replay::read(&store::Store::first_line(path)?, path)?.header.base_url)
+}
+
 fn refused(path: &Path, e: std::io::Error) -> Error {
+    if e.kind() == std::io::ErrorKind::AlreadyExists {
+        let text = format!("another process goes on with the run of {}: wait for it, or end it first", path.display());
+        return Error::new(ErrorKind::Conflict, text).with_source(e);
+    }
     let text = format!(
         "the journal {} cannot be written: make room or name another folder (results_dir), and resume the run",
         path.display()

@@ -1,5 +1,7 @@
 //! Names of jobs that no other job has, and that the Workload Orchestrator keeps as they are.
 
+use super::journal::Place;
+
 /// What all names of one run end with: its beginning in Unix seconds and three random letters, as two runs may begin in
 /// one second. Nine letters and digits.
 pub fn run_tag(unix: i64) -> String {
@@ -7,17 +9,19 @@ pub fn run_tag(unix: i64) -> String {
     format!("{}{letters}", base36(unix.unsigned_abs()))
 }
 
-/// A name of `[a-z0-9]` only: job, arm, round, sequence number and the run's tag, e.g. `cmpooledseq1x12t5k2f9qzk`.
+/// A name of `[a-z0-9]` only, which no other job of the run has: job, arm with its number (from 0), round, sequence number and
+/// the run's tag, e.g. `cmpooledseqa0r1x12t5k2f9qzk`. Read from the right it has only one meaning, whatever arms are called.
 ///
 /// SAS: the orchestrator lower-cases names, drops `_` and appends `-<uuid>`; 71 characters in all were seen to pass uncut,
 /// so names of usual length stay below that.
-pub fn unique_name(job: &str, arm_short: &str, round: u32, sequence: usize, tag: &str) -> String {
+pub fn unique_name(job: &str, arm_short: &str, place: Place, tag: &str) -> String {
     let mut kept: String =
         job.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(20).collect();
     if !kept.starts_with(|c: char| c.is_ascii_lowercase()) {
         kept.insert_str(0, "job");
     }
-    format!("{kept}{arm_short}{round}x{sequence}{tag}")
+    let Place { arm, round, sequence } = place;
+    format!("{kept}{arm_short}a{arm}r{round}x{sequence}{tag}")
 }
 
 fn base36(mut number: u64) -> String {
@@ -34,16 +38,35 @@ fn base36(mut number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comparison::arms::{Arm, Mode};
 
     #[test]
     fn names_are_kept_by_the_orchestrator() {
         assert_eq!(base36(1_757_479_582), "t2cvxa");
-        assert_eq!(unique_name("cm_pooled", "seq", 1, 12, "t2cvxaqzk"), "cmpooledseq1x12t2cvxaqzk");
-        assert_eq!(unique_name("3D-Übersicht", "async", 2, 11, "t"), "job3dbersichtasync2x11t");
-        assert_eq!(unique_name("___", "seq", 1, 1, "t"), "jobseq1x1t");
-        let long = unique_name(&"x".repeat(500), "asyncautos", 999, 99_999, &run_tag(1_757_479_582));
+        let place = |arm, round, sequence| Place { arm, round, sequence };
+        assert_eq!(unique_name("cm_pooled", "seq", place(0, 1, 12), "t2cvxaqzk"), "cmpooledseqa0r1x12t2cvxaqzk");
+        assert_eq!(unique_name("3D-Übersicht", "async", place(1, 2, 11), "t"), "job3dbersichtasynca1r2x11t");
+        assert_eq!(unique_name("___", "seq", place(0, 1, 1), "t"), "jobseqa0r1x1t");
+        let long = unique_name(&"x".repeat(500), "asyncautos", place(99, 999, 99_999), &run_tag(1_757_479_582));
         assert!(long.len() + 37 <= 100, "{long}");
-        assert!(unique_name("cm_pooled", "asyncauto", 1, 54, &run_tag(1_757_479_582)).len() + 37 <= 71);
+        let usual = unique_name("cm_pooled", "asyncauto", place(2, 1, 54), &run_tag(1_757_479_582));
+        assert!(usual.len() + 37 <= 71, "{usual}");
         assert_eq!(run_tag(1_757_479_582).len(), 9);
+    }
+
+    #[test]
+    fn no_two_jobs_of_a_run_have_one_name() {
+        // A sweep of concurrencies, whose arms begin alike, and names that could run into the numbers after them.
+        let arms = ["autoscaling_5", "autoscaling_10", "window", "window1", "a", "a1", "a1r1", "ar", "x", "1"];
+        let mut names = std::collections::HashSet::new();
+        for (arm, name) in arms.iter().enumerate() {
+            let short = Arm::new(name, "context", Mode::All, 1).unwrap().short();
+            for (round, sequence, job) in
+                (1..=12).flat_map(|round| (1..=12).map(move |at| (round, at, ["a", "b"][at % 2])))
+            {
+                let name = unique_name(job, &short, Place { arm, round, sequence }, "t2cvxaqzk");
+                assert!(names.insert(name.clone()), "{name}");
+            }
+        }
     }
 }

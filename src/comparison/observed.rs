@@ -38,7 +38,8 @@ fn observation(arm: &ArmRecord, job: &JobRecord, zero: Option<DateTime<Utc>>, fi
         arm: arm.arm.name.clone(),
         sequence: i64::try_from(job.sequence).unwrap_or(i64::MAX),
         job: job.config.name.clone(),
-        context: server.map(|server| server.result("COMPUTE_CONTEXT").unwrap_or(&arm.arm.context).to_owned()),
+        // Where the server does not tell, it is not known: what was asked for is in the arm.
+        context: server.and_then(|server| server.result("COMPUTE_CONTEXT")).map(str::to_owned),
         queue: entry.and_then(|entry| entry.queue()).map(str::to_owned),
         host: job.host().map(str::to_owned),
         state: job.status.clone(),
@@ -71,4 +72,5 @@ fn observation(arm: &ArmRecord, job: &JobRecord, zero: Option<DateTime<Utc>>, fi
         unique_name: Some(job.unique_name.clone()),
         job_id: server.map(|server| server.id().to_owned()),
     }
+    .rounded()
 }

@@ -126,8 +126,10 @@ impl RunnerOptions {
                 return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds")));
             }
         }
-        if self.expires_after.as_ref().is_some_and(|after| !after.starts_with('P')) {
-            return Err(Error::invalid("expires_after is no ISO 8601 duration: it begins with P, as in P7D"));
+        if let Some(after) = self.expires_after.as_deref().filter(|after| !is_duration(after)) {
+            return Err(Error::invalid(format!(
+                "expires_after is {after:?}, which is no ISO 8601 duration: give one such as P7D or PT12H"
+            )));
         }
         if self.repeat == 0 {
             return Err(Error::invalid("repeat is 0: give the number of rounds, at least 1"));
@@ -172,5 +174,40 @@ pub(super) fn check_price(host_price: Option<f64>) -> Result<()> {
             Err(Error::invalid("host_price is no price: give what an hour of a host costs, 0 or more"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether `text` is an ISO 8601 duration of whole numbers, such as `P7D`, `P2W` or `P1DT12H`.
+fn is_duration(text: &str) -> bool {
+    let parts = |text: &str, units: &str| -> Option<usize> {
+        let (mut units, mut digits, mut found) = (units.chars(), 0, 0);
+        for c in text.chars() {
+            match c {
+                '0'..='9' => digits += 1,
+                _ if digits > 0 && units.any(|unit| unit == c) => (digits, found) = (0, found + 1),
+                _ => return None,
+            }
+        }
+        (digits == 0).then_some(found)
+    };
+    let Some(rest) = text.strip_prefix('P') else { return false };
+    match rest.split_once('T') {
+        Some((days, time)) => parts(days, "YMWD").is_some() && parts(time, "HMS").is_some_and(|found| found > 0),
+        None => parts(rest, "YMWD").is_some_and(|found| found > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_iso_8601() {
+        for text in ["P7D", "P2W", "P1Y2M3DT4H5M6S", "PT12H", "P1DT1S"] {
+            assert!(is_duration(text), "{text}");
+        }
+        for text in ["", "P", "PT", "7D", "Pfoo", "P7", "P1D2M", "P1DT", "PD", "P-1D", "p7d", "P1H"] {
+            assert!(!is_duration(text), "{text}");
+        }
     }
 }

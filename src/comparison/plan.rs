@@ -34,7 +34,8 @@ pub fn load_jobs(path: &Path, limit: Option<usize>) -> Result<Vec<Arc<JobConfig>
         Error::new(kind, format!("the job configs {file} cannot be read: name a file that exists (jobs)"))
             .with_source(e)
     })?;
-    let value: Value = serde_json::from_str(&text)
+    // Editors of Windows put a mark in front.
+    let value: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|e| Error::invalid(format!("the job configs {file} are not JSON")).with_source(e))?;
     let entries = value.get("jobs").unwrap_or(&value).as_array();
     let entries = entries.ok_or_else(|| Error::invalid(format!("the job configs {file} have no list \"jobs\"")))?;

@@ -133,10 +133,14 @@ impl ArmRecord {
         Some((end - start).as_seconds_f64())
     }
 
-    /// Server side: seconds from the first creation to the last end, on average over the rounds.
+    /// Server side: seconds from the first creation to the last end, on average over the rounds that were not interrupted,
+    /// or over all where each was.
     pub fn makespan(&self) -> Option<f64> {
-        let each: Vec<f64> = self.rounds.iter().filter_map(|round| self.round_makespan(round.number)).collect();
-        super::statistics::mean(&each)
+        let of = |interrupted: bool| {
+            let rounds = self.rounds.iter().filter(|round| interrupted || !round.interrupted);
+            super::statistics::mean(&rounds.filter_map(|round| self.round_makespan(round.number)).collect::<Vec<_>>())
+        };
+        of(false).or_else(|| of(true))
     }
 
     /// Jobs that ended well.

@@ -76,8 +76,9 @@ impl Rounds<'_> {
                 };
                 let done = self.arm(&following).await;
                 // A round that was done in two parts, or not to its end, took no time that means something.
-                let broken = self.replay.resumed > 0 && before > 0 && self.ended(at, round) < self.jobs.len();
-                let interrupted = broken || done.len() < self.jobs.len() || self.halt.reached();
+                let torn = self.replay.torn.contains(&(at, round));
+                let interrupted =
+                    torn || done.len() < self.jobs.len() || self.halt.reached() && before < self.jobs.len();
                 record.rounds.push(Round { number: round, order: (place + 1) as u32, interrupted });
                 record.jobs.extend(done);
             }
@@ -91,12 +92,6 @@ impl Rounds<'_> {
     /// Jobs of the arm's round that had begun when the run was interrupted.
     fn recalled(&self, arm: usize, round: u32) -> usize {
         (1..=self.jobs.len()).filter(|sequence| self.prior(arm, round, *sequence).is_some()).count()
-    }
-
-    /// Those of them that had ended.
-    fn ended(&self, arm: usize, round: u32) -> usize {
-        let ended = |sequence: &usize| matches!(self.prior(arm, round, *sequence), Some(Prior::Ended(..)));
-        (1..=self.jobs.len()).filter(ended).count()
     }
 
     /// Lets the jobs in as the arm's mode has it. The records are in the order of the jobs.
@@ -128,10 +123,15 @@ impl Rounds<'_> {
     }
 }
 
-/// Whose turn it is in a round: forth in odd rounds and back in even ones, so that being first or last, and with it a
-/// host that is cold or warm, falls to every arm alike.
+/// Whose turn it is in a round. Being early or late, and with it a host that is cold or warm, falls to every arm alike: the
+/// second of two rounds goes back the way that the first came, and the next two begin with the next arm.
 fn order(round: u32, arms: usize) -> Vec<usize> {
-    if round % 2 == 1 { (0..arms).collect() } else { (0..arms).rev().collect() }
+    let shift = (round.saturating_sub(1) / 2) as usize;
+    let mut turns: Vec<usize> = (0..arms).map(|place| (place + shift) % arms.max(1)).collect();
+    if round.is_multiple_of(2) {
+        turns.reverse();
+    }
+    turns
 }
 
 #[cfg(test)]
@@ -140,6 +140,16 @@ mod tests {
 
     #[test]
     fn the_order_is_turned_round() {
-        assert_eq!((order(1, 3), order(2, 3), order(3, 3)), (vec![0, 1, 2], vec![2, 1, 0], vec![0, 1, 2]));
+        assert_eq!((order(1, 3), order(2, 3), order(3, 3)), (vec![0, 1, 2], vec![2, 1, 0], vec![1, 2, 0]));
+        let pair: Vec<_> = (1..=4).map(|round| order(round, 2)).collect();
+        assert_eq!(pair, [[0, 1], [1, 0], [1, 0], [0, 1]]);
+        // Over twice as many rounds as there are arms, each arm has each place twice.
+        for arms in 1..6 {
+            for place in 0..arms {
+                let mut there: Vec<usize> = (1..=2 * arms as u32).map(|round| order(round, arms)[place]).collect();
+                there.sort_unstable();
+                assert_eq!(there, (0..arms).flat_map(|arm| [arm, arm]).collect::<Vec<_>>());
+            }
+        }
     }
 }

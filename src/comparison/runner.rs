@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::aftermath;
 use super::arms::Arm;
@@ -22,9 +22,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
 use crate::viya::ViyaClient;
 use crate::viya::contexts;
-
-/// How long orchestrator entries are waited for once a run was stopped, seconds of the server.
-const STOPPED_PATIENCE: f64 = 5.0;
 
 /// Runs the same jobs in every arm, in every round, and compares.
 #[derive(Debug)]
@@ -118,13 +115,13 @@ impl ViyaComparisonRunner {
         };
         let journal = Journal::create(&options.results_dir, &stem(began), options.journal)?;
         journal.write(&Event::Run(Box::new(header.clone()))).await?;
-        let replay = Replay { header, jobs: Default::default(), resumed: 0 };
+        let replay = Replay::new(header);
         self.go(Going { client, file, journal, replay, jobs, records }, progress.as_ref(), stop).await
     }
 
     /// Goes on with an interrupted run from its journal: no job that has ended runs again, jobs that were running are followed
     /// on, and one that may or may not have been submitted is looked for by its name first. Arms, jobs and rounds are those
-    /// of the journal; server, tokens, folders and limits those of this runner.
+    /// of the journal; server, tokens, folders and limits those of this runner. Of a run that is done the result is read.
     ///
     /// # Errors
     /// Those of [`ViyaComparisonRunner::run`]; [`crate::ErrorKind::NotFound`] and [`crate::ErrorKind::InvalidInput`] for what
@@ -153,11 +150,15 @@ impl ViyaComparisonRunner {
                 base_url(&client)
             )));
         }
+        if let Some(path) = replay.result.as_ref().filter(|path| path.exists()) {
+            // Nothing is left to be done.
+            return ComparisonResult::load(path);
+        }
         let jobs = plan::parse(&replay.header.jobs, &journal.path().display().to_string())?;
         let arms = replay.header.arms.iter().map(ArmEntry::arm).collect::<Result<Vec<Arm>>>()?;
         let records = records(&client, arms, stop).await?;
         journal.write(&Event::Resumed { at: Utc::now() }).await?;
-        replay.resumed += 1;
+        replay.resume();
         self.go(Going { client, file, journal, replay, jobs, records }, progress.as_ref(), stop).await
     }
 
@@ -211,12 +212,15 @@ impl ViyaComparisonRunner {
             .run(&mut records)
             .await;
         records.retain(|record| !record.rounds.is_empty());
-        // Whoever stops a run waits for its end: what the orchestrator has by then is taken.
-        let patience = if halt.stopped() { STOPPED_PATIENCE } else { f64::INFINITY };
-        let problem = aftermath::correlate_all(&client, &mut records, options.correlation_timeout.min(patience)).await;
+        // What is stopped from here on is the waiting for evidence: all jobs have ended.
+        let halted = halt.reason();
+        let oldest = replay.header.began - TimeDelta::hours(1);
+        let problem = aftermath::correlate_all(&client, &mut records, oldest, options.correlation_timeout, &halt).await;
         let logs = options.results_dir.join(format!("{}.logs", stem(replay.header.began)));
-        aftermath::fetch_logs(&client, &mut records, &logs).await;
-        let halted = halt.into_reason();
+        let fetched = halt.in_grace(client.clock(), aftermath::fetch_logs(&client, &mut records, &logs)).await;
+        if fetched.is_none() {
+            tracing::warn!("not all logs of failed jobs were fetched, as the run was stopped");
+        }
         let facts = RunFacts {
             began: replay.header.began,
             base_url: replay.header.base_url.clone(),
@@ -237,9 +241,17 @@ impl ViyaComparisonRunner {
         }
         let result = ComparisonResult::build(facts, &jobs, records, file)?;
         let path = result.path.clone().unwrap_or_default();
-        let kept = self.keep(&result).await;
-        journal.write(&Event::Result { path: path.clone() }).await?;
+        // A run that is resumed is kept when it is whole, once.
+        let kept = if halted.is_none() { self.keep(&result).await } else { Ok(()) };
+        if let Err(e) = journal.write(&Event::Result { path: path.clone() }).await {
+            tracing::warn!("the journal does not say where the result is: {}", e.full_message());
+        }
         match halted {
+            None if halt.stopped() => {
+                kept?;
+                let text = format!("the run was stopped once all jobs had ended: its result is in {}", path.display());
+                Err(Error::new(ErrorKind::Conflict, text))
+            }
             None => kept.map(|()| result),
             Some(e) => Err(Error::new(
                 e.kind(),

@@ -7,6 +7,9 @@ use super::analysis::{ArmFigures, ArmPlan, Gain, HostFigures, Kind, Observation,
 
 /// A host is packed when its jobs ran so many times as long for each CPU second as those of the host that was least so.
 const PACKED: f64 = 2.0;
+/// Running seconds for each CPU second that a job on a host of its own has at most, where no such host is there to tell.
+/// Recorded: 1.24.
+const UNPACKED: f64 = 1.5;
 
 /// A reason to be careful with a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub fn warnings(run: &Run, arms: &[ArmFigures], gains: &[Gain]) -> Vec<Warning> 
     }
     confounded(gains, &mut warn);
     rounds(run, gains, &mut warn);
+    different_jobs(run, gains, &mut warn);
     scaled(run, arms, &mut warn);
     shared(run, arms, &mut warn);
     packed(run, arms, &mut warn);
@@ -142,9 +146,14 @@ fn scaled(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
             continue;
         }
         let hosts = listed(came.iter().map(|host| host.host.as_str()));
-        let after = figures.scale_up_s.map_or_else(String::new, |seconds| {
-            format!(" {} min {:02.0} s after its first submission", (seconds / 60.0).floor(), (seconds % 60.0).floor())
-        });
+        let after =
+            came.iter().filter_map(|host| host.new_after_s).reduce(f64::min).map_or_else(String::new, |seconds| {
+                format!(
+                    " {} min {:02.0} s after its first submission",
+                    (seconds / 60.0).floor(),
+                    (seconds % 60.0).floor()
+                )
+            });
         warn(
             "fixed_arm_scaled",
             format!(
@@ -206,26 +215,13 @@ fn shared(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
 
 /// Hosts that had more jobs than they had cores for.
 fn packed(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
-    let measured: Vec<(&str, &HostFigures, f64)> = arms
-        .iter()
-        .flat_map(|figures| figures.hosts.iter().map(move |host| (figures.arm.as_str(), host)))
-        .filter_map(|(arm, host)| Some((arm, host, host.running_to_cpu?)))
-        .collect();
-    if let Some((_, _, least)) = measured.iter().min_by(|one, other| one.2.total_cmp(&other.2)) {
-        for (arm, host, ratio) in &measured {
-            if host.peak_concurrency > 1 && *ratio >= PACKED * least {
-                warn(
-                    "packed_host",
-                    format!(
-                        "{arm}: {} had {} jobs at once, and they ran {ratio:.1} s for each CPU second, against {least:.1} on the \
-                         host that was least busy: its jobs waited for a core, so the arm's time tells of packing as well",
-                        host.host, host.peak_concurrency
-                    ),
-                );
-            }
-        }
-        return;
-    }
+    let hosts = || arms.iter().flat_map(|figures| figures.hosts.iter().map(move |host| (figures.arm.as_str(), host)));
+    let least = |hosts: &mut dyn Iterator<Item = (&str, &HostFigures)>| {
+        hosts.filter_map(|(_, host)| host.running_to_cpu).reduce(f64::min).map(|ratio| ratio.max(1.0))
+    };
+    // A host with one job at a time says what these jobs need; where there is none, the least busy does, if it is not busy.
+    let alone = least(&mut hosts().filter(|(_, host)| host.peak_concurrency == 1));
+    let usual = alone.or_else(|| least(&mut hosts()).map(|ratio| ratio.min(UNPACKED)));
     // Without CPU times: how long the same jobs ran elsewhere.
     let mut quickest: BTreeMap<&str, f64> = BTreeMap::new();
     for job in &run.observations {
@@ -234,23 +230,65 @@ fn packed(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
             *known = known.min(running);
         }
     }
-    for figures in arms {
-        for host in figures.hosts.iter().filter(|host| host.peak_concurrency > 1) {
-            let slower: Vec<f64> = run
-                .of(&figures.arm)
-                .filter(|job| job.host.as_deref() == Some(&host.host))
-                .filter_map(|job| Some(job.running_s? / quickest.get(job.job.as_str())?))
-                .collect();
-            if let Some(median) = super::statistics::quantile(&slower, 0.5).filter(|median| *median >= PACKED) {
-                warn(
-                    "packed_host",
-                    format!(
-                        "{}: {} had {} jobs at once, and they ran {median:.1} times as long as the same jobs at their \
-                         quickest: its jobs waited for each other, so the arm's time tells of packing as well",
-                        figures.arm, host.host, host.peak_concurrency
-                    ),
-                );
+    for (arm, host) in hosts().filter(|(_, host)| host.peak_concurrency > 1) {
+        let found = match (host.running_to_cpu, usual) {
+            (Some(ratio), Some(usual)) => (ratio >= PACKED * usual).then(|| {
+                format!("they ran {ratio:.1} s for each CPU second, against {usual:.1} on a host that is not busy")
+            }),
+            _ => {
+                let slower: Vec<f64> = run
+                    .of(arm)
+                    .filter(|job| job.host.as_deref() == Some(&host.host))
+                    .filter_map(|job| Some(job.running_s? / quickest.get(job.job.as_str())?))
+                    .collect();
+                super::statistics::quantile(&slower, 0.5)
+                    .filter(|median| *median >= PACKED)
+                    .map(|median| format!("they ran {median:.1} times as long as the same jobs at their quickest"))
             }
+        };
+        if let Some(found) = found {
+            warn(
+                "packed_host",
+                format!(
+                    "{arm}: {} had {} jobs at once, and {found}: its jobs waited for a core, so the arm's time tells of packing \
+                     as well",
+                    host.host, host.peak_concurrency
+                ),
+            );
+        }
+    }
+}
+
+/// Rounds in which two arms did not run the same jobs.
+fn different_jobs(run: &Run, gains: &[Gain], warn: &mut Warn<'_>) {
+    let mut by_arm: BTreeMap<&str, BTreeMap<i64, Vec<&str>>> = BTreeMap::new();
+    for job in &run.observations {
+        by_arm.entry(&job.arm).or_default().entry(job.round).or_default().push(&job.job);
+    }
+    by_arm.values_mut().flat_map(BTreeMap::values_mut).for_each(|jobs| jobs.sort_unstable());
+    for gain in gains.iter().filter(|gain| gain.ratio.is_some()) {
+        let Some((one, other)) = by_arm.get(gain.baseline.as_str()).zip(by_arm.get(gain.treatment.as_str())) else {
+            continue;
+        };
+        let differ: Vec<i64> = one
+            .iter()
+            .filter(|(round, jobs)| other.get(round).is_some_and(|others| others != *jobs))
+            .map(|(round, _)| *round)
+            .collect();
+        if let Some(round) = differ.first() {
+            let count = |jobs: &BTreeMap<i64, Vec<&str>>| jobs.get(round).map_or(0, Vec::len);
+            warn(
+                "jobs_differ",
+                format!(
+                    "{} and {} did not run the same jobs in {} rounds (in round {round} {} and {} jobs): their times are of \
+                     different work",
+                    gain.baseline,
+                    gain.treatment,
+                    differ.len(),
+                    count(one),
+                    count(other)
+                ),
+            );
         }
     }
 }
@@ -259,12 +297,13 @@ fn packed(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
 fn evidence(run: &Run, plan: &ArmPlan, warn: &mut Warn<'_>) {
     let arm = &plan.name;
     // What was never accepted cannot have an entry.
-    let accepted: Vec<&Observation> = run.of(arm).filter(|job| job.jes_created_s.is_some()).collect();
-    let none = |job: &Observation| match job.correlation.as_deref() {
-        Some(how) => how == "none",
-        None => job.host.is_none() && job.wlo_start_s.is_none(),
+    let accepted: Vec<&Observation> =
+        run.of(arm).filter(|job| job.jes_created_s.is_some() || job.job_id.is_some()).collect();
+    let nothing = |job: &Observation| {
+        job.correlation.as_deref() == Some("none")
+            || job.wlo_id.is_none() && job.wlo_submit_s.is_none() && job.wlo_start_s.is_none() && job.host.is_none()
     };
-    let missing: Vec<&Observation> = accepted.iter().copied().filter(|job| none(job)).collect();
+    let missing: Vec<&Observation> = accepted.iter().copied().filter(|job| nothing(job)).collect();
     if !missing.is_empty() {
         warn(
             "missing_correlation",
@@ -273,6 +312,19 @@ fn evidence(run: &Run, plan: &ArmPlan, warn: &mut Warn<'_>) {
                 missing.len(),
                 accepted.len(),
                 jobs_listed(&missing)
+            ),
+        );
+    }
+    let partly = |job: &Observation| job.completed() && (job.host.is_none() || job.on_host().is_none());
+    let partly: Vec<&Observation> = accepted.iter().copied().filter(|job| !nothing(job) && partly(job)).collect();
+    if !partly.is_empty() {
+        warn(
+            "missing_correlation",
+            format!(
+                "{arm}: of {} of {} jobs the orchestrator's entry has no host, or not when they were on it ({})",
+                partly.len(),
+                accepted.len(),
+                jobs_listed(&partly)
             ),
         );
     }

@@ -10,8 +10,10 @@ use super::analysis::Moment;
 use super::result::ComparisonResult;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Characters of a cell, as Excel takes them.
+/// Units of a cell's text, in UTF-16 as Excel counts them; it takes a few more.
 const LONGEST_TEXT: usize = 32_000;
+/// Rows of a sheet, of which Excel takes a few more.
+const MOST_ROWS: u32 = 1_000_000;
 
 /// Writes `result` as a workbook to `path`, in place of what is there. Text is always written as text, never as a formula.
 ///
@@ -49,6 +51,7 @@ fn make(result: &ComparisonResult) -> Result<Workbook> {
 struct Styles {
     head: Format,
     number: Format,
+    whole: Format,
     wrapped: Format,
     verdict: Format,
 }
@@ -59,6 +62,7 @@ impl Styles {
         Self {
             head: head.set_text_wrap(),
             number: Format::new().set_num_format("#,##0.###"),
+            whole: Format::new().set_num_format("#,##0"),
             wrapped: Format::new().set_text_wrap().set_align(FormatAlign::Top),
             verdict: Format::new().set_bold().set_font_size(13).set_text_wrap().set_align(FormatAlign::Top),
         }
@@ -78,6 +82,16 @@ impl From<Option<f64>> for Cell<'_> {
     }
 }
 
+/// As much of `text` as a cell takes.
+fn short(text: &str) -> &str {
+    let mut units = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        units += c.len_utf16();
+        units > LONGEST_TEXT
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
 fn put(
     sheet: &mut Worksheet,
     row: u32,
@@ -88,11 +102,11 @@ fn put(
     match cell {
         // Never a formula, whatever it begins with.
         Cell::Text(text) => {
-            let cut = text.char_indices().nth(LONGEST_TEXT).map_or(text.len(), |(at, _)| at);
-            sheet.write_string(row, column, &text[..cut])?;
+            sheet.write_string(row, column, short(text))?;
         }
         Cell::Number(number) => {
-            sheet.write_number_with_format(row, column, *number, &styles.number)?;
+            let format = if number.fract() == 0.0 { &styles.whole } else { &styles.number };
+            sheet.write_number_with_format(row, column, *number, format)?;
         }
         Cell::None => {}
     }
@@ -101,14 +115,14 @@ fn put(
 
 fn heads(sheet: &mut Worksheet, row: u32, names: &[&str], styles: &Styles) -> std::result::Result<(), XlsxError> {
     for (column, name) in (0..).zip(names) {
-        sheet.write_string_with_format(row, column, *name, &styles.head)?;
+        sheet.write_string_with_format(row, column, short(name), &styles.head)?;
     }
     Ok(())
 }
 
 fn summary(sheet: &mut Worksheet, result: &ComparisonResult, styles: &Styles) -> std::result::Result<(), XlsxError> {
     sheet.set_name("Summary")?;
-    sheet.merge_range(0, 0, 0, 8, &result.analysis.verdict.text, &styles.verdict)?;
+    sheet.merge_range(0, 0, 0, 8, short(&result.analysis.verdict.text), &styles.verdict)?;
     sheet.set_row_height(0, 76)?;
     let names = ["treatment", "baseline", "what differs", "ratio", "low", "high", "rounds", "claimed", "percent saved"];
     heads(sheet, 2, &names, styles)?;
@@ -227,16 +241,14 @@ fn concurrency(
     let mut drawn = false;
     for (number, arm) in (0_u16..).zip(&result.analysis.arms) {
         let column = number * COLUMNS;
-        heads_at(
-            sheet,
-            column,
-            &[&format!("{}: round", arm.arm), "second", "jobs on hosts", "hosts held"],
-            styles,
-        )?;
+        heads_at(sheet, column, &["round", "second", &format!("{}: jobs on hosts", arm.arm), "hosts held"], styles)?;
         let Some(shown) = arm.concurrency.first().map(|moment| moment.round) else { continue };
         let (mut row, mut last, mut before) = (1, 0, None::<Moment>);
         let mut start = 0.0;
         for moment in &arm.concurrency {
+            if row >= MOST_ROWS {
+                break;
+            }
             // Each round begins with no job at its own second 0.
             let earlier = before.filter(|before| before.round == moment.round);
             if earlier.is_none() {
@@ -245,8 +257,7 @@ fn concurrency(
             // Two points for each change, or the line would be slanted.
             let earlier = earlier.map_or((0, 0), |before| (before.jobs, before.hosts));
             for (jobs, hosts) in [earlier, (moment.jobs, moment.hosts)] {
-                for (at, value) in
-                    (column..).zip([moment.round as f64, moment.at_s - start, jobs as f64, hosts as f64])
+                for (at, value) in (column..).zip([moment.round as f64, moment.at_s - start, jobs as f64, hosts as f64])
                 {
                     put(sheet, row, at, &Cell::Number(value), styles)?;
                 }
@@ -259,7 +270,8 @@ fn concurrency(
         }
         chart
             .add_series()
-            .set_name(&arm.arm)
+            // By a cell: a name that looked like a range would be taken for one.
+            .set_name(("Concurrency", 0, column + 2))
             .set_categories(("Concurrency", 1, column + 1, last, column + 1))
             .set_values(("Concurrency", 1, column + 2, last, column + 2));
         drawn = true;
@@ -277,7 +289,7 @@ fn concurrency(
 
 fn heads_at(sheet: &mut Worksheet, column: u16, names: &[&str], styles: &Styles) -> std::result::Result<(), XlsxError> {
     for (at, name) in (column..).zip(names) {
-        sheet.write_string_with_format(0, at, *name, &styles.head)?;
+        sheet.write_string_with_format(0, at, short(name), &styles.head)?;
     }
     Ok(())
 }

@@ -194,7 +194,9 @@ impl PyComparisonResult {
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
-        let document = convert::json(py, &self.result.to_value()?)?;
+        // A notebook that is shown again may have outlived the file.
+        let document = self.result.to_value().or_else(|_| self.result.summary())?;
+        let document = convert::json(py, &document)?;
         Ok(convert::repr_html(py, "comparison_result", document)?)
     }
 }

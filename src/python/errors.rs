@@ -46,7 +46,7 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Unsupported => "UnsupportedError",
         ErrorKind::Storage => "StorageError",
         ErrorKind::Network => "NetworkError",
-        ErrorKind::Authentication => "AuthenticationError",
+        ErrorKind::Authentication | ErrorKind::Forbidden => "AuthenticationError",
         ErrorKind::Server => "ServerError",
         ErrorKind::NoReachableVm => "NoReachableVmError",
         ErrorKind::Delivery => "DeliveryError",

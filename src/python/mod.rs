@@ -50,6 +50,12 @@ fn viya_base_url(given: Option<&str>) -> errors::PyOutcome<Option<String>> {
     Ok(crate::viya::server::base_url(given)?)
 }
 
+/// The server of the run that a journal is of.
+#[pyfunction]
+fn journal_base_url(path: &str) -> errors::PyOutcome<String> {
+    Ok(crate::comparison::journal::base_url(std::path::Path::new(path))?)
+}
+
 /// `url` without what must not be shown: user name, password and query.
 #[pyfunction]
 fn shown_url(url: &str) -> String {
@@ -73,6 +79,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
     module.add_function(wrap_pyfunction!(viya_base_url, module)?)?;
+    module.add_function(wrap_pyfunction!(journal_base_url, module)?)?;
     module.add_function(wrap_pyfunction!(shown_url, module)?)?;
     module.add_function(wrap_pyfunction!(doctor::doctor, module)?)?;
     let drain = wrap_pyfunction!(drain, module)?;

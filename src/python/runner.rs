@@ -206,6 +206,9 @@ impl PyViyaComparisonRunner {
 
     /// Runs the comparison and writes the result JSON.
     ///
+    /// Ctrl-C, and SIGTERM in the main thread of a program that has no handler of its own, cancel what is running on the
+    /// server; what is done is written, and the exception's cause says where.
+    ///
     /// Args:
     ///     progress: True for progress bars, False for none, or a callable that is given a dict per event (arm, done,
     ///         failed, in_flight, total, job, state).
@@ -356,6 +359,20 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
 impl PyViyaComparisonRunner {
     /// Runs, or resumes from `journal`, with whatever shows progress.
     fn shown(
+        &self,
+        py: Python<'_>,
+        journal: Option<PathBuf>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyOutcome<PyComparisonResult> {
+        // A scheduler ends its tasks with SIGTERM: what is running is canceled then, as at Ctrl-C.
+        let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
+        terminable.call_method0("__enter__")?;
+        let outcome = self.with_progress(py, journal, progress);
+        terminable.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+        outcome
+    }
+
+    fn with_progress(
         &self,
         py: Python<'_>,
         journal: Option<PathBuf>,

@@ -16,9 +16,11 @@ use super::clock::{Clock, SPEED_HEADER};
 use crate::error::{Error, ErrorKind, Result};
 
 mod errors;
+mod pages;
 mod tls;
 
 pub use errors::error_text;
+pub(crate) use pages::Pages;
 
 /// Media type of every SAS collection.
 pub const COLLECTION: &str = "application/vnd.sas.collection+json";
@@ -106,11 +108,13 @@ pub(crate) struct Answer {
 pub(crate) struct NoAnswer {
     pub error: Error,
     pub sent: bool,
+    /// The answer took too long: the server may be at it still.
+    pub timed_out: bool,
 }
 
 impl From<Error> for NoAnswer {
     fn from(error: Error) -> Self {
-        Self { error, sent: false }
+        Self { error, sent: false, timed_out: false }
     }
 }
 
@@ -119,6 +123,8 @@ impl From<Error> for NoAnswer {
 pub(crate) struct Page {
     pub items: Vec<Value>,
     pub next: Option<String>,
+    /// How many items there are in all, as the service has it; some say more than the user may see.
+    pub count: Option<usize>,
 }
 
 impl ViyaClient {
@@ -218,11 +224,12 @@ impl ViyaClient {
             let link = links.iter().find(|link| link.get("rel").and_then(Value::as_str) == Some("next"))?;
             link.get("href").or_else(|| link.get("uri")).and_then(Value::as_str).map(str::to_owned)
         });
+        let count = value.get("count").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
         let items = match value.get_mut("items").map(Value::take) {
             Some(Value::Array(items)) => items,
             _ => Vec::new(),
         };
-        Ok(Page { items, next })
+        Ok(Page { items, next, count })
     }
 
     /// Waits before try `round + 1`: half a second doubling up to 30, jittered, and at least what the server asked for.
@@ -265,7 +272,11 @@ impl ViyaClient {
             } else {
                 Error::new(ErrorKind::Network, self.unreachable(&e, &call.method, &url)).with_retryable(true)
             };
-            NoAnswer { sent: !e.is_connect() && !e.is_builder(), error: error.with_source(e.without_url()) }
+            NoAnswer {
+                sent: !e.is_connect() && !e.is_builder(),
+                timed_out: e.is_timeout(),
+                error: error.with_source(e.without_url()),
+            }
         };
         let response = request.send().await.map_err(broken)?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -351,6 +362,11 @@ impl Answer {
         self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("no content type")
     }
 
+    /// Whether a person was meant to read it: a page of a proxy or a login, and no answer of SAS's services.
+    fn is_html(&self) -> bool {
+        self.content_type().to_ascii_lowercase().contains("html")
+    }
+
     /// The answer as an error that says what was asked, the status and the server's own reasons.
     pub(crate) fn into_error(self, call: &Call<'_>) -> Error {
         let reasons = match self.json() {
@@ -366,14 +382,17 @@ impl Answer {
         };
         let (kind, advice) = match self.status.as_u16() {
             401 => (ErrorKind::Authentication, "; log in again"),
-            403 => (ErrorKind::Authentication, "; this user is not allowed to: ask a SAS administrator"),
+            403 => (ErrorKind::Forbidden, "; this user is not allowed to: ask a SAS administrator"),
+            // A proxy that has lost its way to SAS says so too, and its page tells nothing about what was asked for.
+            404 | 410 if self.is_html() => (ErrorKind::Server, "; try again later, and check base_url"),
             404 | 410 => (ErrorKind::NotFound, ""),
             409 | 412 | 428 => (ErrorKind::Conflict, ""),
             300..=399 => (ErrorKind::Server, "; it redirects elsewhere: check base_url"),
             429 | 500..=599 => (ErrorKind::Server, "; try again later"),
             _ => (ErrorKind::Server, ""),
         };
-        let retryable = self.is_passing() || self.status.as_u16() == 500;
+        let retryable =
+            self.is_passing() || self.status.as_u16() == 500 || (kind == ErrorKind::Server && self.is_html());
         let (method, url, status) = (&call.method, &self.url, self.status);
         Error::new(kind, format!("{method} {url} was answered with {status}: {reasons}{advice}"))
             .with_retryable(retryable)

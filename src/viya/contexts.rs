@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::client::{COLLECTION, Call, ViyaClient, quoted};
+use super::client::{COLLECTION, Call, Pages, ViyaClient, quoted};
 use crate::error::{Error, ErrorKind, Result};
 
 const CONTEXT: &str = "application/vnd.sas.compute.context+json";
@@ -31,12 +31,12 @@ const DETAILS: [&str; 4] = ["launchContext", "launchType", "environment", "resou
 /// # Errors
 /// [`ErrorKind::NotFound`] naming the contexts that exist; those of any call to the server.
 pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
-    let call = Call { accept_item: Some(CONTEXT), ..list().query("filter", format!("eq(name,{})", quoted(name))) };
-    if let Some(item) = search(client, &call, name).await?.0 {
+    let narrow = list().query("filter", format!("eq(name,{})", quoted(name)));
+    if let Some(item) = search(client, narrow, name).await?.0 {
         return complete(client, item).await;
     }
     // Listed without the filter too: to name what exists, and because a server may read a filter differently.
-    let (item, mut names) = search(client, &Call { accept_item: Some(CONTEXT), ..list() }, name).await?;
+    let (item, mut names) = search(client, list(), name).await?;
     match item {
         Some(item) => complete(client, item).await,
         None => {
@@ -62,18 +62,11 @@ pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
 /// # Errors
 /// Those of any call to the server.
 pub async fn all(client: &ViyaClient) -> Result<Vec<Context>> {
-    let call = Call { accept_item: Some(CONTEXT), ..list() };
     let mut found = Vec::new();
-    let mut next: Option<String> = None;
-    // Bounded against a server whose links go round in a circle.
-    for _ in 0..1000 {
-        let page = client.page(&call, next.as_deref()).await?;
-        for item in page.items {
+    let mut pages = Pages::new(client, list());
+    while let Some(items) = pages.next().await? {
+        for item in items {
             found.push(complete(client, item).await?);
-        }
-        match page.next {
-            Some(link) if next.as_deref() != Some(link.as_str()) => next = Some(link),
-            _ => break,
         }
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
@@ -81,25 +74,20 @@ pub async fn all(client: &ViyaClient) -> Result<Vec<Context>> {
 }
 
 fn list<'a>() -> Call<'a> {
-    Call::get("/compute/contexts", COLLECTION).query("start", "0").query("limit", "100")
+    let call = Call::get("/compute/contexts", COLLECTION).query("limit", "100");
+    Call { accept_item: Some(CONTEXT), ..call }
 }
 
-async fn search(client: &ViyaClient, call: &Call<'_>, name: &str) -> Result<(Option<Value>, Vec<String>)> {
+async fn search(client: &ViyaClient, call: Call<'_>, name: &str) -> Result<(Option<Value>, Vec<String>)> {
     let mut names = Vec::new();
-    let mut next: Option<String> = None;
-    // Bounded against a server whose links go round in a circle.
-    for _ in 0..1000 {
-        let page = client.page(call, next.as_deref()).await?;
-        for item in page.items {
+    let mut pages = Pages::new(client, call);
+    while let Some(items) = pages.next().await? {
+        for item in items {
             match item.get("name").and_then(Value::as_str) {
                 Some(found) if found == name => return Ok((Some(item), names)),
                 Some(found) => names.push(found.to_owned()),
                 None => {}
             }
-        }
-        match page.next {
-            Some(link) if next.as_deref() != Some(link.as_str()) => next = Some(link),
-            _ => break,
         }
     }
     Ok((None, names))

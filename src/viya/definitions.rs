@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 
-use super::client::{COLLECTION, Call, ViyaClient, quoted};
+use super::client::{COLLECTION, Call, Pages, ViyaClient, quoted};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Definitions per page.
 const PAGE: usize = 200;
-/// Pages at most: a server whose links go round in a circle must not hold us.
-const PAGES: usize = 1000;
 
 /// A job definition, as a list has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +33,15 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
         ));
     }
     let plain = || {
-        Call::get("/jobDefinitions/definitions", COLLECTION)
-            .query("start", "0")
-            .query("limit", PAGE.to_string())
-            .query("sortBy", "name")
+        Call::get("/jobDefinitions/definitions", COLLECTION).query("limit", PAGE.to_string()).query("sortBy", "name")
     };
     // The server narrows it to names that have the longest part of the pattern; what it gives is looked at all the same.
     let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or_default();
     let listed = if part.is_empty() {
-        list(client, &plain()).await
+        list(client, plain()).await
     } else {
-        match list(client, &plain().query("filter", format!("contains(name,{})", quoted(part)))).await {
-            Err(e) if e.kind() == ErrorKind::Server && !e.is_retryable() => list(client, &plain()).await,
+        match list(client, plain().query("filter", format!("contains(name,{})", quoted(part)))).await {
+            Err(e) if e.kind() == ErrorKind::Server && !e.is_retryable() => list(client, plain()).await,
             listed => listed,
         }
     };
@@ -57,22 +52,17 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
     Ok(found)
 }
 
-async fn list(client: &ViyaClient, call: &Call<'_>) -> Result<Vec<Definition>> {
+async fn list(client: &ViyaClient, call: Call<'_>) -> Result<Vec<Definition>> {
+    let text = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut found = Vec::new();
-    let mut next: Option<String> = None;
-    for _ in 0..PAGES {
-        let page = client.page(call, next.as_deref()).await?;
-        let text = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        found.extend(page.items.iter().map(|item| Definition {
+    let mut pages = Pages::new(client, call);
+    while let Some(items) = pages.next().await? {
+        found.extend(items.iter().map(|item| Definition {
             id: text(item, "id"),
             name: text(item, "name"),
             description: text(item, "description"),
             kind: text(item, "type"),
         }));
-        match page.next {
-            Some(link) if next.as_deref() != Some(link.as_str()) => next = Some(link),
-            _ => break,
-        }
     }
     found.retain(|definition| !definition.id.is_empty());
     Ok(found)

@@ -1,15 +1,23 @@
 //! The Job Execution Service: submit, follow and cancel jobs. No job is ever submitted twice.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{Answer, COLLECTION, Call, ViyaClient, error_text, quoted};
+use super::client::{Answer, COLLECTION, Call, Pages, ViyaClient, error_text, quoted};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Pages of a listing at most: a server whose links go round in a circle must not hold us.
-const MOST_PAGES: u32 = 5000;
+/// How long a job is looked for, seconds of the server, after a gateway gave up on submitting it: the server behind it may
+/// be at it still.
+const SLOW_DOUBT: f64 = 30.0;
+/// The same, after the connection broke off or the server failed.
+const QUICK_DOUBT: f64 = 8.0;
+/// How often a submission is tried that the server answers with 500: some definitions always are.
+const INTERNAL_TRIES: u32 = 3;
 const REQUEST: &str = "application/vnd.sas.job.execution.job.request+json";
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
 
@@ -186,11 +194,11 @@ pub struct NotSubmitted {
 /// Submits a job and returns it as accepted.
 ///
 /// After a failure that leaves open whether the server took the job, the job is looked for by its name before it is sent
-/// again, so that it never runs twice.
+/// again, so that it never runs twice. `oldest` is as [`find_by_name`] has it.
 ///
 /// # Errors
 /// The server's refusal with its reasons, or that it cannot be found out whether the job runs.
-pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job, NotSubmitted> {
+pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>) -> Result<Job, NotSubmitted> {
     let refused = |error: Error| NotSubmitted { error, in_doubt: false };
     let uri = if job.definition.starts_with('/') {
         job.definition.clone()
@@ -209,11 +217,11 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job, NotSub
     };
     for round in 1.. {
         let more = round < client.tries();
-        let (error, resend, in_doubt) = match client.once(&call).await {
+        let doubt = match client.once(&call).await {
             Ok(answer) if answer.status.is_success() => match answer.json().and_then(Job::of) {
                 Ok(job) => return Ok(job),
                 // It was taken, if a proxy did not make that up.
-                Err(e) => (e, false, true),
+                Err(error) => Doubt { error, resend: false, open: true, seconds: SLOW_DOUBT, after: None },
             },
             // Refused before anything was done with it.
             Ok(answer) if answer.status.as_u16() == 429 && more => {
@@ -222,10 +230,15 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job, NotSub
             }
             Ok(answer) if answer.status.is_server_error() => {
                 let (passing, after) = (answer.is_passing(), answer.retry_after());
-                if let Some(seconds) = after {
-                    client.clock().sleep(seconds).await;
+                let seconds = if answer.status.as_u16() == 504 { SLOW_DOUBT } else { QUICK_DOUBT };
+                let error = answer.into_error(&call);
+                if passing {
+                    Doubt { error, resend: true, open: true, seconds, after }
+                } else {
+                    // The server failed at this very job, and is not asked for ever.
+                    let error = error.with_retryable(false);
+                    Doubt { error, resend: round < INTERNAL_TRIES, open: false, seconds, after }
                 }
-                (answer.into_error(&call), passing, passing)
             }
             Ok(answer) => return Err(refused(answer.into_error(&call))),
             Err(failure) if failure.error.kind() != ErrorKind::Network => return Err(refused(failure.error)),
@@ -234,77 +247,114 @@ pub async fn submit(client: &ViyaClient, job: &Submission) -> Result<Job, NotSub
                 continue;
             }
             Err(failure) if !failure.sent => return Err(refused(failure.error)),
-            Err(failure) => (failure.error, true, true),
-        };
-        // Looked for twice: a request that broke off may still be on its way inside the server.
-        for _ in 0..2 {
-            match find_by_name(client, &job.name, None).await {
-                Ok(Some(job)) => return Ok(job),
-                Ok(None) => client.back_off(round, Some(1.0)).await,
-                Err(e) => {
-                    let text = format!(
-                        "it is not known whether SAS Viya took job {}: {e}; look for that name there",
-                        job.name
-                    );
-                    let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(error);
-                    return Err(NotSubmitted { error, in_doubt: true });
-                }
+            Err(failure) => {
+                let seconds = if failure.timed_out { SLOW_DOUBT } else { QUICK_DOUBT };
+                Doubt { error: failure.error, resend: true, open: true, seconds, after: None }
             }
-        }
-        if !(resend && more) {
-            return Err(NotSubmitted { error, in_doubt });
+        };
+        match look_for(client, &job.name, oldest, doubt.seconds.max(doubt.after.unwrap_or(0.0))).await {
+            Ok(Some(job)) => return Ok(job),
+            Ok(None) if doubt.resend && more => {}
+            Ok(None) => return Err(NotSubmitted { error: doubt.error, in_doubt: doubt.open }),
+            Err(e) => {
+                let text =
+                    format!("it is not known whether SAS Viya took job {}: {e}; look for that name there", job.name);
+                let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(doubt.error);
+                return Err(NotSubmitted { error, in_doubt: true });
+            }
         }
     }
     Err(refused(Error::new(ErrorKind::Internal, "the job was never sent")))
 }
 
-/// The newest job of exactly this name: among the latest thousand, or among all since `oldest` by the server's clock. SAS:
-/// jobs are listed newest first.
+/// A submission of which it is not known whether the server took it.
+struct Doubt {
+    error: Error,
+    /// Whether it is sent again where it is not found.
+    resend: bool,
+    /// Whether the server may take it even later.
+    open: bool,
+    /// How long it is looked for.
+    seconds: f64,
+    /// When the server wants to be asked again, seconds.
+    after: Option<f64>,
+}
+
+/// [`find_by_name`], again and again for `seconds` of the server.
+async fn look_for(client: &ViyaClient, name: &str, oldest: DateTime<Utc>, seconds: f64) -> Result<Option<Job>> {
+    let (began, mut pause) = (Instant::now(), 0.5);
+    loop {
+        if let Some(job) = find_by_name(client, name, oldest).await? {
+            return Ok(Some(job));
+        }
+        let left = seconds - client.clock().since(began);
+        if left <= 0.0 {
+            return Ok(None);
+        }
+        client.clock().sleep(left.min(pause)).await;
+        pause *= 2.0;
+    }
+}
+
+/// The job of exactly this name, among all since `oldest` by the server's clock; among all that there are where the server
+/// does not list the newest first, or says no times.
 ///
 /// # Errors
 /// Those of any call to the server.
-pub async fn find_by_name(client: &ViyaClient, name: &str, oldest: Option<DateTime<Utc>>) -> Result<Option<Job>> {
+pub async fn find_by_name(client: &ViyaClient, name: &str, oldest: DateTime<Utc>) -> Result<Option<Job>> {
     let call = Call::get("/jobExecution/jobs", COLLECTION)
-        .query("start", "0")
         .query("limit", "200")
         .query("sortBy", "creationTimeStamp:descending");
-    let mut next: Option<String> = None;
-    for pages in 1.. {
-        let mut page = client.page(&call, next.as_deref()).await?;
-        let last = page.items.last().and_then(|item| parse_time(item.get("creationTimeStamp")?.as_str()?));
+    let mut pages = Pages::new(client, call);
+    while let Some(mut items) = pages.next().await? {
+        let created = |item: &Value| parse_time(item.get("creationTimeStamp")?.as_str()?);
+        let last = oldest_of_newest_first(items.iter().map(created));
         let named = |item: &&mut Value| item.pointer("/jobRequest/name").and_then(Value::as_str) == Some(name);
-        for item in page.items.iter_mut().filter(named) {
+        for item in items.iter_mut().filter(named) {
             if let Ok(job) = Job::of(item.take()) {
                 return Ok(Some(job));
             }
         }
-        let enough = match oldest {
-            Some(oldest) => last.is_none_or(|last| last < oldest),
-            None => pages >= 5,
-        };
-        next = page.next.filter(|_| !enough && pages < MOST_PAGES);
-        if next.is_none() {
+        if last.is_some_and(|last| last < oldest) {
             break;
         }
     }
     Ok(None)
 }
 
+/// The last moment of a page that is sorted newest first; none of a page that is not, or that does not tell each of them.
+pub(super) fn oldest_of_newest_first(moments: impl Iterator<Item = Option<DateTime<Utc>>>) -> Option<DateTime<Utc>> {
+    let mut last: Option<DateTime<Utc>> = None;
+    for moment in moments {
+        let moment = moment?;
+        if last.is_some_and(|last| last < moment) {
+            return None;
+        }
+        last = Some(moment);
+    }
+    last
+}
+
 /// The state of a job: one short answer.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] when the job was deleted; [`ErrorKind::Server`], retryable, for a state that SAS does not
-/// document or a page of a proxy; those of any call.
+/// [`ErrorKind::NotFound`] when the job was deleted; [`ErrorKind::Server`], retryable, for a page of a proxy; those of any
+/// call.
 pub async fn state(client: &ViyaClient, id: &str) -> Result<State> {
     let path = format!("/jobExecution/jobs/{id}/state");
     read_state(&client.send(&Call::get(&path, "text/plain")).await?, id)
 }
 
 fn read_state(answer: &Answer, id: &str) -> Result<State> {
-    answer.word().and_then(State::parse).ok_or_else(|| {
-        let said = answer.word().map_or_else(|| "no state".to_owned(), |word| format!("the unknown state {word:?}"));
-        Error::new(ErrorKind::Server, format!("job {id} has {said}")).with_retryable(true)
-    })
+    let word = answer.word().filter(|word| word.chars().any(char::is_alphabetic));
+    let word = word.ok_or_else(|| {
+        Error::new(ErrorKind::Server, format!("the answer about job {id} has no state in it")).with_retryable(true)
+    })?;
+    Ok(State::parse(word).unwrap_or_else(|| {
+        // A state that SAS does not document, such as a suspension, is no end.
+        tracing::debug!("job {id} has the unknown state {word:?}");
+        State::Running
+    }))
 }
 
 /// [`state`] that a server which honours `wait` answers only when the state changes, or after `seconds` of its own.
@@ -333,12 +383,22 @@ pub enum Listing {
 /// Most ids of one listing: 43 characters each, and proxies take some 8,000 in a URL.
 pub const IDS_OF_A_LISTING: usize = 100;
 
+/// What a listing told.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Those that have ended.
+    pub ended: Vec<Job>,
+    /// Whether the listing shows what it was asked for: no jobs that were not meant, and of [`Listing::Newest`] a page that
+    /// has nearly all of them.
+    pub honest: bool,
+}
+
 /// Those of the jobs `ids` that have ended, as far as one page of that listing shows them; at most
 /// [`IDS_OF_A_LISTING`] ids, and any number of them with [`Listing::Newest`].
 ///
 /// # Errors
 /// [`ErrorKind::Server`] or `InvalidInput` where the server does not take the filter; those of any call.
-pub async fn list_ended(client: &ViyaClient, listing: Listing, ids: &[String]) -> Result<Vec<Job>> {
+pub async fn list_ended(client: &ViyaClient, listing: Listing, ids: &[String]) -> Result<Listed> {
     let chosen = || format!("in(id,{})", ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(","));
     let call = Call::get("/jobExecution/jobs", COLLECTION).query("start", "0");
     let call = match listing {
@@ -349,8 +409,21 @@ pub async fn list_ended(client: &ViyaClient, listing: Listing, ids: &[String]) -
         Listing::Newest => call.query("limit", "1000").query("sortBy", "creationTimeStamp:descending"),
     };
     let page = client.page(&call, None).await?;
-    let jobs = page.items.into_iter().filter_map(|item| Job::of(item).ok());
-    Ok(jobs.filter(|job| job.state().is_some_and(State::is_final)).collect())
+    let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let jobs: Vec<Job> = page.items.into_iter().filter_map(|item| Job::of(item).ok()).collect();
+    let honest = match listing {
+        Listing::EndedOfIds => {
+            jobs.iter().all(|job| asked.contains(job.id()) && job.state().is_none_or(|state| state != State::Running))
+        }
+        Listing::OfIds => jobs.iter().all(|job| asked.contains(job.id())),
+        Listing::Newest => {
+            // One that was deleted, or is too new, may be missing.
+            let shown: HashSet<&str> = jobs.iter().map(Job::id).collect();
+            asked.difference(&shown).count() * 10 <= asked.len() + 20
+        }
+    };
+    let ended = jobs.into_iter().filter(|job| job.state().is_some_and(State::is_final)).collect();
+    Ok(Listed { ended, honest })
 }
 
 /// A job as it is now.
@@ -382,7 +455,8 @@ pub async fn delete(client: &ViyaClient, id: &str) -> Result<()> {
     }
 }
 
-/// A SAS time stamp: ISO 8601 with zone.
+/// A SAS time stamp: ISO 8601 with zone, which some services write without a colon.
 pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc())
+    let at = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"));
+    at.ok().map(|at| at.to_utc())
 }

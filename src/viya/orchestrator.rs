@@ -8,12 +8,11 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::client::{Call, ViyaClient};
-use super::jobs::parse_time;
+use super::client::{Call, Pages, ViyaClient};
+use super::jobs::{oldest_of_newest_first, parse_time};
 use crate::error::Result;
 
 const PAGE: usize = 500;
-const MAX_PAGES: usize = 200;
 
 /// Texts of an entry that are kept, as JSON pointers.
 const TEXTS: [&str; 10] = [
@@ -49,16 +48,18 @@ impl Entry {
         };
         let processing = item.get("processingInfo");
         let numbers = processing.and_then(Value::as_object).into_iter().flatten();
+        // Read leniently: a number may come as text.
+        let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
         let named = |list: &str| {
             let values = processing.and_then(|info| info.get(list)?.as_array()).into_iter().flatten();
             values
-                .filter_map(|value| Some((value.get("name")?.as_str()?.into(), value.get("value")?.as_f64()?)))
+                .filter_map(|value| Some((value.get("name")?.as_str()?.into(), number(value.get("value")?)?)))
                 .collect()
         };
         Self {
             id,
             texts: TEXTS.iter().enumerate().filter_map(text).collect(),
-            numbers: numbers.filter_map(|(key, value)| Some((key.as_str().into(), value.as_f64()?))).collect(),
+            numbers: numbers.filter_map(|(key, value)| Some((key.as_str().into(), number(value)?))).collect(),
             reserved: named("consumedResources"),
             measured: named("limitValues"),
         }
@@ -132,7 +133,7 @@ fn find(list: &[(Box<str>, f64)], name: &str) -> Option<f64> {
     list.iter().find(|(known, _)| &**known == name).map(|(_, value)| *value)
 }
 
-/// All entries submitted since `oldest`, newest first, one request per 500; fewer pages where `enough` says after one of
+/// All entries submitted since `oldest`, newest first, one request per page (of 500, where the service gives that many); fewer pages where `enough` says after one of
 /// them that the rest is not needed.
 ///
 /// # Errors
@@ -145,35 +146,21 @@ pub async fn list_since(
 ) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut seen = HashSet::new();
-    let mut next: Option<String> = None;
-    let mut start = 0;
-    let mut linked = false;
-    for _ in 0..MAX_PAGES {
-        let call = Call::get("/workloadOrchestrator/jobs", "application/json")
-            .query("limit", PAGE.to_string())
-            .query("start", start.to_string())
-            .query("sortBy", "submitTime:descending");
-        let page = client.page(&call, next.as_deref()).await?;
-        let count = page.items.len();
-        let page_entries: Vec<Entry> = page.items.iter().map(Entry::new).collect();
-        drop(page.items);
-        let stamps: Vec<_> = page_entries.iter().filter_map(Entry::submitted).collect();
-        let descending = stamps.first() >= stamps.last();
-        let reached = descending && stamps.last().is_some_and(|last| *last < oldest);
+    let call = Call::get("/workloadOrchestrator/jobs", "application/json")
+        .query("limit", PAGE.to_string())
+        .query("sortBy", "submitTime:descending");
+    let mut pages = Pages::new(client, call);
+    while let Some(items) = pages.next().await? {
+        let page: Vec<Entry> = items.iter().map(Entry::new).collect();
+        drop(items);
+        let reached = oldest_of_newest_first(page.iter().map(Entry::submitted)).is_some_and(|last| last < oldest);
         // New jobs push old ones onto the next page, where they come again.
         let before = entries.len();
-        entries.extend(page_entries.into_iter().filter(|entry| match entry.id() {
+        entries.extend(page.into_iter().filter(|entry| match entry.id() {
             Some(id) => seen.insert(id),
             None => true,
         }));
-        if count == 0 || reached || entries.len() == before || enough(&entries) {
-            break;
-        }
-        start += count;
-        linked |= page.next.is_some();
-        next = page.next;
-        // The links of this service are not documented: where it gives none at all, a full page is followed by its offset.
-        if next.is_none() && (linked || count < PAGE) {
+        if reached || entries.len() == before || enough(&entries) {
             break;
         }
     }

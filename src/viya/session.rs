@@ -52,7 +52,7 @@ pub async fn whoami(client: &ViyaClient) -> Result<Identity> {
             identity.name = text(&user, "name");
             identity.asked = true;
         }
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Forbidden) => {}
         Err(e) => return Err(e),
     }
     Ok(identity)

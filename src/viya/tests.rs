@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -219,6 +220,8 @@ struct Jobs {
     posts: Arc<AtomicUsize>,
     /// What the first POST is answered with, and whether the job was taken all the same.
     first: Option<(u16, bool)>,
+    /// Milliseconds until it is there; a second of the server each.
+    late: u64,
 }
 
 async fn create(State(jobs): State<Jobs>, Json(body): Json<Value>) -> Response {
@@ -227,8 +230,14 @@ async fn create(State(jobs): State<Jobs>, Json(body): Json<Value>) -> Response {
     let first = jobs.posts.fetch_add(1, Ordering::SeqCst) == 0;
     match jobs.first.filter(|_| first) {
         Some((status, taken)) => {
-            if taken {
+            if taken && jobs.late == 0 {
                 jobs.names.lock().unwrap().push(name);
+            } else if taken {
+                let (names, late) = (jobs.names.clone(), Duration::from_millis(jobs.late));
+                tokio::spawn(async move {
+                    tokio::time::sleep(late).await;
+                    names.lock().unwrap().push(name);
+                });
             }
             answer(status, "text/html", "<html>bad gateway</html>")
         }
@@ -252,18 +261,21 @@ async fn listing(State(jobs): State<Jobs>) -> Json<Value> {
 
 #[tokio::test]
 async fn no_job_is_submitted_twice() {
-    for (first, id, posts) in [
-        (None, Some("new"), 1),
-        (Some((502, true)), Some("taken"), 1),
-        (Some((504, true)), Some("taken"), 1),
-        (Some((500, true)), Some("taken"), 1),
-        (Some((200, true)), Some("taken"), 1),
-        (Some((503, false)), Some("new"), 2),
-        (Some((429, false)), Some("new"), 2),
-        (Some((500, false)), None, 1),
-        (Some((400, false)), None, 1),
+    for (first, late, id, posts) in [
+        (None, 0, Some("new"), 1),
+        (Some((502, true)), 0, Some("taken"), 1),
+        (Some((504, true)), 0, Some("taken"), 1),
+        // The gateway gave up, and the server behind it had not.
+        (Some((502, true)), 3, Some("taken"), 1),
+        (Some((504, true)), 15, Some("taken"), 1),
+        (Some((500, true)), 0, Some("taken"), 1),
+        (Some((200, true)), 0, Some("taken"), 1),
+        (Some((503, false)), 0, Some("new"), 2),
+        (Some((429, false)), 0, Some("new"), 2),
+        (Some((500, false)), 0, Some("new"), 2),
+        (Some((400, false)), 0, None, 1),
     ] {
-        let server = Jobs { first, ..Jobs::default() };
+        let server = Jobs { first, late, ..Jobs::default() };
         let app = Router::new().route("/jobExecution/jobs", post(create).get(listing)).with_state(server.clone());
         let (_folder, client) = client(app).await;
         let arguments = Map::from_iter([("AGE".to_owned(), Value::from("14"))]);
@@ -274,11 +286,66 @@ async fn no_job_is_submitted_twice() {
             context: "ctx".into(),
             expires_after: None,
         };
-        let got = jobs::submit(&client, &job).await;
+        let got = jobs::submit(&client, &job, Utc::now()).await;
         assert_eq!(got.as_ref().ok().map(|job| job.id()), id, "{first:?}");
         assert_eq!(server.posts.load(Ordering::SeqCst), posts, "{first:?}");
         assert!(server.names.lock().unwrap().len() <= 1, "{first:?}");
     }
+}
+
+/// What a service says of where the next page is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Next {
+    Links,
+    Offsets,
+    Count,
+    /// It gives the first page whatever is asked for.
+    Nothing,
+}
+
+#[tokio::test]
+async fn a_job_is_found_however_the_server_lists() {
+    let now: DateTime<Utc> = "2025-09-15T20:00:00Z".parse().unwrap();
+    // Of 300 jobs of the last half hour, at 20 a page, ours is the last listed.
+    let found = async |order: &'static str, next: Next, oldest: DateTime<Utc>| {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let list = move |Query(query): Query<Vec<(String, String)>>| async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let start = query.iter().find(|(name, _)| name == "start").map_or(0, |(_, start)| start.parse().unwrap());
+            let start = if next == Next::Nothing { 0 } else { start };
+            let item = |at: i64| {
+                let stamp = match order {
+                    "newest" => json!((now - TimeDelta::seconds(6 * at)).to_rfc3339()),
+                    "oldest" => json!((now - TimeDelta::seconds(1800 - 6 * at)).to_rfc3339()),
+                    _ => Value::Null,
+                };
+                let name = if at == 299 { "ours".to_owned() } else { format!("other{at}") };
+                json!({"id": format!("j{at}"), "creationTimeStamp": stamp, "jobRequest": {"name": name}})
+            };
+            let items: Vec<Value> = (start..(start + 20).min(300)).map(item).collect();
+            let mut page = json!({"items": items});
+            if next == Next::Links && start < 280 {
+                page["links"] = json!([{"rel": "next", "href": format!("/jobExecution/jobs?start={}", start + 20)}]);
+            } else if next == Next::Count {
+                page["count"] = 300.into();
+            }
+            Json(page)
+        };
+        let (_folder, client) = client(Router::new().route("/jobExecution/jobs", get(list))).await;
+        let found = jobs::find_by_name(&client, "ours", oldest).await.unwrap().is_some();
+        (found, asked.load(Ordering::SeqCst))
+    };
+    for order in ["newest", "oldest", "untold"] {
+        for next in [Next::Links, Next::Offsets, Next::Count] {
+            assert_eq!(found(order, next, now - TimeDelta::hours(1)).await, (true, 15), "{order} {next:?}");
+        }
+        let (is_there, asked) = found(order, Next::Nothing, now).await;
+        assert!(!is_there && asked <= 2, "{order} {asked}");
+    }
+    // Only a list that is sorted by time may be left before its end.
+    assert_eq!(found("newest", Next::Links, now - TimeDelta::minutes(5)).await, (false, 3));
+    assert_eq!(found("oldest", Next::Links, now - TimeDelta::minutes(5)).await, (true, 15));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::ViyaClient;
-use super::jobs::{self, IDS_OF_A_LISTING, Job, Listing, State};
+use super::jobs::{self, IDS_OF_A_LISTING, Job, Listed, Listing, State};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connections that may wait for an answer at a time: each occupies a thread or more of some proxies on the way.
@@ -210,11 +210,15 @@ impl<'a> Watch<'a> {
         for chunk in ids.chunks(if listing == Listing::Newest { ids.len() } else { IDS_OF_A_LISTING }) {
             requests += 1;
             match jobs::list_ended(self.client, listing, chunk).await {
-                Ok(ended) => {
+                Ok(Listed { ended, honest }) => {
                     for job in ended {
                         let told = self.listed().remove(job.id());
                         // Who does not look any more needs no answer.
                         let _ = told.map(|told| told.send(Box::new(job)));
+                    }
+                    if !honest {
+                        self.give_up(way, "it does not show what it was asked for");
+                        break;
                     }
                 }
                 Err(e) if refused(&e) => {

@@ -8,9 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobrota._native import ComparisonResult, ViyaComparisonRunner, __version__, shown_url, viya_base_url
+from jobrota._native import (
+    ComparisonResult,
+    ViyaComparisonRunner,
+    __version__,
+    journal_base_url,
+    shown_url,
+    viya_base_url,
+)
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
-from jobrota.signals import terminable
+from jobrota.errors import InvalidInputError
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -29,7 +36,7 @@ def add_arguments(
     """Adds the options of `jobrota compare` to its parser."""
     arms = parser.add_argument_group("what is compared")
     arms.add_argument(
-        "--mode", choices=("batch", "window", "all"), default="batch", help="how the asynchronous arms let jobs in"
+        "--mode", choices=("sequential", "batch", "window", "all"), default="batch", help="how the asynchronous arms let jobs in"
     )
     arms.add_argument(
         "--concurrent", type=positive, default=5, metavar="N", help="jobs of a batch, or in flight in a window"
@@ -70,7 +77,7 @@ def add_arguments(
     )
     server.add_argument(
         "--correlation-timeout",
-        type=positive_number,
+        type=number,
         default=60.0,
         metavar="S",
         help="seconds to wait for the orchestrator's entries",
@@ -99,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
     runner = ViyaComparisonRunner(
-        arguments.base_url,
+        _resumed_url(arguments) if arguments.resume else arguments.base_url,
         jobs=arguments.jobs,
         mode=arguments.mode,
         concurrent=arguments.concurrent,
@@ -123,15 +130,31 @@ def run(arguments: argparse.Namespace) -> int:
         results_table=arguments.results_table,
         **connection(arguments),
     )
-    # A scheduler ends its tasks with SIGTERM: running jobs are canceled then, and what is done is written, as at Ctrl-C.
-    with terminable():
-        result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
+    result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
     _show(result)
     if arguments.excel:
         print(f"workbook: {result.to_excel(arguments.excel)}")
     if arguments.report:
         print(f"report: {result.report()}")
     return 1 if result.failed_jobs else 0
+
+
+_PLANNED = (
+    "mode", "concurrent", "arms", "repeat", "sequential_context", "async_context", "async_only", "sequential_only",
+    "limit_jobs", "jobs", "order", "durations_from", "pause",
+)  # fmt: skip
+"""What the journal of a run says, and nobody can say otherwise."""
+
+
+def _resumed_url(arguments: argparse.Namespace) -> str:
+    """The server of the run that is resumed, where nobody names one."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, int, int, float, float)
+    given = [name for name in _PLANNED if getattr(arguments, name) != parser.get_default(name)]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InvalidInputError(f"--resume goes on with what the journal says: leave out {options}, or begin a new run")
+    return arguments.base_url or journal_base_url(arguments.resume)
 
 
 def _show(result: ComparisonResult) -> None:

@@ -111,13 +111,7 @@ impl ArmFigures {
         let hosts = arrivals.figures(&jobs);
         let held: f64 = hosts.iter().map(|host| host.held_s).sum();
         let new = arrivals.new_hosts(jobs.iter().copied());
-        let scale_up = new.first().and_then(|(_, at)| {
-            // In the round that the host came in.
-            let round = jobs.iter().find(|job| job.wlo_start_s == Some(*at))?.round;
-            let of_round = jobs.iter().filter(|job| job.round == round);
-            let first = of_round.filter_map(|job| job.jes_created_s.or(job.wlo_submit_s)).reduce(f64::min)?;
-            Some(at - first)
-        });
+        let scale_up = new.first().and_then(|(name, _)| hosts.iter().find(|host| host.host == *name)?.new_after_s);
         let known = !concurrency.is_empty();
         let cost = run.host_price.filter(|_| known).map(|price| held / 3600.0 * price);
         let per_job = |whole: f64| (!jobs.is_empty()).then(|| whole / jobs.len() as f64);
@@ -132,8 +126,9 @@ impl ArmFigures {
             throughput_per_hour: (total > 0.0)
                 .then(|| in_whole().filter(|job| job.completed()).count() as f64 / total * 3600.0),
             peak_concurrency: concurrency.iter().map(|moment| moment.jobs).max(),
-            mean_concurrency: (total > 0.0 && known)
-                .then(|| in_whole().filter_map(|job| job.on_host()).map(|(start, end)| end - start).sum::<f64>() / total),
+            mean_concurrency: (total > 0.0 && known).then(|| {
+                in_whole().filter_map(|job| job.on_host()).map(|(start, end)| end - start).sum::<f64>() / total
+            }),
             makespans_s,
             makespans,
             pending_s: spread(|job| job.pending_s),

@@ -3,8 +3,9 @@
 use serde::{Serialize, Serializer};
 
 use super::arm::ArmFigures;
-use super::interval::{LEVEL, Ratio};
+use super::interval::{LEAST_ROUNDS, LEVEL, Ratio};
 use super::observation::{ArmPlan, Run};
+use crate::comparison::arms::Mode;
 
 /// What two arms differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Kind {
             Self::Context => "what the context gave, at the same concurrency",
             Self::Total => "what parallelism and context gave together",
             Self::Mixed => "parallelism and context together, which nothing here tells apart",
-            Self::Same => "the same context and concurrency",
+            Self::Same => "arms that differ in nothing that is known",
         }
     }
 }
@@ -89,25 +90,40 @@ pub fn gains(run: &Run, figures: &[ArmFigures]) -> Vec<Gain> {
     found
 }
 
-/// Whether two arms have the same number of jobs in flight: seen from outside, a window is not always full.
+/// Whether two arms have the same number of jobs in flight, and let them in alike. Of a run recorded elsewhere that is what
+/// was seen from outside, where a window is not always full.
 fn alike(one: &ArmPlan, other: &ArmPlan) -> bool {
-    match (one.concurrent, other.concurrent) {
-        (Some(1), Some(other)) | (Some(other), Some(1)) => other == 1,
+    let near = match (one.concurrent, other.concurrent) {
+        (Some(1), Some(other)) | (Some(other), Some(1)) => return other == 1,
         (Some(one), Some(other)) => one.abs_diff(other) * 5 <= one.max(other),
         _ => true,
+    };
+    match (one.mode, other.mode) {
+        // All at once is what a batch or a window is that takes them all.
+        (Some(ours), Some(theirs)) => {
+            one.concurrent == other.concurrent && (ours == theirs || [ours, theirs].contains(&Mode::All))
+        }
+        _ => near,
+    }
+}
+
+/// Whether two arms ran in one context: by its name, else by its queue, where these are known.
+fn same_context(one: &ArmPlan, other: &ArmPlan) -> bool {
+    match (&one.context, &other.context) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.queue.as_ref().zip(other.queue.as_ref()).is_none_or(|(one, other)| one == other),
     }
 }
 
 fn kind(run: &Run, one: &ArmPlan, other: &ArmPlan) -> Kind {
-    match (one.context == other.context, alike(one, other)) {
+    match (same_context(one, other), alike(one, other)) {
         (true, true) => Kind::Same,
         (true, false) => Kind::Parallelism,
         (false, true) => Kind::Context,
         // An arm that shares the context with the one and the concurrency with the other.
         (false, false) => {
             let between = |third: &ArmPlan| {
-                third.context == one.context && alike(third, other)
-                    || third.context == other.context && alike(third, one)
+                same_context(third, one) && alike(third, other) || same_context(third, other) && alike(third, one)
             };
             if run.arms.iter().any(between) { Kind::Total } else { Kind::Mixed }
         }
@@ -128,7 +144,7 @@ fn gain(run: &Run, (baseline, before): (&ArmPlan, &ArmFigures), (treatment, afte
     if !alike(baseline, treatment) {
         differs.push("concurrent");
     }
-    if baseline.context != treatment.context {
+    if !same_context(baseline, treatment) {
         differs.push("context");
     }
     let (one, other) = (&baseline.name, &treatment.name);
@@ -155,11 +171,11 @@ impl Ratio {
     /// The ratio as people read it, interval first.
     fn words(&self) -> String {
         let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
-        match self.low.zip(self.high) {
+        match self.low.zip(self.high).filter(|_| self.rounds >= LEAST_ROUNDS) {
             Some((low, high)) => {
                 format!("{low:.2} to {high:.2} times the time ({:.0} % interval, {rounds})", 100.0 * LEVEL)
             }
-            None => format!("{:.2} times the time in {rounds}, without an interval", self.ratio),
+            None => format!("{:.2} times the time in {rounds}, too few for an interval", self.ratio),
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct HostFigures {
     pub new: bool,
     /// Whether it came while the arm ran: no arm had used it before, and its first job had had to wait.
     pub came: bool,
+    /// Where it is new: from the arm's first submission of the round to its first start, seconds.
+    pub new_after_s: Option<f64>,
     /// Whether a job of the arm had to wait for its image.
     pub cold: bool,
     /// Median of running over CPU seconds; much above 1, its cores were shared.
@@ -52,7 +54,7 @@ pub struct Arrivals {
     first_arm: Option<String>,
     /// On each host, when the first pod had started.
     warm_from: BTreeMap<String, f64>,
-    /// Median start, seconds.
+    /// Median start on a warm host, seconds.
     usual_start: Option<f64>,
 }
 
@@ -75,8 +77,16 @@ impl Arrivals {
                 *warm = warm.min(start + starting);
             }
         }
-        let starting: Vec<f64> = run.observations.iter().filter_map(|job| job.starting_s).collect();
-        Self { first, first_arm, warm_from, usual_start: quantile(&starting, 0.5) }
+        // What a start takes on a host that has had one; of all, where no host has had two.
+        let warm = |job: &&Observation| {
+            let from = job.host.as_ref().and_then(|host| warm_from.get(host));
+            from.zip(job.wlo_start_s).is_some_and(|(from, start)| start >= *from)
+        };
+        let of = |jobs: &mut dyn Iterator<Item = &Observation>| {
+            quantile(&jobs.filter_map(|job| job.starting_s).collect::<Vec<_>>(), 0.5)
+        };
+        let usual_start = of(&mut run.observations.iter().filter(warm)).or_else(|| of(&mut run.observations.iter()));
+        Self { first, first_arm, warm_from, usual_start }
     }
 
     /// Whether the job's pod had to wait for an image: nothing had started on its host before it was given to it, and its
@@ -104,6 +114,7 @@ impl Arrivals {
 
     /// The figures of every host that the jobs of an arm ran on, in order of their names.
     pub fn figures(&self, jobs: &[&Observation]) -> Vec<HostFigures> {
+        let all = jobs;
         let mut by_host: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
         for job in jobs {
             if let Some(host) = &job.host {
@@ -129,6 +140,7 @@ impl Arrivals {
                 busy_s: rounds.values().map(|spans| busy(spans)).sum(),
                 held_s: rounds.values().filter_map(held).sum(),
                 new: new.iter().any(|(name, _)| name == host),
+                new_after_s: new.iter().find(|(name, _)| name == host).and_then(|(_, at)| since_submission(all, *at)),
                 came: new.iter().any(|(name, _)| name == host) && self.first.get(host).is_some_and(|first| first.1),
                 cold: jobs.iter().any(|job| self.is_cold(job) == Some(true)),
                 running_to_cpu: quantile(&ratios, 0.5),
@@ -137,6 +149,14 @@ impl Arrivals {
         };
         by_host.into_iter().map(one).collect()
     }
+}
+
+/// Seconds from the first submission of the round in which a job started at `at` to that moment.
+fn since_submission(jobs: &[&Observation], at: f64) -> Option<f64> {
+    let round = jobs.iter().find(|job| job.wlo_start_s == Some(at))?.round;
+    let of_round = jobs.iter().filter(|job| job.round == round);
+    let first = of_round.filter_map(|job| job.jes_created_s.or(job.wlo_submit_s)).reduce(f64::min)?;
+    Some(at - first)
 }
 
 #[cfg(test)]

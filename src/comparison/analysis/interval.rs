@@ -20,7 +20,7 @@ pub struct Ratio {
     pub rounds: usize,
     /// Geometric mean of treatment over baseline.
     pub ratio: f64,
-    /// Lower end of the interval; none below two rounds.
+    /// Lower end of the interval; none below three rounds.
     pub low: Option<f64>,
     /// Upper end of the interval.
     pub high: Option<f64>,
@@ -45,7 +45,8 @@ impl Ratio {
         let count = rounds as f64;
         let mean = logs.iter().sum::<f64>() / count;
         let mut ratio = Self { rounds, ratio: mean.exp(), low: None, high: None, p_value: None, claimed: false };
-        let Some(student) = (rounds >= 2).then(|| StudentsT::new(0.0, 1.0, count - 1.0).ok()).flatten() else {
+        // Of two rounds it would reach from nothing to everything.
+        let Some(student) = (rounds >= 3).then(|| StudentsT::new(0.0, 1.0, count - 1.0).ok()).flatten() else {
             return Some(ratio);
         };
         let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::observation::Observation;
+use super::observation::{Observation, microseconds};
 
 /// A moment at which a number changed, with the numbers from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -52,7 +52,9 @@ pub fn moments(jobs: &[&Observation]) -> Vec<Moment> {
 /// How many of `spans` overlap, over time: each moment of a change with the number from then on. One that begins as
 /// another ends does not overlap it.
 fn steps(spans: &[(f64, f64)]) -> Vec<(f64, usize)> {
-    let mut edges: Vec<(f64, i64)> = spans.iter().flat_map(|(start, end)| [(*start, 1), (*end, -1)]).collect();
+    // To the microsecond: a sum of seconds misses the moment that it means by a hair, which is no overlap.
+    let mut edges: Vec<(f64, i64)> =
+        spans.iter().flat_map(|(start, end)| [(microseconds(*start), 1), (microseconds(*end), -1)]).collect();
     edges.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
     let (mut now, mut steps): (i64, Vec<(f64, usize)>) = (0, Vec::new());
     for (at, step) in edges {

@@ -1,5 +1,7 @@
 //! What an analysis begins with: jobs as they were observed, in flat rows, and the arms they belong to.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::arms::Mode;
@@ -82,6 +84,20 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// The same with all numbers to the microsecond, which is what a result keeps of them: whoever reads it back finds the
+    /// same figures.
+    pub fn rounded(mut self) -> Self {
+        macro_rules! round {
+            ($($name:ident),* $(,)?) => { $(self.$name = self.$name.map(microseconds);)* };
+        }
+        round! {
+            jes_created_s, jes_end_s, client_duration_s, wlo_submit_s, wlo_start_s, wlo_end_s, pending_s, starting_s,
+            running_s, reserved_cores, reserved_memory, max_cpu_s, max_clock_s, max_memory, max_io_total, max_io_rate,
+            max_page_rate, submit_latency_s, observe_lag_s, suspended_s,
+        }
+        self
+    }
+
     /// Whether it ended well.
     pub fn completed(&self) -> bool {
         self.state == "completed"
@@ -109,6 +125,11 @@ impl Observation {
     pub fn finish_lag(&self) -> Option<f64> {
         Some(self.jes_end_s? - self.wlo_end_s?)
     }
+}
+
+/// `value` to the microsecond: the rest is the noise of binary fractions. Of very large numbers nothing is taken.
+pub fn microseconds(value: f64) -> f64 {
+    if value.abs() < 1e9 { (value * 1e6).round() / 1e6 } else { value }
 }
 
 /// What an arm was meant to be.
@@ -171,9 +192,13 @@ impl Run {
                 None => rounds.push((job.round, start, end, 1)),
             }
         }
-        let most = rounds.iter().map(|round| round.3).max().unwrap_or(0);
-        // A round that lost jobs was shorter for that reason alone.
-        let whole = |round: &&(i64, f64, f64, usize)| round.3 == most && !arm.interrupted.contains(&round.0);
+        // A round that lost jobs was shorter for that reason alone: whole rounds have as many as most rounds do.
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for round in &rounds {
+            *counts.entry(round.3).or_insert(0) += 1;
+        }
+        let usual = counts.into_iter().max_by_key(|(jobs, rounds)| (*rounds, *jobs)).map_or(0, |(jobs, _)| jobs);
+        let whole = |round: &&(i64, f64, f64, usize)| round.3 == usual && !arm.interrupted.contains(&round.0);
         let mut whole: Vec<(i64, f64)> =
             rounds.iter().filter(whole).map(|round| (round.0, round.2 - round.1)).collect();
         whole.sort_by_key(|round| round.0);
@@ -181,10 +206,14 @@ impl Run {
     }
 
     /// The context that arms are meant to compare with: that of the first arm that runs one job at a time, else, where
-    /// there are several, the first arm's.
+    /// there are several, that of the first arm that is not called autoscaling.
     pub fn fixed_context(&self) -> Option<&str> {
+        let scales = |arm: &ArmPlan| {
+            let names = [Some(&arm.name), arm.context.as_ref(), arm.queue.as_ref()];
+            names.into_iter().flatten().any(|name| name.to_ascii_lowercase().contains("scaling"))
+        };
+        let several = self.arms.windows(2).any(|two| two[0].context != two[1].context);
         let sequential = self.arms.iter().find(|arm| arm.is_sequential());
-        let several = || self.arms.iter().find(|_| self.arms.windows(2).any(|two| two[0].context != two[1].context));
-        sequential.or_else(several)?.context.as_deref()
+        sequential.or_else(|| self.arms.iter().find(|arm| several && !scales(arm)))?.context.as_deref()
     }
 }

@@ -21,11 +21,12 @@ pub struct Verdict {
 }
 
 /// Warnings under which a difference between arms may be due to something else.
-const CAUTIONS: [&str; 9] = [
+const CAUTIONS: [&str; 10] = [
     "wrong_context",
     "wrong_queue",
     "parallelism_confounded",
     "fixed_arm_scaled",
+    "jobs_differ",
     "success_differs",
     "missing_correlation",
     "packed_host",

@@ -27,6 +27,8 @@ struct Server {
     runs: bool,
     /// The job was canceled.
     canceled: AtomicBool,
+    /// What canceling is answered with, without being done, where that is no 0.
+    deaf: u16,
     /// So many of the next answers about jobs are 503.
     failing: AtomicUsize,
     /// What submitting a job says, after it was taken or not.
@@ -47,7 +49,7 @@ impl Server {
         };
         let now = Utc::now().to_rfc3339();
         json!({"id": "one", "state": state, "creationTimeStamp": now, "endTimeStamp": now,
-            "jobRequest": {"name": "jobfixed1x1tag"}})
+            "jobRequest": {"name": "jobfixeda0r1x1tag"}})
     }
 }
 
@@ -80,6 +82,9 @@ async fn state(Shared(server): Shared<Arc<Server>>) -> Response {
 
 async fn cancel(Shared(server): Shared<Arc<Server>>, Query(query): Query<HashMap<String, String>>) -> Response {
     assert_eq!(query["value"], "canceled");
+    if server.deaf != 0 {
+        return status(server.deaf);
+    }
     server.canceled.store(true, Ordering::SeqCst);
     status(200)
 }
@@ -148,7 +153,7 @@ async fn follow(server: &Arc<Server>, prior: Option<Prior>, stopped: bool) -> (O
 }
 
 fn known() -> Option<Prior> {
-    Some(Prior::Submitted("jobfixed1x1tag".into(), "one".into(), None))
+    Some(Prior::Submitted("jobfixeda0r1x1tag".into(), "one".into(), None))
 }
 
 fn having(failing: usize) -> Arc<Server> {
@@ -185,7 +190,7 @@ async fn what_may_have_been_submitted_is_not_written_down_as_failed() {
     let server = Arc::new(Server { takes: true, says: 503, failing: usize::MAX.into(), ..Server::default() });
     let (record, found) = follow(&server, None, false).await;
     assert_eq!(record.unwrap().status, "unknown");
-    assert!(matches!(found, Some(Prior::Submitting(name)) if name == "jobfixed1x1tag"));
+    assert!(matches!(found, Some(Prior::Submitting(name)) if name == "jobfixeda0r1x1tag"));
     // A refusal is an end.
     let (record, found) = follow(&Arc::new(Server { says: 400, ..Server::default() }), None, false).await;
     assert_eq!(record.unwrap().status, "failed");
@@ -194,7 +199,7 @@ async fn what_may_have_been_submitted_is_not_written_down_as_failed() {
 
 #[tokio::test]
 async fn a_run_that_is_stopped_cancels_what_an_earlier_one_left() {
-    for prior in [known(), Some(Prior::Submitting("jobfixed1x1tag".into()))] {
+    for prior in [known(), Some(Prior::Submitting("jobfixeda0r1x1tag".into()))] {
         let server = Arc::new(Server { has_it: true.into(), runs: true, ..Server::default() });
         let (record, found) = follow(&server, prior, true).await;
         assert_eq!(record.unwrap().status, "canceled");
@@ -205,4 +210,27 @@ async fn a_run_that_is_stopped_cancels_what_an_earlier_one_left() {
     let server = Arc::new(Server { takes: true, says: 201, ..Server::default() });
     let (record, found) = follow(&server, None, true).await;
     assert!(record.is_none() && found.is_none() && !server.has_it.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_end_when_it_is_canceled_is_followed_by_the_next_run() {
+    // The server takes it and does nothing, or fails at it.
+    for deaf in [200, 503] {
+        let server = Arc::new(Server { has_it: true.into(), runs: true, deaf, ..Server::default() });
+        let (record, found) = follow(&server, known(), true).await;
+        let record = record.unwrap();
+        assert_eq!(record.status, "unknown", "{deaf}");
+        assert!(record.error.unwrap().contains("may run there still"), "{deaf}");
+        // Not to be submitted anew: it is there.
+        assert!(matches!(found, Some(Prior::Submitted(_, id, _)) if id == "one"), "{deaf}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_ends_while_it_is_canceled_has_its_own_end() {
+    let server = Arc::new(Server { has_it: true.into(), deaf: 409, ..Server::default() });
+    let (record, found) =
+        follow(&server, Some(Prior::Submitted("jobfixeda0r1x1tag".into(), "one".into(), None)), true).await;
+    assert_eq!(record.unwrap().status, "completed");
+    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "completed"));
 }

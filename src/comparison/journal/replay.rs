@@ -1,7 +1,7 @@
 //! What a journal tells about an interrupted run.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use super::{End, Event, Header, Place};
 use crate::error::{Error, Result};
@@ -28,9 +28,36 @@ pub struct Replay {
     pub jobs: HashMap<Place, Prior>,
     /// How often the run was resumed before.
     pub resumed: u32,
+    /// The arms' rounds, by arm and round, that were done in two parts or more: their makespans say nothing.
+    pub torn: HashSet<(usize, u32)>,
+    /// The result, where all jobs had ended when it was written.
+    pub result: Option<PathBuf>,
 }
 
 impl Replay {
+    /// Of a run that begins.
+    pub fn new(header: Header) -> Self {
+        Self { header, jobs: HashMap::new(), resumed: 0, torn: HashSet::new(), result: None }
+    }
+
+    /// Notes that the run goes on from here: what has begun and not ended by now is done in parts.
+    pub fn resume(&mut self) {
+        self.resumed += 1;
+        self.result = None;
+        let mut begun: HashMap<(usize, u32), usize> = HashMap::new();
+        for (place, prior) in &self.jobs {
+            *begun.entry((place.arm, place.round)).or_insert(0) += usize::from(matches!(prior, Prior::Ended(..)));
+        }
+        let all = self.header.jobs.len();
+        self.torn.extend(begun.into_iter().filter(|(_, ended)| *ended < all).map(|(place, _)| place));
+    }
+
+    /// Whether every job of every arm and round has ended.
+    fn is_done(&self) -> bool {
+        let ended = self.jobs.values().filter(|prior| matches!(prior, Prior::Ended(..))).count();
+        ended == self.header.jobs.len() * self.header.arms.len() * self.header.repeat as usize
+    }
+
     /// Reads the lines; a last line that was cut off is left out.
     pub(super) fn read(text: &str, path: &Path) -> Result<Self> {
         let refused = |why: &str| Error::invalid(format!("{} is no journal of a comparison: {why}", path.display()));
@@ -40,11 +67,12 @@ impl Replay {
             Some(Err(e)) => return Err(refused("its first line is not the beginning of a run").with_source(e)),
             _ => return Err(refused("its first line is not the beginning of a run")),
         };
-        let (mut jobs, mut resumed): (HashMap<Place, Prior>, u32) = (HashMap::new(), 0);
+        let mut replay = Self::new(header);
         let mut dropped: HashMap<Place, u32> = HashMap::new();
         for line in lines {
             // Half a line is what a kill leaves; the event had not happened then.
             let Ok(event) = serde_json::from_str::<Event>(line) else { continue };
+            let jobs = &mut replay.jobs;
             match event {
                 Event::Submitting { place, name } => {
                     jobs.insert(place, Prior::Submitting(name));
@@ -71,10 +99,11 @@ impl Replay {
                     *times += 1;
                     jobs.insert(place, Prior::Again(*times));
                 }
-                Event::Resumed { .. } => resumed += 1,
-                Event::Run(_) | Event::Result { .. } => {}
+                Event::Resumed { .. } => replay.resume(),
+                Event::Result { path } => replay.result = replay.is_done().then_some(path),
+                Event::Run(_) => {}
             }
         }
-        Ok(Self { header, jobs, resumed })
+        Ok(replay)
     }
 }

@@ -1,7 +1,7 @@
 //! Where the lines of a journal are kept: one file that grows, or whole files in a folder.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind as IoKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind as IoKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -60,20 +60,21 @@ impl Store {
         Err(IoKind::AlreadyExists.into())
     }
 
+    /// The line that a journal begins with.
+    pub(super) fn first_line(path: &Path) -> Result<String> {
+        let unread = |e| unread(path, e);
+        let first =
+            if path.is_dir() { segments(path).map_err(unread)?.into_iter().next() } else { Some(path.to_owned()) };
+        let first = first.ok_or_else(|| unread(IoKind::NotFound.into()))?;
+        let mut line = String::new();
+        BufReader::new(File::open(first).map_err(unread)?).read_line(&mut line).map_err(unread)?;
+        Ok(line)
+    }
+
     pub(super) fn reopen(path: &Path) -> Result<(String, Self)> {
-        let unread = |e: std::io::Error| {
-            let kind = if e.kind() == IoKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
-            let text = format!(
-                "the journal {} cannot be read: name the *.journal.jsonl file, or the *.journal folder, of the interrupted run",
-                path.display()
-            );
-            Error::new(kind, text).with_source(e)
-        };
+        let unread = |e| unread(path, e);
         if path.is_dir() {
-            let mut names: Vec<PathBuf> =
-                std::fs::read_dir(path).map_err(unread)?.flatten().map(|entry| entry.path()).collect();
-            names.retain(|name| number(name).is_some());
-            names.sort_by_key(|name| number(name));
+            let names = segments(path).map_err(unread)?;
             let mut text = String::new();
             for name in &names {
                 text.push_str(&String::from_utf8_lossy(&std::fs::read(name).map_err(unread)?));
@@ -119,6 +120,23 @@ impl Store {
             }
         }
     }
+}
+
+fn unread(path: &Path, e: std::io::Error) -> Error {
+    let kind = if e.kind() == IoKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
+    let text = format!(
+        "the journal {} cannot be read: name the *.journal.jsonl file, or the *.journal folder, of the interrupted run",
+        path.display()
+    );
+    Error::new(kind, text).with_source(e)
+}
+
+/// The files of a folder of whole files, in their order.
+fn segments(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut names: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    names.retain(|name| number(name).is_some());
+    names.sort_by_key(|name| number(name));
+    Ok(names)
 }
 
 fn number(path: &Path) -> Option<u64> {

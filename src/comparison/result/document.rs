@@ -72,9 +72,10 @@ impl Document<'_> {
 impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let arm = |name: &str| self.records.iter().find(|record| record.arm.name == name);
+        // By their known names first: the asynchronous arm may run one job at a time too.
         let alone = |record: &&ArmRecord| record.arm.mode == Mode::Sequential;
-        let sequential = self.records.iter().find(alone);
-        let parallel = self.records.iter().rev().find(|record| !alone(record));
+        let sequential = arm("sequential").or_else(|| self.records.iter().find(alone));
+        let parallel = arm("async").or_else(|| self.records.iter().rev().find(|record| !alone(record)));
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("metadata", &self.metadata())?;
         map.serialize_entry("jobs", &Each(|| self.jobs.iter().map(|job| &job.entry)))?;

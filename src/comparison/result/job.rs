@@ -21,7 +21,7 @@ pub(super) fn job(arm: &ArmRecord, record: &JobRecord) -> Value {
         "unique_job_name": record.unique_name,
         "job_instance_id": record.job.as_ref().map(Job::id),
         // Nothing measures the session itself.
-        "session_metrics": Value::Null,
+        "session_metrics": {},
         "session_id": record.job.as_ref().and_then(|job| job.result("COMPUTE_SESSION")).and_then(|text| text.split_whitespace().next()),
         "status": record.status,
         "error": record.error,
@@ -76,7 +76,7 @@ fn job_metrics(arm: &ArmRecord, record: &JobRecord, job: &Job, orchestrator_data
         "compute_context": job.result("COMPUTE_CONTEXT"),
         // No samples are taken while a job runs: the orchestrator's own measurements are below `orchestrator_data`.
         "resource_samples": [],
-        "avg_resource_usage": Value::Null,
+        "avg_resource_usage": {},
         "orchestrator_data": orchestrator_data,
     })
 }

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
+use super::analysis::observation::microseconds;
 use super::analysis::{Analysis, Run, analyse, recorded};
 use super::arms::Mode;
 use super::plan::JobConfig;
@@ -160,6 +161,10 @@ impl ComparisonResult {
         // What only writing the file can tell.
         let moved = written.filter_map(load::warning).filter(|warning| warning.code == RESULT_MOVED);
         self.warnings.extend(moved);
+        if document.get("arms").is_none() {
+            // What the first client wrote, with what is new beside it.
+            document["arms"] = self.to_value()?["arms"].take();
+        }
         document["analysis"] = document::analysis(&self.analysis).map_err(broken)?;
         document["warnings"] = document::warnings(&self.warnings);
         let text = serde_json::to_string_pretty(&document).map_err(broken)?;
@@ -192,6 +197,15 @@ impl ComparisonResult {
                 }
             },
         }
+    }
+
+    /// The analysis and the jobs as JSON, of what is known without the result file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] only.
+    pub fn summary(&self) -> Result<Value> {
+        let (run, analysis, warnings) = (&self.run, &self.analysis, &self.warnings[..]);
+        serde_json::to_value(Document { facts: None, jobs: &[], records: &[], run, analysis, warnings }).map_err(broken)
     }
 
     /// Writes the JSON document to `path`, in place of what is there.
@@ -251,12 +265,12 @@ fn stamp(at: Option<DateTime<Utc>>) -> Value {
     at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)).into()
 }
 
-/// Rounds every number to microseconds: the rest is the noise of binary fractions.
+/// Rounds every number to microseconds.
 fn tidy(value: Value) -> Value {
     match value {
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-            Some(float) if float.abs() < 1e9 => json!((float * 1e6).round() / 1e6),
-            _ => Value::Number(number),
+            Some(float) => json!(microseconds(float)),
+            None => Value::Number(number),
         },
         Value::Array(values) => values.into_iter().map(tidy).collect(),
         Value::Object(map) => map.into_iter().map(|(key, value)| (key, tidy(value))).collect(),

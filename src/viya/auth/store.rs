@@ -25,7 +25,8 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
         };
         Error::new(kind, format!("the token file {} {why}", path.display())).with_source(e)
     })?;
-    serde_json::from_str(&text).map_err(|e| {
+    // Editors of Windows put a mark in front.
+    serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
         // The parser's own words may quote the file, and with it a token.
         Error::invalid(format!(
             "the token file {} is not the JSON object of a SASLogon response (line {}, column {})",

@@ -18,7 +18,8 @@ const JOBS: usize = 40;
 /// A server whose jobs all end after a while.
 struct Server {
     waits: bool,
-    /// Filters with `ne`, with `in`, or none are taken; a `liar` takes all and shows nothing.
+    /// Filters with `ne`, with `in`, or none are taken; a `liar` takes all and shows nothing, and where they are `ignored`
+    /// all jobs are shown, with those of others; `short` has pages of a few of the newest.
     takes: &'static str,
     began: Instant,
     ends: Duration,
@@ -55,10 +56,13 @@ async fn list(Shared(server): Shared<Arc<Server>>, Query(query): Parameters) -> 
     }
     let ended = server.over() && server.takes != "liar";
     let state = if server.over() { "completed" } else { "running" };
-    let shown = |id: &String| filter.is_empty() || filter.contains(&format!("'{id}'"));
-    let ids: Vec<String> = (0..JOBS).map(|job| format!("j{job}")).filter(shown).collect();
+    let ignored = ["ignored", "short"].contains(&server.takes);
+    let shown = |id: &String| filter.is_empty() || ignored || filter.contains(&format!("'{id}'"));
+    let others = (0..if ignored { JOBS } else { 0 }).map(|job| format!("other{job}"));
+    let ids = (0..JOBS).map(|job| format!("j{job}")).chain(others).filter(shown);
+    let ids: Vec<String> = ids.take(if server.takes == "short" { 5 } else { usize::MAX }).collect();
     let item = |id: String| json!({"id": id, "state": state, "endTimeStamp": "2025-02-13T09:52:48.592Z"});
-    let items: Vec<_> = ids.into_iter().filter(|_| ended || !filter.contains("ne(")).map(item).collect();
+    let items: Vec<_> = ids.into_iter().filter(|_| ended || ignored || !filter.contains("ne(")).map(item).collect();
     let items = if server.takes == "liar" { Vec::new() } else { items };
     Json(json!({"items": items, "links": []})).into_response()
 }
@@ -109,7 +113,7 @@ async fn a_server_that_waits_is_asked_by_job() {
 
 #[tokio::test]
 async fn many_jobs_are_listed_where_the_server_does_not_wait() {
-    for takes in ["ne", "in", "none"] {
+    for takes in ["ne", "in", "none", "ignored"] {
         let (states, listings) = watch(false, takes).await;
         assert!(listings > 0, "{takes}");
         assert!(states <= JOBS * 6, "{takes}: {states}");
@@ -118,6 +122,8 @@ async fn many_jobs_are_listed_where_the_server_does_not_wait() {
 
 #[tokio::test]
 async fn a_listing_that_shows_nothing_does_not_hide_an_end() {
-    let (states, listings) = watch(false, "liar").await;
-    assert!(states >= JOBS && listings > 0, "{states} {listings}");
+    for takes in ["liar", "short"] {
+        let (states, listings) = watch(false, takes).await;
+        assert!(states >= JOBS && listings > 0, "{takes}: {states} {listings}");
+    }
 }
