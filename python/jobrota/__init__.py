@@ -16,6 +16,8 @@ Four parts, each useful alone:
 ['vm1', 'vm2', 'vm3', 'vm1']
 """
 
+from typing import TYPE_CHECKING, Any
+
 from jobrota import autosys
 from jobrota._native import (
     Arm,
@@ -64,6 +66,19 @@ from jobrota.notebook import (
     select_reachable_vm,
     update_autosys_flag,
 )
+
+if TYPE_CHECKING:
+    from jobrota import report as report
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`jobrota.report` is imported when somebody asks for it: most never do."""
+        if name == "report":
+            from importlib import import_module
+
+            return import_module("jobrota.report")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Arm",

@@ -28,6 +28,8 @@ _TITLES = {
     "sandbox": "Sandbox (local stand-ins)",
 }
 _BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
+# White on red: red text of one shade cannot be read on light and on dark ground alike.
+_ALARM = "background:#b3261e;color:#fff;font-weight:600;border-radius:3px;padding:.05em .4em"
 _BARS = {"share", "selections"}
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min–1 h", "1h_to_24h": "1–24 h", "over_24h": "older"}
 
@@ -136,7 +138,7 @@ def _deliveries(data: Mapping[str, Any]) -> str:
     ]
     for count, what in looks:
         if count:
-            parts.append(f'<div style="color:#d33;font-weight:600">{_value(count)} {escape(what)}</div>')
+            parts.append(f'<div><span style="{_ALARM}">{_value(count)} {escape(what)}</span></div>')
     if pending:
         ages = [(_AGES.get(age, age), count) for age, count in summary["pending_by_age"].items()]
         by_status = summary.get("pending_by_status") or {}
@@ -225,7 +227,7 @@ def _comparison(data: Mapping[str, Any]) -> str:
 
 
 def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
-    """The verdict, a line per arm, and what speaks against relying on it; `.report()` has the charts."""
+    """The verdict, a line per arm, and what speaks against relying on it; the charts are in the report."""
     verdict = analysis.get("verdict") or {}
     parts = [f'<div style="font-size:1.1em;max-width:60em;margin:.2em 0 .6em">{_value(verdict.get("text"))}</div>']
     lines = []
@@ -255,6 +257,9 @@ def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
             f"<li><b>{_value(warning.get('code'))}</b> {_value(warning.get('text'))}</li>" for warning in warnings
         )
         parts.append(f'<ul style="max-width:60em;margin:.6em 0 0;padding-left:1.2em">{items}</ul>')
+    parts.append(
+        '<div style="opacity:.75;margin:.6em 0 0"><code>jobrota.report.show(result)</code> shows the charts.</div>'
+    )
     path = data.get("path")
     return "".join(parts) + (_render({"path": path}) if path else "")
 
@@ -271,7 +276,7 @@ def _is_nested(value: Any) -> bool:
 def _facts(facts: Mapping[str, Any]) -> str:
     rows = "".join(
         f'<tr><td style="text-align:left;opacity:.7;padding:.1em 1.2em .1em 0">{_label(name)}</td>'
-        f'<td style="text-align:left;{_style(name, value)}">{_value(value)}</td></tr>'
+        f'<td style="text-align:left">{_told(name, value)}</td></tr>'
         for name, value in facts.items()
     )
     return f'<table style="margin:0;border-collapse:collapse">{rows}</table>'
@@ -295,15 +300,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
                     f'<span style="display:inline-block;height:.6em;width:{width}px;background:#4c8bf5;'
                     'border-radius:2px;margin-right:.4em"></span>'
                 )
-            cells += (
-                f'<td style="text-align:left;padding:.1em .9em .1em 0;{_style(name, value)}">{bar}{_value(value)}</td>'
-            )
+            cells += f'<td style="text-align:left;padding:.1em .9em .1em 0">{bar}{_told(name, value)}</td>'
         body += f"<tr>{cells}</tr>"
     return f'<table style="margin:0;border-collapse:collapse"><tr>{head}</tr>{body}</table>'
 
 
-def _style(name: str, value: Any) -> str:
-    return "color:#d33;font-weight:600" if name in _BAD and isinstance(value, int) and value else ""
+def _told(name: str, value: Any) -> str:
+    """A value; a count of what went wrong stands out."""
+    alarm = name in _BAD and isinstance(value, int) and value
+    return f'<span style="{_ALARM}">{_value(value)}</span>' if alarm else _value(value)
 
 
 def _label(name: Any) -> str:

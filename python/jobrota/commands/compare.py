@@ -17,7 +17,7 @@ from jobrota._native import (
     viya_base_url,
 )
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
-from jobrota.errors import InvalidInputError
+from jobrota.errors import InvalidInputError, UnsupportedError
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -36,7 +36,10 @@ def add_arguments(
     """Adds the options of `jobrota compare` to its parser."""
     arms = parser.add_argument_group("what is compared")
     arms.add_argument(
-        "--mode", choices=("sequential", "batch", "window", "all"), default="batch", help="how the asynchronous arms let jobs in"
+        "--mode",
+        choices=("sequential", "batch", "window", "all"),
+        default="batch",
+        help="how the asynchronous arms let jobs in",
     )
     arms.add_argument(
         "--concurrent", type=positive, default=5, metavar="N", help="jobs of a batch, or in flight in a window"
@@ -105,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit_jobs == 0 and not arguments.resume:
         _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
+    if arguments.report:
+        _require_report()
     runner = ViyaComparisonRunner(
         _resumed_url(arguments) if arguments.resume else arguments.base_url,
         jobs=arguments.jobs,
@@ -137,6 +142,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         print(f"report: {result.report()}")
     return 1 if result.failed_jobs else 0
+
+
+def _require_report() -> None:
+    """A run takes hours: what its report needs is looked for before."""
+    from jobrota import report
+
+    try:
+        report.require()
+    except ImportError as error:
+        raise UnsupportedError(f"--report: {error}") from error
 
 
 _PLANNED = (

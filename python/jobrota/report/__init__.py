@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobrota.errors import InvalidInputError
+from jobrota.errors import InvalidInputError, StorageError
 from jobrota.report.rows import Comparison, read
 
 if TYPE_CHECKING:
     from jobrota._native import ComparisonResult
 
-__all__ = ["ReportView", "show", "write"]
+__all__ = ["ReportView", "require", "show", "write"]
 
 FORMATS = ("png", "svg")
 
@@ -27,13 +28,13 @@ def write(
     *,
     title: str | None = None,
     images: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: str | Sequence[str] = FORMATS,
 ) -> Path:
     """Writes the report of a comparison as one HTML file.
 
     Args:
         result: A `ComparisonResult`, what its `to_dict()` gave, or the path of a result JSON.
-        path: The HTML file; beside the result JSON if not given.
+        path: The HTML file; beside the result JSON if not given. Folders are made if needed.
         title: The page's title.
         images: A folder for images of each chart as well.
         formats: Of the images: `"png"` and `"svg"`, or one of them.
@@ -42,8 +43,10 @@ def write(
         The path of the HTML file.
 
     Raises:
-        InvalidInputError: The result has no jobs, or there is no path to write to.
+        InvalidInputError: The result has no jobs, there is no path to write to, the path is that of the result itself,
+            or a format is unknown.
         NotFoundError: There is no such result file.
+        StorageError: The file or an image cannot be written.
         ImportError: The extra is missing: `pip install jobrota[report]`.
 
     Example:
@@ -58,15 +61,29 @@ def write(
         >>> write(result, tempfile.mkdtemp() + "/report.html").suffix  # doctest: +SKIP
         '.html'
     """
+    require()
+    formats = _formats(formats)
     comparison = read(result, title)
-    charts = _charts(comparison)
-    from jobrota.report import images as drawn
-    from jobrota.report import page
-
     target = Path(path) if path is not None else _beside(comparison)
-    target.write_text(page.render(comparison, charts), encoding="utf-8")
+    _spare(comparison, target)
+    from jobrota.report import charts, page
+    from jobrota.report import images as drawn
+
+    made = charts.draw(comparison)
+    text = page.render(comparison, made)
+    try:
+        _replace(target, text)
+    except OSError as error:
+        raise StorageError(
+            f"the report cannot be written to {target} ({error.strerror or error}): name another file"
+        ) from error
     if images is not None:
-        drawn.write(charts, Path(images), formats)
+        try:
+            drawn.write(made, Path(images), formats)
+        except OSError as error:
+            raise StorageError(
+                f"images cannot be written to {images} ({error.strerror or error}): name another folder"
+            ) from error
     return target
 
 
@@ -75,15 +92,20 @@ def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
 
     Args:
         result: As `write` has it.
-        height: Of the frame, pixels.
+        height: Of the frame until its charts are drawn, pixels; where the notebook lets it, it then takes the page's.
 
     Returns:
         What a notebook displays when it is the last value of a cell; Databricks and Jupyter both do.
+
+    Raises:
+        InvalidInputError: The result has no jobs.
+        ImportError: The extra is missing: `pip install jobrota[report]`.
     """
-    from jobrota.report import page
+    require()
+    from jobrota.report import charts, page
 
     comparison = read(result, None)
-    return ReportView(page.render(comparison, _charts(comparison)), height)
+    return ReportView(page.render(comparison, charts.draw(comparison)), height)
 
 
 class ReportView:
@@ -107,15 +129,43 @@ class ReportView:
         return f"ReportView({len(self.html):,} characters)"
 
 
-def _charts(comparison: Comparison) -> Any:
-    try:
-        from jobrota.report import charts
-    except ImportError as error:
-        raise ImportError("reports need Altair and vl-convert: pip install jobrota[report]") from error
-    return charts.draw(comparison)
+def require() -> None:
+    """Says what to install where the extra is missing, before anything takes its time.
+
+    Raises:
+        ImportError: The extra is missing: `pip install jobrota[report]`.
+    """
+    if any(find_spec(name) is None for name in ("altair", "vl_convert")):
+        raise ImportError("reports need Altair and vl-convert: pip install 'jobrota[report]'")
+
+
+def _formats(formats: str | Sequence[str]) -> list[str]:
+    names = [formats] if isinstance(formats, str) else list(formats)
+    unknown = [str(name) for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise InvalidInputError(f"images cannot be {', '.join(unknown) or 'nothing'}: formats are png and svg")
+    return names
 
 
 def _beside(comparison: Comparison) -> Path:
     if comparison.path is None:
         raise InvalidInputError("the result was not written to a file, so say where the report goes (path)")
     return comparison.path.with_suffix(".html")
+
+
+def _spare(comparison: Comparison, target: Path) -> None:
+    """The report never takes the place of its own result."""
+    source = comparison.path
+    if source is not None and (source == target or (target.exists() and source.exists() and target.samefile(source))):
+        raise InvalidInputError(f"{target} is the result itself: say where the report goes (path, or -o FILE)")
+
+
+def _replace(target: Path, text: str) -> None:
+    """Writes beside the file and renames: nobody ever finds half of a page."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import altair as alt
 
-from jobrota.report.chart import Chart, finish, inline, of_a_round, seconds
-from jobrota.report.rows import Comparison
+from jobrota.report.chart import CLAIMABLE, Chart, finish, named, of_a_round, seconds, unknown
+from jobrota.report.rows import Comparison, Row
 from jobrota.report.timeline import timelines
 
 __all__ = ["draw"]
+
+LINES = 150
+"""More jobs than these are a band and a median: their lines would be a grey area."""
+LARGEST = 10
+"""So many of the jobs that changed most are drawn beside the band."""
 
 
 def draw(comparison: Comparison) -> list[Chart]:
@@ -56,15 +62,41 @@ def _ratios(comparison: Comparison) -> Chart | None:
             "high": gain.get("high"),
             "rounds": gain.get("rounds"),
             "difference": "claimed" if gain.get("claimed") else "not claimed",
+            # Three lines, so that what is cut at the end still differs: which arms, and what they differ in.
+            "label": f"{gain['treatment']}|/ {gain['baseline']}|{names.get(gain['kind'], gain['kind'])}",
         }
         for gain in gains
     ]
-    # Two lines: which arms, and what they differ in.
-    for row in data:
-        row["label"] = f"{row['comparison']}|{row['differs']}"
-    order = [row["label"] for row in data]
-    base = alt.Chart(inline(data))
-    y = alt.Y("label:N", sort=order, title=None, axis=alt.Axis(labelExpr="split(datum.label, '|')"))
+    chart = _ratio_chart(data)
+    finding = "; ".join(gain["text"] for gain in gains)
+    columns = ["comparison", "what differs", "ratio", "low", "high", "rounds", "difference"]
+    keys = ["comparison", "differs", *columns[2:]]
+    table = [[row[key] for key in keys] for row in data]
+    spec = finish(chart, {"rows": data, "one": [{"ratio": 1}]})
+    return Chart("ratios", "What was gained", finding + ".", spec, columns, table, len(data) * 2 + 1)
+
+
+def _ratio_chart(data: list[dict[str, Any]]) -> Any:
+    """A short tick for each ratio, filled where the difference is claimed, and its interval."""
+    spans = [row for row in data if row["low"] is not None and row["high"] is not None]
+    spans = [row for row in spans if (row["rounds"] or 0) >= CLAIMABLE]
+    for row in spans:
+        row["interval"] = True
+    values = [1, *(row["ratio"] for row in data), *(row[end] for row in spans for end in ("low", "high"))]
+    logarithmic = min(values) > 0
+    # Without `nice`, which goes to powers of ten and makes an interval a speck.
+    domain = [round(min(values) / 1.15, 4), round(max(values) * 1.15, 4)]
+    scale = alt.Scale(type="log" if logarithmic else "linear", domain=domain, nice=False)
+    # Both layers name the axis: a layer without a title would take it from the other.
+    title = "times the baseline's makespan" + (" (log)" if logarithmic else "")
+    axis = alt.Axis(format="~g", tickCount=6)
+    x = alt.X("ratio:Q", title=title, scale=scale, axis=axis)
+    y = alt.Y(
+        "label:N",
+        sort=[row["label"] for row in data],
+        title=None,
+        axis=alt.Axis(labelExpr="split(datum.label, '|')", labelLineHeight=14),
+    )
     tooltip = [
         alt.Tooltip("comparison:N"),
         alt.Tooltip("differs:N", title="what differs"),
@@ -74,19 +106,18 @@ def _ratios(comparison: Comparison) -> Chart | None:
         alt.Tooltip("rounds:Q"),
         alt.Tooltip("difference:N"),
     ]
-    x = alt.X("ratio:Q", title="times the baseline's makespan", scale=alt.Scale(type="log"))
-    layers: list[Any] = [alt.Chart(inline([{"ratio": 1}])).mark_rule(strokeDash=[4, 4]).encode(x=x)]
-    if any(row["low"] is not None for row in data):
-        spans = base.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=3)
-        layers.append(spans.encode(y=y, x=alt.X("low:Q", title=None), x2="high:Q"))
-    # The rule's colour is that of the text: the colours of arms and phases mean something else.
-    layers.append(base.mark_point(size=120, filled=True, opacity=1, style="rule").encode(x=x, y=y, tooltip=tooltip))
-    chart = alt.layer(*layers).properties(height=46 * len(data))
-    finding = "; ".join(gain["text"] for gain in gains)
-    columns = ["comparison", "what differs", "ratio", "low", "high", "rounds", "difference"]
-    keys = ["comparison", "differs", *columns[2:]]
-    table = [[row[key] for key in keys] for row in data]
-    return Chart("ratios", "What was gained", finding + ".", finish(chart), columns, table, len(data) * 2 + 1)
+    base = alt.Chart(named())
+    layers: list[Any] = [alt.Chart(named("one")).mark_rule(strokeDash=[4, 4]).encode(x=x)]
+    if spans:
+        ends = base.transform_filter("datum.interval").mark_rule(strokeWidth=3)
+        layers.append(ends.encode(y=y, x=alt.X("low:Q", title=title, scale=scale, axis=axis), x2="high:Q"))
+    # Of the text's colour: the colours of arms and phases mean something else.
+    tick = {"shape": "M-.12,-.7H.12V.7H-.12Z", "size": 500, "opacity": 1, "color": alt.ExprRef("ink")}
+    for difference, filled in (("claimed", True), ("not claimed", False)):
+        if any(row["difference"] == difference for row in data):
+            some = base.transform_filter(f"datum.difference == '{difference}'").mark_point(filled=filled, **tick)
+            layers.append(some.encode(x=x, y=y, tooltip=tooltip))
+    return alt.layer(*layers).properties(height=60 * len(data))
 
 
 def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Chart | None:
@@ -107,13 +138,15 @@ def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Cha
             table.append([arm, number, most, round(mean, 2)])
             findings.setdefault(number, []).append(f"{arm} at most {most}, on average {mean:.1f}")
     if not data:
-        return None
+        return None if comparison.orchestrated else unknown(key, title)
     chart = (
-        alt.Chart(inline(data))
+        alt.Chart(named())
         .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
             x=alt.X("s:Q", title="seconds since the arm's first submission"),
-            y=alt.Y("count:Q", title=column, axis=alt.Axis(values=_whole(max(row["count"] for row in data)), format="d")),
+            y=alt.Y(
+                "count:Q", title=column, axis=alt.Axis(values=_whole(max(row["count"] for row in data)), format="d")
+            ),
             color=_arms(comparison),
             strokeDash=alt.StrokeDash(
                 "arm:N", sort=comparison.names, title="arm", scale=alt.Scale(domain=comparison.names)
@@ -127,7 +160,7 @@ def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Cha
         key,
         title,
         by_round_text.get(comparison.shown_round, ""),
-        finish(of_a_round(comparison, chart)),
+        of_a_round(comparison, finish(chart, {"rows": data})),
         ["arm", "round", "most", "mean"],
         table,
         len({row["arm"] for row in data}),
@@ -158,8 +191,8 @@ def _phases(comparison: Comparison) -> Chart | None:
         if row.get(column) is not None
     ]
     if not data:
-        return None
-    base = alt.Chart(inline(data))
+        return None if comparison.orchestrated else unknown("phases", "Phases by arm")
+    base = alt.Chart()
     y = alt.Y("arm:N", sort=comparison.names, title=None)
     x = alt.X("seconds:Q", title="seconds")
     ticks = base.mark_tick(opacity=0.35, thickness=1, size=26).encode(
@@ -170,12 +203,13 @@ def _phases(comparison: Comparison) -> Chart | None:
     )
     layers = alt.layer(ticks, box).properties(height=alt.Step(34))
     chart = layers.facet(
+        data=named(),
         row=alt.Row(
             "phase:O",
             sort=list(names.values()),
             title=None,
             header=alt.Header(labelAngle=0, labelAnchor="start", labelOrient="top"),
-        )
+        ),
     ).resolve_scale(x="independent")
     columns = ["arm", "phase", "jobs", "mean s", "median s", "90th s", "95th s", "max s"]
     table = []
@@ -197,71 +231,112 @@ def _phases(comparison: Comparison) -> Chart | None:
                 medians.append(f"{phase} {spread['p50']:.0f} s")
         if medians:
             words.append(f"{arm}: {', '.join(medians)}")
-    return Chart("phases", "Phases by arm", f"Medians: {'; '.join(words)}.", finish(chart), columns, table, len(data))
+    finding = f"Medians: {'; '.join(words)}."
+    return Chart("phases", "Phases by arm", finding, finish(chart, {"rows": data}), columns, table, len(data))
 
 
 def _slopes(comparison: Comparison) -> Chart | None:
     if len(comparison.names) < 2:
         return None
-    times: dict[tuple[str, str], list[float]] = {}
-    for row in comparison.rows:
-        if row.get("running_s") is not None:
-            times.setdefault((row["job"], row["arm"]), []).append(row["running_s"])
+    times = _running(comparison)
     jobs = sorted({job for job, _ in times})
     both = [job for job in jobs if all((job, arm) in times for arm in comparison.names)]
     if not both:
-        return None
-    data: list[dict[str, Any]] = [
-        {"job": job, "arm": arm, "seconds": round(median(times[job, arm]), 3)}
-        for job in both
-        for arm in comparison.names
-    ]
-    middle = [
-        {"job": "median", "arm": arm, "seconds": round(median(median(times[job, arm]) for job in both), 3)}
-        for arm in comparison.names
-    ]
-    x = alt.X(
-        "arm:N",
-        sort=comparison.names,
-        title=None,
-        axis=alt.Axis(labelAngle=0, labelLimit=180, labelOverlap=False),
-        scale=alt.Scale(padding=0.3, type="point"),
-    )
-    positive = all(row["seconds"] > 0 for row in data)
-    y = alt.Y(
-        "seconds:Q",
-        title="running, seconds" + (" (logarithmic)" if positive else ""),
-        scale=alt.Scale(type="log" if positive else "linear"),
-    )
-    tooltip = ["job:N", "arm:N", alt.Tooltip("seconds:Q", title="running s")]
-    lines = (
-        alt.Chart(inline(data))
-        .mark_line(strokeWidth=1, opacity=0.35, point=alt.OverlayMarkDef(size=14, opacity=0.6))
-        .encode(x=x, y=y, detail="job:N", tooltip=tooltip)
-    )
-    thick = (
-        alt.Chart(inline(middle))
-        .mark_line(strokeWidth=4, point=alt.OverlayMarkDef(size=90))
-        .encode(x=x, y=y, color=alt.value("#d55e00"), tooltip=tooltip)
-    )
-    chart = alt.layer(lines, thick).properties(height=340)
-    words = ", ".join(f"{row['arm']} {row['seconds']:.0f} s" for row in middle)
-    slower = sum(median(times[job, comparison.names[-1]]) > median(times[job, comparison.names[0]]) for job in both)
+        return None if comparison.orchestrated else unknown("slopes", "Each job from arm to arm")
     first, last = comparison.names[0], comparison.names[-1]
-    finding = (
-        f"The same job in each arm; the thick line is the median job: {words}. "
-        f"{slower} of {len(both)} jobs ran longer in {last} than in {first}."
-    )
-    table = [[job, *(round(median(times[job, arm]), 3) for arm in comparison.names)] for job in both]
+    middle = {arm: median(times[job, arm] for job in both) for arm in comparison.names}
+    many = len(both) > LINES
+    lines = both
+    if many:
+        lines = sorted(both, key=lambda job: -_change(times[job, first], times[job, last]))[:LARGEST]
+    datasets = {
+        "rows": [
+            {"job": job, "arm": arm, "seconds": round(times[job, arm], 3)} for job in lines for arm in comparison.names
+        ],
+        "middle": [{"job": "median", "arm": arm, "seconds": round(middle[arm], 3)} for arm in comparison.names],
+    }
+    if many:
+        datasets["band"] = [_band(arm, sorted(times[job, arm] for job in both)) for arm in comparison.names]
+    words = ", ".join(f"{arm} {middle[arm]:.0f} s" for arm in comparison.names)
+    slower = sum(times[job, last] > times[job, first] for job in both)
+    shown = "The same job in each arm; the thick line is the median job"
+    if many:
+        shown = (
+            f"{len(both):,} jobs: the band has the middle 80 % of them, the thick line is the median job, "
+            f"and thin lines are the {LARGEST} jobs that changed most"
+        )
+    finding = f"{shown}: {words}. {slower:,} of {len(both):,} jobs ran longer in {last} than in {first}."
+    table = [[job, *(round(times[job, arm], 3) for arm in comparison.names)] for job in both]
     return Chart(
         "slopes",
         "Each job from arm to arm",
         finding,
-        finish(chart),
+        finish(_slope_chart(comparison, datasets), datasets),
         ["job", *(f"{arm}, running s" for arm in comparison.names)],
         table,
-        len(both) + 1,
+        # A line for each job, and a point for it in each arm.
+        (len(lines) + 1) * (len(comparison.names) + 1) + many,
     )
+
+
+def _running(comparison: Comparison) -> dict[tuple[str, str], float]:
+    """How long each job ran in each arm, the median of the rounds; jobs of one name are told apart by their number."""
+    counts = Counter((row["arm"], row["round"], row["job"]) for row in comparison.rows)
+    repeated = {job for (_, _, job), count in counts.items() if count > 1}
+
+    def name(row: Row) -> str:
+        return f"{row['job']} (no. {row['sequence']})" if row["job"] in repeated else row["job"]
+
+    times: dict[tuple[str, str], list[float]] = {}
+    for row in comparison.rows:
+        if row.get("running_s") is not None:
+            times.setdefault((name(row), row["arm"]), []).append(row["running_s"])
+    return {place: median(values) for place, values in times.items()}
+
+
+def _change(before: float, after: float) -> float:
+    """How much a job changed, as a factor either way; from or to nothing is the most."""
+    if before > 0 and after > 0:
+        return max(before / after, after / before)
+    return 1.0 if before == after else float("inf")
+
+
+def _band(arm: str, values: list[float]) -> dict[str, Any]:
+    tenths = quantiles(values, n=10, method="inclusive")
+    return {"arm": arm, "low": round(tenths[0], 3), "high": round(tenths[-1], 3)}
+
+
+def _slope_chart(comparison: Comparison, datasets: dict[str, list[dict[str, Any]]]) -> Any:
+    # Where it is narrow, names go on at their underscores, one part a line.
+    expression = "width < 480 ? split(replace(datum.label, regexp('_', 'g'), '_|'), '|') : datum.label"
+    x = alt.X(
+        "arm:N",
+        sort=comparison.names,
+        title=None,
+        axis=alt.Axis(
+            labelAngle=0,
+            labelLimit=alt.ExprRef(f"max(width / {len(comparison.names)} - 6, 40)"),
+            labelOverlap=False,
+            labelExpr=expression,
+        ),
+        scale=alt.Scale(padding=0.5, type="point"),
+    )
+    rows = [row for rows in datasets.values() for row in rows]
+    positive = min(row[key] for row in rows for key in ("seconds", "low", "high") if key in row) > 0
+    title = "running, seconds" + (" (logarithmic)" if positive else "")
+    scale = alt.Scale(type="log" if positive else "linear")
+    y = alt.Y("seconds:Q", title=title, scale=scale)
+    tooltip: list[Any] = ["job:N", "arm:N", alt.Tooltip("seconds:Q", title="running s")]
+    layers: list[Any] = []
+    if "band" in datasets:
+        band = alt.Chart(named("band")).mark_area(color=alt.ExprRef("band"), interpolate="linear")
+        layers.append(band.encode(x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"))
+    base = alt.Chart(named()).encode(x=x, y=y, tooltip=tooltip)
+    layers.append(base.mark_line(strokeWidth=1, color=alt.ExprRef("slope")).encode(detail="job:N"))
+    layers.append(base.mark_point(size=14, filled=True, opacity=1, color=alt.ExprRef("slope")))
+    thick = alt.Chart(named("middle")).mark_line(strokeWidth=4, point=alt.OverlayMarkDef(size=90))
+    layers.append(thick.encode(x=x, y=y, color=alt.value("#d55e00"), tooltip=tooltip))
+    return alt.layer(*layers).properties(height=340)
 
 
 def _rounds(comparison: Comparison) -> Chart | None:
@@ -276,7 +351,7 @@ def _rounds(comparison: Comparison) -> Chart | None:
     if not data:
         return None
     chart = (
-        alt.Chart(inline(data))
+        alt.Chart(named())
         .mark_line(point=alt.OverlayMarkDef(size=60))
         .encode(
             x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0)),
@@ -299,7 +374,7 @@ def _rounds(comparison: Comparison) -> Chart | None:
         "rounds",
         "Makespan round by round",
         f"Over the rounds: {'; '.join(words)}.",
-        finish(chart),
+        finish(chart, {"rows": data}),
         ["arm", "round", "makespan s"],
         table,
         len(data),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
-from jobrota.errors import InvalidInputError
 from jobrota.report.chart import Chart
 from jobrota.report.theme import theme
 
@@ -30,16 +30,16 @@ def write(charts: Sequence[Chart], folder: Path, formats: Sequence[str] = ("png"
         The files.
 
     Raises:
-        InvalidInputError: A format is neither.
+        OSError: One cannot be written.
     """
-    unknown = [name for name in formats if name not in ("png", "svg")]
-    if unknown:
-        raise InvalidInputError(f"images cannot be {', '.join(unknown)}: formats are png and svg")
     folder.mkdir(parents=True, exist_ok=True)
     config = theme(dark=False) | {"background": "white", "font": "sans-serif"}
     files = []
     for chart in charts:
-        spec = sized(chart.spec, WIDTH) | {"title": chart.title, "padding": 12}
+        if chart.spec is None:
+            continue
+        title = {"text": chart.title, "subtitle": textwrap.wrap(_finding(chart), 110), "anchor": "start"}
+        spec = sized(chart.spec, WIDTH) | {"title": title, "padding": 12}
         if "svg" in formats:
             files.append(folder / f"{chart.key}.svg")
             files[-1].write_text(vl_convert.vegalite_to_svg(spec, config=config), encoding="utf-8")
@@ -47,6 +47,14 @@ def write(charts: Sequence[Chart], folder: Path, formats: Sequence[str] = ("png"
             files.append(folder / f"{chart.key}.png")
             files[-1].write_bytes(vl_convert.vegalite_to_png(spec, config=config, scale=2))
     return files
+
+
+def _finding(chart: Chart) -> str:
+    """What the image shows; of a chart that shows one round, which."""
+    if len(chart.findings) < 2:
+        return chart.finding
+    shown = next((param["value"] for param in (chart.spec or {}).get("params", ()) if param["name"] == "round"), None)
+    return chart.finding if shown is None else f"Round {shown}. {chart.finding}"
 
 
 def sized(spec: dict[str, Any], width: int) -> dict[str, Any]:

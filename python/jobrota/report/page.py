@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -10,7 +11,7 @@ from typing import Any
 
 import vl_convert
 
-from jobrota.report.chart import Chart
+from jobrota.report.chart import CLAIMABLE, Chart
 from jobrota.report.rows import Comparison
 from jobrota.report.theme import theme
 
@@ -26,8 +27,6 @@ _COLUMNS = {
     "job": "job",
     "state": "state",
     "host": "host",
-    "queue": "queue",
-    "context": "context",
     "pending_s": "pending s",
     "starting_s": "starting s",
     "running_s": "running s",
@@ -36,6 +35,8 @@ _COLUMNS = {
     "observe_lag_s": "seen late s",
     "correlation": "found",
     "error": "error",
+    "queue": "queue",
+    "context": "context",
 }
 """Of the table of all jobs: the columns of the rows, and what they are called."""
 
@@ -70,7 +71,8 @@ def render(comparison: Comparison, charts: Sequence[Chart]) -> str:
         "verdict": _verdict(comparison),
         "arms": _arms(comparison),
         "gains": _gains(comparison),
-        "rounds": _rounds(comparison),
+        "heading": escape(comparison.title),
+        "rounds": _rounds(comparison, charts),
         "charts": "".join(_figure(chart) for chart in charts),
         "warnings": _warnings(comparison),
         "count": f"{len(comparison.rows):,}",
@@ -103,7 +105,9 @@ def _data(comparison: Comparison, charts: Sequence[Chart]) -> dict[str, Any]:
     return {
         "themes": {"light": theme(dark=False), "dark": theme(dark=True)},
         "charts": {
-            chart.key: {"spec": chart.spec, "renderer": chart.renderer, "findings": chart.findings} for chart in charts
+            chart.key: {"spec": chart.spec, "renderer": chart.renderer, "findings": chart.findings}
+            for chart in charts
+            if chart.spec is not None
         },
         "columns": [_COLUMNS[name] for name in columns],
         "rows": [[row.get(name) for name in columns] for row in comparison.rows],
@@ -115,7 +119,32 @@ def _verdict(comparison: Comparison) -> str:
     kind = {"faster": "good", "slower": "bad"}.get(verdict["code"], "open")
     if verdict.get("cautions"):
         kind = "open"
-    return f'<p class="verdict {kind}" id="verdict">{escape(str(verdict["text"]))}</p>'
+    text = escape(str(verdict["text"]))
+    for code in map(escape, verdict.get("cautions") or ()):
+        text = re.sub(rf"\b{re.escape(code)}\b", f'<a href="#warnings">{code}</a>', text, count=1)
+    percent = _percent(comparison)
+    more = f'<p class="percent">{percent}</p>' if percent else ""
+    return f'<div class="verdict {kind}"><p id="verdict">{text}</p>{more}</div>'
+
+
+def _percent(comparison: Comparison) -> str:
+    """The time that the verdict's comparison saves, with its interval, where there is one."""
+    at = comparison.analysis["verdict"].get("comparison")
+    gain = comparison.analysis["comparisons"][at] if at is not None else {}
+    if any(gain.get(name) is None for name in ("ratio", "low", "high")) or (gain.get("rounds") or 0) < CLAIMABLE:
+        return ""
+    least, most = sorted((100 * (1 - gain["high"]), 100 * (1 - gain["low"])))
+    digits = 0 if round(least) != round(most) else 1
+
+    def way(value: float) -> str:
+        return "less" if value >= 0 else "more"
+
+    saved = 100 * (1 - gain["ratio"])
+    words = f"{abs(saved):.{digits}f} % {way(saved)} time"
+    if way(least) != way(most):
+        return f"{words}, between {-least:.{digits}f} % more and {most:.{digits}f} % less"
+    low, high = sorted((abs(least), abs(most)))
+    return f"{words}, {low:.{digits}f} to {high:.{digits}f} %"
 
 
 def _number(value: Any, unit: str) -> str:
@@ -132,7 +161,8 @@ def _number(value: Any, unit: str) -> str:
 
 def _arms(comparison: Comparison) -> str:
     heads = "".join(
-        f'<th scope="col"><span class="swatch s{number % 6}" aria-hidden="true"></span>{escape(name)}</th>'
+        f'<th scope="col"><span class="swatch s{number % 6}" aria-hidden="true"></span>'
+        f"{escape(name).replace('_', '_<wbr>')}</th>"
         for number, name in enumerate(comparison.names)
     )
 
@@ -157,7 +187,11 @@ def _arms(comparison: Comparison) -> str:
     ]
     for title, key, part, unit in _FACTS:
         values = [each.get(key) if part is None else (each.get(key) or {}).get(part) for each in figures]
-        if any(value is not None for value in values):
+        if key == "cold_starts":
+            # No known start is not the same as none that was cold.
+            started = [_started(comparison, name) for name in comparison.names]
+            values = [value if known else None for known, value in zip(started, values, strict=True)]
+        if any(value is not None for value in values) or key == "cold_starts":
             lines.append(line(title, [_number(value, unit) for value in values]))
     if any(each.get("scale_up_s") is not None for each in figures):
         came = [each.get("scale_up_s") for each in figures]
@@ -170,6 +204,10 @@ def _arms(comparison: Comparison) -> str:
         f"Each arm, from the server's own account</caption><thead><tr><td></td>{heads}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _started(comparison: Comparison, arm: str) -> bool:
+    return any(row["_started"] is not None for row in comparison.rows if row["arm"] == arm)
 
 
 def _flight(arm: Any) -> str:
@@ -206,10 +244,10 @@ def _gains(comparison: Comparison) -> str:
     return f'<ul class="gains">{"".join(items)}</ul>'
 
 
-def _rounds(comparison: Comparison) -> str:
+def _rounds(comparison: Comparison, charts: Sequence[Chart]) -> str:
     """Where the round of the charts that show one is chosen."""
     rounds, shown = comparison.rounds, comparison.shown_round
-    if len(rounds) < 2:
+    if len(rounds) < 2 or not any(chart.findings and chart.spec for chart in charts):
         return ""
     options = "".join(
         f'<option value="{number}"{" selected" if number == shown else ""}>{number} of {len(rounds)}</option>'
@@ -223,20 +261,24 @@ def _rounds(comparison: Comparison) -> str:
 
 def _figure(chart: Chart) -> str:
     key = escape(chart.key)
+    if chart.spec is None:
+        words = f'<h3>{escape(chart.title)}</h3><p class="none">{escape(chart.finding)}</p>'
+        return f'<figure id="figure-{key}">{words}</figure>'
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in chart.columns)
     limit = 1000
     body = "".join(
         "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in chart.rows[:limit]
     )
     more = (
-        f"<p>The first {limit:,} of {len(chart.rows):,} rows; the table below has all.</p>"
+        f"<p>The first {limit:,} of {len(chart.rows):,} rows"
+        + ("; the table of all jobs, at the end of the page, has the others.</p>" if chart.of_jobs else ".</p>")
         if len(chart.rows) > limit
         else ""
     )
     return (
         f'<figure id="figure-{key}"><h3 id="title-{key}">{escape(chart.title)}</h3>'
         f'<div class="chart" id="{key}" role="img" aria-labelledby="title-{key}" '
-        f'aria-describedby="finding-{key}"></div>'
+        f'aria-describedby="finding-{key}"></div><p class="picked" id="picked-{key}" aria-live="polite"></p>'
         f'<figcaption id="finding-{key}">{escape(chart.finding)}</figcaption>'
         f"<details><summary>The same as a table</summary>{more}"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(chart.title)}, as a table"><table>'

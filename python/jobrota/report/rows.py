@@ -14,7 +14,7 @@ from jobrota.errors import InvalidInputError
 if TYPE_CHECKING:
     from jobrota._native import ComparisonResult
 
-__all__ = ["Comparison", "Interval", "intervals", "read"]
+__all__ = ["Comparison", "Interval", "ended_well", "intervals", "read"]
 
 Row = dict[str, Any]
 
@@ -32,6 +32,8 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     zeros: Mapping[tuple[str, int], float] = field(default_factory=dict)
     """The first submission of each arm's round, in the run's seconds."""
+    length: float = 0.0
+    """Of the longest round of any arm, seconds: timelines share their axis."""
 
     @property
     def names(self) -> list[str]:
@@ -50,6 +52,11 @@ class Comparison:
             entry["round"] for arm in self.arms for entry in arm["rounds"] if not entry.get("interrupted")
         )  # fmt: skip
         return max(self.rounds, key=lambda number: (whole[number], -number))
+
+    @property
+    def orchestrated(self) -> bool:
+        """Whether the orchestrator had an entry for any job."""
+        return any(row["_started"] is not None for row in self.rows)
 
     def of_round(self, arm: str, number: int) -> list[Row]:
         """The jobs of one round of an arm."""
@@ -101,7 +108,7 @@ def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
         raise InvalidInputError("the result has no jobs, so there is nothing to show")
     zeros = _rebase(rows)
     when = (document.get("metadata") or {}).get("execution_timestamp")
-    return Comparison(
+    comparison = Comparison(
         title=title or ("SAS Viya comparison" + (f" of {str(when)[:16].replace('T', ' ')} UTC" if when else "")),
         path=path,
         metadata=document.get("metadata") or {},
@@ -111,6 +118,15 @@ def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
         rows=rows,
         zeros=zeros,
     )
+    for arm, number in zeros:
+        ends = [part.end for part in intervals(comparison.of_round(arm, number))]
+        comparison.length = max(comparison.length, *ends, 0.0)
+    return comparison
+
+
+def ended_well(row: Row) -> bool:
+    """Whether a job completed."""
+    return bool(row["state"] == "completed")
 
 
 def _row(row: Row) -> Row:
@@ -137,26 +153,31 @@ def _rebase(rows: Iterable[Row]) -> dict[tuple[str, int], float]:
             row["_started"] = None if started is None else max(started - zero, 0.0)
             row["_end"] = None if end is None else end - zero
             starting = row.get("starting_s")
-            row["_running"] = (
-                None if started is None or starting is None else min(started - zero + starting, row["_end"] or 1e18)
-            )
+            running = None if started is None or starting is None else started - zero + starting
+            row["_running"] = running if running is None or row["_end"] is None else min(running, row["_end"])
     return zeros
 
 
 def intervals(rows: Iterable[Row]) -> list[Interval]:
-    """The phases of jobs as far as they are known; a job without orchestrator data is one part, `not known`."""
+    """The phases of the jobs of one round as far as they are known; what is not known of a job is one part.
+
+    A job that started and whose end nobody knows lasts until the round's end.
+    """
+    rows = list(rows)
+    moments = ("_submitted", "_started", "_running", "_end")
+    last = max((row[name] for row in rows for name in moments if row[name] is not None), default=0.0)
     found = []
     for row in rows:
-        submitted, started, running, end = row["_submitted"], row["_started"], row["_running"], row["_end"]
+        submitted, started, running, end = (row[name] for name in moments)
         if started is None:
             if submitted is not None and end is not None:
-                found.append(Interval(row, "not known", submitted, end))
+                found.append(Interval(row, "not known", submitted, max(end, submitted)))
             continue
         if submitted is not None and started > submitted:
             found.append(Interval(row, "pending", submitted, started))
         if running is not None and running > started:
             found.append(Interval(row, "starting", started, running))
-        if end is not None:
-            begin = running if running is not None else started
-            found.append(Interval(row, "running", begin, max(end, begin)))
+        begin = running if running is not None else started
+        phase, until = ("not known", last) if end is None else ("running", end)
+        found.append(Interval(row, phase, begin, max(until, begin)))
     return found

@@ -10,18 +10,25 @@ from typing import Any
 
 __all__ = ["theme"]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; lighter ones on dark ground.
+# Near Okabe and Ito's colours, which people with any colour vision tell apart; lighter ones on dark ground. Each has
+# a contrast of 3:1 and more to its ground, and phases that follow each other differ in luminance as well.
 _LIGHT = {
     "category": ["#0072b2", "#c04f00", "#00795a", "#a34d7c", "#8a6d00", "#444444"],
-    "ordinal": ["#b9c0c8", "#e69f00", "#0072b2", "#7a7a7a"],
+    "ordinal": ["#8b949e", "#b35900", "#005a8c", "#7a7a7a"],
     "text": "#24292f",
     "grid": "#d8dee4",
+    "slope": "#7d8590",
+    "band": "#d8dee4",
+    "failed": "#b3261e",
 }
 _DARK = {
     "category": ["#56b4e9", "#f0905a", "#3ecf9f", "#e59ac4", "#f0e442", "#cccccc"],
-    "ordinal": ["#5b6570", "#e69f00", "#56b4e9", "#a0a0a0"],
+    "ordinal": ["#5e6873", "#ffc04d", "#4a9ae6", "#a0a0a0"],
     "text": "#e6edf3",
     "grid": "#3d444d",
+    "slope": "#768390",
+    "band": "#3d444d",
+    "failed": "#ff8f85",
 }
 
 
@@ -47,9 +54,13 @@ def theme(dark: bool) -> dict[str, Any]:
         "axisY": {"labelLimit": 220},
         "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "orient": "top", "columns": 4},
         "header": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelFontWeight": "bold"},
-        "title": {"color": text},
+        "title": {"color": text, "subtitleColor": text, "subtitleFontSize": 12, "subtitlePadding": 6},
         "range": {"category": colours["category"], "ordinal": colours["ordinal"]},
         "rule": {"color": text},
-        "style": {"rule": {"fill": text}},
+        # What marks take as `{"expr": "ink"}`: a style does not reach their colour, which has a default.
+        "params": [
+            {"name": "ink", "value": text},
+            *({"name": name, "value": colours[name]} for name in ("slope", "band", "failed")),
+        ],
         "boxplot": {"median": {"color": text}},
     }

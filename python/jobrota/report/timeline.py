@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import altair as alt
 
-from jobrota.report.chart import Chart, finish, inline, of_a_round, seconds
-from jobrota.report.rows import Comparison, Row, intervals
+from jobrota.report.chart import Chart, finish, named, of_a_round, seconds
+from jobrota.report.rows import Comparison, Interval, Row, ended_well, intervals
 
 __all__ = ["timelines"]
 
 PHASES = ("pending", "starting", "running", "not known")
 LANES = 220
 """So many jobs of an arm get a line each; of more, those on a host share its lines."""
+NAMED_LANES = 60
+"""Of so many lines, each has its job's name beside it, where there is room."""
+LANE_DIGITS = 4
 
 
 def timelines(comparison: Comparison) -> list[Callable[[Comparison], Chart | None]]:
@@ -36,125 +40,204 @@ def _timeline(comparison: Comparison, arm: str) -> Chart | None:
     findings: dict[int, str] = {}
     count = 1
     for number, rows in rounds.items():
-        lanes = _lanes(rows, shared)
-        count = max(count, len(set(lanes.values())))
         parts = intervals(rows)
-        data.extend(
-            {
-                "round": number,
-                "lane": lanes[id(part.row)],
-                "host": part.row.get("host") or "host not known",
-                "job": part.row["job"],
-                "phase": part.phase,
-                "start": seconds(part.start),
-                "end": seconds(part.end),
-                "seconds": seconds(part.end - part.start),
-                "state": part.row["state"],
-            }
-            for part in parts
-            if not shared or part.phase != "pending"
-        )
-        findings[number] = _finding(comparison, arm, rows, max((part.end for part in parts), default=0), shared)
-        table.extend(
-            [
-                number,
-                row["job"],
-                row.get("host"),
-                row.get("pending_s"),
-                row.get("starting_s"),
-                row.get("running_s"),
-                seconds(row["_submitted"]),
-                seconds(row["_end"]),
-                row["state"],
-            ]
-            for row in rows
-        )
+        drawn = [part for part in parts if not shared or part.phase != "pending"]
+        lanes = _lanes(drawn, shared)
+        count = max(count, len(set(lanes.values())))
+        data.extend(_bars(number, drawn, lanes, shared))
+        findings[number] = _finding(comparison, arm, rows, parts, shared)
+        table.extend(_table(number, rows))
     if not data:
         return None
-    step = 9 if count <= 80 else max(2, round(720 / count))
-    hosts = sorted({str(row["host"]) for row in data}, key=_natural)
-    unknown = any(row["phase"] == "not known" for row in data)
-    chart = (
-        alt.Chart(inline(data))
-        .mark_bar(height=max(step - 1, 1))
-        .encode(
-            x=alt.X("start:Q", title="seconds since the arm's first submission"),
-            x2="end:Q",
-            y=alt.Y("lane:O", axis=None),
-            color=alt.Color(
-                "phase:O",
-                sort=list(PHASES),
-                scale=alt.Scale(domain=list(PHASES if unknown else PHASES[:3])),
-                title="phase",
-            ),
-            row=alt.Row(
-                "host:N", title=None, sort=hosts, header=alt.Header(labelAngle=0, labelAnchor="start", labelOrient="top")
-            ),
-            tooltip=[
-                "job:N",
-                "host:N",
-                "phase:N",
-                "state:N",
-                alt.Tooltip("start:Q", title="from s"),
-                alt.Tooltip("end:Q", title="to s"),
-                "seconds:Q",
-            ],
-        )
-        .properties(height=alt.Step(step))
-        .resolve_scale(y="independent")
-    )
+    chart = _chart(data, count, shared, comparison.length)
     columns = ["round", "job", "host", "pending s", "starting s", "running s", "from s", "to s", "state"]
     return Chart(
         f"timeline-{comparison.names.index(arm)}",
         f"Every job on its host: {arm}",
         findings.get(comparison.shown_round, f"{arm} has no job in this round."),
-        finish(of_a_round(comparison, chart)),
+        of_a_round(comparison, finish(chart, {"rows": data})),
         columns,
         table,
         len(data) // len(rounds),
         findings,
+        of_jobs=True,
     )
 
 
-def _finding(comparison: Comparison, arm: str, rows: list[Row], length: float, shared: bool) -> str:
+def _bars(number: int, parts: Iterable[Interval], lanes: dict[int, int], shared: bool) -> list[dict[str, Any]]:
+    """A row for each part; of a job that did not end well, the name has a cross."""
+    bars = []
+    for part in parts:
+        row, place = part.row, id(part.row)
+        cross = "" if ended_well(row) else "✕ "
+        bar = {
+            "round": number,
+            # Its name as well, which is then the line's label; digits keep the order.
+            "lane": f"{lanes[place]:0{LANE_DIGITS}}{cross}{row['job']}" if not shared else lanes[place],
+            "host": row.get("host") or "host not known",
+            "job": row["job"],
+            "phase": part.phase,
+            "start": seconds(part.start),
+            "end": seconds(part.end),
+            "seconds": seconds(part.end - part.start),
+            "state": row["state"],
+        }
+        bars.append(bar)
+    return bars
+
+
+def _table(number: int, rows: Iterable[Row]) -> list[list[Any]]:
+    return [
+        [
+            number,
+            row["job"],
+            row.get("host"),
+            row.get("pending_s"),
+            row.get("starting_s"),
+            row.get("running_s"),
+            seconds(row["_submitted"]),
+            seconds(row["_end"]),
+            row["state"],
+        ]
+        for row in rows
+    ]
+
+
+def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) -> Any:
+    """Bars in rows of hosts, with the jobs' names where lines are few."""
+    names = count <= NAMED_LANES and not shared
+    step = 12 if names else 9 if count <= 80 else max(2, round(720 / count))
+    hosts = sorted({str(row["host"]) for row in data}, key=_natural)
+    occurring = [phase for phase in PHASES if any(row["phase"] == phase for row in data)]
+    # All phases are in the scale, so that each has its colour in every chart.
+    phase: dict[str, Any] = {"shorthand": "phase:O", "title": "phase"}
+    phase |= {"scale": alt.Scale(domain=list(PHASES)), "legend": alt.Legend(values=occurring)}
+    axis = None
+    if names:
+        # The page leaves it out where it is narrow.
+        axis = alt.Axis(
+            labelExpr=f"slice(datum.label, {LANE_DIGITS})", labelFontSize=10, labelLimit=150, domain=False, ticks=False
+        )
+    y = alt.Y("lane:O", title=None, axis=axis)
+    scale = alt.Scale(domain=[0, round(length, 3)], nice=False) if length > 0 else alt.Scale()
+    ticks = alt.Axis(tickCount=8, labelOverlap=True)
+    x = alt.X("start:Q", title="seconds since the arm's first submission", scale=scale, axis=ticks)
+    tooltip = [
+        "job:N",
+        "host:N",
+        "phase:N",
+        "state:N",
+        alt.Tooltip("start:Q", title="from s"),
+        alt.Tooltip("end:Q", title="to s"),
+        "seconds:Q",
+    ]
+    # The line around it lets a part be seen that is shorter than a pixel.
+    failed = "datum.state != 'completed'"
+    bars = (
+        alt.Chart()
+        .mark_bar(height=max(step - 2, 1), strokeWidth=1)
+        .encode(
+            x=x,
+            x2="end:Q",
+            y=y,
+            color=alt.Color(**phase),
+            # Those that did not end well are pale, with an edge: a layer of crosses would be a second source of lanes,
+            # of which Vega-Lite warns.
+            stroke=alt.condition(failed, alt.value(alt.ExprRef("failed")), alt.Stroke(**phase)),
+            fillOpacity=alt.condition(failed, alt.value(0.3), alt.value(1)),
+            tooltip=tooltip,
+        )
+    )
+    header = alt.Header(labelAngle=0, labelAnchor="start", labelOrient="top")
+    return (
+        bars.properties(height=alt.Step(step))
+        .facet(data=named(), row=alt.Row("host:N", title=None, sort=hosts, header=header))
+        .resolve_scale(y="independent")
+    )
+
+
+def _finding(comparison: Comparison, arm: str, rows: list[Row], parts: list[Interval], shared: bool) -> str:
     """What the timeline of one round shows, in words."""
     by_host: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("host"):
             by_host.setdefault(str(row["host"]), []).append(row)
-    words = f"{len(rows)} jobs in {_duration(length)}"
+    words = f"{len(rows)} jobs in {_duration(max((part.end for part in parts), default=0))}"
     if by_host:
         words += f" on {_count(len(by_host), 'host')}"
-    packed = max(comparison.figures(arm)["hosts"], key=lambda host: host["peak_concurrency"], default=None)
-    if packed and packed["host"] in by_host:
-        words += f", at most {packed['peak_concurrency']} at once on {packed['host']}"
-        words += " in any round" if len(comparison.rounds) > 1 else ""
-    new = [str(host) for host in comparison.figures(arm).get("new_hosts") or () if host in by_host]
+        peaks = {host: _peak(on_host, parts) for host, on_host in by_host.items()}
+        packed = max(peaks, key=lambda host: peaks[host])
+        words += f", at most {peaks[packed]} at once on {packed}" if peaks[packed] else ""
+    new = _new_hosts(comparison, arm, by_host)
     if new:
-        words += f"; new: {', '.join(new[:3])}"
+        more = f" and {len(new) - 3} more" if len(new) > 3 else ""
+        words += f"; new: {', '.join(new[:3])}{more}"
+    failed = sum(not ended_well(row) for row in rows)
+    if failed:
+        words += f"; {failed} did not end well (✕, pale with a red edge)"
     return words + "." + (" Jobs share the lines of their host; waiting in the queue is left out." if shared else "")
+
+
+def _peak(rows: list[Row], parts: list[Interval]) -> int:
+    """Most jobs that were on the host at once: from start to end, and who ends makes room for who starts then."""
+    mine = {id(row) for row in rows}
+    spans: dict[int, tuple[float, float]] = {}
+    for part in parts:
+        place = id(part.row)
+        if place in mine and part.row["_started"] is not None and part.phase != "pending":
+            start, end = spans.get(place, (part.start, part.end))
+            spans[place] = (min(start, part.start), max(end, part.end))
+    changes = Counter[tuple[float, int]]()
+    for start, end in spans.values():
+        if end > start:
+            changes[start, 1] += 1
+            changes[end, -1] += 1
+    most = now = 0
+    for (_, change), count in sorted(changes.items()):
+        now += change * count
+        most = max(most, now)
+    return most
+
+
+def _new_hosts(comparison: Comparison, arm: str, by_host: dict[str, list[Row]]) -> list[str]:
+    """The arm's new hosts whose first start lies in the round of these jobs."""
+    found = []
+    for host in comparison.figures(arm)["hosts"]:
+        name = str(host["host"])
+        starts = [row["wlo_start_s"] for row in by_host.get(name, ()) if row.get("wlo_start_s") is not None]
+        if host["new"] and starts and host["first_start_s"] is not None and min(starts) <= host["first_start_s"] + 1e-3:
+            found.append(name)
+    return sorted(found, key=_natural)
 
 
 def _natural(text: str) -> list[Any]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
-def _lanes(rows: list[Row], shared: bool) -> dict[int, int]:
+def _lanes(parts: Iterable[Interval], shared: bool) -> dict[int, int]:
     """A line for each job in the order of starts; of very many jobs those of a host share lines where they can."""
-    order = sorted(rows, key=lambda row: (row["_started"] if row["_started"] is not None else 1e18, row["sequence"]))
+    spans: dict[int, Interval] = {}
+    for part in parts:
+        span = spans.setdefault(id(part.row), Interval(part.row, "", part.start, part.end))
+        span.start, span.end = min(span.start, part.start), max(span.end, part.end)
+
+    def place(span: Interval) -> tuple[float, int]:
+        started = span.row["_started"]
+        return started if started is not None else 1e18, span.row["sequence"]
+
+    order = sorted(spans.values(), key=place)
     if not shared:
-        return {id(row): lane for lane, row in enumerate(order)}
+        return {id(span.row): lane for lane, span in enumerate(order)}
     free: dict[str, list[float]] = {}
     lanes = {}
-    for row in order:
-        ends = free.setdefault(row.get("host") or "", [])
-        start, end = row["_started"] or 0.0, row["_end"] or 0.0
-        lane = next((lane for lane, until in enumerate(ends) if until <= start), len(ends))
+    for span in order:
+        ends = free.setdefault(span.row.get("host") or "", [])
+        lane = next((lane for lane, until in enumerate(ends) if until <= span.start), len(ends))
         if lane == len(ends):
-            ends.append(end)
+            ends.append(span.end)
         else:
-            ends[lane] = end
-        lanes[id(row)] = lane
+            ends[lane] = span.end
+        lanes[id(span.row)] = lane
     return lanes
 
 

@@ -1,36 +1,84 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  document.querySelector("h1").textContent = document.title;
+
+  // Links within the page. In a notebook's frame the browser would load the notebook itself into the frame.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (!link || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    const target = document.getElementById(link.getAttribute("href").slice(1));
+    if (!target) return;
+    target.tabIndex = -1;
+    target.scrollIntoView();
+    target.focus({ preventScroll: true });
+  });
+
+  // A notebook's frame becomes as high as the page, where the notebook lets it be changed.
+  const fit = () => {
+    try {
+      const frame = window.frameElement;
+      if (frame) frame.style.height = `${Math.ceil(document.body.getBoundingClientRect().height) + 1}px`;
+    } catch { /* The frame is another site's. */ }
+  };
+  new ResizeObserver(() => requestAnimationFrame(fit)).observe(document.body);
 
   // Charts. Single views fit their place; views in rows are given its width.
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(), views = new Map();
   const choice = document.getElementById("round");
-  const sized = (chart, room) => {
+  const sized = (chart, room, less) => {
     const spec = structuredClone(chart.spec);
-    const rows = spec.spec || (spec.encoding && spec.encoding.row);
-    (spec.spec || spec).width = rows ? Math.max(room - (spec.spec ? 150 : 24), 120) : room;
+    const rows = Boolean(spec.spec), inner = spec.spec || spec;
+    inner.width = Math.max(room - less - (rows ? 24 : 0), 120);
     if (!rows) spec.autosize = { type: "fit-x", contains: "padding" };
+    // Names beside the lines of a timeline need room.
+    else if (room < 700 && inner.encoding) inner.encoding.y.axis = null;
     for (const param of spec.params || []) if (param.name === "round" && choice) param.value = Number(choice.value);
-    if (room < 560) spec.config = { legend: { columns: 2 }, axisY: { labelLimit: 110 } };
+    if (room < 560) spec.config = { legend: { columns: 1 }, axisX: { labelFontSize: 10 }, axisY: { labelLimit: 120 } };
     return spec;
+  };
+  const excess = (place, room) => {
+    const picture = place.querySelector("svg, canvas");
+    return picture ? Math.ceil(picture.getBoundingClientRect().width) - room : 0;
+  };
+  const pick = (key) => (_, item) => {
+    const told = item && item.tooltip;
+    const parts = told && typeof told === "object" ? Object.entries(told).map(([name, value]) => `${name}: ${value}`) : [];
+    document.getElementById(`picked-${key}`).textContent = parts.join(", ");
+  };
+  const embed = async (key, place, room) => {
+    const chart = data.charts[key];
+    const config = data.themes[dark.matches ? "dark" : "light"];
+    let less = 0;
+    // Nobody knows how wide names are before they are drawn: what is too wide, or leaves much room, is drawn again.
+    for (let tries = 0; tries < 3; tries++) {
+      // Within the figure, whose role and name it would replace by its own.
+      const inner = document.createElement("div");
+      if (views.has(key)) views.get(key).finalize();
+      place.replaceChildren(inner);
+      const { view } = await vegaEmbed(inner, sized(chart, room, less), { actions: false, renderer: chart.renderer, config });
+      views.set(key, view);
+      view.addEventListener("click", pick(key));
+      const over = excess(place, room);
+      if (over <= 0 && over > -40) break;
+      less += over;
+    }
+    // The figure says what the picture shows: hundreds of marks would each be read out otherwise.
+    for (const part of place.querySelectorAll("svg, canvas")) part.setAttribute("aria-hidden", "true");
   };
   const draw = async (key) => {
     const place = document.getElementById(key);
     const room = Math.max(Math.floor(place.clientWidth), 200);
     const look = `${room} ${dark.matches}`;
-    if (!place || drawn.get(key) === look) return;
+    if (drawn.get(key) === look) return;
     drawn.set(key, look);
-    const chart = data.charts[key];
-    const config = data.themes[dark.matches ? "dark" : "light"];
-    // Within the figure, whose role and name it would replace by its own.
-    const inner = document.createElement("div");
-    place.replaceChildren(inner);
-    const { view } = await vegaEmbed(inner, sized(chart, room), { actions: false, renderer: chart.renderer, config });
-    views.set(key, view);
-    // The figure says what the picture shows: hundreds of marks would each be read out otherwise.
-    for (const part of place.querySelectorAll("svg, canvas")) part.setAttribute("aria-hidden", "true");
+    try {
+      await embed(key, place, room);
+    } catch (error) {
+      // The other charts are drawn all the same.
+      place.textContent = `This chart could not be drawn (${error.message}); its table has the same.`;
+    }
   };
   const keys = Object.keys(data.charts);
   const drawAll = async () => { for (const key of keys) await draw(key); };
@@ -38,7 +86,7 @@
   const again = () => { clearTimeout(pending); pending = setTimeout(drawAll, 120); };
   dark.addEventListener("change", again);
   window.addEventListener("resize", again);
-  drawAll().then(() => document.documentElement.setAttribute("data-drawn", String(keys.length)));
+  drawAll().finally(() => document.documentElement.setAttribute("data-drawn", String(keys.length)));
 
   // The round that is shown, and what its charts show in words.
   if (choice) choice.addEventListener("change", async () => {
@@ -46,7 +94,13 @@
       const finding = chart.findings[choice.value], view = views.get(key);
       if (!Object.keys(chart.findings).length || !view) continue;
       document.getElementById(`finding-${key}`).textContent = finding || "This arm has no job in this round.";
+      document.getElementById(`picked-${key}`).textContent = "";
       await view.signal("round", Number(choice.value)).runAsync();
+      const place = document.getElementById(key);
+      if (excess(place, Math.max(Math.floor(place.clientWidth), 200)) > 0) {
+        drawn.delete(key);
+        await draw(key);
+      }
     }
   });
 
@@ -56,7 +110,9 @@
   const PAGE = 200;
   const number = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
   const show = (value) => value === null || value === undefined ? "" : typeof value === "number" ? number.format(value) : String(value);
-  const texts = data.rows.map((row) => row.map(show).join("\u0001").toLowerCase());
+  // Numbers are found with and without their thousands separators.
+  const sought = (value) => typeof value === "number" ? `${show(value)} ${value}` : show(value);
+  const texts = data.rows.map((row) => row.map(sought).join("\u0001").toLowerCase());
   let order = data.rows.map((_, at) => at), shown = PAGE, sorted = { column: -1, up: true };
   const cell = (value) => {
     const td = document.createElement("td");
@@ -71,8 +127,15 @@
       tr.append(...data.rows[at].map(cell));
       return tr;
     });
+    if (!rows.length) {
+      const tr = document.createElement("tr"), td = cell("No job has all of these words.");
+      td.colSpan = data.columns.length;
+      tr.append(td);
+      rows.push(tr);
+    }
     body.replaceChildren(...rows);
     more.hidden = order.length <= shown;
+    document.getElementById("shown").textContent = more.hidden ? "" : `${number.format(shown)} of ${number.format(order.length)} shown`;
     const all = data.rows.length.toLocaleString("en"), some = order.length.toLocaleString("en");
     found.textContent = order.length === data.rows.length ? `${all} jobs` : `${some} of ${all} jobs`;
   };
@@ -109,6 +172,18 @@
   head.append(line);
   let typing;
   search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(arrange, 80); });
-  more.addEventListener("click", () => { shown += PAGE; fill(); });
+  more.addEventListener("click", () => {
+    const next = shown;
+    shown += PAGE;
+    fill();
+    // Who reads by keyboard goes on with the first new row.
+    const row = body.rows[next];
+    row.tabIndex = -1;
+    row.focus();
+  });
+  // Paper has all rows.
+  let before = shown;
+  window.addEventListener("beforeprint", () => { before = shown; shown = order.length; fill(); });
+  window.addEventListener("afterprint", () => { shown = before; fill(); });
   fill();
 })();
