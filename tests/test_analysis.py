@@ -122,7 +122,8 @@ def test_what_is_no_run_is_refused() -> None:
 def row(arm: str, job: str, start: float, length: float, **more: Any) -> dict[str, Any]:
     """A job on a host of its arm's, with a pod start of 6 s."""
     return {
-        "arm": arm, "job": job, "context": arm, "host": f"host-{arm}", "jes_created_s": start, "jes_end_s": start + length,
+        "arm": arm, "job": job, "context": arm, "host": f"host-{arm}",
+        "jes_created_s": start, "jes_end_s": start + length,
         "wlo_submit_s": start, "wlo_start_s": start, "wlo_end_s": start + length, "pending_s": 0.0, "starting_s": 6.0,
         "running_s": length - 6.0, "max_cpu_s": (length - 6.0) / 1.2, "round": 1, **more,
     }  # fmt: skip
@@ -135,7 +136,14 @@ def codes(rows: list[dict[str, Any]]) -> set[str]:
 def five_rounds(jobs: int = 4, **more: Any) -> list[dict[str, Any]]:
     """Two arms, each on a host of its own, with nothing to be careful with."""
     return [
-        row(arm, f"j{job}", 1000.0 * number + 100 * job + (500 if arm == "b" else 0), 60.0 + number, round=number, **more)
+        row(
+            arm,
+            f"j{job}",
+            1000.0 * number + 100 * job + (500 if arm == "b" else 0),
+            60.0 + number,
+            round=number,
+            **more,
+        )
         for number in range(1, 6)
         for arm in "ab"
         for job in range(jobs)
@@ -208,7 +216,9 @@ def test_contexts_that_are_not_known_are_told_apart_by_their_queues() -> None:
         # b has all its jobs at once.
         if each["arm"] == "b":
             each |= {"jes_created_s": 1000.0 * each["round"] + 500, "jes_end_s": 1000.0 * each["round"] + 560}
-            each |= dict.fromkeys(("wlo_submit_s", "wlo_start_s"), each["jes_created_s"]) | {"wlo_end_s": each["jes_end_s"]}
+            each |= dict.fromkeys(("wlo_submit_s", "wlo_start_s"), each["jes_created_s"]) | {
+                "wlo_end_s": each["jes_end_s"]
+            }
     assert "parallelism_confounded" in codes(rows)
 
 
@@ -257,7 +267,8 @@ def test_results_of_the_first_client_keep_what_they_have(tmp_path: Path) -> None
     entry = {
         "id": 7, "request": {"name": "a-x", "queue": "default", "user": "u"},
         "processingInfo": {
-            "submitTime": "2025-09-10T04:46:22Z", "startTime": "2025-09-10T04:46:25Z", "endTime": "2025-09-10T04:47:20Z",
+            "submitTime": "2025-09-10T04:46:22Z", "startTime": "2025-09-10T04:46:25Z",
+            "endTime": "2025-09-10T04:47:20Z",
             "totalTimePending": 3, "totalTimeStarting": 6, "totalTimeRunning": 49, "executionHost": "h1",
             "limitValues": [{"name": "maxCpuTime", "value": 40.0}],
         },

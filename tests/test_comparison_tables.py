@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pytest
@@ -117,7 +118,11 @@ def test_a_workbook_takes_any_name_of_an_arm_and_text_of_any_length(tmp_path: Pa
     text, number = DataType.utf8(), DataType.float64()
     arms = ["=[http://127.0.0.1/evil.xlsx]Sheet1!A1", "team!A1", "Sheet1!$A$1", "long " * 9000, "\U0001f600" * 20_000]
     moments = [float(at) for at in range(len(arms))]
-    columns = {"arm": Array(arms, text), "job": Array(arms, text), "host": Array(["h"] * len(arms), text)}
+    columns: dict[str, Any] = {
+        "arm": Array(arms, text),
+        "job": Array(arms, text),
+        "host": Array(["h"] * len(arms), text),
+    }
     for name in ("jes_created_s", "wlo_start_s"):
         columns[name] = Array(moments, number)
     for name in ("jes_end_s", "wlo_end_s"):
@@ -133,7 +138,11 @@ def test_a_run_recorded_elsewhere_is_kept_once_in_whatever_order_its_rows_come(t
     text, number = DataType.utf8(), DataType.float64()
 
     def added(jobs: list[str], ends: list[float]) -> int:
-        columns = {"arm": Array(["one"] * 2, text), "job": Array(jobs, text), "sequence": Array(ends, number)}
+        columns: dict[str, Any] = {
+            "arm": Array(["one"] * 2, text),
+            "job": Array(jobs, text),
+            "sequence": Array(ends, number),
+        }
         columns |= {"jes_created_s": Array([0.0, 0.0], number), "jes_end_s": Array(ends, number)}
         return jobrota.ComparisonResult.from_table(Table.from_pydict(columns)).append_to(tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -9,9 +10,12 @@ import re
 import stat
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +316,97 @@ def test_tokens_are_renewed_by_the_client_that_they_were_given_to(
 
         with pytest.raises(jobrota.AuthenticationError, match="SAS_CLIENT_ID"):
             until_refused()
+
+
+def test_credentials_that_are_used_again_go_on_with_what_was_renewed() -> None:
+    with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
+        kept: list[dict[str, Any]] = []
+        credentials = Credentials.tokens(response(sandbox), persist=kept.append)
+        for _ in range(3):
+            time.sleep(1.1)
+            # Each refresh token of the sandbox works once.
+            assert whoami(sandbox, credentials)["user"] == USER
+        assert len({each["refresh_token"] for each in kept}) == len(kept) >= 2
+
+
+def test_a_hook_that_fails_is_called_again() -> None:
+    with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
+        kept: list[dict[str, Any]] = []
+
+        def keep(renewed: dict[str, Any]) -> None:
+            kept.append(renewed)
+            if len(kept) == 1:
+                raise OSError("the secret scope is away: TOPSECRET")
+
+        session = ViyaSession(sandbox.viya_url, tokens=Credentials.tokens(response(sandbox), persist=keep))
+        time.sleep(1.1)
+        with pytest.raises(jobrota.StorageError, match="OSError") as failed:
+            session.token()
+        assert failed.value.retryable
+        assert "TOPSECRET" not in str(failed.value)
+        assert session.token() == kept[1]["access_token"]
+        assert kept[0] == kept[1]
+
+
+def test_what_errors_show_is_no_secret(tmp_path: Path) -> None:
+    token = "ey" + "J" * 30 + "." + "a" * 30 + "." + "b" * 30
+    for call in (
+        lambda: Credentials.client_credentials("id", b"TOPSECRET"),  # type: ignore[arg-type]
+        lambda: Credentials.password("me", b"TOPSECRET"),  # type: ignore[arg-type]
+        lambda: Credentials.tokens({"access_token": "x"}, client_id="a", client_secret=b"TOPSECRET"),  # type: ignore[arg-type]
+        lambda: ViyaSession("http://127.0.0.1:1", proxy=b"http://u:TOPSECRET@p"),  # type: ignore[arg-type]
+        lambda: ViyaSession("http://127.0.0.1:1", tokens=token),
+    ):
+        with pytest.raises(jobrota.InvalidInputError) as refused:
+            call()
+        assert "TOPSECRET" not in str(refused.value)
+        assert token not in str(refused.value)
+
+
+def test_tokens_are_renewed_by_the_client_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append(base64.b64decode(self.headers["Authorization"].split()[1]).decode().split(":")[0])
+            self.answer({"access_token": "new", "refresh_token": "r2", "expires_in": 3600})
+
+        def do_GET(self) -> None:
+            self.answer({"id": "me"})
+
+        def answer(self, value: dict[str, Any]) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        pair = {
+            "access_token": "old",
+            "refresh_token": "r1",
+            "client_id": "vscode",
+            "expires_at": "2001-01-01 00:00:00",
+        }
+        path = tmp_path / "tokens.json"
+        path.write_text(json.dumps(pair))
+        assert ViyaSession(url, tokens=pair).token() == "new"
+        monkeypatch.setenv("SAS_TOKEN_FILE", str(path))
+        assert ViyaSession(url, tokens=Credentials.environment()).token() == "new"
+        path.write_text(json.dumps(pair))
+        assert ViyaSession(url, tokens=path).token() == "new"
+        assert seen == ["vscode"] * 3
+        # Whoever is named is asked.
+        assert ViyaSession(url, tokens=Credentials.tokens(pair, client_id="mine")).token() == "new"
+        assert seen[-1] == "mine"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -126,6 +126,20 @@ pub(super) fn optional_text(value: &Bound<'_, PyAny>) -> PyResult<Option<String>
     given(value).map(|value| text(value).map(str::to_owned)).transpose()
 }
 
+/// Text that no error shows.
+pub(super) fn secret<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+    let wrong = || {
+        let kind = value.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        PyErr::from(Raised::from(Error::invalid(format!("must be text, not a value of type {kind}"))))
+    };
+    value.cast::<PyString>().map_err(|_| wrong())?.to_str().map_err(|_| wrong())
+}
+
+/// [`secret`], or None.
+pub(super) fn optional_secret(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    given(value).map(|value| secret(value).map(str::to_owned)).transpose()
+}
+
 /// A file, directory or URI: text or a path-like object.
 pub(super) fn location(value: &Bound<'_, PyAny>) -> PyResult<String> {
     let wrong = || expected("text or a path, without lone surrogates", value);

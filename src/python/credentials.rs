@@ -55,7 +55,7 @@ impl PyCredentials {
     #[staticmethod]
     fn client_credentials(
         #[pyo3(from_py_with = arguments::text)] client_id: &str,
-        #[pyo3(from_py_with = arguments::text)] client_secret: &str,
+        #[pyo3(from_py_with = arguments::secret)] client_secret: &str,
     ) -> Self {
         Self { credentials: Credentials::ClientCredentials(OAuthClient::new(client_id, client_secret)) }
     }
@@ -71,9 +71,9 @@ impl PyCredentials {
     #[pyo3(signature = (user, password, *, client_id = None, client_secret = None))]
     fn password(
         #[pyo3(from_py_with = arguments::text)] user: &str,
-        #[pyo3(from_py_with = arguments::text)] password: &str,
+        #[pyo3(from_py_with = arguments::secret)] password: &str,
         #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] client_secret: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
     ) -> Self {
         let client = oauth(client_id.as_deref(), client_secret);
         Self { credentials: Credentials::Password { client, user: user.to_owned(), password: password.to_owned() } }
@@ -101,14 +101,14 @@ impl PyCredentials {
         source: &Bound<'_, PyAny>,
         persist: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] client_secret: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
     ) -> PyOutcome<Self> {
         let client = oauth(client_id.as_deref(), client_secret);
         let persist = persist.filter(|hook| !hook.is_none()).map(hook).transpose()?;
         let credentials = if source.is_callable() {
-            Credentials::Call { client, call: call(source), persist }
+            Credentials::Call { client, call: call(source), persist, login: Default::default() }
         } else {
-            Credentials::Tokens { client, tokens: response(source)?, persist }
+            Credentials::Tokens { client, tokens: response(source)?, persist, login: Default::default() }
         };
         Ok(Self { credentials })
     }
@@ -128,14 +128,20 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         return Ok(given.get().credentials.clone());
     }
     let client = OAuthClient::from_environment();
+    if value.cast::<PyString>().is_ok_and(|text| text.to_str().is_ok_and(looks_like_token)) {
+        return Err(Error::invalid(
+            "tokens is a token itself, where the path of a token file is expected: give Credentials.tokens(…) of it",
+        )
+        .into());
+    }
     if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
         return Ok(Credentials::File(PathBuf::from(arguments::named_location("tokens", value)?)));
     }
     if value.is_callable() {
-        return Ok(Credentials::Call { client, call: call(value), persist: None });
+        return Ok(Credentials::Call { client, call: call(value), persist: None, login: Default::default() });
     }
     if value.is_instance_of::<PyDict>() {
-        return Ok(Credentials::Tokens { client, tokens: response(value)?, persist: None });
+        return Ok(Credentials::Tokens { client, tokens: response(value)?, persist: None, login: Default::default() });
     }
     Err(Error::invalid(format!(
         "tokens must be text or a path (of a token file), a callable that gives tokens, a SASLogon response, or one of \
@@ -143,6 +149,11 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         value.get_type().name()?
     ))
     .into())
+}
+
+/// Whether a text is a JWT, and no path, which errors would show.
+fn looks_like_token(text: &str) -> bool {
+    text.len() > 40 && text.starts_with("ey") && text.matches('.').count() == 2 && !text.contains(['/', '\\'])
 }
 
 /// A SASLogon response, or just an access token; no error shows it.
@@ -193,7 +204,11 @@ fn hook(callable: &Bound<'_, PyAny>) -> PyOutcome<PersistHook> {
             called.map_err(|error| {
                 Error::new(
                     ErrorKind::Storage,
-                    format!("the persist hook did not keep the renewed tokens: {}", error.get_type(py)),
+                    // Its text may have a token in it.
+                    format!(
+                        "the persist hook did not keep the renewed tokens: it raised {}",
+                        error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default()
+                    ),
                 )
             })
         })

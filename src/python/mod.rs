@@ -66,7 +66,8 @@ fn shown_url(url: &str) -> String {
 /// ends, when nobody awaits it any more.
 #[pyfunction]
 fn drain(py: Python<'_>) -> PyResult<bool> {
-    let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
+    let longest = std::time::Duration::from_secs(30);
+    let drained = py.detach(|| crate::delta::drain(longest) & crate::viya::auth::drain(longest));
     logging::deliver(py)?;
     attach::end(py);
     Ok(drained)

@@ -161,7 +161,7 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::flag)] cleanup: bool,
         #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
         #[pyo3(from_py_with = arguments::optional_location)] ca_bundle: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] proxy: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_secret)] proxy: Option<String>,
         #[pyo3(from_py_with = arguments::flag)] verify: bool,
         #[pyo3(from_py_with = arguments::number)] connect_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] read_timeout: f64,

@@ -95,7 +95,7 @@ impl PyViyaSession {
         #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
         tokens: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_location)] ca_bundle: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] proxy: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_secret)] proxy: Option<String>,
         #[pyo3(from_py_with = arguments::flag)] verify: bool,
         #[pyo3(from_py_with = arguments::number)] connect_timeout: f64,
         #[pyo3(from_py_with = arguments::number)] read_timeout: f64,
@@ -202,7 +202,7 @@ impl PyViyaSession {
     /// Begins a login with an authorization code (PKCE).
     ///
     /// Args:
-    ///     client_id: The OAuth client; else that of the environment, else SAS's own `vscode`, which shows the code.
+    ///     client_id: The OAuth client; else SAS's own `vscode`, which shows the code.
     ///     client_secret: Its secret, if it has one.
     ///
     /// Returns:
@@ -211,7 +211,7 @@ impl PyViyaSession {
     fn begin_login(
         &self,
         #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] client_secret: Option<String>,
+        #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
     ) -> PyOutcome<PyCodeLogin> {
         let client =
             OAuthClient::new(client_id.unwrap_or_else(|| "vscode".to_owned()), client_secret.unwrap_or_default());
@@ -249,7 +249,7 @@ impl PyCodeLogin {
     fn finish(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::text)] code: &str,
+        #[pyo3(from_py_with = arguments::secret)] code: &str,
         #[pyo3(from_py_with = arguments::location)] path: String,
     ) -> PyOutcome<()> {
         let (base, options, client) = (self.base_url.clone(), self.options.clone(), self.client.clone());

@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -18,6 +20,7 @@ mod credentials;
 mod grant;
 pub mod pkce;
 mod place;
+mod renewals;
 mod store;
 mod tokens;
 
@@ -26,6 +29,7 @@ pub use credentials::Credentials;
 pub use grant::{Grant, OAuthClient, TokenCall};
 pub use place::PersistHook;
 use place::Place;
+pub use renewals::drain;
 use tokens::Tokens;
 
 /// An access token with the number of the renewal it came from, so that a refusal of an older one is recognised.
@@ -48,8 +52,12 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// A login: tokens, where they are kept, and how new ones are had. Its `Debug` shows no token.
-pub struct Login {
+/// A login: tokens, where they are kept, and how new ones are had. Clones are the same login. Its `Debug` shows no token.
+#[derive(Clone)]
+pub struct Login(Arc<Kept>);
+
+/// What a login is.
+struct Kept {
     place: Place,
     client: OAuthClient,
     grant: Option<Grant>,
@@ -68,8 +76,8 @@ pub struct Validity {
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
-            .field("place", &self.place.name())
-            .field("client", &self.client.id())
+            .field("place", &self.0.place.name())
+            .field("client", &self.0.client.id())
             .finish_non_exhaustive()
     }
 }
@@ -83,15 +91,7 @@ impl Login {
     /// # Errors
     /// [`ErrorKind::NotFound`] with the path, [`ErrorKind::InvalidInput`] when it is no such JSON; no retry helps.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let given = OAuthClient::given_by_environment();
-        let mut login = Self::open_as(path, given.clone().unwrap_or_else(|| OAuthClient::public("sas.cli")))?;
-        // Tokens are renewed by the client that they were given to, and they say which that is.
-        if given.is_none()
-            && let Some(client) = login.state.get_mut().as_ref().and_then(Tokens::client)
-        {
-            login.client = OAuthClient::public(&client);
-        }
-        Ok(login)
+        Self::open_as(path, OAuthClient::from_environment())
     }
 
     /// [`Login::open`] with the OAuth client given.
@@ -99,9 +99,7 @@ impl Login {
     /// # Errors
     /// Those of [`Login::open`].
     pub fn open_as(path: impl AsRef<Path>, client: OAuthClient) -> Result<Self> {
-        // The real place, so that a rotation replaces the file and not a link to it.
-        let path = std::fs::canonicalize(path.as_ref()).unwrap_or_else(|_| path.as_ref().to_owned());
-        Self::kept(Place::File(path), client)
+        Self::read(Place::File(store::real(path.as_ref())), client)
     }
 
     /// The login of a profile of SAS's own command line, from `~/.sas/credentials.json`: see [`Credentials::Cli`].
@@ -109,13 +107,13 @@ impl Login {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such profile: `sas-viya auth login` makes it.
     pub fn cli(profile: Option<&str>) -> Result<Self> {
-        // The profile's tokens are those of this client, and no other can renew them.
-        Self::kept(cli_profile::place(profile)?, OAuthClient::public("sas.cli"))
+        // The profile's tokens are those of this client, where they name no other, and nobody else can renew them.
+        Self::read(cli_profile::place(profile)?, OAuthClient::default())
     }
 
-    fn kept(place: Place, client: OAuthClient) -> Result<Self> {
+    fn read(place: Place, client: OAuthClient) -> Result<Self> {
         let tokens = Tokens::of_file(place.read()?, &place.name())?;
-        Ok(Self { place, client, grant: None, state: Mutex::new(Some(tokens)) })
+        Ok(Self::new(place, client, None, Some(tokens)))
     }
 
     /// A login with tokens that are in no file, or with none yet: `grant` says how new ones are had, `tokens` is a
@@ -130,17 +128,24 @@ impl Login {
         tokens: Option<Map<String, Value>>,
         persist: Option<PersistHook>,
     ) -> Result<Self> {
-        let place = Place::Memory { name: name.to_owned(), persist };
         let tokens = tokens.map(|raw| Tokens::of_file(raw, name)).transpose()?;
-        Ok(Self { place, client, grant, state: Mutex::new(tokens) })
+        Ok(Self::new(Place::Memory { name: name.to_owned(), persist }, client, grant, tokens))
+    }
+
+    fn new(place: Place, client: OAuthClient, grant: Option<Grant>, tokens: Option<Tokens>) -> Self {
+        // Tokens are renewed by the client that they were given to, and they say which that is, unless somebody else does.
+        let named = tokens.as_ref().and_then(Tokens::client).filter(|_| client.is_default());
+        let client = named.map_or(client, |id| OAuthClient::public(&id));
+        Self(Arc::new(Kept { place, client, grant, state: Mutex::new(tokens) }))
     }
 
     /// Until when the access token is valid, and whether a new one can be had. Asks no server.
     pub fn validity(&self) -> Validity {
-        match self.state.try_lock() {
+        let Kept { state, grant, .. } = &*self.0;
+        match state.try_lock() {
             Ok(tokens) => Validity {
                 expires: tokens.as_ref().and_then(|tokens| tokens.expires),
-                renewable: self.grant.is_some() || tokens.as_ref().is_some_and(|tokens| tokens.refresh.is_some()),
+                renewable: grant.is_some() || tokens.as_ref().is_some_and(|tokens| tokens.refresh.is_some()),
             },
             // It is being renewed.
             Err(_) => Validity { expires: None, renewable: true },
@@ -149,36 +154,76 @@ impl Login {
 
     /// The SASLogon response behind the present token, with the token; none before there was one.
     pub async fn response(&self) -> Option<Map<String, Value>> {
-        self.state.lock().await.as_ref().map(|tokens| tokens.raw.clone())
+        self.0.state.lock().await.as_ref().map(|tokens| tokens.raw.clone())
     }
 
     /// The OAuth client that renews them.
     pub fn client(&self) -> &OAuthClient {
-        &self.client
+        &self.0.client
     }
 
     /// Where the tokens come from, in words.
     pub fn origin(&self) -> String {
-        self.place.name()
+        self.0.place.name()
     }
 
     /// A token to send now, renewed first when it is about to expire.
     ///
     /// # Errors
     /// [`ErrorKind::Authentication`] when it expired and cannot be renewed: log in again. [`ErrorKind::Network`] or
-    /// [`ErrorKind::Server`], retryable, when SASLogon is not to be had; [`ErrorKind::Storage`] when the renewed tokens
-    /// could not be stored.
+    /// [`ErrorKind::Server`], retryable, when SASLogon is not to be had; [`ErrorKind::Storage`], retryable, when the renewed
+    /// tokens could not be stored.
     pub async fn bearer(&self, http: &reqwest::Client, base: &Url) -> Result<Bearer> {
+        if let Some(tokens) = self.0.state.lock().await.as_ref().filter(|tokens| tokens.is_fresh()) {
+            return Ok(tokens.bearer());
+        }
+        self.to_its_end(http, base, None).await
+    }
+
+    /// Another token after the server refused `refused` with 401.
+    ///
+    /// # Errors
+    /// Those of [`Login::bearer`].
+    pub async fn renewed(&self, refused: &Bearer, http: &reqwest::Client, base: &Url) -> Result<Bearer> {
+        self.to_its_end(http, base, Some(refused.clone())).await
+    }
+
+    /// Renewing goes on to its end when whoever asked for it does not wait any more: a refresh token is spent by then, and
+    /// the one that replaces it has to be kept.
+    async fn to_its_end(&self, http: &reqwest::Client, base: &Url, refused: Option<Bearer>) -> Result<Bearer> {
+        let (kept, http, base) = (Arc::clone(&self.0), http.clone(), base.clone());
+        let counted = renewals::begin();
+        let renewing = tokio::spawn(async move {
+            let _counted = counted;
+            match refused {
+                None => kept.bearer(&http, &base).await,
+                Some(refused) => kept.renewed(&refused, &http, &base).await,
+            }
+        });
+        let broken = |e| Error::new(ErrorKind::Internal, "renewing the token broke down").with_source(e);
+        renewing.await.map_err(broken)?
+    }
+}
+
+impl Kept {
+    async fn bearer(&self, http: &reqwest::Client, base: &Url) -> Result<Bearer> {
         let mut state = self.state.lock().await;
-        let Some(tokens) = state.as_ref() else { return self.renew(&mut state, http, base).await };
+        let Some(tokens) = state.as_mut() else { return self.renew(&mut state, http, base).await };
+        if tokens.unsaved {
+            self.save(tokens).await?;
+        }
         if tokens.expires_within(tokens.margin()) {
             let expired = tokens.expires_within(0.0);
             let renewable = self.grant.is_some() || tokens.refresh.is_some();
-            if renewable && (expired || self.place.may_rotate().is_ok()) {
+            if renewable && (expired || self.place.may_rotate().is_ok()) && (expired || tokens.may_be_tried()) {
                 let bearer = tokens.bearer();
                 return match self.renew(&mut state, http, base).await {
-                    Err(e) if !expired && e.is_retryable() => {
+                    // It is good for a while yet, whatever SASLogon, or what answers in its place, has said.
+                    Err(e) if !expired => {
                         tracing::warn!("renewing the SAS token failed and is tried again: {}", e.full_message());
+                        if let Some(tokens) = state.as_mut() {
+                            tokens.tried_at = Some(Instant::now());
+                        }
                         Ok(bearer)
                     }
                     renewed => renewed,
@@ -190,16 +235,20 @@ impl Login {
         Ok(tokens.bearer())
     }
 
-    /// Another token after the server refused `refused` with 401.
-    ///
-    /// # Errors
-    /// Those of [`Login::bearer`].
-    pub async fn renewed(&self, refused: &Bearer, http: &reqwest::Client, base: &Url) -> Result<Bearer> {
+    async fn renewed(&self, refused: &Bearer, http: &reqwest::Client, base: &Url) -> Result<Bearer> {
         let mut state = self.state.lock().await;
         match state.as_ref() {
             Some(tokens) if tokens.generation != refused.generation => Ok(tokens.bearer()),
             _ => self.renew(&mut state, http, base).await,
         }
+    }
+
+    /// Stores renewed tokens that could not be stored before.
+    async fn save(&self, tokens: &mut Tokens) -> Result<()> {
+        let _lock = self.place.lock().await?;
+        self.place.prepare()?.finish(&tokens.raw).await.map_err(unkept)?;
+        tokens.unsaved = false;
+        Ok(())
     }
 
     fn expired(&self, tokens: Option<&Tokens>) -> Error {
@@ -234,6 +283,8 @@ impl Login {
             }
         }
         let refresh = state.as_ref().and_then(|tokens| tokens.refresh.clone());
+        // Whoever gives tokens on demand and keeps none of ours would be left with one that is spent.
+        let refresh = refresh.filter(|_| !matches!(self.grant, Some(Grant::Call(_))) || self.place.keeps());
         let answer = match (refresh, &self.grant) {
             (Some(refresh), grant) => {
                 self.place.may_rotate()?;
@@ -247,22 +298,37 @@ impl Login {
             (None, Some(_)) => None,
             (None, None) => return Err(self.expired(state.as_ref())),
         };
+        let called = answer.is_none() && matches!(self.grant, Some(Grant::Call(_)));
         let (answer, ready) = match (answer, &self.grant) {
             (Some(done), _) => done,
-            (None, Some(grant)) => (grant.ask(http, base, &self.client).await?, self.place.prepare()?),
+            (None, Some(grant)) => {
+                let ready = self.place.prepare()?;
+                (grant.ask(http, base, &self.client).await?, ready)
+            }
             (None, None) => return Err(self.expired(state.as_ref())),
         };
         // The old tokens stay until the new ones are known to be readable.
         let mut raw = state.as_ref().map(|tokens| tokens.raw.clone()).unwrap_or_default();
         raw.remove("refresh_expires_at");
+        if called {
+            // What somebody else keeps is as old as it is.
+            raw.remove("expires_at");
+        }
         raw.extend(answer);
-        let mut renewed = Tokens::of_response(raw, &self.place.name())?;
+        let name = self.place.name();
+        let mut renewed = if called { Tokens::of_file(raw, &name)? } else { Tokens::of_response(raw, &name)? };
         renewed.generation = generation;
-        let (stored, bearer) = (ready.finish(&renewed.raw).await, renewed.bearer());
-        // Kept in memory even where storing failed: the old pair may be void by now.
+        let (stored, bearer) = (ready.finish(&renewed.raw).await.map_err(unkept), renewed.bearer());
+        // Kept in memory even where storing failed: the old pair may be void by now. It is tried again before the next call.
+        renewed.unsaved = stored.is_err();
         *state = Some(renewed);
         stored.map(|()| bearer)
     }
+}
+
+fn unkept(e: Error) -> Error {
+    let text = format!("the renewed token is not kept yet, and that is tried again before the next call: {e}");
+    Error::new(e.kind(), text).with_retryable(true).with_source(e)
 }
 
 /// A claim of a JWT, unverified: who the user is and until when it is good, for people to read. None for opaque tokens.
@@ -275,6 +341,7 @@ pub fn claims(token: &str) -> Option<Value> {
 /// # Errors
 /// [`ErrorKind::Unsupported`] on Databricks volumes and workspace files, [`ErrorKind::Storage`] where it cannot be written.
 pub fn write_new(path: &Path, mut response: Map<String, Value>, client: &str) -> Result<()> {
+    let path = &store::real(path);
     store::may_rotate(path)?;
     response.insert("client_id".to_owned(), client.into());
     let tokens = Tokens::of_response(response, &path.display().to_string())?;

@@ -25,8 +25,9 @@ pub(crate) use pages::Pages;
 /// Media type of every SAS collection.
 pub const COLLECTION: &str = "application/vnd.sas.collection+json";
 
-/// Limits of the client, in real seconds: they concern the network, which no sandbox makes faster.
-#[derive(Debug, Clone)]
+/// Limits of the client, in real seconds: they concern the network, which no sandbox makes faster. Its `Debug` shows no
+/// password of the proxy.
+#[derive(Clone)]
 pub struct ClientOptions {
     /// Time to open a connection.
     pub connect_timeout: Duration,
@@ -41,6 +42,19 @@ pub struct ClientOptions {
     pub proxy: Option<String>,
     /// Whether the server's certificate is checked. Nothing but this turns it off.
     pub verify: bool,
+}
+
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("read_timeout", &self.read_timeout)
+            .field("max_tries", &self.max_tries)
+            .field("ca_bundle", &self.ca_bundle)
+            .field("proxy", &self.proxy.as_deref().map(without_userinfo))
+            .field("verify", &self.verify)
+            .finish()
+    }
 }
 
 impl Default for ClientOptions {
@@ -202,7 +216,7 @@ impl ViyaClient {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) if more && answer.is_passing() => answer.retry_after(),
                 Ok(answer) => return Err(answer.into_error(call)),
-                Err(failure) if more && failure.error.kind() == ErrorKind::Network => None,
+                Err(failure) if more && may_pass(&failure.error) => None,
                 Err(failure) => return Err(failure.error),
             };
             self.back_off(round, after).await;
@@ -216,13 +230,16 @@ impl ViyaClient {
 
     /// One page of a collection: `call`, or the `next` link of the page before.
     pub(crate) async fn page(&self, call: &Call<'_>, next: Option<&str>) -> Result<Page> {
-        let mut value = match next {
-            Some(link) => self.send_json(&Call { path: link, query: Vec::new(), ..call.clone() }).await?,
-            None => self.send_json(call).await?,
+        let answer = match next {
+            Some(link) => self.send(&Call { path: link, query: Vec::new(), ..call.clone() }).await?,
+            None => self.send(call).await?,
         };
+        let mut value = answer.json()?;
         let next = value.get("links").and_then(Value::as_array).and_then(|links| {
             let link = links.iter().find(|link| link.get("rel").and_then(Value::as_str) == Some("next"))?;
-            link.get("href").or_else(|| link.get("uri")).and_then(Value::as_str).map(str::to_owned)
+            let link = link.get("href").or_else(|| link.get("uri")).and_then(Value::as_str)?;
+            // One that is relative is so to its page.
+            answer.url.join(link).ok().map(String::from)
         });
         let count = value.get("count").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
         let items = match value.get_mut("items").map(Value::take) {
@@ -419,6 +436,11 @@ pub fn parse_base_url(text: &str) -> Result<Url> {
         return Err(refuse(&format!("{shown:?} has more than a host and a port")));
     }
     Ok(url)
+}
+
+/// Whether the same call may go better later, whatever it was that failed, such as renewing the token.
+fn may_pass(e: &Error) -> bool {
+    e.is_retryable() || e.kind() == ErrorKind::Network
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -32,8 +32,12 @@ const DETAILS: [&str; 4] = ["launchContext", "launchType", "environment", "resou
 /// [`ErrorKind::NotFound`] naming the contexts that exist; those of any call to the server.
 pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
     let narrow = list().query("filter", format!("eq(name,{})", quoted(name)));
-    if let Some(item) = search(client, narrow, name).await?.0 {
-        return complete(client, item).await;
+    match search(client, narrow, name).await {
+        Ok((Some(item), _)) => return complete(client, item).await,
+        // Not there, or the server does not take the filter.
+        Ok((None, _)) => {}
+        Err(e) if !e.is_retryable() && matches!(e.kind(), ErrorKind::Server | ErrorKind::NotFound) => {}
+        Err(e) => return Err(e),
     }
     // Listed without the filter too: to name what exists, and because a server may read a filter differently.
     let (item, mut names) = search(client, list(), name).await?;
@@ -103,7 +107,10 @@ async fn complete(client: &ViyaClient, mut item: Value) -> Result<Context> {
         let path = format!("/compute/contexts/{id}");
         match client.send_json(&Call::get(&path, CONTEXT)).await {
             Ok(full) => item = full,
-            Err(e) => tracing::debug!("the details of compute context {id} cannot be read: {e}"),
+            Err(e) if matches!(e.kind(), ErrorKind::Forbidden | ErrorKind::NotFound) => {
+                tracing::debug!("the details of compute context {id} may not be read: {e}");
+            }
+            Err(e) => return Err(e),
         }
     }
     let attributes = item.get("attributes").cloned().unwrap_or(Value::Null);

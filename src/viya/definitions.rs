@@ -41,7 +41,9 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
         list(client, plain()).await
     } else {
         match list(client, plain().query("filter", format!("contains(name,{})", quoted(part)))).await {
-            Err(e) if e.kind() == ErrorKind::Server && !e.is_retryable() => list(client, plain()).await,
+            Err(e) if !e.is_retryable() && matches!(e.kind(), ErrorKind::Server | ErrorKind::NotFound) => {
+                list(client, plain()).await
+            }
             listed => listed,
         }
     };
@@ -64,7 +66,7 @@ async fn list(client: &ViyaClient, call: Call<'_>) -> Result<Vec<Definition>> {
             kind: text(item, "type"),
         }));
     }
-    found.retain(|definition| !definition.id.is_empty());
+    found.retain(|definition| !definition.id.is_empty() && !definition.name.is_empty());
     Ok(found)
 }
 

@@ -228,10 +228,12 @@ pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>
                 client.back_off(round, answer.retry_after()).await;
                 continue;
             }
-            Ok(answer) if answer.status.is_server_error() => {
-                let (passing, after) = (answer.is_passing(), answer.retry_after());
-                let seconds = if answer.status.as_u16() == 504 { SLOW_DOUBT } else { QUICK_DOUBT };
-                let error = answer.into_error(&call);
+            // Of a 408 it is not known either what became of the request.
+            Ok(answer) if answer.status.is_server_error() || answer.status.as_u16() == 408 => {
+                let status = answer.status.as_u16();
+                let (passing, after) = (answer.is_passing() || status == 408, answer.retry_after());
+                let seconds = if [408, 504].contains(&status) { SLOW_DOUBT } else { QUICK_DOUBT };
+                let error = answer.into_error(&call).with_retryable(true);
                 if passing {
                     Doubt { error, resend: true, open: true, seconds, after }
                 } else {

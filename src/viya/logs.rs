@@ -27,7 +27,8 @@ pub struct Log {
 /// [`ErrorKind::Server`] for a log somewhere else than in a file or a session; those of any call.
 pub async fn fetch(client: &ViyaClient, job: &Job) -> Result<Option<Log>> {
     let Some(location) = job.text("logLocation") else { return Ok(None) };
-    if !(location.starts_with("/files/files/") || location.starts_with("/compute/sessions/")) {
+    let inside = location.starts_with("/files/files/") || location.starts_with("/compute/sessions/");
+    if !inside || location.split('/').any(|part| part == "..") {
         let text = format!("the log of job {} is at {location:?}, which is neither a file nor a session", job.id());
         return Err(Error::new(ErrorKind::Server, text));
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import print_table
-from jobrota.errors import InvalidInputError
+from jobrota.errors import InvalidInputError, StorageError
 
 __all__ = ["TEXT", "add_arguments", "add_connection", "connection"]
 
@@ -159,10 +159,7 @@ def _discover(arguments: argparse.Namespace) -> int:
     path = Path(arguments.output)
     known = {} if arguments.overwrite else _known(path)
     document = _configs(known, found, arguments)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    _write(path, document)
     metadata = document["metadata"]
     print(f"{metadata['total_jobs_found']} jobs, {metadata['enabled_jobs']} of them enabled: {path}")
     ids = {definition["id"] for definition in found}
@@ -172,15 +169,31 @@ def _discover(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes the file whole or not at all, through a link where it is one."""
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        if temporary.is_file():
+            temporary.unlink()
+        raise StorageError(f"{path} cannot be written ({error.strerror}): name another file with -o") from error
+
+
 def _known(path: Path) -> dict[str, list[dict[str, Any]]]:
     """The entries of a file that is there, by definition: one may be run with several sets of arguments."""
     if not path.exists():
         return {}
     try:
         known: dict[str, list[dict[str, Any]]] = {}
-        for entry in json.loads(path.read_text(encoding="utf-8"))["jobs"]:
+        for entry in json.loads(path.read_text(encoding="utf-8-sig"))["jobs"]:
             known.setdefault(entry["definition_id"], []).append(entry)
         return known
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error.strerror}): name another file with -o") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"{path} is there and is no job configuration file: name another one, or give --overwrite"
@@ -190,7 +203,7 @@ def _known(path: Path) -> dict[str, list[dict[str, Any]]]:
 def _configs(
     known: Mapping[str, list[dict[str, Any]]], found: Sequence[Mapping[str, Any]], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    jobs = []
+    jobs: list[dict[str, Any]] = []
     for definition in found:
         name = definition["name"]
         entry = {
@@ -226,7 +239,9 @@ def _contexts(arguments: argparse.Namespace) -> int:
     if not found:
         print("this user sees no compute context")
         return 0
-    facts = [{"queue": context["queue"]} | _flat(context["attributes"]) | _flat(context["details"]) for context in found]
+    facts = [
+        {"queue": context["queue"]} | _flat(context["attributes"]) | _flat(context["details"]) for context in found
+    ]
     names = dict.fromkeys(name for fact in facts for name in fact)
     rows = []
     for name in names:

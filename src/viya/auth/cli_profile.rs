@@ -35,7 +35,7 @@ pub(super) fn place(profile: Option<&str>) -> Result<Place> {
     let path = file("credentials.json").ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "this user has no home folder: set SAS_CLI_CONFIG to the folder that has .sas")
     })?;
-    Ok(Place::Cli { path, profile: profile_name(profile) })
+    Ok(Place::Cli { path: store::real(&path), profile: profile_name(profile) })
 }
 
 /// The server of a profile, from `~/.sas/config.json`; none when that does not say.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
@@ -38,6 +39,8 @@ pub enum Credentials {
         tokens: Map<String, Value>,
         /// Is given renewed ones.
         persist: Option<PersistHook>,
+        /// The login, once it was opened: whoever uses these again goes on with what was renewed.
+        login: Shared,
     },
     /// Somebody who gives a token whenever one is needed.
     Call {
@@ -47,6 +50,8 @@ pub enum Credentials {
         call: TokenCall,
         /// Is given renewed ones.
         persist: Option<PersistHook>,
+        /// The login, once it was opened.
+        login: Shared,
     },
     /// What the environment has: see [`Credentials::open`].
     Environment,
@@ -107,12 +112,12 @@ impl Credentials {
                 let grant = Grant::Password { user: user.clone(), password: password.clone() };
                 Login::of(&self.describe(), client.clone(), Some(grant), None, None)
             }
-            Self::Tokens { client, tokens, persist } => {
+            Self::Tokens { client, tokens, persist, login } => shared(login, || {
                 Login::of(&self.describe(), client.clone(), None, Some(tokens.clone()), persist.clone())
-            }
-            Self::Call { client, call, persist } => {
+            }),
+            Self::Call { client, call, persist, login } => shared(login, || {
                 Login::of(&self.describe(), client.clone(), Some(Grant::Call(call.clone())), None, persist.clone())
-            }
+            }),
             Self::Environment => environment()?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::NotFound,
@@ -124,11 +129,25 @@ impl Credentials {
     }
 }
 
+/// The login of credentials whose tokens are in no file; clones of the credentials share it.
+pub type Shared = Arc<OnceLock<Login>>;
+
+fn shared(login: &Shared, open: impl FnOnce() -> Result<Login>) -> Result<Login> {
+    if let Some(login) = login.get() {
+        return Ok(login.clone());
+    }
+    let opened = open()?;
+    Ok(login.get_or_init(|| opened).clone())
+}
+
 fn environment() -> Result<Option<Login>> {
     let client = OAuthClient::from_environment();
     if let Some(access) = set(&["SAS_ACCESS_TOKEN", "VIYA_ACCESS_TOKEN"]) {
         let mut tokens = Map::from_iter([("access_token".to_owned(), json!(access))]);
-        tokens.extend(set(&["SAS_REFRESH_TOKEN"]).map(|refresh| ("refresh_token".to_owned(), json!(refresh))));
+        tokens.extend(
+            set(&["SAS_REFRESH_TOKEN", "VIYA_REFRESH_TOKEN"])
+                .map(|refresh| ("refresh_token".to_owned(), json!(refresh))),
+        );
         tokens.extend(set(&["SAS_TOKEN_EXPIRES_AT"]).map(|at| ("expires_at".to_owned(), json!(at))));
         return Login::of("SAS_ACCESS_TOKEN", client, None, Some(tokens), None).map(Some);
     }

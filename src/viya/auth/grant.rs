@@ -18,6 +18,7 @@ const TRIES: u32 = 4;
 pub struct OAuthClient {
     id: String,
     secret: String,
+    named: bool,
 }
 
 impl fmt::Debug for OAuthClient {
@@ -26,10 +27,22 @@ impl fmt::Debug for OAuthClient {
     }
 }
 
+/// SAS's own public client, `sas.cli`, for those who name none: tokens that name another are renewed by that.
+impl Default for OAuthClient {
+    fn default() -> Self {
+        Self { id: "sas.cli".to_owned(), secret: String::new(), named: false }
+    }
+}
+
 impl OAuthClient {
     /// A client with a secret.
     pub fn new(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: secret.into() }
+        Self { id: id.into(), secret: secret.into(), named: true }
+    }
+
+    /// Whether nobody named it.
+    pub(super) fn is_default(&self) -> bool {
+        !self.named
     }
 
     /// A client without one, such as SAS's own `sas.cli`.
@@ -40,16 +53,12 @@ impl OAuthClient {
     /// `SAS_CLIENT_ID` and `SAS_CLIENT_SECRET`, else `VIYA_CLIENT_ID` and `VIYA_CLIENT_SECRET`, else SAS's public client
     /// `sas.cli`.
     pub fn from_environment() -> Self {
-        Self::given_by_environment().unwrap_or_else(|| Self::public("sas.cli"))
-    }
-
-    /// [`OAuthClient::from_environment`], where it names one.
-    pub fn given_by_environment() -> Option<Self> {
         let set = |name: &str| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        ["SAS", "VIYA"].iter().find_map(|prefix| {
+        let given = ["SAS", "VIYA"].iter().find_map(|prefix| {
             let id = set(&format!("{prefix}_CLIENT_ID"))?;
             Some(Self::new(id, set(&format!("{prefix}_CLIENT_SECRET")).unwrap_or_default()))
-        })
+        });
+        given.unwrap_or_default()
     }
 
     /// Its name.
@@ -221,16 +230,25 @@ async fn read(sent: reqwest::Result<reqwest::Response>, url: &Url) -> Answer {
     if status.is_success() {
         return match value {
             Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Answer::Tokens(map),
-            _ => Answer::Nonsense(Error::new(
+            // A proxy's page; SASLogon may have answered behind it.
+            None => Answer::Lost(
+                Error::new(ErrorKind::Server, format!("{url} answered {status} with something that is no JSON"))
+                    .with_retryable(true),
+            ),
+            Some(_) => Answer::Nonsense(Error::new(
                 ErrorKind::Server,
                 format!("{url} answered {status} without an access_token"),
             )),
         };
     }
-    let why = value.as_ref().map(error_text).filter(|text| !text.is_empty()).unwrap_or_else(|| status.to_string());
-    if status.is_server_error() || status.as_u16() == 429 {
-        let text = format!("{url} could not renew the token: {why}; try again later");
-        return Answer::Away(Error::new(ErrorKind::Server, text).with_retryable(true));
+    let said = value.as_ref().map(error_text).filter(|text| !text.is_empty());
+    // Only what SASLogon says itself is a refusal: a proxy's page or a redirect tells nothing about the token.
+    match said {
+        Some(why) if status.is_client_error() && status.as_u16() != 429 => Answer::Refused(why),
+        said => {
+            let why = said.unwrap_or_else(|| format!("{status}, and not by SASLogon itself"));
+            let text = format!("{url} could not renew the token: {why}; check base_url, and try again later");
+            Answer::Away(Error::new(ErrorKind::Server, text).with_retryable(true))
+        }
     }
-    Answer::Refused(why)
 }

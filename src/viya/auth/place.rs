@@ -56,6 +56,11 @@ impl Place {
         }
     }
 
+    /// Whether renewed tokens outlive this process.
+    pub(super) fn keeps(&self) -> bool {
+        !matches!(self, Self::Memory { persist: None, .. })
+    }
+
     pub(super) fn may_rotate(&self) -> Result<()> {
         match self {
             Self::File(path) | Self::Cli { path, .. } => store::may_rotate(path),

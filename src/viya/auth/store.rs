@@ -37,6 +37,16 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
     })
 }
 
+/// Where `path` really is, so that a rotation replaces the file and not a link to it, and a folder is known by its own name.
+pub(super) fn real(path: &Path) -> PathBuf {
+    let of_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?))
+    };
+    let found = std::fs::canonicalize(path).ok().or_else(of_folder);
+    found.or_else(|| std::path::absolute(path).ok()).unwrap_or_else(|| path.to_owned())
+}
+
 /// Whether renewed tokens may be stored at `path`.
 ///
 /// # Errors
@@ -47,8 +57,8 @@ pub(super) fn may_rotate(path: &Path) -> Result<()> {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "the token in {} has to be renewed, but a renewed token is not safe there (a rotation that is lost would \
-                 lock you out): copy the file to a local folder such as /local_disk0 or your home, or log in again",
+                "tokens are not kept in {}, as a renewed one is not safe there (a rotation that is lost would lock you out): name \
+                 a file in a local folder such as /local_disk0 or your home, or use a secret scope (Credentials.tokens)",
                 path.display()
             ),
         ));

@@ -1,5 +1,7 @@
 //! A token pair as SASLogon gave it, and how long it is good for.
 
+use std::time::Instant;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Local, NaiveDateTime, TimeDelta, Utc};
@@ -11,6 +13,9 @@ use crate::error::{Error, Result};
 /// Renewing starts this long before the token expires (SAS samples use 5 minutes), or a tenth of a shorter lifetime.
 const MARGIN_SECONDS: f64 = 300.0;
 
+/// Seconds between two tries to renew a token that is good yet, where SASLogon is away.
+const TRIED_AGAIN: f64 = 15.0;
+
 /// A pair, with everything else that was beside it.
 pub(super) struct Tokens {
     pub raw: Map<String, Value>,
@@ -19,6 +24,10 @@ pub(super) struct Tokens {
     pub expires: Option<DateTime<Utc>>,
     pub lifetime: Option<f64>,
     pub generation: u64,
+    /// Renewed, and not stored yet.
+    pub unsaved: bool,
+    /// When renewing them ahead of time failed last.
+    pub tried_at: Option<Instant>,
 }
 
 impl Tokens {
@@ -69,10 +78,29 @@ impl Tokens {
             .zip(claim(&access, "iat"))
             .map(|(exp, iat)| exp - iat)
             .filter(|seconds| *seconds > 0.0);
+        let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+        // Without its beginning a JWT's end can only be counted by our own clock.
+        let left = || {
+            let left = claim(&access, "exp")? - Utc::now().timestamp_millis() as f64 / 1e3;
+            Some(left).filter(|seconds| *seconds > 0.0)
+        };
+        let said = raw.get("expires_in").and_then(number);
         let lifetime = own
-            .or_else(|| raw.get("expires_in").and_then(Value::as_f64))
+            .or_else(|| match (left(), said) {
+                (Some(left), Some(said)) => Some(left.min(said)),
+                (left, said) => left.or(said),
+            })
             .filter(|seconds| (0.0..1e9).contains(seconds));
-        Ok(Self { refresh: text("refresh_token"), access, raw, expires: None, lifetime, generation: 0 })
+        Ok(Self {
+            refresh: text("refresh_token"),
+            access,
+            raw,
+            expires: None,
+            lifetime,
+            generation: 0,
+            unsaved: false,
+            tried_at: None,
+        })
     }
 
     /// The OAuth client that they were given to, as the file or the token itself has it.
@@ -86,6 +114,16 @@ impl Tokens {
             let claims = claims(&self.access)?;
             ["client_id", "azp", "cid"].iter().find_map(|key| text(&claims, key))
         })
+    }
+
+    /// Whether they can be sent as they are, with nothing to be done first.
+    pub fn is_fresh(&self) -> bool {
+        !self.unsaved && !self.expires_within(self.margin())
+    }
+
+    /// Whether it is long enough ago that renewing them ahead of time failed.
+    pub fn may_be_tried(&self) -> bool {
+        self.tried_at.is_none_or(|at| at.elapsed().as_secs_f64() >= TRIED_AGAIN)
     }
 
     pub fn margin(&self) -> f64 {
@@ -121,6 +159,10 @@ pub(super) fn parse_local(text: &str) -> Option<DateTime<Utc>> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Some(at.to_utc());
     }
-    let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
+    if let Ok(at) = DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z") {
+        return Some(at.to_utc());
+    }
+    let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"];
+    let naive = naive.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
     naive.and_local_timezone(Local).earliest().map(|at| at.to_utc())
 }
