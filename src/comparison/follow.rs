@@ -350,7 +350,10 @@ impl Following<'_> {
         };
         match self.halt.in_grace(clock, call).await {
             Some(state) => state.map(Seen::State),
-            None => Err(Error::new(ErrorKind::Network, format!("SAS Viya did not say what became of job {id}"))),
+            None => {
+                let text = format!("SAS Viya did not say what became of job {id}: it may run there still");
+                Err(Error::new(ErrorKind::Network, text))
+            }
         }
     }
 
