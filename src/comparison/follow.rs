@@ -247,7 +247,9 @@ impl Following<'_> {
                 Some(Ok(job)) => return Ok(Some(job)),
                 Some(Err(e)) => patience.after(e, id).await?,
                 None => {
-                    let text = format!("the run was stopped before SAS Viya had said what became of job {id}");
+                    let text = format!(
+                        "the run was stopped before SAS Viya had said what became of job {id}: it may run there still"
+                    );
                     return Err(Error::new(ErrorKind::Conflict, text));
                 }
             }

@@ -39,10 +39,15 @@ fn tokens(value: &Value) -> (tempfile::TempDir, Login) {
 
 /// A client of `app`, which is told to run at a speed that makes all back-offs short.
 pub(crate) async fn client(app: Router) -> (tempfile::TempDir, ViyaClient) {
+    client_at(app, "1000").await
+}
+
+/// A client of `app` at a speed of its own: slower where a test is about times that a busy machine must not reach.
+pub(crate) async fn client_at(app: Router, speed: &str) -> (tempfile::TempDir, ViyaClient) {
     let base = serve(app).await;
     let (folder, tokens) = tokens(&json!({"access_token": "first", "refresh_token": "again"}));
     let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
-    client.clock().learn("1000");
+    client.clock().learn(speed);
     (folder, client)
 }
 

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::*;
-use crate::viya::tests::client;
+use crate::viya::tests::client_at;
 
 const JOBS: usize = 40;
 
@@ -40,9 +40,9 @@ async fn state(Shared(server): Shared<Arc<Server>>, Query(query): Parameters) ->
     if server.waits
         && let Some(wait) = query.get("wait").and_then(|wait| wait.parse::<u64>().ok())
     {
-        // A thousand of its seconds pass in one of ours.
+        // Two hundred of its seconds pass in one of ours.
         let left = server.ends.saturating_sub(server.began.elapsed());
-        tokio::time::sleep(left.min(Duration::from_millis(wait))).await;
+        tokio::time::sleep(left.min(Duration::from_millis(5 * wait))).await;
     }
     if server.over() { "completed" } else { "running" }
 }
@@ -73,7 +73,7 @@ async fn watch(waits: bool, takes: &'static str) -> (usize, usize) {
         waits,
         takes,
         began: Instant::now(),
-        ends: Duration::from_millis(150),
+        ends: Duration::from_millis(400),
         states: AtomicUsize::new(0),
         listings: AtomicUsize::new(0),
     });
@@ -84,7 +84,7 @@ async fn watch(waits: bool, takes: &'static str) -> (usize, usize) {
             get(|state_of: Shared<Arc<Server>>, Path(_): Path<String>, query: Parameters| state(state_of, query)),
         )
         .with_state(server.clone());
-    let (_folder, client) = client(app).await;
+    let (_folder, client) = client_at(app, "200").await;
     let watch = Watch::new(&client, 1.0);
     let follow = async |job: usize| {
         let _inside = watch.enter();
@@ -107,7 +107,7 @@ async fn watch(waits: bool, takes: &'static str) -> (usize, usize) {
 async fn a_server_that_waits_is_asked_by_job() {
     let (states, listings) = watch(true, "ne").await;
     assert_eq!(listings, 0);
-    // 150 seconds of the server, 30 at a time.
+    // 80 seconds of the server, 30 at a time.
     assert!(states <= JOBS * 7, "{states}");
 }
 
