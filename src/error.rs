@@ -89,6 +89,11 @@ impl Error {
         self.retryable
     }
 
+    /// Whether the same call may go better later, though nobody promised it: a network that broke off may be back.
+    pub fn may_pass(&self) -> bool {
+        self.retryable || self.kind == ErrorKind::Network
+    }
+
     /// The reason per VM, for [`ErrorKind::NoReachableVm`]; empty otherwise.
     pub fn failures(&self) -> &[(String, String)] {
         &self.failures

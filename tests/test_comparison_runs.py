@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
+import threading
 from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,76 @@ def test_without_an_orchestrator_nothing_is_invented(tmp_path: Path, orchestrato
     assert set(column(jobs, "host")) == set(column(jobs, "pending_s")) == {None}
     assert set(column(jobs, "correlation")) == {"none"}
     assert result.failed_jobs == 0
+
+
+class SlowGateway(BaseHTTPRequestHandler):
+    """Answers the first submission with 504 at once, and passes it on long after that; passes on all else."""
+
+    protocol_version = "HTTP/1.1"
+    upstream: str
+    late: list[threading.Timer]
+
+    def pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        sent = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        if self.command == "POST" and self.path == "/jobExecution/jobs" and not self.late:
+            # 90 s of the server: the client looks for the job over 30.
+            self.late.append(threading.Timer(0.9, self.forward, [self.command, self.path, body, sent]))
+            self.late[0].start()
+            self.send_response(504)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        status, headers, content = self.forward(self.command, self.path, body, sent)
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("connection", "content-length", "transfer-encoding"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def forward(
+        self, command: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection(self.upstream, timeout=60)
+        connection.request(command, path, body or None, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, answer.getheaders(), content
+
+    do_GET = do_PUT = do_DELETE = do_POST = pass_on  # noqa: N815
+
+    def log_message(self, *arguments: Any) -> None:
+        """Logs nothing."""
+
+
+def test_a_submission_that_comes_through_long_after_it_was_given_up_is_told(tmp_path: Path) -> None:
+    late: list[threading.Timer] = []
+    with sandbox(4, definitions=definitions(4, 300)) as server:
+        members = {"upstream": server.viya_url.split("//")[1], "late": late}
+        with ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (SlowGateway,), members)) as gateway:
+            threading.Thread(target=gateway.serve_forever, daemon=True).start()
+            compared = jobrota.ViyaComparisonRunner(
+                f"http://127.0.0.1:{gateway.server_port}", tokens=server.tokens, jobs=server.jobs, results_dir=tmp_path,
+                arms=[jobrota.Arm("one", FIXED, "all"), jobrota.Arm("two", SCALING, "all")],
+            )  # fmt: skip
+            result = compared.run(progress=False)
+            gateway.shutdown()
+        counts = Counter(job["name"] for job in server.viya_jobs())
+    (twice,) = [name for name, count in counts.items() if count > 1]
+    (warning,) = [warning for warning in result.warnings if warning.code == "submitted_twice"]
+    assert "each of 1 jobs" in warning.text
+    assert result.to_dict()["metadata"]["submitted_twice"] == [twice]
+    assert "submitted_twice" in result.to_dict()["analysis"]["verdict"]["cautions"]
+    assert result.failed_jobs == 0
+    # It is told of the result that is read again, and in the table of all runs.
+    assert result.path is not None
+    assert jobrota.ComparisonResult.load(result.path).warnings == result.warnings
+    result.append_to(tmp_path / "tables")
+    history = jobrota.comparison_history(tmp_path / "tables")
+    assert column(history, "warnings") == [len(result.warnings)] * 2
 
 
 def test_names_that_are_not_passed_on_leave_the_time(tmp_path: Path) -> None:

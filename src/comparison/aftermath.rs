@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::correlate::{Wanted, correlate};
+use super::correlate::{Account, Wanted, correlate};
 use super::halt::Halt;
 use super::record::{ArmRecord, JobRecord};
 use crate::error::Error;
@@ -16,14 +16,15 @@ use crate::viya::{ViyaClient, jobs, logs};
 /// Calls at a time.
 const CALLS: usize = 8;
 
-/// Gives every accepted job its orchestrator entry; returns why none could be read. No job of the run is older than `oldest`.
+/// Gives every accepted job its orchestrator entry; returns the names that several entries have, and why none could be read.
+/// No job of the run is older than `oldest`.
 pub(super) async fn correlate_all(
     client: &ViyaClient,
     records: &mut [ArmRecord],
     oldest: DateTime<Utc>,
     timeout: f64,
     halt: &Halt,
-) -> Option<Error> {
+) -> (Vec<String>, Option<Error>) {
     let mut wanted = Vec::new();
     for record in records.iter() {
         wanted.extend(record.jobs.iter().filter(|job| job.job.is_some()).map(|job| Wanted {
@@ -34,12 +35,12 @@ pub(super) async fn correlate_all(
             user: job.job.as_ref().and_then(|job: &Job| job.text("createdBy")).map(str::to_owned),
         }));
     }
-    let (found, problem) = correlate(client, &wanted, oldest, timeout, halt).await;
+    let Account { found, twice, problem } = correlate(client, &wanted, oldest, timeout, halt).await;
     let jobs = records.iter_mut().flat_map(|record| &mut record.jobs).filter(|job| job.job.is_some());
     for (job, (correlation, entry)) in jobs.zip(found) {
         (job.correlation, job.entry) = (correlation, entry);
     }
-    problem
+    (twice, problem)
 }
 
 /// Fetches the logs of jobs that failed into `folder`, and quotes the errors in them.

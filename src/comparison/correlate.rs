@@ -118,8 +118,32 @@ fn is_candidate(job: &Wanted, entry: &Entry) -> bool {
     near && same_user && job.queue.is_some() && job.queue.as_deref() == entry.queue()
 }
 
-/// Lists until every entry is found and complete, or `timeout` server seconds have passed; the reason is returned where
-/// the orchestrator could not be read, and what was found before is kept. SAS: the orchestrator's times are those of the
+/// The names of `wanted` that several jobs of the orchestrator have: the server was given the job more than once, or a
+/// client of the server was.
+fn entered_twice(wanted: &[Wanted], entries: &[Entry]) -> Vec<String> {
+    let mut ids: HashMap<String, HashSet<Option<i64>>> = HashMap::new();
+    for entry in entries {
+        if let Some(prefix) = entry.name().and_then(prefix) {
+            ids.entry(prefix.to_ascii_lowercase()).or_default().insert(entry.id());
+        }
+    }
+    let twice = |job: &&Wanted| ids.get(&job.name.to_ascii_lowercase()).is_some_and(|ids| ids.len() > 1);
+    wanted.iter().filter(twice).map(|job| job.name.clone()).collect()
+}
+
+/// What the orchestrator knows of the jobs.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// In the order of the jobs.
+    pub found: Vec<(Correlation, Option<Entry>)>,
+    /// Names that more than one entry has.
+    pub twice: Vec<String>,
+    /// Why it could not be read, if so.
+    pub problem: Option<Error>,
+}
+
+/// Lists until every entry is found and complete, or `timeout` server seconds have passed; the reason is told where the
+/// orchestrator could not be read, and what was found before is kept. SAS: the orchestrator's times are those of the
 /// server, so the listing reaches back to a minute before the first job of ours by the server's clock, and to `oldest`
 /// where the server does not tell when it took a job.
 pub(super) async fn correlate(
@@ -128,9 +152,9 @@ pub(super) async fn correlate(
     oldest: DateTime<Utc>,
     timeout: f64,
     halt: &Halt,
-) -> (Vec<(Correlation, Option<Entry>)>, Option<Error>) {
+) -> Account {
     if wanted.is_empty() {
-        return (Vec::new(), None);
+        return Account::default();
     }
     let first = wanted.iter().map(|job| job.created).min().flatten();
     let since = first.map_or(oldest, |first| first - TimeDelta::seconds(60));
@@ -160,13 +184,15 @@ pub(super) async fn correlate(
             None => Some(Error::new(ErrorKind::Conflict, "the run was stopped before the orchestrator had answered")),
         };
         if problem.is_none() && done.len() == names.len() {
-            return (matches(wanted, &entries, false), None);
+            let (found, twice) = (matches(wanted, &entries, false), entered_twice(wanted, &entries));
+            return Account { found, twice, problem: None };
         }
         // A proxy's page in place of an answer passes like an outage; what this user may not read stays so.
-        let passes = |e: &Error| e.is_retryable() || matches!(e.kind(), ErrorKind::Network | ErrorKind::Server);
+        let passes = |e: &Error| e.may_pass() || e.kind() == ErrorKind::Server;
         let left = timeout - client.clock().since(started);
         if left <= 0.0 || halt.stopped() || problem.as_ref().is_some_and(|e| !passes(e)) {
-            return (matches(wanted, &entries, true), problem);
+            let (found, twice) = (matches(wanted, &entries, true), entered_twice(wanted, &entries));
+            return Account { found, twice, problem };
         }
         halt.pause(client.clock(), left.min(pause)).await;
         pause = (pause * 1.5_f64).min(10.0);
@@ -212,6 +238,9 @@ mod tests {
         );
         assert_eq!(prefix("é"), None);
         assert_eq!(prefix(&format!("-{UUID}")), None);
+        // A page that came twice is no second entry.
+        let again = [&entries[..], &entries[..2]].concat();
+        assert_eq!(entered_twice(&jobs, &again), ["cmasync11757"]);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use super::progress::Counter;
 use super::record::JobRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::ViyaClient;
-use crate::viya::jobs::{self, Job, State, Submission};
+use crate::viya::jobs::{self, Job, State};
+use crate::viya::submission::{self, Submission};
 use crate::viya::watch::{Seen, Watch};
 
 /// How long a server that cannot be reached, or fails, is tried again before a job is given up; seconds of the server.
@@ -222,17 +223,17 @@ impl Following<'_> {
     /// One try; `None` when the run broke off and the job is not there.
     async fn submit_or_find(&self, submission: &Submission, in_doubt: &mut bool) -> Result<Option<Job>> {
         if *in_doubt {
-            let found = jobs::find_by_name(self.client, &submission.name, self.oldest).await?;
+            let found = submission::find_by_name(self.client, &submission.name, self.oldest).await?;
             if found.is_some() || self.halt.reached() {
                 return Ok(found);
             }
         }
-        let submitted = jobs::submit(self.client, submission, self.oldest).await;
+        let submitted = submission::submit(self.client, submission, self.oldest).await;
         *in_doubt = submitted.as_ref().is_err_and(|not| not.in_doubt);
         match submitted {
             // A run that is stopped leaves nothing behind that it can find.
             Err(_) if *in_doubt && self.halt.stopped() => {
-                jobs::find_by_name(self.client, &submission.name, self.oldest).await
+                submission::find_by_name(self.client, &submission.name, self.oldest).await
             }
             submitted => submitted.map(Some).map_err(|not| not.error),
         }
@@ -425,7 +426,7 @@ impl<'a> Patience<'a> {
     /// Waits for the next try; gives the error back where none would help, and when the run breaks off.
     async fn after(&mut self, e: Error, job: &str) -> Result<()> {
         let Following { client, halt, .. } = self.following;
-        if !may_pass(&e) || halt.reached() {
+        if !e.may_pass() || halt.reached() {
             return Err(e);
         }
         if client.clock().since(self.began) >= PATIENCE {
@@ -438,11 +439,6 @@ impl<'a> Patience<'a> {
         self.pause = (self.pause * 2.0).min(LONGEST_PAUSE);
         Ok(())
     }
-}
-
-/// Whether a later try may go better.
-fn may_pass(e: &Error) -> bool {
-    e.is_retryable() || e.kind() == ErrorKind::Network
 }
 
 fn closed(_: tokio::sync::AcquireError) -> Error {

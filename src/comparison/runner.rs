@@ -164,7 +164,7 @@ impl ViyaComparisonRunner {
 
     fn prepare(&self) -> Result<(ViyaClient, ResultFile)> {
         let options = &self.options;
-        let tokens = options.tokens.open()?;
+        let tokens = options.tokens.open(&options.base_url)?;
         let file = ResultFile::prepare(&options.results_dir)?;
         Ok((ViyaClient::new(&options.base_url, tokens, &options.client)?, file))
     }
@@ -215,7 +215,8 @@ impl ViyaComparisonRunner {
         // What is stopped from here on is the waiting for evidence: all jobs have ended.
         let halted = halt.reason();
         let oldest = replay.header.began - TimeDelta::hours(1);
-        let problem = aftermath::correlate_all(&client, &mut records, oldest, options.correlation_timeout, &halt).await;
+        let (submitted_twice, problem) =
+            aftermath::correlate_all(&client, &mut records, oldest, options.correlation_timeout, &halt).await;
         let logs = options.results_dir.join(format!("{}.logs", stem(replay.header.began)));
         let fetched = halt.in_grace(client.clock(), aftermath::fetch_logs(&client, &mut records, &logs)).await;
         if fetched.is_none() {
@@ -235,6 +236,7 @@ impl ViyaComparisonRunner {
             correlation_timeout: options.correlation_timeout,
             broke_off: halted.as_ref().map(Error::full_message),
             orchestrator_problem: problem.map(|e| e.full_message()),
+            submitted_twice,
         };
         if options.cleanup && halted.is_none() {
             aftermath::delete_jobs(&client, &records).await;

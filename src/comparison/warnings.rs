@@ -33,6 +33,7 @@ pub fn warnings(run: &Run, arms: &[ArmFigures], gains: &[Gain]) -> Vec<Warning> 
             format!("the Workload Orchestrator could not be read, so phases and hosts are missing: {why}"),
         );
     }
+    twice(run, &mut warn);
     for plan in &run.arms {
         treatment(run, plan, &mut warn);
     }
@@ -67,6 +68,23 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 fn jobs_listed(jobs: &[&Observation]) -> String {
     listed(jobs.iter().map(|job| job.job.as_str()))
+}
+
+/// Jobs that the orchestrator has more than once, whatever a server or a proxy did with a submission.
+fn twice(run: &Run, warn: &mut Warn<'_>) {
+    let is_one = |job: &&Observation| job.unique_name.as_ref().is_some_and(|name| run.submitted_twice.contains(name));
+    let jobs: Vec<&Observation> = run.observations.iter().filter(is_one).collect();
+    if !jobs.is_empty() {
+        warn(
+            "submitted_twice",
+            format!(
+                "the orchestrator has more than one entry of each of {} jobs ({}): SAS Viya took them more than once, their \
+                 figures are those of the newest, and what they write may have been written twice",
+                jobs.len(),
+                jobs_listed(&jobs)
+            ),
+        );
+    }
 }
 
 /// Whether the jobs ran where they were meant to.

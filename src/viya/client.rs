@@ -159,6 +159,9 @@ impl ViyaClient {
         if let Some(file) = tls::ca_bundle(options.ca_bundle.as_deref()) {
             builder = builder.tls_certs_merge(tls::authorities(&file)?);
         }
+        if base.scheme() == "http" && !is_loopback(&base) {
+            tracing::warn!("{base} is not https: whoever is between can read tokens and change answers");
+        }
         if !options.verify {
             tracing::warn!(
                 "the certificate of {base} is NOT checked: whoever is between can read tokens and change answers (verify)"
@@ -206,7 +209,7 @@ impl ViyaClient {
     }
 
     /// Sends an idempotent call until it succeeds or the tries are used up: 429, 502, 503, 504, resets and time-outs are
-    /// repeated with jittered back-off, no sooner than `Retry-After`.
+    /// repeated with jittered back-off, no sooner than `Retry-After` (120 s of it at most).
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Answer> {
         let mut round = 0;
         loop {
@@ -216,7 +219,7 @@ impl ViyaClient {
                 Ok(answer) if answer.status.is_success() => return Ok(answer),
                 Ok(answer) if more && answer.is_passing() => answer.retry_after(),
                 Ok(answer) => return Err(answer.into_error(call)),
-                Err(failure) if more && may_pass(&failure.error) => None,
+                Err(failure) if more && failure.error.may_pass() => None,
                 Err(failure) => return Err(failure.error),
             };
             self.back_off(round, after).await;
@@ -436,11 +439,6 @@ pub fn parse_base_url(text: &str) -> Result<Url> {
         return Err(refuse(&format!("{shown:?} has more than a host and a port")));
     }
     Ok(url)
-}
-
-/// Whether the same call may go better later, whatever it was that failed, such as renewing the token.
-fn may_pass(e: &Error) -> bool {
-    e.is_retryable() || e.kind() == ErrorKind::Network
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -11,6 +11,7 @@ pub mod logs;
 pub mod orchestrator;
 pub mod server;
 pub mod session;
+pub mod submission;
 pub mod watch;
 
 #[cfg(test)]

@@ -133,8 +133,8 @@ fn find(list: &[(Box<str>, f64)], name: &str) -> Option<f64> {
     list.iter().find(|(known, _)| &**known == name).map(|(_, value)| *value)
 }
 
-/// All entries submitted since `oldest`, newest first, one request per page (of 500, where the service gives that many); fewer pages where `enough` says after one of
-/// them that the rest is not needed.
+/// All entries submitted since `oldest`, newest first, one request per page (of 500, where the service gives that many);
+/// fewer pages where `enough` says after one of them that the rest is not needed.
 ///
 /// # Errors
 /// Those of any call: [`crate::ErrorKind::NotFound`] where there is no orchestrator, `Authentication` where the user may

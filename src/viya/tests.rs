@@ -17,7 +17,7 @@ use url::Url;
 
 use super::auth::OAuthClient;
 use super::client::{Call, ClientOptions, ViyaClient, parse_base_url};
-use super::jobs::{self, Submission};
+use super::submission::{self, Submission};
 use super::{Login, contexts, orchestrator};
 use crate::error::ErrorKind;
 
@@ -291,7 +291,7 @@ async fn no_job_is_submitted_twice() {
             context: "ctx".into(),
             expires_after: None,
         };
-        let got = jobs::submit(&client, &job, Utc::now()).await;
+        let got = submission::submit(&client, &job, Utc::now()).await;
         assert_eq!(got.as_ref().ok().map(|job| job.id()), id, "{first:?}");
         assert_eq!(server.posts.load(Ordering::SeqCst), posts, "{first:?}");
         assert!(server.names.lock().unwrap().len() <= 1, "{first:?}");
@@ -338,7 +338,7 @@ async fn a_job_is_found_however_the_server_lists() {
             Json(page)
         };
         let (_folder, client) = client(Router::new().route("/jobExecution/jobs", get(list))).await;
-        let found = jobs::find_by_name(&client, "ours", oldest).await.unwrap().is_some();
+        let found = submission::find_by_name(&client, "ours", oldest).await.unwrap().is_some();
         (found, asked.load(Ordering::SeqCst))
     };
     for order in ["newest", "oldest", "untold"] {
@@ -355,7 +355,7 @@ async fn a_job_is_found_however_the_server_lists() {
 
 #[test]
 fn states_in_every_spelling() {
-    use jobs::State;
+    use crate::viya::jobs::State;
     for (text, expected) in [
         ("timed out", State::TimedOut),
         ("timedOut", State::TimedOut),

@@ -1,6 +1,6 @@
 //! What an analysis begins with: jobs as they were observed, in flat rows, and the arms they belong to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -172,6 +172,8 @@ pub struct Run {
     pub broke_off: Option<String>,
     /// Why the orchestrator could not be read, if so.
     pub orchestrator_problem: Option<String>,
+    /// Unique names that several entries of the orchestrator have.
+    pub submitted_twice: BTreeSet<String>,
     /// How often it was interrupted and resumed.
     pub resumed: u32,
 }

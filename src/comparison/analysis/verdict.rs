@@ -21,12 +21,13 @@ pub struct Verdict {
 }
 
 /// Warnings under which a difference between arms may be due to something else.
-const CAUTIONS: [&str; 10] = [
+const CAUTIONS: [&str; 11] = [
     "wrong_context",
     "wrong_queue",
     "parallelism_confounded",
     "fixed_arm_scaled",
     "jobs_differ",
+    "submitted_twice",
     "success_differs",
     "missing_correlation",
     "packed_host",

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 
-use crate::comparison::analysis::{ArmPlan, Run, recorded};
+use crate::comparison::analysis::{ArmPlan, Observation, Run, recorded};
 use crate::comparison::arms::Mode;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,6 +27,7 @@ pub(super) fn fields() -> Vec<Field> {
         text("mode"),
         whole("concurrent"),
         Field::new("interrupted", DataType::Boolean, true),
+        Field::new("submitted_twice", DataType::Boolean, true),
     ]
 }
 
@@ -46,6 +47,7 @@ pub(super) fn columns(run: &Run) -> Result<Vec<ArrayRef>> {
     };
     let concurrent = |plan: &ArmPlan| plan.concurrent.map(|count| count as i64);
     let interrupted = plans.iter().zip(&run.observations).map(|((_, plan), job)| plan.interrupted.contains(&job.round));
+    let is_twice = |job: &Observation| job.unique_name.as_ref().is_some_and(|name| run.submitted_twice.contains(name));
     Ok(vec![
         Arc::new(Float64Array::from(vec![run.host_price; rows])),
         Arc::new(Int64Array::from(vec![i64::from(run.resumed); rows])),
@@ -57,6 +59,7 @@ pub(super) fn columns(run: &Run) -> Result<Vec<ArrayRef>> {
         text(|plan| plan.mode.map(Mode::as_str)),
         Arc::new(plans.iter().map(|(_, plan)| concurrent(plan)).collect::<Int64Array>()),
         Arc::new(interrupted.map(Some).collect::<BooleanArray>()),
+        Arc::new(run.observations.iter().map(|job| Some(is_twice(job))).collect::<BooleanArray>()),
     ])
 }
 
@@ -82,6 +85,7 @@ pub(super) fn run(rows: &RecordBatch) -> Result<Run> {
     let (names, numbers, concurrent) = (texts("arm")?, wholes("arm_number")?, wholes("concurrent")?);
     let (contexts, queues, modes) = (texts("planned_context")?, texts("planned_queue")?, texts("mode")?);
     let interrupted = column("interrupted", DataType::Boolean)?.as_boolean();
+    let twice = column("submitted_twice", DataType::Boolean)?.as_boolean();
     let mut arms: Vec<(i64, ArmPlan)> = Vec::new();
     for (row, job) in run.observations.iter().enumerate() {
         let at = match arms.iter().position(|(_, plan)| plan.name == job.arm) {
@@ -103,6 +107,9 @@ pub(super) fn run(rows: &RecordBatch) -> Result<Run> {
         if interrupted.value(row) && !plan.interrupted.contains(&job.round) {
             plan.interrupted.push(job.round);
         }
+        if twice.value(row) {
+            run.submitted_twice.extend(job.unique_name.clone());
+        }
     }
     arms.sort_by_key(|(number, _)| *number);
     run.arms = arms.into_iter().map(|(_, plan)| plan).collect();
@@ -114,7 +121,7 @@ mod tests {
     use arrow::datatypes::Schema;
 
     use super::*;
-    use crate::comparison::analysis::{Observation, analyse};
+    use crate::comparison::analysis::analyse;
     use crate::comparison::table;
 
     #[test]
@@ -135,6 +142,7 @@ mod tests {
             orchestrator_problem: Some("403".into()),
             host_price: Some(2.5),
             resumed: 2,
+            submitted_twice: [String::from("one2")].into(),
             ..Run::default()
         };
         for (arm, length) in [("two", 3.0), ("one", 5.0)] {
@@ -149,6 +157,7 @@ mod tests {
                     jes_end_s: Some(round as f64 * 10.0 + length),
                     jes_elapsed_ms: Some((length * 1e3) as i64),
                     round,
+                    unique_name: Some(format!("{arm}{round}")),
                     ..Observation::default()
                 });
             }

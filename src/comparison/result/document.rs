@@ -60,6 +60,7 @@ impl Document<'_> {
             "correlation_timeout": facts.correlation_timeout,
             "broke_off": facts.broke_off,
             "orchestrator_problem": facts.orchestrator_problem,
+            "submitted_twice": facts.submitted_twice,
             "durations": "seconds of the server",
         })
     }

@@ -38,6 +38,7 @@ pub(super) fn read(path: &Path) -> Result<Loaded> {
                 host_price: value.pointer("/metadata/host_price").and_then(Value::as_f64),
                 broke_off: text_at(&value, "/metadata/broke_off"),
                 orchestrator_problem: text_at(&value, "/metadata/orchestrator_problem"),
+                submitted_twice: texts_at(&value, "/metadata/submitted_twice").collect(),
                 resumed: value.pointer("/metadata/resumed").and_then(Value::as_u64).unwrap_or(0) as u32,
                 ..Run::default()
             };
@@ -78,6 +79,11 @@ fn origin(value: &Value) -> Option<Origin> {
 
 fn text_at(value: &Value, pointer: &str) -> Option<String> {
     value.pointer(pointer)?.as_str().map(str::to_owned)
+}
+
+fn texts_at(value: &Value, pointer: &str) -> impl Iterator<Item = String> {
+    let texts = value.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    texts.filter_map(|text| text.as_str().map(str::to_owned))
 }
 
 fn ours(arm: &Value) -> std::result::Result<(ArmPlan, Vec<Observation>), Box<dyn std::error::Error + Send + Sync>> {

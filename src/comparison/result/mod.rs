@@ -82,6 +82,8 @@ pub(super) struct RunFacts {
     pub correlation_timeout: f64,
     pub broke_off: Option<String>,
     pub orchestrator_problem: Option<String>,
+    /// Unique names that several orchestrator entries have.
+    pub submitted_twice: Vec<String>,
 }
 
 impl ComparisonResult {
@@ -96,6 +98,7 @@ impl ComparisonResult {
             host_price: facts.host_price,
             broke_off: facts.broke_off.clone(),
             orchestrator_problem: facts.orchestrator_problem.clone(),
+            submitted_twice: facts.submitted_twice.iter().cloned().collect(),
             resumed: facts.resumed,
             ..observed::run(&records)
         };
