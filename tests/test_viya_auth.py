@@ -108,6 +108,43 @@ def cli_profile(home: Path, sandbox: jobrota.Sandbox, expiry: str) -> Path:
     return path
 
 
+def test_a_profiles_tokens_go_to_its_own_server_only(
+    viya: jobrota.Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli_profile(tmp_path, viya, "2099-09-11T12:00:00Z")
+    config = tmp_path / ".sas" / "config.json"
+    config.write_text(json.dumps({"Default": {"sas-endpoint": "viya.example.com"}}))
+    before = viya.viya_requests()
+    for tokens in (Credentials.cli(), Credentials.environment(), None):
+        with pytest.raises(jobrota.InvalidInputError, match=r"https://viya\.example\.com.*are not sent to http://127"):
+            whoami(viya, tokens)
+    assert viya.viya_requests() == before
+    # Tokens of this server do not need the profile.
+    monkeypatch.setenv("SAS_ACCESS_TOKEN", response(viya)["access_token"])
+    assert whoami(viya, None)["user"] == USER
+    monkeypatch.delenv("SAS_ACCESS_TOKEN")
+    # The same server in other words.
+    config.write_text(json.dumps({"Default": {"sas-endpoint": f" {viya.viya_url.upper()}/SASLogon/ "}}))
+    assert whoami(viya, Credentials.cli())["user"] == USER
+
+
+def test_a_token_file_that_is_over_does_not_hide_the_environment(
+    viya: jobrota.Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "data" / "sas_tokens.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"access_token": "opaque-and-over", "expires_at": "2001-01-01T00:00:00+00:00"}))
+    with pytest.raises(jobrota.AuthenticationError, match=r"sas_tokens\.json"):
+        whoami(viya, None)
+    monkeypatch.setenv("SAS_ACCESS_TOKEN", response(viya)["access_token"])
+    assert whoami(viya, None)["origin"] == "SAS_ACCESS_TOKEN"
+    assert "opaque-and-over" not in caplog.text
+    assert "has expired and cannot be renewed" in caplog.text
+    # Whoever names the file means it.
+    with pytest.raises(jobrota.AuthenticationError, match=r"sas_tokens\.json"):
+        whoami(viya, path)
+
+
 @pytest.mark.parametrize("expiry", ["2099-09-11T12:00:00Z", "2099-09-11T12:00:00.123456+02:00"])
 def test_the_files_of_the_command_line_are_read(
     viya: jobrota.Sandbox, tmp_path: Path, expiry: str, monkeypatch: pytest.MonkeyPatch

@@ -79,7 +79,7 @@ impl PyViyaSession {
         if let Some(client) = client.as_ref() {
             return Ok(Arc::clone(client));
         }
-        let made = Arc::new(ViyaClient::new(&self.base_url, self.credentials.open()?, &self.options)?);
+        let made = Arc::new(ViyaClient::new(&self.base_url, self.credentials.open(&self.base_url)?, &self.options)?);
         Ok(Arc::clone(client.insert(made)))
     }
 }

@@ -73,6 +73,13 @@ pub struct Validity {
     pub renewable: bool,
 }
 
+impl Validity {
+    /// Whether the token is no use any more, or will be within a minute, and no other can be had.
+    pub fn is_over(&self) -> bool {
+        !self.renewable && self.expires.is_some_and(|at| (at - Utc::now()).num_seconds() <= 60)
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login")
@@ -105,8 +112,10 @@ impl Login {
     /// The login of a profile of SAS's own command line, from `~/.sas/credentials.json`: see [`Credentials::Cli`].
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such profile: `sas-viya auth login` makes it.
-    pub fn cli(profile: Option<&str>) -> Result<Self> {
+    /// [`ErrorKind::NotFound`] when there is no such profile: `sas-viya auth login` makes it. [`ErrorKind::InvalidInput`] when
+    /// the profile is of another server than the one at `base_url`, which must not get its tokens.
+    pub fn cli(profile: Option<&str>, base_url: &str) -> Result<Self> {
+        cli_profile::check_server(profile, base_url)?;
         // The profile's tokens are those of this client, where they name no other, and nobody else can renew them.
         Self::read(cli_profile::place(profile)?, OAuthClient::default())
     }

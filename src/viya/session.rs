@@ -91,7 +91,7 @@ pub async fn login(
     options: &ClientOptions,
     credentials: &Credentials,
 ) -> Result<(Map<String, Value>, String)> {
-    let pool = ViyaClient::new(base_url, credentials.open()?, options)?;
+    let pool = ViyaClient::new(base_url, credentials.open(base_url)?, options)?;
     pool.token().await?;
     Ok((pool.login().response().await.unwrap_or_default(), pool.login().client().id().to_owned()))
 }

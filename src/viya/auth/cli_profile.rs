@@ -45,6 +45,27 @@ pub fn endpoint(profile: Option<&str>) -> Option<String> {
     config.get(profile_name(profile))?.get("sas-endpoint")?.as_str().map(str::to_owned)
 }
 
+/// Refuses a server that is not the profile's own, where `~/.sas/config.json` says which that is.
+pub(super) fn check_server(profile: Option<&str>, base_url: &str) -> Result<()> {
+    // Endpoints are written without a scheme as well.
+    let origin = |text: &str| {
+        let text = text.trim();
+        let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        url::Url::parse(&whole).ok().map(|url| url.origin())
+    };
+    let Some(endpoint) = endpoint(profile) else { return Ok(()) };
+    match (origin(&endpoint), origin(base_url)) {
+        (Some(theirs), Some(asked)) if theirs != asked => Err(Error::invalid(format!(
+            "profile {} of sas-viya is logged in to {}, and its tokens are not sent to {}: name that server (base_url), or \
+             give tokens of this one",
+            profile_name(profile),
+            theirs.ascii_serialization(),
+            asked.ascii_serialization()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The profile as a SASLogon response.
 pub(super) fn read(path: &Path, profile: &str) -> Result<Map<String, Value>> {
     let all = store::read(path)?;

@@ -88,23 +88,33 @@ impl Credentials {
         }
     }
 
-    /// The login. The environment is looked at in this order: `SAS_ACCESS_TOKEN` or `VIYA_ACCESS_TOKEN` (with
+    /// The login to the server at `base_url`. The environment is looked at in this order: `SAS_ACCESS_TOKEN` or `VIYA_ACCESS_TOKEN` (with
     /// `SAS_REFRESH_TOKEN`), `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`, `SAS_USERNAME` with `SAS_PASSWORD`
-    /// (each also as `VIYA_…`), and last the profile of SAS's own command line.
+    /// (each also as `VIYA_…`), and last the profile of SAS's own command line. A token file that has expired and cannot be
+    /// renewed does not stand in the environment's way.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::InvalidInput`] when it cannot be one; no retry helps.
-    pub fn open(&self) -> Result<Login> {
+    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::InvalidInput`] when it cannot be one, or is a profile of
+    /// another server; no retry helps.
+    pub fn open(&self, base_url: &str) -> Result<Login> {
         match self {
             Self::File(path) => Login::open(path),
             Self::FileOrEnvironment(path) => match Login::open(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => match environment()? {
+                Err(e) if e.kind() == ErrorKind::NotFound => match environment(base_url)? {
                     Some(login) => Ok(login),
                     None => Err(e),
                 },
+                Ok(login) if login.validity().is_over() => match environment(base_url)? {
+                    Some(other) => {
+                        let (file, used) = (login.origin(), other.origin());
+                        tracing::warn!("{used} is used, as the token in {file} has expired and cannot be renewed");
+                        Ok(other)
+                    }
+                    None => Ok(login),
+                },
                 opened => opened,
             },
-            Self::Cli(profile) => Login::cli(profile.as_deref()),
+            Self::Cli(profile) => Login::cli(profile.as_deref(), base_url),
             Self::ClientCredentials(client) => {
                 Login::of(&self.describe(), client.clone(), Some(Grant::ClientCredentials), None, None)
             }
@@ -118,7 +128,7 @@ impl Credentials {
             Self::Call { client, call, persist, login } => shared(login, || {
                 Login::of(&self.describe(), client.clone(), Some(Grant::Call(call.clone())), None, persist.clone())
             }),
-            Self::Environment => environment()?.ok_or_else(|| {
+            Self::Environment => environment(base_url)?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::NotFound,
                     "the environment has no login to SAS Viya: set SAS_ACCESS_TOKEN, SAS_TOKEN_FILE, SAS_CLIENT_ID and \
@@ -140,7 +150,7 @@ fn shared(login: &Shared, open: impl FnOnce() -> Result<Login>) -> Result<Login>
     Ok(login.get_or_init(|| opened).clone())
 }
 
-fn environment() -> Result<Option<Login>> {
+fn environment(base_url: &str) -> Result<Option<Login>> {
     let client = OAuthClient::from_environment();
     if let Some(access) = set(&["SAS_ACCESS_TOKEN", "VIYA_ACCESS_TOKEN"]) {
         let mut tokens = Map::from_iter([("access_token".to_owned(), json!(access))]);
@@ -162,12 +172,8 @@ fn environment() -> Result<Option<Login>> {
         return Login::of("SAS_USERNAME", client, Some(Grant::Password { user, password }), None, None).map(Some);
     }
     // A stale login of the command line must not stand in for a missing one: it is taken only where it can be used.
-    match Login::cli(None) {
-        Ok(login) => {
-            let validity = login.validity();
-            let fresh = validity.expires.is_none_or(|at| (at - chrono::Utc::now()).num_seconds() > 60);
-            Ok((fresh || validity.renewable).then_some(login))
-        }
+    match Login::cli(None, base_url) {
+        Ok(login) => Ok((!login.validity().is_over()).then_some(login)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
