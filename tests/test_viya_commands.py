@@ -47,12 +47,15 @@ def test_what_was_written_by_hand_stays(viya: jobrota.Sandbox, tmp_path: Path) -
     run(viya, "discover", "ae_*", "-o", str(path))
     document = json.loads(path.read_text())
     document["jobs"][0] |= {"enabled": False, "arguments": {"N": "3"}, "job_timeout": 60}
+    document |= {"settings": {"max_concurrent_jobs": 9, "owner": "risk"}, "note": "of the nightly run"}
     path.write_text(json.dumps(document))
     run(viya, "discover", "a*", "-o", str(path))
     again = json.loads(path.read_text())
     (mine,) = [job for job in again["jobs"] if job["name"] == document["jobs"][0]["name"]]
     assert (mine["enabled"], mine["arguments"], mine["job_timeout"]) == (False, {"N": "3"}, 60)
     assert again["metadata"]["disabled_jobs"] == 1
+    assert again["settings"] == {"max_concurrent_jobs": 9, "owner": "risk", "base_url": viya.viya_url}
+    assert again["note"] == "of the nightly run"
     run(viya, "discover", "a*", "-o", str(path), "--overwrite", "--disable", "--context-name", "B")
     fresh = json.loads(path.read_text())
     assert {(job["enabled"], job["context_name"]) for job in fresh["jobs"]} == {(False, "B")}

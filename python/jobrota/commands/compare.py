@@ -69,6 +69,8 @@ def add_arguments(
         "--durations-from", metavar="FILE", help="result that tells the longest (default: the newest in --results-dir)"
     )
     arms.add_argument("--pause", type=number, default=0.0, metavar="S", help="seconds between one arm and the next")
+    # All of these so far are in the journal of a run: whoever resumes it can say them no more.
+    parser.set_defaults(planned=vars(parser.parse_args([])))
 
     server = parser.add_argument_group("server")
     add_connection(server, positive_number)
@@ -108,10 +110,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit_jobs == 0 and not arguments.resume:
         _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
+    if arguments.resume:
+        _refuse_planned(arguments)
     if arguments.report:
         _require_report()
+    resumed_url = journal_base_url(arguments.resume) if arguments.resume else None
     runner = ViyaComparisonRunner(
-        _resumed_url(arguments) if arguments.resume else arguments.base_url,
+        arguments.base_url or resumed_url,
         jobs=arguments.jobs,
         mode=arguments.mode,
         concurrent=arguments.concurrent,
@@ -154,22 +159,12 @@ def _require_report() -> None:
         raise UnsupportedError(f"--report: {error}") from error
 
 
-_PLANNED = (
-    "mode", "concurrent", "arms", "repeat", "sequential_context", "async_context", "async_only", "sequential_only",
-    "limit_jobs", "jobs", "order", "durations_from", "pause",
-)  # fmt: skip
-"""What the journal of a run says, and nobody can say otherwise."""
-
-
-def _resumed_url(arguments: argparse.Namespace) -> str:
-    """The server of the run that is resumed, where nobody names one."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser, int, int, float, float)
-    given = [name for name in _PLANNED if getattr(arguments, name) != parser.get_default(name)]
+def _refuse_planned(arguments: argparse.Namespace) -> None:
+    """What is compared is in the journal of the run that is resumed, and nobody can say otherwise."""
+    given = [name for name, default in arguments.planned.items() if getattr(arguments, name) != default]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InvalidInputError(f"--resume goes on with what the journal says: leave out {options}, or begin a new run")
-    return arguments.base_url or journal_base_url(arguments.resume)
 
 
 def _show(result: ComparisonResult) -> None:
@@ -200,7 +195,7 @@ def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> 
     shown |= {
         name: value
         for name, value in vars(arguments).items()
-        if name not in ("run", "base_url", "limit_jobs", "tokens")
+        if name not in ("run", "planned", "base_url", "limit_jobs", "tokens")
     }
     width = max(map(len, shown))
     for name, value in shown.items():

@@ -157,8 +157,9 @@ def _discover(arguments: argparse.Namespace) -> int:
             "(quote the pattern, or the shell takes it)"
         )
     path = Path(arguments.output)
-    known = {} if arguments.overwrite else _known(path)
-    document = _configs(known, found, arguments)
+    there = {} if arguments.overwrite else _there(path)
+    known = _by_definition(there)
+    document = there | _configs(known, there.get("settings"), found, arguments)
     _write(path, document)
     metadata = document["metadata"]
     print(f"{metadata['total_jobs_found']} jobs, {metadata['enabled_jobs']} of them enabled: {path}")
@@ -183,15 +184,14 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         raise StorageError(f"{path} cannot be written ({error.strerror}): name another file with -o") from error
 
 
-def _known(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The entries of a file that is there, by definition: one may be run with several sets of arguments."""
+def _there(path: Path) -> dict[str, Any]:
+    """The file that is there, if one is; each of its entries has a definition."""
     if not path.exists():
         return {}
     try:
-        known: dict[str, list[dict[str, Any]]] = {}
-        for entry in json.loads(path.read_text(encoding="utf-8-sig"))["jobs"]:
-            known.setdefault(entry["definition_id"], []).append(entry)
-        return known
+        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        _by_definition({"jobs": there["jobs"]})
+        return there
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}): name another file with -o") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -200,8 +200,19 @@ def _known(path: Path) -> dict[str, list[dict[str, Any]]]:
         ) from error
 
 
+def _by_definition(there: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Its entries: one definition may be run with several sets of arguments."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    for entry in there.get("jobs", ()):
+        known.setdefault(entry["definition_id"], []).append(entry)
+    return known
+
+
 def _configs(
-    known: Mapping[str, list[dict[str, Any]]], found: Sequence[Mapping[str, Any]], arguments: argparse.Namespace
+    known: Mapping[str, list[dict[str, Any]]],
+    settings: object,
+    found: Sequence[Mapping[str, Any]],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     jobs: list[dict[str, Any]] = []
     for definition in found:
@@ -218,9 +229,10 @@ def _configs(
         there = known.get(definition["id"], [{}])
         jobs.extend(entry | by_hand | ({"name": name} if len(there) == 1 else {}) for by_hand in there)
     enabled = sum(bool(job["enabled"]) for job in jobs)
+    kept = settings if isinstance(settings, dict) else {}
     return {
         "jobs": jobs,
-        "settings": {"max_concurrent_jobs": 3, "base_url": viya_base_url(arguments.base_url)},
+        "settings": {"max_concurrent_jobs": 3} | kept | {"base_url": viya_base_url(arguments.base_url)},
         "metadata": {
             "generated_at": datetime.now().isoformat(),
             "discovery_pattern": arguments.pattern,
