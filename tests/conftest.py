@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import jobrota
+import report_page
 import spark_session
+from reported_runs import EVIL, recorded
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,3 +69,18 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def ledger(tmp_path: Path) -> jobrota.JobLedger:
     """A ledger of the test's own, with nothing in it."""
     return jobrota.JobLedger(tmp_path / "ledger")
+
+
+# Not for the whole session: while it is there, no test can run an event loop of its own.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser."""
+    with report_page.launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the recorded run, in which one job has a name that would be markup."""
+    result = jobrota.ComparisonResult.from_table(recorded(rename=EVIL))
+    return Path(result.report(tmp_path_factory.mktemp("report") / "report.html"))

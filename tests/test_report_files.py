@@ -1,0 +1,99 @@
+"""Where a report and its images go, by the call and by the command."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import jobrota
+from jobrota import cli
+from reported_runs import CHARTS, recorded
+
+
+def test_images_of_every_chart(tmp_path: Path) -> None:
+    result = jobrota.ComparisonResult.from_table(recorded())
+    result.report(tmp_path / "report.html", images=tmp_path / "images")
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert names == sorted(f"{chart}.{extension}" for chart in CHARTS for extension in ("png", "svg"))
+    for chart in CHARTS:
+        png = (tmp_path / "images" / f"{chart}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        width, height = struct.unpack(">II", png[16:24])
+        assert width > 900
+        assert height > 100
+        assert len(png) > 10_000
+        root = ElementTree.parse(tmp_path / "images" / f"{chart}.svg").getroot()
+        assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 5
+
+
+def test_the_command_writes_beside_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = jobrota.ComparisonResult.from_table(recorded()).save(tmp_path / "run.json")
+    cli.main(["report", str(path), "--images", str(tmp_path / "images"), "--format", "svg", "--title", "A <title>"])
+    assert str(tmp_path / "run.html") in capsys.readouterr().out
+    page = (tmp_path / "run.html").read_text()
+    assert "<title>A &lt;title&gt;</title>" in page
+    assert {path.suffix for path in (tmp_path / "images").iterdir()} == {".svg"}
+    for arguments in (
+        ["report", str(tmp_path / "none.json")],
+        ["report", str(path), "--images", "x", "--format", "gif"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 1
+        assert capsys.readouterr().err.startswith("jobrota: ")
+
+
+def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
+    from jobrota import report
+
+    with pytest.raises(jobrota.InvalidInputError, match="neither arms nor an analysis"):
+        report.write({"jobs": []}, tmp_path / "x.html")
+    with pytest.raises(jobrota.InvalidInputError, match="say where the report goes"):
+        report.write(jobrota.ComparisonResult.from_table(recorded()))
+
+
+def test_where_a_report_cannot_go_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+    from jobrota import report
+
+    result = jobrota.ComparisonResult.from_table(recorded())
+    assert report.write(result, tmp_path / "new" / "folder" / "x.html").exists()
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["x.html"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(jobrota.StorageError, match="name another file"):
+        report.write(result, tmp_path / "file" / "x.html")
+    with pytest.raises(jobrota.StorageError, match="name another file"):
+        report.write(result, tmp_path)
+    with pytest.raises(jobrota.StorageError, match="name another folder"):
+        report.write(result, tmp_path / "x.html", images=tmp_path / "file", formats="svg")
+    saved = Path(result.save(tmp_path / "run.html"))
+    before = saved.read_bytes()
+    for target in (None, saved, tmp_path / "new" / ".." / "run.html"):
+        with pytest.raises(jobrota.InvalidInputError, match="the result itself"):
+            report.write(saved, target)
+    assert saved.read_bytes() == before
+    for formats in ("gif", ["png", "gif"], []):
+        with pytest.raises(jobrota.InvalidInputError, match="formats are png and svg"):
+            report.write(result, tmp_path / "never.html", images=tmp_path / "images", formats=formats)
+    assert not (tmp_path / "never.html").exists()
+    report.write(result, tmp_path / "one.html", images=tmp_path / "images", formats="svg")
+    assert {path.suffix for path in (tmp_path / "images").iterdir()} == {".svg"}
+
+
+def test_without_the_extra_it_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobrota import report
+
+    monkeypatch.setitem(sys.modules, "altair", None)
+    result = jobrota.ComparisonResult.from_table(recorded())
+    for call in (lambda: report.show(result), lambda: report.write(result, tmp_path / "x.html")):
+        with pytest.raises(ImportError, match=r"pip install 'jobrota\[report\]'"):
+            call()
+    # No server, no jobs: nobody has asked for them yet.
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "--base-url", "https://127.0.0.1:9", "--jobs", str(tmp_path / "none.json"), "--report"])
+    assert "pip install 'jobrota[report]'" in capsys.readouterr().err
