@@ -20,12 +20,12 @@ use crate::viya::jobs::{self, Job, State};
 use crate::viya::submission::{self, Submission};
 use crate::viya::watch::{Seen, Watch};
 
-/// How long a server that cannot be reached, or fails, is tried again before a job is given up; seconds of the server.
-const PATIENCE: f64 = 900.0;
+mod patience;
+
+use patience::{PATIENCE, Patience};
+
 /// How long the end of a canceled job is waited for, in the server's seconds.
 const CANCEL_WAIT: f64 = 120.0;
-/// Seconds between two tries where the server does not answer well, at most.
-const LONGEST_PAUSE: f64 = 30.0;
 /// What is said of a job that is not on the server any more.
 const DELETED: &str = "it was deleted on the server before it was seen to end";
 
@@ -408,36 +408,6 @@ impl Over {
         } else {
             format!("it had not ended after {limit} s and {asked}")
         }
-    }
-}
-
-/// How long a server is forgiven that does not answer well.
-struct Patience<'a> {
-    following: &'a Following<'a>,
-    began: Instant,
-    pause: f64,
-}
-
-impl<'a> Patience<'a> {
-    fn new(following: &'a Following<'a>) -> Self {
-        Self { following, began: Instant::now(), pause: 1.0 }
-    }
-
-    /// Waits for the next try; gives the error back where none would help, and when the run breaks off.
-    async fn after(&mut self, e: Error, job: &str) -> Result<()> {
-        let Following { client, halt, .. } = self.following;
-        if !e.may_pass() || halt.reached() {
-            return Err(e);
-        }
-        if client.clock().since(self.began) >= PATIENCE {
-            // Whatever ails the server for so long ails every job.
-            halt.because(&e);
-            return Err(e);
-        }
-        tracing::warn!("job {job} is tried again: {}", e.full_message());
-        halt.pause(client.clock(), self.pause).await;
-        self.pause = (self.pause * 2.0).min(LONGEST_PAUSE);
-        Ok(())
     }
 }
 
