@@ -78,8 +78,8 @@ fn twice(run: &Run, warn: &mut Warn<'_>) {
         warn(
             "submitted_twice",
             format!(
-                "the orchestrator has more than one entry of each of {} jobs ({}): SAS Viya took them more than once, their \
-                 figures are those of the newest, and what they write may have been written twice",
+                "jobs with more than one orchestrator entry: {} ({}): SAS Viya took each of them more than once, its figures \
+                 are those of the newest entry, and what it writes may have been written twice",
                 jobs.len(),
                 jobs_listed(&jobs)
             ),
