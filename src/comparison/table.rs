@@ -65,6 +65,7 @@ pub fn hosts(analysis: &Analysis) -> Result<RecordBatch> {
         ("cold", flag(&|host| host.cold)),
         ("running_to_cpu", real(&|host| host.running_to_cpu)),
         ("starting_max_s", real(&|host| host.starting_s)),
+        ("first_round", Arc::new(rows.iter().map(|(_, host)| host.first_round).collect::<Int64Array>())),
     ])
 }
 

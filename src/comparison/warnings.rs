@@ -205,7 +205,7 @@ fn shared(run: &Run, arms: &[ArmFigures], warn: &mut Warn<'_>) {
             ),
         );
     }
-    let first = |host: &HostFigures| host.first_start_s.unwrap_or(f64::INFINITY);
+    let first = |host: &HostFigures| host.first_round.zip(host.first_start_s).unwrap_or((i64::MAX, f64::INFINITY));
     let sequence = run.arms.iter().zip(arms);
     for (plan, figures) in sequence {
         let mut warmed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();

@@ -45,7 +45,7 @@ def _timeline(comparison: Comparison, arm: str) -> Chart | None:
         lanes = _lanes(drawn, shared)
         count = max(count, len(set(lanes.values())))
         data.extend(_bars(number, drawn, lanes, shared))
-        findings[number] = _finding(comparison, arm, rows, parts, shared)
+        findings[number] = _finding(comparison, arm, number, rows, parts, shared)
         table.extend(_table(number, rows))
     if not data:
         return None
@@ -156,7 +156,9 @@ def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) 
     )
 
 
-def _finding(comparison: Comparison, arm: str, rows: list[Row], parts: list[Interval], shared: bool) -> str:
+def _finding(
+    comparison: Comparison, arm: str, number: int, rows: list[Row], parts: list[Interval], shared: bool
+) -> str:
     """What the timeline of one round shows, in words."""
     by_host: dict[str, list[Row]] = {}
     for row in rows:
@@ -168,7 +170,7 @@ def _finding(comparison: Comparison, arm: str, rows: list[Row], parts: list[Inte
         peaks = {host: _peak(on_host, parts) for host, on_host in by_host.items()}
         packed = max(peaks, key=lambda host: peaks[host])
         words += f", at most {peaks[packed]} at once on {packed}" if peaks[packed] else ""
-    new = _new_hosts(comparison, arm, by_host)
+    new = _new_hosts(comparison, arm, number)
     if new:
         more = f" and {len(new) - 3} more" if len(new) > 3 else ""
         words += f"; new: {', '.join(new[:3])}{more}"
@@ -199,15 +201,10 @@ def _peak(rows: list[Row], parts: list[Interval]) -> int:
     return most
 
 
-def _new_hosts(comparison: Comparison, arm: str, by_host: dict[str, list[Row]]) -> list[str]:
-    """The arm's new hosts whose first start lies in the round of these jobs."""
-    found = []
-    for host in comparison.figures(arm)["hosts"]:
-        name = str(host["host"])
-        starts = [row["wlo_start_s"] for row in by_host.get(name, ()) if row.get("wlo_start_s") is not None]
-        if host["new"] and starts and host["first_start_s"] is not None and min(starts) <= host["first_start_s"] + 1e-3:
-            found.append(name)
-    return sorted(found, key=_natural)
+def _new_hosts(comparison: Comparison, arm: str, number: int) -> list[str]:
+    """The arm's new hosts that began in this round."""
+    hosts = comparison.figures(arm)["hosts"]
+    return sorted((host["host"] for host in hosts if host["new"] and host.get("first_round") == number), key=_natural)
 
 
 def _natural(text: str) -> list[Any]:
