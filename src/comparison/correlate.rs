@@ -183,15 +183,12 @@ pub(super) async fn correlate(
             Some(Err(e)) => Some(e),
             None => Some(Error::new(ErrorKind::Conflict, "the run was stopped before the orchestrator had answered")),
         };
-        if problem.is_none() && done.len() == names.len() {
-            let (found, twice) = (matches(wanted, &entries, false), entered_twice(wanted, &entries));
-            return Account { found, twice, problem: None };
-        }
+        let whole = problem.is_none() && done.len() == names.len();
         // A proxy's page in place of an answer passes like an outage; what this user may not read stays so.
         let passes = |e: &Error| e.may_pass() || e.kind() == ErrorKind::Server;
         let left = timeout - client.clock().since(started);
-        if left <= 0.0 || halt.stopped() || problem.as_ref().is_some_and(|e| !passes(e)) {
-            let (found, twice) = (matches(wanted, &entries, true), entered_twice(wanted, &entries));
+        if whole || left <= 0.0 || halt.stopped() || problem.as_ref().is_some_and(|e| !passes(e)) {
+            let (found, twice) = (matches(wanted, &entries, !whole), entered_twice(wanted, &entries));
             return Account { found, twice, problem };
         }
         halt.pause(client.clock(), left.min(pause)).await;

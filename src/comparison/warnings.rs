@@ -72,8 +72,7 @@ fn jobs_listed(jobs: &[&Observation]) -> String {
 
 /// Jobs that the orchestrator has more than once, whatever a server or a proxy did with a submission.
 fn twice(run: &Run, warn: &mut Warn<'_>) {
-    let is_one = |job: &&Observation| job.unique_name.as_ref().is_some_and(|name| run.submitted_twice.contains(name));
-    let jobs: Vec<&Observation> = run.observations.iter().filter(is_one).collect();
+    let jobs: Vec<&Observation> = run.observations.iter().filter(|job| run.is_submitted_twice(job)).collect();
     if !jobs.is_empty() {
         warn(
             "submitted_twice",

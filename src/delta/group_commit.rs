@@ -344,7 +344,7 @@ pub(super) fn pause(longest: Duration) {
     }
 }
 
-/// Waits until no row of an asynchronous call is on its way to a table and no checkpoint is being written, but not
+/// Waits until nothing that counts as [`UnderWay`] is (rows of asynchronous calls, checkpoints, renewals of tokens), but not
 /// longer than `longest`. To be called when the process is about to end. Whether all was done. A process that was forked
 /// from one that had used a table does not wait.
 pub fn drain(longest: Duration) -> bool {

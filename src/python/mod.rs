@@ -66,8 +66,7 @@ fn shown_url(url: &str) -> String {
 /// ends, when nobody awaits it any more.
 #[pyfunction]
 fn drain(py: Python<'_>) -> PyResult<bool> {
-    let longest = std::time::Duration::from_secs(30);
-    let drained = py.detach(|| crate::delta::drain(longest) & crate::viya::auth::drain(longest));
+    let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
     logging::deliver(py)?;
     attach::end(py);
     Ok(drained)

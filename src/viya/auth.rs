@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use url::Url;
 
+use crate::delta::UnderWay;
 use crate::error::{Error, ErrorKind, Result};
 
 mod cli_profile;
@@ -20,7 +21,6 @@ mod credentials;
 mod grant;
 pub mod pkce;
 mod place;
-mod renewals;
 mod store;
 mod tokens;
 
@@ -29,7 +29,6 @@ pub use credentials::Credentials;
 pub use grant::{Grant, OAuthClient, TokenCall};
 pub use place::PersistHook;
 use place::Place;
-pub use renewals::drain;
 use tokens::Tokens;
 
 /// An access token with the number of the renewal it came from, so that a refusal of an older one is recognised.
@@ -201,9 +200,9 @@ impl Login {
     /// the one that replaces it has to be kept.
     async fn to_its_end(&self, http: &reqwest::Client, base: &Url, refused: Option<Bearer>) -> Result<Bearer> {
         let (kept, http, base) = (Arc::clone(&self.0), http.clone(), base.clone());
-        let counted = renewals::begin();
+        let under_way = UnderWay::one();
         let renewing = tokio::spawn(async move {
-            let _counted = counted;
+            let _under_way = under_way;
             match refused {
                 None => kept.bearer(&http, &base).await,
                 Some(refused) => kept.renewed(&refused, &http, &base).await,

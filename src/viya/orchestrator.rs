@@ -137,7 +137,7 @@ fn find(list: &[(Box<str>, f64)], name: &str) -> Option<f64> {
 /// fewer pages where `enough` says after one of them that the rest is not needed.
 ///
 /// # Errors
-/// Those of any call: [`crate::ErrorKind::NotFound`] where there is no orchestrator, `Authentication` where the user may
+/// Those of any call: [`crate::ErrorKind::NotFound`] where there is no orchestrator, `Forbidden` where the user may
 /// not list its jobs.
 pub async fn list_since(
     client: &ViyaClient,

@@ -15,6 +15,7 @@ from typing import Any
 from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import print_table
 from jobrota.errors import InvalidInputError, StorageError
+from jobrota.files import replace
 
 __all__ = ["TEXT", "add_arguments", "add_connection", "connection"]
 
@@ -157,8 +158,7 @@ def _discover(arguments: argparse.Namespace) -> int:
             "(quote the pattern, or the shell takes it)"
         )
     path = Path(arguments.output)
-    there = {} if arguments.overwrite else _there(path)
-    known = _by_definition(there)
+    there, known = ({}, {}) if arguments.overwrite else _there(path)
     document = there | _configs(known, there.get("settings"), found, arguments)
     _write(path, document)
     metadata = document["metadata"]
@@ -172,40 +172,28 @@ def _discover(arguments: argparse.Namespace) -> int:
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
     """Writes the file whole or not at all, through a link where it is one."""
-    target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(target)
+        replace(path.resolve(), json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        if temporary.is_file():
-            temporary.unlink()
         raise StorageError(f"{path} cannot be written ({error.strerror}): name another file with -o") from error
 
 
-def _there(path: Path) -> dict[str, Any]:
-    """The file that is there, if one is; each of its entries has a definition."""
+def _there(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """The file that is there, if one is, and its entries by definition, which may have several sets of arguments."""
     if not path.exists():
-        return {}
+        return {}, {}
     try:
         there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        _by_definition({"jobs": there["jobs"]})
-        return there
+        known: dict[str, list[dict[str, Any]]] = {}
+        for entry in there["jobs"]:
+            known.setdefault(entry["definition_id"], []).append(entry)
+        return there, known
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}): name another file with -o") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"{path} is there and is no job configuration file: name another one, or give --overwrite"
         ) from error
-
-
-def _by_definition(there: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Its entries: one definition may be run with several sets of arguments."""
-    known: dict[str, list[dict[str, Any]]] = {}
-    for entry in there.get("jobs", ()):
-        known.setdefault(entry["definition_id"], []).append(entry)
-    return known
 
 
 def _configs(

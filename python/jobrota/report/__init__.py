@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobrota.errors import InvalidInputError, StorageError
+from jobrota.files import replace
 from jobrota.report.rows import Comparison, read
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def write(
     made = charts.draw(comparison)
     text = page.render(comparison, made)
     try:
-        _replace(target, text)
+        replace(target, text)
     except OSError as error:
         raise StorageError(
             f"the report cannot be written to {target} ({error.strerror or error}): name another file"
@@ -158,14 +159,3 @@ def _spare(comparison: Comparison, target: Path) -> None:
     source = comparison.path
     if source is not None and (source == target or (target.exists() and source.exists() and target.samefile(source))):
         raise InvalidInputError(f"{target} is the result itself: say where the report goes (path, or -o FILE)")
-
-
-def _replace(target: Path, text: str) -> None:
-    """Writes beside the file and renames: nobody ever finds half of a page."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -136,6 +136,7 @@ impl Arrivals {
             let last = |spans: &[(f64, f64)]| spans.iter().map(|span| span.1).reduce(f64::max);
             let held = |spans: &Vec<(f64, f64)>| Some(last(spans)? - first(spans)?);
             let first_start = rounds.iter().find_map(|(round, spans)| Some((*round, first(spans)?)));
+            let new = new.iter().find(|(name, _)| name == host).map(|(_, at)| *at);
             let ratios: Vec<f64> = jobs.iter().filter_map(|job| job.running_to_cpu()).collect();
             HostFigures {
                 host: host.to_owned(),
@@ -146,9 +147,9 @@ impl Arrivals {
                 last_end_s: rounds.values().rev().find_map(|spans| last(spans)),
                 busy_s: rounds.values().map(|spans| busy(spans)).sum(),
                 held_s: rounds.values().filter_map(held).sum(),
-                new: new.iter().any(|(name, _)| name == host),
-                new_after_s: new.iter().find(|(name, _)| name == host).and_then(|(_, at)| since_submission(all, *at)),
-                came: new.iter().any(|(name, _)| name == host) && self.first.get(host).is_some_and(|first| first.1),
+                new: new.is_some(),
+                new_after_s: new.and_then(|at| since_submission(all, at)),
+                came: new.is_some() && self.first.get(host).is_some_and(|first| first.1),
                 cold: jobs.iter().any(|job| self.is_cold(job) == Some(true)),
                 running_to_cpu: quantile(&ratios, 0.5),
                 starting_s: jobs.iter().filter_map(|job| job.starting_s).reduce(f64::max),

@@ -184,6 +184,11 @@ impl Run {
         self.observations.iter().filter(move |job| job.arm == arm)
     }
 
+    /// Whether the orchestrator has several entries of the job's name.
+    pub fn is_submitted_twice(&self, job: &Observation) -> bool {
+        job.unique_name.as_ref().is_some_and(|name| self.submitted_twice.contains(name))
+    }
+
     /// The rounds that an arm did to their end: number and makespan, by the stamps of the Job Execution Service.
     pub fn makespans(&self, arm: &ArmPlan) -> Vec<(i64, f64)> {
         let mut rounds: Vec<(i64, f64, f64, usize)> = Vec::new();

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
 
-use crate::comparison::analysis::{ArmPlan, Observation, Run, recorded};
+use crate::comparison::analysis::{ArmPlan, Run, recorded};
 use crate::comparison::arms::Mode;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -47,7 +47,7 @@ pub(super) fn columns(run: &Run) -> Result<Vec<ArrayRef>> {
     };
     let concurrent = |plan: &ArmPlan| plan.concurrent.map(|count| count as i64);
     let interrupted = plans.iter().zip(&run.observations).map(|((_, plan), job)| plan.interrupted.contains(&job.round));
-    let is_twice = |job: &Observation| job.unique_name.as_ref().is_some_and(|name| run.submitted_twice.contains(name));
+    let twice = run.observations.iter().map(|job| run.is_submitted_twice(job));
     Ok(vec![
         Arc::new(Float64Array::from(vec![run.host_price; rows])),
         Arc::new(Int64Array::from(vec![i64::from(run.resumed); rows])),
@@ -59,7 +59,7 @@ pub(super) fn columns(run: &Run) -> Result<Vec<ArrayRef>> {
         text(|plan| plan.mode.map(Mode::as_str)),
         Arc::new(plans.iter().map(|(_, plan)| concurrent(plan)).collect::<Int64Array>()),
         Arc::new(interrupted.map(Some).collect::<BooleanArray>()),
-        Arc::new(run.observations.iter().map(|job| Some(is_twice(job))).collect::<BooleanArray>()),
+        Arc::new(twice.map(Some).collect::<BooleanArray>()),
     ])
 }
 
@@ -121,7 +121,7 @@ mod tests {
     use arrow::datatypes::Schema;
 
     use super::*;
-    use crate::comparison::analysis::analyse;
+    use crate::comparison::analysis::{Observation, analyse};
     use crate::comparison::table;
 
     #[test]

@@ -88,10 +88,10 @@ impl Credentials {
         }
     }
 
-    /// The login to the server at `base_url`. The environment is looked at in this order: `SAS_ACCESS_TOKEN` or `VIYA_ACCESS_TOKEN` (with
-    /// `SAS_REFRESH_TOKEN`), `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`, `SAS_USERNAME` with `SAS_PASSWORD`
-    /// (each also as `VIYA_…`), and last the profile of SAS's own command line. A token file that has expired and cannot be
-    /// renewed does not stand in the environment's way.
+    /// The login to the server at `base_url`. The environment is looked at in this order: `SAS_ACCESS_TOKEN` or
+    /// `VIYA_ACCESS_TOKEN` (with `SAS_REFRESH_TOKEN`), `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
+    /// `SAS_USERNAME` with `SAS_PASSWORD` (each also as `VIYA_…`), and last the profile of SAS's own command line. A token file
+    /// that has expired and cannot be renewed does not stand in the environment's way.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::InvalidInput`] when it cannot be one, or is a profile of
