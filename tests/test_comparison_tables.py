@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_text_is_never_a_formula(tmp_path: Path) -> None:
     assert [cell.value for cell in cells[:3]] == [FORMULA, "+1", "@x"]
     with pytest.raises(jobrota.StorageError, match="cannot be written"):
         recorded(["a"]).to_excel(tmp_path / "none" / "x.xlsx")
+
+
+def test_a_workbook_replaces_the_file_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = recorded(["a"]).to_excel(tmp_path / "x.xlsx")
+    recorded(["b", "c"]).to_excel(path)
+    assert [cell.value for cell in openpyxl.load_workbook(path)["Jobs"]["C"]] == ["job", "b", "c"]
+    assert list(tmp_path.iterdir()) == [path]
+    monkeypatch.setitem(sys.modules, "xlsxwriter", None)
+    with pytest.raises(jobrota.JobrotaError, match=r"pip install 'jobrota\[report\]'"):
+        recorded(["a"]).to_excel(path)
 
 
 def test_a_run_is_kept_once(result: jobrota.ComparisonResult) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole, or as they were."""
+"""Files that are replaced in one step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 __all__ = ["replace"]
 
 
-def replace(target: Path, text: str) -> None:
-    """Writes `text` in place of what is there, and makes folders if needed: nobody ever finds half of a file.
+def replace(target: Path, content: str | bytes, *, make_folders: bool = True) -> None:
+    """Writes `content` in place of the file that exists. A reader never sees a part of it.
 
     Args:
-        target: The file; a link is replaced, and not what it leads to.
-        text: What is in it, written as UTF-8.
+        target: The file. A link is replaced, not the file that it leads to.
+        content: Text is written as UTF-8.
+        make_folders: Whether missing folders are made.
 
     Raises:
-        OSError: It cannot be written; what was there is there still.
+        OSError: The file cannot be written. The old content stays.
 
     Example:
         >>> import tempfile
@@ -26,10 +27,11 @@ def replace(target: Path, text: str) -> None:
         >>> target.read_text(), len(list(target.parent.iterdir()))
         ('two', 1)
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if make_folders:
+        target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

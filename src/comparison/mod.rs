@@ -17,7 +17,6 @@ pub mod runner;
 pub mod statistics;
 pub mod table;
 pub mod warnings;
-pub mod workbook;
 
 mod aftermath;
 mod follow;

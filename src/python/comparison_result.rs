@@ -101,13 +101,21 @@ impl PyComparisonResult {
     /// Writes an Excel workbook: summary, warnings, arms, phases, hosts, jobs and concurrency, with charts.
     ///
     /// Args:
-    ///     path: The file; what is there is replaced.
+    ///     path: The file. An existing file is replaced.
     ///
     /// Returns:
     ///     The path.
-    fn to_excel(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<PathBuf> {
-        let (result, path) = (Arc::clone(&self.result), PathBuf::from(path));
-        super::wait::blocking(py, move || comparison::workbook::write(&result, &path).map(|()| path))
+    ///
+    /// Raises:
+    ///     StorageError: The file cannot be written.
+    ///     UnsupportedError: The extra is missing: `pip install 'jobrota[report]'`.
+    fn to_excel<'py>(
+        slf: &Bound<'py, Self>,
+        #[pyo3(from_py_with = arguments::location)] path: String,
+    ) -> PyOutcome<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let analysis = convert::json(py, &slf.get().result.analysis_value()?)?;
+        Ok(py.import("jobrota.report.workbook")?.getattr("write")?.call1((slf, analysis, path))?)
     }
 
     /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, once: a run that is there adds nothing.

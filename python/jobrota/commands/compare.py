@@ -112,8 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.resume:
         _refuse_planned(arguments)
-    if arguments.report:
-        _require_report()
+    _require_packages(arguments)
     resumed_url = journal_base_url(arguments.resume) if arguments.resume else None
     runner = ViyaComparisonRunner(
         arguments.base_url or resumed_url,
@@ -149,14 +148,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if result.failed_jobs else 0
 
 
-def _require_report() -> None:
-    """A run takes hours: what its report needs is looked for before."""
+def _require_packages(arguments: argparse.Namespace) -> None:
+    """Checks that the packages of the outputs are installed: a run takes hours, and its outputs are written last."""
     from jobrota import report
+    from jobrota.report import workbook
 
-    try:
-        report.require()
-    except ImportError as error:
-        raise UnsupportedError(f"--report: {error}") from error
+    if arguments.excel:
+        workbook.require()
+    if arguments.report:
+        try:
+            report.require()
+        except ImportError as error:
+            raise UnsupportedError(f"--report: {error}") from error
 
 
 def _refuse_planned(arguments: argparse.Namespace) -> None:

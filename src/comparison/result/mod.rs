@@ -211,6 +211,14 @@ impl ComparisonResult {
         serde_json::to_value(Document { facts: None, jobs: &[], records: &[], run, analysis, warnings }).map_err(broken)
     }
 
+    /// The analysis as JSON, with every digit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] only.
+    pub fn analysis_value(&self) -> Result<Value> {
+        serde_json::to_value(&self.analysis).map_err(broken)
+    }
+
     /// Writes the JSON document to `path`, in place of what is there.
     ///
     /// # Errors
