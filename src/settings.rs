@@ -66,6 +66,13 @@ pub fn require(name: &str, argument: Option<&str>, what: &str) -> Result<String>
     })
 }
 
+/// The directory where programs of this user keep state: `$XDG_STATE_HOME` if it is an absolute path, else `~/.local/state`; none
+/// without a home directory (<https://specifications.freedesktop.org/basedir-spec/latest/>).
+pub fn state_dir() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    named.or_else(|| Some(std::env::home_dir()?.join(".local").join("state")))
+}
+
 fn variable(name: &str) -> String {
     format!("JOBROTA_{}", name.to_uppercase())
 }
@@ -81,7 +88,9 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
     match table.get(name) {
         None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
-        Some(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_))) => Ok(Some(value.to_string())),
+        Some(Value::Integer(value)) => Ok(Some(value.to_string())),
+        Some(Value::Float(value)) => Ok(Some(value.to_string())),
+        Some(Value::Boolean(value)) => Ok(Some(value.to_string())),
         Some(_) => Err(Error::invalid(format!(
             "{name} in the settings file {} must be text, a number or true/false",
             path.display()

@@ -21,7 +21,7 @@ pub(super) async fn examine(
     storage_options: HashMap<String, String>,
     network: bool,
 ) -> Vec<Check> {
-    let home = dirs::home_dir();
+    let home = std::env::home_dir();
     let metadata = async {
         match network {
             true => managed_identity(METADATA).await,

@@ -91,7 +91,7 @@ impl Default for AzureOptions {
             max_age: Duration::from_secs(300),
             max_stale: Duration::from_secs(86_400),
             timeout: Duration::from_secs(60),
-            state_dir: dirs::state_dir().or_else(dirs::data_local_dir).map(|dir| dir.join("jobrota").join("azure")),
+            state_dir: crate::settings::state_dir().map(|dir| dir.join("jobrota").join("azure")),
             variables: Variables::of_this_process(),
         }
     }

@@ -1,15 +1,16 @@
 //! Python values to core values and back: timestamps, Arrow, options, JSON.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchIterator, RecordBatchReader as _};
 use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
+use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use chrono::{DateTime, Utc};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
-use pyo3_arrow::PyTable;
-use pyo3_arrow::input::AnyRecordBatch;
+use pyo3::types::{PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString};
 
 use super::errors::{PyOutcome, Raised};
 use crate::error::Error;
@@ -144,25 +145,47 @@ pub(super) fn utc(argument: &str, value: Option<&Bound<'_, PyAny>>) -> PyOutcome
     Ok(Some(utc.map_err(|e| refused(argument, "is out of the range of times that UTC has", e))?))
 }
 
+/// The name that the Arrow PyCapsule interface gives a stream
+/// (<https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html>).
+const ARROW_STREAM: &CStr = c"arrow_array_stream";
+
 /// A batch as an `arro3.core.Table`.
 pub(super) fn table(py: Python<'_>, batch: RecordBatch) -> PyOutcome<Py<PyAny>> {
     let schema = batch.schema();
-    Ok(PyTable::try_new(vec![batch], schema)?.into_arro3(py)?.unbind())
+    let reader = RecordBatchIterator::new([Ok(batch)], schema);
+    let capsule = PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), ARROW_STREAM)?;
+    Ok(arro3_table(py)?.call_method1("from_arrow_pycapsule", (capsule,))?.unbind())
 }
 
 /// Anything that offers Arrow data (a table, a batch, a stream) as one batch.
 pub(super) fn batch(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<RecordBatch> {
-    let data: AnyRecordBatch = value.extract().map_err(|_| {
+    let not_arrow = |e: PyErr| {
         Error::invalid(format!(
             "{argument} must be Arrow data (a pyarrow, polars, pandas>=3, duckdb or arro3 table), not {}",
             value.get_type()
         ))
-    })?;
-    let read = data.into_table().map_err(|e| refused(argument, "cannot be read as Arrow data", e.into()))?;
-    let (batches, schema) = read.into_inner();
+        .with_source(e)
+    };
+    let unreadable = |e: ArrowError| {
+        Error::invalid(format!("{argument} cannot be read as Arrow data; check that its columns are valid"))
+            .with_source(e)
+    };
+    let table = arro3_table(value.py())?.call_method1("from_arrow", (value,)).map_err(not_arrow)?;
+    let capsule = table.call_method0("__arrow_c_stream__")?.cast_into::<PyCapsule>().map_err(PyErr::from)?;
+    let pointer = capsule.pointer_checked(Some(ARROW_STREAM))?.cast::<FFI_ArrowArrayStream>();
+    // SAFETY: a capsule of this name holds an `FFI_ArrowArrayStream` (checked above). `from_raw` takes the stream out of it
+    // and leaves an empty one, so that the capsule's destructor releases nothing twice.
+    let stream = unsafe { FFI_ArrowArrayStream::from_raw(pointer.as_ptr()) };
+    let reader = RecordBatchStreamReader::try_new(stream).map_err(unreadable)?;
+    let schema = reader.schema();
+    let batches = reader.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     concat_batches(&schema, &batches).map_err(|e| {
         Error::invalid(format!("{argument}: the batches of the table do not fit together")).with_source(e).into()
     })
+}
+
+fn arro3_table(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("arro3.core")?.getattr("Table")
 }
 
 /// JSON as Python dicts, lists and scalars.

@@ -35,7 +35,7 @@ pub(super) fn directory(root: &str) -> Result<PathBuf> {
     match home {
         None => resolved(Path::new(root)),
         Some(rest) => {
-            let home = dirs::home_dir().ok_or_else(|| {
+            let home = std::env::home_dir().ok_or_else(|| {
                 Error::invalid(format!(
                     "'{root}' is in the home directory, and there is none: set HOME, or give the whole path"
                 ))

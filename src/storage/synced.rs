@@ -23,8 +23,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, DynObjectStore, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, DynObjectStore, Error, Extensions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 mod directory;
@@ -147,7 +147,7 @@ impl State {
         if let (Some(entry), Some(settled)) = (entry, settled) {
             self.remember(&entry, settled);
         }
-        Ok(PutResult { e_tag: None, version: None })
+        Ok(PutResult { e_tag: None, version: None, extensions: Extensions::default() })
     }
 
     /// An error of a call must not turn into a success because the file is there when it is looked for: reading a file

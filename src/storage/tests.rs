@@ -114,7 +114,7 @@ fn secrets_in_a_uri_are_refused_and_not_repeated() {
 
 #[test]
 fn a_tilde_is_the_home_directory() {
-    let home = std::fs::canonicalize(dirs::home_dir().expect("home")).expect("exists");
+    let home = std::fs::canonicalize(std::env::home_dir().expect("home")).expect("exists");
     let path = |root: &str| open(root).expect(root).root().to_file_path().expect("path");
     assert_eq!(path("~/some/ledger"), home.join("some/ledger"));
     assert_eq!(path("~"), home);

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
-    Attributes, CopyOptions, DynObjectStore, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    Attributes, CopyOptions, DynObjectStore, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
     MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
@@ -89,7 +89,13 @@ impl File {
         }
         let part = self.bytes.slice(within);
         let payload = GetResultPayload::Stream(stream::iter([Ok(part)]).boxed());
-        Some(GetResult { payload, meta: self.meta, range, attributes: Attributes::default() })
+        Some(GetResult {
+            payload,
+            meta: self.meta,
+            range,
+            attributes: Attributes::default(),
+            extensions: Extensions::default(),
+        })
     }
 }
 

@@ -13,8 +13,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use object_store::path::Path;
 use object_store::{
-    Attributes, CopyOptions, DynObjectStore, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Attributes, CopyOptions, DynObjectStore, Extensions, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// How long an answer is kept: the question follows the PUT at once, or never.
@@ -114,6 +114,7 @@ impl ObjectStore for Written {
                 range: 0..meta.size,
                 meta,
                 attributes: Attributes::default(),
+                extensions: Extensions::default(),
             }),
             None => self.inner.get_opts(location, options).await,
         }

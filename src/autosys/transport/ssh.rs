@@ -172,7 +172,7 @@ impl Ssh {
         options.check()?;
         let known_hosts = match &options.known_hosts {
             Some(file) => file.clone(),
-            None => dirs::home_dir()
+            None => std::env::home_dir()
                 .map(|home| home.join(".ssh/known_hosts"))
                 .ok_or_else(|| Error::invalid("there is no home directory with known hosts; give known_hosts"))?,
         };

@@ -23,7 +23,7 @@ pub struct DefaultDir {
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] when there is no ledger, and the user has no home directory.
 pub fn default_dir(ledger_root: Option<&str>) -> Result<DefaultDir> {
-    let state = dirs::state_dir().or_else(dirs::data_local_dir);
+    let state = crate::settings::state_dir();
     choose(ledger_root, std::env::var_os(DATABRICKS).is_some(), state)
 }
 
