@@ -158,6 +158,7 @@ pub(super) fn table(py: Python<'_>, batch: RecordBatch) -> PyOutcome<Py<PyAny>> 
 }
 
 /// Anything that offers Arrow data (a table, a batch, a stream) as one batch.
+#[expect(unsafe_code, reason = "a PyCapsule holds a raw pointer, which has no safe way out")]
 pub(super) fn batch(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<RecordBatch> {
     let not_arrow = |e: PyErr| {
         Error::invalid(format!(

@@ -1,6 +1,8 @@
 //! A socket's error queue (Linux, `ip(7)`: IP_RECVERR): "unreachable" messages and the like, with who sent them. An
 //! unprivileged ICMP socket is told of them in no other way.
 
+#![expect(unsafe_code, reason = "no safe wrapper reads the error queue of a socket (IP_RECVERR)")]
+
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
