@@ -48,7 +48,7 @@ LIB = "pub mod delta;\npub mod ledger;\npub mod error;\n"
         "use self::super::delta::table::Table;",
         "pub(crate) use crate::delta::table::Table;",
         "fn f() -> crate::delta::table::Table { todo!() }",
-        "fn f() { let _ = super::delta::table::Table::open(\"a\"); }",
+        'fn f() { let _ = super::delta::table::Table::open("a"); }',
         "use crate::delta::table; fn f(table: &table::Table) {}",
         "use crate::delta; fn f(table: &delta::table::Table) {}",
         "use crate::delta as tables; fn f(table: &tables::table::Table) {}",
@@ -56,7 +56,7 @@ LIB = "pub mod delta;\npub mod ledger;\npub mod error;\n"
         "mod inner { use crate::delta::table::Table; }",
         "use crate::delta::table::*; fn f(table: &Table) {}",
         "const SIGN: char = '\"'; use crate::delta::table::Table; const OTHER: char = '\"';",
-        "const RAW: &str = r#\" \" \"#; fn f<'a>(t: &'a crate::delta::table::Table) {}",
+        'const RAW: &str = r#" " "#; fn f<\'a>(t: &\'a crate::delta::table::Table) {}',
         "macro_rules! m { () => { $crate::delta::table::Table } }",
     ],
 )
@@ -214,9 +214,15 @@ def test_imports_of_python_are_read_also_in_functions(tmp_path: Path) -> None:
         },
     )
     graph = check_modules.Package(tmp_path).graph()
-    assert set(graph["python/jobrota/cli.py"]) == {"python/jobrota/commands/__init__.py", "python/jobrota/commands/vms.py"}
+    assert set(graph["python/jobrota/cli.py"]) == {
+        "python/jobrota/commands/__init__.py",
+        "python/jobrota/commands/vms.py",
+    }
     assert set(graph["python/jobrota/commands/vms.py"]) == {"python/jobrota/_native.pyi", "python/jobrota/cli.py"}
-    assert set(graph["python/jobrota/demo.py"]) == {"python/jobrota/report/__init__.py", "python/jobrota/report/page.py"}
+    assert set(graph["python/jobrota/demo.py"]) == {
+        "python/jobrota/report/__init__.py",
+        "python/jobrota/report/page.py",
+    }
     assert check_modules.circles(graph) == [["python/jobrota/cli.py", "python/jobrota/commands/vms.py"]]
 
 

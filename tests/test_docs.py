@@ -78,7 +78,7 @@ def test_each_duplicate_version_has_its_reason_and_nothing_else_has() -> None:
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_paths_that_a_page_names_exist(page: str) -> None:
     text = (REPOSITORY / page).read_text(encoding="utf-8")
-    roots = "|".join(("src", "python", "tests", "docs", "benches", "notebooks", "examples", "config", "tools", r"\.\w+"))
+    roots = r"src|python|tests|docs|benches|notebooks|examples|config|tools|\.\w+"
     named = set(re.findall(rf"(?<![\w/.])((?:{roots})/[\w./-]*[\w/])", text))
     assert named
     missing = sorted(path for path in named if not path.startswith(".venv/") and not (REPOSITORY / path).exists())

@@ -105,7 +105,7 @@ def test_contexts_are_shown_side_by_side(viya: jobrota.Sandbox, capsys: pytest.C
     assert "they differ in" in out
     assert "launchContext" in out
     run(viya, "contexts", names[0], names[0])
-    assert "do not differ" in capsys.readouterr().out
+    assert "no readable setting differs" in capsys.readouterr().out
     run(viya, "contexts", "--json")
     assert {context["name"] for context in json.loads(capsys.readouterr().out)} >= set(names)
     with pytest.raises(SystemExit):

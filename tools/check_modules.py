@@ -3,14 +3,14 @@
 `make lint` runs it. It needs the standard library only, reads the sources as text, and reports:
 
 - circles: files that import each other, directly or through others. A module and the files below it may; no others.
-- layers: a file may import from its own room (a directory below `src/`) and from the rooms below it. `LAYERS` is the order.
+- layers: a file may import from its own room (a directory below `src/`) and from the rooms below it, in the order of
+  `LAYERS`.
 - `pyo3` outside `src/python/` and `src/lib.rs`: the core builds without Python.
 - words that the documentation does not use (`WORDS`).
 
 Rust is read without a compiler: `use` declarations (nested braces, globs, aliases) and paths in the code. A name that a
-module re-exports counts twice: as an import of the module that the path names, and of the file that defines the name. Only
-`src/lib.rs` does not count as the former. Items under `#[cfg(test)]` do not count. Calls of methods do not show in the imports
-and are not seen.
+module re-exports counts twice: as an import of the module that the path names, and of the file that defines the name.
+Only `src/lib.rs` does not count as the former. Items under `#[cfg(test)]` do not count. Calls of methods are not seen.
 
 Usage: python3 tools/check_modules.py [ROOT]
 """
@@ -53,7 +53,7 @@ Graph = dict[str, dict[str, set[str]]]
 """For each file, the files that it imports from, with the names."""
 
 
-# --- Rust ---------------------------------------------------------------------------------------------------------------
+# --- Rust -----------------------------------------------------------------------------------------------------------
 
 TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*)
@@ -97,6 +97,7 @@ def tokens(text: str) -> list[str]:
 
 
 def is_word(token: str) -> bool:
+    """Whether the token is a name or a keyword."""
     return token[0].isalpha() or token[0] == "_"
 
 
@@ -124,6 +125,7 @@ class RustReader:
     """Reads one file into modules."""
 
     def __init__(self, file: str, path: tuple[str, ...], text: str) -> None:
+        """Reads `text`, which is the module `path`."""
         self.file = file
         self.tokens = tokens(text)
         self.modules: list[Module] = []
@@ -199,6 +201,7 @@ class RustReader:
                 at += 1
 
     def read_path(self, module: Module, at: int, end: int) -> int:
+        """Reads the path or the word at `at`, and returns the position after it."""
         path = [self.tokens[at]]
         at += 1
         while at + 1 < end and self.tokens[at] == "::" and is_word(self.tokens[at + 1]):
@@ -249,6 +252,7 @@ class Crate:
     """The modules of a crate, and what their names lead to."""
 
     def __init__(self, root: Path, source: str = "src") -> None:
+        """Reads all files below `source` that are not tests."""
         self.modules: dict[tuple[str, ...], Module] = {}
         readers = []
         for file in sorted((root / source).rglob("*.rs")):
@@ -321,6 +325,7 @@ class Crate:
         return self.name_in(target, path[-1], seen, item=True) if isinstance(target, Module) else None
 
     def graph(self) -> Graph:
+        """What each file imports."""
         graph: Graph = {module.file: {} for module in self.modules.values()}
         for module in self.modules.values():
             for path in self.imported(module):
@@ -340,9 +345,11 @@ class Crate:
         return module.file
 
     def is_module(self, module: Module, path: tuple[str, ...]) -> bool:
+        """Whether `path` names a module in `module`."""
         return isinstance(self.find(module.path, path, to_module=True), Module)
 
     def imported(self, module: Module) -> Iterator[tuple[str, ...]]:
+        """The paths of `module` that can lead to other files."""
         for path in module.paths:
             if path[0] in ("crate", "self", "super") or self.is_module(module, path[:1]):
                 yield path  # else it begins with a name that a `use` brought, or with one of the module's own
@@ -359,13 +366,14 @@ class Crate:
                 yield use.path
 
 
-# --- Python -------------------------------------------------------------------------------------------------------------
+# --- Python ---------------------------------------------------------------------------------------------------------
 
 
 class Package:
     """The modules of a Python package."""
 
     def __init__(self, root: Path, source: str = "python", package: str = "jobrota") -> None:
+        """Reads all files of the package."""
         self.files: dict[str, str] = {}
         self.trees: dict[str, ast.Module] = {}
         for file in sorted((root / source / package).rglob("*.py*")):
@@ -409,6 +417,7 @@ class Package:
         return self.files[module]
 
     def graph(self) -> Graph:
+        """What each file imports."""
         graph: Graph = {file: {} for file in self.files.values()}
         for module, file in self.files.items():
             for base, name, _ in self.imports(module):
@@ -419,7 +428,7 @@ class Package:
         return graph
 
 
-# --- the rules ----------------------------------------------------------------------------------------------------------
+# --- the rules ------------------------------------------------------------------------------------------------------
 
 
 def own_module(file: str) -> str:
@@ -437,8 +446,8 @@ def is_part_of(file: str, module: str) -> bool:
 def circles(graph: Graph) -> list[list[str]]:
     """Files that import each other, but for a module and the files below it.
 
-    Two searches find them. The first leaves out what a file imports from the modules that it is part of, so that it sees
-    siblings and whole modules in a circle. The second leaves nothing out, and passes over circles within one module: a
+    Two searches find them. The first leaves out what a file imports from the modules that it is part of, so that it
+    finds siblings and whole modules in a circle. The second leaves nothing out, and skips circles within one module: a
     circle that is left runs through a parent module and a file outside of it.
     """
     without_parents = {

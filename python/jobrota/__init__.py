@@ -2,12 +2,12 @@
 
 Four parts, each useful alone:
 
-- selection: `RoundRobinSelector` picks the next reachable VM, in turn across every process that selects;
+- selection: `RoundRobinSelector` selects the next reachable VM, in turn across every process that selects;
 - ledger: `JobLedger` records job executions and notifications in Delta tables;
-- AutoSys: `AutosysUpdater` delivers what the ledger has pending, until each row is acknowledged;
+- AutoSys: `AutosysUpdater` delivers the pending rows of the ledger until each row is acknowledged;
 - comparison: `ViyaComparisonRunner` runs the same SAS Viya jobs in different compute contexts and compares them.
 
-`Sandbox` starts local stand-ins for SAS Viya, AutoSys and the VMs, to try all of it without any of them:
+`Sandbox` starts local stand-ins for SAS Viya, AutoSys and the VMs, so that you can try everything without them:
 
 >>> import jobrota
 >>> with jobrota.Sandbox(vms=3, vms_down=0) as sandbox:
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """`jobrota.report` is imported when somebody asks for it: most never do."""
+        """Imports `jobrota.report` at its first use, because most programs never use it."""
         if name == "report":
             from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The asynchronous side: what the `_async` methods return, and what runs an `async def` transport."""
+"""Runs the `_async` methods, and `async def` transports."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _T = TypeVar("_T")
 
 
 class _Work(Protocol):
-    """Something of the native module that is to be awaited."""
+    """An operation of the native module that can be awaited."""
 
     def begin(self) -> asyncio.Future[Any]:
         """Starts it."""
 
     def stop(self) -> None:
-        """Asks it to come to an orderly end."""
+        """Asks it to end in order."""
 
 
 async def wait(work: _Work) -> Any:
-    """Starts `work` and returns its result. Nobody waits for it any more once this is canceled."""
+    """Starts `work` and returns its result. If this is canceled, `work` continues, and its result is dropped."""
     return await work.begin()
 
 
 async def wait_in_order(work: _Work) -> Any:
-    """Starts `work` and returns its result. Once this is canceled, `work` is stopped, and its end is waited for.
+    """Starts `work` and returns its result. If this is canceled, it asks `work` to stop, and waits for the end.
 
-    Canceled a second time, it does not wait; `work` goes on to its end all the same.
+    If it is canceled again, it does not wait. `work` still runs to its end.
     """
     future = work.begin()
     try:
@@ -41,16 +41,16 @@ async def wait_in_order(work: _Work) -> Any:
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
-            future.cancel()  # nobody is left to be told
+            future.cancel()  # no caller is left that could take the result
             raise
         error = future.exception()
         if error is not None and not isinstance(error, Exception):
-            raise error from None  # such as KeyboardInterrupt, which a callable raised
+            raise error from None  # for example KeyboardInterrupt, raised by a callable
         raise canceled from error
 
 
 def settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    """Ends `future`, unless it was canceled meanwhile. Called in its event loop."""
+    """Ends `future`, unless it was canceled in the meantime. Called in its event loop."""
     if future.done():
         return
     if error is None:
@@ -60,7 +60,7 @@ def settle(future: asyncio.Future[Any], result: object, error: BaseException | N
 
 
 class _Loop:
-    """An event loop in a thread of its own, for `async def` functions that are called from other threads."""
+    """An event loop in a separate thread, for `async def` functions that other threads call."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -72,19 +72,19 @@ _starting = threading.Lock()
 
 
 def run(awaitable: Awaitable[_T]) -> _T:
-    """Waits for `awaitable` in this thread and returns its result, or raises what it raised.
+    """Waits for `awaitable` in this thread and returns its result, or raises its exception.
 
-    All of them run on one event loop of this process, so that what they share (a session, a lock) works.
+    All awaitables run on one event loop of this process, so that shared objects (a session, a lock) work.
     """
 
     async def wait() -> tuple[_T, None] | tuple[None, BaseException]:
-        # Handed over as a value: KeyboardInterrupt and SystemExit would end the loop for everybody.
+        # Returned as a value: a raised KeyboardInterrupt or SystemExit would end the loop, which all awaitables share.
         try:
             return await awaitable, None
         except BaseException as error:
             return None, error
 
-    # A forked child has its parent's loop, but not the thread that runs it.
+    # A forked child has the loop of its parent, but not the thread that runs the loop.
     with _starting:
         loop = _loops.get(os.getpid())
         if loop is None:

@@ -1,4 +1,4 @@
-"""`jobrota.doctor()`: what works on this machine, why the rest does not, and what to do about it."""
+"""`jobrota.doctor()`: checks what works on this machine, and says what to do about the rest."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ TITLES = {
     "credentials": "Credentials",
     "settings": "Settings",
 }
-# Dark enough on white and light enough on black; the symbol says the same without colour.
+# Readable on white and on black. The symbol has the same meaning without colour.
 _COLORS = {"ok": "#2e9d5b", "note": "#888888", "warning": "#c77700", "failed": "#d6453d"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. Its texts hold no secrets.
+    """One check. Its texts contain no secrets.
 
     Attributes:
         area: `environment`, `probes`, `vms`, `ledger`, `credentials` or `settings`.
-        name: What was looked at.
-        status: `ok`; `note` (not there, and need not be); `warning`; or `failed`.
-        detail: What was found.
-        advice: What to do about it; every warning and failure has one.
+        name: The thing that was checked.
+        status: `ok`; `note` (missing, and not needed); `warning`; or `failed`.
+        detail: The finding.
+        advice: What to do. Each warning and failure has one.
     """
 
     area: str
@@ -48,30 +48,30 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What `doctor()` found.
+    """The result of `doctor()`.
 
     Attributes:
-        checks: Everything that was looked at.
-        ok: Whether nothing failed that is needed: the ledger's root (where one is set), the settings file, and at least
-            one kind of probe, which at least one of the VMs given answers.
+        checks: All checks.
+        ok: Whether everything that is needed works: the ledger's root (if one is set), the settings file, and at least
+            one kind of probe, which at least one of the given VMs answers.
     """
 
     checks: list[Check]
     ok: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values: `ok`, and `checks` as dicts."""
+        """Returns the report as plain values: `ok`, and `checks` as dicts."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
     def areas(self) -> Iterator[tuple[str, list[Check]]]:
-        """The checks by area, with the area's title."""
+        """Yields the checks by area, with the area's title."""
         for area, title in TITLES.items():
             checks = [check for check in self.checks if check.area == area]
             if checks:
                 yield title, checks
 
     def verdict(self) -> str:
-        """One line that sums it up."""
+        """Returns a summary in one line."""
         failed = sum(check.status == "failed" for check in self.checks)
         warnings = sum(check.status == "warning" for check in self.checks)
         counts = f"{failed} failed, {warnings} with a warning"
@@ -126,27 +126,27 @@ def doctor(
     network: bool = False,
     tokens: str | PathLike[str] | None = None,
 ) -> DoctorReport:
-    """Looks which probes work here, whether the ledger's root is writable and atomic, and which credentials are found.
+    """Checks which probes work, whether the ledger's root is writable and atomic, and which credentials exist.
 
-    Leaves nothing behind: what it writes is in a directory of its own below the ledger's root, and removed again.
-    Without VMs (given or configured) and `network`, nothing but this machine and the ledger's store is asked.
+    It writes only into a new directory below the ledger's root, which it removes again. Without VMs (given or
+    configured) and `network`, it sends requests only to this machine and the ledger's store.
 
     Args:
-        vms: Names of VMs to probe; of the inventory, where there is one.
-        inventory: The VMs, in any shape that `Inventory` takes; else the configured ones. Without `vms`, all of them
-            are probed.
+        vms: Names of VMs to probe; names of the inventory, if there is one.
+        inventory: The VMs, as any argument of `Inventory`; else the configured ones. Without `vms`, all of them are
+            probed.
         ledger: The ledger's root, or the ledger itself; else that of the settings.
         storage_options: Options for the ledger's store, as for `JobLedger`.
-        probes: Probes to try on each VM beside ICMP and TCP port 22, such as `"tcp:443"`.
+        probes: More probes to try on each VM, besides ICMP and TCP port 22, such as `"tcp:443"`.
         timeout: Seconds per probe of a VM.
-        network: Whether addresses outside this machine may be asked: the metadata service of Azure.
+        network: Whether to send requests beyond this machine: to the metadata service of Azure.
         tokens: File with the tokens of SAS Viya; else `data/sas_tokens.json`.
 
     Returns:
-        The checks. What does not work is no exception, but among them.
+        The checks. A check that fails raises no exception.
 
     Raises:
-        InvalidInputError: An argument is wrong: a probe or shape of inventory that is not known.
+        InvalidInputError: A probe or the form of the inventory is unknown.
         NotFoundError: There is no such inventory file.
 
     Example:
@@ -173,14 +173,14 @@ def doctor(
 
 
 def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inventory | None:
-    """The VMs to probe: those of the inventory that are named, or all of it."""
+    """Returns the VMs to probe: the named ones of the inventory, or all of it."""
     if isinstance(vms, str):
         raise InvalidInputError(f"vms is one text, {vms!r}; give a list of VM names, such as [{vms!r}]")
     known: Inventory | None
     if inventory is not None:
         known = Inventory(inventory)
     else:
-        # One that is configured and broken is told of in the report, and no reason to have none.
+        # The report says if the configured inventory is broken. The other checks run all the same.
         try:
             source = settings_lookup("inventory") if configured is None else configured
             known = None if source is None else Inventory(source)
@@ -196,5 +196,5 @@ def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inven
 
 
 def _plain(text: str) -> str:
-    """Text from outside on one line, without what could steer a terminal."""
+    """Returns text of another system on one line, without control characters of terminals."""
     return "".join(char if char.isprintable() else " " for char in text)

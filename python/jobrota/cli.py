@@ -1,7 +1,7 @@
 """The command `jobrota`.
 
-Exit codes: 0 all done, 1 some failed, 2 usage, 3 somebody else holds the lease. On 0 `main` returns and does not raise
-SystemExit, which wheel tasks on Databricks count as a failure.
+Exit codes: 0 success, 1 something failed, 2 wrong usage or settings, 3 another process holds the lease. On 0
+`main` returns and does not raise SystemExit, which wheel tasks on Databricks count as a failure.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = arguments.run(arguments)
         sys.stdout.flush()
     except JobrotaError as error:
-        hint = " (trying again may help)" if error.retryable else ""
+        hint = " (a retry may help)" if error.retryable else ""
         print(f"jobrota: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         code = 1
     except (KeyboardInterrupt, Terminated) as interrupt:
-        # A comparison that was interrupted says where it wrote what was done.
+        # The error of an interrupted comparison names the file with the results so far.
         done = f": {' '.join(str(interrupt.__cause__).split())}" if interrupt.__cause__ else ""
         print(f"jobrota: interrupted{done}", file=sys.stderr)
         code = 143 if isinstance(interrupt, Terminated) else 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     if code:
@@ -89,8 +89,8 @@ def _add_demo(commands: Any) -> None:
         "--speed", type=_positive_float, default=150.0, metavar="N", help="sandbox seconds per real second"
     )
     parser.add_argument("--ledger", metavar="DIR", help="directory of the ledger (default: a new one in the results)")
-    parser.add_argument("--results-dir", default="results", metavar="DIR", help="where the result JSON goes")
-    parser.add_argument("--jobs", type=_positive, metavar="N", help="only so many of the 54 jobs")
+    parser.add_argument("--results-dir", default="results", metavar="DIR", help="directory of the result JSON")
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="run only the first N of the 54 jobs")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -151,10 +151,10 @@ def _add_vms(commands: Any) -> None:
     group = commands.add_parser("vms", help=vms.TEXT, description=vms.TEXT)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
     status = _command(
-        actions, "status", "show who is drained, up and in use, and how often each was selected", vms.status
+        actions, "status", "show which VMs are drained, up and in use, and how often each was selected", vms.status
     )
-    check = _command(actions, "check", "probe all VMs; nobody's turn changes", vms.check)
-    drain = _command(actions, "drain", "take VMs out of rotation for everyone who shares the cursor", vms.drain)
+    check = _command(actions, "check", "probe all VMs without changing the turns", vms.check)
+    drain = _command(actions, "drain", "take VMs out of rotation for every process that uses the cursor", vms.drain)
     restore = _command(actions, "restore", "put drained VMs back into rotation", vms.restore)
     for action in (status, check, drain, restore):
         many = "*" if action in (status, check) else "+"
@@ -173,7 +173,7 @@ def _add_autosys(commands: Any) -> None:
 
 
 def _add_ledger(commands: Any) -> None:
-    text = "look after the ledger: what is in it, what is to come into it, and its upkeep"
+    text = "show, import into and maintain the ledger"
     group = commands.add_parser("ledger", help=text, description=text)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
     _add_ledger_import(actions)
@@ -196,7 +196,7 @@ def _add_ledger_import(actions: Any) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="local or mounted folder")
     parser.add_argument(
         "--field", action="append", type=_pair, default=[], metavar="OURS=THEIRS",
-        help="what the files call a field, such as job_id=jobName; several times",
+        help="name of a field in the files, such as job_id=jobName; can be repeated",
     )  # fmt: skip
     parser.add_argument("--timezone", metavar="NAME", help="IANA name, for times without an offset")
 
@@ -209,15 +209,15 @@ def _ledger_import(arguments: argparse.Namespace) -> int:
         return 1 if report.bad else 0
     print(
         f"{report.files:,} files: {report.rows:,} rows from {report.imported:,} of them, "
-        f"{report.known:,} known already, {report.bad:,} with something wrong"
+        f"{report.known:,} already known, {report.bad:,} with errors"
     )
     if report.ambiguous_times:
-        print(f"{report.ambiguous_times:,} local times came twice that day: the first one was taken")
+        print(f"{report.ambiguous_times:,} local times occur twice that day: the first one was used")
     if report.ignored:
-        print("not looked at: " + ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items()))
+        print("ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items()))
     if report.failures:
         rows = [[row["file"], row["line"], row["record"], row["reason"]] for row in report.failures]
-        print_table(("file", "line", "record", "what is wrong with it"), rows)
+        print_table(("file", "line", "record", "error"), rows)
     return 1 if report.bad else 0
 
 
@@ -244,10 +244,10 @@ def _ledger_status(arguments: argparse.Namespace) -> int:
 
 
 def _add_ledger_maintain(actions: Any) -> None:
-    text = "compact the tables, and delete files and log entries that nobody needs"
+    text = "compact the tables, and delete files and log entries that are no longer needed"
     parser = _ledger_action(actions, "maintain", text, _maintain)
     parser.add_argument(
-        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours for which older versions stay readable"
+        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours that older versions stay readable"
     )
 
 
@@ -279,7 +279,7 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_sandbox(commands: Any) -> None:
-    parser = _command(commands, "sandbox", "start a local SAS Viya and AutoSys until Ctrl-C", _sandbox)
+    parser = _command(commands, "sandbox", "start a local SAS Viya and AutoSys; Ctrl-C ends them", _sandbox)
     parser.add_argument(
         "--speed", type=_positive_float, default=1.0, metavar="N", help="sandbox seconds per real second"
     )
@@ -293,7 +293,7 @@ def _sandbox(arguments: argparse.Namespace) -> int:
 
     from jobrota._native import Sandbox
 
-    # A pipe, as a handler that touched a lock would wait for ever when it interrupts whoever holds it.
+    # A pipe and no lock: a handler that interrupts the holder of a lock and waits for the same lock would never return.
     stopped, stop = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(stop, b".") and None)
@@ -312,14 +312,14 @@ def _sandbox(arguments: argparse.Namespace) -> int:
 def _pair(text: str) -> tuple[str, str]:
     ours, equals, theirs = text.partition("=")
     if not (ours and equals and theirs):
-        raise argparse.ArgumentTypeError(f"{text!r} is not OURS=THEIRS, such as job_id=jobName")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form OURS=THEIRS, such as job_id=jobName")
     return ours, theirs
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return number
 
 
@@ -333,14 +333,14 @@ def _not_negative(text: str) -> int:
 def _hours(text: str) -> float:
     number = float(text)
     if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of hours from 0 up")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of hours of at least 0")
     return number
 
 
 def _number(text: str) -> float:
     number = float(text)
     if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
     return number
 
 

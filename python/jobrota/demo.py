@@ -1,4 +1,4 @@
-"""The main job: all four parts, on a recorded workload, against the sandbox. Every printed number is measured here."""
+"""The demo: all four parts, on a recorded workload, against the sandbox. Each printed number is measured in the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED_AT_FIRST = (
     "ae_pooled.async",
     "co_pooled.async",
 )
-"""AutoSys jobs whose first event the sandbox refuses, as happens while AutoSys is restarted."""
+"""AutoSys jobs whose first event the sandbox refuses, as AutoSys does while it restarts."""
 
 _ARMS = ("sequential", "async")
 _RowKey = tuple[str, str, str, datetime]
@@ -34,35 +34,33 @@ _RowKey = tuple[str, str, str, datetime]
 def run_demo(
     *, speed: float = 150.0, ledger: str | None = None, results_dir: str = "results", jobs: int | None = None
 ) -> bool:
-    """Runs the four parts one after the other and prints what they did.
+    """Runs the four parts one after the other, and prints the results.
 
     Args:
         speed: Sandbox seconds per real second.
-        ledger: Directory for the ledger's tables; None makes a new one below `results_dir`.
-        results_dir: Where the result JSON goes.
-        jobs: Only so many of the 54 jobs.
+        ledger: Directory for the ledger's tables; None creates a new one below `results_dir`.
+        results_dir: Directory of the result JSON.
+        jobs: Run only this many of the 54 jobs.
 
     Returns:
-        Whether everything that the demo promises held in this run.
+        Whether all promises of the demo were kept in this run.
 
     Raises:
-        JobrotaError: A part failed as a whole.
+        JobrotaError: A part failed.
     """
     console = Console(highlight=False)
     started = time.monotonic()
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
     root = Path(ledger) if ledger else Path(results_dir) / f"demo-ledger_{stamp}"
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InvalidInputError(
-            f"{root} is not empty; the demo counts what is in its ledger, so give it a new directory"
-        )
+        raise InvalidInputError(f"{root} is not empty; the demo counts the rows of its ledger, so name a new directory")
     checks: dict[str, bool] = {}
 
     with Sandbox(vms=4, vms_down=1, speed=speed, refuse_first=REFUSED_AT_FIRST) as sandbox:
         console.print(
             f"[bold]jobrota demo[/bold]: everything below runs against the sandbox, local stand-ins for SAS Viya "
             f"({sandbox.viya_url}), AutoSys and four VMs. Nothing leaves this machine. A recorded run is replayed "
-            f"{speed:g} times as fast: seconds of jobs are the sandbox's own."
+            f"{speed:g} times as fast: the durations of jobs are in the sandbox's seconds."
         )
         runner = ViyaComparisonRunner(
             sandbox.viya_url,
@@ -111,7 +109,7 @@ def run_demo(
         delivered_second = _delivered(book) - delivered_first
         events = sandbox.autosys_events()
         console.print(f"first cycle: {first.delivered} delivered, {first.failed} refused and still pending")
-        console.print(f"second cycle: {second.delivered} delivered, the rows refused before and no others")
+        console.print(f"second cycle: {second.delivered} delivered: the rows refused before and no others")
         final = book.summary()
 
     console.print()

@@ -1,6 +1,6 @@
-"""How jobrota's objects look in a notebook.
+"""HTML of jobrota's objects for notebooks.
 
-Every value is escaped: job names and statuses come from outside.
+Every value is escaped, because job names and statuses come from other systems.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _TITLES = {
     "sandbox": "Sandbox (local stand-ins)",
 }
 _BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
-# White on red: red text of one shade cannot be read on light and on dark ground alike.
+# White on red: no shade of red text is readable on both a light and a dark background.
 _ALARM = "background:#b3261e;color:#fff;font-weight:600;border-radius:3px;padding:.05em .4em"
 _BARS = {"share", "selections"}
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min–1 h", "1h_to_24h": "1–24 h", "over_24h": "older"}
 
 
 def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
-    """HTML of an object: a titled box with its facts, and a table for each list of rows among them.
+    """Returns the HTML of an object: a box with a title, its facts, and a table for each list of rows.
 
     Args:
         obj_kind: Which object: selection, inventory, ledger, …
@@ -77,10 +77,10 @@ def _render(data: Any) -> str:
 
 
 def _turns(rows: Sequence[Sequence[Any]]) -> str:
-    """A bar per VM with its turns, its share and its last turn; a table to those who do not see the bars.
+    """Returns a bar per VM with its turns, its share and its last turn. For screen readers it is a table.
 
-    The one colour has a contrast of 3:1 and more to white and to black, and everything else takes the notebook's own
-    colours, so that dark and light themes both do.
+    The one colour has a contrast of at least 3:1 to white and to black. Everything else uses the notebook's own
+    colours, so that it works with dark and light themes.
     """
     if not rows:
         return ""
@@ -93,7 +93,7 @@ def _turns(rows: Sequence[Sequence[Any]]) -> str:
     )
     lines = ""
     for (vm, _, share, *last), count in zip(rows, counts, strict=True):
-        # The smallest bar that can be seen tells "once" from "never".
+        # A visible minimum width distinguishes "once" from "never".
         width = max(100 * count / largest, 0.8) if count else 0
         bar = (
             '<div aria-hidden="true" style="width:16em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px">'
@@ -117,9 +117,9 @@ def _turns(rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _deliveries(data: Mapping[str, Any]) -> str:
-    """What is pending, what needs somebody to look at it, and how deliveries go; counts of the tables come last.
+    """Returns what is pending, the problems, and the success of deliveries; counts of the tables come last.
 
-    The summary is `data` itself, or its item `summary` beside other facts.
+    The summary is `data` itself, or its item `summary` with other facts beside it.
     """
     nested = data.get("summary")
     summary = nested if isinstance(nested, Mapping) else data
@@ -160,7 +160,7 @@ def _deliveries(data: Mapping[str, Any]) -> str:
 def _outlook(summary: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {} if "root" not in summary else {"root": summary["root"]}
     rate = summary.get("success_rate")
-    # Rounded down: 100 % is all of them.
+    # Rounded down: only if all succeeded is it 100 %.
     facts["successful tries"] = "none yet" if rate is None else f"{math.floor(1000 * rate) / 10} %"
     facts["attempts"] = ", ".join(f"{count:,} {outcome}" for outcome, count in (summary.get("attempts") or {}).items())
     facts["counted since"] = summary.get("since")
@@ -170,7 +170,7 @@ def _outlook(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
-    """A bar for each count; the number beside it says the same to those who do not see the bars."""
+    """Returns a bar for each count. The number beside it is for screen readers too."""
     largest = max((count for _, count in rows), default=0)
     cell = "padding:.1em .9em .1em 0;vertical-align:middle"
     right = f"text-align:right;font-variant-numeric:tabular-nums;{cell}"
@@ -178,7 +178,7 @@ def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
     bar = f'<div aria-hidden="true" style="{empty}">'
     lines = ""
     for name, count in rows:
-        # The smallest bar that can be seen tells "a few" from "none".
+        # A visible minimum width distinguishes "a few" from "none".
         width = max(100 * count / largest, 0.8) if count else 0
         lines += (
             f'<tr><th scope="row" style="text-align:left;font-weight:normal;{cell}">{_value(name)}</th>'
@@ -193,7 +193,7 @@ def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
 
 
 def _comparison(data: Mapping[str, Any]) -> str:
-    """A verdict first, then one line per arm; jobs stay in `.jobs()`."""
+    """Returns the verdict, then one line per arm. `.jobs()` has the jobs."""
     analysis = data.get("analysis")
     if isinstance(analysis, Mapping) and isinstance(data.get("arms"), Sequence):
         return _analysis(data, analysis)
@@ -227,7 +227,7 @@ def _comparison(data: Mapping[str, Any]) -> str:
 
 
 def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
-    """The verdict, a line per arm, and what speaks against relying on it; the charts are in the report."""
+    """Returns the verdict, a line per arm, and the warnings. The report has the charts."""
     verdict = analysis.get("verdict") or {}
     parts = [f'<div style="font-size:1.1em;max-width:60em;margin:.2em 0 .6em">{_value(verdict.get("text"))}</div>']
     lines = []
@@ -306,7 +306,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _told(name: str, value: Any) -> str:
-    """A value; a count of what went wrong stands out."""
+    """Returns a value. A count of failures is highlighted."""
     alarm = name in _BAD and isinstance(value, int) and value
     return f'<span style="{_ALARM}">{_value(value)}</span>' if alarm else _value(value)
 

@@ -1,4 +1,4 @@
-"""The exceptions: every one is a `JobrotaError` that says whether trying again can help.
+"""The exceptions. Each is a `JobrotaError`, whose `retryable` says whether a retry can help.
 
 >>> import jobrota
 >>> try:
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class JobrotaError(Exception):
-    """Anything that went wrong in jobrota.
+    """The base of all errors of jobrota.
 
     Attributes:
         retryable: Whether the same call can succeed later without any change by the caller.
@@ -49,12 +49,12 @@ class JobrotaError(Exception):
 
 
 class InvalidInputError(JobrotaError, ValueError):
-    """An argument, file or setting that can never work as given; nothing was written."""
+    """An argument, file or setting is invalid. Nothing was written."""
 
     def add_note(self, note: str, /) -> None:
         """Adds a note, as every exception does from Python 3.11 on.
 
-        The note with which the native module names an argument goes into the text instead, where everybody looks.
+        The note with which the native module names an argument goes into the text instead, where it is always shown.
         """
         argument = note.removeprefix("while processing '").removesuffix("'")
         if note == f"while processing '{argument}'":
@@ -64,19 +64,19 @@ class InvalidInputError(JobrotaError, ValueError):
 
 
 class NotFoundError(JobrotaError, LookupError):
-    """Something named does not exist: a ledger, a file, a compute context."""
+    """A ledger, file, compute context or other named thing does not exist."""
 
 
 class ConflictError(JobrotaError):
-    """Another writer won, and the time allowed for trying again ran out."""
+    """Other writers won each try until the time limit."""
 
 
 class LeaseHeldError(ConflictError):
-    """Somebody else holds the lease: does what must not be done twice at a time."""
+    """Another process holds the lease, and the action must not run twice at the same time."""
 
 
 class UnsupportedError(JobrotaError):
-    """The table, path or platform has something that this version cannot work with."""
+    """The table, path or platform has a feature that this version does not support."""
 
 
 class StorageError(JobrotaError, OSError):
@@ -84,7 +84,7 @@ class StorageError(JobrotaError, OSError):
 
 
 class NetworkError(JobrotaError, ConnectionError):
-    """A server could not be reached or broke off."""
+    """A server could not be reached, or closed the connection."""
 
 
 class AuthenticationError(JobrotaError):
@@ -92,7 +92,7 @@ class AuthenticationError(JobrotaError):
 
 
 class ServerError(JobrotaError):
-    """A server answered with an error of its own."""
+    """A server answered with an error."""
 
 
 class NoReachableVmError(JobrotaError):
@@ -103,17 +103,17 @@ class NoReachableVmError(JobrotaError):
     """
 
     def __init__(self, message: str = "", *, retryable: bool = True, failures: Mapping[str, str] | None = None) -> None:
-        """Takes, beside the text, the reason for each VM."""
+        """Takes the text and the reason for each VM."""
         super().__init__(message, retryable=retryable)
         self.failures: dict[str, str] = dict(failures or {})
 
 
 class DeliveryError(JobrotaError):
-    """AutoSys, or the way to it, refused an event."""
+    """AutoSys or the transport refused an event."""
 
 
 class InternalError(JobrotaError):
-    """A defect of jobrota, or of the machine it runs on."""
+    """A defect of jobrota, or of the machine that it runs on."""
 
 
 def _rebuild(cls: type[JobrotaError], message: str, attributes: dict[str, Any]) -> JobrotaError:
@@ -123,7 +123,7 @@ def _rebuild(cls: type[JobrotaError], message: str, attributes: dict[str, Any]) 
 
 
 class MaintenanceWarning(UserWarning):
-    """A table of the ledger has so many small files that calls take longer than they have to: call `maintain()`.
+    """A table of the ledger has so many small files that calls are slow: call `maintain()`.
 
     Given once per ledger object and table.
     """

@@ -1,6 +1,6 @@
-"""The functions that notebooks call today, under their old names, on top of the classes.
+"""The functions that existing notebooks call, based on the classes.
 
-What they use is said once, by `configure`, by the environment (`JOBROTA_LEDGER`, …) or by `jobrota.toml`:
+`configure`, the environment (`JOBROTA_LEDGER`, …) or `jobrota.toml` set what they use:
 
 >>> import tempfile
 >>> import jobrota
@@ -43,7 +43,7 @@ __all__ = [
 
 
 class _Unset:
-    """Says "leave as it is", where None means "forget it"."""
+    """Means "leave unchanged"; None means "reset"."""
 
     def __repr__(self) -> str:
         return "<unchanged>"
@@ -58,7 +58,7 @@ _missing_nic_warned = False
 
 
 class Row(NamedTuple):
-    """One row of `autosys_job_log`; its fields can be read as `row.job_id` or, as on Spark, as `row["job_id"]`."""
+    """One row of `autosys_job_log`. Read a field as `row.job_id` or, as with Spark, as `row["job_id"]`."""
 
     file_name: str | None
     job_id: str | None
@@ -67,11 +67,11 @@ class Row(NamedTuple):
     autosys_update_flag: str | None
 
     def __getitem__(self, key: Any) -> Any:
-        """A field by its name or by its position."""
+        """Returns a field by its name or its position."""
         return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
 
     def asDict(self) -> dict[str, Any]:  # noqa: N802 - Spark's name
-        """The row as a dict, under the name that Spark's rows have for it."""
+        """Returns the row as a dict. Spark's rows have a method of the same name."""
         return self._asdict()
 
 
@@ -83,25 +83,25 @@ def configure(
     transport: Any = _UNSET,
     mapping: str | Mapping[str, str] | _Unset | None = _UNSET,
 ) -> None:
-    """Says what the notebook functions use; what is not given stays as it was, None goes back to the settings.
+    """Sets what the notebook functions use. Omitted arguments stay unchanged; None returns to the settings.
 
     Args:
-        ledger: A `JobLedger`, or the directory or URI that holds its tables.
-        inventory: Where VMs get their address and NIC name from: whatever `Inventory` takes.
-        probe: How a VM is checked: whatever `RoundRobinSelector` takes.
-        transport: The way to AutoSys: a transport such as `autosys.SendEvent()`, or a callable
+        ledger: A `JobLedger`, or the directory or URI of its tables.
+        inventory: The source of VM addresses and NIC names: any argument of `Inventory`.
+        probe: How a VM is checked: any probe of `RoundRobinSelector`.
+        transport: A transport such as `autosys.SendEvent()`, or a callable
             `(file_name, job_id, status) -> bool`.
         mapping: Ledger status to AutoSys event, as `AutosysUpdater` takes it.
 
     Raises:
-        JobrotaError: The ledger's location or the inventory is refused. Nothing has changed then.
+        JobrotaError: The ledger's location or the inventory is refused. Nothing was changed.
     """
     given: dict[str, Any] = {"inventory": inventory, "probe": probe, "transport": transport, "mapping": mapping}
     changes = {name: value for name, value in given.items() if value is not _UNSET}
     if not isinstance(ledger, _Unset):
         changes["ledger"] = ledger if ledger is None or isinstance(ledger, JobLedger) else os.fspath(ledger)
         if isinstance(changes["ledger"], str):
-            JobLedger(changes["ledger"])  # refuses here what it would refuse at the first call
+            JobLedger(changes["ledger"])  # raises here what it would raise at the first call
     if changes.get("inventory") is not None:
         changes["inventory"] = Inventory(changes["inventory"])
     with _LOCK:
@@ -113,10 +113,10 @@ def select_reachable_vm(vm_list: Sequence[str]) -> tuple[str, str, str]:
     """Selects the next VM of `vm_list` that answers, in turn, and prints which one.
 
     Args:
-        vm_list: Names (or addresses) of the VMs, in the order in which their turns come.
+        vm_list: Names (or addresses) of the VMs, in the order of their turns.
 
     Returns:
-        The VM's name, its IP address, and the name of its Azure NIC resource ("" while no inventory names it).
+        The VM's name, its IP address, and the name of its Azure NIC resource ("" if no inventory names it).
 
     Raises:
         NoReachableVmError: None of them answered; `.failures` has the reason for each.
@@ -128,13 +128,13 @@ def select_reachable_vm(vm_list: Sequence[str]) -> tuple[str, str, str]:
 
 
 def ping_test(vm: str) -> tuple[str, str] | tuple[None, None]:
-    """Checks once whether `vm` answers. Nobody's turn changes.
+    """Checks once whether `vm` answers. Turns do not change.
 
     Args:
         vm: Name (or address) of the VM.
 
     Returns:
-        Its IP address and the name of its NIC resource, or `(None, None)` when it did not answer.
+        Its IP address and the name of its NIC resource, or `(None, None)` if it did not answer.
 
     Raises:
         InvalidInputError: `vm` is empty.
@@ -146,7 +146,7 @@ def ping_test(vm: str) -> tuple[str, str] | tuple[None, None]:
 
 
 def log_job_execution(file_name: str, job_id: str, status: str) -> None:
-    """Appends an execution, with flag NO and the time of now, to `autosys_job_log`; durable when it returns.
+    """Appends an execution, with flag NO and the current time, to `autosys_job_log`. It is durable on return.
 
     Args:
         file_name: The file that was run.
@@ -160,7 +160,7 @@ def log_job_execution(file_name: str, job_id: str, status: str) -> None:
 
 
 def log_job_completion(file_name: str, job_id: str, status: str) -> None:
-    """Appends a notification, with flag NO and the time of now, to `job_notifications`; durable when it returns.
+    """Appends a notification, with flag NO and the current time, to `job_notifications`. It is durable on return.
 
     Args:
         file_name: The file that was run.
@@ -174,7 +174,7 @@ def log_job_completion(file_name: str, job_id: str, status: str) -> None:
 
 
 def fetch_unprocessed_updates() -> list[Row]:
-    """The executions whose flag is NO, oldest first.
+    """Returns the executions whose flag is NO, oldest first.
 
     Raises:
         NotFoundError: The ledger does not exist yet.
@@ -187,8 +187,8 @@ def fetch_unprocessed_updates() -> list[Row]:
 def update_autosys_flag(file_name: str, job_id: str) -> None:
     """Sets every execution of this file and job whose flag is NO to YES.
 
-    `AutosysUpdater`, and `autosys_update_runner` with it, acknowledges exactly the rows that were delivered; this
-    takes whatever is pending at the moment, as it always did.
+    `AutosysUpdater` and `autosys_update_runner` acknowledge exactly the rows that were delivered. This function
+    acknowledges all that are pending at the moment.
 
     Raises:
         NotFoundError: The ledger does not exist yet.
@@ -197,19 +197,19 @@ def update_autosys_flag(file_name: str, job_id: str) -> None:
 
 
 def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] | None = None) -> DeliveryReport:
-    """Runs one delivery cycle: sends what is pending to AutoSys and acknowledges what was taken.
+    """Runs one delivery cycle: sends pending rows to AutoSys, and acknowledges the rows that AutoSys took.
 
     Args:
-        send_autosys_update: `(file_name, job_id, status) -> bool`, where False or raising means "not delivered, try
-            again next time". None takes the configured transport.
+        send_autosys_update: `(file_name, job_id, status) -> bool`, where False or an exception means that the
+            row was not delivered, and the next cycle tries again. None uses the configured transport.
 
     Returns:
-        What became of the rows.
+        The outcome of each row.
 
     Raises:
         NotFoundError: The ledger does not exist yet.
-        InvalidInputError: No transport is configured, or only executions were ever logged: notifications are what is
-            sent, unless the setting `source` says `autosys_job_log`.
+        InvalidInputError: No transport is configured, or only executions were logged: notifications are sent, unless
+            the setting `source` is `autosys_job_log`.
     """
     ledger = _ledger()
     source = settings_lookup("source") or "job_notifications"
@@ -220,8 +220,8 @@ def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] |
         waiting = summary.executions["pending"]
         if waiting and not summary.notifications["rows"]:
             raise InvalidInputError(
-                f"{waiting} executions are pending, but log_job_completion was never called, and notifications are "
-                "what is sent. To send executions instead, set JOBROTA_SOURCE=autosys_job_log, or source = "
+                f"{waiting} executions are pending, but log_job_completion was never called, and only notifications "
+                "are sent. To send executions instead, set JOBROTA_SOURCE=autosys_job_log, or source = "
                 '"autosys_job_log" in jobrota.toml'
             )
     transport = send_autosys_update if send_autosys_update is not None else _transport()
@@ -238,7 +238,7 @@ def _setting(name: str) -> Any:
 
 
 def configured_settings() -> dict[str, Any]:
-    """What `configure` was told, by name."""
+    """Returns the values that `configure` set, by name."""
     with _LOCK:
         return {name: value for name, value in _configured.items() if value is not None}
 
@@ -263,7 +263,7 @@ def _ledger() -> JobLedger:
 
 
 def _forget_after_fork() -> None:
-    """A forked child opens its own: objects made before the fork have no threads there."""
+    """A forked child opens new objects, because objects from before the fork have no threads in it."""
     global _LOCK
     _LOCK = threading.RLock()
     _ledgers.clear()
@@ -281,7 +281,7 @@ def _transport() -> Any:
 
 
 def _selector(vm_list: Sequence[str]) -> RoundRobinSelector:
-    """One selector per list of VMs, so that turns kept in this process go on from call to call."""
+    """Returns one selector per list of VMs, so that turns in this process continue from call to call."""
     if isinstance(vm_list, str):
         raise InvalidInputError(f"vm_list is one text, {vm_list!r}; give a list of VM names, such as [{vm_list!r}]")
     names = tuple(vm_list)
@@ -303,7 +303,7 @@ def _checked_nic(vm: str, nic_name: str) -> str:
     if not nic_name and not _missing_nic_warned:
         _missing_nic_warned = True
         warnings.warn(
-            f'the NIC name of {vm!r} is given as "" because no inventory names it; see jobrota.configure(inventory=…)',
+            f'the NIC name of {vm!r} is "" because no inventory names it; see jobrota.configure(inventory=…)',
             stacklevel=3,
         )
     return nic_name

@@ -11,10 +11,10 @@ __all__ = ["PlainProgress", "RichProgress", "make_progress"]
 
 
 def make_progress() -> PlainProgress | RichProgress:
-    """Bars where they can be drawn (a terminal, a notebook), else lines that read well in a log file.
+    """Returns bars where they can be drawn (a terminal, a notebook), else plain lines for a log file.
 
-    Both are context managers, and called with one dict per event: arm, round, rounds, done, failed (those
-    of them that did not end well), in_flight, total, job, state.
+    Both are context managers, and are called with one dict per event: arm, round, rounds, done, failed (the part of
+    `done` that did not succeed), in_flight, total, job, state.
     """
     from rich.console import Console
 

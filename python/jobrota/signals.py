@@ -1,4 +1,4 @@
-"""SIGTERM, which ends a scheduled process, as an orderly end."""
+"""Turns SIGTERM, which ends a scheduled process, into an exception."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Terminated", "terminable"]
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raises `Terminated` at SIGTERM inside the block, unless the program deals with SIGTERM itself.
+    """Raises `Terminated` at SIGTERM inside the block, unless the program handles SIGTERM itself.
 
     >>> with terminable():
     ...     pass

@@ -1,1 +1,1 @@
-"""What the command `jobrota` does, for the commands that fill a module of their own."""
+"""The subcommands of `jobrota` that have their own module."""

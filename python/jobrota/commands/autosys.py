@@ -1,4 +1,4 @@
-"""The command `jobrota autosys`: deliver what is pending, see how it goes, and settle by hand what does not go."""
+"""The command `jobrota autosys`: delivers pending rows, shows the state of deliveries, and settles rows manually."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jobrota._native import DeliveryReport
 
-TEXT = "deliver the ledger's rows to AutoSys, see how it goes, and settle rows by hand"
+TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and settle rows manually"
 
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min to 1 h", "1h_to_24h": "1 h to 24 h", "over_24h": "over 24 h"}
 _HELD = 3
@@ -31,40 +31,40 @@ def add_arguments(command: Any, actions: Any) -> None:
     _add_table(deliver)
     deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
     deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
-    deliver.add_argument("--every", metavar="TIME", help='deliver again and again until SIGTERM, such as every "15m"')
+    deliver.add_argument("--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"')
     deliver.add_argument(
         "--order", choices=("per_job", "latest", "none"), default="per_job", help="(default: %(default)s)"
     )
     deliver.add_argument("--concurrency", type=int, default=8, metavar="N", help="sends at a time (default: 8)")
-    deliver.add_argument("--max-attempts", type=int, metavar="N", help="park a row after so many failed tries")
+    deliver.add_argument("--max-attempts", type=int, metavar="N", help="park a row after N failed attempts")
+    deliver.add_argument("--backoff", metavar="TIME", help='first waiting time of a row that failed, such as "1m"')
+    deliver.add_argument("--rate", type=float, metavar="N", help="at most N events a second")
     deliver.add_argument(
-        "--backoff", metavar="TIME", help='let a row that failed wait, first for so long, such as "1m"'
+        "--stale-after", metavar="TIME", help='acknowledge rows older than this, such as "12h", without sending them'
     )
-    deliver.add_argument("--rate", type=float, metavar="N", help="at most so many events a second")
-    deliver.add_argument("--stale-after", metavar="TIME", help='acknowledge older rows unsent, such as of "12h" ago')
     deliver.add_argument(
-        "--snooze", action="append", metavar="WINDOW", help='send nothing then: "02:00-03:30 Europe/Berlin"'
+        "--snooze", action="append", metavar="WINDOW", help='send nothing in this window: "02:00-03:30 Europe/Berlin"'
     )
     deliver.add_argument("--first", action="append", metavar="JOB", help="deliver this job before any other is sent")
     deliver.add_argument("--confirm", action="store_true", help="read each status back")
-    deliver.add_argument("--dry-run", action="store_true", help="send nothing, and say what would be sent")
+    deliver.add_argument("--dry-run", action="store_true", help="send nothing, and print what would be sent")
     deliver.add_argument("--json", action="store_true", help="print one JSON object a cycle")
 
-    status = command(actions, "status", "show what is pending, for how long, and how deliveries go", _status)
+    status = command(actions, "status", "show what is pending, for how long, and the success of deliveries", _status)
     _add_ledger(status)
     status.add_argument(
-        "--since", type=_since, metavar="WHEN", help='count attempts since then: a time, or "24h" ago (default)'
+        "--since", type=_since, metavar="WHEN", help='count attempts since a time, or since "24h" ago (default)'
     )
     shown = status.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object")
     shown.add_argument("--prometheus", action="store_true", help="print text for Prometheus")
 
-    parked = command(actions, "parked", "list the rows that were given up", _parked)
+    parked = command(actions, "parked", "list the parked rows", _parked)
     _add_ledger(parked)
     _add_table(parked)
     parked.add_argument("--json", action="store_true", help="print one JSON list")
 
-    redrive = command(actions, "redrive", "return rows that were given up, to be sent again", _redrive)
+    redrive = command(actions, "redrive", "return parked rows to delivery", _redrive)
     _add_ledger(redrive)
     _add_table(redrive)
     which = redrive.add_mutually_exclusive_group(required=True)
@@ -73,8 +73,8 @@ def add_arguments(command: Any, actions: Any) -> None:
     redrive.add_argument("--reason", metavar="TEXT", help="why; it is recorded")
 
     for name, text, run in (
-        ("ack", "settle one pending row by hand that AutoSys is known to have", _ack),
-        ("skip", "settle one pending row by hand that is not to be sent", _skip),
+        ("ack", "settle one pending row that AutoSys is known to have", _ack),
+        ("skip", "settle one pending row that must not be sent", _skip),
     ):
         settle = command(actions, name, text, run)
         _add_ledger(settle)
@@ -85,14 +85,14 @@ def add_arguments(command: Any, actions: Any) -> None:
             "--at",
             type=_time,
             metavar="TIMESTAMP",
-            help="its timestamp, if several rows fit: 2026-05-01T06:00:00Z",
+            help="its timestamp, if several rows match: 2026-05-01T06:00:00Z",
         )
         settle.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded")
 
-    unnotified = command(actions, "unnotified", "list executions that never got a notification", _unnotified)
+    unnotified = command(actions, "unnotified", "list executions without a notification", _unnotified)
     _add_ledger(unnotified)
     unnotified.add_argument(
-        "--older-than", default="1h", metavar="TIME", help='pending for so long at least: "90s", "15m", "1h", "2d"'
+        "--older-than", default="1h", metavar="TIME", help='minimum time pending: "90s", "15m", "1h", "2d"'
     )
     unnotified.add_argument("--json", action="store_true", help="print one JSON list")
 
@@ -109,7 +109,7 @@ def _add_table(parser: argparse.ArgumentParser) -> None:
 
 
 def open_ledger(arguments: argparse.Namespace) -> JobLedger:
-    """The ledger that the arguments or the settings name."""
+    """Opens the ledger that the arguments or the settings name."""
     root = arguments.ledger or settings_lookup("ledger")
     if not root:
         raise InvalidInputError(
@@ -146,7 +146,7 @@ def _deliver(arguments: argparse.Namespace) -> int:
         with terminable():
             report = updater.run()
     except Terminated:
-        return 1  # what was under way is recorded; the next cycle goes on
+        return 1  # the outcomes so far are recorded; the next cycle continues
     _show_cycle(report, arguments.json)
     return _exit_code(report)
 
@@ -206,7 +206,7 @@ def _how_it_goes(summary: Any) -> list[str]:
     if summary.success_rate is None:
         lines.append(f"deliveries: none {since}")
     else:
-        # Rounded down: 100 % is all of them.
+        # Rounded down: only if all succeeded is it 100 %.
         share = math.floor(1000 * summary.success_rate) / 10
         lines.append(f"deliveries: {share} % of the tries {since} were successful")
     if summary.attempts:
@@ -265,7 +265,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
         print(f"jobrota: no pending row of {arguments.table} has {what}; nothing was done", file=sys.stderr)
         return 1
     if len({(row["status"], row[at]) for _, row in fitting}) > 1:
-        print("jobrota: several pending rows fit; say which with --at, nothing was done:", file=sys.stderr)
+        print("jobrota: several pending rows match; select one with --at; nothing was done:", file=sys.stderr)
         for _, row in fitting:
             print(
                 f"  --at {row[at].isoformat() if row[at] else '(none)'}  {_printable(row['status'])}", file=sys.stderr
@@ -325,7 +325,7 @@ def _jsonable(value: Any) -> str:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows as a table, as wide as the terminal allows. Values come from outside: none of them is taken for markup."""
+    """Prints rows as a table of the terminal's width. Values are never read as markup."""
     from rich.console import Console
     from rich.table import Table as Shown
     from rich.text import Text
@@ -353,7 +353,7 @@ _UNITS: Mapping[str, str] = {"s": "seconds", "m": "minutes", "h": "hours", "d": 
 
 
 def _since(text: str) -> datetime:
-    """A time, or how long ago."""
+    """Parses a time, or a duration before now."""
     unit = _UNITS.get(text[-1:])
     if unit and text[:-1].isdecimal():
         try:

@@ -39,7 +39,7 @@ def add_arguments(
         "--mode",
         choices=("sequential", "batch", "window", "all"),
         default="batch",
-        help="how the asynchronous arms let jobs in",
+        help="how the asynchronous arms start jobs",
     )
     arms.add_argument(
         "--concurrent", type=positive, default=5, metavar="N", help="jobs of a batch, or in flight in a window"
@@ -47,8 +47,8 @@ def add_arguments(
     arms.add_argument(
         "--arms",
         metavar="three_way|FILE",
-        help="three_way adds the asynchronous arm in the sequential context, without which parallelism and context "
-        "cannot be told apart; or a file with a list of arms (name, context, mode, concurrent)",
+        help="three_way adds the asynchronous arm in the sequential context, which separates the effects of "
+        "parallelism and context; or a file with a list of arms (name, context, mode, concurrent)",
     )
     arms.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="rounds; below 5 no difference is claimed"
@@ -63,13 +63,15 @@ def add_arguments(
     )
     arms.add_argument("--jobs", default="config/job_configs.json", metavar="FILE", help="job configurations")
     arms.add_argument(
-        "--order", choices=("submission", "longest_first"), default="submission", help="which job is let in next"
+        "--order", choices=("submission", "longest_first"), default="submission", help="which job is started next"
     )
     arms.add_argument(
-        "--durations-from", metavar="FILE", help="result that tells the longest (default: the newest in --results-dir)"
+        "--durations-from",
+        metavar="FILE",
+        help="result with the durations of jobs (default: the newest in --results-dir)",
     )
     arms.add_argument("--pause", type=number, default=0.0, metavar="S", help="seconds between one arm and the next")
-    # All of these so far are in the journal of a run: whoever resumes it can say them no more.
+    # The journal of a run has all arguments so far. `--resume` refuses them.
     parser.set_defaults(planned=vars(parser.parse_args([])))
 
     server = parser.add_argument_group("server")
@@ -78,7 +80,11 @@ def add_arguments(
         "--job-timeout", type=positive_number, default=3600.0, metavar="S", help="a job that takes longer is canceled"
     )
     server.add_argument(
-        "--poll-interval", type=positive_number, default=0.8, metavar="S", help="seconds between two looks at a job"
+        "--poll-interval",
+        type=positive_number,
+        default=0.8,
+        metavar="S",
+        help="seconds between two status requests for a job",
     )
     server.add_argument(
         "--correlation-timeout",
@@ -88,25 +94,30 @@ def add_arguments(
         help="seconds to wait for the orchestrator's entries",
     )
     server.add_argument(
-        "--expires-after", default="P7D", metavar="DURATION", help="the server deletes the jobs after this; none: never"
+        "--expires-after",
+        default="P7D",
+        metavar="DURATION",
+        help="time after which the server deletes the jobs; none: never",
     )
     server.add_argument("--cleanup", action="store_true", help="delete the jobs once the result is written")
 
     output = parser.add_argument_group("results")
     output.add_argument(
-        "--resume", metavar="JOURNAL", help="go on with an interrupted run; what is compared is in its journal"
+        "--resume", metavar="JOURNAL", help="continue an interrupted run; its journal determines what is compared"
     )
-    output.add_argument("--results-dir", default="results", metavar="DIR", help="where results and journals go")
-    output.add_argument("--results-table", metavar="ROOT", help="Delta table that keeps the jobs of every run")
-    output.add_argument("--excel", metavar="FILE", help="write an Excel workbook as well")
-    output.add_argument("--report", action="store_true", help="write the HTML report beside the result as well")
+    output.add_argument("--results-dir", default="results", metavar="DIR", help="directory of results and journals")
     output.add_argument(
-        "--host-price", type=number, metavar="PRICE", help="what an hour of a compute host costs, for the cost of jobs"
+        "--results-table", metavar="ROOT", help="root of a Delta table to which the jobs of each run are added"
+    )
+    output.add_argument("--excel", metavar="FILE", help="also write an Excel workbook")
+    output.add_argument("--report", action="store_true", help="also write the HTML report beside the result")
+    output.add_argument(
+        "--host-price", type=number, metavar="PRICE", help="price of an hour of a compute host, for the cost of jobs"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the comparison; returns 1 when a job failed."""
+    """Runs the comparison; returns 1 if a job failed."""
     if arguments.limit_jobs == 0 and not arguments.resume:
         _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
@@ -163,21 +174,21 @@ def _require_packages(arguments: argparse.Namespace) -> None:
 
 
 def _refuse_planned(arguments: argparse.Namespace) -> None:
-    """What is compared is in the journal of the run that is resumed, and nobody can say otherwise."""
+    """Refuses arguments that the journal of the resumed run determines."""
     given = [name for name, default in arguments.planned.items() if getattr(arguments, name) != default]
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise InvalidInputError(f"--resume goes on with what the journal says: leave out {options}, or begin a new run")
+        raise InvalidInputError(f"--resume continues the run of the journal: leave out {options}, or start a new run")
 
 
 def _show(result: ComparisonResult) -> None:
-    """The verdict first, then each arm, and what speaks against relying on it."""
+    """Prints the verdict first, then each arm, then the warnings."""
     values: dict[str, Any] = result.to_dict()
     analysis = values["analysis"]
     print(analysis["verdict"]["text"])
     for arm, figures in zip(values["arms"], analysis["arms"], strict=True):
         makespan = figures["makespan_s"]
-        time = f"{makespan['mean']:,.1f} s" if makespan else "no whole round"
+        time = f"{makespan['mean']:,.1f} s" if makespan else "no complete round"
         rounds = f", mean of {figures['rounds']} rounds" if figures["rounds"] > 1 else ""
         done = f"{figures['completed']} done, {figures['failed']} failed"
         print(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}")
@@ -191,7 +202,7 @@ def _show(result: ComparisonResult) -> None:
 
 
 def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
-    """Version and configuration, without reading a token or asking a server."""
+    """Prints version and configuration, without reading a token or sending a request."""
     print(f"jobrota {__version__}, nothing is run")
     shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
     shown["tokens"] = arguments.tokens or TOKEN_FILE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-TEXT = "say what works on this machine, why the rest does not, and what to do about it"
+TEXT = "check what works on this machine, and say what to do about the rest"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,17 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
     parser.add_argument(
         "--probe", action="append", default=[], metavar="PROBE",
-        help='try this on each VM too, such as "tcp:443"; several times',
+        help='another probe to try on each VM, such as "tcp:443"; can be repeated',
     )  # fmt: skip
     parser.add_argument("--tokens", metavar="FILE", help="token file of SAS Viya (default: data/sas_tokens.json)")
     parser.add_argument(
-        "--network", action="store_true", help="ask addresses outside this machine too: Azure's metadata service"
+        "--network", action="store_true", help="send requests beyond this machine too: to Azure's metadata service"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; 1 when something failed that is needed."""
+    """Runs the command; returns 1 if something that is needed failed."""
     from jobrota.checkup import doctor
 
     report = doctor(

@@ -1,4 +1,4 @@
-"""`jobrota report`: a result as a page that people look at."""
+"""`jobrota report`: writes a result as an HTML page."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `jobrota report` to its parser."""
     parser.add_argument("result", metavar="RESULT", help="result JSON, such as results/pooled_jobs_comparison_….json")
     parser.add_argument("-o", "--output", metavar="FILE", help="the HTML file (default: beside the result)")
-    parser.add_argument("--images", metavar="DIR", help="write an image of each chart there as well")
+    parser.add_argument("--images", metavar="DIR", help="also write an image of each chart into this folder")
     parser.add_argument("--format", default="png,svg", metavar="FORMATS", help="of the images: png, svg or both")
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the report and says where it is."""
+    """Writes the report and prints its path."""
     from jobrota.errors import UnsupportedError
     from jobrota.report import write
 

@@ -1,4 +1,4 @@
-"""`jobrota viya`: log in to SAS Viya, and see what is there."""
+"""`jobrota viya`: logs in to SAS Viya, and lists job definitions and compute contexts."""
 
 from __future__ import annotations
 
@@ -19,38 +19,44 @@ from jobrota.files import replace
 
 __all__ = ["TEXT", "add_arguments", "add_connection", "connection"]
 
-TEXT = "log in to SAS Viya, and see its job definitions and compute contexts"
+TEXT = "log in to SAS Viya, and list its job definitions and compute contexts"
 TOKEN_FILE = "data/sas_tokens.json"
 
 
 def add_connection(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup, positive_number: Callable[[str], float]
 ) -> None:
-    """Adds what every command needs that talks to a server."""
+    """Adds the arguments of each command that sends requests to a server."""
     parser.add_argument(
         "--base-url",
         metavar="URL",
-        help="SAS Viya (default: JOBROTA_BASE_URL or jobrota.toml, else SAS_BASE_URL, SAS_SERVICES_ENDPOINT and the "
-        "like, else the profile of sas-viya)",
+        help="SAS Viya (default: JOBROTA_BASE_URL or jobrota.toml, else SAS_BASE_URL, SAS_SERVICES_ENDPOINT and "
+        "similar variables, else the profile of sas-viya)",
     )
     parser.add_argument(
         "--tokens",
         metavar="FILE",
-        help=f"token file (default: {TOKEN_FILE}, else what the environment has, else the profile of sas-viya)",
+        help=f"token file (default: {TOKEN_FILE}, else the environment, else the profile of sas-viya)",
     )
-    parser.add_argument("--ca-bundle", metavar="FILE", help="PEM file with certificates to trust beside the system's")
+    parser.add_argument(
+        "--ca-bundle", metavar="FILE", help="PEM file with certificates to trust in addition to the system's"
+    )
     parser.add_argument("--proxy", metavar="URL", help="proxy for all calls (default: HTTPS_PROXY and NO_PROXY)")
-    parser.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
+    parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     parser.add_argument(
         "--connect-timeout", type=positive_number, default=10.0, metavar="S", help="seconds to open a connection"
     )
     parser.add_argument(
-        "--read-timeout", type=positive_number, default=60.0, metavar="S", help="longest silence within an answer"
+        "--read-timeout",
+        type=positive_number,
+        default=60.0,
+        metavar="S",
+        help="longest pause within an answer, in seconds",
     )
 
 
 def connection(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The keywords of `ViyaSession` and `ViyaComparisonRunner` that `add_connection` asks for."""
+    """Returns the keyword arguments of `ViyaSession` and `ViyaComparisonRunner` that `add_connection` added."""
     return {
         "tokens": arguments.tokens,
         "ca_bundle": arguments.ca_bundle,
@@ -73,16 +79,18 @@ def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Ca
 
     token = command(actions, "token", "print a valid access token, for scripts", _token)
     token.add_argument("--header", action="store_true", help="print it as an HTTP header")
-    whoami = command(actions, "whoami", "show whose token it is, and until when it is good", _whoami)
+    whoami = command(actions, "whoami", "show the user and the expiry of the token", _whoami)
 
-    discover = command(actions, "discover", "write job configurations from the job definitions there are", _discover)
+    discover = command(
+        actions, "discover", "write a job configuration file from the job definitions of the server", _discover
+    )
     discover.add_argument("pattern", metavar="PATTERN", help='names of definitions, such as "*_pooled"')
     discover.add_argument("--output", "-o", default="config/job_configs.json", metavar="FILE", help="the file")
     discover.add_argument("--context-name", default="Autoscaling POC Context", metavar="NAME", help="of each entry")
-    discover.add_argument("--disable", action="store_true", help="new entries are not enabled")
-    discover.add_argument("--overwrite", action="store_true", help="keep nothing of a file that is there")
+    discover.add_argument("--disable", action="store_true", help="do not enable new entries")
+    discover.add_argument("--overwrite", action="store_true", help="do not keep manual changes in an existing file")
 
-    contexts = command(actions, "contexts", "show compute contexts side by side", _contexts)
+    contexts = command(actions, "contexts", "compare compute contexts", _contexts)
     contexts.add_argument("names", nargs="*", metavar="NAME", help="only these")
     for action in (whoami, contexts):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -155,7 +163,7 @@ def _discover(arguments: argparse.Namespace) -> int:
     if not found:
         raise InvalidInputError(
             f"no job definition matches {arguments.pattern!r}: nothing was written "
-            "(quote the pattern, or the shell takes it)"
+            "(quote the pattern, or the shell expands it)"
         )
     path = Path(arguments.output)
     there, known = ({}, {}) if arguments.overwrite else _there(path)
@@ -166,12 +174,12 @@ def _discover(arguments: argparse.Namespace) -> int:
     ids = {definition["id"] for definition in found}
     gone = [str(entry.get("name", id_)) for id_, entries in known.items() if id_ not in ids for entry in entries]
     if gone:
-        print(f"left out, as no definition that was found is theirs: {', '.join(gone)}", file=sys.stderr)
+        print(f"left out, because their definition was not found: {', '.join(gone)}", file=sys.stderr)
     return 0
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes the file whole or not at all, through a link where it is one."""
+    """Replaces the file in one step. If it is a link, the target is replaced."""
     try:
         replace(path.resolve(), json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
@@ -179,7 +187,7 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _there(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """The file that is there, if one is, and its entries by definition, which may have several sets of arguments."""
+    """Returns the existing file, and its entries by definition. A definition can have several sets of arguments."""
     if not path.exists():
         return {}, {}
     try:
@@ -192,7 +200,7 @@ def _there(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]
         raise StorageError(f"{path} cannot be read ({error.strerror}): name another file with -o") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
-            f"{path} is there and is no job configuration file: name another one, or give --overwrite"
+            f"{path} exists and is not a job configuration file: name another one, or use --overwrite"
         ) from error
 
 
@@ -213,7 +221,7 @@ def _configs(
             "context_name": arguments.context_name,
             "enabled": not arguments.disable,
         }
-        # What somebody wrote there by hand stays.
+        # Manual changes in the file stay.
         there = known.get(definition["id"], [{}])
         jobs.extend(entry | by_hand | ({"name": name} if len(there) == 1 else {}) for by_hand in there)
     enabled = sum(bool(job["enabled"]) for job in jobs)
@@ -251,14 +259,14 @@ def _contexts(arguments: argparse.Namespace) -> int:
     print_table(("", *(context["name"] for context in found), ""), rows)
     if len(found) > 1:
         count = sum(bool(row[-1]) for row in rows)
-        print(f"they differ in {count} of {len(rows)}" if count else "they do not differ in anything that can be read")
+        print(f"they differ in {count} of {len(rows)}" if count else "no readable setting differs")
     if unread := [context["name"] for context in found if context["details"] is None]:
         print(f"this user may not read the details of {', '.join(unread)}")
     return 0
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted names; ids are left out, as they differ between any two."""
+    """Returns nested settings as one level of dotted names. Ids are left out, because they always differ."""
     if isinstance(value, Mapping):
         inner = (_flat(each, f"{path}.{name}" if path else str(name)) for name, each in sorted(value.items()))
         return {name: each for part in inner for name, each in part.items() if not name.endswith("Id")}

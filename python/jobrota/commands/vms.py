@@ -1,4 +1,4 @@
-"""The command `jobrota vms`: what everyone who shares a cursor knows of the VMs, and taking one out of rotation."""
+"""The command `jobrota vms`: shows the shared state of VMs, and takes VMs out of rotation."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from jobrota.errors import InvalidInputError
 if TYPE_CHECKING:
     from arro3.core import Table
 
-TEXT = "say who is up, drained or in use, and take VMs out of rotation"
+TEXT = "show which VMs are up, drained or in use, and take VMs out of rotation"
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which VMs are meant, and where their turns are kept."""
+    """Adds the arguments for the VMs and their cursor."""
     parser.add_argument("--inventory", metavar="FILE", help="inventory file: .json, .yaml or .csv")
     parser.add_argument("--cursor", default="auto", metavar="DIR", help='shared cursor, or "process"')
 
 
 def add_probe(parser: argparse.ArgumentParser, timeout: Any) -> None:
-    """Adds the arguments that say how VMs are probed."""
+    """Adds the arguments for probes."""
     parser.add_argument(
-        "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; several times: any will do'
+        "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; can be repeated: one must succeed'
     )
     parser.add_argument("--timeout", type=timeout, default=1.0, metavar="S", help="seconds allowed per VM")
 
 
 def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
-    """The selector that the arguments describe."""
+    """Returns the selector that the arguments describe."""
     source = arguments.inventory or settings_lookup("inventory")
     if not source and not arguments.vms:
         raise InvalidInputError(
@@ -49,7 +49,7 @@ def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Prints who is drained, up and in use, and how often each was selected."""
+    """Prints which VMs are drained, up and in use, and how often each was selected."""
     chosen = selector(arguments)
     rows = _rows(chosen.state())
     for row, turns in zip(rows, _rows(chosen.distribution()), strict=True):
@@ -61,7 +61,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Probes all VMs and prints what came of it; 1 when one does not answer."""
+    """Probes all VMs and prints the results; returns 1 if one does not answer."""
     rows = _rows(selector(arguments).check())
     _show(rows, arguments)
     return 0 if all(row["reachable"] for row in rows) else 1
@@ -72,7 +72,7 @@ def drain(arguments: argparse.Namespace) -> int:
     chosen = selector(arguments)
     for vm in arguments.vms:
         chosen.drain(vm)
-        print(f"{vm} is drained: nobody who shares {chosen.cursor} selects it until it is restored")
+        print(f"{vm} is drained: no process that uses {chosen.cursor} selects it until it is restored")
     return 0
 
 

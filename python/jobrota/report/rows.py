@@ -161,7 +161,7 @@ def _rebase(rows: Iterable[Row]) -> dict[tuple[str, int], float]:
 def intervals(rows: Iterable[Row]) -> list[Interval]:
     """The phases of the jobs of one round as far as they are known; what is not known of a job is one part.
 
-    A job that started and whose end nobody knows lasts until the round's end.
+    A job that started and has no known end lasts until the round's end.
     """
     rows = list(rows)
     moments = ("_submitted", "_started", "_running", "_end")

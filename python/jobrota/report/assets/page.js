@@ -51,7 +51,7 @@
     const chart = data.charts[key];
     const config = data.themes[dark.matches ? "dark" : "light"];
     let less = 0;
-    // Nobody knows how wide names are before they are drawn: what is too wide, or leaves much room, is drawn again.
+    // The width of names is known only after drawing: a chart that is too wide, or leaves much room, is drawn again.
     for (let tries = 0; tries < 3; tries++) {
       // Within the figure, whose role and name it would replace by its own.
       const inner = document.createElement("div");
