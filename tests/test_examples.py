@@ -1,11 +1,13 @@
-"""What the documentation shows is what happens: docstrings of native classes, the README, the notebooks."""
+"""Examples run: docstrings of native classes, the README, the scripts of `examples/` and the notebooks."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
 import json
+import os
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,21 @@ from jobrota import _native
 from support import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+# What each script prints, among other lines.
+SCRIPTS = {
+    "azure_inventory.py": ["vm1 127.0.0.11 vm1-nic", "'vm-deallocated': 'is deallocated'", "1 delivered through vm1"],
+    "check_machine.py": ["Ledger root", "writable", "jobrota can work here"],
+    "compare_contexts.py": ["180 jobs, 0 failed", "times the time"],
+    "log_and_deliver.py": [
+        "cycle 1: 2 delivered, 1 failed, 1 parked",
+        "cycle 2: 1 delivered, 0 failed, 1 parked",
+        "'STUDY.CM'",
+        "parked: ['NOT A NAME']",
+        "pending 0, parked 0",
+    ],
+    "select_vms.py": ["does not answer: vm3", "selected vm1", "all in use (retryable: True)", "vm3: 0 turns"],
+}
 
 
 def documented() -> Iterator[tuple[str, str]]:
@@ -54,8 +71,23 @@ def test_the_readme_runs() -> None:
         exec(compile(snippet, "README.md", "exec"), {})
 
 
+def test_each_script_is_run() -> None:
+    assert sorted(path.name for path in (REPOSITORY / "examples").glob("*.py")) == sorted(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_run(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in list(os.environ):
+        if variable.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
+            monkeypatch.delenv(variable)
+    runpy.run_path(str(REPOSITORY / "examples" / name), run_name="__main__")
+    shown = capsys.readouterr().out
+    for text in SCRIPTS[name]:
+        assert text in shown
+
+
 def test_the_documentation_links_to_files_that_exist() -> None:
-    for page in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]:
+    for page in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("examples/*.md")]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
