@@ -1,4 +1,4 @@
-"""Prints the ledger's figures side by side with other writers of Delta tables, all measured in this run: `make bench`.
+"""Prints the figures of the ledger, compared with other writers of Delta tables in the same run: `make bench`.
 
 Times depend on the machine, and on what else it does: compare them within one run, and quote the ratios.
 """

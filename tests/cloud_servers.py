@@ -23,7 +23,7 @@ import boto3
 from botocore.config import Config
 
 ACCOUNT = "devstoreaccount1"
-# Azurite's own, which everybody knows.
+# Azurite's published account and key.
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 # The S3 server takes any, until a test tells it to check.
 S3_SECRET = "UzMgc2VjcmV0IG9mIHRoZSB0ZXN0cw"
@@ -134,7 +134,7 @@ def s3_server(certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
 
 
 def aws(service: str, url: str, key: str = "id", secret: str = S3_SECRET) -> Any:
-    """A client of the S3 server that is not ours."""
+    """boto3, as another client of the S3 server."""
     return boto3.session.Session().client(
         service,  # type: ignore[call-overload, unused-ignore]
         endpoint_url=url,

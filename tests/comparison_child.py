@@ -1,4 +1,4 @@
-"""A comparison in a process of its own, to be killed: `comparison_child.py OPTIONS_AS_JSON [JOURNAL]`."""
+"""A comparison in a separate process, which a test kills: `comparison_child.py OPTIONS_AS_JSON [JOURNAL]`."""
 
 from __future__ import annotations
 

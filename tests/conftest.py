@@ -1,4 +1,4 @@
-"""What the tests share: a clean environment for each, one sandbox for all, and no skips in CI."""
+"""Fixtures of all tests: a clean environment for each, one sandbox for all, and no skipped tests in CI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reported_runs import EVIL, recorded
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """With CI=true a test that skips itself has failed: nobody would look at it."""
+    """With CI=true, a skipped test fails, because a skip would not be noticed."""
     report = yield
     if report.skipped and os.environ.get("CI", "").lower() == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

@@ -16,7 +16,7 @@ def main(ledger: str, sent: str, lease_ttl: str = "1", pause: str = "0") -> None
     log = os.open(sent, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def send(file_name: str, job_id: str, status: str) -> bool:
-        # One write of one short line: whole or not at all, and visible to everybody at once.
+        # One write of one short line: complete or not at all, and visible to other processes at once.
         time.sleep(float(pause))
         os.write(log, f"{job_id} {file_name}\n".encode())
         return True

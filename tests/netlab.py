@@ -1,4 +1,4 @@
-"""Hosts with real networks between them: namespaces of the kernel, joined by veth pairs, with no way out.
+"""Hosts with real networks between them: network namespaces, joined by veth pairs, without a route to the outside.
 
     client 192.0.2.2 ──── router ──── bridge ──── hosts 198.51.100.0/24, fd00:db8::/64
                             └──── relay, 300 ms there and back ──── slow 203.0.113.15
@@ -276,7 +276,7 @@ table {v} impostor {{
         Args:
             code: The code; `sys.argv[1:]` are the arguments.
             arguments: Its arguments.
-            ping_group: Which groups may open ICMP datagram sockets: "1 0" is nobody.
+            ping_group: Which groups may open ICMP datagram sockets: "1 0" is no group.
             net_raw: Whether the process may open raw sockets.
             resolver: Address of the only name server.
 
@@ -334,7 +334,7 @@ def remove_leftovers() -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs: one that has ended and that nobody has asked for is no longer alive."""
+    """Whether a process runs. A process that has ended and was not waited for (a zombie) does not run."""
     try:
         return Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

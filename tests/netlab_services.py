@@ -1,4 +1,4 @@
-"""What runs on the hosts of the lab: a small HTTP service on each, and the relay that makes one of them slow.
+"""The services on the hosts of the lab: a small HTTP server on each, and the relay that delays one of them.
 
 A process of its own, which goes when the one that started it goes. Prints "ready" when all is there.
 """

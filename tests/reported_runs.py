@@ -1,4 +1,4 @@
-"""Runs that the tests of reports show."""
+"""Runs for the tests of reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An S3 server: moto's, made atomic. Prints its address, and ends with its standard input.
+"""An S3 server: moto with atomic writes. It prints its address, and ends with its standard input.
 
 moto's server decides a conditional write (`If-None-Match: *`) by looking first and writing then, in as many threads as
 there are requests. One request at a time makes that atomic, as it is on S3. Usage: `python s3_server.py [CERT KEY]`.

@@ -1,4 +1,4 @@
-"""OpenSSH's own server on loopback, with keys and a configuration of the test's."""
+"""OpenSSH's server on loopback, with keys and a configuration that the test creates."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def new_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
 
 
 def free_port() -> int:
-    """A port at which nobody listens, of those that the system gives to nobody who asks for any.
+    """A port without a listener, outside of the range that the system chooses ports from.
 
-    sshd has to be told one, and a port that the system chose could be given to somebody else before sshd has it.
+    sshd needs a port number, and a port that the system chose could be given to another process before sshd uses it.
     """
     first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
@@ -119,11 +119,11 @@ class Sshd:
         return self.folder / f"log_{address}"
 
     def logins(self, address: str) -> int:
-        """How often somebody was let in."""
+        """How many logins succeeded."""
         return self.log(address).read_text().count("Accepted publickey")
 
     def kill(self, address: str) -> None:
-        """Ends a server and everybody's connections to it, as a crash would."""
+        """Ends a server and all connections to it, as a crash would."""
         server = self.servers.pop(address)
         children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         server.kill()

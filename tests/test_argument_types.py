@@ -1,4 +1,4 @@
-"""Arguments of a wrong type or beyond their range are bad input: an error that says what is expected, and of which one.
+"""Arguments of a wrong type or beyond their range give an error that names the argument and what is expected.
 
 `JobLedger` has its own tests.
 """

@@ -1,4 +1,4 @@
-"""Arguments of the ledger that cannot work: an InvalidInputError that names them, and nothing is written."""
+"""Invalid arguments of the ledger: an InvalidInputError names them, and nothing is written."""
 
 from __future__ import annotations
 

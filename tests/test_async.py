@@ -1,4 +1,4 @@
-"""The `_async` twins are coroutines that run together, and come to an orderly end when they are canceled."""
+"""The `_async` twins are coroutines that run at the same time, and end in order when they are canceled."""
 
 from __future__ import annotations
 

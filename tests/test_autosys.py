@@ -1,4 +1,4 @@
-"""Delivering to AutoSys from Python: what was refused stays pending, and only that is sent again."""
+"""Delivering to AutoSys from Python: a refused row stays pending, and only that row is sent again."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_names_pools_and_power_states(azure: jobrota.Sandbox) -> None:
 
 
 def test_the_environment_has_the_credentials(azure: jobrota.Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody is at that proxy: neither this machine nor a metadata service is asked through one.
+    # The proxy does not exist: requests to this machine and to a metadata service do not use it.
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.azure_url)
@@ -105,7 +105,7 @@ def test_the_environment_has_the_credentials(azure: jobrota.Sandbox, monkeypatch
 
 
 def test_no_credentials_at_all_say_what_was_tried(azure: jobrota.Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A port of the sandbox that is closed again: nobody answers there.
+    # A port of the sandbox that is closed again: no server answers.
     with jobrota.Sandbox(viya=False, autosys=False, vms=0, vms_down=0, azure=True) as other:
         monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", other.azure_url)
     began = time.monotonic()

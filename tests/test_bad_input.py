@@ -228,7 +228,7 @@ def test_a_context_that_does_not_exist_is_never_replaced(sandbox: jobrota.Sandbo
 
 
 def test_an_unreachable_server_is_a_network_error(sandbox: jobrota.Sandbox) -> None:
-    with socket.socket() as taken:  # bound and not listening: nobody answers there
+    with socket.socket() as taken:  # bound and not listening: no server answers
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(jobrota.NetworkError, match=r"127\.0\.0\.1") as caught:

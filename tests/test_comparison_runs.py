@@ -1,4 +1,4 @@
-"""Whole comparisons: arms and rounds, bad days of the server, kills, and what the server itself saw."""
+"""Complete comparisons: arms and rounds, faults of the server, kills, and the requests that the server got."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_three_arms_in_rounds_tell_parallelism_and_context_apart(tmp_path: Path)
         codes = {warning.code for warning in result.warnings}
         assert "single_repeat" in codes
         assert "parallelism_confounded" not in codes
-        # Forth and back: whoever was first in the one round is last in the other.
+        # The order is reversed: the first arm of one round is the last of the other.
         assert [[entry["order"] for entry in arm["rounds"]] for arm in values["arms"]] == [[1, 3], [2, 2], [3, 1]]
         for key in ("sequential", "async", "async_regular", "async_autoscaling"):
             assert len(values[f"{key}_execution"]["jobs"]) == 12

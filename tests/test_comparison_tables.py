@@ -1,4 +1,4 @@
-"""A result as an Excel workbook, and runs kept in a Delta table."""
+"""A result as an Excel workbook, and runs in a Delta table."""
 
 from __future__ import annotations
 

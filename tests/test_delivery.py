@@ -1,4 +1,4 @@
-"""Delivery that can be trusted: one at a time, in order, tried again when it is time, through kills and outages."""
+"""Delivery: one process at a time, in order, retries at the right time, also with kills and outages."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def test_what_a_callable_refuses_is_parked_only_after_max_attempts(ledger: jobro
         assert jobrota.AutosysUpdater(ledger, refuse_all).run().failed == 1
     report = jobrota.AutosysUpdater(ledger, refuse_all, max_attempts=31).run()
     assert (report.failed, report.parked, report.pending) == (0, 1, 1)
-    assert jobrota.AutosysUpdater(ledger, take_all).run().parked == 1, "and is in nobody's way"
+    assert jobrota.AutosysUpdater(ledger, take_all).run().parked == 1, "and does not block other rows"
 
 
 @pytest.mark.parametrize(

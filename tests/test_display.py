@@ -1,4 +1,4 @@
-"""What notebooks show is worth looking at, and escapes what it shows."""
+"""HTML of objects in notebooks: its content, and that values are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobrota doctor` tells the truth about a machine, leaves nothing behind, hangs never and shows no secret."""
+"""`jobrota doctor` reports the truth about a machine, leaves no files behind, never hangs, and shows no secret."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_root_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "not").exists()
 
 
-# A file, a place below a file, and a file system where nobody, root included, can create anything.
+# A file, a path below a file, and a file system where no user, root included, can create files.
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/jobrota", "/Volumes/c/s/v", "dbfs:/x"])
 def test_a_root_that_cannot_be_written_is_1(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
@@ -223,7 +223,7 @@ def test_the_configured_inventory_is_probed(
     assert broken["status"] == "warning"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_as_a_user_without_rights() -> None:
     # Loaded before the rights are given up, as Python and the package may be where others cannot read.
     code = """

@@ -1,4 +1,4 @@
-"""Every error is a JobrotaError that says whether trying again can help, and survives pickling."""
+"""Each error is a JobrotaError that says whether a retry can help, and survives pickling."""
 
 from __future__ import annotations
 

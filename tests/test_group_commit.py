@@ -1,4 +1,4 @@
-"""Many who log at once, and what is left when a process ends: through the wheel."""
+"""Many callers that log at the same moment, and what is durable when a process ends: through the wheel."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_time_limit_ends_lost_races_with_a_retryable_error_that_names_the_winn
         thread.start()
     logged, lost = 1, None
     try:
-        # Whoever acknowledges reads and plans before it commits, and so loses soon.
+        # Acknowledging reads and plans before it commits, and so loses soon.
         for _ in range(2_000):
             try:
                 hasty.acknowledge(hasty.pending_notifications())

@@ -1,4 +1,4 @@
-"""Importing jobrota is quick and needs none of the big packages."""
+"""Importing jobrota is fast, and imports none of the large packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Legacy JSON files through the wheel: from Python, from the command, with processes killed and at once."""
+"""Legacy JSON files through the wheel: from Python, from the command, with kills, and in several processes."""
 
 from __future__ import annotations
 

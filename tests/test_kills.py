@@ -1,4 +1,4 @@
-"""Processes killed with SIGKILL at random moments while they log and acknowledge: what returned is there, once."""
+"""Processes that log and acknowledge are killed at random moments: each row whose call returned is there once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Aftermath:
         """`flags`: of each row's job, the flags of all its copies as an engine reads them."""
         assert sorted(self.logged - flags.keys()) == [], "rows whose call returned are missing"
         assert sorted(key for key, copies in flags.items() if len(copies) > 1) == [], "rows are there twice"
-        assert sorted(flags.keys() - self.begun) == [], "rows that nobody logged"
+        assert sorted(flags.keys() - self.begun) == [], "rows that no child logged"
         assert sorted(key for key in self.acknowledged if flags.get(key) != ["YES"]) == [], "rows are pending again"
 
 

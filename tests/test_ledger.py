@@ -1,4 +1,4 @@
-"""The ledger from Python: exact tables, verbatim values, acknowledging exactly what is given."""
+"""The ledger from Python: exact tables, unchanged values, and acknowledging exactly the given rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the core logs arrives in Python's logging, with its fields, and only if somebody wants it."""
+"""Events of the core reach Python's logging with their fields, if a logger is enabled for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maintenance from Python: everyone reads the same rows before and after it, and the report says what was done."""
+"""Maintenance from Python: every client reads the same rows before and after it, and the report is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probes and selections over real networks: hosts that answer, or do not, in every way that we know of."""
+"""Probes and selections over real networks: hosts that answer, and hosts that fail in every known way."""
 
 from __future__ import annotations
 

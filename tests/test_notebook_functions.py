@@ -1,4 +1,4 @@
-"""The functions that notebooks call today: same names, same returns."""
+"""The functions that existing notebooks call: same names, same return values."""
 
 from __future__ import annotations
 

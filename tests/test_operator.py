@@ -1,4 +1,4 @@
-"""What operators see of a ledger, and what they do by hand."""
+"""What operators see of a ledger, and operator actions."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 @pytest.fixture
 def busy(ledger: jobrota.JobLedger) -> jobrota.JobLedger:
-    """A ledger with a parked row, one that is tried again, a fresh one, and an execution that nobody reports."""
+    """A ledger with a parked row, one that is tried again, a fresh one, and an execution without a notification."""
     ledger.log_job_completion("f", "REFUSED", "SUCCESS", notification_timestamp=ago(days=2))
     assert deliver(ledger, answer=False, max_attempts=1).parked == 1
     ledger.log_job_completion("f", "RETRIED", "SUCCESS", notification_timestamp=ago(hours=2))
@@ -184,7 +184,7 @@ def test_identical_rows_are_settled_one_by_one(ledger: jobrota.JobLedger) -> Non
 
 
 def test_nothing_is_done_by_hand_while_a_delivery_runs(busy: jobrota.JobLedger) -> None:
-    """A callable that is called in the middle of a delivery is somebody else, too."""
+    """A callable that runs within a delivery does not hold its lease either."""
     errors: list[jobrota.JobrotaError] = []
     codes: list[int] = []
 
@@ -225,7 +225,7 @@ def test_executions_without_a_notification_are_found(ledger: jobrota.JobLedger) 
     for bad in bad_spans:
         with pytest.raises(jobrota.InvalidInputError, match="older_than"):
             ledger.executions_without_notification(older_than=bad)
-    # Somebody sees to it.
+    # An operator settles it.
     assert ledger.settle_by_hand(found, reason="cancelled", delivered=False, table="autosys_job_log") == 2
     assert ledger.executions_without_notification().num_rows == 0
 

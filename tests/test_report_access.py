@@ -1,4 +1,4 @@
-"""Everybody can read a report: by keyboard and screen reader, in small windows, both themes and on paper."""
+"""Reports are accessible: by keyboard and screen reader, in small windows, in both themes, and in print."""
 
 from __future__ import annotations
 

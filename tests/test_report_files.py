@@ -1,4 +1,4 @@
-"""Where a report and its images go, by the call and by the command."""
+"""The paths of a report and its images, from the call and from the command."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_without_the_extra_it_is_said_before_anything_runs(
     for call in (lambda: report.show(result), lambda: report.write(result, tmp_path / "x.html")):
         with pytest.raises(ImportError, match=r"pip install 'jobrota\[report\]'"):
             call()
-    # No server, no jobs: nobody has asked for them yet.
+    # No server, no jobs: the packages are checked before both.
     with pytest.raises(SystemExit):
         cli.main(["compare", "--base-url", "https://127.0.0.1:9", "--jobs", str(tmp_path / "none.json"), "--report"])
     assert "pip install 'jobrota[report]'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A report's table of all jobs: searched, sorted, and never markup."""
+"""The table of all jobs in a report: search, sorting, and no markup from values."""
 
 from __future__ import annotations
 

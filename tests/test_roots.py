@@ -1,4 +1,4 @@
-"""Roots on a local disk, as people write them."""
+"""Roots on a local disk, in the forms that users write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Azure Run Command from Python: the sandbox's Azure over TLS from a test's own authority, real /bin/sh on its VMs."""
+"""Azure Run Command from Python: the sandbox's Azure over TLS, and a real /bin/sh for the scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that others wrote works against the sandbox unchanged: `sasctl`, SAS's own for Python."""
+"""`sasctl`, SAS's own client for Python, works with the sandbox unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selecting VMs from Python: turns, exclusions, shared cursors, probes of one's own."""
+"""Selecting VMs from Python: turns, exclusions, shared cursors, and callable probes."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_an_interrupt_inside_a_probe_goes_on(interrupt: type[BaseException]) -> 
     selector = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=[probe], timeout=30)
     with pytest.raises(interrupt, match="enough"):
         selector.select()
-    assert selector.select().vm == "vm1"  # nobody's turn was taken
+    assert selector.select().vm == "vm1"  # no turn was taken
     asked.clear()
     with pytest.raises(interrupt, match="enough"):
         selector.check()

@@ -1,4 +1,4 @@
-"""What selectors of several processes share: turns, who is drained, who counts as up, and who is in use."""
+"""The state that selectors of several processes share: turns, and VMs that are drained, up, or in use."""
 
 from __future__ import annotations
 

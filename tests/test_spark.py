@@ -1,4 +1,4 @@
-"""A real Spark with Delta Lake beside us: its tables in our hands, ours in its, and both at once."""
+"""A real Spark with Delta Lake: each side reads and writes the tables of the other, also at the same time."""
 
 from __future__ import annotations
 

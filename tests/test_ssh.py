@@ -89,7 +89,7 @@ def test_batches_go_round_the_vms_and_one_that_fails_hands_over(
     ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox
 ) -> None:
     sshd.start("127.0.0.1")
-    sshd.start("127.0.0.3")  # nobody listens at vm2
+    sshd.start("127.0.0.3")  # there is no server at vm2
     jobs = [f"J{number}" for number in range(40)]
     notify(ledger, *jobs)
     report = jobrota.AutosysUpdater(ledger, ssh(sshd, sandbox, "vm1", "vm2", "vm3", batch=4)).run()
@@ -233,7 +233,7 @@ def script(path: Path, text: str) -> str:
 def test_a_connection_that_breaks_leaves_no_guess(
     ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox, tmp_path: Path
 ) -> None:
-    """The server dies while the commands run: nobody knows what became of them, and they are sent again, marked."""
+    """The server dies while the commands run: their outcome is unknown, and they are sent again, marked."""
     sshd.start("127.0.0.1")
     fifo = tmp_path / "begun"
     os.mkfifo(fifo)

@@ -1,4 +1,4 @@
-"""What is around the store: syncing, counting and delaying."""
+"""The layers around a store: syncing, counting and delaying."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging in to SAS Viya, each way its users have, against the sandbox and over TLS."""
+"""Logging in to SAS Viya in each supported way, against the sandbox and over TLS."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_token_file_that_is_over_does_not_hide_the_environment(
     assert whoami(viya, None)["origin"] == "SAS_ACCESS_TOKEN"
     assert "opaque-and-over" not in caplog.text
     assert "has expired and cannot be renewed" in caplog.text
-    # Whoever names the file means it.
+    # A named file is not replaced by the environment.
     with pytest.raises(jobrota.AuthenticationError, match=r"sas_tokens\.json"):
         whoami(viya, path)
 
@@ -343,7 +343,7 @@ def test_tokens_are_renewed_by_the_client_that_they_were_given_to(
         seen = {session.token()}
         while len(seen) < 3:
             seen.add(session.token())
-        # Nobody else can renew them.
+        # Another client cannot renew them.
         monkeypatch.setenv("SAS_CLIENT_ID", "sas.cli")
         other = ViyaSession(sandbox.viya_url, tokens=path)
 
@@ -441,7 +441,7 @@ def test_tokens_are_renewed_by_the_client_that_they_name(tmp_path: Path, monkeyp
         path.write_text(json.dumps(pair))
         assert ViyaSession(url, tokens=path).token() == "new"
         assert seen == ["vscode"] * 3
-        # Whoever is named is asked.
+        # A client id in the arguments is used.
         assert ViyaSession(url, tokens=Credentials.tokens(pair, client_id="mine")).token() == "new"
         assert seen[-1] == "mine"
     finally:

@@ -1,4 +1,4 @@
-"""AutoSys's web services from Python, over real HTTP with TLS from a test's own authority."""
+"""AutoSys's web services from Python, over real HTTP and TLS."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_the_status_is_read_back(
     ledger.log_job_completion("a.sas", "JOB.A#1", "FAILURE")
     assert jobrota.AutosysUpdater(ledger, services(url, autosys, authority), confirm=True).run().delivered == 1
     assert "AutoSys shows FAILURE" in str(rows(ledger.deliveries()))
-    # Nobody has the status here: the event is taken and cannot be seen.
+    # No status is reported here: the event is taken and cannot be confirmed.
     ledger.log_job_completion("a.sas", "JOB.A#1", "SUCCESS")
     elsewhere = services(url, autosys, authority, status_path="nothing/{job}")
     report = jobrota.AutosysUpdater(ledger, elsewhere, confirm="200ms").run()

@@ -1,4 +1,4 @@
-"""TLS in front of a server of the tests, with a certificate of an authority made for the test."""
+"""A TLS proxy in front of a server of the tests, with a certificate of the test's own authority."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Proxy(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
-        # The handshake is for the thread of the connection: a client that does not come up with it holds nobody up.
+        # The thread of the connection does the handshake, so that a slow client blocks no other connection.
         return self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -1,1 +1,1 @@
-"""The rows of `benches/ledger.py`: each measures one thing, both sides in the same run."""
+"""The lines of `benches/ledger.py`: each measures one thing, and both sides in the same run."""

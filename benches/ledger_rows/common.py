@@ -1,4 +1,4 @@
-"""What the rows share: samples, results, and the other side's tables."""
+"""What the lines share: samples, results, and the tables of the other side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching and acknowledging 100 pending rows of many, and the same SQL as Spark runs it."""
+"""Fetching and acknowledging 100 pending rows of many, and the same SQL with Spark."""
 
 from __future__ import annotations
 
