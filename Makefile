@@ -61,6 +61,11 @@ bench: $(VENV)/.installed-dist $(VENV)/.spark $(VENV)/.bench-tools ## measure an
 .PHONY: lint
 lint: rust-checks python-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
 
+.PHONY: deny
+deny: | toolchain ## check licences, advisories, duplicates and sources of the crates (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	@cargo deny --locked check
+
 .PHONY: clean
 clean: ## remove what the commands made: .venv, dist, caches and compiled artifacts
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache
