@@ -5,11 +5,11 @@
 
 pub mod autosys;
 pub mod azure;
-mod certificates;
 pub mod comparison;
 pub mod delta;
 pub mod doctor;
 pub mod error;
+mod http;
 pub mod inventory;
 pub mod ledger;
 #[cfg(feature = "python")]

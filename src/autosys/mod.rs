@@ -26,7 +26,8 @@ pub use transport::callable::Callable;
 pub use transport::rehearsal::Rehearsal;
 pub use transport::run_command::{RunCommand, RunCommandOptions};
 pub use transport::sendevent::{SendEvent, SendEventOptions};
+#[cfg(feature = "ssh")]
 pub use transport::ssh::{Ssh, SshOptions};
-pub use transport::web_services::{EventNames, Login, WebServices, WebServicesOptions};
+pub use transport::web_services::{EventNames, WebCredentials, WebServices, WebServicesOptions};
 pub use transport::{Delivery, Gate, Outcome, Sent, Transport};
 pub use updater::{AutosysUpdater, CONFIRM_WITHIN, UpdaterOptions};

@@ -1,14 +1,13 @@
-//! Which Azure: the addresses of Resource Manager and of the login service, and what tokens are asked for.
+//! One Azure cloud: the addresses of Resource Manager and of the login service, and the audience of its tokens.
 
-use url::{Host, Url};
+use url::Url;
 
 use super::credential::Variables;
 use crate::error::{Error, Result};
-use crate::viya::client::without_userinfo;
+use crate::http::address::{AddressRules, is_loopback, without_userinfo};
 
-/// Names, Resource Manager, login service and token audience of the clouds that Microsoft runs. Source: the cloud
-/// settings of Azure's command line (`az cloud list`).
-const KNOWN: [(&[&str], &str, &str, &str); 3] = [
+/// Names, Resource Manager, login service and token audience of the clouds that Microsoft runs. Source: `az cloud list`.
+const CLOUDS: [(&[&str], &str, &str, &str); 3] = [
     (
         &["public", "azurecloud"],
         "https://management.azure.com",
@@ -42,30 +41,30 @@ impl Cloud {
     /// Resource Manager. The login service is `authority`, else the variable `AZURE_AUTHORITY_HOST`, else the cloud's own.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for an unknown name and an address that is no plain `https://host[:port]`;
-    /// `http` is taken for this machine alone, where the sandbox is. A retry does not help.
+    /// [`crate::ErrorKind::InvalidInput`] for an unknown name, and for an address that is not `https://host[:port]`.
+    /// `http` is allowed for this machine only, where the sandbox runs. A retry does not help.
     pub fn new(endpoint: Option<&str>, authority: Option<&str>, variables: &Variables) -> Result<Self> {
         let endpoint = endpoint.unwrap_or("public").trim();
-        let known = |name: &str| KNOWN.iter().find(|(names, ..)| names.contains(&name));
+        let known = |name: &str| CLOUDS.iter().find(|(names, ..)| names.contains(&name));
         let (arm, own_authority, audience) = if let Some((_, arm, login, audience)) =
             known(&endpoint.to_ascii_lowercase())
         {
             (address("endpoint", arm)?, *login, (*audience).to_owned())
         } else if endpoint.contains("://") {
             let arm = address("endpoint", endpoint)?;
-            let same = KNOWN.iter().find(|(_, known, ..)| arm.as_str().trim_end_matches('/') == *known);
-            let (_, _, login, audience) = same.unwrap_or(&KNOWN[0]);
+            let same = CLOUDS.iter().find(|(_, known, ..)| arm.as_str().trim_end_matches('/') == *known);
+            let (_, _, login, audience) = same.unwrap_or(&CLOUDS[0]);
             let own = same.is_none() && !is_loopback(&arm);
             let audience = if own { arm.as_str().trim_end_matches('/').to_owned() } else { (*audience).to_owned() };
             (arm, *login, audience)
         } else {
             return Err(Error::invalid(format!(
-                "endpoint {:?} is no Azure cloud: give public, usgov, china, or the https:// address of a Resource Manager",
+                "endpoint {:?} is not an Azure cloud: give public, usgov, china, or the https:// address of a Resource Manager",
                 without_userinfo(endpoint)
             )));
         };
         let authority = match authority.or_else(|| variables.get("AZURE_AUTHORITY_HOST")) {
-            // As Azure's own libraries do: the variable often holds a host alone.
+            // Azure's own libraries accept a host without a scheme as well.
             Some(host) if !host.contains("://") => address("the authority host", &format!("https://{host}"))?,
             Some(url) => address("the authority host", url)?,
             None => address("the authority host", own_authority)?,
@@ -73,51 +72,26 @@ impl Cloud {
         Ok(Self { arm, authority, audience })
     }
 
-    /// Address of Resource Manager.
+    /// The address of Resource Manager.
     pub fn arm(&self) -> &Url {
         &self.arm
     }
 
-    /// Address of the login service.
+    /// The address of the login service.
     pub fn authority(&self) -> &Url {
         &self.authority
     }
 
-    /// What tokens are asked for.
+    /// The scope of its tokens.
     pub fn scope(&self) -> String {
         format!("{}/.default", self.audience)
     }
 }
 
-fn address(what: &str, text: &str) -> Result<Url> {
-    let shown = without_userinfo(text);
-    let refuse = |why: &str| {
-        Error::invalid(format!("{what} {shown:?} {why}: give an address such as https://management.azure.com"))
-    };
-    let url = Url::parse(text.trim()).map_err(|e| refuse("is not a URL").with_source(e))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(refuse("must not hold a user name or password"));
-    }
-    if url.host_str().is_none_or(str::is_empty) || !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse("is not https"));
-    }
-    if url.scheme() == "http" && !is_loopback(&url) {
-        return Err(refuse("is not https, and tokens must not cross a network in the clear"));
-    }
-    if url.query().is_some() || url.fragment().is_some() || url.path() != "/" {
-        return Err(refuse("has more than a host and a port"));
-    }
-    Ok(url)
-}
-
-/// Whether `url` is on this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
+fn address(name: &str, text: &str) -> Result<Url> {
+    let https_only = Some("and tokens must not cross a network in clear text");
+    let example = "https://management.azure.com";
+    AddressRules { name, example, credentials: "", https_only, with_path: false }.parse(text)
 }
 
 #[cfg(test)]

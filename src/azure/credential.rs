@@ -1,18 +1,17 @@
-//! Where tokens come from: a service principal, a workload identity, a managed identity, or the caller.
+//! Whose rights are used: those of a service principal, a workload identity, a managed identity, or the caller's tokens.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use azure_core::credentials::Secret;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 
 use crate::error::Result;
+use crate::http::token;
 
-/// The variables that say which credentials there are. Source: the environment variables of Azure's SDKs.
-const NAMES: [&str; 6] = [
+/// The variables that hold credentials. Source: the environment variables of Azure's SDKs.
+const VARIABLES: [&str; 6] = [
     "AZURE_TENANT_ID",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
@@ -20,7 +19,8 @@ const NAMES: [&str; 6] = [
     "AZURE_AUTHORITY_HOST",
     "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 ];
-/// A bearer token. Its text is in no `Debug` output.
+
+/// A bearer token. `Debug` does not show its text.
 #[derive(Clone)]
 pub struct AccessToken {
     text: String,
@@ -29,10 +29,10 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// A token that was obtained just now. Without `expires`, the time in the token itself counts, if it has one.
+    /// A token that was fetched now. Without `expires`, the time in the token itself counts, if it has one.
     pub fn new(text: impl Into<String>, expires: Option<DateTime<Utc>>) -> Self {
         let text = text.into();
-        let expires = expires.or_else(|| expiry_within(&text));
+        let expires = expires.or_else(|| token::expiry(&text));
         Self { text, obtained: Utc::now(), expires }
     }
 
@@ -41,12 +41,12 @@ impl AccessToken {
         &self.text
     }
 
-    /// When it ends, where that is known.
+    /// When it expires, where that is known.
     pub fn expires(&self) -> Option<DateTime<Utc>> {
         self.expires
     }
 
-    /// When another one should be fetched: five minutes before it ends, for short-lived ones at half their life.
+    /// When to renew it: five minutes before it expires, or after half of its life where that is later.
     pub(super) fn renew_at(&self) -> Option<DateTime<Utc>> {
         let expires = self.expires?;
         let half = (expires - self.obtained) / 2;
@@ -60,39 +60,32 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// The `exp` claim of a token that is a JWT (RFC 7519, 4.1.4). Only a hint when to ask again: nothing is verified.
-fn expiry_within(token: &str) -> Option<DateTime<Utc>> {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?.trim_end_matches('=')).ok()?;
-    let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
-    DateTime::from_timestamp(claims.get("exp")?.as_i64()?, 0)
-}
-
-/// Gives tokens from elsewhere, such as a function of the caller.
+/// Supplies tokens from elsewhere, such as a function of the caller.
 pub trait TokenSource: Send + Sync {
     /// A token for `scope`, such as `https://management.azure.com/.default`. May block.
     ///
     /// # Errors
-    /// Whatever kept it from getting one, without secrets in the text.
+    /// Why there is no token, without secrets in the text.
     fn token(&self, scope: &str) -> Result<AccessToken>;
 }
 
 /// Whose rights are used.
 #[derive(Clone, Default)]
 pub enum Credential {
-    /// What the environment has: a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`), else a
+    /// The credentials of the environment: a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`), else a
     /// workload identity (`AZURE_FEDERATED_TOKEN_FILE`), else the machine's managed identity.
     #[default]
     Environment,
     /// An application with a client secret.
     ServicePrincipal {
-        /// The directory (tenant) it belongs to.
+        /// The directory (tenant) that it belongs to.
         tenant_id: String,
         /// The application (client) id.
         client_id: String,
         /// The secret's value.
         client_secret: Secret,
     },
-    /// The managed identity of this VM, container or function; the system-assigned one without a client id.
+    /// The managed identity of this VM, container or function; without a client id, the system-assigned one.
     ManagedIdentity {
         /// Client id of a user-assigned identity.
         client_id: Option<String>,
@@ -108,8 +101,8 @@ impl Credential {
         Self::ServicePrincipal { tenant_id: tenant_id.to_owned(), client_id: client_id.to_owned(), client_secret }
     }
 
-    /// Whose rights these are, as far as they can be told apart without a secret.
-    pub fn whose(&self, variables: &Variables) -> String {
+    /// A text that tells credentials apart, without a secret.
+    pub fn identity(&self, variables: &Variables) -> String {
         match self {
             Self::Environment => {
                 let of = |name: &'static str| variables.get(name).unwrap_or_default();
@@ -135,14 +128,14 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// The environment variables that matter here; empty ones count as not set.
+/// The environment variables that hold credentials. Empty ones count as not set.
 #[derive(Clone, Default)]
 pub struct Variables(HashMap<String, String>);
 
 impl Variables {
-    /// Those of this process.
-    pub fn of_this_process() -> Self {
-        Self(NAMES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect())
+    /// The variables of this process.
+    pub fn from_process() -> Self {
+        Self(VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect())
     }
 
     /// The value of `name`, if it is set and not empty.

@@ -1,24 +1,33 @@
-//! Azure Resource Manager (ARM): where it is, tokens for it, and a client that retries and follows pages.
+//! Azure Resource Manager (ARM): its address, tokens for it, and a client that retries and follows pages.
 //!
-//! Knows nothing of VMs. The inventory lists with it; whatever else talks to ARM builds on the same [`ArmClient`].
+//! This module does not know about VMs. The inventory lists with it, and Run Command starts scripts with it.
+//!
+//! | module | content |
+//! | --- | --- |
+//! | `cloud` | the addresses of Resource Manager and of the login service |
+//! | `credential`, `token_fetcher`, `identity_transport`, `token_cache` | access tokens: from where, how, and until when |
+//! | `request`, `refusal`, `client` | one request, what an error response means, and sending with retries |
+//! | `operation` | operations that continue after their response |
+//! | `resource_id` | resource ids |
 
-mod answer;
 mod client;
 mod cloud;
 mod credential;
-mod fetcher;
+mod identity_transport;
 mod operation;
+mod refusal;
+mod request;
 mod resource_id;
-pub(crate) mod retry;
 #[cfg(test)]
 mod tests;
-mod token;
-mod transport;
+mod token_cache;
+mod token_fetcher;
 
-pub use answer::Answer;
-pub use client::{ArmClient, Call, Deadline};
+pub use crate::http::{Deadline, Response};
+pub use client::{ArmClient, PostOutcome};
 pub use cloud::Cloud;
-pub(crate) use cloud::is_loopback;
 pub use credential::{AccessToken, Credential, TokenSource, Variables};
-pub use operation::{Ended, Operation, Posted};
+pub use operation::{Operation, OperationResult};
+pub use refusal::refusal;
+pub use request::ArmRequest;
 pub use resource_id::{ResourceId, check_segment};

@@ -1,7 +1,7 @@
-//! Operations that go on after their answer: started once, and asked about until they are over.
+//! Operations that continue after their response: their status is asked for until they are over.
 //!
-//! Resource Manager answers such a POST with 202 and says in `Azure-AsyncOperation` or `Location` where to ask
-//! (Microsoft: "Track asynchronous Azure operations").
+//! Resource Manager answers such a POST with 202, and names in `Azure-AsyncOperation` or `Location` the address of its
+//! status (Microsoft: "Track asynchronous Azure operations").
 
 use std::time::Duration;
 
@@ -10,140 +10,99 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::answer::Answer;
-use super::client::{ArmClient, Call, Deadline};
-use super::retry;
+use super::client::{ArmClient, CHECK_ENDPOINT};
+use super::refusal::reason;
+use super::request::ArmRequest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::retry::backoff;
+use crate::http::{Deadline, Response};
 
-/// What became of a request that is sent once.
-#[derive(Debug)]
-pub enum Posted {
-    /// It was answered, with whatever status; for a success the body may have been lost.
-    Answered(Answer),
-    /// It was not sent.
-    NotSent(Error),
-    /// It was sent, and no answer came: whether it was taken is unknown.
-    Lost(Error),
-}
+/// Shortest wait between two requests for a status, also where the server says 0.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+/// Longest wait between two requests for a status, where the server does not name one.
+const LONGEST_POLL: Duration = Duration::from_secs(10);
 
-/// Where to ask about an operation that goes on.
+/// The addresses of an operation that continues.
 #[derive(Debug, Clone)]
 pub struct Operation {
-    /// Tells its status.
+    /// The address of its status.
     status: Option<Url>,
-    /// Tells its result, and before that that there is none yet.
+    /// The address of its result; until there is one, of its status as well.
     result: Option<Url>,
     retry_after: Option<Duration>,
 }
 
 /// How an operation ended.
 #[derive(Debug, Clone)]
-pub struct Ended {
-    /// Whether Resource Manager calls it succeeded.
+pub struct OperationResult {
+    /// Whether Resource Manager reports success.
     pub succeeded: bool,
-    /// What it gave, in the shape of the operation's result; null where there is none.
+    /// The result of the operation; null where there is none.
     pub output: Value,
     /// Code and message of its error.
     pub error: Option<String>,
 }
 
 impl Operation {
-    /// The operation that `answer` speaks of; `None` where it is over already.
+    /// The operation that `response` started; `None` where it is over already.
     ///
     /// # Errors
-    /// [`ErrorKind::Server`] when it is to be asked about elsewhere, where the token would go along.
-    pub fn of(arm: &ArmClient, answer: &Answer) -> Result<Option<Self>> {
+    /// [`ErrorKind::Server`] when its address is on another server, which would get the token, or missing.
+    pub fn started_by(arm: &ArmClient, response: &Response) -> Result<Option<Self>> {
         let link = |name: &str| -> Result<Option<Url>> {
-            let text = answer.headers.get(name).and_then(|value| value.to_str().ok());
+            let text = response.headers.get(name).and_then(|value| value.to_str().ok());
             text.filter(|text| !text.is_empty()).map(|text| arm.own_link(text)).transpose()
         };
         let (status, result) = (link("azure-asyncoperation")?, link("location")?);
-        let goes_on = answer.status == StatusCode::ACCEPTED || status.is_some();
-        if !goes_on {
+        if response.status != StatusCode::ACCEPTED && status.is_none() {
             return Ok(None);
         }
         if status.is_none() && result.is_none() {
-            let text = "Resource Manager took the operation and did not say where to ask about it";
+            let text = "Resource Manager accepted the operation and did not name the address of its status";
             return Err(Error::new(ErrorKind::Server, text));
         }
-        Ok(Some(Self { status, result, retry_after: answer.retry_after() }))
+        Ok(Some(Self { status, result, retry_after: response.retry_after() }))
     }
 }
 
 impl ArmClient {
-    /// Sends `call` once: again only with another token, after a 401, which did nothing. `may_send` is asked right before.
+    /// Asks for the status of `operation` until it is over, no more often than the server allows. Retryable errors are
+    /// waited out.
     ///
     /// # Errors
-    /// None: each way it can go is a [`Posted`]. A closed gate is [`Posted::NotSent`], not retryable.
-    pub async fn post_once(&self, call: &Call, deadline: Deadline, may_send: &(dyn Fn() -> bool + Sync)) -> Posted {
-        let url = self.url(call);
-        let mut refused = None;
-        loop {
-            let token = match self.token(deadline, refused.as_ref().map(AsRef::as_ref)).await {
-                Ok(token) => token,
-                Err(error) => return Posted::NotSent(error),
-            };
-            if !may_send() {
-                return Posted::NotSent(Error::new(ErrorKind::Conflict, "the delivery was stopped before its turn"));
-            }
-            let response = match tokio::time::timeout_at(deadline.at(), self.begin(&url, call, token.text())).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(error)) if never_sent(&error) => return Posted::NotSent(error),
-                Ok(Err(error)) => return Posted::Lost(error),
-                Err(_) => return Posted::Lost(self.late(call, deadline)),
-            };
-            let (status, headers) = (response.status(), response.headers().clone());
-            if status == StatusCode::UNAUTHORIZED && refused.is_none() {
-                refused = Some(token);
-                continue;
-            }
-            // Status and headers say what was taken and where to ask about it, whatever becomes of the body.
-            let body = tokio::time::timeout_at(deadline.at(), response.bytes()).await;
-            let body = body.ok().and_then(std::result::Result::ok).unwrap_or_default();
-            return Posted::Answered(Answer { status, headers, body });
-        }
-    }
-
-    /// An answer other than a success as an error that says what to do.
-    pub fn refusal(&self, call: &Call, answer: Answer) -> Error {
-        answer.into_error(call, "")
-    }
-
-    /// Asks about `operation` until it is over, no more often than the server wants it. Errors that may pass are waited out.
-    ///
-    /// # Errors
-    /// Those of [`ArmClient::send`] when the deadline is reached or Resource Manager does not know the operation; how it
-    /// went is unknown then.
-    pub async fn follow(&self, operation: Operation, deadline: Deadline) -> Result<Ended> {
-        let call = Call::operation();
+    /// Those of [`ArmClient::send`] when the deadline is reached or Resource Manager does not know the operation; its result
+    /// is unknown then.
+    pub async fn follow(&self, operation: Operation, deadline: Deadline) -> Result<OperationResult> {
+        let request = ArmRequest::operation();
+        let json = |response: &Response| response.json(&request.shown(), CHECK_ENDPOINT);
         let (mut asked, mut wanted) = (0, operation.retry_after);
         loop {
             asked += 1;
-            let wait = retry::poll(asked, wanted);
+            let wait = poll_wait(asked, wanted);
             if Instant::now() + wait >= deadline.at() {
-                return Err(self.late(&call, deadline));
+                return Err(self.too_late(&request, deadline));
             }
             tokio::time::sleep(wait).await;
             let Some(url) = operation.status.as_ref().or(operation.result.as_ref()) else {
-                return Err(Error::new(ErrorKind::Internal, "an operation has nowhere to be asked about"));
+                return Err(Error::new(ErrorKind::Internal, "an operation has no address"));
             };
-            let answer = match self.send_to(url, &call, deadline).await {
-                Ok(answer) => answer,
+            let response = match self.send_to(url, &request, deadline).await {
+                Ok(response) => response,
                 Err(error) if error.is_retryable() => {
-                    tracing::debug!(error = error.to_string(), "the operation is asked about again");
+                    tracing::debug!(error = error.to_string(), "the status of the operation is asked for again");
                     wanted = None;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            wanted = answer.retry_after();
+            wanted = response.retry_after();
             if operation.status.is_none() {
-                if answer.status == StatusCode::ACCEPTED {
+                if response.status == StatusCode::ACCEPTED {
                     continue;
                 }
-                return Ok(Ended { succeeded: true, output: answer.json(&call.shown())?, error: None });
+                return Ok(OperationResult { succeeded: true, output: json(&response)?, error: None });
             }
-            let state = answer.json(&call.shown())?;
+            let state = json(&response)?;
             let word = state.get("status").and_then(Value::as_str).unwrap_or_default();
             if !["succeeded", "failed", "canceled"].iter().any(|end| word.eq_ignore_ascii_case(end)) {
                 continue;
@@ -151,20 +110,37 @@ impl ArmClient {
             let succeeded = word.eq_ignore_ascii_case("succeeded");
             let mut output = state.pointer("/properties/output").cloned().unwrap_or(Value::Null);
             if let (Value::Null, true, Some(result)) = (&output, succeeded, &operation.result) {
-                output = self.send_to(result, &call, deadline).await?.json(&call.shown())?;
+                output = json(&self.send_to(result, &request, deadline).await?)?;
             }
-            let error = (!succeeded).then(|| {
-                let reason = super::answer::reason(&answer.body);
-                if reason.is_empty() { format!("the operation ended as {word}") } else { reason }
+            let error = (!succeeded).then(|| match reason(&response.body) {
+                reason if reason.is_empty() => format!("the operation ended as {word}"),
+                reason => reason,
             });
-            return Ok(Ended { succeeded, output, error });
+            return Ok(OperationResult { succeeded, output, error });
         }
     }
 }
 
-/// Whether the request surely did not leave this machine.
-fn never_sent(error: &Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<reqwest::Error>());
-    // Without a cause of the connection it was never put together.
-    cause.is_none_or(|cause| cause.is_connect() || cause.is_builder())
+/// The wait before the status is asked for the `asked`-th time: what the server `wanted`, else like [`backoff`], between a
+/// tenth of a second and ten.
+fn poll_wait(asked: u32, wanted: Option<Duration>) -> Duration {
+    let wait = wanted
+        .map_or_else(|| backoff(asked, None).min(LONGEST_POLL), |wanted| wanted.mul_f64(rand::random_range(1.0..=1.1)));
+    wait.max(SHORTEST_POLL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_asked_for_as_the_server_wants_it() {
+        for asked in 1..40 {
+            let own = poll_wait(asked, None);
+            assert!(own >= Duration::from_millis(250) && own <= LONGEST_POLL, "{own:?} after {asked}");
+            let wanted = poll_wait(asked, Some(Duration::from_secs(30)));
+            assert!(wanted >= Duration::from_secs(30) && wanted <= Duration::from_secs(33), "{wanted:?}");
+        }
+        assert_eq!(poll_wait(1, Some(Duration::ZERO)), SHORTEST_POLL);
+    }
 }

@@ -1,4 +1,4 @@
-//! ARM resource ids. Azure compares them without regard to case, and services spell the same id in several ways.
+//! ARM resource ids. Azure ignores their case, and services spell the same id in several ways.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl ResourceId {
         }
     }
 
-    /// Parses an id; `None` when it is not one of a resource in a resource group.
+    /// Parses the id of a resource in a resource group; `None` for any other text.
     pub fn parse(id: &str) -> Option<Self> {
         let segments: Vec<&str> = id.trim().trim_matches('/').split('/').collect();
         let is = |index: usize, word: &str| segments.get(index).is_some_and(|part| part.eq_ignore_ascii_case(word));
@@ -53,13 +53,13 @@ impl ResourceId {
         self.parts.last().map_or("", |(_, name)| name)
     }
 
-    /// Whether this is the id of an outermost resource of type `provider/kind`, or of something within one.
+    /// Whether this is the id of a resource of type `provider/kind`, or of a resource within one.
     pub fn is(&self, provider: &str, kind: &str) -> bool {
         self.provider.eq_ignore_ascii_case(provider)
             && self.parts.first().is_some_and(|(own, _)| own.eq_ignore_ascii_case(kind))
     }
 
-    /// The name of the part of type `kind`, where there is one.
+    /// The name of the part of type `kind`, if it has one.
     pub fn part(&self, kind: &str) -> Option<&str> {
         self.parts.iter().find(|(own, _)| own.eq_ignore_ascii_case(kind)).map(|(_, name)| name.as_str())
     }
@@ -69,7 +69,7 @@ impl ResourceId {
         Self { parts: self.parts.iter().take(1).cloned().collect(), ..self.clone() }
     }
 
-    /// The same for ids that name the same resource.
+    /// A text that is equal for ids of the same resource.
     pub fn key(&self) -> String {
         self.to_string().to_lowercase()
     }
@@ -118,16 +118,16 @@ pub(super) fn escaped(segments: &[&str]) -> String {
     url.path().to_owned()
 }
 
-/// A name that becomes part of a path: letters, digits and `-_.()`, at most 90 characters, as Azure allows for resource
-/// groups; what it allows for VMs and load balancers is within that.
+/// Checks a name that becomes part of a path: letters, digits and `-_.()`, at most 90 characters, as Azure allows for
+/// resource groups. The rules for VMs and load balancers are stricter.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidInput`], with `what` it was.
+/// [`crate::ErrorKind::InvalidInput`] that names `what` is wrong.
 pub fn check_segment(what: &str, text: &str) -> Result<()> {
     let fits = |c: char| c.is_alphanumeric() || "-_.()".contains(c);
     if text.is_empty() || text.chars().count() > 90 || !text.chars().all(fits) || text.chars().all(|c| c == '.') {
         return Err(Error::invalid(format!(
-            "{what} {text:?} cannot be one of Azure's: letters, digits and -_.() are taken, at most 90 of them"
+            "{what} {text:?} is not a name that Azure allows: give letters, digits and -_.(), at most 90 of them"
         )));
     }
     Ok(())

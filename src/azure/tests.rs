@@ -16,7 +16,7 @@ fn client(azure: &AzureSandbox) -> ArmClient {
     ArmClient::new(&cloud, credential, variables).unwrap()
 }
 
-fn send(arm: &ArmClient, call: &Call, limit: Duration) -> crate::Error {
+fn send(arm: &ArmClient, call: &ArmRequest, limit: Duration) -> crate::Error {
     block_on(arm.send(call, Deadline::after(limit))).unwrap_err()
 }
 
@@ -24,7 +24,7 @@ fn send(arm: &ArmClient, call: &Call, limit: Duration) -> crate::Error {
 fn a_post_is_repeated_only_where_it_did_nothing() {
     let azure = AzureSandbox::start(AzureOptions { throttle_first: 1, ..AzureOptions::default() }).unwrap();
     let arm = client(&azure);
-    let call = Call::post(format!("/subscriptions/{SUBSCRIPTION_ID}/do"), "2024-07-01", json!({"x": 1}));
+    let call = ArmRequest::post(format!("/subscriptions/{SUBSCRIPTION_ID}/do"), "2024-07-01", json!({"x": 1}));
     let error = send(&arm, &call, Duration::from_secs(20));
     assert_eq!((error.kind(), azure.requests().len()), (ErrorKind::NotFound, 2), "429, and then the answer: {error}");
     azure.set_down(true);
@@ -41,7 +41,7 @@ fn a_get_is_repeated_until_the_time_is_up() {
     let azure = AzureSandbox::start(AzureOptions::default()).unwrap();
     let arm = client(&azure);
     azure.set_down(true);
-    let call = Call::get(format!("/subscriptions/{SUBSCRIPTION_ID}"), "2024-07-01");
+    let call = ArmRequest::get(format!("/subscriptions/{SUBSCRIPTION_ID}"), "2024-07-01");
     let error = send(&arm, &call, Duration::from_secs(2));
     assert!(error.is_retryable() && error.to_string().contains("503"), "{error}");
     assert!(azure.requests().len() >= 2, "{:?}", azure.requests());
@@ -64,7 +64,7 @@ fn links_lead_to_the_same_server_or_nowhere() {
 fn nothing_secret_is_in_debug_output() {
     let azure = AzureSandbox::start(AzureOptions::default()).unwrap();
     let arm = client(&azure);
-    let call = Call::get(format!("/subscriptions/{SUBSCRIPTION_ID}"), "2024-07-01");
+    let call = ArmRequest::get(format!("/subscriptions/{SUBSCRIPTION_ID}"), "2024-07-01");
     send(&arm, &call, Duration::from_secs(20));
     let shown = format!("{arm:?}{:?}", AccessToken::new("token-text", None));
     assert!(shown.contains(CLIENT_ID), "{shown}");

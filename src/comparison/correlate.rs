@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn wanted(name: &str, second: u32) -> Wanted {
-        let created = crate::viya::jobs::parse_time(&format!("2025-09-15T20:45:{second:02}.400Z"));
+        let created = crate::viya::json::parse_time(&format!("2025-09-15T20:45:{second:02}.400Z"));
         Wanted { name: name.into(), created, ended: true, queue: Some("q".into()), user: Some("u".into()) }
     }
 

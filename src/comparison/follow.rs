@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::viya::ViyaClient;
 use crate::viya::jobs::{self, Job, State};
 use crate::viya::submission::{self, Submission};
-use crate::viya::watch::{Seen, Watch};
+use crate::viya::watch::{JobUpdate, Watch};
 
 mod patience;
 
@@ -114,7 +114,7 @@ impl Following<'_> {
             }
         };
         self.counter.submitted(&config.name);
-        let inside = self.watch.enter();
+        let inside = self.watch.count_in_flight();
         if left {
             // Another process submitted it: when, is not known here.
             record.submit_latency = record.submit_latency.filter(|_| matches!(prior, Some(Prior::Submitted(..))));
@@ -154,7 +154,7 @@ impl Following<'_> {
     fn recall(&self, record: &mut JobRecord, end: &End) {
         record.status.clone_from(&end.status);
         record.error.clone_from(&end.error);
-        record.job = end.job.clone().and_then(|job| Job::of(job).ok());
+        record.job = end.job.clone().and_then(|job| Job::parse(job).ok());
         record.observed_duration = end.observed;
     }
 
@@ -272,7 +272,7 @@ impl Following<'_> {
             }
             let seen = match &mut over {
                 None => tokio::select! {
-                    seen = self.watch.look(&id, state) => seen,
+                    seen = self.watch.next_update(&id, state) => seen,
                     () = self.halt.when_stopped() => continue,
                     () = clock.sleep((limit - elapsed).max(0.0)) => continue,
                 },
@@ -288,8 +288,8 @@ impl Following<'_> {
                 }
             };
             match seen {
-                Ok(Seen::State(now)) => (state, failing) = (now, None),
-                Ok(Seen::Ended(job)) => {
+                Ok(JobUpdate::State(now)) => (state, failing) = (now, None),
+                Ok(JobUpdate::Ended(job)) => {
                     state = job.state().unwrap_or(State::Pending);
                     ended = job.ended().is_some().then_some(job);
                 }
@@ -336,7 +336,7 @@ impl Following<'_> {
     }
 
     /// Asks the server to cancel a job until it has taken that, and says what has become of the job.
-    async fn end(&self, id: &str, over: &mut Over, elapsed: f64) -> Result<Seen> {
+    async fn end(&self, id: &str, over: &mut Over, elapsed: f64) -> Result<JobUpdate> {
         let clock = self.client.clock();
         let call = async {
             let _call = self.calls.acquire().await.map_err(closed)?;
@@ -352,7 +352,7 @@ impl Following<'_> {
             jobs::state(self.client, id).await
         };
         match self.halt.in_grace(clock, call).await {
-            Some(state) => state.map(Seen::State),
+            Some(state) => state.map(JobUpdate::State),
             None => {
                 let text = format!("SAS Viya did not say what became of job {id}: it may run there still");
                 Err(Error::new(ErrorKind::Network, text))

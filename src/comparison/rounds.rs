@@ -38,7 +38,7 @@ impl Rounds<'_> {
         let watch = Watch::new(self.client, self.options.poll_interval);
         tokio::select! {
             () = self.rounds(&watch, records) => {}
-            never = watch.list() => match never {}
+            never = watch.run_lists() => match never {}
         }
     }
 

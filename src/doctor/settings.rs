@@ -3,8 +3,8 @@
 use super::DoctorOptions;
 use super::report::{Area, Check, note, ok};
 use super::variables::Variables;
+use crate::http::address::without_userinfo;
 use crate::settings::{self, Source};
-use crate::viya::client::without_userinfo;
 
 /// Every setting that there is, and what it is for.
 const NAMES: [&str; 7] = ["ledger", "inventory", "probe", "transport", "mapping", "source", "base_url"];

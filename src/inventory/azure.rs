@@ -92,7 +92,7 @@ impl Default for AzureOptions {
             max_stale: Duration::from_secs(86_400),
             timeout: Duration::from_secs(60),
             state_dir: crate::settings::state_dir().map(|dir| dir.join("jobrota").join("azure")),
-            variables: Variables::of_this_process(),
+            variables: Variables::from_process(),
         }
     }
 }
@@ -218,7 +218,7 @@ fn key(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions) -> String {
         PowerFilter::Running => "running",
         PowerFilter::Any => "any",
     };
-    let whose = options.credential.whose(&options.variables);
+    let whose = options.credential.identity(&options.variables);
     let subscription = query.subscription_id.to_lowercase();
     [cloud.arm().as_str(), &whose, &subscription, &group, &members, power].join("\n")
 }

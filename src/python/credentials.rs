@@ -13,7 +13,7 @@ use super::convert;
 use super::errors::PyOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::Credentials;
-use crate::viya::auth::{OAuthClient, PersistHook, TokenCall};
+use crate::viya::auth::{OAuthClient, PersistHook, TokenCallback};
 
 /// Where a login to SAS Viya comes from. Its repr shows no secret.
 ///
@@ -76,7 +76,7 @@ impl PyCredentials {
         #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
     ) -> Self {
         let client = oauth(client_id.as_deref(), client_secret);
-        Self { credentials: Credentials::Password { client, user: user.to_owned(), password: password.to_owned() } }
+        Self { credentials: Credentials::Password { client, user: user.to_owned(), password: password.into() } }
     }
 
     /// What the environment has: `SAS_ACCESS_TOKEN`, `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
@@ -106,7 +106,7 @@ impl PyCredentials {
         let client = oauth(client_id.as_deref(), client_secret);
         let persist = persist.filter(|hook| !hook.is_none()).map(hook).transpose()?;
         let credentials = if source.is_callable() {
-            Credentials::Call { client, call: call(source), persist, login: Default::default() }
+            Credentials::Callback { client, callback: callback(source), persist, login: Default::default() }
         } else {
             Credentials::Tokens { client, tokens: response(source)?, persist, login: Default::default() }
         };
@@ -138,7 +138,12 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         return Ok(Credentials::File(PathBuf::from(arguments::named_location("tokens", value)?)));
     }
     if value.is_callable() {
-        return Ok(Credentials::Call { client, call: call(value), persist: None, login: Default::default() });
+        return Ok(Credentials::Callback {
+            client,
+            callback: callback(value),
+            persist: None,
+            login: Default::default(),
+        });
     }
     if value.is_instance_of::<PyDict>() {
         return Ok(Credentials::Tokens { client, tokens: response(value)?, persist: None, login: Default::default() });
@@ -173,7 +178,7 @@ fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
     }
 }
 
-fn call(callable: &Bound<'_, PyAny>) -> TokenCall {
+fn callback(callable: &Bound<'_, PyAny>) -> TokenCallback {
     let callable = callable.clone().unbind();
     Arc::new(move || -> Result<Map<String, Value>> {
         attached(|py| {

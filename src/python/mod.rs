@@ -30,6 +30,7 @@ mod selection;
 mod selector;
 mod selector_tables;
 mod sendevent;
+#[cfg(feature = "ssh")]
 mod ssh;
 mod track;
 mod updater;
@@ -59,7 +60,7 @@ fn journal_base_url(path: &str) -> errors::PyOutcome<String> {
 /// `url` without what must not be shown: user name, password and query.
 #[pyfunction]
 fn shown_url(url: &str) -> String {
-    crate::viya::client::without_userinfo(url)
+    crate::http::address::without_userinfo(url)
 }
 
 /// Waits until what asynchronous calls have begun is written, but not longer than half a minute: called as the interpreter
@@ -96,6 +97,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sendevent::PySendEvent>()?;
     module.add_class::<web_services::PyWebServices>()?;
     module.add_class::<run_command::PyRunCommand>()?;
+    #[cfg(feature = "ssh")]
     module.add_class::<ssh::PySsh>()?;
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;

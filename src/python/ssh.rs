@@ -99,7 +99,7 @@ impl PySsh {
         let mut options = SshOptions::new(user);
         options.port = port.ok_or_else(|| Error::invalid("port must be from 1 to 65535"))?;
         options.key_file = key_file.map(PathBuf::from);
-        options.key_passphrase = key_passphrase;
+        options.key_passphrase = key_passphrase.map(Into::into);
         options.agent = agent.map(PathBuf::from);
         options.known_hosts = known_hosts.map(PathBuf::from);
         options.program = program.to_owned();

@@ -18,6 +18,7 @@ use super::ledger_summary::PyLedgerSummary;
 use super::rehearsal::PyRehearsal;
 use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
+#[cfg(feature = "ssh")]
 use super::ssh::PySsh;
 use super::wait::{self, Born};
 use super::web_services::PyWebServices;
@@ -85,6 +86,7 @@ fn transport(
     if let Ok(services) = value.cast::<PyWebServices>() {
         return Ok(services.get().core(mapping)?);
     }
+    #[cfg(feature = "ssh")]
     if let Ok(ssh) = value.cast::<PySsh>() {
         return ssh.get().core(mapping);
     }

@@ -34,7 +34,7 @@ pub(super) fn client_options(
     };
     Ok(ClientOptions {
         ca_bundle: ca_bundle.map(PathBuf::from),
-        proxy,
+        proxy: proxy.map(Into::into),
         verify,
         connect_timeout: positive("connect_timeout", connect_timeout)?,
         read_timeout: positive("read_timeout", read_timeout)?,
@@ -215,8 +215,8 @@ impl PyViyaSession {
     ) -> PyOutcome<PyCodeLogin> {
         let client =
             OAuthClient::new(client_id.unwrap_or_else(|| "vscode".to_owned()), client_secret.unwrap_or_default());
-        let begun = Arc::new(session::begin_login(&self.base_url, &client)?);
-        Ok(PyCodeLogin { base_url: self.base_url.clone(), options: self.options.clone(), client, begun })
+        let login = Arc::new(session::begin_login(&self.base_url, &client)?);
+        Ok(PyCodeLogin { base_url: self.base_url.clone(), options: self.options.clone(), client, login })
     }
 
     fn __repr__(&self) -> String {
@@ -230,7 +230,7 @@ pub(super) struct PyCodeLogin {
     base_url: String,
     options: ClientOptions,
     client: OAuthClient,
-    begun: Arc<pkce::Begun>,
+    login: Arc<pkce::AuthorizationRequest>,
 }
 
 #[pymethods]
@@ -238,7 +238,7 @@ impl PyCodeLogin {
     /// What to open in a browser.
     #[getter]
     fn url(&self) -> &str {
-        self.begun.url.as_str()
+        self.login.url.as_str()
     }
 
     /// Redeems the code and writes the tokens to a file, mode 0600.
@@ -253,15 +253,15 @@ impl PyCodeLogin {
         #[pyo3(from_py_with = arguments::location)] path: String,
     ) -> PyOutcome<()> {
         let (base, options, client) = (self.base_url.clone(), self.options.clone(), self.client.clone());
-        let (begun, code) = (Arc::clone(&self.begun), code.to_owned());
+        let (login, code) = (Arc::clone(&self.login), code.to_owned());
         let work = async move {
-            let response = session::finish_login(&base, &options, &client, &begun, &code).await?;
+            let response = session::finish_login(&base, &options, &client, &login, &code).await?;
             auth::write_new(&PathBuf::from(path), response, client.id())
         };
         wait::future(py, work)
     }
 
     fn __repr__(&self) -> String {
-        format!("CodeLogin(url={:?})", self.begun.url.as_str())
+        format!("CodeLogin(url={:?})", self.login.url.as_str())
     }
 }

@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 use super::arguments;
 use super::convert;
 use super::errors::PyOutcome;
-use crate::autosys::{EventNames, Login, Mapping, Transport, WebServices, WebServicesOptions};
+use crate::autosys::{EventNames, Mapping, Transport, WebCredentials, WebServices, WebServicesOptions};
 use crate::error::{Error, Result};
-use crate::viya::client::without_userinfo;
+use crate::http::address::without_userinfo;
 
 /// AutoSys's web services (AEWS) as the way to AutoSys: one POST per event; `confirm=True` reads the status back.
 ///
@@ -81,10 +81,10 @@ impl PyWebServices {
         // These say what type a wrong value has, and never the value.
         let user = convert::optional_text("user", user)?;
         let password = convert::optional_text("password", password)?;
-        let login = match (user, password, convert::optional_text("token", token)?) {
-            (None, None, None) => Login::None,
-            (Some(user), Some(password), None) => Login::Basic { user, password },
-            (None, None, Some(token)) => Login::Bearer { token },
+        let credentials = match (user, password, convert::optional_text("token", token)?) {
+            (None, None, None) => WebCredentials::None,
+            (Some(user), Some(password), None) => WebCredentials::Basic { user, password: password.into() },
+            (None, None, Some(token)) => WebCredentials::Bearer { token: token.into() },
             _ => return Err(Error::invalid("give user and password, or token, or none of them").into()),
         };
         let accepted = match accepted {
@@ -95,7 +95,7 @@ impl PyWebServices {
                 .map_err(|_: PyErr| Error::invalid("accepted must be a list of HTTP statuses, such as [201]"))?,
         };
         let options = WebServicesOptions {
-            login,
+            credentials,
             prefix: prefix.to_owned(),
             events: event_names(events)?,
             status_path,

@@ -1,5 +1,5 @@
-//! The server's seconds. A real SAS Viya runs at the speed of the wall clock; a sandbox replays a workload faster and
-//! says by how much in a response header. All waits and durations of this crate are in the server's seconds.
+//! The server's seconds. A real SAS Viya runs at the speed of the wall clock; a sandbox replays a workload faster, and
+//! states the factor in a response header. All waits and durations of this crate are in the server's seconds.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ impl Clock {
         start.elapsed().as_secs_f64() * self.speed()
     }
 
-    /// The real time that `seconds` of the server take.
+    /// The real time of `seconds` of the server.
     pub fn real(&self, seconds: f64) -> Duration {
         Duration::try_from_secs_f64((seconds / self.speed()).max(0.0)).unwrap_or(Duration::MAX)
     }

@@ -1,14 +1,15 @@
-//! Job definitions, found by a pattern of their names.
+//! Job definitions, found by a pattern for their names.
 
 use serde_json::Value;
 
-use super::client::{COLLECTION, Call, Pages, ViyaClient, quoted};
-use crate::error::{Error, ErrorKind, Result};
+use super::client::{COLLECTION, Pages, ViyaClient, ViyaRequest, is_filter_refused, quoted};
+use super::json::text;
+use crate::error::{Error, Result};
 
 /// Definitions per page.
 const PAGE: usize = 200;
 
-/// A job definition, as a list has it.
+/// A job definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     /// Its id.
@@ -25,25 +26,23 @@ pub struct Definition {
 /// matters.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for an empty pattern; those of any call to the server.
+/// [`crate::ErrorKind::InvalidInput`] for an empty pattern; those of any call to the server.
 pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>> {
     if pattern.trim().is_empty() {
         return Err(Error::invalid(
             "the pattern is empty: give one such as \"*_pooled\", or \"*\" for all definitions",
         ));
     }
-    let plain = || {
-        Call::get("/jobDefinitions/definitions", COLLECTION).query("limit", PAGE.to_string()).query("sortBy", "name")
-    };
-    // The server narrows it to names that have the longest part of the pattern; what it gives is looked at all the same.
+    let all = ViyaRequest::get("/jobDefinitions/definitions", COLLECTION)
+        .query("limit", PAGE.to_string())
+        .query("sortBy", "name");
+    // The server returns the names that contain the longest part of the pattern. They are compared with the pattern here.
     let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or_default();
     let listed = if part.is_empty() {
-        list(client, plain()).await
+        list(client, all).await
     } else {
-        match list(client, plain().query("filter", format!("contains(name,{})", quoted(part)))).await {
-            Err(e) if !e.is_retryable() && matches!(e.kind(), ErrorKind::Server | ErrorKind::NotFound) => {
-                list(client, plain()).await
-            }
+        match list(client, all.clone().query("filter", format!("contains(name,{})", quoted(part)))).await {
+            Err(e) if is_filter_refused(&e) => list(client, all).await,
             listed => listed,
         }
     };
@@ -54,10 +53,10 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
     Ok(found)
 }
 
-async fn list(client: &ViyaClient, call: Call<'_>) -> Result<Vec<Definition>> {
-    let text = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+async fn list(client: &ViyaClient, request: ViyaRequest<'_>) -> Result<Vec<Definition>> {
+    let text = |item: &Value, key: &str| text(item, key).unwrap_or_default().to_owned();
     let mut found = Vec::new();
-    let mut pages = Pages::new(client, call);
+    let mut pages = Pages::new(client, request);
     while let Some(items) = pages.next().await? {
         found.extend(items.iter().map(|item| Definition {
             id: text(item, "id"),
@@ -83,7 +82,7 @@ fn matches(pattern: &str, name: &str) -> bool {
             }
             Some('?') => (p, n) = (p + 1, n + 1),
             Some(c) if *c == name[n] => (p, n) = (p + 1, n + 1),
-            // The last star takes one character more.
+            // The last star matches one more character.
             _ => match star {
                 Some(at) => {
                     mark += 1;

@@ -1,4 +1,4 @@
-//! The Job Execution Service: read, list, cancel and delete jobs.
+//! Jobs of the Job Execution Service: read, list, cancel and delete.
 
 use std::collections::HashSet;
 
@@ -6,30 +6,32 @@ use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::client::{Answer, COLLECTION, Call, ViyaClient, error_text, quoted};
+use super::client::{COLLECTION, ViyaClient, ViyaRequest, quoted};
+use super::json::{error_text, parse_time, text};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::Response;
 
 pub(super) const JOB: &str = "application/vnd.sas.job.execution.job+json";
 
-/// State of a job. SAS: `state` says `running` while the Workload Orchestrator still has the job pending.
+/// The state of a job. SAS: it is `running` also while the Workload Orchestrator has the job pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Accepted.
     Pending,
     /// Handed to the Compute service.
     Running,
-    /// Canceled by somebody.
+    /// Canceled by a user.
     Canceled,
-    /// Ended well, perhaps with warnings.
+    /// Ended without an error, perhaps with warnings.
     Completed,
     /// Ended with an error.
     Failed,
-    /// Ended by the server for silence or its own time limit.
+    /// Ended by the server, because of silence or a time limit.
     TimedOut,
 }
 
 impl State {
-    /// Reads a state; SAS wrote `timed out` before 2024-07 and `timedOut` since.
+    /// Parses a state. SAS wrote `timed out` before 2024-07 and `timedOut` since.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text.trim().to_ascii_lowercase().as_str() {
             "pending" => Self::Pending,
@@ -42,7 +44,7 @@ impl State {
         })
     }
 
-    /// As SAS spells it today.
+    /// The present spelling of SAS.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -54,14 +56,14 @@ impl State {
         }
     }
 
-    /// Whether nothing follows.
+    /// Whether no other state follows.
     pub fn is_final(self) -> bool {
         !matches!(self, Self::Pending | Self::Running)
     }
 }
 
-/// What is kept of a job: the rest, such as its program and its links, would be held for each of thousands.
-const KEPT: [&str; 13] = [
+/// The fields of a job that are stored. The rest, such as its program and its links, would use memory for thousands of jobs.
+const STORED_FIELDS: [&str; 13] = [
     "id",
     "state",
     "stateDetails",
@@ -77,31 +79,28 @@ const KEPT: [&str; 13] = [
     "name",
 ];
 
-/// A job as the server described it last.
+/// A job as the server described it.
 #[derive(Debug, Clone)]
 pub struct Job(Value);
 
 impl Job {
-    /// Reads a job as the server gave it, or as [`Job::raw`] had it.
+    /// The job in a response of the server, or in [`Job::raw`].
     ///
     /// # Errors
     /// [`ErrorKind::Server`] when it has no id.
-    pub fn of(mut value: Value) -> Result<Self> {
-        if value.get("id").and_then(Value::as_str).is_some_and(|id| !id.is_empty()) {
-            let name = value.pointer_mut("/jobRequest/name").map(Value::take);
-            let Some(map) = value.as_object_mut() else { return Ok(Self(value)) };
-            let kept = KEPT.iter().filter_map(|key| Some(((*key).to_owned(), map.remove(*key)?)));
-            let mut kept: Map<String, Value> = kept.collect();
-            kept.extend(name.map(|name| ("name".to_owned(), name)));
-            return Ok(Self(kept.into()));
+    pub fn parse(mut value: Value) -> Result<Self> {
+        if text(&value, "id").is_none() {
+            let text = "SAS Viya answered with a job that has no id: check that base_url is a SAS Viya 4";
+            return Err(Error::new(ErrorKind::Server, text));
         }
-        Err(Error::new(
-            ErrorKind::Server,
-            "SAS Viya answered with a job that has no id: is base_url a SAS Viya of today?",
-        ))
+        let name = value.pointer_mut("/jobRequest/name").map(Value::take);
+        let mut fields: Map<String, Value> =
+            STORED_FIELDS.iter().filter_map(|key| Some(((*key).to_owned(), value.get_mut(*key)?.take()))).collect();
+        fields.extend(name.map(|name| ("name".to_owned(), name)));
+        Ok(Self(fields.into()))
     }
 
-    /// What is kept of it, as JSON.
+    /// Its stored fields, as JSON.
     pub fn raw(&self) -> &Value {
         &self.0
     }
@@ -111,17 +110,17 @@ impl Job {
         self.text("id").unwrap_or_default()
     }
 
-    /// The name it was submitted under.
+    /// The name that it was submitted with.
     pub fn name(&self) -> Option<&str> {
         self.text("name")
     }
 
-    /// Its state, if it is one of the known ones.
+    /// Its state, if the state is known.
     pub fn state(&self) -> Option<State> {
         self.text("state").and_then(State::parse)
     }
 
-    /// `creationTimeStamp`: when the server took the job.
+    /// `creationTimeStamp`: when the server accepted the job.
     pub fn created(&self) -> Option<DateTime<Utc>> {
         parse_time(self.text("creationTimeStamp")?)
     }
@@ -136,14 +135,14 @@ impl Job {
         self.0.get("elapsedTime")?.as_f64()
     }
 
-    /// What the server says went wrong; empty when nothing did.
+    /// The server's error text; empty without an error.
     pub fn error(&self) -> String {
         self.0.get("error").map(error_text).unwrap_or_default()
     }
 
     /// An entry of the job's `results`, such as `COMPUTE_CONTEXT`.
     pub fn result(&self, key: &str) -> Option<&str> {
-        self.results()?.get(key)?.as_str().filter(|text| !text.is_empty())
+        text(self.0.get("results")?, key)
     }
 
     /// All `results`.
@@ -153,145 +152,127 @@ impl Job {
 
     /// A top-level text, such as `createdBy`.
     pub fn text(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.as_str().filter(|text| !text.is_empty())
+        text(&self.0, key)
     }
 }
 
-/// The last moment of a page that is sorted newest first; none of a page that is not, or that does not tell each of them.
-pub(super) fn oldest_of_newest_first(moments: impl Iterator<Item = Option<DateTime<Utc>>>) -> Option<DateTime<Utc>> {
-    let mut last: Option<DateTime<Utc>> = None;
-    for moment in moments {
-        let moment = moment?;
-        if last.is_some_and(|last| last < moment) {
-            return None;
-        }
-        last = Some(moment);
-    }
-    last
-}
-
-/// The state of a job: one short answer.
+/// The state of a job.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] when the job was deleted; [`ErrorKind::Server`], retryable, for a page of a proxy; those of any
 /// call.
 pub async fn state(client: &ViyaClient, id: &str) -> Result<State> {
     let path = format!("/jobExecution/jobs/{id}/state");
-    read_state(&client.send(&Call::get(&path, "text/plain")).await?, id)
+    read_state(&client.send(&ViyaRequest::get(&path, "text/plain")).await?, id)
 }
 
-fn read_state(answer: &Answer, id: &str) -> Result<State> {
-    let word = answer.word().filter(|word| word.chars().any(char::is_alphabetic));
-    let word = word.ok_or_else(|| {
-        Error::new(ErrorKind::Server, format!("the answer about job {id} has no state in it")).with_retryable(true)
+fn read_state(response: &Response, id: &str) -> Result<State> {
+    let body = std::str::from_utf8(&response.body).unwrap_or_default().trim().trim_matches('"');
+    let is_word = body.len() <= 40 && !body.contains(['<', '\n', '{']) && body.contains(char::is_alphabetic);
+    let word = Some(body).filter(|_| is_word).ok_or_else(|| {
+        Error::new(ErrorKind::Server, format!("the response about job {id} has no state in it")).with_retryable(true)
     })?;
     Ok(State::parse(word).unwrap_or_else(|| {
-        // A state that SAS does not document, such as a suspension, is no end.
+        // A state that SAS does not document, such as a suspension, is not final.
         tracing::debug!("job {id} has the unknown state {word:?}");
         State::Running
     }))
 }
 
-/// [`state`] that a server which honours `wait` answers only when the state changes, or after `seconds` of its own.
-/// Source: SAS's own JavaScript client asks this way; no SAS document says which releases honour it, so whoever calls
-/// this looks at how long the answer took.
+/// [`state`], for which a server that supports `wait` waits until the state changes, or for `seconds` of its own time.
+/// Source: SAS's own JavaScript client asks this way. No SAS document says which releases support it, so the caller has to
+/// measure how long the response took.
 ///
 /// # Errors
 /// Those of [`state`].
-pub async fn state_waiting(client: &ViyaClient, id: &str, seconds: u32) -> Result<State> {
+pub async fn wait_for_state_change(client: &ViyaClient, id: &str, seconds: u32) -> Result<State> {
     let path = format!("/jobExecution/jobs/{id}/state");
-    let call = Call::get(&path, "text/plain").query("_action", "wait").query("wait", seconds.to_string());
+    let call = ViyaRequest::get(&path, "text/plain").query("_action", "wait").query("wait", seconds.to_string());
     read_state(&client.send(&call).await?, id)
 }
 
-/// Which listing is asked for jobs that have ended.
+/// How jobs that have ended are selected in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listing {
-    /// Those of the given ids that do not run any more: the shortest answer.
-    EndedOfIds,
+pub enum EndedFilter {
+    /// Those of the given ids that are not running: the shortest response.
+    NotRunningIds,
     /// Those of the given ids.
-    OfIds,
-    /// The newest ones of everybody.
+    Ids,
+    /// The newest jobs of all users.
     Newest,
 }
 
-/// Most ids of one listing: 43 characters each, and proxies take some 8,000 in a URL.
-pub const IDS_OF_A_LISTING: usize = 100;
+/// Most ids in one filter: an id has 43 characters, and proxies accept about 8,000 in a URL.
+pub const IDS_PER_FILTER: usize = 100;
 
-/// What a listing told.
+/// Jobs that a list shows as ended.
 #[derive(Debug, Default)]
-pub struct Listed {
-    /// Those that have ended.
-    pub ended: Vec<Job>,
-    /// Whether the listing shows what it was asked for: no jobs that were not meant, and of [`Listing::Newest`] a page that
-    /// has nearly all of them.
-    pub honest: bool,
+pub struct EndedJobs {
+    /// The jobs.
+    pub jobs: Vec<Job>,
+    /// Whether the server applied the filter: the list has no other jobs, and with [`EndedFilter::Newest`] the page has
+    /// nearly all of the jobs.
+    pub matches_filter: bool,
 }
 
-/// Those of the jobs `ids` that have ended, as far as one page of that listing shows them; at most
-/// [`IDS_OF_A_LISTING`] ids, and any number of them with [`Listing::Newest`].
+/// Those of the jobs `ids` that have ended, as far as one page shows them; at most [`IDS_PER_FILTER`] ids, and any number
+/// of them with [`EndedFilter::Newest`].
 ///
 /// # Errors
-/// [`ErrorKind::Server`] or `InvalidInput` where the server does not take the filter; those of any call.
-pub async fn list_ended(client: &ViyaClient, listing: Listing, ids: &[String]) -> Result<Listed> {
+/// [`ErrorKind::Server`] or `InvalidInput` where the server does not support the filter; those of any call.
+pub async fn list_ended(client: &ViyaClient, filter: EndedFilter, ids: &[String]) -> Result<EndedJobs> {
     let chosen = || format!("in(id,{})", ids.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(","));
-    let call = Call::get("/jobExecution/jobs", COLLECTION).query("start", "0");
-    let call = match listing {
-        Listing::EndedOfIds => call
-            .query("limit", IDS_OF_A_LISTING.to_string())
+    let request = ViyaRequest::get("/jobExecution/jobs", COLLECTION).query("start", "0");
+    let request = match filter {
+        EndedFilter::NotRunningIds => request
+            .query("limit", IDS_PER_FILTER.to_string())
             .query("filter", format!("and({},ne(state,'running'))", chosen())),
-        Listing::OfIds => call.query("limit", IDS_OF_A_LISTING.to_string()).query("filter", chosen()),
-        Listing::Newest => call.query("limit", "1000").query("sortBy", "creationTimeStamp:descending"),
+        EndedFilter::Ids => request.query("limit", IDS_PER_FILTER.to_string()).query("filter", chosen()),
+        EndedFilter::Newest => request.query("limit", "1000").query("sortBy", "creationTimeStamp:descending"),
     };
-    let page = client.page(&call, None).await?;
+    let page = client.page(&request).await?;
     let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
-    let jobs: Vec<Job> = page.items.into_iter().filter_map(|item| Job::of(item).ok()).collect();
-    let honest = match listing {
-        Listing::EndedOfIds => {
+    let jobs: Vec<Job> = page.items.into_iter().filter_map(|item| Job::parse(item).ok()).collect();
+    let matches_filter = match filter {
+        EndedFilter::NotRunningIds => {
             jobs.iter().all(|job| asked.contains(job.id()) && job.state().is_none_or(|state| state != State::Running))
         }
-        Listing::OfIds => jobs.iter().all(|job| asked.contains(job.id())),
-        Listing::Newest => {
-            // One that was deleted, or is too new, may be missing.
+        EndedFilter::Ids => jobs.iter().all(|job| asked.contains(job.id())),
+        EndedFilter::Newest => {
+            // A job that was deleted, or is too new, may be missing.
             let shown: HashSet<&str> = jobs.iter().map(Job::id).collect();
             asked.difference(&shown).count() * 10 <= asked.len() + 20
         }
     };
-    let ended = jobs.into_iter().filter(|job| job.state().is_some_and(State::is_final)).collect();
-    Ok(Listed { ended, honest })
+    let jobs = jobs.into_iter().filter(|job| job.state().is_some_and(State::is_final)).collect();
+    Ok(EndedJobs { jobs, matches_filter })
 }
 
-/// A job as it is now.
+/// Reads a job.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] when it was deleted; those of any call.
 pub async fn get(client: &ViyaClient, id: &str) -> Result<Job> {
-    Job::of(client.send_json(&Call::get(&format!("/jobExecution/jobs/{id}"), JOB)).await?)
+    Job::parse(client.send_json(&ViyaRequest::get(&format!("/jobExecution/jobs/{id}"), JOB)).await?)
 }
 
-/// Cancels a job; one that has ended already is left as it is.
+/// Cancels a job. A job that has ended is not changed.
 ///
 /// # Errors
 /// Those of any call.
 pub async fn cancel(client: &ViyaClient, id: &str) -> Result<()> {
     let path = format!("/jobExecution/jobs/{id}/state");
-    client.send(&Call::new(Method::PUT, &path, "text/plain").query("value", "canceled")).await.map(drop)
+    client.send(&ViyaRequest::new(Method::PUT, &path, "text/plain").query("value", "canceled")).await.map(drop)
 }
 
-/// Deletes a job with its log and results; one that is not there any more is no error.
+/// Deletes a job with its log and results. A job that does not exist is no error.
 ///
 /// # Errors
 /// Those of any call.
 pub async fn delete(client: &ViyaClient, id: &str) -> Result<()> {
     let path = format!("/jobExecution/jobs/{id}");
-    match client.send(&Call::new(Method::DELETE, &path, "application/json")).await {
+    match client.send(&ViyaRequest::new(Method::DELETE, &path, "application/json")).await {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
-}
-
-/// A SAS time stamp: ISO 8601 with zone, which some services write without a colon.
-pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    let at = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"));
-    at.ok().map(|at| at.to_utc())
 }

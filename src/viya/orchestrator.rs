@@ -1,6 +1,6 @@
-//! The Workload Orchestrator's own account of jobs: queue, host, phases, reservation and measured use.
+//! What the Workload Orchestrator reports about jobs: queue, host, phases, reserved and measured resources.
 //!
-//! SAS does not document this interface for Viya 4; names and units are those observed in real answers, read leniently.
+//! SAS does not document this interface for Viya 4. Names and units are those of observed responses, read leniently.
 //! Time stamps have a resolution of one second, `totalTime…` are whole seconds.
 
 use std::collections::HashSet;
@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::client::{Call, Pages, ViyaClient};
-use super::jobs::{oldest_of_newest_first, parse_time};
+use super::client::{Pages, ViyaClient, ViyaRequest};
+use super::json::{oldest_of_newest_first, parse_time, text};
 use crate::error::Result;
 
 const PAGE: usize = 500;
 
-/// Texts of an entry that are kept, as JSON pointers.
+/// Texts of an entry that are stored, as JSON pointers.
 const TEXTS: [&str; 10] = [
     "/request/name",
     "/request/queue",
@@ -28,7 +28,8 @@ const TEXTS: [&str; 10] = [
     "/processingInfo/pendingCause",
 ];
 
-/// One entry of the orchestrator's job list: its texts, numbers and measurements, without the rest, as a run has thousands.
+/// One entry of the orchestrator's job list: its texts, numbers and measurements. The rest is dropped, because a run has
+/// thousands of entries.
 #[derive(Debug, Clone)]
 pub struct Entry {
     id: Option<i64>,
@@ -39,33 +40,31 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads an item as the server gave it.
+    /// The entry in an item of the list.
     pub fn new(item: &Value) -> Self {
         let id = item.get("id").and_then(|id| id.as_i64().or_else(|| id.as_str()?.parse().ok()));
-        let text = |(at, pointer): (usize, &&str)| {
+        let stored_text = |(at, pointer): (usize, &&str)| {
             let text = item.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
             Some((u8::try_from(at).ok()?, text.into()))
         };
         let processing = item.get("processingInfo");
         let numbers = processing.and_then(Value::as_object).into_iter().flatten();
-        // Read leniently: a number may come as text.
+        // A number may come as text.
         let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
         let named = |list: &str| {
             let values = processing.and_then(|info| info.get(list)?.as_array()).into_iter().flatten();
-            values
-                .filter_map(|value| Some((value.get("name")?.as_str()?.into(), number(value.get("value")?)?)))
-                .collect()
+            values.filter_map(|value| Some((text(value, "name")?.into(), number(value.get("value")?)?))).collect()
         };
         Self {
             id,
-            texts: TEXTS.iter().enumerate().filter_map(text).collect(),
+            texts: TEXTS.iter().enumerate().filter_map(stored_text).collect(),
             numbers: numbers.filter_map(|(key, value)| Some((key.as_str().into(), number(value)?))).collect(),
             reserved: named("consumedResources"),
             measured: named("limitValues"),
         }
     }
 
-    /// Its number, which grows; text where a server sends text.
+    /// Its number, which grows from job to job.
     pub fn id(&self) -> Option<i64> {
         self.id
     }
@@ -85,13 +84,13 @@ impl Entry {
         self.text("/request/user")
     }
 
-    /// The host it ran on.
+    /// The host that it ran on.
     pub fn host(&self) -> Option<&str> {
         self.text("/processingInfo/executionHost")
     }
 
-    /// A non-empty text at one of the JSON pointers that are kept: name, queue, user, state, the three stamps, host and its
-    /// address, why it is pending.
+    /// The text at one of the stored JSON pointers: name, queue, user, state, the three time stamps, host and its address, and
+    /// the reason why it is pending.
     pub fn text(&self, pointer: &str) -> Option<&str> {
         let at = TEXTS.iter().position(|kept| *kept == pointer)?;
         self.texts.iter().find(|(kept, _)| usize::from(*kept) == at).map(|(_, text)| &**text)
@@ -102,7 +101,7 @@ impl Entry {
         parse_time(self.text("/processingInfo/submitTime")?)
     }
 
-    /// When it was given to a host; its pod still has to start.
+    /// When it was assigned to a host. Its pod starts after that.
     pub fn started(&self) -> Option<DateTime<Utc>> {
         parse_time(self.text("/processingInfo/startTime")?)
     }
@@ -117,7 +116,7 @@ impl Entry {
         find(&self.numbers, key)
     }
 
-    /// What was reserved, not used: `cores`, `memory` (MB).
+    /// What was reserved (not used): `cores`, `memory` (MB).
     pub fn reserved(&self, name: &str) -> Option<f64> {
         find(&self.reserved, name)
     }
@@ -133,8 +132,8 @@ fn find(list: &[(Box<str>, f64)], name: &str) -> Option<f64> {
     list.iter().find(|(known, _)| &**known == name).map(|(_, value)| *value)
 }
 
-/// All entries submitted since `oldest`, newest first, one request per page (of 500, where the service gives that many);
-/// fewer pages where `enough` says after one of them that the rest is not needed.
+/// All entries submitted since `oldest`, newest first, one request per page of up to 500. Stops after a page for which
+/// `enough` is true.
 ///
 /// # Errors
 /// Those of any call: [`crate::ErrorKind::NotFound`] where there is no orchestrator, `Forbidden` where the user may
@@ -146,20 +145,17 @@ pub async fn list_since(
 ) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut seen = HashSet::new();
-    let call = Call::get("/workloadOrchestrator/jobs", "application/json")
+    let request = ViyaRequest::get("/workloadOrchestrator/jobs", "application/json")
         .query("limit", PAGE.to_string())
         .query("sortBy", "submitTime:descending");
-    let mut pages = Pages::new(client, call);
+    let mut pages = Pages::new(client, request);
     while let Some(items) = pages.next().await? {
         let page: Vec<Entry> = items.iter().map(Entry::new).collect();
         drop(items);
         let reached = oldest_of_newest_first(page.iter().map(Entry::submitted)).is_some_and(|last| last < oldest);
-        // New jobs push old ones onto the next page, where they come again.
+        // New jobs push old ones onto the next page, where they are listed again.
         let before = entries.len();
-        entries.extend(page.into_iter().filter(|entry| match entry.id() {
-            Some(id) => seen.insert(id),
-            None => true,
-        }));
+        entries.extend(page.into_iter().filter(|entry| entry.id().is_none_or(|id| seen.insert(id))));
         if reached || entries.len() == before || enough(&entries) {
             break;
         }

@@ -1,38 +1,40 @@
-//! One user at one SAS Viya: who that is, and what is there.
+//! One user at one SAS Viya: who the user is, and logging in.
 
 use serde_json::{Map, Value};
 
-use super::auth::{self, Credentials, OAuthClient, pkce};
-use super::client::{Call, ClientOptions, ViyaClient, parse_base_url};
+use super::auth::{Credentials, OAuthClient, pkce};
+use super::client::{ClientOptions, ViyaClient, ViyaRequest, connect, parse_base_url};
+use super::json;
 use crate::error::{ErrorKind, Result};
+use crate::http::token;
 
-/// Who a token belongs to, as far as it can be told.
+/// Who a token belongs to, as far as that is known.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Identity {
     /// The user's id.
     pub user: Option<String>,
     /// The user's name.
     pub name: Option<String>,
-    /// What the token allows.
+    /// The scopes of the token.
     pub scopes: Vec<String>,
-    /// Until when it is good.
+    /// When the token expires.
     pub expires: Option<chrono::DateTime<chrono::Utc>>,
-    /// Whether it can be renewed.
+    /// Whether the token can be renewed.
     pub renewable: bool,
     /// Where the login comes from.
     pub origin: String,
-    /// Whether the server said who it is, and not the token alone.
+    /// Whether the server confirmed the user, and not only the token.
     pub asked: bool,
 }
 
-/// Who `client` is. The Identities service is asked; where it is not to be had, the token's own claims have to do.
+/// The user of `client`, from the Identities service, or from the token's own claims where that service is not available.
 ///
 /// # Errors
 /// [`ErrorKind::Authentication`] when the token is refused; those of any call but a missing service.
 pub async fn whoami(client: &ViyaClient) -> Result<Identity> {
-    let token = client.token().await?;
-    let claims = auth::claims(&token).unwrap_or(Value::Null);
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let bearer = client.token().await?;
+    let claims = token::claims(&bearer).unwrap_or(Value::Null);
+    let text = |value: &Value, key: &str| json::text(value, key).map(str::to_owned);
     let validity = client.login().validity();
     let mut identity = Identity {
         user: text(&claims, "user_name").or_else(|| text(&claims, "sub")),
@@ -46,7 +48,7 @@ pub async fn whoami(client: &ViyaClient) -> Result<Identity> {
         origin: client.login().origin(),
         ..Identity::default()
     };
-    match client.send_json(&Call::get("/identities/users/@currentUser", "application/json")).await {
+    match client.send_json(&ViyaRequest::get("/identities/users/@currentUser", "application/json")).await {
         Ok(user) => {
             identity.user = text(&user, "id").or(identity.user);
             identity.name = text(&user, "name");
@@ -58,12 +60,12 @@ pub async fn whoami(client: &ViyaClient) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Begins a login with an authorization code: what to open in the browser, and what redeems the code.
+/// Starts a login with an authorization code.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for a base URL that is none.
-pub fn begin_login(base_url: &str, client: &OAuthClient) -> Result<pkce::Begun> {
-    pkce::begin(&parse_base_url(base_url)?, client)
+/// [`ErrorKind::InvalidInput`] for a malformed base URL.
+pub fn begin_login(base_url: &str, client: &OAuthClient) -> Result<pkce::AuthorizationRequest> {
+    Ok(pkce::begin(&parse_base_url(base_url)?, client))
 }
 
 /// Redeems the code that the user pasted.
@@ -74,28 +76,22 @@ pub async fn finish_login(
     base_url: &str,
     options: &ClientOptions,
     client: &OAuthClient,
-    begun: &pkce::Begun,
+    login: &pkce::AuthorizationRequest,
     code: &str,
 ) -> Result<Map<String, Value>> {
-    // Nothing is sent with a token here: the pool and its TLS are what is wanted.
-    let pool = ViyaClient::new(base_url, nobody(client)?, options)?;
-    pkce::redeem(pool.http(), pool.base_url(), client, begun, code).await
+    pkce::redeem(&connect(base_url, options)?, client, login, code).await
 }
 
-/// Logs in with `credentials`; returns the SASLogon response and the id of the OAuth client it was given to.
+/// Logs in with `credentials`; returns the SASLogon response and the id of the OAuth client that it was issued to.
 ///
 /// # Errors
-/// Those of [`auth::Login::bearer`].
+/// Those of [`Credentials::open`] and of [`ViyaClient::token`].
 pub async fn login(
     base_url: &str,
     options: &ClientOptions,
     credentials: &Credentials,
 ) -> Result<(Map<String, Value>, String)> {
-    let pool = ViyaClient::new(base_url, credentials.open(base_url)?, options)?;
-    pool.token().await?;
-    Ok((pool.login().response().await.unwrap_or_default(), pool.login().client().id().to_owned()))
-}
-
-fn nobody(client: &OAuthClient) -> Result<auth::Login> {
-    auth::Login::of("nobody", client.clone(), None, None, None)
+    let client = ViyaClient::new(base_url, credentials.open(base_url)?, options)?;
+    client.token().await?;
+    Ok((client.login().response().await.unwrap_or_default(), client.login().client().id().to_owned()))
 }

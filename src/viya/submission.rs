@@ -1,5 +1,5 @@
-//! Submits jobs to the Job Execution Service. No job is ever submitted twice: where it is in doubt whether the server took
-//! one, it is looked for by its name.
+//! Submits jobs to the Job Execution Service. No job is submitted twice: when it is uncertain whether the server accepted a
+//! job, the job is looked up by its name.
 
 use std::time::Instant;
 
@@ -8,56 +8,63 @@ use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::{COLLECTION, Call, Pages, ViyaClient};
-use super::jobs::{JOB, Job, oldest_of_newest_first, parse_time};
+use super::client::{COLLECTION, LONGEST_RETRY_AFTER, Pages, ViyaClient, ViyaRequest, is_transient, json, refusal};
+use super::jobs::{JOB, Job};
+use super::json::{oldest_of_newest_first, parse_time, text};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::SendState;
 
-/// How long a job is looked for, seconds of the server, after a gateway gave up on submitting it: the server behind it may
-/// be at it still.
-const SLOW_DOUBT: f64 = 30.0;
+/// How long a job is looked for, in seconds of the server, after a gateway stopped waiting: the server behind it may still
+/// work on the request.
+const LOOKUP_AFTER_TIMEOUT: f64 = 30.0;
 /// The same, after the connection broke off or the server failed.
-const QUICK_DOUBT: f64 = 8.0;
-/// How often a submission is tried that the server answers with 500: some definitions always are.
+const LOOKUP_AFTER_FAILURE: f64 = 8.0;
+/// How often a submission is tried that the server answers with 500: some job definitions always fail.
 const INTERNAL_TRIES: u32 = 3;
 const REQUEST: &str = "application/vnd.sas.job.execution.job.request+json";
 
 /// A job to submit.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// A name that no other job has; `[a-z0-9]` only, because the Workload Orchestrator drops the rest.
+    /// A name that no other job has; only `[a-z0-9]`, because the Workload Orchestrator drops other characters.
     pub name: String,
     /// Id or URI of the job definition.
     pub definition: String,
-    /// Arguments, already text: SAS takes a map of string to string.
+    /// Arguments as text: SAS expects a map of string to string.
     pub arguments: Map<String, Value>,
-    /// The compute context it must run in.
+    /// The compute context that it must run in.
     pub context: String,
-    /// ISO 8601 duration after which the server deletes the job and its files, e.g. `P7D`.
+    /// ISO 8601 duration after which the server deletes the job and its files, for example `P7D`.
     pub expires_after: Option<String>,
 }
 
-/// Why a job was not submitted, as far as that is known.
+/// Why a job was not submitted.
 #[derive(Debug)]
 pub struct NotSubmitted {
     /// What happened.
     pub error: Error,
-    /// Whether the server may have taken the job all the same: it has to be looked for by its name before it is sent again.
+    /// Whether the server may have accepted the job: it has to be looked up by its name before it is sent again.
     pub in_doubt: bool,
+}
+
+impl From<Error> for NotSubmitted {
+    /// An error after which the server surely has no job.
+    fn from(error: Error) -> Self {
+        Self { error, in_doubt: false }
+    }
 }
 
 /// Submits a job and returns it as accepted.
 ///
-/// After a failure that leaves open whether the server took the job, the job is looked for by its name before it is sent
-/// again, so that it never runs twice. `oldest` is as [`find_by_name`] has it.
+/// After a failure that leaves open whether the server accepted the job, the job is looked up by its name before it is sent
+/// again, so that it never runs twice. `oldest` is that of [`find_by_name`].
 ///
 /// # Errors
-/// The server's refusal with its reasons, or that it cannot be found out whether the job runs.
+/// The server's refusal with its reasons, or that it is not known whether the job runs.
 pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>) -> Result<Job, NotSubmitted> {
-    let refused = |error: Error| NotSubmitted { error, in_doubt: false };
-    let uri = if job.definition.starts_with('/') {
-        job.definition.clone()
-    } else {
-        format!("/jobDefinitions/definitions/{}", job.definition)
+    let uri = match job.definition.as_str() {
+        uri if uri.starts_with('/') => uri.to_owned(),
+        id => format!("/jobDefinitions/definitions/{id}"),
     };
     let mut arguments = job.arguments.clone();
     arguments.insert("_contextName".into(), job.context.clone().into());
@@ -65,79 +72,94 @@ pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>
     if let Some(expires) = &job.expires_after {
         body["expiresAfter"] = expires.clone().into();
     }
-    let call = Call {
+    let request = ViyaRequest {
         body: Some((REQUEST, Bytes::from(body.to_string()))),
-        ..Call::new(Method::POST, "/jobExecution/jobs", JOB)
+        ..ViyaRequest::new(Method::POST, "/jobExecution/jobs", JOB)
     };
-    for round in 1.. {
-        let more = round < client.tries();
-        let doubt = match client.once(&call).await {
-            Ok(answer) if answer.status.is_success() => match answer.json().and_then(Job::of) {
+    let mut retry = client.retry();
+    loop {
+        let uncertain = match client.once(&request).await {
+            Ok(response) if response.status.is_success() => match json(&response).and_then(Job::parse) {
                 Ok(job) => return Ok(job),
-                // It was taken, if a proxy did not make that up.
-                Err(error) => Doubt { error, resend: false, open: true, seconds: SLOW_DOUBT, after: None },
+                // The server accepted it, unless a proxy made up the response.
+                Err(error) => UncertainSubmission::new(error, false, LOOKUP_AFTER_TIMEOUT),
             },
-            // Refused before anything was done with it.
-            Ok(answer) if answer.status.as_u16() == 429 && more => {
-                client.back_off(round, answer.retry_after()).await;
-                continue;
-            }
-            // Of a 408 it is not known either what became of the request.
-            Ok(answer) if answer.status.is_server_error() || answer.status.as_u16() == 408 => {
-                let status = answer.status.as_u16();
-                let (passing, after) = (answer.is_passing() || status == 408, answer.retry_after());
-                let seconds = if [408, 504].contains(&status) { SLOW_DOUBT } else { QUICK_DOUBT };
-                let error = answer.into_error(&call).with_retryable(true);
-                if passing {
-                    Doubt { error, resend: true, open: true, seconds, after }
-                } else {
-                    // The server failed at this very job, and is not asked for ever.
-                    let error = error.with_retryable(false);
-                    Doubt { error, resend: round < INTERNAL_TRIES, open: false, seconds, after }
+            Ok(response) => {
+                let (status, asked) = (response.status, response.retry_after());
+                let error = refusal(&request, &response);
+                match status.as_u16() {
+                    // The server did nothing.
+                    429 => {
+                        client.wait(retry.after(error, true, asked)?).await;
+                        continue;
+                    }
+                    // A 408 says nothing about the request either.
+                    408 | 500..=599 => {
+                        let seconds = if [408, 504].contains(&status.as_u16()) {
+                            LOOKUP_AFTER_TIMEOUT
+                        } else {
+                            LOOKUP_AFTER_FAILURE
+                        };
+                        let seconds =
+                            seconds.max(asked.map_or(0.0, |asked| asked.min(LONGEST_RETRY_AFTER).as_secs_f64()));
+                        if is_transient(status) || status.as_u16() == 408 {
+                            UncertainSubmission::new(error.with_retryable(true), true, seconds)
+                        } else {
+                            // The server failed at this job, and may do so each time.
+                            let resend = retry.tried() + 1 < INTERNAL_TRIES;
+                            let error = error.with_retryable(false);
+                            UncertainSubmission { in_doubt: false, ..UncertainSubmission::new(error, resend, seconds) }
+                        }
+                    }
+                    _ => return Err(error.into()),
                 }
             }
-            Ok(answer) => return Err(refused(answer.into_error(&call))),
-            Err(failure) if failure.error.kind() != ErrorKind::Network => return Err(refused(failure.error)),
-            Err(failure) if !failure.sent && more => {
-                client.back_off(round, None).await;
+            Err(failure) if failure.error.kind() != ErrorKind::Network => return Err(failure.error.into()),
+            Err(failure) if failure.state == SendState::NotSent => {
+                client.wait(retry.after(failure.error, false, None)?).await;
                 continue;
             }
-            Err(failure) if !failure.sent => return Err(refused(failure.error)),
             Err(failure) => {
-                let seconds = if failure.timed_out { SLOW_DOUBT } else { QUICK_DOUBT };
-                Doubt { error: failure.error, resend: true, open: true, seconds, after: None }
+                let seconds = if failure.timed_out { LOOKUP_AFTER_TIMEOUT } else { LOOKUP_AFTER_FAILURE };
+                UncertainSubmission::new(failure.error, true, seconds)
             }
         };
-        match look_for(client, &job.name, oldest, doubt.seconds.max(doubt.after.unwrap_or(0.0))).await {
+        let may_resend = retry.count(true) && uncertain.resend;
+        match look_up(client, &job.name, oldest, uncertain.seconds).await {
             Ok(Some(job)) => return Ok(job),
-            Ok(None) if doubt.resend && more => {}
-            Ok(None) => return Err(NotSubmitted { error: doubt.error, in_doubt: doubt.open }),
+            Ok(None) if may_resend => {}
+            Ok(None) => return Err(NotSubmitted { error: uncertain.error, in_doubt: uncertain.in_doubt }),
             Err(e) => {
-                let text =
-                    format!("it is not known whether SAS Viya took job {}: {e}; look for that name there", job.name);
-                let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(doubt.error);
+                let text = format!(
+                    "it is not known whether SAS Viya accepted job {}: {e}; look for that name there",
+                    job.name
+                );
+                let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(uncertain.error);
                 return Err(NotSubmitted { error, in_doubt: true });
             }
         }
     }
-    Err(refused(Error::new(ErrorKind::Internal, "the job was never sent")))
 }
 
-/// A submission of which it is not known whether the server took it.
-struct Doubt {
+/// A submission that the server may have accepted.
+struct UncertainSubmission {
     error: Error,
-    /// Whether it is sent again where it is not found.
+    /// Whether it is sent again if the job is not found.
     resend: bool,
-    /// Whether the server may take it even later.
-    open: bool,
-    /// How long it is looked for.
+    /// Whether the server may accept it later.
+    in_doubt: bool,
+    /// How long the job is looked for.
     seconds: f64,
-    /// When the server wants to be asked again, seconds.
-    after: Option<f64>,
 }
 
-/// [`find_by_name`], again and again for `seconds` of the server.
-async fn look_for(client: &ViyaClient, name: &str, oldest: DateTime<Utc>, seconds: f64) -> Result<Option<Job>> {
+impl UncertainSubmission {
+    fn new(error: Error, resend: bool, seconds: f64) -> Self {
+        Self { error, resend, in_doubt: true, seconds }
+    }
+}
+
+/// Calls [`find_by_name`] again and again for `seconds` of the server.
+async fn look_up(client: &ViyaClient, name: &str, oldest: DateTime<Utc>, seconds: f64) -> Result<Option<Job>> {
     let (began, mut pause) = (Instant::now(), 0.5);
     loop {
         if let Some(job) = find_by_name(client, name, oldest).await? {
@@ -152,22 +174,22 @@ async fn look_for(client: &ViyaClient, name: &str, oldest: DateTime<Utc>, second
     }
 }
 
-/// The job of exactly this name, among all since `oldest` by the server's clock; among all that there are where the server
-/// does not list the newest first, or says no times.
+/// The job with exactly this name, among all jobs since `oldest` by the server's clock, or among all jobs when the server
+/// does not list the newest first or reports no times.
 ///
 /// # Errors
 /// Those of any call to the server.
 pub async fn find_by_name(client: &ViyaClient, name: &str, oldest: DateTime<Utc>) -> Result<Option<Job>> {
-    let call = Call::get("/jobExecution/jobs", COLLECTION)
+    let request = ViyaRequest::get("/jobExecution/jobs", COLLECTION)
         .query("limit", "200")
         .query("sortBy", "creationTimeStamp:descending");
-    let mut pages = Pages::new(client, call);
+    let mut pages = Pages::new(client, request);
     while let Some(mut items) = pages.next().await? {
-        let created = |item: &Value| parse_time(item.get("creationTimeStamp")?.as_str()?);
+        let created = |item: &Value| parse_time(text(item, "creationTimeStamp")?);
         let last = oldest_of_newest_first(items.iter().map(created));
         let named = |item: &&mut Value| item.pointer("/jobRequest/name").and_then(Value::as_str) == Some(name);
         for item in items.iter_mut().filter(named) {
-            if let Ok(job) = Job::of(item.take()) {
+            if let Ok(job) = Job::parse(item.take()) {
                 return Ok(Some(job));
             }
         }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::auth::OAuthClient;
-use super::client::{Call, ClientOptions, ViyaClient, parse_base_url};
+use super::client::{ClientOptions, ViyaClient, ViyaRequest, parse_base_url};
 use super::submission::{self, Submission};
 use super::{Login, contexts, orchestrator};
 use crate::error::ErrorKind;
@@ -74,7 +74,7 @@ async fn passing_failures_are_repeated_and_refusals_are_not() {
     for (status, expected) in [(429, 3), (502, 3), (503, 3), (504, 3), (500, 1), (404, 1), (403, 1)] {
         calls.store(0, Ordering::SeqCst);
         let path = format!("/x/{status}");
-        let got = client.send_json(&Call::get(&path, JSON)).await;
+        let got = client.send_json(&ViyaRequest::get(&path, JSON)).await;
         assert_eq!(calls.load(Ordering::SeqCst), expected, "{status}");
         assert_eq!(got.is_ok(), expected == 3, "{status}");
     }
@@ -97,7 +97,7 @@ async fn retry_after_is_waited_for() {
     );
     let (_folder, client) = client(app).await;
     let start = Instant::now();
-    client.send(&Call::get("/x", JSON)).await.unwrap();
+    client.send(&ViyaRequest::get("/x", JSON)).await.unwrap();
     // 100 seconds of a server that runs 1000 times as fast.
     assert!(start.elapsed() >= Duration::from_millis(100));
     assert_eq!(calls.load(Ordering::SeqCst), 2);
@@ -119,8 +119,8 @@ async fn a_401_renews_once_and_repeats() {
         )
         .route("/SASLogon/oauth/token", post(|| async { Json(json!({"access_token": "second", "expires_in": 3600})) }));
     let (_folder, client) = client(app).await;
-    client.send(&Call::get("/x", JSON)).await.unwrap();
-    client.send(&Call::get("/x", JSON)).await.unwrap();
+    client.send(&ViyaRequest::get("/x", JSON)).await.unwrap();
+    client.send(&ViyaRequest::get("/x", JSON)).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), ["Bearer first", "Bearer second", "Bearer second"]);
 }
 
@@ -144,7 +144,7 @@ async fn errors_tell_nested_reasons_and_html_is_not_parsed() {
             get(|| async { Response::builder().status(302).header("location", "/x").body(Body::empty()).unwrap() }),
         );
     let (_folder, client) = client(app).await;
-    let of = async |path: &str| client.send_json(&Call::get(path, JSON)).await.unwrap_err().to_string();
+    let of = async |path: &str| client.send_json(&ViyaRequest::get(path, JSON)).await.unwrap_err().to_string();
     assert!(of("/sas").await.contains("No.; Disk full."));
     let html = of("/html").await;
     assert!(html.contains("text/html") && !html.contains("<html>"), "{html}");

@@ -1,228 +1,223 @@
-//! Sees jobs end soon, with few requests: by asking a server that waits with its answer, else by listing what has ended of
-//! many jobs at once, else job by job. What the server at hand honours is found out by using it.
+//! Notices that jobs end, with few requests: by asking a server that waits with its response, else by listing jobs that have
+//! ended, else job by job. Which of these the server supports is found out by using it.
 //!
-//! No SAS document says whether the Job Execution Service honours `wait` or takes these filters, so nothing is taken for
-//! granted: an answer that came too soon, a listing that was refused, and a job that had ended without being listed each
-//! end the use of that way.
+//! No SAS document says whether the Job Execution Service supports `wait` or these filters. So a response that came too soon,
+//! a list that was refused, and a job that ended without being listed each end the use of that method.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::ViyaClient;
-use super::jobs::{self, IDS_OF_A_LISTING, Job, Listed, Listing, State};
+use super::jobs::{self, EndedFilter, EndedJobs, IDS_PER_FILTER, Job, State};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Connections that may wait for an answer at a time: each occupies a thread or more of some proxies on the way.
+/// Connections that may wait for a response at a time. Each uses a thread or more of some proxies.
 const WAITING_CONNECTIONS: usize = 64;
-/// Seconds that a server is asked to wait. Source: its Compute service takes at most 60.
+/// Seconds that a server is asked to wait. Source: its Compute service accepts at most 60.
 const WAIT: u32 = 30;
-/// So few jobs are asked for one by one, where the server does not wait.
+/// Up to so many jobs are asked for one by one, when the server does not wait.
 const FEW: usize = 8;
-/// Requests per second of the server that polling may cost.
+/// Requests per second of the server that polling may use.
 const POLLS_PER_SECOND: f64 = 25.0;
-/// Jobs that are listed are asked for themselves after so long, should the listing be wrong.
-const DISTRUST: f64 = 45.0;
-/// Least real time between two listings, however fast the server's clock is.
+/// After so many seconds a listed job is asked for itself, in case the list is wrong.
+const LONGEST_UNLISTED: f64 = 45.0;
+/// Shortest real time between two lists, however fast the server's clock is.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
-/// Answers that came too soon until a server that was seen to wait is taken for one that does not.
-const STRIKES: u32 = 5;
+/// After so many early responses, a server that waited before is treated as one that does not wait.
+const MOST_EARLY_RESPONSES: u32 = 5;
 
-/// What was seen of a job.
+/// News of a job.
 #[derive(Debug)]
-pub enum Seen {
+pub enum JobUpdate {
     /// Its state.
     State(State),
     /// The job itself, ended.
     Ended(Box<Job>),
 }
 
-/// Watches the jobs of one client. [`Watch::list`] has to run beside those who [`Watch::look`].
+/// Watches the jobs of one client. [`Watch::run_lists`] has to run beside the callers of [`Watch::next_update`].
 #[derive(Debug)]
 pub struct Watch<'a> {
     client: &'a ViyaClient,
     interval: f64,
     connections: Semaphore,
-    waits: AtomicU8,
-    strikes: AtomicU32,
-    listing: AtomicU8,
-    listed: Mutex<HashMap<String, oneshot::Sender<Box<Job>>>>,
-    somebody: Notify,
+    server: Mutex<ServerBehavior>,
+    listeners: Mutex<HashMap<String, oneshot::Sender<Box<Job>>>>,
+    listener_added: Notify,
     in_flight: AtomicU32,
 }
 
-const UNKNOWN: u8 = 0;
-const YES: u8 = 1;
-const NO: u8 = 2;
+/// What is known about the server.
+#[derive(Debug, Default)]
+struct ServerBehavior {
+    /// Whether it waits with a response until a state changes; `None` until that is known.
+    waits: Option<bool>,
+    /// Responses that came too soon.
+    early_responses: u32,
+    /// The index of the filter in use; after the last one, jobs are not listed.
+    filter: usize,
+}
 
-/// The ways to list, best first.
-const LISTINGS: [Listing; 3] = [Listing::EndedOfIds, Listing::OfIds, Listing::Newest];
+/// The filters, best first.
+const FILTERS: [EndedFilter; 3] = [EndedFilter::NotRunningIds, EndedFilter::Ids, EndedFilter::Newest];
 
 impl<'a> Watch<'a> {
-    /// A watch that looks at a job at least every `interval` seconds of the server, where few are in flight.
+    /// A watch that asks for each job at least every `interval` seconds of the server, while few are in flight.
     pub fn new(client: &'a ViyaClient, interval: f64) -> Self {
         Self {
             client,
             interval,
             connections: Semaphore::new(WAITING_CONNECTIONS),
-            waits: AtomicU8::new(UNKNOWN),
-            strikes: AtomicU32::new(0),
-            listing: AtomicU8::new(0),
-            listed: Mutex::default(),
-            somebody: Notify::new(),
+            server: Mutex::default(),
+            listeners: Mutex::default(),
+            listener_added: Notify::new(),
             in_flight: AtomicU32::new(0),
         }
     }
 
-    /// Counts a job in while the answer lives.
-    pub fn enter(&self) -> impl Drop + use<'_> {
-        struct Inside<'b>(&'b AtomicU32);
-        impl Drop for Inside<'_> {
+    /// Counts a job as in flight until the returned guard is dropped.
+    pub fn count_in_flight(&self) -> impl Drop + use<'_> {
+        struct InFlight<'b>(&'b AtomicU32);
+        impl Drop for InFlight<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Inside(&self.in_flight)
+        InFlight(&self.in_flight)
     }
 
-    /// Waits until there may be news of the job `id`, last known to be `known`, and says what was seen.
+    /// Waits until there may be news of the job `id`, whose last known state is `known`.
     ///
     /// # Errors
-    /// Those of [`jobs::state`]. Dropping the future is safe at any moment.
-    pub async fn look(&self, id: &str, known: State) -> Result<Seen> {
-        if self.waits.load(Ordering::Relaxed) != NO
-            && let Ok(_connection) = self.connections.try_acquire()
-        {
+    /// Those of [`jobs::state`]. The future can be dropped at any moment.
+    pub async fn next_update(&self, id: &str, known: State) -> Result<JobUpdate> {
+        let may_wait = self.server().waits != Some(false);
+        if may_wait && let Ok(_connection) = self.connections.try_acquire() {
             let began = Instant::now();
-            let state = match jobs::state_waiting(self.client, id, WAIT).await {
-                Ok(state) => state,
-                Err(e) => {
-                    // A proxy that cuts off who waits looks like a server that fails, again and again.
-                    if e.kind() != ErrorKind::NotFound && self.waits.load(Ordering::Relaxed) != YES {
-                        self.waits.store(NO, Ordering::Relaxed);
+            let waited = jobs::wait_for_state_change(self.client, id, WAIT).await;
+            let mut server = self.server();
+            return match waited {
+                Ok(state) => {
+                    if state == known {
+                        server.learn_whether_it_waits(self.client.clock().since(began));
                     }
-                    return Err(e);
+                    Ok(JobUpdate::State(state))
+                }
+                Err(e) => {
+                    // A proxy that cuts off long requests looks like a server that fails.
+                    if e.kind() != ErrorKind::NotFound && server.waits.is_none() {
+                        server.waits = Some(false);
+                    }
+                    Err(e)
                 }
             };
-            self.learn(known, state, self.client.clock().since(began));
-            return Ok(Seen::State(state));
         }
         let in_flight = f64::from(self.in_flight.load(Ordering::Relaxed));
-        if in_flight > FEW as f64 && self.way().is_some() {
-            return self.look_at_the_list(id, in_flight).await;
+        if in_flight > FEW as f64 && self.filter().is_some() {
+            return self.update_from_list(id, in_flight).await;
         }
         self.client.clock().sleep(self.interval.max(in_flight / POLLS_PER_SECOND)).await;
-        jobs::state(self.client, id).await.map(Seen::State)
+        jobs::state(self.client, id).await.map(JobUpdate::State)
     }
 
-    /// Notes whether the server waits, from an answer that came after `took` seconds.
-    fn learn(&self, known: State, state: State, took: f64) {
-        if state != known {
-            return;
-        }
-        if took >= f64::from(WAIT) * 0.7 {
-            self.strikes.store(0, Ordering::Relaxed);
-            self.waits.store(YES, Ordering::Relaxed);
-        } else if took < f64::from(WAIT) * 0.3
-            && (self.waits.load(Ordering::Relaxed) == UNKNOWN
-                || self.strikes.fetch_add(1, Ordering::Relaxed) + 1 >= STRIKES)
-            && self.waits.swap(NO, Ordering::Relaxed) != NO
-        {
-            tracing::debug!("this SAS Viya does not wait with the state of a job, so it is polled");
-        }
-    }
-
-    async fn look_at_the_list(&self, id: &str, in_flight: f64) -> Result<Seen> {
-        let way = self.listing.load(Ordering::Relaxed);
-        let (told, news) = oneshot::channel();
-        let _place = self.place(id, told);
-        let patience = DISTRUST.max(in_flight / POLLS_PER_SECOND * 4.0);
+    async fn update_from_list(&self, id: &str, in_flight: f64) -> Result<JobUpdate> {
+        let index = self.server().filter;
+        let (sender, update) = oneshot::channel();
+        let _listener = self.add_listener(id, sender);
+        let patience = LONGEST_UNLISTED.max(in_flight / POLLS_PER_SECOND * 4.0);
         tokio::select! {
-            told = news => if let Ok(job) = told { return Ok(Seen::Ended(job)) },
+            update = update => if let Ok(job) = update { return Ok(JobUpdate::Ended(job)) },
             () = self.client.clock().sleep(patience) => {}
         }
         let state = jobs::state(self.client, id).await?;
-        // It may have ended this very moment: only a listing that is silent once more is distrusted.
+        // The job may have ended this moment: the next list still has to show it.
         if state.is_final() {
             self.client.clock().sleep(self.interval * 2.0).await;
-            if self.listed().contains_key(id) && LISTINGS.get(usize::from(way)) != Some(&Listing::Newest) {
-                self.give_up(way, "it did not show a job that had ended");
+            if self.listeners().contains_key(id) && FILTERS.get(index) != Some(&EndedFilter::Newest) {
+                self.abandon_filter(index, "it did not show a job that had ended");
             }
         }
-        Ok(Seen::State(state))
+        Ok(JobUpdate::State(state))
     }
 
-    fn place(&self, id: &str, told: oneshot::Sender<Box<Job>>) -> impl Drop + use<'_> {
-        struct Place<'b>(&'b Mutex<HashMap<String, oneshot::Sender<Box<Job>>>>, String);
-        impl Drop for Place<'_> {
+    fn add_listener(&self, id: &str, sender: oneshot::Sender<Box<Job>>) -> impl Drop + use<'_, 'a> {
+        struct Listener<'b, 'c>(&'b Watch<'c>, String);
+        impl Drop for Listener<'_, '_> {
             fn drop(&mut self) {
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+                self.0.listeners().remove(&self.1);
             }
         }
-        self.listed().insert(id.to_owned(), told);
-        self.somebody.notify_one();
-        Place(&self.listed, id.to_owned())
+        self.listeners().insert(id.to_owned(), sender);
+        self.listener_added.notify_one();
+        Listener(self, id.to_owned())
     }
 
-    fn listed(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Box<Job>>>> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn listeners(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Box<Job>>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn way(&self) -> Option<Listing> {
-        LISTINGS.get(usize::from(self.listing.load(Ordering::Relaxed))).copied()
+    fn server(&self) -> MutexGuard<'_, ServerBehavior> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_up(&self, way: u8, why: &str) {
-        if self.listing.compare_exchange(way, way + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::debug!("jobs are not listed this way any more ({:?}): {why}", LISTINGS.get(usize::from(way)));
+    fn filter(&self) -> Option<EndedFilter> {
+        FILTERS.get(self.server().filter).copied()
+    }
+
+    fn abandon_filter(&self, index: usize, why: &str) {
+        let mut server = self.server();
+        if server.filter == index {
+            server.filter += 1;
+            tracing::debug!("jobs are not listed with {:?} any more: {why}", FILTERS.get(index));
         }
     }
 
-    /// Lists ended jobs for those who look, as long as it is polled.
-    pub async fn list(&self) -> std::convert::Infallible {
+    /// Lists ended jobs for the callers of [`Watch::next_update`], as long as it is polled.
+    pub async fn run_lists(&self) -> std::convert::Infallible {
         loop {
-            let ids: Vec<String> = self.listed().keys().cloned().collect();
+            let ids: Vec<String> = self.listeners().keys().cloned().collect();
             if ids.is_empty() {
-                self.somebody.notified().await;
+                self.listener_added.notified().await;
                 continue;
             }
             let began = Instant::now();
             let requests = self.list_once(&ids).await;
             let pause = (self.interval / 2.0).max(requests as f64 / POLLS_PER_SECOND);
-            // A server that takes long gets time in between.
+            // A slow server gets time between two lists.
             let real = self.client.clock().real(pause).max(began.elapsed() / 2).max(LEAST_PAUSE);
             tokio::time::sleep(real).await;
         }
     }
 
     async fn list_once(&self, ids: &[String]) -> usize {
-        let way = self.listing.load(Ordering::Relaxed);
-        let Some(listing) = LISTINGS.get(usize::from(way)).copied() else {
-            // Nobody is listed any more: those who wait go on by themselves.
-            self.listed().clear();
+        let index = self.server().filter;
+        let Some(filter) = FILTERS.get(index).copied() else {
+            // Dropping the senders makes the callers ask for their jobs themselves.
+            self.listeners().clear();
             return 0;
         };
         let mut requests = 0;
-        for chunk in ids.chunks(if listing == Listing::Newest { ids.len() } else { IDS_OF_A_LISTING }) {
+        for chunk in ids.chunks(if filter == EndedFilter::Newest { ids.len() } else { IDS_PER_FILTER }) {
             requests += 1;
-            match jobs::list_ended(self.client, listing, chunk).await {
-                Ok(Listed { ended, honest }) => {
-                    for job in ended {
-                        let told = self.listed().remove(job.id());
-                        // Who does not look any more needs no answer.
-                        let _ = told.map(|told| told.send(Box::new(job)));
+            match jobs::list_ended(self.client, filter, chunk).await {
+                Ok(EndedJobs { jobs, matches_filter }) => {
+                    for job in jobs {
+                        let sender = self.listeners().remove(job.id());
+                        // An error means that the caller stopped waiting.
+                        let _ = sender.map(|sender| sender.send(Box::new(job)));
                     }
-                    if !honest {
-                        self.give_up(way, "it does not show what it was asked for");
+                    if !matches_filter {
+                        self.abandon_filter(index, "the list does not match the filter");
                         break;
                     }
                 }
-                Err(e) if refused(&e) => {
-                    self.give_up(way, &e.full_message());
+                Err(e) if is_refused(&e) => {
+                    self.abandon_filter(index, &e.full_message());
                     break;
                 }
                 Err(e) => {
@@ -235,8 +230,23 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Whether the server does not want to be asked this way, whatever the moment.
-fn refused(e: &Error) -> bool {
+impl ServerBehavior {
+    /// Learns from a response with an unchanged state that came after `took` seconds.
+    fn learn_whether_it_waits(&mut self, took: f64) {
+        if took >= f64::from(WAIT) * 0.7 {
+            (self.waits, self.early_responses) = (Some(true), 0);
+        } else if took < f64::from(WAIT) * 0.3 && self.waits != Some(false) {
+            self.early_responses += u32::from(self.waits.is_some());
+            if self.waits.is_none() || self.early_responses >= MOST_EARLY_RESPONSES {
+                self.waits = Some(false);
+                tracing::debug!("this SAS Viya does not wait with the state of a job, so it is polled");
+            }
+        }
+    }
+}
+
+/// Whether the server does not support the request.
+fn is_refused(e: &Error) -> bool {
     !e.is_retryable() && !matches!(e.kind(), ErrorKind::Network | ErrorKind::Authentication)
 }
 

@@ -1,4 +1,4 @@
-//! A function of the user's as the way to AutoSys.
+//! A function of the user as a transport.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use tokio::sync::Mutex;
 
 use super::{Delivery, Gate, Outcome, Sent, Transport};
 
-/// What a callable transport calls: file name, job name and status, verbatim.
+/// The function: it gets file name, job name and status, unchanged.
 pub type SendFunction = dyn Fn(&str, &str, &str) -> Outcome + Send + Sync;
 
-/// A blocking function as transport, run beside the runtime's own threads. It maps statuses to events itself.
+/// A blocking function as transport, which runs on the runtime's blocking threads. It maps statuses to events itself.
 ///
-/// A refusal is never permanent: only the function's author knows what it means, so the row is tried again in every
-/// cycle until `max_attempts`, if that is set.
+/// A refusal is never permanent, because its meaning is unknown here: the row is tried again in every cycle until
+/// `max_attempts`, if that is set.
 pub struct Callable {
     name: String,
     function: Arc<SendFunction>,
-    /// Held during a call, for functions that must not be called from two threads at once.
-    turn: Option<Arc<Mutex<()>>>,
+    /// Locked during a call, for functions that must not be called from two threads at once.
+    serial: Option<Arc<Mutex<()>>>,
 }
 
 impl Callable {
-    /// Wraps `function`, which is called one at a time unless `thread_safe`. Its `Ok(true)`: AutoSys took it; `Ok(false)`:
-    /// refused; `Err`: it failed, and this is why.
+    /// Wraps `function`, which is called one at a time unless `thread_safe`. It returns `Ok(true)` when AutoSys accepted the
+    /// event, `Ok(false)` when AutoSys refused it, and the reason when it failed.
     pub fn new(
         function: impl Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync + 'static,
         thread_safe: bool,
@@ -37,12 +37,12 @@ impl Callable {
         Self::from_arc(Arc::new(outcome), thread_safe)
     }
 
-    /// As [`Callable::new`], for a function that says itself what became of the delivery.
+    /// [`Callable::new`], for a function that returns the outcome itself.
     pub fn from_arc(function: Arc<SendFunction>, thread_safe: bool) -> Self {
-        Self { name: "callable".to_owned(), function, turn: (!thread_safe).then(Arc::default) }
+        Self { name: "callable".to_owned(), function, serial: (!thread_safe).then(Arc::default) }
     }
 
-    /// Another name for the attempts table than `callable`.
+    /// Uses another name than `callable` in the attempts table.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -53,7 +53,7 @@ impl fmt::Debug for Callable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Callable")
             .field("name", &self.name)
-            .field("thread_safe", &self.turn.is_none())
+            .field("thread_safe", &self.serial.is_none())
             .finish_non_exhaustive()
     }
 }
@@ -65,12 +65,12 @@ impl Transport for Callable {
     }
 
     fn at_once(&self) -> usize {
-        if self.turn.is_some() { 1 } else { usize::MAX }
+        if self.serial.is_some() { 1 } else { usize::MAX }
     }
 
     async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
-        let turn = match &self.turn {
-            Some(turn) => Some(Arc::clone(turn).lock_owned().await),
+        let guard = match &self.serial {
+            Some(serial) => Some(Arc::clone(serial).lock_owned().await),
             None => None,
         };
         if !gate.is_open() {
@@ -78,11 +78,11 @@ impl Transport for Callable {
         }
         let (function, delivery) = (Arc::clone(&self.function), delivery.clone());
         let call = tokio::task::spawn_blocking(move || {
-            // Moved in, so that a caller who gives up waiting does not let the next call in before this one ended.
-            let _turn = turn;
+            // Moved in, so that the next call waits for this one also when the caller stops waiting.
+            let _guard = guard;
             function(&delivery.file_name, &delivery.job_id, &delivery.status)
         });
-        call.await.unwrap_or_else(|_| Outcome::unknown("the callable broke off without an answer")).into()
+        call.await.unwrap_or_else(|_| Outcome::unknown("the callable panicked")).into()
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
             Outcome::transient("ValueError: down")
         );
         assert!(matches!(callable.send(&delivery("panic"), &Gate::open()).await.outcome, Outcome::Unknown { .. }));
-        // A call that broke off does not keep the turn.
+        // A call that panicked does not block the next one.
         assert_eq!(callable.send(&delivery("yes"), &Gate::open()).await.outcome, Outcome::Delivered { detail: None });
     }
 

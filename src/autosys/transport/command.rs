@@ -1,4 +1,4 @@
-//! The arguments of `sendevent`, the same whatever machine it runs on.
+//! The arguments of `sendevent` and `autostatus`, on whichever machine they run.
 
 use super::Delivery;
 use crate::autosys::event::{Event, JobName, Mapping};
@@ -7,42 +7,43 @@ use crate::error::{Error, Result};
 /// The longest comment that `sendevent -C` takes, in characters (CA Workload Automation AE, command reference).
 const MAX_COMMENT: usize = 255;
 
-/// The argument vector after the program for one delivery, or why there is none.
+/// The arguments of `sendevent` for one delivery, or why it cannot be sent.
 pub(super) fn arguments(mapping: &Mapping, comment: Option<&str>, delivery: &Delivery) -> Result<Vec<String>, String> {
-    let job = JobName::parse(&delivery.job_id).map_err(|e| e.to_string())?;
-    if job.as_str().starts_with('-') {
-        // AutoSys allows such names, but whether its own option parser would take this for an option is unknown.
-        return Err(format!("job name {job} starts with '-', which sendevent could take for an option; not sent"));
-    }
+    let job = job_argument(&delivery.job_id, "sendevent", "; not sent")?;
     let event = mapping.event(&delivery.status).map_err(|e| e.to_string())?;
     let mut arguments = vec!["-E".to_owned(), event.name().to_owned()];
     if let Event::ChangeStatus(status) = event {
         arguments.extend(["-s".to_owned(), status.clone()]);
     }
-    arguments.extend(["-J".to_owned(), job.as_str().to_owned()]);
+    arguments.extend(["-J".to_owned(), job]);
     if let Some(comment) = comment {
         arguments.extend(["-C".to_owned(), comment_text(comment, &delivery.file_name)]);
     }
     Ok(arguments)
 }
 
-/// The argument vector of `autostatus` after the program for a job, or why there is none.
+/// The arguments of `autostatus` for a job, or why it cannot be asked for.
 pub(super) fn status_arguments(job_id: &str) -> Result<Vec<String>, String> {
-    let job = JobName::parse(job_id).map_err(|e| e.to_string())?;
-    if job.as_str().starts_with('-') {
-        return Err(format!("job name {job} starts with '-', which autostatus could take for an option"));
-    }
-    Ok(vec!["-J".to_owned(), job.as_str().to_owned()])
+    Ok(vec!["-J".to_owned(), job_argument(job_id, "autostatus", "")?])
 }
 
-/// Refuses a comment that could be read as an option.
+/// A job name as an argument. AutoSys allows names that start with `-`, but its option parser may not.
+fn job_argument(job_id: &str, program: &str, result: &str) -> Result<String, String> {
+    let job = JobName::parse(job_id).map_err(|e| e.to_string())?;
+    match job.as_str().starts_with('-') {
+        true => Err(format!("job name {job} starts with '-', which {program} could take for an option{result}")),
+        false => Ok(job.as_str().to_owned()),
+    }
+}
+
+/// Checks that a comment cannot be read as an option.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] for one that does not start with a letter or digit.
 pub(super) fn check_comment(comment: Option<&str>) -> Result<()> {
     match comment {
         Some(comment) if !comment.starts_with(|c: char| c.is_ascii_alphanumeric()) => Err(Error::invalid(format!(
-            "the comment {comment:?} for sendevent must start with a letter or digit, so that it is no option"
+            "the comment {comment:?} for sendevent must start with a letter or digit, so that it is not read as an option"
         ))),
         _ => Ok(()),
     }

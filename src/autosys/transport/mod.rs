@@ -1,4 +1,15 @@
-//! The way to AutoSys: what a transport is given, and what it answers.
+//! Transports: how an event gets to AutoSys, and what each of them returns.
+//!
+//! | module | transport |
+//! | --- | --- |
+//! | [`sendevent`] | the local `sendevent` program |
+//! | `ssh` | `sendevent` on a VM, through SSH (Cargo feature `ssh`) |
+//! | [`run_command`] | `sendevent` on a VM, through Azure Run Command |
+//! | [`web_services`] | AutoSys's web services |
+//! | [`callable`] | a function of the user |
+//! | [`rehearsal`] | sends nothing |
+//!
+//! `command`, `shell`, `output` and `vms` are what several of them share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,45 +18,48 @@ use async_trait::async_trait;
 
 pub mod callable;
 mod command;
+mod output;
 pub mod rehearsal;
 pub mod run_command;
 pub mod sendevent;
 mod shell;
+#[cfg(feature = "ssh")]
 pub mod ssh;
+mod vms;
 pub mod web_services;
 
-/// One status that AutoSys is to be told, verbatim from its ledger row.
+/// One status to report to AutoSys, unchanged from its ledger row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Delivery {
-    /// The row's file name; empty for a NULL that another writer left.
+    /// The row's file name; empty for a NULL of another writer.
     pub file_name: String,
-    /// The AutoSys job, already checked with [`crate::autosys::JobName::parse`].
+    /// The AutoSys job, checked with [`crate::autosys::JobName::parse`].
     pub job_id: String,
-    /// The row's status; the transport says what it means.
+    /// The row's status; the transport maps it to an event.
     pub status: String,
 }
 
-/// What became of one delivery.
+/// The result of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// AutoSys took the event.
+    /// AutoSys accepted the event.
     Delivered {
-        /// What AutoSys said, if anything.
+        /// The text of AutoSys, if there was one.
         detail: Option<String>,
     },
-    /// AutoSys did not take the event.
+    /// AutoSys did not accept the event.
     Failed {
-        /// Why, in words that an operator can act on; never a secret.
+        /// Why, with what an operator can do; never a secret.
         detail: String,
-        /// Whether sending the same event again is of no use.
+        /// Whether sending the same event again cannot help.
         permanent: bool,
     },
-    /// The event may or may not have arrived: the answer was lost or cut off.
+    /// The event may or may not have arrived: the response was lost or cut off.
     Unknown {
         /// What is known; never a secret.
         detail: String,
     },
-    /// Nothing was sent, for a reason that is not the row's: it counts as no attempt.
+    /// Nothing was sent, for a reason that has nothing to do with the row. It does not count as an attempt.
     NotTried {
         /// Why; never a secret.
         detail: String,
@@ -53,17 +67,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// A failure that may be over at the next cycle.
+    /// A failure that may not occur in the next cycle.
     pub fn transient(detail: impl Into<String>) -> Self {
         Self::Failed { detail: detail.into(), permanent: false }
     }
 
-    /// A failure that sending again cannot mend.
+    /// A failure that sending again cannot fix.
     pub fn permanent(detail: impl Into<String>) -> Self {
         Self::Failed { detail: detail.into(), permanent: true }
     }
 
-    /// The answer to the event was lost.
+    /// The response to the event was lost.
     pub fn unknown(detail: impl Into<String>) -> Self {
         Self::Unknown { detail: detail.into() }
     }
@@ -74,12 +88,12 @@ impl Outcome {
     }
 }
 
-/// What became of one delivery, and the way that it took.
+/// The result of one delivery, and the VM that it used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
-    /// The VM that it went over, if any.
+    /// The VM that it used, if any.
     pub vm: Option<String>,
 }
 
@@ -89,13 +103,13 @@ impl From<Outcome> for Sent {
     }
 }
 
-/// Says whether anything may be sent at this moment: not when the right to deliver has gone to somebody else, and not after
-/// a request to stop. Clones are the same gate.
+/// Tells whether anything may be sent now: not after another process got the lease, and not after a request to stop. Clones
+/// are the same gate.
 #[derive(Clone)]
 pub struct Gate(Arc<dyn Fn() -> bool + Send + Sync>);
 
 impl Gate {
-    /// A gate that is open whenever `may_send` says so.
+    /// A gate that is open while `may_send` returns true.
     pub fn new(may_send: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(may_send))
     }
@@ -105,7 +119,7 @@ impl Gate {
         Self::new(|| true)
     }
 
-    /// Whether it is open right now.
+    /// Whether it is open now.
     pub fn is_open(&self) -> bool {
         (self.0)()
     }
@@ -117,13 +131,14 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// A way to AutoSys. It is called for several batches at a time; one that must not be keeps the order itself.
+/// Sends events to AutoSys. It is called for several batches at a time; a transport that cannot work so has to wait itself.
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// A short name for the attempts table, such as `sendevent`.
     fn name(&self) -> &str;
 
-    /// Why this delivery can never be sent this way (a status with no mapping, say), found without sending anything.
+    /// Checks, without sending anything, that this delivery can be sent at all. A status without a mapping cannot, for
+    /// example.
     ///
     /// # Errors
     /// The reason; the row is then parked and not sent.
@@ -131,39 +146,39 @@ pub trait Transport: Send + Sync {
         Ok(())
     }
 
-    /// What [`Transport::send`] would do, in one line, for a dry run.
+    /// One line that says what [`Transport::send`] would do, for a dry run.
     fn describe(&self, delivery: &Delivery) -> String {
         format!("{} {} {}", self.name(), delivery.job_id, delivery.status)
     }
 
-    /// How many batches it can have under way at a time; more would only wait for their turn.
+    /// How many batches it can send at a time; more would only wait.
     fn at_once(&self) -> usize {
         usize::MAX
     }
 
-    /// How many deliveries, each of another job, it likes to have in one call of [`Transport::send_batch`].
+    /// How many deliveries, each of another job, one call of [`Transport::send_batch`] should get.
     fn batch(&self) -> usize {
         1
     }
 
-    /// Sends one event and waits for the answer. Never tries twice what may have arrived: the next cycle is the retry. One
-    /// that waits before it sends asks `gate` again afterwards, and answers [`Outcome::NotTried`] where it is closed.
+    /// Sends one event and waits for the response. It never repeats what may have arrived: the next cycle is the retry. A
+    /// transport that waits before it sends asks `gate` again afterwards, and returns [`Outcome::NotTried`] when it is closed.
     async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent;
 
-    /// Sends several events, each of another job; gives an answer for each, in their order. Like [`Transport::send`] for
-    /// each of them, and by default just that.
+    /// Sends several events, each of another job, and returns a result for each, in their order. The default calls
+    /// [`Transport::send`] for each of them.
     async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
-        let mut answers = Vec::with_capacity(deliveries.len());
+        let mut results = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
-            answers.push(match gate.is_open() {
+            results.push(match gate.is_open() {
                 true => self.send(delivery, gate).await,
                 false => Outcome::not_tried("the delivery was stopped before its turn").into(),
             });
         }
-        answers
+        results
     }
 
-    /// Whether [`Transport::status`] can tell a job's status.
+    /// Whether [`Transport::status`] can read the status of a job.
     fn reads_status(&self) -> bool {
         false
     }
@@ -171,12 +186,12 @@ pub trait Transport: Send + Sync {
     /// The status that AutoSys shows for a job, as a word such as `SUCCESS`.
     ///
     /// # Errors
-    /// Why it cannot be told; never a secret.
+    /// Why it cannot be read; never a secret.
     async fn status(&self, _job_id: &str) -> Result<String, String> {
         Err(format!("{} cannot read the status of a job", self.name()))
     }
 
-    /// Whether `status`, as AutoSys shows it, is what the event of `delivery` leads to.
+    /// Whether `status`, as AutoSys shows it, is the result of the event of `delivery`.
     fn shows(&self, delivery: &Delivery, status: &str) -> bool {
         delivery.status == status
     }

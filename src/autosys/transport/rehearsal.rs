@@ -1,4 +1,4 @@
-//! A transport that sends nothing: to see what a ledger and its settings can do before AutoSys is told anything.
+//! A transport that sends nothing, to measure a ledger and its settings without AutoSys.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use async_trait::async_trait;
 
 use super::{Delivery, Gate, Outcome, Sent, Transport};
 
-/// Answers that everything was taken, after a set time, and sends nothing. Rows are acknowledged as if AutoSys had taken
-/// them: for copies of a ledger only.
+/// Reports every event as delivered, after a set time, and sends nothing. Rows are acknowledged as if AutoSys had accepted
+/// them: use it with a copy of a ledger only.
 #[derive(Debug, Clone, Default)]
 pub struct Rehearsal {
     answer_after: Duration,
 }
 
 impl Rehearsal {
-    /// One that answers after so long.
+    /// A rehearsal that reports each event as delivered after `answer_after`.
     pub fn new(answer_after: Duration) -> Self {
         Self { answer_after }
     }

@@ -1,4 +1,4 @@
-//! Azure Run Command on a selected VM as the way to AutoSys: one script per batch, which runs `sendevent` once per event.
+//! Azure Run Command on a selected VM as a transport: one script per batch, which runs `sendevent` once per event.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,41 +9,43 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::shell::quoted;
+use super::vms::VmAttempts;
 use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::JobName;
 use crate::azure::{
-    Answer, ArmClient, Call, Cloud, Deadline, Ended, Operation, Posted, ResourceId, check_segment, retry,
+    ArmClient, ArmRequest, Cloud, Deadline, Operation, OperationResult, PostOutcome, Response, check_segment, refusal,
 };
 use crate::error::Result;
+use crate::http::retry::backoff;
 use crate::selection::RoundRobinSelector;
 
 mod options;
-mod place;
 mod script;
 #[cfg(test)]
 mod tests;
-mod turn;
+mod vm_ids;
+mod vm_queue;
 
 pub use options::RunCommandOptions;
-use place::Places;
-use script::{Frame, Printed, Script};
+use script::{Script, ScriptOutput, ScriptSettings};
+use vm_ids::VmIds;
 
 /// Version of Microsoft.Compute's interface.
 const API_VERSION: &str = "2024-07-01";
 const PERMISSION: &str = "Microsoft.Compute/virtualMachines/runCommand/action";
-/// Most bytes of the values of one script: Resource Manager and `sh -c` both have limits, the shell's being 128 KiB.
+/// Most bytes of the values of one script: Resource Manager and `sh -c` have limits. That of the shell is 128 KiB.
 const LONGEST_SCRIPT: usize = 64 << 10;
 
-/// Sends events by Run Command, on VMs that a selector picks in turn.
+/// Sends events with Run Command, on VMs that a selector picks in turn.
 ///
 /// Every value is quoted for the shell, so that no character of it is interpreted. Each event's exit code comes back on a
-/// line of its own: that the script as a whole succeeded says nothing about one. A VM that surely ran nothing (it is not
-/// there, not running, not allowed, has no `sendevent`) hands the batch to the next one.
+/// line of its own, because the success of the script says nothing about one event. When a VM certainly ran nothing (it
+/// does not exist, is not running, is not allowed, has no `sendevent`), the batch goes to the next one.
 pub struct RunCommand {
     selector: RoundRobinSelector,
     arm: ArmClient,
-    places: Places,
-    frame: Frame,
+    vm_ids: VmIds,
+    settings: ScriptSettings,
     options: RunCommandOptions,
 }
 
@@ -53,23 +55,24 @@ impl fmt::Debug for RunCommand {
     }
 }
 
-/// What became of a batch on one VM.
-enum Went {
-    /// For each event.
-    Over(Vec<Outcome>),
-    /// The same for all, and the next VM would do no better or must not be tried.
-    Alike(Outcome),
-    /// Surely nothing was sent, for this reason of the VM's.
-    NextVm(String),
-    /// The same, and the VM is well: it works for somebody else.
-    Busy(String),
+/// What happened to a batch on one VM.
+enum BatchAttempt {
+    /// The outcome of each event.
+    Done(Vec<Outcome>),
+    /// One outcome for all events. The next VM would not help or must not be tried.
+    SameForAll(Outcome),
+    /// Nothing was sent, for this reason of the VM.
+    TryNextVm(String),
+    /// Nothing was sent, because the VM runs another command.
+    VmBusy(String),
 }
 
 impl RunCommand {
     /// Checks the options; sends nothing.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for options that can never work, and VMs of the selector whose names Azure cannot have.
+    /// [`crate::ErrorKind::InvalidInput`] for options that can never work, and for VMs of the selector with names that Azure does not
+    /// allow.
     pub fn new(selector: RoundRobinSelector, options: RunCommandOptions) -> Result<Self> {
         options.check()?;
         for vm in selector.inventory().vms() {
@@ -77,153 +80,143 @@ impl RunCommand {
         }
         let cloud = Cloud::new(options.endpoint.as_deref(), options.authority_host.as_deref(), &options.variables)?;
         let arm = ArmClient::new(&cloud, options.credential.clone(), options.variables.clone())?;
-        let places = Places::new(&options.subscription_id, options.resource_group.as_deref());
-        let frame = Frame {
+        let vm_ids = VmIds::new(&options.subscription_id, options.resource_group.as_deref());
+        let settings = ScriptSettings {
             program: options.program.clone(),
             env_file: options.env_file.clone(),
             run_as: options.run_as.clone(),
             limit: options.event_timeout,
         };
-        Ok(Self { selector, arm, places, frame, options })
+        Ok(Self { selector, arm, vm_ids, settings, options })
     }
 
     fn arguments(&self, delivery: &Delivery) -> Result<Vec<String>, String> {
         command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
 
-    /// Runs the program of `frame` with each of `arguments` on the next VM that does it.
-    async fn run(&self, frame: &Frame, arguments: &[Vec<String>], gate: &Gate) -> Vec<Sent> {
-        let alike = |outcome: Outcome, vm: Option<String>| -> Vec<Sent> {
-            arguments.iter().map(|_| Sent { outcome: outcome.clone(), vm: vm.clone() }).collect()
-        };
-        let mut failed: Vec<(String, String)> = Vec::new();
+    /// Runs the program of `settings` with each of `arguments`, on the next VM that can.
+    async fn run(&self, settings: &ScriptSettings, arguments: &[Vec<String>], gate: &Gate) -> Vec<Sent> {
+        let same = |outcome: Outcome, vm: Option<String>| vec![Sent { outcome, vm }; arguments.len()];
+        let mut attempts = VmAttempts::new(&self.selector);
         loop {
-            let tried: Vec<String> = failed.iter().map(|(vm, _)| vm.clone()).collect();
-            let reasons = failed.iter().map(|(vm, why)| format!("{vm}: {why}")).collect::<Vec<_>>().join("; ");
-            if tried.len() == self.selector.inventory().vms().len() {
-                return alike(
-                    Outcome::transient(format!("no VM could run the command: {reasons}")),
-                    tried.last().cloned(),
-                );
-            }
-            let selection = match self.selector.select(&tried).await {
-                Ok(selection) => selection,
-                Err(error) => {
-                    let before = if reasons.is_empty() { String::new() } else { format!("{reasons}; ") };
-                    let more: Vec<String> = error.failures().iter().map(|(vm, why)| format!("{vm}: {why}")).collect();
-                    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join("; ")) };
-                    return alike(Outcome::transient(format!("{before}{error}{more}")), None);
-                }
+            let vm = match attempts.next().await {
+                Ok(selection) => selection.vm.clone(),
+                Err((outcome, vm)) => return same(outcome, vm),
             };
-            let vm = selection.vm.clone();
-            let went = self.on_vm(&vm, frame, arguments, gate).await;
-            // What is alike on every VM says nothing about this one.
-            let well = match &went {
-                Went::Over(_) => Some(true),
-                Went::NextVm(_) => Some(false),
-                Went::Alike(_) | Went::Busy(_) => None,
-            };
-            if let Some(well) = well
-                && let Err(error) = self.selector.report(&vm, well).await
-            {
-                tracing::warn!(vm, %error, "what happened on the VM could not be reported to the selector");
-            }
-            match went {
-                Went::Over(outcomes) => {
+            match self.run_on_vm(&vm, settings, arguments, gate).await {
+                BatchAttempt::Done(outcomes) => {
+                    attempts.report(&vm, true).await;
                     return outcomes.into_iter().map(|outcome| Sent { outcome, vm: Some(vm.clone()) }).collect();
                 }
-                Went::Alike(outcome) => return alike(outcome, Some(vm)),
-                Went::NextVm(reason) | Went::Busy(reason) => {
-                    tracing::warn!(vm, reason, "the VM did not run the command; the next one is tried");
-                    failed.push((vm, reason));
+                // The next two say nothing about the VM.
+                BatchAttempt::SameForAll(outcome) => return same(outcome, Some(vm)),
+                BatchAttempt::VmBusy(reason) => attempts.add_failure(vm, reason),
+                BatchAttempt::TryNextVm(reason) => {
+                    attempts.report(&vm, false).await;
+                    attempts.add_failure(vm, reason);
                 }
             }
         }
     }
 
-    async fn on_vm(&self, vm: &str, frame: &Frame, arguments: &[Vec<String>], gate: &Gate) -> Went {
-        let deadline = Deadline::after(self.options.timeout);
-        let id = match self.places.of(vm, &self.arm, deadline).await {
+    async fn run_on_vm(
+        &self,
+        vm: &str,
+        settings: &ScriptSettings,
+        arguments: &[Vec<String>],
+        gate: &Gate,
+    ) -> BatchAttempt {
+        let transient = |text: String| BatchAttempt::SameForAll(Outcome::transient(text));
+        let id = match self.vm_ids.find(vm, &self.arm, Deadline::after(self.options.timeout)).await {
             Ok(Some(id)) => id,
             Ok(None) => {
-                return Went::NextVm(
-                    "the subscription has no VM of this name, or several: see resource_group".to_owned(),
-                );
+                let text = "the subscription has no VM of this name, or several: set resource_group";
+                return BatchAttempt::TryNextVm(text.to_owned());
             }
-            Err(error) => return Went::Alike(Outcome::transient(error.full_message())),
+            Err(error) => return transient(error.full_message()),
         };
-        let _turn = turn::of(&id).await;
-        let script = Script::new(frame, arguments);
+        let _turn = vm_queue::wait_for_turn(&id).await;
+        let script = Script::new(settings, arguments);
         let body = json!({ "commandId": "RunShellScript", "script": script.text.lines().collect::<Vec<_>>() });
-        let call = Call::post(format!("{}/runCommand", id.path()), API_VERSION, body).needing(PERMISSION);
-        let answer = match self.post(&call, gate).await {
-            Ok(answer) => answer,
-            Err(went) => return went,
+        let request = ArmRequest::post(format!("{}/runCommand", id.path()), API_VERSION, body).needing(PERMISSION);
+        let response = match self.start(&request, gate).await {
+            Ok(response) => response,
+            Err(attempt) => return attempt,
         };
-        match self.outcome(answer).await {
-            Ok(ended) => read(&script, &ended, frame),
-            // It was taken, and how it went is not known.
-            Err(error) => Went::Alike(Outcome::unknown(format!("the script was started: {}", error.full_message()))),
+        match self.result(response).await {
+            Ok(result) => read(&script, &result, settings),
+            // The script was accepted, and its result is not known.
+            Err(error) => {
+                let text = format!("the script was started: {}", error.full_message());
+                BatchAttempt::SameForAll(Outcome::unknown(text))
+            }
         }
     }
 
-    /// Starts the script, once it is the VM's turn: the answer that says that it was taken, or what became of it instead.
-    async fn post(&self, call: &Call, gate: &Gate) -> Result<Answer, Went> {
-        let patience = Instant::now() + self.options.busy_timeout;
-        for tried in 1.. {
+    /// Starts the script when the VM runs no other command. Returns the response that accepts it, or what happened instead.
+    async fn start(&self, request: &ArmRequest, gate: &Gate) -> Result<Response, BatchAttempt> {
+        let transient = |text: String| BatchAttempt::SameForAll(Outcome::transient(text));
+        let unknown = |text: String| BatchAttempt::SameForAll(Outcome::unknown(text));
+        let latest = Instant::now() + self.options.busy_timeout;
+        let mut tried = 0;
+        loop {
+            tried += 1;
             let closed = AtomicBool::new(false);
             let may_send = || {
                 let open = gate.is_open();
                 closed.store(!open, Ordering::Relaxed);
                 open
             };
-            let answer = match self.arm.post_once(call, Deadline::after(self.options.timeout), &may_send).await {
-                Posted::Answered(answer) => answer,
-                Posted::NotSent(_) if closed.load(Ordering::Relaxed) => {
-                    return Err(Went::Alike(Outcome::not_tried("the delivery was stopped before its turn")));
+            let response = match self.arm.post_once(request, Deadline::after(self.options.timeout), &may_send).await {
+                PostOutcome::Answered(response) => response,
+                PostOutcome::NotSent(_) if closed.load(Ordering::Relaxed) => {
+                    let outcome = Outcome::not_tried("the delivery was stopped before its turn");
+                    return Err(BatchAttempt::SameForAll(outcome));
                 }
-                Posted::NotSent(error) => return Err(Went::Alike(Outcome::transient(error.full_message()))),
-                Posted::Lost(error) => return Err(Went::Alike(Outcome::unknown(error.full_message()))),
+                PostOutcome::NotSent(error) => return Err(transient(error.full_message())),
+                PostOutcome::Unknown(error) => return Err(unknown(error.full_message())),
             };
-            if answer.status.is_success() {
-                return Ok(answer);
+            if response.status.is_success() {
+                return Ok(response);
             }
-            let (status, asked) = (answer.status, answer.retry_after());
-            let text = self.arm.refusal(call, answer).to_string();
+            let status = response.status;
+            let text = refusal(request, &response, "").to_string();
             let busy = status == StatusCode::CONFLICT && text.to_lowercase().contains("in progress");
             if busy || status == StatusCode::TOO_MANY_REQUESTS {
-                let wait = retry::wait(tried, asked);
-                if Instant::now() + wait < patience {
-                    tracing::debug!(?wait, reason = text, "waiting for the VM's turn");
+                let wait = backoff(tried, response.retry_after());
+                if Instant::now() + wait < latest {
+                    tracing::debug!(?wait, reason = text, "waiting until the VM can run the script");
                     tokio::time::sleep(wait).await;
                     continue;
                 }
                 let text =
                     format!("{text}; it was tried {tried} times within {} s", self.options.busy_timeout.as_secs_f64());
-                return Err(if busy { Went::Busy(text) } else { Went::Alike(Outcome::transient(text)) });
+                return Err(if busy { BatchAttempt::VmBusy(text) } else { transient(text) });
             }
             return Err(match status.as_u16() {
-                403 | 404 | 409 | 410 | 412 => Went::NextVm(text),
-                // Of the server's failures the one that says that nothing was done.
-                503 => Went::Alike(Outcome::transient(text)),
-                500..=599 => Went::Alike(Outcome::unknown(format!("{text}; whether the script was run is unknown"))),
-                _ => Went::Alike(Outcome::transient(text)),
+                403 | 404 | 409 | 410 | 412 => BatchAttempt::TryNextVm(text),
+                // A 503 says that nothing was done. The other server errors do not.
+                503 => transient(text),
+                500..=599 => unknown(format!("{text}; whether the script was run is unknown")),
+                _ => transient(text),
             });
         }
-        Err(Went::Alike(Outcome::not_tried("the VM's turn did not come")))
     }
 
-    /// Waits for the end of a script that was taken.
-    async fn outcome(&self, answer: Answer) -> Result<Ended> {
-        match Operation::of(&self.arm, &answer)? {
+    /// Waits for the end of a script that was accepted.
+    async fn result(&self, response: Response) -> Result<OperationResult> {
+        match Operation::started_by(&self.arm, &response)? {
             Some(operation) => self.arm.follow(operation, Deadline::after(self.options.timeout)).await,
-            None => Ok(Ended { succeeded: true, output: answer.json("the Run Command")?, error: None }),
+            None => {
+                let output = response.json("the Run Command", "endpoint is Resource Manager itself")?;
+                Ok(OperationResult { succeeded: true, output, error: None })
+            }
         }
     }
 
-    /// Batches that are neither too many nor too long for one script.
+    /// Splits the events into batches that fit into one script.
     fn batches(&self, ready: Vec<(usize, Vec<String>)>) -> Vec<Vec<(usize, Vec<String>)>> {
-        // Quotes within quotes, which another user's shell needs.
+        // The shell of another user needs quotes within quotes.
         let growth = if self.options.run_as.is_some() { 4 } else { 1 };
         let mut batches: Vec<Vec<_>> = Vec::new();
         let mut length = 0;
@@ -244,20 +237,20 @@ impl RunCommand {
     }
 }
 
-/// What the end of a script says about each event.
-fn read(script: &Script, ended: &Ended, frame: &Frame) -> Went {
-    let messages: Vec<&str> = match ended.output.get("value").and_then(Value::as_array) {
+/// The outcome of each event in the output of a script.
+fn read(script: &Script, result: &OperationResult, settings: &ScriptSettings) -> BatchAttempt {
+    let messages: Vec<&str> = match result.output.get("value").and_then(Value::as_array) {
         Some(parts) => parts.iter().filter_map(|part| part.get("message")?.as_str()).collect(),
         None => Vec::new(),
     };
-    let why = ended.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+    let why = result.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
     match script.read(&messages.join("\n")) {
-        Printed::Nothing(reason) => Went::NextVm(reason),
-        Printed::Events(events) => Went::Over(
+        ScriptOutput::NothingSent(reason) => BatchAttempt::TryNextVm(reason),
+        ScriptOutput::Events(events) => BatchAttempt::Done(
             events
                 .into_iter()
                 .map(|event| match event {
-                    Some((code, text)) => script::verdict(code, &text, frame.limit),
+                    Some((code, text)) => script::outcome(code, &text, settings.limit),
                     None => Outcome::unknown(format!(
                         "the output of the script says nothing about this event; Run Command keeps the last 4,096 bytes{why}"
                     )),
@@ -296,30 +289,30 @@ impl Transport for RunCommand {
     }
 
     async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
-        let mut answers = self.send_batch(std::slice::from_ref(delivery), gate).await;
-        answers.pop().unwrap_or_else(|| Outcome::not_tried("there was nothing to send").into())
+        let mut results = self.send_batch(std::slice::from_ref(delivery), gate).await;
+        results.pop().unwrap_or_else(|| Outcome::not_tried("there was nothing to send").into())
     }
 
     async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
-        let mut answers: Vec<Sent> =
-            deliveries.iter().map(|_| Outcome::not_tried("the delivery was stopped before its turn").into()).collect();
+        let not_tried = Sent::from(Outcome::not_tried("the delivery was stopped before its turn"));
+        let mut results = vec![not_tried; deliveries.len()];
         let mut ready = Vec::new();
         for (at, delivery) in deliveries.iter().enumerate() {
             match self.arguments(delivery) {
                 Ok(arguments) => ready.push((at, arguments)),
-                Err(reason) => answers[at] = Outcome::permanent(reason).into(),
+                Err(reason) => results[at] = Outcome::permanent(reason).into(),
             }
         }
         for batch in self.batches(ready) {
             if !gate.is_open() {
                 break;
             }
-            let (places, arguments): (Vec<usize>, Vec<Vec<String>>) = batch.into_iter().unzip();
-            for (at, sent) in places.into_iter().zip(self.run(&self.frame, &arguments, gate).await) {
-                answers[at] = sent;
+            let (indices, arguments): (Vec<usize>, Vec<Vec<String>>) = batch.into_iter().unzip();
+            for (at, sent) in indices.into_iter().zip(self.run(&self.settings, &arguments, gate).await) {
+                results[at] = sent;
             }
         }
-        answers
+        results
     }
 
     fn reads_status(&self) -> bool {
@@ -328,15 +321,15 @@ impl Transport for RunCommand {
 
     async fn status(&self, job_id: &str) -> Result<String, String> {
         let Some(program) = &self.options.autostatus else {
-            return Err("autostatus is not set, so that Run Command reads no status".to_owned());
+            return Err("autostatus is not set, so that Run Command cannot read a status".to_owned());
         };
         let job = JobName::parse(job_id).map_err(|e| e.to_string())?;
-        let frame = Frame { program: program.clone(), ..self.frame.clone() };
+        let settings = ScriptSettings { program: program.clone(), ..self.settings.clone() };
         let arguments = [vec!["-J".to_owned(), job.as_str().to_owned()]];
-        let sent = self.run(&frame, &arguments, &Gate::open()).await.pop();
+        let sent = self.run(&settings, &arguments, &Gate::open()).await.pop();
         match sent.map(|sent| sent.outcome) {
             Some(Outcome::Delivered { detail: Some(text) }) => {
-                // Site profiles print lines of their own first.
+                // The profile of a site may print other lines before the status.
                 Ok(text.split_whitespace().last().unwrap_or_default().to_owned())
             }
             Some(Outcome::Delivered { detail: None }) => Err("autostatus printed nothing".to_owned()),
@@ -350,9 +343,4 @@ impl Transport for RunCommand {
     fn shows(&self, delivery: &Delivery, status: &str) -> bool {
         self.options.mapping.shows(&delivery.status, status)
     }
-}
-
-/// The id of a VM in a known resource group.
-fn vm_id(subscription: &str, group: &str, name: &str) -> ResourceId {
-    ResourceId::new(subscription, group, "Microsoft.Compute", "virtualMachines", name)
 }

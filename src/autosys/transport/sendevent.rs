@@ -1,4 +1,4 @@
-//! The local `sendevent` program of the AutoSys client as the way to AutoSys.
+//! The local `sendevent` program of the AutoSys client as a transport.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,26 +11,25 @@ use async_trait::async_trait;
 use futures::future::{FusedFuture as _, FutureExt as _};
 use tokio::process::{Child, Command};
 
+use super::output::{Captured, ProgramResult};
 use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
 
 mod env_file;
-mod group;
-pub(super) mod output;
+mod process_group;
 #[cfg(test)]
 mod tests;
 
 use env_file::EnvFile;
-use group::Group;
-pub(super) use output::Captured;
+use process_group::ProcessGroup;
 
-/// How often a program file that is just being replaced (`ETXTBSY`) is tried again, and how long between.
+/// How often a program file that is being replaced (`ETXTBSY`) is tried again, and the pause between the tries.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long the rest of its output is waited for once the program has ended. What it wrote is in the pipes by then: only
-/// processes that it left behind in the background can keep them open.
+/// How long the rest of the output is waited for after the program has ended. Only background processes that it left can
+/// keep its pipes open then.
 const REST_OF_OUTPUT: Duration = Duration::from_secs(1);
 
 /// How [`SendEvent`] calls the program.
@@ -40,14 +39,14 @@ pub struct SendEventOptions {
     pub program: PathBuf,
     /// Variables for the program, such as `AUTOSERV`, `AUTOSYS` and `AUTOUSER`, beside those of this process.
     pub environment: BTreeMap<String, String>,
-    /// A shell file that sets up AutoSys's variables, such as `autosys.sh.host`: sourced once, and what it exports is
-    /// given to every call, below `environment`.
+    /// A shell file that sets AutoSys's variables, such as `autosys.sh.host`. It is sourced once, and every call gets the
+    /// variables that it exports; `environment` has precedence.
     pub env_file: Option<PathBuf>,
-    /// The program that tells a job's status; None: the `autostatus` beside `program`, if there is one.
+    /// The program that prints a job's status; None: the `autostatus` beside `program`, if there is one.
     pub autostatus: Option<PathBuf>,
-    /// Which event each status stands for.
+    /// The event of each status.
     pub mapping: Mapping,
-    /// Time limit of one call; the program and all that it started are then killed, and the outcome is unknown.
+    /// Time limit of one call. Then the program and its child processes are killed, and the outcome is unknown.
     pub timeout: Duration,
     /// Text for `-C`, which starts with a letter or digit; `{file_name}` becomes the row's file name. Cut at 255
     /// characters, control characters become spaces.
@@ -62,7 +61,7 @@ impl Default for SendEventOptions {
             env_file: None,
             autostatus: None,
             mapping: Mapping::default(),
-            timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(60),
             comment: None,
         }
     }
@@ -85,10 +84,10 @@ impl fmt::Debug for SendEventOptions {
 
 /// Sends events with the local `sendevent` program.
 ///
-/// The program gets an argument vector and never a shell line, so no character of a value is interpreted; its standard
-/// input is closed, so that a client that wants to ask for a password fails instead of waiting. Exit code 0 means that
-/// the event was stored, not that it was applied; an error message of AutoSys (`CAUAJM_E_…`, `_F_`, `_W_`) in the output
-/// is a failure whatever the exit code says.
+/// The program gets an argument vector and never a shell line, so that no character of a value is interpreted. Its standard
+/// input is closed, so that a client that asks for a password fails instead of waiting. Exit code 0 means that the event
+/// was stored, not that it was applied. An error message of AutoSys (`CAUAJM_E_…`, `_F_`, `_W_`) in the output is a failure
+/// with any exit code.
 #[derive(Debug)]
 pub struct SendEvent {
     options: SendEventOptions,
@@ -120,16 +119,16 @@ impl SendEvent {
         if options.env_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
             return Err(Error::invalid("the env_file for sendevent is empty; give its path, or leave it out"));
         }
-        let autostatus = options.autostatus.clone().or_else(|| beside(&options.program, "autostatus"));
+        let autostatus = options.autostatus.clone().or_else(|| find_beside(&options.program, "autostatus"));
         Ok(Self { options, autostatus, sourced: EnvFile::default() })
     }
 
-    /// The argument vector after the program, or why there is none.
+    /// The arguments of the program, or why the delivery cannot be sent.
     fn arguments(&self, delivery: &Delivery) -> Result<Vec<String>, String> {
         command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
 
-    /// Starts `program`. Nothing was sent when this fails.
+    /// Starts `program`. On an error nothing was sent.
     async fn start(&self, program: &Path, arguments: &[String]) -> Result<Child, Outcome> {
         let variables = match &self.options.env_file {
             Some(file) => Some(self.sourced.variables(file, &self.options.environment, self.options.timeout).await?),
@@ -148,7 +147,7 @@ impl SendEvent {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .kill_on_drop(true);
-            Group::lead(&mut command);
+            ProcessGroup::lead(&mut command);
             match command.spawn() {
                 Ok(child) => return Ok(child),
                 Err(e) if e.kind() == IoErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
@@ -162,7 +161,7 @@ impl SendEvent {
                             "program {program} was not found: install the AutoSys client, put it in PATH or give its path"
                         ),
                         IoErrorKind::PermissionDenied => {
-                            format!("program {program} may not be run: give this user execute permission")
+                            format!("program {program} cannot be run: give this user execute permission")
                         }
                         _ => format!("program {program} could not be started: {e}"),
                     }));
@@ -171,10 +170,10 @@ impl SendEvent {
         }
     }
 
-    /// Waits for the end of the program, at most for the time limit. Processes that it leaves behind are not waited for,
-    /// even if they hold its output open.
-    async fn finish(&self, mut child: Child) -> Finished {
-        let group = Group::of(&child);
+    /// Waits for the end of the program, at most until the time limit. Background processes that it leaves are not waited
+    /// for, even if they keep its output open.
+    async fn finish(&self, mut child: Child) -> ProgramResult {
+        let group = ProcessGroup::of(&child);
         let (mut out, mut err) = (Captured::default(), Captured::default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut reading = Box::pin(async { tokio::try_join!(out.read(stdout), err.read(stderr)).map(|_| ()) }.fuse());
@@ -189,35 +188,27 @@ impl SendEvent {
         })
         .await;
         if ended.is_ok() {
-            group.spare();
+            group.release();
             if !reading.is_terminated() {
                 let _ = tokio::time::timeout(REST_OF_OUTPUT, &mut reading).await;
             }
         } else {
-            group.kill();
-            // Waited for, so that no zombie stays; an error means that it has ended by itself.
+            drop(group);
+            // Waiting avoids a zombie process. An error means that the program has ended.
             let _ = child.kill().await;
         }
         drop(reading);
         let end = match ended {
             Ok(Ok(status)) => status.code().ok_or_else(|| format!("was ended by a signal ({status})")),
-            Ok(Err(e)) => Err(format!("could not be watched: {e}")),
+            Ok(Err(e)) => Err(format!("could not be waited for: {e}")),
             Err(_) => Err(format!("was killed at its limit of {} s", self.options.timeout.as_secs_f64())),
         };
-        Finished { end, out, err }
+        ProgramResult { end, out, err }
     }
 }
 
-/// A program that has ended.
-struct Finished {
-    /// Its exit code, or why there is none.
-    end: Result<i32, String>,
-    out: Captured,
-    err: Captured,
-}
-
-/// The program `name` in the directory of `program`, or in `PATH` where `program` is a bare name; None where it is not.
-fn beside(program: &Path, name: &str) -> Option<PathBuf> {
+/// The program `name` in the directory of `program`, or in `PATH` when `program` is a bare name; None when it is not there.
+fn find_beside(program: &Path, name: &str) -> Option<PathBuf> {
     let directory = program.parent()?;
     if !directory.as_os_str().is_empty() {
         return Some(directory.join(name)).filter(|path| path.is_file());
@@ -252,10 +243,7 @@ impl Transport for SendEvent {
             Err(reason) => return Outcome::permanent(reason).into(),
         };
         match self.start(&self.options.program, &arguments).await {
-            Ok(child) => {
-                let Finished { end, out, err } = self.finish(child).await;
-                verdict("sendevent", end, &out, &err).into()
-            }
+            Ok(child) => self.finish(child).await.outcome().into(),
             Err(outcome) => outcome.into(),
         }
     }
@@ -271,39 +259,6 @@ impl Transport for SendEvent {
             Outcome::Failed { detail, .. } => detail,
             _ => "autostatus could not be started".to_owned(),
         })?;
-        let Finished { end, out, err } = self.finish(child).await;
-        told(end, &out, &err)
+        self.finish(child).await.status()
     }
-}
-
-/// What the end of `sendevent` means: its exit code, or why there is none, and what it printed.
-pub(super) fn verdict(name: &str, end: Result<i32, String>, out: &Captured, err: &Captured) -> Outcome {
-    // An unknown job stays unknown, and a user without authority has none the next time either. The texts are from clients
-    // in use, as the vendor's code list is not public.
-    let permanent = out.invalid_job() || err.invalid_job() || out.no_authority() || err.no_authority();
-    if let Some(code) = err.error_code().or_else(|| out.error_code()) {
-        return Outcome::Failed { detail: with_output(&format!("AutoSys said {code}"), out, err), permanent };
-    }
-    match end {
-        Ok(0) => Outcome::Delivered { detail: Some(with_output("", out, err)).filter(|text| !text.is_empty()) },
-        Ok(code) => {
-            Outcome::Failed { detail: with_output(&format!("{name} ended with exit code {code}"), out, err), permanent }
-        }
-        Err(why) => Outcome::unknown(with_output(&format!("{name} {why}"), out, err)),
-    }
-}
-
-/// The status that `autostatus` printed: one word, such as `SUCCESS` or `SUCCESS/ON_NOEXEC`.
-pub(super) fn told(end: Result<i32, String>, out: &Captured, err: &Captured) -> Result<String, String> {
-    let text = out.text();
-    let is_word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b"_/".contains(&b));
-    match end {
-        Ok(0) if is_word(&text) => Ok(text),
-        Ok(code) => Err(with_output(&format!("autostatus told no status (exit code {code})"), out, err)),
-        Err(why) => Err(with_output(&format!("autostatus {why}"), out, err)),
-    }
-}
-
-fn with_output(text: &str, out: &Captured, err: &Captured) -> String {
-    [text, &err.text(), &out.text()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }

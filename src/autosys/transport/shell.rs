@@ -1,15 +1,15 @@
-//! Words for a POSIX shell on the other side.
+//! Command lines for a POSIX shell on another machine.
 
-/// `text` as one word for the shell, which interprets none of it.
+/// `text` as one word in which the shell interprets nothing.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A line that has `program` run with `arguments`, whatever the login shell is that reads it: it starts `/bin/sh` with a
-/// script that is always the same and has the values as arguments. `env_file` is sourced before, with its output dropped;
-/// `run_as` is the user who runs it, through sudo, which must not ask for a password.
+/// A line that runs `program` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that
+/// gets the values as arguments. `env_file` is sourced before, without its output. `run_as` is the user who runs it,
+/// through sudo, which must not ask for a password.
 pub(super) fn line(env_file: Option<&str>, run_as: Option<&str>, program: &str, arguments: &[String]) -> String {
-    /// The exit codes are those of shells: 126 for what may not be run or read.
+    /// The exit code 126 is that of shells for a file that cannot be run or read.
     const SOURCE: &str = r#"[ -r "$1" ] || { echo "jobrota: env_file cannot be read: $1" >&2; exit 126; }; . "$1" >/dev/null 2>&1; shift; exec "$@""#;
     let mut words: Vec<&str> = Vec::new();
     if let Some(user) = run_as {
@@ -33,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    /// What a program gets that `shell` starts through `line`.
+    /// The arguments that a program gets that `shell` starts through `line`.
     fn through(shell: &str, env_file: Option<&str>, arguments: &[String]) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("print");

@@ -1,4 +1,4 @@
-//! SSH as the way to AutoSys: `sendevent` on a VM that a selector picks.
+//! SSH as a transport: `sendevent` on a VM that a selector picks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,61 +11,63 @@ use futures::future::join_all;
 use russh::keys::{PrivateKey, load_secret_key};
 use tokio::sync::Mutex;
 
-use super::sendevent::{told, verdict};
+use super::output::ProgramResult;
+use super::vms::VmAttempts;
 use super::{Delivery, Gate, Outcome, Sent, Transport, command, shell};
 use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
+use crate::http::Secret;
 use crate::selection::{RoundRobinSelector, Selection};
 
 mod connection;
 mod known_hosts;
 
-use connection::{Connection, Login, Ran};
-use known_hosts::Host;
+use connection::{CommandResult, Connection, SshLogin};
+use known_hosts::HostKeyCheck;
 
-/// Exit codes of shells for a program that may not be run, or is not there.
-const NOT_RUN: [u32; 2] = [126, 127];
+/// Exit codes of shells for a program that cannot be run, or does not exist.
+const NOT_RUN: [i32; 2] = [126, 127];
 
-/// How [`Ssh`] gets to a VM, and what it runs there. More options will come: start from [`SshOptions::new`].
-#[derive(Clone)]
+/// How [`Ssh`] connects to a VM, and what it runs there. Start from [`SshOptions::new`].
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SshOptions {
-    /// Who logs in.
+    /// The user who logs in.
     pub user: String,
-    /// Where sshd listens.
+    /// The port of sshd.
     pub port: u16,
     /// A private key in OpenSSH's, PKCS#8 or PEM format; None: the keys of the agent at `agent`.
     pub key_file: Option<PathBuf>,
-    /// What `key_file` is encrypted with.
-    pub key_passphrase: Option<String>,
+    /// The passphrase of `key_file`.
+    pub key_passphrase: Option<Secret>,
     /// The agent's socket; None: that of `SSH_AUTH_SOCK`.
     pub agent: Option<PathBuf>,
-    /// The keys of hosts, as OpenSSH keeps them; None: `.ssh/known_hosts` in the home directory.
+    /// The keys of hosts, in OpenSSH's format; None: `.ssh/known_hosts` in the home directory.
     pub known_hosts: Option<PathBuf>,
-    /// The program there.
+    /// The program on the VM.
     pub program: String,
-    /// The program there that tells a job's status; None: it is not asked for.
+    /// The program on the VM that prints a job's status; None: the status is not read.
     pub autostatus: Option<String>,
-    /// A shell file there that is sourced before each call.
+    /// A shell file on the VM that is sourced before each call.
     pub env_file: Option<String>,
-    /// The user there who runs the program, through sudo; None: who logs in.
+    /// The user on the VM who runs the program, through sudo; None: `user`.
     pub run_as: Option<String>,
-    /// Which event each status stands for.
+    /// The event of each status.
     pub mapping: Mapping,
     /// Text for `-C`, as in [`super::sendevent::SendEventOptions`].
     pub comment: Option<String>,
-    /// How long connecting and logging in may take.
+    /// Time limit to connect and log in.
     pub connect_timeout: Duration,
-    /// How long one command may take.
+    /// Time limit of one command.
     pub timeout: Duration,
-    /// How many commands may run at a time on one VM. sshd allows 10 (`MaxSessions`) unless told otherwise.
+    /// How many commands may run at a time on one VM. The default of sshd is 10 (`MaxSessions`).
     pub sessions: usize,
-    /// How many rows go to one VM before the selector picks the next one.
+    /// How many rows are sent on one VM before the selector picks the next one.
     pub batch: usize,
 }
 
 impl SshOptions {
-    /// The usual ones, for `user`.
+    /// The default options for `user`.
     pub fn new(user: impl Into<String>) -> Self {
         Self {
             user: user.into(),
@@ -101,7 +103,9 @@ impl SshOptions {
         if let Some((name, _)) =
             empty.iter().find(|(_, value)| value.is_some_and(|value| value.contains(char::is_control)))
         {
-            return Err(Error::invalid(format!("{name} has a control character, which no file and no user has")));
+            return Err(Error::invalid(format!(
+                "{name} has a control character, which no file name and no user name has"
+            )));
         }
         if self.run_as.as_ref().is_some_and(|user| user.starts_with('-')) || self.user.starts_with('-') {
             return Err(Error::invalid("a user name that starts with '-' could be taken for an option"));
@@ -119,35 +123,22 @@ impl SshOptions {
     }
 }
 
-impl fmt::Debug for SshOptions {
-    /// Without the passphrase.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SshOptions")
-            .field("user", &self.user)
-            .field("port", &self.port)
-            .field("key_file", &self.key_file)
-            .field("known_hosts", &self.known_hosts)
-            .field("program", &self.program)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Sends events with the `sendevent` program on VMs that a selector picks in turn, one for each batch.
 ///
-/// There is one connection to each VM, which is kept and used again; each event is a command of its own on it, with an
-/// exit code and an output of its own. Every value is quoted for the shell on the other side, so that no character of it is
-/// interpreted. A VM that cannot be used (it does not let us in, its key is not known, it has no `sendevent`) hands what was
-/// not sent to the next one.
+/// There is one connection to each VM, which is kept open. Each event is a command of its own on it, with its own exit code
+/// and output. Every value is quoted for the shell on the VM, so that no character of it is interpreted. When a VM cannot
+/// be used (it refuses the login, its key is not known, it has no `sendevent`), the events that were not sent go to the
+/// next one.
 pub struct Ssh {
     selector: RoundRobinSelector,
     options: SshOptions,
     known_hosts: PathBuf,
-    login: Login,
-    connections: Mutex<HashMap<String, Arc<Slot>>>,
+    login: SshLogin,
+    connections: Mutex<HashMap<String, Arc<ConnectionSlot>>>,
 }
 
 /// The connection to one VM, once there is one.
-type Slot = Mutex<Option<Arc<Connection>>>;
+type ConnectionSlot = Mutex<Option<Arc<Connection>>>;
 
 impl fmt::Debug for Ssh {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,18 +146,18 @@ impl fmt::Debug for Ssh {
     }
 }
 
-/// What became of one event on one VM.
-enum Went {
-    Over(Outcome),
-    /// Surely nothing was sent, for this reason of the VM's.
-    NextVm(String),
+/// What happened to one event on one VM.
+enum EventAttempt {
+    Done(Outcome),
+    /// Nothing was sent, for this reason of the VM.
+    TryNextVm(String),
 }
 
 impl Ssh {
     /// Checks the options and reads the key; connects to nothing.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for options that can never work, a key file that cannot be read or that others may
+    /// [`crate::ErrorKind::InvalidInput`] for options that can never work, a key file that cannot be read or that others can
     /// read, a wrong passphrase, or neither a key nor an agent.
     pub fn new(selector: RoundRobinSelector, options: SshOptions) -> Result<Self> {
         options.check()?;
@@ -174,23 +165,23 @@ impl Ssh {
             Some(file) => file.clone(),
             None => std::env::home_dir()
                 .map(|home| home.join(".ssh/known_hosts"))
-                .ok_or_else(|| Error::invalid("there is no home directory with known hosts; give known_hosts"))?,
+                .ok_or_else(|| Error::invalid("this user has no home directory with known hosts; give known_hosts"))?,
         };
         let login = login(&options)?;
         Ok(Self { selector, options, known_hosts, login, connections: Mutex::default() })
     }
 
-    /// The connection to a VM: that from before, or a new one.
+    /// The connection to a VM, opened when there is none.
     async fn connection(&self, selection: &Selection) -> Result<Arc<Connection>, String> {
         let slot = Arc::clone(self.connections.lock().await.entry(selection.vm.clone()).or_default());
-        // Held while connecting: whoever else wants this VM waits for the same connection.
+        // Locked while connecting, so that other calls for this VM wait for the same connection.
         let mut slot = slot.lock().await;
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(Arc::clone(connection));
         }
         *slot = None;
         let names = vec![selection.vm.clone(), selection.ip_address.clone()];
-        let host = Host { names, port: self.options.port, file: self.known_hosts.clone() };
+        let host = HostKeyCheck { names, port: self.options.port, file: self.known_hosts.clone() };
         let SshOptions { user, sessions, connect_timeout, .. } = &self.options;
         let opened =
             Connection::open(&selection.ip_address, host, user, &self.login, *sessions, *connect_timeout).await?;
@@ -199,13 +190,12 @@ impl Ssh {
         Ok(opened)
     }
 
-    /// A connection that is open already, to whichever VM.
+    /// An open connection to any VM.
     async fn open_connection(&self) -> Option<Arc<Connection>> {
         let connections = self.connections.lock().await;
-        // One that is just being opened is not waited for.
-        let open = connections.values().filter_map(|slot| slot.try_lock().ok()?.clone());
-        let mut open = open.filter(|connection| !connection.is_closed());
-        open.next()
+        // A connection that is being opened is not waited for.
+        let mut opened = connections.values().filter_map(|slot| slot.try_lock().ok()?.clone());
+        opened.find(|connection| !connection.is_closed())
     }
 
     fn arguments(&self, delivery: &Delivery) -> Result<Vec<String>, String> {
@@ -217,43 +207,23 @@ impl Ssh {
     }
 
     /// Runs `sendevent` with `arguments` on `connection`.
-    async fn run(&self, connection: &Connection, arguments: &[String], gate: &Gate) -> Went {
+    async fn run(&self, connection: &Connection, arguments: &[String], gate: &Gate) -> EventAttempt {
         let line = self.line(&self.options.program, arguments);
         match connection.run(&line, gate, self.options.timeout).await {
-            Ran::Ended { code, err, .. } if NOT_RUN.contains(&code) && err.error_code().is_none() => {
+            CommandResult::Ran(ProgramResult { end: Ok(code), err, .. })
+                if NOT_RUN.contains(&code) && err.error_code().is_none() =>
+            {
                 let program = &self.options.program;
-                Went::NextVm(format!("{program} cannot be run there (exit code {code}): {}", err.text()))
+                EventAttempt::TryNextVm(format!("{program} cannot be run there (exit code {code}): {}", err.text()))
             }
-            Ran::Ended { code, out, err } => {
-                let code = i32::try_from(code).unwrap_or(i32::MAX);
-                Went::Over(verdict("sendevent", Ok(code), &out, &err))
+            CommandResult::Ran(mut result) => {
+                result.end = result.end.map_err(|why| format!("may have run: {why}"));
+                EventAttempt::Done(result.outcome())
             }
-            Ran::NotStarted(why) => Went::NextVm(why),
-            Ran::Closed => Went::Over(Outcome::not_tried("the delivery was stopped before its turn")),
-            Ran::Unknown { why, out, err } => {
-                Went::Over(verdict("sendevent", Err(format!("may have run: {why}")), &out, &err))
+            CommandResult::NotStarted(why) => EventAttempt::TryNextVm(why),
+            CommandResult::GateClosed => {
+                EventAttempt::Done(Outcome::not_tried("the delivery was stopped before its turn"))
             }
-        }
-    }
-
-    /// The next VM that is not in `failed`, or why there is none.
-    async fn next(&self, failed: &[(String, String)]) -> Result<Selection, Outcome> {
-        let reasons = failed.iter().map(|(vm, why)| format!("{vm}: {why}")).collect::<Vec<_>>().join("; ");
-        if failed.len() >= self.selector.inventory().vms().len() {
-            return Err(Outcome::transient(format!("no VM could run the command: {reasons}")));
-        }
-        let tried: Vec<String> = failed.iter().map(|(vm, _)| vm.clone()).collect();
-        self.selector.select(&tried).await.map_err(|error| {
-            let before = if reasons.is_empty() { String::new() } else { format!("{reasons}; ") };
-            let more: Vec<String> = error.failures().iter().map(|(vm, why)| format!("{vm}: {why}")).collect();
-            let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join("; ")) };
-            Outcome::transient(format!("{before}{error}{more}"))
-        })
-    }
-
-    async fn report(&self, vm: &str, ok: bool) {
-        if let Err(error) = self.selector.report(vm, ok).await {
-            tracing::warn!(vm, %error, "what happened on the VM could not be reported to the selector");
         }
     }
 }
@@ -289,54 +259,53 @@ impl Transport for Ssh {
     }
 
     async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
-        let mut answers: Vec<Option<Sent>> = vec![None; deliveries.len()];
+        let mut results: Vec<Option<Sent>> = vec![None; deliveries.len()];
         let mut left: Vec<(usize, Vec<String>)> = Vec::new();
         for (at, delivery) in deliveries.iter().enumerate() {
             match self.arguments(delivery) {
                 Ok(arguments) => left.push((at, arguments)),
-                Err(reason) => answers[at] = Some(Outcome::permanent(reason).into()),
+                Err(reason) => results[at] = Some(Outcome::permanent(reason).into()),
             }
         }
-        let mut failed: Vec<(String, String)> = Vec::new();
+        let mut attempts = VmAttempts::new(&self.selector);
         while !left.is_empty() {
-            let selection = match self.next(&failed).await {
+            let selection = match attempts.next().await {
                 Ok(selection) => selection,
-                Err(outcome) => {
-                    left.drain(..).for_each(|(at, _)| answers[at] = Some(outcome.clone().into()));
+                Err((outcome, _)) => {
+                    left.drain(..).for_each(|(at, _)| results[at] = Some(outcome.clone().into()));
                     break;
                 }
             };
             let vm = selection.vm.clone();
-            let went = match self.connection(&selection).await {
+            let tried = match self.connection(&selection).await {
                 Ok(connection) => {
                     join_all(left.iter().map(|(_, arguments)| self.run(&connection, arguments, gate))).await
                 }
-                Err(why) => left.iter().map(|_| Went::NextVm(why.clone())).collect(),
+                Err(why) => left.iter().map(|_| EventAttempt::TryNextVm(why.clone())).collect(),
             };
             let mut reason = None;
-            let (mut open, mut ran) = (Vec::new(), false);
-            for ((at, arguments), went) in left.drain(..).zip(went) {
-                match went {
-                    Went::Over(outcome) => {
+            let (mut unsent, mut ran) = (Vec::new(), false);
+            for ((at, arguments), attempt) in left.drain(..).zip(tried) {
+                match attempt {
+                    EventAttempt::Done(outcome) => {
                         ran |= !matches!(outcome, Outcome::NotTried { .. });
-                        answers[at] = Some(Sent { outcome, vm: Some(vm.clone()) });
+                        results[at] = Some(Sent { outcome, vm: Some(vm.clone()) });
                     }
-                    Went::NextVm(why) => {
+                    EventAttempt::TryNextVm(why) => {
                         reason = Some(why);
-                        open.push((at, arguments));
+                        unsent.push((at, arguments));
                     }
                 }
             }
-            left = open;
+            left = unsent;
             if ran || reason.is_some() {
-                self.report(&vm, reason.is_none()).await;
+                attempts.report(&vm, reason.is_none()).await;
             }
             if let Some(reason) = reason {
-                tracing::warn!(vm, reason, "the VM did not run the command; the next one is tried");
-                failed.push((vm, reason));
+                attempts.add_failure(vm, reason);
             }
         }
-        answers.into_iter().map(|sent| sent.unwrap_or_else(|| Outcome::unknown("no answer").into())).collect()
+        results.into_iter().map(|sent| sent.unwrap_or_else(|| Outcome::unknown("no answer").into())).collect()
     }
 
     fn reads_status(&self) -> bool {
@@ -346,7 +315,7 @@ impl Transport for Ssh {
     async fn status(&self, job_id: &str) -> std::result::Result<String, String> {
         let program = self.options.autostatus.as_deref().ok_or("there is no autostatus program")?;
         let line = self.line(program, &command::status_arguments(job_id)?);
-        // Looking is no turn of anybody's: a connection that is there already will do.
+        // Any open connection will do, so that reading a status does not use up a turn of a VM.
         let connection = match self.open_connection().await {
             Some(connection) => connection,
             None => {
@@ -355,10 +324,9 @@ impl Transport for Ssh {
             }
         };
         match connection.run(&line, &Gate::open(), self.options.timeout).await {
-            Ran::Ended { code, out, err } => told(Ok(i32::try_from(code).unwrap_or(i32::MAX)), &out, &err),
-            Ran::Unknown { why, out, err } => told(Err(why), &out, &err),
-            Ran::NotStarted(why) => Err(why),
-            Ran::Closed => Err("it was not asked".to_owned()),
+            CommandResult::Ran(result) => result.status(),
+            CommandResult::NotStarted(why) => Err(why),
+            CommandResult::GateClosed => Err("the command was not started".to_owned()),
         }
     }
 
@@ -368,13 +336,13 @@ impl Transport for Ssh {
 }
 
 /// The key, or the agent that has one.
-fn login(options: &SshOptions) -> Result<Login> {
+fn login(options: &SshOptions) -> Result<SshLogin> {
     if let Some(file) = &options.key_file {
-        return key(file, options.key_passphrase.as_deref()).map(|key| Login::Key(Arc::new(key)));
+        return key(file, options.key_passphrase.as_ref().map(Secret::expose)).map(|key| SshLogin::Key(Arc::new(key)));
     }
     let socket = options.agent.clone().or_else(|| std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from));
-    socket.filter(|socket| !socket.as_os_str().is_empty()).map(Login::Agent).ok_or_else(|| {
-        Error::invalid("there is neither a key_file nor an SSH agent (SSH_AUTH_SOCK) to log in with; give one of them")
+    socket.filter(|socket| !socket.as_os_str().is_empty()).map(SshLogin::Agent).ok_or_else(|| {
+        Error::invalid("there is no key_file and no SSH agent (SSH_AUTH_SOCK) to log in with; give one of them")
     })
 }
 
@@ -388,15 +356,15 @@ fn key(file: &Path, passphrase: Option<&str>) -> Result<PrivateKey> {
         let mode = about.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(Error::invalid(format!(
-                "key_file {shown} can be read by others (mode {mode:o}), so it is not used, as ssh does not either; chmod 600 it"
+                "key_file {shown} can be read by others (mode {mode:o}), so it is not used, as in ssh; chmod 600 it"
             )));
         }
     }
     load_secret_key(file, passphrase).map_err(|e| {
         let what = match (&e, passphrase) {
             (russh::keys::Error::KeyIsEncrypted, _) => "is encrypted; give key_passphrase",
-            (_, Some(_)) => "cannot be opened with this key_passphrase, or is no private key",
-            (_, None) => "is no private key, or is encrypted; give key_passphrase then",
+            (_, Some(_)) => "cannot be opened with this key_passphrase, or is not a private key",
+            (_, None) => "is not a private key, or is encrypted; give key_passphrase then",
         };
         Error::invalid(format!("key_file {shown} {what}"))
     })

@@ -1,4 +1,4 @@
-//! AutoSys's web services (AEWS) as the way to AutoSys: one POST per event, and a GET for the status of a job.
+//! AutoSys's web services (AEWS) as a transport: one POST per event, and a GET for the status of a job.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,36 +6,37 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::{Event, JobName, Mapping};
-use crate::certificates;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
+use crate::http::retry::retry_after_text;
+use crate::http::{Client, Deadline, Failure, Response, SendState, tls};
 
 mod address;
-mod answer;
+mod credentials;
 mod job_status;
-mod login;
+mod response;
 #[cfg(test)]
 mod tests;
 
 use address::Addresses;
-pub use login::Login;
+pub use credentials::WebCredentials;
 
 /// Longest wait for a connection, name resolution and TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a connection that is not used is kept. Shorter than what servers allow (Tomcat: 20 s), because a request on a
-/// connection that the server is just closing may or may not have arrived.
+/// How long an unused connection is kept. It is shorter than the limit of servers (Tomcat: 20 s), because a request on a
+/// connection that the server is closing may or may not arrive.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-/// How much of an answer is read, in bytes.
+/// How much of a response is read, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
 
 /// The last segments of the addresses that events are posted to.
 ///
-/// The defaults are what clients of live installations use; the vendor's own list is not public.
+/// The defaults are those of clients in use, because the vendor's list is not public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventNames {
     /// For `CHANGE_STATUS`.
@@ -54,41 +55,41 @@ impl Default for EventNames {
     }
 }
 
-/// How [`WebServices`] reaches AutoSys.
+/// How [`WebServices`] connects to AutoSys.
 #[derive(Debug, Clone)]
 pub struct WebServicesOptions {
-    /// `https://host:9443`, with a path where the services are not below `/AEWS`.
+    /// `https://host:9443`, with a path when the services are not below `/AEWS`.
     pub base_url: String,
-    /// Whose rights are used.
-    pub login: Login,
-    /// Where events are posted: below `base_url`, or with a leading `/` below its host. `event` in older releases,
-    /// `api/event` in those with a Swagger page.
+    /// The credentials of each request.
+    pub credentials: WebCredentials,
+    /// The path that events are posted to: below `base_url`, or with a leading `/` below its host. It is `event` in older
+    /// releases, and `api/event` in those with a Swagger page.
     pub prefix: String,
-    /// The event addresses below that.
+    /// The event addresses below `prefix`.
     pub events: EventNames,
-    /// Where the status of a job is read, like `prefix`; `{job}` becomes its name. `None`: it is not read.
+    /// The path of a job's status, like `prefix`; `{job}` becomes its name. `None`: the status is not read.
     pub status_path: Option<String>,
     /// The `comment` of each event; `{file_name}` becomes the row's file name. Cut at 255 characters, control characters
     /// become spaces.
     pub comment: Option<String>,
-    /// A PEM file with certificates of authorities that are trusted beside the system's.
+    /// A PEM file with certificates to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// Longest wait for an answer. Connecting before that may take as long, at most ten seconds.
+    /// Longest wait for a response. Connecting may take the same time in addition, at most ten seconds.
     pub timeout: Duration,
     /// The HTTP statuses that prove that an event was stored.
     pub accepted: Vec<u16>,
-    /// Whether credentials and events may cross a network in the clear.
+    /// Whether credentials and events may cross a network in clear text.
     pub allow_http: bool,
-    /// Which event each status stands for.
+    /// The event of each status.
     pub mapping: Mapping,
 }
 
 impl WebServicesOptions {
-    /// The options for the services at `base_url`, everything else as usual.
+    /// The default options for the services at `base_url`.
     pub fn new(base_url: impl Into<String>) -> Self {
         Self {
             base_url: base_url.into(),
-            login: Login::None,
+            credentials: WebCredentials::None,
             prefix: "event".to_owned(),
             events: EventNames::default(),
             status_path: Some("job-run-info/{job}".to_owned()),
@@ -104,8 +105,8 @@ impl WebServicesOptions {
 
 /// Sends events to AutoSys's web services.
 ///
-/// The server's certificate is always verified, redirects are not followed (they would take the credentials along), and
-/// no request is repeated. 201 means that the event was stored, not that it was applied.
+/// The server's certificate is always verified, redirects are not followed (they would get the credentials), and no request
+/// is repeated. 201 means that the event was stored, not that it was applied.
 pub struct WebServices {
     http: Client,
     addresses: Addresses,
@@ -123,8 +124,8 @@ impl WebServices {
     /// Checks the options and reads the certificates; sends nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for addresses, credentials, certificates and limits that can never work, `http` without
-    /// `allow_http` among them, unless it is this machine's; [`ErrorKind::NotFound`] for a `ca_file` that is not there.
+    /// [`crate::ErrorKind::InvalidInput`] for addresses, credentials, certificates and limits that can never work, also for
+    /// `http` to another machine without `allow_http`; [`crate::ErrorKind::NotFound`] for a `ca_file` that does not exist.
     pub fn new(options: WebServicesOptions) -> Result<Self> {
         if options.timeout.is_zero() {
             return Err(Error::invalid("the time limit of the web services is zero; give at least some milliseconds"));
@@ -135,27 +136,21 @@ impl WebServices {
             ));
         }
         let addresses = Addresses::new(&options)?;
-        let authorization = options.login.header()?;
-        let mut builder = Client::builder()
-            .user_agent(concat!("jobrota/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.timeout.min(CONNECT_LIMIT))
-            .pool_idle_timeout(IDLE_LIMIT)
-            .retry(reqwest::retry::never())
-            .redirect(reqwest::redirect::Policy::none());
-        if addresses.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        if let Some(file) = &options.ca_file {
-            builder = builder.tls_certs_merge(certificates::read(file, "ca_file", "")?);
-        }
-        let http = builder.build().map_err(|e| {
-            let text = "the HTTP client for the web services could not be set up: see that the machine has certificates, and ca_file";
-            Error::new(ErrorKind::InvalidInput, text).with_source(e)
+        let authorization = options.credentials.header()?;
+        let certificates = match &options.ca_file {
+            Some(file) => tls::certificates(file, "ca_file", "")?,
+            None => Vec::new(),
+        };
+        let http = Client::new("the web services", &addresses.server, "check base_url and the network", |builder| {
+            builder
+                .connect_timeout(options.timeout.min(CONNECT_LIMIT))
+                .pool_idle_timeout(IDLE_LIMIT)
+                .tls_certs_merge(certificates)
         })?;
-        Ok(Self { http, addresses, options, authorization })
+        Ok(Self { http: http.with_longest_body(LONGEST_BODY), addresses, options, authorization })
     }
 
-    /// Where the event of `delivery` is posted and what, or why it cannot be.
+    /// The address and the body of the event of `delivery`, or why it cannot be sent.
     fn request(&self, delivery: &Delivery) -> Result<(&Url, Value), String> {
         let job = JobName::parse(&delivery.job_id).map_err(|e| e.to_string())?;
         let event = self.options.mapping.event(&delivery.status).map_err(|e| e.to_string())?;
@@ -182,28 +177,16 @@ impl WebServices {
         }
     }
 
-    /// How long a request may take altogether. The connection has its own limit within it, so that running out of this one
-    /// means that the request was sent.
-    fn whole_limit(&self) -> Duration {
-        self.options.timeout + self.options.timeout.min(CONNECT_LIMIT)
+    /// Sends a request once. Connecting has a time limit of its own within the limit of the request, so that a request that
+    /// reaches the limit was sent.
+    async fn exchange(&self, request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+        let limit = self.options.timeout + self.options.timeout.min(CONNECT_LIMIT);
+        self.http.send(self.authorized(request), what, Some(Deadline::after(limit))).await
     }
 
-    /// `text` without credentials, should a server have repeated them.
+    /// `text` without credentials, in case the server repeats them.
     fn without_secrets(&self, text: String) -> String {
-        self.options.login.removed_from(text)
-    }
-
-    /// Why there was no answer.
-    fn broken(&self, error: reqwest::Error) -> Outcome {
-        let server = &self.addresses.server;
-        let never_sent = error.is_connect() || error.is_builder();
-        let (timed_out, reason) = (error.is_timeout(), reason(&error.without_url()));
-        let reason = self.without_secrets(reason);
-        if never_sent {
-            return Outcome::transient(format!("the web services at {server} could not be reached: {reason}"));
-        }
-        let what = if timed_out { "did not answer in time" } else { "broke off the connection" };
-        Outcome::unknown(format!("the web services at {server} {what} after the event was sent: {reason}"))
+        self.options.credentials.scrub(text)
     }
 }
 
@@ -229,33 +212,27 @@ impl Transport for WebServices {
             Ok(request) => request,
             Err(reason) => return Outcome::permanent(reason).into(),
         };
-        let request = self.authorized(self.http.post(address.clone()).json(&body));
+        let request = self.http.request(Method::POST, address.clone()).json(&body);
         if !gate.is_open() {
             return Outcome::not_tried("the delivery was stopped before its turn").into();
         }
-        let exchange = async {
-            match request.send().await {
-                Ok(response) => {
-                    let status = response.status().as_u16();
-                    let retry_after = answer::retry_after(response.headers());
-                    // The status is the answer; a body that breaks off explains it less, and no more.
-                    let body = body_of(response).await.unwrap_or_else(|(read, _)| read);
-                    let said = self.without_secrets(answer::text(&body));
-                    answer::verdict(status, &self.options.accepted, &delivery.job_id, &said, retry_after.as_deref())
-                }
-                Err(error) => self.broken(error),
+        match self.exchange(request, "the event").await {
+            // The status is the result. A body that breaks off only explains less.
+            Ok(response) => {
+                let said = self.without_secrets(response::text(&response.body));
+                let retry_after = retry_after_text(&response.headers);
+                let (status, accepted) = (response.status.as_u16(), &self.options.accepted);
+                response::outcome(status, accepted, &delivery.job_id, &said, retry_after.as_deref())
             }
-        };
-        let limit = self.whole_limit();
-        tokio::time::timeout(limit, exchange)
-            .await
-            .unwrap_or_else(|_| {
-                let (server, seconds) = (&self.addresses.server, self.options.timeout.as_secs_f64());
-                Outcome::unknown(format!(
-                    "the web services at {server} did not answer within {seconds} s after the event was sent"
-                ))
-            })
-            .into()
+            Err(Failure { error, state, .. }) => {
+                let reason = self.without_secrets(error.full_message());
+                match state {
+                    SendState::NotSent => Outcome::transient(reason),
+                    SendState::MaybeSent | SendState::Answered(_) => Outcome::unknown(reason),
+                }
+            }
+        }
+        .into()
     }
 
     fn reads_status(&self) -> bool {
@@ -263,64 +240,22 @@ impl Transport for WebServices {
     }
 
     async fn status(&self, job_id: &str) -> Result<String, String> {
-        let address = self.addresses.status(job_id)?;
-        let ask = async {
-            let response = match self.authorized(self.http.get(address)).send().await {
-                Ok(response) => response,
-                Err(error) => return Err(reason(&error.without_url())),
-            };
-            let status = response.status();
-            let body = body_of(response).await.map_err(|(_, error)| reason(&error.without_url()))?;
-            if !status.is_success() {
-                return Err(format!("{status}{}", answer::after_colon(&answer::text(&body))));
+        let request = self.http.request(Method::GET, self.addresses.status(job_id)?);
+        let read = async {
+            let response = self.exchange(request, "the request for the status").await.and_then(Response::complete);
+            let response = response.map_err(|failure| failure.error.full_message())?;
+            match response.status.is_success() {
+                true => job_status::read(&response.body, job_id),
+                false => Err(format!("{}{}", response.status, response::after_colon(&response::text(&response.body)))),
             }
-            job_status::read(&body, job_id)
         };
-        let answer = tokio::time::timeout(self.whole_limit(), ask).await;
-        answer.unwrap_or_else(|_| Err(format!("no answer within {} s", self.options.timeout.as_secs_f64()))).map_err(
-            |reason| {
-                let server = &self.addresses.server;
-                self.without_secrets(format!(
-                    "the web services at {server} did not tell the status of {job_id}: {reason}"
-                ))
-            },
-        )
+        read.await.map_err(|reason| {
+            let text = format!("{} did not return the status of {job_id}: {reason}", self.http.shown());
+            self.without_secrets(text)
+        })
     }
 
     fn shows(&self, delivery: &Delivery, status: &str) -> bool {
         self.options.mapping.shows(&delivery.status, status)
     }
-}
-
-/// The body as far as it is of use; on an error what was read before it.
-async fn body_of(mut response: Response) -> Result<Vec<u8>, (Vec<u8>, reqwest::Error)> {
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(piece)) => {
-                let room = LONGEST_BODY - body.len();
-                body.extend_from_slice(&piece[..piece.len().min(room)]);
-                if body.len() == LONGEST_BODY {
-                    return Ok(body);
-                }
-            }
-            Ok(None) => return Ok(body),
-            Err(error) => return Err((body, error)),
-        }
-    }
-}
-
-/// An error with its causes, each once.
-fn reason(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        cause = error.source();
-    }
-    text
 }

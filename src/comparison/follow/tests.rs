@@ -144,7 +144,7 @@ async fn follow(server: &Arc<Server>, prior: Option<Prior>, stopped: bool) -> (O
     };
     let record = tokio::select! {
         record = following.run(&jobs[0], 1, prior.as_ref()) => record,
-        never = watch.list() => match never {},
+        never = watch.run_lists() => match never {},
     };
     let path = journal.path().to_owned();
     drop(journal);

@@ -9,7 +9,7 @@ use super::Origin;
 use crate::comparison::analysis::{ArmPlan, Observation, Run, recorded};
 use crate::comparison::warnings::Warning;
 use crate::error::{Error, ErrorKind, Result};
-use crate::viya::jobs::parse_time;
+use crate::viya::json::parse_time;
 use crate::viya::orchestrator::Entry;
 
 /// What a result file has.

@@ -8,7 +8,7 @@ use super::network;
 use super::power::{self, Power};
 use super::resources::{COMPUTE, COMPUTE_VERSION, READ_VMS, VmResource, read};
 use super::{AzureQuery, Members, PowerFilter, vm_id};
-use crate::azure::{ArmClient, Call, Deadline, ResourceId};
+use crate::azure::{ArmClient, ArmRequest, Deadline, ResourceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::Vm;
 
@@ -120,13 +120,13 @@ impl Lister<'_> {
 
     /// All VMs of the scope, in order of their names: Azure's order may differ from call to call.
     async fn all(&self) -> Result<Vec<Candidate>> {
-        let path = Call::listing_path(
+        let path = ArmRequest::listing_path(
             &self.query.subscription_id,
             self.query.resource_group.as_deref(),
             COMPUTE,
             "virtualMachines",
         );
-        let call = Call::get(path, COMPUTE_VERSION).needing(READ_VMS);
+        let call = ArmRequest::get(path, COMPUTE_VERSION).needing(READ_VMS);
         let items = self.arm.list(&call, self.deadline).await?;
         let mut found = items.into_iter().map(Candidate::read).collect::<Result<Vec<_>>>()?;
         found.sort_by_cached_key(|vm| (vm.name.to_lowercase(), vm.id.key()));
@@ -173,7 +173,7 @@ impl Lister<'_> {
 
     /// One VM with its power state; `None` when there is none of this id.
     pub(super) async fn one(&self, id: &ResourceId) -> Result<Option<Candidate>> {
-        let call = Call::get(id.path(), COMPUTE_VERSION).query("$expand", "instanceView").needing(READ_VMS);
+        let call = ArmRequest::get(id.path(), COMPUTE_VERSION).query("$expand", "instanceView").needing(READ_VMS);
         match self.arm.value(&call, self.deadline).await {
             Ok(value) => Candidate::read(value).map(Some),
             // A resource group or subscription that is not there is not about this VM.

@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::listing::{AT_ONCE, FEW, Lister};
 use super::resources::{NETWORK, NETWORK_VERSION, NicResource, READ_NICS, read};
-use crate::azure::{Call, ResourceId};
+use crate::azure::{ArmRequest, ResourceId};
 use crate::error::{ErrorKind, Result};
 
 /// NICs by the keys of their ids.
@@ -46,8 +46,8 @@ pub(super) async fn nics(lister: &Lister<'_>, ids: &[ResourceId]) -> Result<Nics
 
 /// All NICs of a resource group, or of a subscription.
 pub(super) async fn in_scope(lister: &Lister<'_>, subscription: &str, group: Option<&str>) -> Result<Nics> {
-    let path = Call::listing_path(subscription, group, NETWORK, "networkInterfaces");
-    let call = Call::get(path, NETWORK_VERSION).needing(READ_NICS);
+    let path = ArmRequest::listing_path(subscription, group, NETWORK, "networkInterfaces");
+    let call = ArmRequest::get(path, NETWORK_VERSION).needing(READ_NICS);
     let items = lister.arm.list(&call, lister.deadline).await?;
     let mut found = Nics::new();
     for item in items {
@@ -60,7 +60,7 @@ pub(super) async fn in_scope(lister: &Lister<'_>, subscription: &str, group: Opt
 }
 
 async fn one(lister: &Lister<'_>, id: &ResourceId) -> Result<Option<(String, NicResource)>> {
-    let call = Call::get(id.path(), NETWORK_VERSION).needing(READ_NICS);
+    let call = ArmRequest::get(id.path(), NETWORK_VERSION).needing(READ_NICS);
     match lister.arm.value(&call, lister.deadline).await {
         Ok(value) => Ok(Some((id.key(), nic(value)?))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

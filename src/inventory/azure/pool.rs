@@ -8,7 +8,7 @@ use super::network::{self, Nics};
 use super::resources::{
     IpConfiguration, NETWORK, NETWORK_VERSION, NicResource, PoolAddressProperties, PoolResource, READ_POOLS, read,
 };
-use crate::azure::{Call, ResourceId, check_segment};
+use crate::azure::{ArmRequest, ResourceId, check_segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::Vm;
 
@@ -54,7 +54,7 @@ pub(super) async fn list(lister: &Lister<'_>) -> Result<Listed> {
         return Err(Error::new(ErrorKind::Internal, "a backend pool was listed that is none"));
     };
     let id = id(pool, &lister.query.subscription_id, lister.query.resource_group.as_deref())?;
-    let call = Call::get(id.path(), NETWORK_VERSION).needing(READ_POOLS);
+    let call = ArmRequest::get(id.path(), NETWORK_VERSION).needing(READ_POOLS);
     let pool: PoolResource = read("a backend pool", lister.arm.value(&call, lister.deadline).await?)?;
     let mut listed = Listed::default();
     let mut members = by_nic(lister, &pool, &mut listed).await?;

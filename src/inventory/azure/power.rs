@@ -6,7 +6,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::listing::{AT_ONCE, FEW, Lister};
 use super::resources::{COMPUTE, COMPUTE_VERSION, READ_VMS, VmResource, read};
-use crate::azure::{Call, ResourceId};
+use crate::azure::{ArmRequest, ResourceId};
 use crate::error::{ErrorKind, Result};
 
 /// What is known of a VM's power state.
@@ -52,8 +52,8 @@ async fn of_all(lister: &Lister<'_>, vms: &[ResourceId]) -> Result<HashMap<Strin
     let subscriptions: HashSet<String> = vms.iter().map(|id| id.subscription.to_lowercase()).collect();
     let mut states = HashMap::new();
     for subscription in subscriptions {
-        let path = Call::listing_path(&subscription, None, COMPUTE, "virtualMachines");
-        let call = Call::get(path, COMPUTE_VERSION).query("statusOnly", "true").needing(READ_VMS);
+        let path = ArmRequest::listing_path(&subscription, None, COMPUTE, "virtualMachines");
+        let call = ArmRequest::get(path, COMPUTE_VERSION).query("statusOnly", "true").needing(READ_VMS);
         for item in lister.arm.list(&call, lister.deadline).await? {
             let vm: VmResource = read("a VM's status", item)?;
             if let Some(id) = ResourceId::parse(&vm.id) {

@@ -10,7 +10,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::{Client, Response, redirect};
-use rustls::client::Resumption;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 use url::{Host, Url};
@@ -18,6 +17,7 @@ use url::{Host, Url};
 use super::attempt::{Attempt, in_words, with_descriptor};
 use super::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::tls::{client_config, system_roots};
 
 /// A GET of a health address, in which `{ip}` stands for the VM's address and `{name}` for its name. Either way the
 /// request goes to the VM's address in the inventory; with `{name}` as the host, it carries the name, and the VM's
@@ -59,7 +59,8 @@ impl HttpProbe {
             return Err(invalid("has neither {ip} nor {name} as its host"));
         }
         // Slim images have no certificates, and plain HTTP needs none.
-        let tls = tls(if kind == "https" { trusted()? } else { RootCertStore::empty() })?;
+        let roots = if kind == "https" { system_roots("an HTTPS probe")? } else { RootCertStore::empty() };
+        let tls = Arc::new(client_config(roots)?);
         let client = client(&tls, None).map_err(|e| {
             Error::new(ErrorKind::Internal, "the HTTP client for the probe could not be set up").with_source(e)
         })?;
@@ -120,32 +121,6 @@ impl HttpProbe {
         }
         Ok((self.client.clone(), url))
     }
-}
-
-/// The authorities that this machine trusts.
-fn trusted() -> Result<RootCertStore> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut trusted = RootCertStore::empty();
-    let (usable, _) = trusted.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        let why = found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string);
-        return Err(Error::invalid(format!(
-            "an HTTPS probe has no certificate of an authority to verify VMs with ({why}): install the system's \
-             (package ca-certificates), or name a PEM file in the environment variable SSL_CERT_FILE"
-        )));
-    }
-    Ok(trusted)
-}
-
-fn tls(trusted: RootCertStore) -> Result<Arc<ClientConfig>> {
-    let mut tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(ErrorKind::Internal, "TLS for the probe could not be set up").with_source(e))?
-        .with_root_certificates(trusted)
-        .with_no_client_auth();
-    // A session taken up again would be one whose certificate nobody looks at any more.
-    tls.resumption = Resumption::disabled();
-    Ok(Arc::new(tls))
 }
 
 /// A client that goes to the address in `place` for the host there.

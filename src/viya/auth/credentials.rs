@@ -1,4 +1,4 @@
-//! Where a login comes from, as users say it.
+//! Where a login comes from, as users configure it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,18 +7,19 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value, json};
 
 use super::Login;
-use super::grant::{Grant, OAuthClient, TokenCall};
-use super::place::PersistHook;
+use super::grant::{Grant, OAuthClient, TokenCallback};
+use super::token_storage::PersistHook;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::Secret;
 
 /// Where a login comes from. Its `Debug` shows no secret.
 #[derive(Clone)]
 pub enum Credentials {
     /// A token file: see [`Login::open`].
     File(PathBuf),
-    /// This token file if it is there, else what the environment has, else SAS's own command line.
+    /// This token file if it exists, else the environment, else SAS's own command line.
     FileOrEnvironment(PathBuf),
-    /// A profile of SAS's own command line, `sas-viya`; none for that of `SAS_CLI_PROFILE`, else `Default`.
+    /// A profile of SAS's own command line, `sas-viya`; without a name that of `SAS_CLI_PROFILE`, else `Default`.
     Cli(Option<String>),
     /// The client's own id and secret.
     ClientCredentials(OAuthClient),
@@ -29,31 +30,31 @@ pub enum Credentials {
         /// The user.
         user: String,
         /// The password.
-        password: String,
+        password: Secret,
     },
-    /// Tokens that somebody has, with a hook that keeps renewed ones.
+    /// Tokens that the caller has, with a hook that stores renewed ones.
     Tokens {
         /// The OAuth client that renews them.
         client: OAuthClient,
         /// A SASLogon response.
         tokens: Map<String, Value>,
-        /// Is given renewed ones.
+        /// Gets renewed ones.
         persist: Option<PersistHook>,
-        /// The login, once it was opened: whoever uses these again goes on with what was renewed.
-        login: Shared,
+        /// The login, once it was opened, so that later calls use renewed tokens.
+        login: SharedLogin,
     },
-    /// Somebody who gives a token whenever one is needed.
-    Call {
-        /// The OAuth client that renews what it gives.
+    /// A function that returns a token whenever one is needed.
+    Callback {
+        /// The OAuth client that renews its tokens.
         client: OAuthClient,
-        /// Gives tokens.
-        call: TokenCall,
-        /// Is given renewed ones.
+        /// Returns tokens.
+        callback: TokenCallback,
+        /// Gets renewed ones.
         persist: Option<PersistHook>,
         /// The login, once it was opened.
-        login: Shared,
+        login: SharedLogin,
     },
-    /// What the environment has: see [`Credentials::open`].
+    /// The login of the environment: see [`Credentials::open`].
     Environment,
 }
 
@@ -74,7 +75,7 @@ fn set(names: &[&str]) -> Option<String> {
 }
 
 impl Credentials {
-    /// The same in words, without a secret.
+    /// A description without a secret.
     pub fn describe(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -83,19 +84,19 @@ impl Credentials {
             Self::ClientCredentials(client) => format!("client credentials of {}", client.id()),
             Self::Password { user, .. } => format!("password of {user}"),
             Self::Tokens { .. } => "tokens that were given".to_owned(),
-            Self::Call { .. } => "a callable".to_owned(),
+            Self::Callback { .. } => "a callable".to_owned(),
             Self::Environment => "the environment".to_owned(),
         }
     }
 
-    /// The login to the server at `base_url`. The environment is looked at in this order: `SAS_ACCESS_TOKEN` or
+    /// The login to the server at `base_url`. The environment is searched in this order: `SAS_ACCESS_TOKEN` or
     /// `VIYA_ACCESS_TOKEN` (with `SAS_REFRESH_TOKEN`), `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
     /// `SAS_USERNAME` with `SAS_PASSWORD` (each also as `VIYA_…`), and last the profile of SAS's own command line. A token file
-    /// that has expired and cannot be renewed does not stand in the environment's way.
+    /// that has expired and cannot be renewed is ignored when the environment has a login.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::InvalidInput`] when it cannot be one, or is a profile of
-    /// another server; no retry helps.
+    /// [`ErrorKind::NotFound`] when there is no login, [`ErrorKind::InvalidInput`] when it is malformed, or is a profile of
+    /// another server; a retry does not help.
     pub fn open(&self, base_url: &str) -> Result<Login> {
         match self {
             Self::File(path) => Login::open(path),
@@ -116,17 +117,17 @@ impl Credentials {
             },
             Self::Cli(profile) => Login::cli(profile.as_deref(), base_url),
             Self::ClientCredentials(client) => {
-                Login::of(&self.describe(), client.clone(), Some(Grant::ClientCredentials), None, None)
+                Login::in_memory(&self.describe(), client.clone(), Some(Grant::ClientCredentials), None, None)
             }
             Self::Password { client, user, password } => {
                 let grant = Grant::Password { user: user.clone(), password: password.clone() };
-                Login::of(&self.describe(), client.clone(), Some(grant), None, None)
+                Login::in_memory(&self.describe(), client.clone(), Some(grant), None, None)
             }
             Self::Tokens { client, tokens, persist, login } => shared(login, || {
-                Login::of(&self.describe(), client.clone(), None, Some(tokens.clone()), persist.clone())
+                Login::in_memory(&self.describe(), client.clone(), None, Some(tokens.clone()), persist.clone())
             }),
-            Self::Call { client, call, persist, login } => shared(login, || {
-                Login::of(&self.describe(), client.clone(), Some(Grant::Call(call.clone())), None, persist.clone())
+            Self::Callback { client, callback, persist, login } => shared(login, || {
+                Login::in_memory(&self.describe(), client.clone(), Some(Grant::Callback(callback.clone())), None, persist.clone())
             }),
             Self::Environment => environment(base_url)?.ok_or_else(|| {
                 Error::new(
@@ -140,9 +141,9 @@ impl Credentials {
 }
 
 /// The login of credentials whose tokens are in no file; clones of the credentials share it.
-pub type Shared = Arc<OnceLock<Login>>;
+pub type SharedLogin = Arc<OnceLock<Login>>;
 
-fn shared(login: &Shared, open: impl FnOnce() -> Result<Login>) -> Result<Login> {
+fn shared(login: &SharedLogin, open: impl FnOnce() -> Result<Login>) -> Result<Login> {
     if let Some(login) = login.get() {
         return Ok(login.clone());
     }
@@ -159,19 +160,26 @@ fn environment(base_url: &str) -> Result<Option<Login>> {
                 .map(|refresh| ("refresh_token".to_owned(), json!(refresh))),
         );
         tokens.extend(set(&["SAS_TOKEN_EXPIRES_AT"]).map(|at| ("expires_at".to_owned(), json!(at))));
-        return Login::of("SAS_ACCESS_TOKEN", client, None, Some(tokens), None).map(Some);
+        return Login::in_memory("SAS_ACCESS_TOKEN", client, None, Some(tokens), None).map(Some);
     }
     if let Some(path) = set(&["SAS_TOKEN_FILE"]) {
         return Login::open_as(path, client).map(Some);
     }
     if client.is_confidential() && set(&["SAS_USERNAME", "VIYA_USERNAME"]).is_none() {
-        return Login::of("SAS_CLIENT_ID", client, Some(Grant::ClientCredentials), None, None).map(Some);
+        return Login::in_memory("SAS_CLIENT_ID", client, Some(Grant::ClientCredentials), None, None).map(Some);
     }
     if let Some((user, password)) = set(&["SAS_USERNAME", "VIYA_USERNAME"]).zip(set(&["SAS_PASSWORD", "VIYA_PASSWORD"]))
     {
-        return Login::of("SAS_USERNAME", client, Some(Grant::Password { user, password }), None, None).map(Some);
+        return Login::in_memory(
+            "SAS_USERNAME",
+            client,
+            Some(Grant::Password { user, password: password.into() }),
+            None,
+            None,
+        )
+        .map(Some);
     }
-    // A stale login of the command line must not stand in for a missing one: it is taken only where it can be used.
+    // The login of the command line is used only while it is valid.
     match Login::cli(None, base_url) {
         Ok(login) => Ok((!login.validity().is_over()).then_some(login)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),

@@ -1,51 +1,47 @@
-//! Asking SASLogon for tokens: the grants of OAuth that it takes.
+//! Asks SASLogon for tokens, with the OAuth grants that it supports.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Map, Value};
-use url::Url;
 
-use super::place::Place;
+use super::token_storage::TokenStorage;
 use crate::error::{Error, ErrorKind, Result};
-use crate::viya::client::error_text;
+use crate::http::retry::Retry;
+use crate::http::{Client, Failure, Response, Secret, SendState};
+use crate::runtime;
+use crate::viya::json::error_text;
 
+/// How often SASLogon is asked.
 const TRIES: u32 = 4;
 
 /// An OAuth client. Its `Debug` does not show the secret.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct OAuthClient {
     id: String,
-    secret: String,
-    named: bool,
+    secret: Secret,
+    is_default: bool,
 }
 
-impl fmt::Debug for OAuthClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OAuthClient").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// SAS's own public client, `sas.cli`, for those who name none: tokens that name another are renewed by that.
+/// SAS's own public client, `sas.cli`. Tokens that name another client are renewed by that one.
 impl Default for OAuthClient {
     fn default() -> Self {
-        Self { id: "sas.cli".to_owned(), secret: String::new(), named: false }
+        Self { id: "sas.cli".to_owned(), secret: Secret::default(), is_default: true }
     }
 }
 
 impl OAuthClient {
     /// A client with a secret.
-    pub fn new(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: secret.into(), named: true }
+    pub fn new(id: impl Into<String>, secret: impl Into<Secret>) -> Self {
+        Self { id: id.into(), secret: secret.into(), is_default: false }
     }
 
-    /// Whether nobody named it.
+    /// Whether no client was named.
     pub(super) fn is_default(&self) -> bool {
-        !self.named
+        self.is_default
     }
 
-    /// A client without one, such as SAS's own `sas.cli`.
+    /// A client without a secret, such as SAS's own `sas.cli`.
     pub fn public(id: &str) -> Self {
         Self::new(id, "")
     }
@@ -61,21 +57,21 @@ impl OAuthClient {
         given.unwrap_or_default()
     }
 
-    /// Its name.
+    /// Its id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// Whether it has a secret.
     pub fn is_confidential(&self) -> bool {
-        !self.secret.is_empty()
+        !self.secret.expose().is_empty()
     }
 }
 
-/// Gives a SASLogon response, or just `{"access_token": …}`, whenever it is asked. It may block.
-pub type TokenCall = Arc<dyn Fn() -> Result<Map<String, Value>> + Send + Sync>;
+/// Returns a SASLogon response, or just `{"access_token": …}`. It may block.
+pub type TokenCallback = Arc<dyn Fn() -> Result<Map<String, Value>> + Send + Sync>;
 
-/// How tokens are had without a refresh token. Its `Debug` shows no secret.
+/// How to get tokens without a refresh token.
 #[derive(Clone)]
 pub enum Grant {
     /// With the client's own id and secret.
@@ -85,170 +81,130 @@ pub enum Grant {
         /// The user.
         user: String,
         /// The password.
-        password: String,
+        password: Secret,
     },
-    /// From somebody who has them.
-    Call(TokenCall),
-}
-
-impl fmt::Debug for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ClientCredentials => "ClientCredentials",
-            Self::Password { .. } => "Password",
-            Self::Call(_) => "Call",
-        })
-    }
+    /// From the caller.
+    Callback(TokenCallback),
 }
 
 impl Grant {
-    /// New tokens.
+    /// Requests new tokens.
     ///
     /// # Errors
     /// [`ErrorKind::Authentication`] with SASLogon's reason; [`ErrorKind::Network`] or [`ErrorKind::Server`], retryable, when
-    /// it is not to be had.
-    pub(super) async fn ask(
-        &self,
-        http: &reqwest::Client,
-        base: &Url,
-        client: &OAuthClient,
-    ) -> Result<Map<String, Value>> {
+    /// SASLogon is not available.
+    pub(super) async fn request(&self, http: &Client, client: &OAuthClient) -> Result<Map<String, Value>> {
         match self {
-            Self::ClientCredentials => post(http, base, client, &[("grant_type", "client_credentials")]).await,
+            Self::ClientCredentials => post(http, client, &[("grant_type", "client_credentials")]).await,
             Self::Password { user, password } => {
-                let form = [("grant_type", "password"), ("username", user), ("password", password)];
-                post(http, base, client, &form.map(|(name, value)| (name, value as &str))).await
+                let form = [("grant_type", "password"), ("username", user), ("password", password.expose())];
+                post(http, client, &form).await
             }
-            Self::Call(call) => {
-                let call = Arc::clone(call);
-                let called = tokio::task::spawn_blocking(move || call()).await;
-                called.map_err(|e| Error::new(ErrorKind::Internal, "the token callable broke down").with_source(e))?
+            Self::Callback(callback) => {
+                let callback = Arc::clone(callback);
+                runtime::blocking(move || callback()).await
             }
         }
     }
 }
 
-/// A new pair for a refresh token.
+/// Requests a new token pair for a refresh token.
 pub(super) async fn refresh(
-    http: &reqwest::Client,
-    base: &Url,
+    http: &Client,
     client: &OAuthClient,
-    refresh: &str,
-    place: &Place,
+    refresh_token: &str,
+    storage: &TokenStorage,
 ) -> Result<Map<String, Value>> {
-    let form = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
-    post(http, base, client, &form).await.map_err(|e| {
-        if e.kind() != ErrorKind::Authentication {
-            return e;
-        }
-        let text = format!(
-            "SAS Viya refused the refresh token in {} ({e}): log in again ({}) and repeat; if it belongs to another OAuth \
-             client than {:?}, set SAS_CLIENT_ID and SAS_CLIENT_SECRET",
-            place.name(),
-            place.how_to_log_in(),
-            client.id
-        );
-        Error::new(ErrorKind::Authentication, text)
+    let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+    post(http, client, &form).await.map_err(|e| match e.kind() {
+        ErrorKind::Authentication => Error::new(
+            ErrorKind::Authentication,
+            format!(
+                "SAS Viya refused the refresh token in {} ({e}): log in again ({}) and repeat; if it belongs to another \
+                 OAuth client than {:?}, set SAS_CLIENT_ID and SAS_CLIENT_SECRET",
+                storage.name(),
+                storage.how_to_log_in(),
+                client.id
+            ),
+        ),
+        _ => e,
     })
 }
 
-/// `POST /SASLogon/oauth/token`, repeated where SASLogon is not to be had.
-pub(super) async fn post(
-    http: &reqwest::Client,
-    base: &Url,
-    client: &OAuthClient,
-    form: &[(&str, &str)],
-) -> Result<Map<String, Value>> {
-    let url = base
-        .join("/SASLogon/oauth/token")
-        .map_err(|e| Error::invalid(format!("{base} takes no path")).with_source(e))?;
-    // An answer that was lost may have spent what can be used once.
-    let (mut wait, mut lost) = (Duration::from_millis(250), false);
-    for round in 1.. {
-        let sent = http
-            .post(url.clone())
+/// `POST /SASLogon/oauth/token`, repeated while SASLogon is not available.
+pub(super) async fn post(http: &Client, client: &OAuthClient, form: &[(&str, &str)]) -> Result<Map<String, Value>> {
+    let mut url = http.url().clone();
+    url.set_path("/SASLogon/oauth/token");
+    let mut retry = Retry::new(TRIES, TRIES);
+    let mut response_lost = false;
+    loop {
+        let request = http
+            .request(Method::POST, url.clone())
             .header("Accept", "application/json")
-            .basic_auth(&client.id, Some(&client.secret))
-            .form(form)
-            .send()
-            .await;
-        let error = match read(sent, &url).await {
-            Answer::Tokens(tokens) => return Ok(tokens),
-            Answer::Refused(why) if lost => {
-                return Err(Error::new(
-                    ErrorKind::Authentication,
-                    format!(
-                        "{why}; the answer to the try before broke off, so that the token was spent and the new one lost"
-                    ),
-                ));
+            .basic_auth(&client.id, Some(client.secret.expose()))
+            .form(form);
+        let sent = http.send(request, "POST /SASLogon/oauth/token", None).await.and_then(Response::complete);
+        let error = match read(sent) {
+            TokenReply::Tokens(tokens) => return Ok(tokens),
+            TokenReply::Refused(why) => {
+                // The lost response may have spent a refresh token that works once.
+                let lost = "; the response to the previous try was lost, so that the refresh token was spent";
+                let why = if response_lost { why + lost } else { why };
+                return Err(Error::new(ErrorKind::Authentication, why));
             }
-            Answer::Refused(why) => return Err(Error::new(ErrorKind::Authentication, why)),
-            Answer::Nonsense(e) => return Err(e),
-            Answer::Away(e) => e,
-            Answer::Lost(e) => {
-                lost = true;
-                e
+            TokenReply::Malformed(error) => return Err(error),
+            TokenReply::NotIssued(error) => error,
+            TokenReply::Lost(error) => {
+                response_lost = true;
+                error
             }
         };
-        if round >= TRIES {
-            return Err(error);
-        }
-        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-        wait *= 2;
+        tokio::time::sleep(retry.after(error, true, None)?).await;
     }
-    Err(Error::new(ErrorKind::Internal, "the token was never asked for"))
 }
 
-enum Answer {
+/// What SASLogon did with a request for tokens.
+enum TokenReply {
     Tokens(Map<String, Value>),
     Refused(String),
-    Nonsense(Error),
-    /// Nothing was done.
-    Away(Error),
-    /// It may have been done.
+    Malformed(Error),
+    /// SASLogon issued no tokens.
+    NotIssued(Error),
+    /// SASLogon may have issued tokens that did not arrive.
     Lost(Error),
 }
 
-async fn read(sent: reqwest::Result<reqwest::Response>, url: &Url) -> Answer {
-    let unreachable = |e: reqwest::Error| {
-        Error::new(ErrorKind::Network, format!("{url} could not be reached to renew the token"))
-            .with_retryable(true)
-            .with_source(e.without_url())
-    };
+fn read(sent: Result<Response, Failure>) -> TokenReply {
     let response = match sent {
         Ok(response) => response,
-        Err(e) if e.is_connect() || e.is_builder() => return Answer::Away(unreachable(e)),
-        Err(e) => return Answer::Lost(unreachable(e)),
+        Err(Failure { error, state, .. }) => {
+            return match state {
+                SendState::NotSent => TokenReply::NotIssued(error),
+                SendState::Answered(status) if !status.is_success() => TokenReply::NotIssued(error),
+                SendState::MaybeSent | SendState::Answered(_) => TokenReply::Lost(error),
+            };
+        }
     };
-    let status = response.status();
-    let body = match response.bytes().await {
-        Ok(body) => body,
-        Err(e) if status.is_success() => return Answer::Lost(unreachable(e)),
-        Err(e) => return Answer::Away(unreachable(e)),
-    };
-    let value = serde_json::from_slice::<Value>(&body).ok();
+    let (status, url) = (response.status, &response.url);
+    let server_error = |what: String| Error::new(ErrorKind::Server, format!("{url} {what}"));
+    let value = serde_json::from_slice::<Value>(&response.body).ok();
     if status.is_success() {
         return match value {
-            Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Answer::Tokens(map),
-            // A proxy's page; SASLogon may have answered behind it.
-            None => Answer::Lost(
-                Error::new(ErrorKind::Server, format!("{url} answered {status} with something that is no JSON"))
-                    .with_retryable(true),
-            ),
-            Some(_) => Answer::Nonsense(Error::new(
-                ErrorKind::Server,
-                format!("{url} answered {status} without an access_token"),
-            )),
+            Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => {
+                TokenReply::Tokens(map)
+            }
+            // The page of a proxy; SASLogon may have answered behind it.
+            None => TokenReply::Lost(server_error(format!("answered {status} without JSON")).with_retryable(true)),
+            Some(_) => TokenReply::Malformed(server_error(format!("answered {status} without an access_token"))),
         };
     }
-    let said = value.as_ref().map(error_text).filter(|text| !text.is_empty());
-    // Only what SASLogon says itself is a refusal: a proxy's page or a redirect tells nothing about the token.
-    match said {
-        Some(why) if status.is_client_error() && status.as_u16() != 429 => Answer::Refused(why),
+    // Only a text of SASLogon itself is a refusal. The page of a proxy or a redirect says nothing about the token.
+    match value.as_ref().map(error_text).filter(|text| !text.is_empty()) {
+        Some(why) if status.is_client_error() && status.as_u16() != 429 => TokenReply::Refused(why),
         said => {
             let why = said.unwrap_or_else(|| format!("{status}, and not by SASLogon itself"));
-            let text = format!("{url} could not renew the token: {why}; check base_url, and try again later");
-            Answer::Away(Error::new(ErrorKind::Server, text).with_retryable(true))
+            let text = format!("could not renew the token: {why}; check base_url, and try again later");
+            TokenReply::NotIssued(server_error(text).with_retryable(true))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Logging in with an authorization code and PKCE (RFC 7636, S256): SASLogon shows a code in the browser, the user pastes it.
+//! A login with an authorization code and PKCE (RFC 7636, S256): SASLogon shows a code in the browser, and the user pastes it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,52 +8,42 @@ use url::Url;
 
 use super::grant::{self, OAuthClient};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::{Client, Secret};
 
-/// A login that was begun: where the user gets the code, and what redeems it.
-pub struct Begun {
-    /// What to open in a browser.
+/// A login that was started: where the user gets the code, and the verifier that redeems it.
+#[derive(Debug)]
+pub struct AuthorizationRequest {
+    /// The address to open in a browser.
     pub url: Url,
-    verifier: String,
+    verifier: Secret,
 }
 
-impl std::fmt::Debug for Begun {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Begun").field("url", &self.url.as_str()).finish_non_exhaustive()
-    }
-}
-
-/// Begins a login at the server `base`.
-///
-/// # Errors
-/// [`ErrorKind::InvalidInput`] when `base` takes no path.
-pub fn begin(base: &Url, client: &OAuthClient) -> Result<Begun> {
-    let bytes: [u8; 32] = rand::random();
-    let verifier = URL_SAFE_NO_PAD.encode(bytes);
-    let mut url = base
-        .join("/SASLogon/oauth/authorize")
-        .map_err(|e| Error::invalid(format!("{base} takes no path")).with_source(e))?;
+/// Starts a login at the server `base`.
+pub fn begin(base: &Url, client: &OAuthClient) -> AuthorizationRequest {
+    let verifier = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let mut url = base.clone();
+    url.set_path("/SASLogon/oauth/authorize");
     url.query_pairs_mut()
         .append_pair("response_type", "code")
         .append_pair("client_id", client.id())
         .append_pair("code_challenge_method", "S256")
         .append_pair("code_challenge", &challenge(&verifier));
-    Ok(Begun { url, verifier })
+    AuthorizationRequest { url, verifier: verifier.into() }
 }
 
 /// Redeems the `code` that the user pasted; returns the SASLogon response.
 ///
 /// # Errors
-/// [`ErrorKind::Authentication`] with SASLogon's reason, e.g. for a code that was mistyped or is too old.
-pub async fn redeem(
-    http: &reqwest::Client,
-    base: &Url,
+/// [`ErrorKind::Authentication`] with SASLogon's reason, for example for a code that was mistyped or is too old.
+pub(crate) async fn redeem(
+    http: &Client,
     client: &OAuthClient,
-    begun: &Begun,
+    login: &AuthorizationRequest,
     code: &str,
 ) -> Result<Map<String, Value>> {
-    let form =
-        [("grant_type", "authorization_code"), ("code", code.trim()), ("code_verifier", begun.verifier.as_str())];
-    grant::post(http, base, client, &form).await.map_err(|e| match e.kind() {
+    let verifier = login.verifier.expose();
+    let form = [("grant_type", "authorization_code"), ("code", code.trim()), ("code_verifier", verifier)];
+    grant::post(http, client, &form).await.map_err(|e| match e.kind() {
         ErrorKind::Authentication => Error::new(
             ErrorKind::Authentication,
             format!("SAS Viya refused the authorization code ({e}): open the address again and paste the new code"),
@@ -78,9 +68,9 @@ mod tests {
             "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
         );
         let base = Url::parse("https://viya.example.com/").unwrap();
-        let begun = begin(&base, &OAuthClient::public("vscode")).unwrap();
-        assert!(begun.url.as_str().starts_with("https://viya.example.com/SASLogon/oauth/authorize?response_type=code"));
-        assert!(!format!("{begun:?}").contains(&begun.verifier));
-        assert!(begun.verifier.len() >= 43);
+        let login = begin(&base, &OAuthClient::public("vscode"));
+        assert!(login.url.as_str().starts_with("https://viya.example.com/SASLogon/oauth/authorize?response_type=code"));
+        assert!(!format!("{login:?}").contains(login.verifier.expose()));
+        assert!(login.verifier.expose().len() >= 43);
     }
 }

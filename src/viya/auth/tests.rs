@@ -65,10 +65,10 @@ async fn renew(
     (StatusCode::OK, Json(answer))
 }
 
-async fn logon(logon: Logon) -> (reqwest::Client, Url) {
+async fn logon(logon: Logon) -> Client {
     let app = Router::new().route("/SASLogon/oauth/token", post(renew)).with_state(logon);
     let base = crate::viya::tests::serve(app).await;
-    (reqwest::Client::builder().no_proxy().build().unwrap(), base)
+    Client::new("SAS Viya", &base, "check base_url", |builder| builder).unwrap()
 }
 
 fn open(path: &Path) -> Login {
@@ -79,11 +79,11 @@ fn open(path: &Path) -> Login {
 async fn the_jwt_is_believed_over_expires_at() {
     let now = Utc::now().timestamp();
     let (_folder, path) = file(&json!({"access_token": jwt(now, now + 9000), "expires_at": "2001-01-01T00:00:00.5"}));
-    let (http, base) = logon(Logon::default()).await;
-    assert_eq!(open(&path).bearer(&http, &base).await.unwrap().token(), jwt(now, now + 9000));
+    let http = logon(Logon::default()).await;
+    assert_eq!(open(&path).bearer(&http).await.unwrap().token(), jwt(now, now + 9000));
     let (_folder, path) =
         file(&json!({"access_token": jwt(now - 9000, now - 10), "expires_at": "2999-01-01T00:00:00"}));
-    let error = open(&path).bearer(&http, &base).await.unwrap_err();
+    let error = open(&path).bearer(&http).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().contains("log in to SAS Viya again"), "{error}");
 }
@@ -93,21 +93,21 @@ async fn a_rotation_is_stored_with_mode_0600_and_keeps_other_keys() {
     let now = Utc::now().timestamp();
     let old = json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1", "note": "mine", "expires_in": 9});
     let (folder, path) = file(&old);
-    let (http, base) = logon(Logon::default()).await;
+    let http = logon(Logon::default()).await;
     let tokens = open(&path);
-    let bearer = tokens.bearer(&http, &base).await.unwrap();
+    let bearer = tokens.bearer(&http).await.unwrap();
     let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(stored["access_token"], bearer.token());
     assert_eq!((&stored["refresh_token"], &stored["note"]), (&json!("refresh-2"), &json!("mine")));
-    let written = tokens::parse_local(stored["expires_at"].as_str().unwrap()).unwrap();
+    let written = token_pair::parse_local_time(stored["expires_at"].as_str().unwrap()).unwrap();
     assert!((written - Utc::now()).num_seconds() > 3500);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".tmp")), "{left:?}");
     // A second look uses what is there; a refusal of the older token does not spend the new refresh token.
-    assert_eq!(tokens.bearer(&http, &base).await.unwrap().token(), bearer.token());
+    assert_eq!(tokens.bearer(&http).await.unwrap().token(), bearer.token());
     let older = Bearer { token: "old".into(), generation: 0 };
-    assert_eq!(tokens.renewed(&older, &http, &base).await.unwrap().token(), bearer.token());
+    assert_eq!(tokens.renewed(&older, &http).await.unwrap().token(), bearer.token());
 }
 
 #[tokio::test]
@@ -115,10 +115,10 @@ async fn several_renewers_spend_each_refresh_token_once() {
     let now = Utc::now().timestamp();
     let (_folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));
     let server = Logon { opaque: true, ..Logon::default() };
-    let (http, base) = logon(server.clone()).await;
+    let http = logon(server.clone()).await;
     // Two files opened on one path stand for two processes: only the lock and the file are between them.
     let (one, two) = (open(&path), open(&path));
-    let (a, b, c) = tokio::join!(one.bearer(&http, &base), two.bearer(&http, &base), one.bearer(&http, &base));
+    let (a, b, c) = tokio::join!(one.bearer(&http), two.bearer(&http), one.bearer(&http));
     assert_eq!([a.unwrap().token(), b.unwrap().token(), c.unwrap().token()], ["opaque-2"; 3]);
     assert_eq!(server.given.load(Ordering::SeqCst), 1);
 }
@@ -127,9 +127,9 @@ async fn several_renewers_spend_each_refresh_token_once() {
 async fn a_refused_refresh_token_says_what_to_do_and_shows_no_token() {
     let (_folder, path) =
         file(&json!({"access_token": "secret-a", "refresh_token": "secret-r", "expires_at": "2001-01-01T00:00:00Z"}));
-    let (http, base) = logon(Logon::default()).await;
+    let http = logon(Logon::default()).await;
     let tokens = open(&path);
-    let error = tokens.bearer(&http, &base).await.unwrap_err();
+    let error = tokens.bearer(&http).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     let text = format!("{} {tokens:?} {error:?}", error.full_message());
     assert!(text.contains("invalid_token") && text.contains("SAS_CLIENT_ID"), "{text}");
@@ -153,14 +153,14 @@ fn bad_files_say_what_is_wrong_without_quoting_them() {
 #[test]
 fn rotations_are_refused_where_they_would_get_lost() {
     for path in ["/Volumes/main/x/t.json", "/Workspace/Users/u/t.json", "/dbfs/t.json"] {
-        assert_eq!(store::may_rotate(Path::new(path)).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(token_file::check_rotation(Path::new(path)).unwrap_err().kind(), ErrorKind::Unsupported);
     }
-    assert!(store::may_rotate(Path::new("/local_disk0/t.json")).is_ok());
+    assert!(token_file::check_rotation(Path::new("/local_disk0/t.json")).is_ok());
 }
 
 #[test]
 fn margins_shrink_with_short_lifetimes() {
-    let tokens = |value: Value| Tokens::bare(value.as_object().unwrap().clone(), "t").unwrap();
+    let tokens = |value: Value| TokenPair::parse(value.as_object().unwrap().clone(), "t").unwrap();
     assert_eq!(tokens(json!({"access_token": "a"})).margin(), 300.0);
     assert_eq!(tokens(json!({"access_token": "a", "expires_in": 86_399})).margin(), 300.0);
     assert_eq!(tokens(json!({"access_token": jwt(0, 20), "expires_in": 86_399})).margin(), 2.0);

@@ -1,34 +1,44 @@
-//! Page after page of a collection, however the service at hand tells where the next one is.
+//! The pages of a collection, however the service names the next one.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Call, ViyaClient};
+use super::ViyaClient;
+use super::request::{ViyaRequest, json};
 use crate::error::Result;
+use crate::viya::json::text;
 
-/// Pages at most: a server whose links go round in a circle must not hold us.
-const MOST: usize = 5000;
+/// Most pages that are read, in case a server's links form a circle.
+const MOST_PAGES: usize = 5000;
 
-/// The pages of a collection. `next` links are followed. Where a service gives none at all, offsets are counted on until a
-/// page brings nothing new: SAS's `count` may be too high, and a page may be shorter than was asked for.
+/// One page of a SAS collection.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub items: Vec<Value>,
+    next: Option<String>,
+    /// How many items there are in all, according to the service. Some services count more than the user may see.
+    count: Option<usize>,
+}
+
+/// The pages of a collection. `next` links are followed. For a service without links, offsets are counted until a page
+/// brings nothing new: SAS's `count` may be too high, and a page may be shorter than requested.
 #[derive(Debug)]
 pub(crate) struct Pages<'a> {
     client: &'a ViyaClient,
-    call: Call<'a>,
-    at: At,
+    request: ViyaRequest<'a>,
+    position: PagePosition,
     /// Whether the service gave a link on any page: then the page without one is the last.
-    linked: bool,
+    has_links: bool,
     visited: HashSet<String>,
-    /// Items so far.
-    read: usize,
-    /// What identifies the first item of the page before: a service that ignores offsets gives it again.
+    items_read: usize,
+    /// What identifies the first item of the previous page. A service that ignores offsets returns it again.
     first: Option<Value>,
-    pages: usize,
+    pages_read: usize,
 }
 
 #[derive(Debug)]
-enum At {
+enum PagePosition {
     Start,
     Link(String),
     Offset(usize),
@@ -36,43 +46,66 @@ enum At {
 }
 
 impl<'a> Pages<'a> {
-    /// The pages of `call`, which says `limit` but not `start`.
-    pub(crate) fn new(client: &'a ViyaClient, call: Call<'a>) -> Self {
-        let visited = HashSet::new();
-        Self { client, call, at: At::Start, linked: false, visited, read: 0, first: None, pages: 0 }
+    /// The pages of `request`, which has a `limit` but no `start`.
+    pub(crate) fn new(client: &'a ViyaClient, request: ViyaRequest<'a>) -> Self {
+        let (position, visited) = (PagePosition::Start, HashSet::new());
+        Self { client, request, position, has_links: false, visited, items_read: 0, first: None, pages_read: 0 }
     }
 
-    /// The items of the next page; none after the last.
+    /// The items of the next page; `None` after the last one.
     ///
     /// # Errors
     /// Those of any call.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Value>>> {
-        self.pages += 1;
-        let page = match &self.at {
-            At::End => return Ok(None),
-            _ if self.pages > MOST => return Ok(None),
-            At::Start => self.client.page(&self.call.clone().query("start", "0"), None).await?,
-            At::Offset(start) => self.client.page(&self.call.clone().query("start", start.to_string()), None).await?,
-            At::Link(link) => self.client.page(&self.call, Some(link)).await?,
+        self.pages_read += 1;
+        let from = |start: usize| self.request.clone().query("start", start.to_string());
+        let page = match &self.position {
+            PagePosition::End => return Ok(None),
+            _ if self.pages_read > MOST_PAGES => return Ok(None),
+            PagePosition::Start => self.client.page(&from(0)).await?,
+            PagePosition::Offset(start) => self.client.page(&from(*start)).await?,
+            PagePosition::Link(link) => {
+                let request = ViyaRequest { path: link, query: Vec::new(), ..self.request.clone() };
+                self.client.page(&request).await?
+            }
         };
         let first = page.items.first().map(|item| item.get("id").unwrap_or(item).clone());
-        if matches!(self.at, At::Offset(_)) && (first.is_none() || first == self.first) {
-            self.at = At::End;
+        if matches!(self.position, PagePosition::Offset(_)) && (first.is_none() || first == self.first) {
+            self.position = PagePosition::End;
             return Ok(None);
         }
         self.first = first;
-        self.read += page.items.len();
-        self.at = match page.next {
+        self.items_read += page.items.len();
+        self.position = match page.next {
             Some(link) if self.visited.insert(link.clone()) => {
-                self.linked = true;
-                At::Link(link)
+                self.has_links = true;
+                PagePosition::Link(link)
             }
-            // Round in a circle.
-            Some(_) => At::End,
-            None if self.linked || page.items.is_empty() => At::End,
-            None if page.count.is_some_and(|count| count <= self.read) => At::End,
-            None => At::Offset(self.read),
+            // The links form a circle.
+            Some(_) => PagePosition::End,
+            None if self.has_links || page.items.is_empty() => PagePosition::End,
+            None if page.count.is_some_and(|count| count <= self.items_read) => PagePosition::End,
+            None => PagePosition::Offset(self.items_read),
         };
         Ok(Some(page.items))
+    }
+}
+
+impl ViyaClient {
+    /// One page of a collection.
+    pub(crate) async fn page(&self, request: &ViyaRequest<'_>) -> Result<Page> {
+        let response = self.send(request).await?;
+        let mut value = json(&response)?;
+        let next = value.get("links").and_then(Value::as_array).and_then(|links| {
+            let link = links.iter().find(|link| text(link, "rel") == Some("next"))?;
+            // A relative link is relative to its page.
+            response.url.join(text(link, "href").or_else(|| text(link, "uri"))?).ok().map(String::from)
+        });
+        let count = value.get("count").and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
+        let items = match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => items,
+            _ => Vec::new(),
+        };
+        Ok(Page { items, next, count })
     }
 }

@@ -87,18 +87,18 @@ async fn watch(waits: bool, takes: &'static str) -> (usize, usize) {
     let (_folder, client) = client_at(app, "200").await;
     let watch = Watch::new(&client, 1.0);
     let follow = async |job: usize| {
-        let _inside = watch.enter();
+        let _inside = watch.count_in_flight();
         let (id, mut known) = (format!("j{job}"), State::Running);
         loop {
-            match watch.look(&id, known).await.unwrap() {
-                Seen::Ended(job) => break assert_eq!(job.id(), id),
-                Seen::State(state) if state.is_final() => break,
-                Seen::State(state) => known = state,
+            match watch.next_update(&id, known).await.unwrap() {
+                JobUpdate::Ended(job) => break assert_eq!(job.id(), id),
+                JobUpdate::State(state) if state.is_final() => break,
+                JobUpdate::State(state) => known = state,
             }
         }
     };
     let all = futures::future::join_all((0..JOBS).map(follow));
-    tokio::select! { _ = all => {}, never = watch.list() => match never {} }
+    tokio::select! { _ = all => {}, never = watch.run_lists() => match never {} }
     assert!(server.over());
     (server.states.load(Ordering::SeqCst), server.listings.load(Ordering::SeqCst))
 }

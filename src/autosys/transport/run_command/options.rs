@@ -1,6 +1,5 @@
-//! How Run Command is used, and which wishes it refuses.
+//! The options of Run Command, and their checks.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::super::command;
@@ -9,18 +8,18 @@ use crate::autosys::event::Mapping;
 use crate::azure::{Credential, Variables, check_segment};
 use crate::error::{Error, Result};
 
-/// How [`RunCommand`] sends.
-#[derive(Clone)]
+/// How [`super::RunCommand`] sends.
+#[derive(Debug, Clone)]
 pub struct RunCommandOptions {
     /// The subscription's id.
     pub subscription_id: String,
-    /// The VMs' resource group; `None`: Resource Manager is asked, once, in which one each VM is.
+    /// The VMs' resource group; `None`: Resource Manager is asked once for the group of each VM.
     pub resource_group: Option<String>,
     /// Whose rights are used.
     pub credential: Credential,
     /// `public`, `usgov`, `china`, or the address of a Resource Manager; `None`: public.
     pub endpoint: Option<String>,
-    /// The login service, where it is not the cloud's own.
+    /// The login service, when it is not the cloud's own.
     pub authority_host: Option<String>,
     /// The environment variables.
     pub variables: Variables,
@@ -28,28 +27,28 @@ pub struct RunCommandOptions {
     pub program: String,
     /// A file on the VM that is sourced once per script, such as `/opt/autouser.ACE/autosys.sh.host`.
     pub env_file: Option<String>,
-    /// The program that tells a job's status, such as `autostatus`; `None`: the status is not read, as one takes a script
-    /// of its own, of half a minute or so.
+    /// The program that prints a job's status, such as `autostatus`; `None`: the status is not read. Reading it takes a
+    /// script of its own, of about half a minute.
     pub autostatus: Option<String>,
-    /// The user on the VM who runs it all, through `sudo`; `None`: root, as whom Run Command works.
+    /// The user on the VM who runs the script, through `sudo`; `None`: root, the user of Run Command.
     pub run_as: Option<String>,
     /// Text for `-C`, which starts with a letter or digit; `{file_name}` becomes the row's file name. Cut at 255
     /// characters, control characters become spaces.
     pub comment: Option<String>,
-    /// Events per script, from 1 to 60. More leave less room for what each prints: the output has 4,096 bytes for all.
+    /// Events per script, from 1 to 60. The output has 4,096 bytes for all of them, so that more events leave less for each.
     pub batch: usize,
-    /// Longest run of the program for one event, where the VM has `timeout`; then its outcome is unknown.
+    /// Longest run of the program for one event, if the VM has `timeout`. Then its outcome is unknown.
     pub event_timeout: Duration,
-    /// Longest wait for the VM's turn while it runs somebody else's command.
+    /// Longest wait while the VM runs another command.
     pub busy_timeout: Duration,
-    /// Longest wait for the end of a script. Azure itself ends one after 90 minutes.
+    /// Longest wait for the end of a script. Azure itself ends a script after 90 minutes.
     pub timeout: Duration,
-    /// Which event each status stands for.
+    /// The event of each status.
     pub mapping: Mapping,
 }
 
 impl RunCommandOptions {
-    /// The options for the VMs of a subscription, everything else as usual.
+    /// The default options for the VMs of a subscription.
     pub fn new(subscription_id: impl Into<String>, resource_group: Option<String>) -> Self {
         Self {
             subscription_id: subscription_id.into(),
@@ -57,13 +56,13 @@ impl RunCommandOptions {
             credential: Credential::Environment,
             endpoint: None,
             authority_host: None,
-            variables: Variables::of_this_process(),
+            variables: Variables::from_process(),
             program: "sendevent".to_owned(),
             env_file: None,
             autostatus: None,
             run_as: None,
             comment: None,
-            batch: script::USUAL_BATCH,
+            batch: script::DEFAULT_BATCH,
             event_timeout: Duration::from_secs(60),
             busy_timeout: Duration::from_secs(600),
             timeout: Duration::from_secs(5400),
@@ -71,7 +70,7 @@ impl RunCommandOptions {
         }
     }
 
-    /// Refuses what can never work.
+    /// Refuses options that can never work.
     pub(super) fn check(&self) -> Result<()> {
         check_segment("subscription_id", &self.subscription_id)?;
         if let Some(group) = &self.resource_group {
@@ -94,26 +93,12 @@ impl RunCommandOptions {
         {
             return Err(Error::invalid("run_as must be the name of a user: letters, digits and ._-"));
         }
-        if self.batch == 0 || self.batch > script::MOST {
-            return Err(Error::invalid(format!("batch is {}; give 1 to {}", self.batch, script::MOST)));
+        if self.batch == 0 || self.batch > script::MOST_EVENTS {
+            return Err(Error::invalid(format!("batch is {}; give 1 to {}", self.batch, script::MOST_EVENTS)));
         }
         if [self.event_timeout, self.timeout].iter().any(Duration::is_zero) {
             return Err(Error::invalid("event_timeout and timeout must be more than 0 seconds"));
         }
         command::check_comment(self.comment.as_deref())
-    }
-}
-
-impl fmt::Debug for RunCommandOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunCommandOptions")
-            .field("subscription_id", &self.subscription_id)
-            .field("resource_group", &self.resource_group)
-            .field("credential", &self.credential)
-            .field("program", &self.program)
-            .field("env_file", &self.env_file)
-            .field("run_as", &self.run_as)
-            .field("batch", &self.batch)
-            .finish_non_exhaustive()
     }
 }

@@ -1,40 +1,40 @@
-//! The shell script of a batch, and what its output says about each event.
+//! The shell script of a batch, and reading its output.
 //!
-//! Run Command gives back the last 4,096 bytes of output and nothing else, so that each event has one short line there,
-//! which what the program prints can neither forge nor push out: the line begins and ends with a word made up for this one
-//! script, and has a length limit such that all lines fit.
+//! Run Command returns only the last 4,096 bytes of the output. So each event has one short line in it, which the program
+//! can neither forge nor push out: the line begins and ends with a random word of this script, and its length is limited so
+//! that all lines fit.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::Outcome;
-use super::super::sendevent::output::{find_error_code, names_invalid_job, names_no_authority};
+use super::super::output::{find_error_code, names_invalid_job, names_no_authority};
 use super::super::shell::quoted;
 
-/// What Run Command keeps of the output, in bytes.
+/// How much of the output Run Command returns, in bytes.
 const OUTPUT_LIMIT: usize = 4096;
-/// What of it is left for Run Command's own headings and for what the shell itself prints.
+/// How much of it is left for Run Command's own headings and for messages of the shell.
 const RESERVE: usize = 576;
 /// A line without its text: the first word (16), number (2), exit code (3), three blanks, a full stop, the last word (4)
 /// and the line's end.
 const LINE: usize = 16 + 2 + 3 + 3 + 1 + 4 + 1;
 /// Longest text of a line.
 const LONGEST_TEXT: usize = 400;
-/// Events of a script by default: leaves 146 bytes of text for each.
-pub(super) const USUAL_BATCH: usize = 20;
+/// Default number of events of a script: leaves 146 bytes of text for each.
+pub(super) const DEFAULT_BATCH: usize = 20;
 /// Most events of a script: leaves 28 bytes of text for each, enough for an error's code and its first words.
-pub(super) const MOST: usize = 60;
-/// How much of what a program prints is searched for errors, in bytes: the last ones.
+pub(super) const MOST_EVENTS: usize = 60;
+/// How many bytes at the end of a program's output are searched for errors.
 const SEARCHED: usize = 8192;
 
-/// What is the same for every script.
+/// What all scripts have in common.
 #[derive(Debug, Clone)]
-pub(super) struct Frame {
+pub(super) struct ScriptSettings {
     /// The program that is run for each event.
     pub(super) program: String,
     /// A file that is sourced first.
     pub(super) env_file: Option<String>,
-    /// The user who runs it all.
+    /// The user who runs the script.
     pub(super) run_as: Option<String>,
     /// Longest run of the program.
     pub(super) limit: Duration,
@@ -49,44 +49,44 @@ pub(super) struct Script {
     last: String,
 }
 
-/// What the output of a script says.
+/// The output of a script.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Printed {
+pub(super) enum ScriptOutput {
     /// Nothing was sent, for this reason.
-    Nothing(String),
-    /// For each event: exit code and text, or `None` where its line is missing or cut off.
+    NothingSent(String),
+    /// Exit code and text of each event, or `None` when its line is missing or cut off.
     Events(Vec<Option<(i32, String)>>),
 }
 
 impl Script {
-    /// A script that runs the program once with each of `arguments`, of which there are at most [`MOST`].
-    pub(super) fn new(frame: &Frame, arguments: &[Vec<String>]) -> Self {
+    /// A script that runs the program once with each of `arguments`, of which there are at most [`MOST_EVENTS`].
+    pub(super) fn new(settings: &ScriptSettings, arguments: &[Vec<String>]) -> Self {
         let random = uuid::Uuid::new_v4().simple().to_string();
         let (first, last) = (random[..16].to_owned(), random[28..].to_owned());
         let mut script = Self { text: String::new(), events: arguments.len(), first, last };
-        let inner = script.inner(frame, arguments);
-        script.text = match &frame.run_as {
+        let inner = script.inner(settings, arguments);
+        script.text = match &settings.run_as {
             Some(user) => script.as_user(user, &inner),
             None => inner,
         };
         script
     }
 
-    /// The command that says that nothing was sent.
-    fn nothing(&self, why: &str, to: &str) -> String {
+    /// The command that prints that nothing was sent.
+    fn nothing_sent(&self, why: &str, to: &str) -> String {
         format!("printf '%s\\n' {}{to}", quoted(&format!("{} none {why}.{}", self.first, self.last)))
     }
 
-    fn inner(&self, frame: &Frame, arguments: &[Vec<String>]) -> String {
+    fn inner(&self, settings: &ScriptSettings, arguments: &[Vec<String>]) -> String {
         let (first, last) = (&self.first, &self.last);
         let text = ((OUTPUT_LIMIT - RESERVE) / arguments.len().max(1)).saturating_sub(LINE).min(LONGEST_TEXT);
-        let program = quoted(&frame.program);
-        let seconds = frame.limit.as_secs_f64();
+        let program = quoted(&settings.program);
+        let seconds = settings.limit.as_secs_f64();
         let mut script = String::from("exec 3>&1\n");
-        if let Some(file) = &frame.env_file {
-            let (file, none) = (quoted(file), |why: &str| self.nothing(why, " >&3"));
+        if let Some(file) = &settings.env_file {
+            let (file, none) = (quoted(file), |why: &str| self.nothing_sent(why, " >&3"));
             let (unreadable, ended) = (none("env_file cannot be read"), none("env_file ended the script"));
-            // A file that ends the shell, by a syntax error for one, has sent nothing; without this line it were unknown.
+            // A file may end the shell, for example with a syntax error. The trap reports that nothing was sent.
             let _ = write!(
                 script,
                 "[ -r {file} ] || {{ {unreadable}; exit 0; }}\n\
@@ -99,7 +99,7 @@ impl Script {
                 quoted(&ended),
             );
         }
-        let missing = self.nothing("program cannot be found on this VM", " >&3");
+        let missing = self.nothing_sent("program cannot be found on this VM", " >&3");
         let _ = write!(
             script,
             "PATH=$PATH:/usr/bin:/bin\n\
@@ -136,7 +136,7 @@ impl Script {
     }
 
     fn as_user(&self, user: &str, inner: &str) -> String {
-        let (user, none) = (quoted(user), self.nothing("run_as is not possible on this VM (sudo -n -u)", ""));
+        let (user, none) = (quoted(user), self.nothing_sent("run_as is not possible on this VM (sudo -n -u)", ""));
         format!(
             "sudo -n -H -u {user} true </dev/null >/dev/null 2>&1 || {{ {none}; exit 0; }}\n\
              exec sudo -n -H -u {user} /bin/sh -c {}\n",
@@ -144,15 +144,15 @@ impl Script {
         )
     }
 
-    /// What its output says.
-    pub(super) fn read(&self, output: &str) -> Printed {
+    /// Reads its output.
+    pub(super) fn read(&self, output: &str) -> ScriptOutput {
         let mut events = vec![None; self.events];
         let last = format!(".{}", self.last);
         for line in output.lines() {
-            let whole = line.strip_prefix(self.first.as_str()).and_then(|rest| rest.strip_prefix(' '));
-            let Some(line) = whole.and_then(|rest| rest.strip_suffix(last.as_str())) else { continue };
+            let framed = line.strip_prefix(self.first.as_str()).and_then(|rest| rest.strip_prefix(' '));
+            let Some(line) = framed.and_then(|rest| rest.strip_suffix(last.as_str())) else { continue };
             if let Some(why) = line.strip_prefix("none ") {
-                return Printed::Nothing(why.to_owned());
+                return ScriptOutput::NothingSent(why.to_owned());
             }
             let mut parts = line.splitn(3, ' ');
             let number = parts.next().and_then(|number| number.parse::<usize>().ok());
@@ -164,12 +164,12 @@ impl Script {
                     Some((code, parts.next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")));
             }
         }
-        Printed::Events(events)
+        ScriptOutput::Events(events)
     }
 }
 
-/// What became of an event whose program ended with `code` and printed `text`.
-pub(super) fn verdict(code: i32, text: &str, limit: Duration) -> Outcome {
+/// The outcome of an event whose program ended with `code` and printed `text`.
+pub(super) fn outcome(code: i32, text: &str, limit: Duration) -> Outcome {
     let with_text = |what: String| if text.is_empty() { what } else { format!("{what}: {text}") };
     let permanent = names_invalid_job(text.as_bytes());
     if let Some(error) = find_error_code(text.as_bytes()) {
@@ -178,7 +178,7 @@ pub(super) fn verdict(code: i32, text: &str, limit: Duration) -> Outcome {
     }
     match code {
         0 => Outcome::Delivered { detail: Some(text.to_owned()).filter(|text| !text.is_empty()) },
-        // What timeout(1) gives.
+        // The exit codes of timeout(1).
         124 | 137 => {
             Outcome::unknown(with_text(format!("sendevent was ended at its limit of {} s", limit.as_secs_f64())))
         }

@@ -1,4 +1,4 @@
-//! The variables that a shell file exports, such as the `autosys.sh.host` that every AutoSys client has.
+//! The variables that a shell file exports, such as the `autosys.sh.host` of every AutoSys client.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,27 +13,27 @@ use tokio::sync::OnceCell;
 
 use crate::autosys::transport::Outcome;
 
-/// The file is an argument, and no part of the script. `env -0` ends each variable with a NUL, as values have newlines.
+/// The file is an argument and not part of the script. `env -0` ends each variable with a NUL, because values have newlines.
 const SOURCE: &str = r#"[ -r "$1" ] || exit 126; . "$1" >/dev/null 2>&1; exec env -0"#;
 
 type Variables = Arc<Vec<(OsString, OsString)>>;
 
-/// What sourcing the file gave, once it was done.
+/// The variables of the file, after it was sourced.
 #[derive(Default)]
 pub(super) struct EnvFile(OnceCell<Variables>);
 
 impl std::fmt::Debug for EnvFile {
-    /// Without the values: they may be credentials.
+    /// Shows no values, because they may be credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("EnvFile").field(&self.0.initialized()).finish()
     }
 }
 
 impl EnvFile {
-    /// All variables after `file` was sourced on top of this process's and `given`, which is done once.
+    /// All variables after `file` was sourced on top of those of this process and of `given`. The file is sourced once.
     ///
     /// # Errors
-    /// The outcome of what needs them: nothing was sent, and it is tried again next time.
+    /// The outcome of an event that needs the variables: nothing was sent, and sourcing is tried again next time.
     pub(super) async fn variables(
         &self,
         file: &Path,
@@ -49,12 +49,12 @@ async fn source(file: &Path, given: &BTreeMap<String, String>, limit: Duration) 
     let mut command = Command::new("/bin/sh");
     command.args(["-c", SOURCE, "jobrota"]).arg(file).envs(given).stdin(Stdio::null()).kill_on_drop(true);
     let done = tokio::time::timeout(limit, command.output()).await;
-    let done = done.map_err(|_| failed(format!("did not come to its end within {} s", limit.as_secs_f64())))?;
+    let done = done.map_err(|_| failed(format!("did not end within {} s", limit.as_secs_f64())))?;
     let done = done.map_err(|e| failed(format!("could not be sourced: {e}")))?;
     match done.status.code() {
         Some(0) => {}
         Some(126) => {
-            return Err(failed("cannot be read: see whether it is there and this user may read it".to_owned()));
+            return Err(failed("cannot be read: check that it exists and that this user may read it".to_owned()));
         }
         _ => return Err(failed(format!("ended the shell that sourced it ({})", done.status))),
     }

@@ -1,43 +1,45 @@
-//! Whether a host's key is the one that is known. What is not known is not trusted: there is nobody to ask.
+//! Checks a host's key against the known keys. A key that is not known is not trusted.
 //!
 //! The file's format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker};
 use russh::keys::{HashAlg, PublicKey};
 use sha1::Sha1;
 
-/// Names under which one host may be known, and the port.
+/// A check of the key of one host.
 #[derive(Debug, Clone)]
-pub(super) struct Host {
+pub(super) struct HostKeyCheck {
+    /// The names that the host may have in the file.
     pub(super) names: Vec<String>,
     pub(super) port: u16,
+    /// The file with the known keys.
     pub(super) file: PathBuf,
 }
 
-impl Host {
-    /// Whether `key` is the host's.
+impl HostKeyCheck {
+    /// Checks that `key` is the key of the host.
     ///
     /// # Errors
-    /// Why not, with what to do.
+    /// Why it is not trusted, with what to do.
     pub(super) async fn check(&self, key: &PublicKey) -> Result<(), String> {
         let text = match tokio::fs::read_to_string(&self.file).await {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(format!("the known hosts in {} cannot be read: {e}", self.file.display())),
         };
-        self.judge(&text, key, &self.file)
+        self.check_against(&text, key)
     }
 
-    fn judge(&self, text: &str, key: &PublicKey, file: &Path) -> Result<(), String> {
-        // Lines of key types that this cannot read are about other keys.
+    fn check_against(&self, text: &str, key: &PublicKey) -> Result<(), String> {
+        // A line with a key type that cannot be parsed is about another key.
         let entries = KnownHosts::new(text).filter_map(Result::ok);
-        let ours: Vec<Entry> = entries.filter(|entry| self.is_meant(entry.host_patterns())).collect();
+        let ours: Vec<Entry> = entries.filter(|entry| self.matches(entry.host_patterns())).collect();
         let same = |entry: &&Entry| entry.public_key().key_data() == key.key_data();
         let fingerprint = key.fingerprint(HashAlg::Sha256);
-        let (names, file) = (self.names.join(", "), file.display());
+        let (names, file) = (self.names.join(", "), self.file.display());
         if ours.iter().filter(same).any(|entry| entry.marker() == Some(&Marker::Revoked)) {
             return Err(format!("the host key {fingerprint} of {names} is revoked in {file}"));
         }
@@ -47,8 +49,8 @@ impl Host {
         }
         if plain().any(|entry| entry.public_key().algorithm() == key.algorithm()) {
             return Err(format!(
-                "the host key of {names} has CHANGED to {fingerprint}, which is not the one in {file}: somebody may be in \
-                 between; if the host was set up anew, replace its line there"
+                "the host key of {names} has CHANGED to {fingerprint}, which is not the one in {file}: the connection may be \
+                 intercepted; if the host was set up again, replace its line there"
             ));
         }
         let port = if self.port == 22 { String::new() } else { format!("-p {} ", self.port) };
@@ -58,7 +60,7 @@ impl Host {
         ))
     }
 
-    fn is_meant(&self, patterns: &HostPatterns) -> bool {
+    fn matches(&self, patterns: &HostPatterns) -> bool {
         let names = self.names.iter().map(|name| match self.port {
             22 => name.to_lowercase(),
             port => format!("[{}]:{port}", name.to_lowercase()),
@@ -69,7 +71,7 @@ impl Host {
                     .is_ok_and(|hmac| hmac.chain_update(name.as_bytes()).verify_slice(hash).is_ok())
             }),
             HostPatterns::Patterns(patterns) => names.into_iter().any(|name| {
-                let fits = |pattern: &str| fits(pattern.to_lowercase().as_bytes(), name.as_bytes());
+                let fits = |pattern: &str| matches_pattern(pattern.to_lowercase().as_bytes(), name.as_bytes());
                 let refused = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(fits);
                 !refused && patterns.iter().filter(|pattern| !pattern.starts_with('!')).any(|pattern| fits(pattern))
             }),
@@ -77,13 +79,15 @@ impl Host {
     }
 }
 
-/// Whether `name` fits a pattern with `*` and `?`.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
+/// Whether `name` matches a pattern with `*` and `?`.
+fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some((b'*', rest)), _) => fits(rest, name) || name.split_first().is_some_and(|(_, name)| fits(pattern, name)),
-        (Some((b'?', rest)), Some((_, name))) => fits(rest, name),
-        (Some((wanted, rest)), Some((found, name))) if wanted == found => fits(rest, name),
+        (Some((b'*', rest)), _) => {
+            matches_pattern(rest, name) || name.split_first().is_some_and(|(_, name)| matches_pattern(pattern, name))
+        }
+        (Some((b'?', rest)), Some((_, name))) => matches_pattern(rest, name),
+        (Some((wanted, rest)), Some((found, name))) if wanted == found => matches_pattern(rest, name),
         _ => false,
     }
 }
@@ -95,17 +99,17 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
     const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6rWI3G1sz07DnfFlrouTcysQlj2P+jpNSOEWD9OJ3X";
 
-    fn judge(file: &str, port: u16) -> Result<(), String> {
-        let host = Host { names: vec!["vm1".to_owned(), "10.0.0.4".to_owned()], port, file: "known".into() };
-        host.judge(file, &KEY.parse().unwrap(), Path::new("known"))
+    fn check(file: &str, port: u16) -> Result<(), String> {
+        let host = HostKeyCheck { names: vec!["vm1".to_owned(), "10.0.0.4".to_owned()], port, file: "known".into() };
+        host.check_against(file, &KEY.parse().unwrap())
     }
 
     #[test]
     fn a_known_key_is_trusted_under_any_of_its_names() {
         for line in ["vm1", "10.0.0.4", "VM1", "other,vm1", "vm*", "10.0.0.?", "*"] {
-            assert_eq!(judge(&format!("# comment\n\n{line} {KEY} me@here\n"), 22), Ok(()), "{line}");
+            assert_eq!(check(&format!("# comment\n\n{line} {KEY} me@here\n"), 22), Ok(()), "{line}");
         }
-        assert_eq!(judge(&format!("[vm1]:2222 {KEY}\n"), 2222), Ok(()));
+        assert_eq!(check(&format!("[vm1]:2222 {KEY}\n"), 2222), Ok(()));
     }
 
     #[test]
@@ -119,7 +123,7 @@ mod tests {
             (format!("@cert-authority vm1 {KEY}\n"), 22),
             ("vm1 ssh-unknown AAAA\nrubbish\n".to_owned(), 22),
         ] {
-            let error = judge(&text, port).unwrap_err();
+            let error = check(&text, port).unwrap_err();
             assert!(
                 error.contains("SHA256:") && error.contains("not known") && error.contains("ssh-keyscan"),
                 "{text}: {error}"
@@ -129,9 +133,9 @@ mod tests {
 
     #[test]
     fn a_changed_or_revoked_key_is_said_so() {
-        assert!(judge(&format!("vm1 {OTHER}\n"), 22).unwrap_err().contains("CHANGED"));
-        assert!(judge(&format!("vm1 {KEY}\n@revoked * {KEY}\n"), 22).unwrap_err().contains("revoked"));
-        assert_eq!(judge(&format!("vm1 {OTHER}\nvm1 {KEY}\n"), 22), Ok(()), "one of several");
+        assert!(check(&format!("vm1 {OTHER}\n"), 22).unwrap_err().contains("CHANGED"));
+        assert!(check(&format!("vm1 {KEY}\n@revoked * {KEY}\n"), 22).unwrap_err().contains("revoked"));
+        assert_eq!(check(&format!("vm1 {OTHER}\nvm1 {KEY}\n"), 22), Ok(()), "one of several");
     }
 
     #[test]
@@ -142,7 +146,7 @@ mod tests {
             base64::Engine::decode(&base64::engine::general_purpose::STANDARD, "1SXCqd4cqNsYwjBBQMM2XEAIjyU=").unwrap();
         let hash = Hmac::<Sha1>::new_from_slice(&salt).unwrap().chain_update(b"vm1").finalize().into_bytes();
         let hash = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, hash);
-        assert_eq!(judge(&format!("{hashed}{hash} {KEY}\n"), 22), Ok(()));
-        assert!(judge(&format!("{hashed}{hash} {KEY}\n"), 2222).is_err());
+        assert_eq!(check(&format!("{hashed}{hash} {KEY}\n"), 22), Ok(()));
+        assert!(check(&format!("{hashed}{hash} {KEY}\n"), 2222).is_err());
     }
 }

@@ -1,26 +1,24 @@
-//! The addresses of the web services, and what they must be.
+//! The addresses of the web services, and their checks.
 
 use url::Url;
 
 use super::WebServicesOptions;
 use crate::autosys::event::JobName;
-use crate::azure::is_loopback;
 use crate::error::{Error, Result};
-use crate::viya::client::without_userinfo;
+use crate::http::address::AddressRules;
 
-/// Where the services are below the host, if `base_url` does not say it.
-const USUAL_PATH: &str = "/AEWS";
+/// The path of the services, when `base_url` has none.
+const DEFAULT_PATH: &str = "/AEWS";
 
-/// Every address that is used; all have one origin.
+/// All addresses that are used. They have one origin.
 #[derive(Debug)]
 pub(super) struct Addresses {
     pub(super) change_status: Url,
     pub(super) start: Url,
     pub(super) force_start: Url,
     status: Option<(Url, String)>,
-    /// Scheme, host and port, to show.
-    pub(super) server: String,
-    loopback: bool,
+    /// Scheme, host and port.
+    pub(super) server: Url,
 }
 
 impl Addresses {
@@ -43,7 +41,7 @@ impl Addresses {
                     "status_path {template:?} must have {{job}} in it once, as in \"job-run-info/{{job}}\""
                 )));
             }
-            // The query, as in job?filter=name=={job}, is kept as it is.
+            // The query, as in job?filter=name=={job}, is used unchanged.
             Some(template) => {
                 let (before, query) = template.split_once('?').unwrap_or((template, ""));
                 let path = path("status_path", &base, &before.replace("{job}", "_job_"))?.replace("_job_", "{job}");
@@ -61,25 +59,19 @@ impl Addresses {
             start: event("STARTJOB", &options.events.start)?,
             force_start: event("FORCE_STARTJOB", &options.events.force_start)?,
             status: status.map(|template| (base.clone(), template)),
-            server: base.origin().ascii_serialization(),
-            loopback: is_loopback(&base),
+            server: base.join("/").unwrap_or_else(|_| base.clone()),
         })
     }
 
-    /// Whether they are on this machine.
-    pub(super) fn is_loopback(&self) -> bool {
-        self.loopback
-    }
-
-    /// Where the status of a job is read.
+    /// The address of a job's status.
     pub(super) fn status(&self, job_id: &str) -> Result<Url, String> {
         let job = JobName::parse(job_id).map_err(|e| e.to_string())?;
         let (base, template) = self.status.as_ref().ok_or("no status_path was given")?;
         if matches!(job.as_str(), "." | "..") {
-            // Such a part of a path means another path, escaped or not.
+            // As a part of a path, the name would change the path, escaped or not.
             return Err(format!("the job name {job} cannot be part of a web address"));
         }
-        // The one character of job names that means something in an address.
+        // The only character of job names with a meaning in an address.
         let filled = template.replace("{job}", &job.as_str().replace('#', "%23"));
         let (path, query) = filled.split_once('?').map_or((filled.as_str(), None), |(path, query)| (path, Some(query)));
         let mut url = base.clone();
@@ -94,32 +86,22 @@ fn fits(b: u8) -> bool {
 }
 
 fn base(text: &str, allow_http: bool) -> Result<Url> {
-    let shown = without_userinfo(text);
-    let refuse = |why: &str| {
-        Error::invalid(format!("base_url {shown:?} {why}: give an address such as https://autosys.example.com:9443"))
+    let https_only = "so that credentials and events would cross the network in clear text (allow_http=True allows it)";
+    let rules = AddressRules {
+        name: "base_url",
+        example: "https://autosys.example.com:9443",
+        credentials: " (there are user=, password= and token=)",
+        https_only: (!allow_http).then_some(https_only),
+        with_path: true,
     };
-    let mut url = Url::parse(text.trim()).map_err(|e| refuse("is not a URL").with_source(e))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(refuse("must not hold a user name or password (there are user=, password= and token=)"));
-    }
-    if url.host_str().is_none_or(str::is_empty) || !matches!(url.scheme(), "http" | "https") {
-        return Err(refuse("is not https"));
-    }
-    if url.scheme() == "http" && !is_loopback(&url) && !allow_http {
-        return Err(refuse(
-            "is not https, so that credentials and events would cross the network in the clear (allow_http=True allows it)",
-        ));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(refuse("has more than a host, a port and a path"));
-    }
+    let mut url = rules.parse(text)?;
     if url.path() == "/" {
-        url.set_path(USUAL_PATH);
+        url.set_path(DEFAULT_PATH);
     }
     Ok(url)
 }
 
-/// The path that `text` means: below that of `base`, or below its host.
+/// The path of `text`: below that of `base`, or with a leading slash below its host.
 fn path(what: &str, base: &Url, text: &str) -> Result<String> {
     let text = text.trim_end_matches('/');
     let relative = text.strip_prefix('/').unwrap_or(text);

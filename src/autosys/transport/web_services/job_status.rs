@@ -1,6 +1,6 @@
-//! The status of a job in what `job-run-info` answers.
+//! The status of a job in a response of `job-run-info`.
 //!
-//! Its field names are not published: those that clients of live installations look for are taken, at any depth.
+//! Its field names are not published. The names that clients in use look for are read, at any depth.
 
 use serde_json::Value;
 
@@ -26,12 +26,12 @@ const NAME_FIELDS: [&str; 2] = ["name", "jobName"];
 /// The status of `job` as a word.
 ///
 /// # Errors
-/// Why there is none in `body`.
+/// Why `body` has none.
 pub(super) fn read(body: &[u8], job: &str) -> Result<String, String> {
     let value: Value = serde_json::from_slice(body)
-        .map_err(|_| "the answer is no JSON: see status_path, and whether a proxy answered".to_owned())?;
+        .map_err(|_| "the response is not JSON: check status_path, and whether a proxy answered".to_owned())?;
     find(&value, job).unwrap_or_else(|| {
-        Err(format!("the answer has no {} for this job: see status_path", STATUS_FIELDS.join(" or ")))
+        Err(format!("the response has no {} for this job: check status_path", STATUS_FIELDS.join(" or ")))
     })
 }
 
@@ -41,7 +41,7 @@ fn find(value: &Value, job: &str) -> Option<Result<String, String>> {
             let field = |names: &[&str]| names.iter().find_map(|name| fields.get(*name));
             let other = field(&NAME_FIELDS).and_then(Value::as_str).is_some_and(|name| name != job);
             if other {
-                // What is below belongs to another job.
+                // The fields below belong to another job.
                 return None;
             }
             let own = field(&STATUS_FIELDS).filter(|status| !status.is_object() && !status.is_array());
@@ -63,7 +63,7 @@ fn word(status: &Value) -> Result<String, String> {
     let text = status.as_str().map(|text| text.trim().to_ascii_uppercase().replace(' ', "_")).unwrap_or_default();
     let fits = |c: char| c.is_ascii_alphanumeric() || "_/".contains(c);
     match text.is_empty() || text.len() > 40 || !text.chars().all(fits) {
-        true => Err("the status in the answer is no word".to_owned()),
+        true => Err("the status in the response is not a word".to_owned()),
         false => Ok(text),
     }
 }

@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::answer::verdict;
+use super::response::outcome;
 use super::*;
+use crate::ErrorKind;
 use crate::runtime::block_on;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox};
 
@@ -19,8 +20,8 @@ fn delivery(job: &str, status: &str) -> Delivery {
     Delivery { file_name: "a.sas".to_owned(), job_id: job.to_owned(), status: status.to_owned() }
 }
 
-fn basic(user: &str, password: &str) -> Login {
-    Login::Basic { user: user.to_owned(), password: password.to_owned() }
+fn basic(user: &str, password: &str) -> WebCredentials {
+    WebCredentials::Basic { user: user.to_owned(), password: password.into() }
 }
 
 fn send(way: &WebServices, delivery: &Delivery) -> Outcome {
@@ -48,7 +49,7 @@ fn sandbox(jobs: Option<Vec<String>>) -> (tempfile::TempDir, AutosysSandbox, Web
     let dir = tempfile::tempdir().unwrap();
     let sandbox = AutosysSandbox::start(dir.path(), AutosysOptions { jobs, ..Default::default() }).unwrap();
     let (user, password) = sandbox.credentials();
-    let options = WebServicesOptions { login: basic(user, password), ..WebServicesOptions::new(sandbox.url()) };
+    let options = WebServicesOptions { credentials: basic(user, password), ..WebServicesOptions::new(sandbox.url()) };
     (dir, sandbox, options)
 }
 
@@ -99,7 +100,7 @@ fn the_mapping_decides_where_an_event_is_posted() {
 #[test]
 fn wrong_credentials_park_nothing_and_are_not_shown() {
     let (_dir, sandbox, options) = sandbox(None);
-    let wrong = WebServicesOptions { login: basic("sandbox", PASSWORD), ..options };
+    let wrong = WebServicesOptions { credentials: basic("sandbox", PASSWORD), ..options };
     let way = WebServices::new(wrong).unwrap();
     let refused = send(&way, &delivery("A", "SUCCESS"));
     assert!(word(&refused) == "transient" && detail(&refused).contains("credentials"), "{refused:?}");
@@ -183,12 +184,12 @@ fn an_answer_means_what_it_says_and_no_more() {
         (503, "", "transient", "503"),
         (504, "", "unknown", "504"),
     ] {
-        let outcome = verdict(status, &[201], "A", &answer::text(body.as_bytes()), None);
+        let outcome = super::response::outcome(status, &[201], "A", &response::text(body.as_bytes()), None);
         assert_eq!(word(&outcome), expected, "{status} {body}: {outcome:?}");
         assert!(detail(&outcome).contains(says), "{outcome:?}");
     }
-    assert_eq!(word(&verdict(200, &[200, 201], "A", "", None)), "delivered");
-    let limited = verdict(429, &[201], "A", "", Some("120"));
+    assert_eq!(word(&outcome(200, &[200, 201], "A", "", None)), "delivered");
+    let limited = outcome(429, &[201], "A", "", Some("120"));
     assert!(detail(&limited).contains("Retry-After: 120"), "{limited:?}");
 }
 
@@ -197,9 +198,10 @@ fn answers_come_over_the_wire_with_their_headers_and_redirects_lead_nowhere() {
     let (elsewhere, not_asked) = server(201, &[], "");
     let location: &'static str = elsewhere.leak();
     let (url, _) = server(307, &[("location", location)], "");
-    let login = || Login::Bearer { token: "token-in-clear".to_owned() };
-    let way =
-        |url: &str| WebServices::new(WebServicesOptions { login: login(), ..WebServicesOptions::new(url) }).unwrap();
+    let credentials = || WebCredentials::Bearer { token: "token-in-clear".into() };
+    let way = |url: &str| {
+        WebServices::new(WebServicesOptions { credentials: credentials(), ..WebServicesOptions::new(url) }).unwrap()
+    };
     assert_eq!(word(&send(&way(&url), &delivery("A", "SUCCESS"))), "transient");
     assert!(not_asked.lock().unwrap().is_empty());
     let (url, asked) = server(429, &[("retry-after", "7")], "slow down, token-in-clear");
@@ -302,9 +304,9 @@ fn options_that_can_never_work_are_refused() {
         WebServicesOptions { events: EventNames { start: "a/b".to_owned(), ..EventNames::default() }, ..usual() },
         WebServicesOptions { status_path: Some("job".to_owned()), ..usual() },
         WebServicesOptions { status_path: Some("//elsewhere.example/{job}".to_owned()), ..usual() },
-        WebServicesOptions { login: basic("a:b", "secret-word"), ..usual() },
-        WebServicesOptions { login: basic("a", "secret-word\n"), ..usual() },
-        WebServicesOptions { login: Login::Bearer { token: "secret-word x".to_owned() }, ..usual() },
+        WebServicesOptions { credentials: basic("a:b", "secret-word"), ..usual() },
+        WebServicesOptions { credentials: basic("a", "secret-word\n"), ..usual() },
+        WebServicesOptions { credentials: WebCredentials::Bearer { token: "secret-word x".into() }, ..usual() },
         WebServicesOptions { timeout: Duration::ZERO, ..usual() },
         WebServicesOptions { accepted: vec![404], ..usual() },
         WebServicesOptions { ca_file: Some(no_pem), ..usual() },

@@ -1,4 +1,4 @@
-//! Fetching tokens, with `azure_identity` as far as it goes, and what its errors mean.
+//! Fetches tokens with `azure_identity`, and turns its errors into this crate's.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -15,25 +15,26 @@ use azure_identity::{
 use chrono::{DateTime, Utc};
 use url::Url;
 
-use super::cloud::{Cloud, is_loopback};
+use super::cloud::Cloud;
 use super::credential::{AccessToken, Credential, Variables};
-use super::transport::HttpTransport;
+use super::identity_transport::IdentityTransport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::{address, client};
 use crate::runtime;
 
-/// Where Azure's VMs find their metadata service.
+/// The address of the metadata service on Azure's VMs.
 const METADATA_SERVICE: &str = "http://169.254.169.254";
-/// How long connecting to the metadata service may take: it is on the same host, or it is not there.
+/// Time limit to connect to the metadata service, which is on the same host or does not exist.
 const METADATA_CONNECT: Duration = Duration::from_secs(1);
-/// How long a managed identity may take, tries included.
+/// Time limit for a managed identity, with all tries.
 const METADATA_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long the login service may take, tries included.
+/// Time limit for the login service, with all tries.
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
 
-/// Fetches tokens with a credential; keeps none.
+/// Fetches tokens with a credential. It stores none.
 #[derive(Debug)]
-pub(super) struct Fetcher {
+pub(super) struct TokenFetcher {
     credential: Credential,
     variables: Variables,
     cloud: Cloud,
@@ -41,35 +42,27 @@ pub(super) struct Fetcher {
     metadata: reqwest::Client,
 }
 
-impl Fetcher {
+impl TokenFetcher {
     pub(super) fn new(credential: Credential, variables: Variables, cloud: Cloud) -> Result<Self> {
-        let client = |builder: reqwest::ClientBuilder| {
-            builder
-                .user_agent(concat!("jobrota/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .map_err(|e| {
-                    Error::new(ErrorKind::Internal, "the HTTP client could not be set up on this machine")
-                        .with_source(e)
-                })
-        };
-        let mut login = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).timeout(LOGIN_LIMIT);
-        if is_loopback(cloud.authority()) {
-            login = login.no_proxy();
-        }
-        // The metadata service is on the VM's own host: a proxy would ask about another machine, if it knew it at all.
-        let metadata = reqwest::Client::builder().connect_timeout(METADATA_CONNECT).timeout(METADATA_LIMIT).no_proxy();
-        Ok(Self { credential, variables, cloud, login: client(login)?, metadata: client(metadata)? })
+        let login = client::pool(|builder| {
+            let builder = builder.connect_timeout(CONNECT_LIMIT).timeout(LOGIN_LIMIT);
+            if address::is_loopback(cloud.authority()) { builder.no_proxy() } else { builder }
+        })?;
+        // The metadata service is on the VM's own host. A proxy would ask about another machine.
+        let metadata =
+            client::pool(|builder| builder.connect_timeout(METADATA_CONNECT).timeout(METADATA_LIMIT).no_proxy())?;
+        Ok(Self { credential, variables, cloud, login, metadata })
     }
 
     /// A new token.
     ///
     /// # Errors
     /// [`ErrorKind::Authentication`] when there is no credential or it is refused; [`ErrorKind::Network`], retryable, when
-    /// the login service cannot be reached; [`ErrorKind::InvalidInput`] for ids that are none; those of a [`TokenSource`].
+    /// the login service cannot be reached; [`ErrorKind::InvalidInput`] for malformed ids; those of a
+    /// [`super::TokenSource`].
     pub(super) async fn fetch(&self) -> Result<AccessToken> {
         match &self.credential {
-            Credential::Environment => self.of_environment().await,
+            Credential::Environment => self.from_environment().await,
             Credential::ServicePrincipal { tenant_id, client_id, client_secret } => {
                 self.service_principal(tenant_id, client_id, client_secret.clone()).await
             }
@@ -78,7 +71,7 @@ impl Fetcher {
                     Ok(token) => return Ok(token),
                     Err(failure) => failure,
                 };
-                let retryable = error.is_some_and(|e| is_passing(&e));
+                let retryable = error.is_some_and(|e| is_transient(&e));
                 let text = format!("the managed identity gave no token: {reason}");
                 Err(Error::new(ErrorKind::Authentication, text).with_retryable(retryable))
             }
@@ -87,14 +80,14 @@ impl Fetcher {
                 let token = runtime::blocking(move || source.token(&scope)).await?;
                 if token.text().is_empty() || token.text().contains(|c: char| c.is_control() || c == ' ') {
                     return Err(Error::invalid(
-                        "the credential's token is empty or has blanks in it: it must be the bare token",
+                        "the credential's token is empty or has blanks in it: return the bare token",
                     ));
                 }
                 match token.expires() {
                     Some(expires) if expires <= Utc::now() => Err(Error::new(
                         ErrorKind::Authentication,
                         format!(
-                            "the credential gave a token that has expired at {}: let it fetch a new one",
+                            "the credential returned a token that expired at {}: let it fetch a new one",
                             expires.to_rfc3339()
                         ),
                     )),
@@ -104,7 +97,7 @@ impl Fetcher {
         }
     }
 
-    async fn of_environment(&self) -> Result<AccessToken> {
+    async fn from_environment(&self) -> Result<AccessToken> {
         let of = |name: &'static str| self.variables.get(name);
         let (tenant, client) = (of("AZURE_TENANT_ID"), of("AZURE_CLIENT_ID"));
         if let (Some(tenant), Some(client), Some(secret)) = (tenant, client, of("AZURE_CLIENT_SECRET")) {
@@ -122,19 +115,19 @@ impl Fetcher {
             Err(failure) => failure,
         };
         let text = format!(
-            "no Azure credentials were found. Tried were a service principal ({}), a workload identity ({}) and this machine's \
+            "no Azure credentials were found. It tried a service principal ({}), a workload identity ({}) and this machine's \
              managed identity ({reason}). Set the variables, or give credential=",
             missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]),
             missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"]),
         );
-        let retryable = error.is_some_and(|e| status(&e).is_some() && is_passing(&e));
+        let retryable = error.is_some_and(|e| status(&e).is_some() && is_transient(&e));
         Err(Error::new(ErrorKind::Authentication, text).with_retryable(retryable))
     }
 
     async fn service_principal(&self, tenant: &str, client: &str, secret: Secret) -> Result<AccessToken> {
         let options = ClientSecretCredentialOptions { client_options: self.login_options() };
         let credential = ClientSecretCredential::new(tenant, client.to_owned(), secret, Some(options))
-            .map_err(|e| unusable("the service principal", &e))?;
+            .map_err(|e| invalid("the service principal", &e))?;
         self.login("the service principal", client, credential.as_ref()).await
     }
 
@@ -146,7 +139,7 @@ impl Fetcher {
             token_file_path: Some(file.into()),
         };
         let credential =
-            WorkloadIdentityCredential::new(Some(options)).map_err(|e| unusable("the workload identity", &e))?;
+            WorkloadIdentityCredential::new(Some(options)).map_err(|e| invalid("the workload identity", &e))?;
         self.login("the workload identity", client, credential.as_ref()).await
     }
 
@@ -160,38 +153,38 @@ impl Fetcher {
             );
             Error::new(ErrorKind::Network, text).with_retryable(true)
         };
-        let answer =
+        let response =
             tokio::time::timeout(LOGIN_LIMIT, credential.get_token(&[&scope], None)).await.map_err(|_| late())?;
-        answer.map(core_token).map_err(|e| {
-            let (kind, verb) = match status(&e) {
-                None if is_passing(&e) => (ErrorKind::Network, "could not be asked for"),
-                _ => (ErrorKind::Authentication, "refused"),
+        response.map(from_azure).map_err(|e| {
+            let (kind, text) = match status(&e) {
+                None if is_transient(&e) => (
+                    ErrorKind::Network,
+                    format!("the login service {at} could not be asked for a token of {what} {client}: {}", reason(&e)),
+                ),
+                _ => (
+                    ErrorKind::Authentication,
+                    format!("the login service {at} refused {what} {client}: {}", reason(&e)),
+                ),
             };
-            let text = match kind {
-                ErrorKind::Network => {
-                    format!("the login service {at} {verb} a token of {what} {client}: {}", reason(&e))
-                }
-                _ => format!("the login service {at} {verb} {what} {client}: {}", reason(&e)),
-            };
-            Error::new(kind, text).with_retryable(is_passing(&e))
+            Error::new(kind, text).with_retryable(is_transient(&e))
         })
     }
 
-    /// A token of the machine's identity, else the error, if there was one, and the reason in words.
+    /// A token of the machine's identity; or the error, if there was one, and the reason in words.
     async fn managed_identity(
         &self,
         client_id: Option<&str>,
     ) -> std::result::Result<AccessToken, (Option<azure_core::Error>, String)> {
         let mut routes = Vec::new();
-        let elsewhere = self.variables.get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
-        if let (Ok(from), Some(to)) = (Url::parse(METADATA_SERVICE), elsewhere) {
+        let metadata_host = self.variables.get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+        if let (Ok(from), Some(to)) = (Url::parse(METADATA_SERVICE), metadata_host) {
             let to =
                 Url::parse(to).map_err(|e| (None, format!("AZURE_POD_IDENTITY_AUTHORITY_HOST is not a URL: {e}")))?;
             routes.push((from, to));
         }
         let options = ManagedIdentityCredentialOptions {
             user_assigned_id: client_id.map(|id| UserAssignedId::ClientId(id.to_owned())),
-            client_options: client_options(HttpTransport::metadata(self.metadata.clone(), routes)),
+            client_options: client_options(IdentityTransport::metadata(self.metadata.clone(), routes)),
         };
         let scope = self.cloud.scope();
         let asked = async {
@@ -199,44 +192,46 @@ impl Fetcher {
             credential.get_token(&[&scope], None).await
         };
         match tokio::time::timeout(METADATA_LIMIT, asked).await {
-            Ok(Ok(token)) => Ok(core_token(token)),
+            Ok(Ok(token)) => Ok(from_azure(token)),
             Ok(Err(e)) => {
                 let reason = reason(&e);
                 Err((Some(e), reason))
             }
             Err(_) => {
-                let at = elsewhere.unwrap_or(METADATA_SERVICE);
+                let at = metadata_host.unwrap_or(METADATA_SERVICE);
                 let seconds = METADATA_LIMIT.as_secs();
                 Err((
                     None,
-                    format!("the metadata service {at} gave none within {seconds} seconds, as outside of Azure"),
+                    format!(
+                        "the metadata service {at} gave none within {seconds} seconds, as is usual outside of Azure"
+                    ),
                 ))
             }
         }
     }
 
     fn login_options(&self) -> ClientOptions {
-        let meant = self.cloud.authority();
+        let authority = self.cloud.authority();
         let mut routes = Vec::new();
-        let mut taken = meant.to_string();
-        if meant.scheme() == "http" {
-            // An http address keeps its port when it is written with https, so that the two origins differ by scheme alone.
-            let port = meant.port_or_known_default().unwrap_or(80);
-            taken = format!("https://{}:{port}/", meant.host_str().unwrap_or_default());
-            if let Ok(from) = Url::parse(&taken) {
-                routes.push((from, meant.clone()));
+        let mut accepted = authority.to_string();
+        if authority.scheme() == "http" {
+            // The https form keeps the port, so that the two origins differ only in their scheme.
+            let port = authority.port_or_known_default().unwrap_or(80);
+            accepted = format!("https://{}:{port}/", authority.host_str().unwrap_or_default());
+            if let Ok(from) = Url::parse(&accepted) {
+                routes.push((from, authority.clone()));
             }
         }
         let mut custom = CustomConfiguration::default();
-        custom.authority_host = taken;
+        custom.authority_host = accepted;
         ClientOptions {
             cloud: Some(Arc::new(custom.into())),
-            ..client_options(HttpTransport::login(self.login.clone(), routes))
+            ..client_options(IdentityTransport::login(self.login.clone(), routes))
         }
     }
 }
 
-fn client_options(transport: HttpTransport) -> ClientOptions {
+fn client_options(transport: IdentityTransport) -> ClientOptions {
     let retry = ExponentialRetryOptions { max_retries: 3, ..ExponentialRetryOptions::default() };
     ClientOptions {
         retry: RetryOptions::exponential(retry),
@@ -245,16 +240,16 @@ fn client_options(transport: HttpTransport) -> ClientOptions {
     }
 }
 
-fn core_token(token: azure_core::credentials::AccessToken) -> AccessToken {
+fn from_azure(token: azure_core::credentials::AccessToken) -> AccessToken {
     let expires = DateTime::from_timestamp(token.expires_on.unix_timestamp(), 0);
     AccessToken::new(token.token.secret().to_owned(), expires)
 }
 
-fn unusable(what: &str, e: &azure_core::Error) -> Error {
+fn invalid(what: &str, e: &azure_core::Error) -> Error {
     Error::invalid(format!("{what} cannot be used: {}", reason(e)))
 }
 
-/// The errors of `azure_identity` behind `e`, outermost first.
+/// The errors of `azure_identity` in the chain of `e`, outermost first.
 fn chain(e: &azure_core::Error) -> Vec<&azure_core::Error> {
     let mut found = vec![e];
     let mut cause = e.source();
@@ -273,14 +268,14 @@ fn status(e: &azure_core::Error) -> Option<u16> {
 }
 
 /// Whether the same request may succeed later.
-fn is_passing(e: &azure_core::Error) -> bool {
+fn is_transient(e: &azure_core::Error) -> bool {
     match status(e) {
         Some(status) => matches!(status, 408 | 410 | 429 | 500..=599),
         None => chain(e).into_iter().any(|e| matches!(e.kind(), AzureKind::Connection | AzureKind::Io)),
     }
 }
 
-/// What the innermost error that says something has to say, as one line without the crate's links to web pages.
+/// The text of the innermost error that has one, as one line without the crate's links to web pages.
 fn reason(e: &azure_core::Error) -> String {
     let texts = chain(e).into_iter().rev().map(ToString::to_string);
     let line = |text: String| text.lines().next().unwrap_or_default().trim().to_owned();

@@ -1,4 +1,4 @@
-//! The HTTP client that `azure_identity` uses: ours, so that there is one HTTP and TLS implementation in the process.
+//! The HTTP client of `azure_identity`, so that the process has one HTTP and one TLS implementation.
 
 use async_trait::async_trait;
 use azure_core::error::{Error, ErrorKind};
@@ -6,21 +6,23 @@ use azure_core::http::headers::Headers;
 use azure_core::http::{AsyncRawResponse, Body, HttpClient, Request};
 use url::Url;
 
-/// Sends what `azure_identity` asks for, some of it elsewhere.
+use crate::http::address;
+
+/// Sends the requests of `azure_identity`, some of them to another address.
 ///
-/// The crate takes no login service without TLS and no metadata service but the one of Azure's VMs. A route leads from the
-/// address that it does take to the one that is meant: the sandbox on this machine, or where
-/// `AZURE_POD_IDENTITY_AUTHORITY_HOST` says that the metadata service is.
+/// The crate accepts no login service without TLS, and no metadata service but the one of Azure's VMs. A route replaces
+/// the address that the crate accepts: by the sandbox on this machine, or by the metadata service that
+/// `AZURE_POD_IDENTITY_AUTHORITY_HOST` names.
 #[derive(Debug)]
-pub(super) struct HttpTransport {
+pub(super) struct IdentityTransport {
     http: reqwest::Client,
     routes: Vec<(Url, Url)>,
-    /// What the crate is told when nobody listens: it asks again after a `Connection` error, for more than a minute where
-    /// the metadata service is concerned, which is there at once or never.
+    /// The kind of error that the crate gets when the server cannot be reached. The crate repeats after a `Connection`
+    /// error, for more than a minute at the metadata service, which answers immediately or does not exist.
     unreached: ErrorKind,
 }
 
-impl HttpTransport {
+impl IdentityTransport {
     pub(super) fn login(http: reqwest::Client, routes: Vec<(Url, Url)>) -> Self {
         Self { http, routes, unreached: ErrorKind::Connection }
     }
@@ -30,7 +32,7 @@ impl HttpTransport {
     }
 
     fn routed(&self, url: &Url) -> Url {
-        let Some((_, to)) = self.routes.iter().find(|(from, _)| from.origin() == url.origin()) else {
+        let Some((_, to)) = self.routes.iter().find(|(from, _)| address::is_same_server(from, url)) else {
             return url.clone();
         };
         let mut routed = to.clone();
@@ -41,10 +43,10 @@ impl HttpTransport {
 }
 
 #[async_trait]
-impl HttpClient for HttpTransport {
+impl HttpClient for IdentityTransport {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
         let other = |e: Box<dyn std::error::Error + Send + Sync>| {
-            Error::with_error(ErrorKind::Other, e, "the request could not be put together")
+            Error::with_error(ErrorKind::Other, e, "the request could not be built")
         };
         let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes()).map_err(|e| other(e.into()))?;
         let mut sent = self.http.request(method, self.routed(request.url()));
@@ -53,9 +55,9 @@ impl HttpClient for HttpTransport {
         }
         sent = match request.body() {
             Body::Bytes(bytes) => sent.body(bytes.clone()),
-            Body::SeekableStream(_) => return Err(other("requests for tokens are no streams".into())),
+            Body::SeekableStream(_) => return Err(other("a request for a token is not a stream".into())),
         };
-        // Addresses hold a client id, never a secret; they are left out all the same, because the caller names them.
+        // The caller's errors name the address. It holds a client id and no secret.
         let failed = |e: reqwest::Error| {
             let (kind, what) = match (e.is_connect(), e.is_timeout()) {
                 (true, _) => (self.unreached.clone(), "it could not be reached"),

@@ -1,4 +1,4 @@
-//! Whose turn it is on a VM: Azure runs one command at a time there, and those of this process queue up for it.
+//! A queue for each VM: Azure runs one command at a time on a VM, and the commands of this process wait here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
@@ -10,11 +10,11 @@ use crate::azure::ResourceId;
 type Queue = tokio::sync::Mutex<()>;
 type Queues = HashMap<(u32, String), Weak<Queue>>;
 
-/// By process as well: a child of a fork must not wait for its parent's threads, which it does not have.
+/// The key has the process id, because a forked child must not wait for threads of its parent.
 static QUEUES: LazyLock<Mutex<Queues>> = LazyLock::new(Mutex::default);
 
-/// Waits for the turn on `vm`, in the order of the calls; it is over when the guard is dropped.
-pub(super) async fn of(vm: &ResourceId) -> OwnedMutexGuard<()> {
+/// Waits for the turn on `vm`, in the order of the calls. The turn ends when the guard is dropped.
+pub(super) async fn wait_for_turn(vm: &ResourceId) -> OwnedMutexGuard<()> {
     queue(vm).lock_owned().await
 }
 

@@ -1,4 +1,4 @@
-//! The token file on disk: reading it, replacing it in one rename with mode 0600, and one renewer at a time.
+//! The token file: reads it, replaces it in one rename with mode 0600, and locks it while a token is renewed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind as IoKind, Write as _};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long another process may hold the lock; a renewal takes one HTTP call, and where SASLogon is away a few.
+/// How long another process may hold the lock. A renewal takes one HTTP call, or a few while SASLogon is not available.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
 
 /// The JSON object in the token file.
@@ -25,9 +25,9 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
         };
         Error::new(kind, format!("the token file {} {why}", path.display())).with_source(e)
     })?;
-    // Editors of Windows put a mark in front.
+    // Editors on Windows write a byte order mark.
     serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
-        // The parser's own words may quote the file, and with it a token.
+        // The parser's text may quote the file, and with it a token.
         Error::invalid(format!(
             "the token file {} is not the JSON object of a SASLogon response (line {}, column {})",
             path.display(),
@@ -37,8 +37,8 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
     })
 }
 
-/// Where `path` really is, so that a rotation replaces the file and not a link to it, and a folder is known by its own name.
-pub(super) fn real(path: &Path) -> PathBuf {
+/// `path` without links, so that a rotation replaces the file and not a link to it.
+pub(super) fn resolve(path: &Path) -> PathBuf {
     let of_folder = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?))
@@ -47,17 +47,17 @@ pub(super) fn real(path: &Path) -> PathBuf {
     found.or_else(|| std::path::absolute(path).ok()).unwrap_or_else(|| path.to_owned())
 }
 
-/// Whether renewed tokens may be stored at `path`.
+/// Checks that renewed tokens may be stored at `path`.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] on Databricks volumes and workspace files: their rename is not atomic, and a rotation that
-/// is lost there locks the user out.
-pub(super) fn may_rotate(path: &Path) -> Result<()> {
+/// [`ErrorKind::Unsupported`] on Databricks volumes and workspace files. Their rename is not atomic, and a lost rotation
+/// locks the user out.
+pub(super) fn check_rotation(path: &Path) -> Result<()> {
     if ["/Volumes", "/Workspace", "/dbfs"].iter().any(|root| path.starts_with(root)) {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "tokens are not kept in {}, as a renewed one is not safe there (a rotation that is lost would lock you out): name \
+                "tokens are not stored in {}, because a renewed one is not safe there (a lost rotation would lock you out): name \
                  a file in a local folder such as /local_disk0 or your home, or use a secret scope (Credentials.tokens)",
                 path.display()
             ),
@@ -66,13 +66,13 @@ pub(super) fn may_rotate(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Holds the lock while it lives; the operating system frees it when the process dies.
-pub(super) struct Lock(#[allow(dead_code)] Option<File>);
+/// The lock, held until it is dropped. The operating system releases it when the process ends.
+pub(super) struct Lock(#[allow(dead_code, reason = "dropping the file releases the lock")] Option<File>);
 
-/// Waits for the lock beside `path`. Where the file system has no locks, renewing goes on without.
+/// Waits for the lock beside `path`. On a file system without locks, the token is renewed without one.
 ///
 /// # Errors
-/// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes: two who renew at once
+/// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes. Two renewals at once
 /// could spend the same refresh token.
 pub(super) async fn lock(path: &Path) -> Result<Lock> {
     let mut beside = path.as_os_str().to_owned();
@@ -100,7 +100,7 @@ pub(super) async fn lock(path: &Path) -> Result<Lock> {
     }
 }
 
-/// A file beside the token file that will take its place.
+/// A file beside the token file that will replace it.
 pub(super) struct Replacement {
     file: File,
     temporary: PathBuf,
@@ -109,7 +109,7 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// Opens the file, so that a folder that refuses it is found out early.
+    /// Opens the file, so that a folder that cannot be written to fails early.
     pub(super) fn prepare(target: &Path) -> Result<Self> {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         let temporary = target.with_file_name(format!(".{name}.{}.tmp", uuid::Uuid::new_v4().simple()));
@@ -127,7 +127,7 @@ impl Replacement {
         };
         write(&mut self).map_err(|e| failed(&self.target, e))?;
         self.done = true;
-        // The rename itself must survive a power cut too; where folders cannot be synced it is done all the same.
+        // Makes the rename durable. Folders that cannot be synced are no error.
         let _ = self.target.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
         Ok(())
     }

@@ -1,0 +1,253 @@
+//! A connection pool for one server, its responses, and what is known about a request that got no response.
+
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use reqwest::{ClientBuilder, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::timeout_at;
+use url::Url;
+
+use super::address::is_loopback;
+use super::retry::{self, Deadline};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A connection pool for one server. It repeats nothing by itself and follows no redirect, because a redirect would take
+/// the credentials along. Clones share the pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pool: reqwest::Client,
+    url: Url,
+    /// What errors call the server.
+    shown: String,
+    /// What errors advise when the server cannot be reached.
+    advice: &'static str,
+    longest_body: usize,
+}
+
+/// Whether the server has a request to which no complete response came. It decides whether an event or a job may be sent
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendState {
+    /// The request did not leave this machine.
+    NotSent,
+    /// The request was sent, or part of it.
+    MaybeSent,
+    /// The server answered with this status. The body did not come to its end.
+    Answered(StatusCode),
+}
+
+/// A request to which no complete response came.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub error: Error,
+    pub state: SendState,
+    /// The response took too long: the server may still work on it.
+    pub timed_out: bool,
+}
+
+impl From<Error> for Failure {
+    /// An error from before the request was sent.
+    fn from(error: Error) -> Self {
+        Self { error, state: SendState::NotSent, timed_out: false }
+    }
+}
+
+/// A response, of whatever status.
+#[derive(Debug)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The address that was asked.
+    pub url: Url,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, as far as it came.
+    pub body: Bytes,
+    /// Why the body is not complete.
+    incomplete: Option<Failure>,
+}
+
+impl Client {
+    /// A client of the server at `url`, which errors call `name`. This machine is reached without a proxy.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when the machine has no working TLS.
+    pub(crate) fn new(
+        name: &str,
+        url: &Url,
+        advice: &'static str,
+        configure: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Self> {
+        let direct = |builder: ClientBuilder| if is_loopback(url) { builder.no_proxy() } else { builder };
+        let pool = pool(|builder| configure(direct(builder)))?;
+        let shown = format!("{name} at {}", url.as_str().trim_end_matches('/'));
+        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: usize::MAX })
+    }
+
+    /// Reads at most so many bytes of a body.
+    pub(crate) fn with_longest_body(self, longest_body: usize) -> Self {
+        Self { longest_body, ..self }
+    }
+
+    /// The server's address.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The server's name and address, for errors.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// A request to build on.
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.pool.request(method, url)
+    }
+
+    /// Sends `request` once and reads the response, at most until `deadline`. Errors call the request `what`.
+    ///
+    /// A body that breaks off is in the response as far as it came: see [`Response::complete`].
+    ///
+    /// # Errors
+    /// A [`Failure`] when no status came; its error is [`ErrorKind::Network`] and retryable, or
+    /// [`ErrorKind::InvalidInput`] for a request that cannot be put together.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        what: &str,
+        deadline: Option<Deadline>,
+    ) -> Result<Response, Failure> {
+        let mut response = match within(deadline, request.send()).await {
+            Some(sent) => sent.map_err(|e| self.failure(e, None, what))?,
+            None => return Err(self.late(SendState::MaybeSent, what, deadline)),
+        };
+        let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
+        let (mut body, mut incomplete) = (Vec::new(), None);
+        while body.len() < self.longest_body {
+            match within(deadline, response.chunk()).await {
+                Some(Ok(Some(piece))) => {
+                    let room = piece.len().min(self.longest_body - body.len());
+                    body.extend_from_slice(&piece[..room]);
+                }
+                Some(Ok(None)) => break,
+                Some(Err(e)) => incomplete = Some(self.failure(e, Some(status), what)),
+                None => incomplete = Some(self.late(SendState::Answered(status), what, deadline)),
+            }
+            if incomplete.is_some() {
+                break;
+            }
+        }
+        Ok(Response { status, url, headers, body: body.into(), incomplete })
+    }
+
+    fn failure(&self, e: reqwest::Error, answered: Option<StatusCode>, what: &str) -> Failure {
+        let shown = &self.shown;
+        let (state, timed_out) = match answered {
+            Some(status) => (SendState::Answered(status), e.is_timeout()),
+            None if e.is_connect() || e.is_builder() => (SendState::NotSent, e.is_timeout()),
+            None => (SendState::MaybeSent, e.is_timeout()),
+        };
+        let error = if e.is_builder() {
+            // It fails the same way each time.
+            Error::invalid(format!("{what} cannot be sent to {shown} with the credentials and arguments given"))
+        } else {
+            let text = if e.is_connect() {
+                format!("{shown} could not be reached: {}", self.advice)
+            } else if timed_out {
+                format!("{shown} did not answer {what} in time")
+            } else {
+                format!("{shown} broke off the connection during {what}")
+            };
+            Error::new(ErrorKind::Network, text).with_retryable(true)
+        };
+        Failure { error: error.with_source(e.without_url()), state, timed_out }
+    }
+
+    fn late(&self, state: SendState, what: &str, deadline: Option<Deadline>) -> Failure {
+        let error = match deadline {
+            Some(deadline) => self.too_late(what, deadline),
+            None => Error::new(ErrorKind::Internal, "a request without a deadline reached it"),
+        };
+        Failure { error, state, timed_out: true }
+    }
+
+    /// The error for `what`, which was not done before `deadline`.
+    pub(crate) fn too_late(&self, what: &str, deadline: Deadline) -> Error {
+        let seconds = deadline.seconds();
+        let text =
+            format!("{} did not answer {what} within the limit of {seconds} seconds for all requests", self.shown);
+        Error::new(ErrorKind::Network, text).with_retryable(true)
+    }
+}
+
+/// A connection pool that repeats nothing by itself and follows no redirect.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] when the machine has no working TLS.
+pub(crate) fn pool(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("jobrota/", env!("CARGO_PKG_VERSION")))
+        .retry(reqwest::retry::never())
+        .redirect(reqwest::redirect::Policy::none());
+    configure(builder).build().map_err(|e| {
+        Error::new(ErrorKind::Internal, "the HTTP client could not be set up: check that the machine has certificates")
+            .with_source(e)
+    })
+}
+
+async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline.at(), work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+impl Response {
+    /// The response, if all of its body came.
+    ///
+    /// # Errors
+    /// The [`Failure`] that cut the body off.
+    pub(crate) fn complete(mut self) -> Result<Self, Failure> {
+        match self.incomplete.take() {
+            Some(failure) => Err(failure),
+            None => Ok(self),
+        }
+    }
+
+    /// The body as JSON. `what` was asked, and errors advise to check that `setting` is the address of the server itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Server`] when the body is not JSON, for example the page of a proxy.
+    pub fn json(&self, what: &str, setting: &str) -> Result<Value> {
+        serde_json::from_slice(&self.body).map_err(|e| {
+            let (status, kind) = (self.status, self.content_type());
+            let text =
+                format!("{what} was answered {status} with {kind} where JSON was expected: check that {setting}");
+            Error::new(ErrorKind::Server, text).with_source(e)
+        })
+    }
+
+    /// The media type of the body, or that there is none.
+    pub(crate) fn content_type(&self) -> &str {
+        self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("no content type")
+    }
+
+    /// How long the server asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry::retry_after(&self.headers)
+    }
+}
+
+#[cfg(test)]
+impl Response {
+    pub(crate) fn of(status: u16, body: &str) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap(),
+            url: Url::parse("https://server.example/").unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            incomplete: None,
+        }
+    }
+}
