@@ -96,7 +96,7 @@ def run(server: Server, folder: Path, concurrent: int, **options: Any) -> dict[s
     """A run in a process of its own: what it used, and its rows."""
     given = {
         "base_url": server.url, "tokens": server.tokens, "jobs": server.jobs, "results_dir": str(folder),
-        "context": FIXED, "concurrent": concurrent, **options,
+        "time_scale": server.speed, "context": FIXED, "concurrent": concurrent, **options,
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-c", RUN, json.dumps(given)], capture_output=True, text=True, check=True)
     used: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

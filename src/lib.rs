@@ -1,7 +1,7 @@
 //! `jobrota`: fair VM selection, a lossless job ledger for AutoSys, and honest SAS Viya comparisons.
 //!
 //! Work flows down: nothing below knows what is above it. Everything but [`python`] builds and tests without Python
-//! (`cargo test --no-default-features`).
+//! (`cargo check --no-default-features --lib`); so does everything without [`sandbox`].
 
 pub mod autosys;
 pub mod azure;
@@ -15,6 +15,7 @@ pub mod ledger;
 #[cfg(feature = "python")]
 pub mod python;
 pub mod runtime;
+#[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod selection;
 pub mod settings;

@@ -55,6 +55,7 @@ WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
     (runner, ["mode"], [5, None, HALF], "text"),
     (runner, ["tokens", "jobs", "results_dir"], [5, HALF], "text or a path"),
     (runner, ["poll_interval", "job_timeout", "correlation_timeout"], ["1", None], "a number"),
+    (runner, ["time_scale"], ["1", True, []], "a number"),
     (runner, ["sequential_only", "async_only"], [1, "yes", None], "True or False"),
     (SendEvent, ["timeout"], ["30", None], "a number"),
     (SendEvent, ["env"], [["AUTOSERV"], {"AUTOSERV": 5}, {"AUTOSERV": HALF}], "a dict of names and values"),

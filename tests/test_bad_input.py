@@ -243,7 +243,16 @@ def test_a_missing_base_url_names_all_three_ways() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "some"}, {"concurrent": 0}, {"sequential_only": True, "async_only": True}, {"poll_interval": 0.0}],
+    [
+        {"mode": "some"},
+        {"concurrent": 0},
+        {"sequential_only": True, "async_only": True},
+        {"poll_interval": 0.0},
+        {"time_scale": 0},
+        {"time_scale": -1.0},
+        {"time_scale": float("nan")},
+        {"time_scale": 1e7},
+    ],
 )
 def test_options_that_cannot_work_are_refused(sandbox: jobrota.Sandbox, options: dict[str, Any]) -> None:
     with pytest.raises(jobrota.InvalidInputError):
@@ -255,3 +264,5 @@ def test_a_sandbox_with_more_vms_down_than_there_are_is_refused() -> None:
         jobrota.Sandbox(vms=1, vms_down=2)
     with pytest.raises(jobrota.InvalidInputError):
         jobrota.Sandbox(speed=0)
+    with pytest.raises(jobrota.InvalidInputError, match="speed"):
+        jobrota.Sandbox(speed=1e7)

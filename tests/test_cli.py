@@ -179,7 +179,7 @@ def test_ctrl_c_and_sigterm_cancel_what_is_running_and_keep_what_is_done(
     with jobrota.Sandbox(autosys=False, speed=150) as sandbox:
         command = [sys.executable, "-m", "jobrota", "compare", "--base-url", sandbox.viya_url, "--async-only"]
         command += ["--tokens", str(sandbox.tokens), "--jobs", str(sandbox.jobs), "--mode", "all"]
-        command += ["--results-dir", str(tmp_path)]
+        command += ["--results-dir", str(tmp_path), "--time-scale", "150"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stderr is not None

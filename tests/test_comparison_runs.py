@@ -212,7 +212,7 @@ def test_names_that_are_not_passed_on_leave_the_time(tmp_path: Path) -> None:
 def child(server: jobrota.Sandbox, folder: Path, *journal: str, **options: Any) -> subprocess.Popen[str]:
     given = {
         "base_url": server.viya_url, "tokens": str(server.tokens), "jobs": str(server.jobs), "results_dir": str(folder),
-        **options,
+        "time_scale": server.speed, **options,
     }  # fmt: skip
     arguments = [sys.executable, str(CHILD), json.dumps(given), *journal]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)

@@ -787,6 +787,7 @@ class ViyaComparisonRunner:
         read_timeout: float = 60.0,
         results_table: _Location | None = None,
         storage_options: _Options | None = None,
+        time_scale: float | None = None,
     ) -> ViyaComparisonRunner: ...
     def run(self, progress: bool | Callable[[dict[str, Any]], object] | None = None) -> ComparisonResult: ...
     def run_async(

@@ -301,6 +301,7 @@ def _sandbox(arguments: argparse.Namespace) -> int:
         print(f"SAS Viya    {sandbox.viya_url}")
         print(f"  tokens    {sandbox.tokens}")
         print(f"  jobs      {sandbox.jobs}")
+        print(f"  option    --time-scale {sandbox.speed:.15g} (of jobrota compare)")
         print(f"AutoSys     {sandbox.autosys_url}")
         print(f"  sendevent {sandbox.sendevent}")
         print(f"VMs         {', '.join(sandbox.inventory.names)} (probe {sandbox.probe})")

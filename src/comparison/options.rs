@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::arms::{self, Arm, Arms, Mode};
 use super::journal;
 use crate::error::{Error, Result};
+use crate::viya::clock::check_time_scale;
 use crate::viya::{ClientOptions, Credentials};
 
 /// In which order the jobs of an arm are let in.
@@ -133,6 +134,9 @@ impl RunnerOptions {
         }
         if self.repeat == 0 {
             return Err(Error::invalid("repeat is 0: give the number of rounds, at least 1"));
+        }
+        if let Some(scale) = self.client.time_scale {
+            check_time_scale("time_scale", scale)?;
         }
         check_price(self.host_price)
     }

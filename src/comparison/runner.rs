@@ -225,7 +225,7 @@ impl ViyaComparisonRunner {
         let facts = RunFacts {
             began: replay.header.began,
             base_url: replay.header.base_url.clone(),
-            speed: client.clock().speed(),
+            speed: client.clock().time_scale(),
             mode: replay.header.mode.parse()?,
             max_concurrent: records.iter().map(|record| record.arm.in_flight(jobs.len())).max().unwrap_or(0),
             repeat: replay.header.repeat,

@@ -24,7 +24,9 @@ mod probe;
 mod rehearsal;
 mod run_command;
 mod runner;
+#[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(feature = "sandbox")]
 mod sandbox_viya;
 mod selection;
 mod selector;
@@ -109,7 +111,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<runner::PyViyaComparisonRunner>()?;
     module.add_class::<comparison_result::PyComparisonResult>()?;
     module.add_class::<comparison_result::PyComparisonWarning>()?;
-    module.add_class::<sandbox::PySandbox>()?;
-    module.add_function(wrap_pyfunction!(sandbox::sandbox_calibration, module)?)?;
+    #[cfg(feature = "sandbox")]
+    {
+        module.add_class::<sandbox::PySandbox>()?;
+        module.add_function(wrap_pyfunction!(sandbox::sandbox_calibration, module)?)?;
+    }
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::wait::{self, Born};
 use crate::comparison::{self, ComparisonResult, JobOrder, Mode, ProgressEvent, RunnerOptions, durations};
 use crate::error::Error;
 use crate::stop::Stop;
-use crate::viya::server;
+use crate::viya::{ClientOptions, server};
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
 /// the Workload Orchestrator's own evidence.
@@ -61,6 +61,8 @@ use crate::viya::server;
 ///     read_timeout: Longest silence within an answer, seconds.
 ///     results_table: Directory or URI of a Delta table that keeps the jobs of every run: see `comparison_history`.
 ///     storage_options: Credentials and the like of its store.
+///     time_scale: Seconds of the server that pass in one real second: 1, or the `speed` of a `Sandbox` of another process.
+///         A `Sandbox` of this process has its own `speed` without it.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -134,7 +136,8 @@ impl PyViyaComparisonRunner {
                         poll_interval = 0.8, job_timeout = 3600.0, correlation_timeout = 60.0, pause = 0.0,
                         order = "submission", durations_from = None, expires_after = Some("P7D".to_owned()), cleanup = false,
                         host_price = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
-                        read_timeout = 60.0, results_table = None, storage_options = None))]
+                        read_timeout = 60.0, results_table = None, storage_options = None,
+                        time_scale = None))]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
@@ -167,6 +170,7 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::number)] read_timeout: f64,
         #[pyo3(from_py_with = arguments::optional_location)] results_table: Option<String>,
         storage_options: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::optional_number)] time_scale: Option<f64>,
     ) -> PyOutcome<Self> {
         let mode: Mode = mode.parse()?;
         let defaults = RunnerOptions::default();
@@ -175,7 +179,10 @@ impl PyViyaComparisonRunner {
         let options = RunnerOptions {
             base_url: server::require(base_url.as_deref())?,
             tokens: credentials(tokens)?,
-            client: client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?,
+            client: ClientOptions {
+                time_scale,
+                ..client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?
+            },
             jobs: path(jobs, &defaults.jobs),
             arms: super::arm::arms(arms)?,
             mode,

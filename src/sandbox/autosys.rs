@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
+use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime;
 
 mod spool;
 #[cfg(test)]
@@ -77,7 +77,7 @@ pub struct AutosysSandbox {
     spool: Spool,
     url: String,
     credentials: (String, String),
-    server: tokio::task::AbortHandle,
+    _server: LocalServer,
 }
 
 impl fmt::Debug for AutosysSandbox {
@@ -103,24 +103,9 @@ impl AutosysSandbox {
 
         let credentials =
             options.credentials.unwrap_or_else(|| ("sandbox".to_owned(), uuid::Uuid::new_v4().simple().to_string()));
-        let runtime = runtime::handle()?;
-        let no_port =
-            |e| Error::new(ErrorKind::Network, "the sandbox's AutoSys got no port of 127.0.0.1").with_source(e);
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(no_port)?;
-        listener.set_nonblocking(true).map_err(no_port)?;
-        let address = listener.local_addr().map_err(no_port)?;
-        let listener = {
-            let _context = runtime.enter();
-            tokio::net::TcpListener::from_std(listener).map_err(no_port)?
-        };
-        let router = web::router(spool.clone(), &credentials);
-        let server = runtime.spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!(%error, "the sandbox's AutoSys web services ended");
-            }
-        });
-        let url = format!("http://{address}/AEWS");
-        Ok(Self { bin, spool, url, credentials, server: server.abort_handle() })
+        let server = LocalServer::start("AutoSys", web::router(spool.clone(), &credentials))?;
+        let url = format!("{}/AEWS", server.url());
+        Ok(Self { bin, spool, url, credentials, _server: server })
     }
 
     /// The directory of the two programs, for `PATH`.
@@ -188,7 +173,6 @@ impl AutosysSandbox {
 
 impl Drop for AutosysSandbox {
     fn drop(&mut self) {
-        self.server.abort();
         // The directory may be gone already; then there are no programs to stop either.
         let _ = self.spool.set_up(false);
     }

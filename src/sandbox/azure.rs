@@ -6,21 +6,21 @@
 
 mod arm;
 mod model;
+mod reply;
 mod run_command;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use tokio::sync::oneshot;
 
 pub use model::{AzureNic, AzurePool, AzureVm, PoolMembers};
 pub use run_command::{RunCommandMode, RunCommandOptions};
 pub use tokens::{CLIENT_ID, IDENTITY_CLIENT_ID, TENANT_ID};
 
+use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
 use arm::Server;
 use tokens::Tokens;
@@ -35,8 +35,9 @@ pub const NETWORK_GROUP: &str = "sandbox-network";
 pub const LOAD_BALANCER: &str = "sandbox-lb";
 /// A VM that is deallocated and keeps its address.
 pub const DEALLOCATED_VM: &str = "vm-deallocated";
-/// How long dropping waits for the port to be free.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Source: Microsoft's list of the power states of VMs.
+const POWER_STATES: [&str; 7] =
+    ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
 
 /// What the stand-in is to be like.
 #[derive(Debug, Clone)]
@@ -110,47 +111,24 @@ impl AzureOptions {
     }
 }
 
-/// A running stand-in on a port of 127.0.0.1 that the system chose. It stops when dropped.
+/// A running stand-in on a port of 127.0.0.1 that the system chose. It stops when it is dropped.
 #[derive(Debug)]
 pub struct AzureSandbox {
     server: Arc<Server>,
-    stop: Option<oneshot::Sender<()>>,
-    stopped: mpsc::Receiver<()>,
+    http: LocalServer,
 }
 
 impl AzureSandbox {
     /// Starts it on the process's runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Network`], retryable, when no port of 127.0.0.1 can be had.
+    /// [`ErrorKind::Network`], retryable, when the system gives no port.
     pub fn start(options: AzureOptions) -> Result<Self> {
-        let unbound = |e| {
-            let text = "no port of 127.0.0.1 could be opened for the sandbox's Azure; see whether this process may listen there";
-            Error::new(ErrorKind::Network, text).with_retryable(true).with_source(e)
-        };
-        let runtime = crate::runtime::handle()?;
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(unbound)?;
-        listener.set_nonblocking(true).map_err(unbound)?;
-        let address = listener.local_addr().map_err(unbound)?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener).map_err(unbound)?
-        };
-        let server = Arc::new(Server::new(address, Tokens::new(options.token_lifetime), options));
-        let (stop, stopping) = oneshot::channel::<()>();
-        let (ended, stopped) = mpsc::sync_channel(1);
-        let router = arm::router(Arc::clone(&server));
-        runtime.spawn(async move {
-            let signal = async move {
-                // An error means that the sandbox is gone, which is the signal too.
-                let _ = stopping.await;
-            };
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(signal).await {
-                tracing::warn!(%error, "the sandbox's Azure stopped");
-            }
-            let _ = ended.send(());
-        });
-        Ok(Self { server, stop: Some(stop), stopped })
+        let server = Arc::new(Server::new(options));
+        let http = LocalServer::start("Azure", arm::router(Arc::clone(&server)))?;
+        let azure = Self { server, http };
+        azure.set_public_url(&azure.http.url());
+        Ok(azure)
     }
 
     /// The address of its Resource Manager, its login service and its metadata service: its own, or the one that
@@ -169,24 +147,24 @@ impl AzureSandbox {
         self.tokens().federated_token().to_owned()
     }
 
-    /// A token for its Resource Manager, as its login service gives it out.
+    /// A token for its Resource Manager, as its login service issues it.
     pub fn issue_token(&self) -> String {
         self.tokens().issue().0
     }
 
-    /// Makes all tokens that were given out invalid.
+    /// Makes all issued tokens invalid.
     pub fn revoke_tokens(&self) {
         self.tokens().revoke();
     }
 
-    /// How many tokens were given out.
+    /// How many tokens it has issued.
     pub fn tokens_issued(&self) -> usize {
         self.tokens().issued()
     }
 
     /// Lets Resource Manager answer 503, or properly again.
     pub fn set_down(&self, down: bool) {
-        self.server.set_down(down);
+        *lock(&self.server.down) = down;
     }
 
     /// Puts a VM into a power state, such as `running` or `deallocated`.
@@ -194,7 +172,18 @@ impl AzureSandbox {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such VM; [`ErrorKind::InvalidInput`] for a state that Azure does not have.
     pub fn set_power(&self, vm: &str, state: &str) -> Result<()> {
-        self.server.set_power(vm, state)
+        if !POWER_STATES.contains(&state) {
+            return Err(Error::invalid(format!(
+                "{state:?} is no power state: give one of {}",
+                POWER_STATES.join(", ")
+            )));
+        }
+        let mut vms = lock(&self.server.vms);
+        let found = vms.iter_mut().find(|known| known.name == vm);
+        let found =
+            found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {vm:?}")))?;
+        found.power = state.to_owned();
+        Ok(())
     }
 
     /// What Run Command does on a VM from now on.
@@ -212,17 +201,17 @@ impl AzureSandbox {
         self.server.commands.scripts()
     }
 
-    /// Under which address its clients see it, where something is between them, as to add TLS. Its links lead there.
+    /// The address under which clients reach it, where something is in between, such as what adds TLS. Its links lead there.
     pub fn set_public_url(&self, url: &str) {
-        self.server.set_public_url(url);
+        *lock(&self.server.public_url) = url.trim_end_matches('/').to_owned();
     }
 
     /// Method and path of every request to Resource Manager, in order.
     pub fn requests(&self) -> Vec<String> {
-        self.server.requests()
+        lock(&self.server.requests).clone()
     }
 
-    fn tokens(&self) -> std::sync::MutexGuard<'_, Tokens> {
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
         lock(&self.server.tokens)
     }
 }
@@ -230,16 +219,9 @@ impl AzureSandbox {
 impl Drop for AzureSandbox {
     fn drop(&mut self) {
         self.server.commands.stop();
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        // A thread of the runtime must not block: there the server stops on its own a moment later.
-        if tokio::runtime::Handle::try_current().is_err() {
-            let _ = self.stopped.recv_timeout(STOP_PATIENCE);
-        }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

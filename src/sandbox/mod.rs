@@ -5,6 +5,7 @@
 
 pub mod autosys;
 pub mod azure;
+mod local_server;
 #[cfg(test)]
 mod tests;
 pub mod viya;

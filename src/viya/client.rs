@@ -10,7 +10,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::auth::Login;
-use super::clock::{Clock, SPEED_HEADER};
+use super::clock::Clock;
 use crate::error::Result;
 use crate::http::address::{AddressRules, is_loopback};
 use crate::http::retry::Retry;
@@ -43,6 +43,8 @@ pub struct ClientOptions {
     pub proxy: Option<Secret>,
     /// Whether the server's certificate is verified. No other setting turns this off.
     pub verify: bool,
+    /// Seconds of the server that pass in a real second; see [`Clock::of`].
+    pub time_scale: Option<f64>,
 }
 
 impl Default for ClientOptions {
@@ -54,6 +56,7 @@ impl Default for ClientOptions {
             ca_bundle: None,
             proxy: None,
             verify: true,
+            time_scale: None,
         }
     }
 }
@@ -110,11 +113,12 @@ impl ViyaClient {
     /// A client of the SAS Viya at `base_url`, for example `https://viya.example.com`. Sends nothing.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] when `base_url` is not `http(s)://host[:port]`, or the CA bundle or the proxy
-    /// cannot be used.
+    /// [`crate::ErrorKind::InvalidInput`] when `base_url` is not `http(s)://host[:port]`, or the CA bundle, the proxy or
+    /// the time scale cannot be used.
     pub fn new(base_url: &str, login: Login, options: &ClientOptions) -> Result<Self> {
-        let (http, clock, answered) = (connect(base_url, options)?, Clock::new(), AtomicBool::new(false));
-        Ok(Self { http, login, clock, max_tries: options.max_tries.max(1), answered })
+        let http = connect(base_url, options)?;
+        let clock = Clock::of(http.url(), options.time_scale)?;
+        Ok(Self { http, login, clock, max_tries: options.max_tries.max(1), answered: AtomicBool::new(false) })
     }
 
     /// The login that its calls carry.
@@ -135,7 +139,7 @@ impl ViyaClient {
         self.http.url()
     }
 
-    /// The server's clock; its speed is known after the first response.
+    /// The server's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -203,9 +207,6 @@ impl ViyaClient {
             sent = sent.header("Content-Type", *content_type).body(body.clone());
         }
         let response = self.http.send(sent, &what, None).await?;
-        if let Some(speed) = response.headers.get(SPEED_HEADER).and_then(|value| value.to_str().ok()) {
-            self.clock.learn(speed);
-        }
         self.answered.store(true, Ordering::Relaxed);
         response.complete()
     }

@@ -37,17 +37,17 @@ fn tokens(value: &Value) -> (tempfile::TempDir, Login) {
     (folder, tokens)
 }
 
-/// A client of `app`, which is told to run at a speed that makes all back-offs short.
+/// A client of `app`, at a time scale that makes all back-offs short.
 pub(crate) async fn client(app: Router) -> (tempfile::TempDir, ViyaClient) {
-    client_at(app, "1000").await
+    client_at(app, 1000.0).await
 }
 
-/// A client of `app` at a speed of its own: slower where a test is about times that a busy machine must not reach.
-pub(crate) async fn client_at(app: Router, speed: &str) -> (tempfile::TempDir, ViyaClient) {
+/// A client of `app` at `time_scale`: slower where a test is about times that a busy machine must not reach.
+pub(crate) async fn client_at(app: Router, time_scale: f64) -> (tempfile::TempDir, ViyaClient) {
     let base = serve(app).await;
     let (folder, tokens) = tokens(&json!({"access_token": "first", "refresh_token": "again"}));
-    let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
-    client.clock().learn(speed);
+    let options = ClientOptions { time_scale: Some(time_scale), ..ClientOptions::default() };
+    let client = ViyaClient::new(base.as_str(), tokens, &options).unwrap();
     (folder, client)
 }
 
@@ -158,13 +158,26 @@ async fn an_unreachable_server_is_named_soon() {
     let base = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let (_folder, tokens) = tokens(&json!({"access_token": "a"}));
-    let client = ViyaClient::new(&base, tokens, &ClientOptions::default()).unwrap();
-    client.clock().learn("100");
+    let options = ClientOptions { time_scale: Some(100.0), ..ClientOptions::default() };
+    let client = ViyaClient::new(&base, tokens, &options).unwrap();
     let start = Instant::now();
     let error = contexts::find(&client, "c").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Network);
     assert!(error.is_retryable() && error.to_string().contains(&base), "{error}");
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn no_answer_changes_the_clock() {
+    let told = |name: &'static str| get(move || async move { ([(name, "1000")], "{}") });
+    let app = Router::new().route("/speed", told("x-jobrota-sandbox-speed")).route("/scale", told("x-time-scale"));
+    let base = serve(app).await;
+    let (_folder, tokens) = tokens(&json!({"access_token": "a"}));
+    let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
+    for path in ["/speed", "/scale"] {
+        client.send(&ViyaRequest::get(path, JSON)).await.unwrap();
+        assert_eq!(client.clock().time_scale(), 1.0);
+    }
 }
 
 #[test]

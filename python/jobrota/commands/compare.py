@@ -100,6 +100,12 @@ def add_arguments(
         help="time after which the server deletes the jobs; none: never",
     )
     server.add_argument("--cleanup", action="store_true", help="delete the jobs once the result is written")
+    server.add_argument(
+        "--time-scale",
+        type=positive_number,
+        metavar="N",
+        help="seconds of the server that pass in one real second; jobrota sandbox prints its own (default: 1)",
+    )
 
     output = parser.add_argument_group("results")
     output.add_argument(
@@ -148,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         cleanup=arguments.cleanup,
         host_price=arguments.host_price,
         results_table=arguments.results_table,
+        time_scale=arguments.time_scale,
         **connection(arguments),
     )
     result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)

@@ -96,7 +96,7 @@ async fn follow(server: &Arc<Server>, prior: Option<Prior>, stopped: bool) -> (O
         .route("/jobExecution/jobs/one", get(job))
         .route("/jobExecution/jobs/one/state", put(cancel).get(state))
         .with_state(server.clone());
-    let (_tokens, client) = client_at(app, "200").await;
+    let (_tokens, client) = client_at(app, 200.0).await;
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::create(folder.path(), "run", Kind::default()).unwrap();
     let arm = Arm::new("fixed", "SAS Job Execution compute context", Mode::Window, 4).unwrap();

@@ -1,8 +1,7 @@
 //! The HTTP server: the login and metadata services, and Resource Manager's routes.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
@@ -14,82 +13,48 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::model::{AzureNic, AzureVm};
+use super::reply::{no_resource, refused};
 use super::run_command::RunCommands;
 use super::tokens::{IdentityRequest, TokenRequest, Tokens};
 use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock};
-use crate::error::{Error, ErrorKind, Result};
-
-/// Source: Microsoft's list of the power states of VMs.
-const POWER_STATES: [&str; 7] =
-    ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
 
 type Parameters = HashMap<String, String>;
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
     pub tokens: Mutex<Tokens>,
     options: AzureOptions,
-    vms: Mutex<Vec<AzureVm>>,
-    requests: Mutex<Vec<String>>,
+    pub vms: Mutex<Vec<AzureVm>>,
+    pub requests: Mutex<Vec<String>>,
     throttled: AtomicU32,
-    down: AtomicBool,
-    public: Mutex<Option<String>>,
+    pub down: Mutex<bool>,
+    /// The address under which clients reach it; links begin with it.
+    pub public_url: Mutex<String>,
     pub commands: RunCommands,
 }
 
 impl Server {
-    pub fn new(address: SocketAddr, tokens: Tokens, options: AzureOptions) -> Self {
+    pub fn new(options: AzureOptions) -> Self {
         Self {
-            address,
-            tokens: Mutex::new(tokens),
+            tokens: Mutex::new(Tokens::new(options.token_lifetime)),
             vms: Mutex::new(options.vms.clone()),
             commands: RunCommands::new(options.run_command.clone()),
-            public: Mutex::default(),
+            public_url: Mutex::default(),
             options,
             requests: Mutex::default(),
             throttled: AtomicU32::new(0),
-            down: AtomicBool::new(false),
+            down: Mutex::default(),
         }
     }
 
-    pub fn set_down(&self, down: bool) {
-        self.down.store(down, Ordering::Relaxed);
-    }
-
-    /// Under which address its clients see it.
-    pub fn set_public_url(&self, url: &str) {
-        *lock(&self.public) = Some(url.trim_end_matches('/').to_owned());
-    }
-
-    /// What links to itself begin with.
     pub fn public_url(&self) -> String {
-        lock(&self.public).clone().unwrap_or_else(|| format!("http://{}", self.address))
+        lock(&self.public_url).clone()
     }
 
-    pub fn set_power(&self, name: &str, state: &str) -> Result<()> {
-        if !POWER_STATES.contains(&state) {
-            return Err(Error::invalid(format!(
-                "{state:?} is no power state: give one of {}",
-                POWER_STATES.join(", ")
-            )));
-        }
-        let mut vms = lock(&self.vms);
-        let vm = vms.iter_mut().find(|vm| vm.name == name);
-        let vm =
-            vm.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {name:?}")))?;
-        vm.power = state.to_owned();
-        Ok(())
-    }
-
-    pub fn requests(&self) -> Vec<String> {
-        lock(&self.requests).clone()
-    }
-
-    /// Why a request is not even looked at.
+    /// The answer to a request that is refused before it is read.
     fn refusal(&self, headers: &HeaderMap, path: &str, query: &Parameters) -> Option<Response> {
-        if self.down.load(Ordering::Relaxed) {
+        if *lock(&self.down) {
             return Some(refused(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ServiceUnavailable",
@@ -121,7 +86,7 @@ impl Server {
         })
     }
 
-    /// What Resource Manager says about a path.
+    /// Answers a GET to Resource Manager.
     fn answer(&self, path: &str, query: &Parameters) -> Response {
         let segments: Vec<String> = path.trim_matches('/').split('/').map(str::to_lowercase).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -183,7 +148,7 @@ impl Server {
         }
     }
 
-    /// What Resource Manager says to a POST.
+    /// Answers a POST to Resource Manager.
     fn post(&self, path: &str, body: &[u8]) -> Response {
         let segments: Vec<String> = path.trim_matches('/').split('/').map(str::to_lowercase).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -278,14 +243,6 @@ async fn resource_manager(
         Method::POST => server.post(uri.path(), &body),
         _ => no_route(uri.path()),
     }
-}
-
-pub(super) fn refused(status: StatusCode, code: &str, text: &str) -> Response {
-    (status, Json(json!({"error": {"code": code, "message": text}}))).into_response()
-}
-
-pub(super) fn no_resource(path: &str) -> Response {
-    refused(StatusCode::NOT_FOUND, "ResourceNotFound", &format!("The Resource '{path}' was not found."))
 }
 
 fn no_route(path: &str) -> Response {

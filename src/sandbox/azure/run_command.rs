@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
-use super::arm::{no_resource, refused};
 use super::model::AzureVm;
+use super::reply::{no_resource, refused};
 use super::{SUBSCRIPTION_ID, lock};
 
 /// Of the output so many bytes are kept.

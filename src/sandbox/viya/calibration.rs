@@ -56,7 +56,7 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
             .map(|(job, id)| (job, model.job(*id)))
             .collect();
         // The end that a client sees lags behind the orchestrator's by 0.6 s in the median of the recorded run.
-        let lag = super::jobs::MEDIAN_END_LAG;
+        let lag = super::job::MEDIAN_END_LAG;
         let cpu_share = |job: &RecordedJob| {
             let alone = recorded.iter().find(|other| other.arm == "sequential" && other.job == job.job).unwrap_or(job);
             alone.max_cpu_s / alone.running_s

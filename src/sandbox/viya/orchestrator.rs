@@ -10,10 +10,11 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::filter::Filter;
-use super::jobs::Job;
-use super::model::{HostModel, ModelJob, Phase};
+use super::job::{Job, Jobs};
+use super::model::{ModelJob, Phase};
+use super::options::Orchestrator;
 use super::reply::{self, Listing, Reply};
-use super::server::{Orchestrator, Server};
+use super::server::Server;
 
 const PATH: &str = "/workloadOrchestrator/jobs";
 /// The first job's number: they are consecutive over all users of a deployment, so a run rarely begins at 1.
@@ -26,7 +27,8 @@ const IO_RATE: f64 = 144_045_285.5;
 
 /// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
 pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
-    match server.behaviour.orchestrator {
+    let behaviour = &server.options.behaviour;
+    match behaviour.orchestrator {
         Orchestrator::Missing => return reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")),
         Orchestrator::Forbidden => {
             return reply::error(StatusCode::FORBIDDEN, "Forbidden", Some("The user is not allowed to list jobs."));
@@ -37,11 +39,11 @@ pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listi
         Ok(filter) => filter,
         Err(refusal) => return *refusal,
     };
-    let (jobs, now) = server.jobs();
-    let seen = now - server.behaviour.orchestrator_delay;
-    let describe = |job: &&Job| item(job, &jobs.model, &server, now);
+    let jobs = server.jobs();
+    let listed_until = jobs.now() - behaviour.orchestrator_delay;
+    let describe = |job: &&Job| item(job, &jobs, behaviour.orchestrator_names);
     let passes = |job: &&Job| {
-        jobs.model.job(job.number).submitted <= seen
+        jobs.model.job(job.number).submitted <= listed_until
             && filter.as_ref().is_none_or(|filter| {
                 let item = describe(job);
                 filter.passes(&|path| Filter::member(&item, path))
@@ -63,10 +65,10 @@ pub fn transformed(name: &str) -> String {
     name.replace('_', "").to_lowercase()
 }
 
-fn item(job: &Job, model: &HostModel, server: &Server, now: f64) -> Value {
-    let (definition, clock) = (&server.definitions[job.definition], &server.clock);
-    let simulated = model.job(job.number);
-    let host = simulated.host.map(|host| (host, &model.hosts()[host]));
+fn item(job: &Job, jobs: &Jobs, with_name: bool) -> Value {
+    let (definition, clock, now) = (&job.definition, &jobs.clock, jobs.now());
+    let simulated = jobs.model.job(job.number);
+    let host = simulated.host.map(|host| (host, &jobs.model.hosts()[host]));
     let seconds = |at: f64| at.floor() as i64;
     let until = |at: Option<f64>| seconds(at.unwrap_or(now));
     let submit = seconds(simulated.submitted);
@@ -106,8 +108,7 @@ fn item(job: &Job, model: &HostModel, server: &Server, now: f64) -> Value {
         processing["pendingCause"] = json!("No host of the queue has a free job slot.");
     }
     // Older releases do not pass the job's name on.
-    let prefix =
-        if server.behaviour.orchestrator_names { transformed(&job.name) } else { "sas-compute-server".to_owned() };
+    let prefix = if with_name { transformed(&job.name) } else { "sas-compute-server".to_owned() };
     json!({
         "id": FIRST_ID + job.number,
         "request": {"name": format!("{}-{}", prefix, job.pod), "queue": job.context.queue, "user": "sandbox",

@@ -67,6 +67,12 @@ pub fn error(status: StatusCode, message: &str, reason: Option<&str>) -> Reply {
     body(status, "application/vnd.sas.error+json", &value)
 }
 
+/// The answer for a resource that does not exist.
+pub fn not_found(what: &str, id: &str) -> Reply {
+    let reason = format!("The {what} \"{id}\" does not exist.");
+    error(StatusCode::NOT_FOUND, &format!("The {what} could not be found."), Some(&reason))
+}
+
 /// A link of an item or a collection.
 pub fn link(method: &str, rel: &str, uri: &str, media_type: &str) -> Value {
     json!({"method": method, "rel": rel, "href": uri, "uri": uri, "type": media_type})

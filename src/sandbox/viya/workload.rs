@@ -1,7 +1,9 @@
 //! The example jobs: their definitions from `config/job_configs.json`, their work from the recorded run.
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::reply::link;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The 54 example jobs, as the sandbox hands them out.
@@ -9,6 +11,9 @@ pub const JOB_CONFIGS: &str = include_str!("../../../config/job_configs.json");
 
 /// The recorded run, 162 jobs; `examples/data/README.md` says where it comes from and explains the columns.
 pub const RECORDED_RUN: &str = include_str!("../../../examples/data/viya_recorded_run.csv");
+
+/// When the sandbox's definitions and contexts say they were made.
+pub const MADE: &str = "2025-09-09T23:35:28.729Z";
 
 /// A job that the sandbox knows how to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +30,22 @@ pub struct JobDefinition {
     pub cpu_share: f64,
     /// Megabytes read and written.
     pub io_mb: f64,
+}
+
+impl JobDefinition {
+    /// The definition as jobs and listings show it; items of listings come without the code.
+    pub fn json(&self, with_code: bool) -> Value {
+        let uri = format!("/jobDefinitions/definitions/{}", self.id);
+        let mut value = json!({
+            "version": 2, "id": self.id, "name": self.name, "description": self.description, "type": "Compute",
+            "parameters": [], "properties": [], "createdBy": "sandbox", "modifiedBy": "sandbox", "creationTimeStamp": MADE,
+            "modifiedTimeStamp": MADE, "links": [link("GET", "self", &uri, "application/vnd.sas.job.definition")],
+        });
+        if with_code {
+            value["code"] = json!(format!("%put NOTE: {} in the sandbox;", self.name));
+        }
+        value
+    }
 }
 
 /// One job of the recorded run: the columns that the sandbox uses. Seconds are since the first submission.

@@ -84,7 +84,7 @@ async fn watch(waits: bool, takes: &'static str) -> (usize, usize) {
             get(|state_of: Shared<Arc<Server>>, Path(_): Path<String>, query: Parameters| state(state_of, query)),
         )
         .with_state(server.clone());
-    let (_folder, client) = client_at(app, "200").await;
+    let (_folder, client) = client_at(app, 200.0).await;
     let watch = Watch::new(&client, 1.0);
     let follow = async |job: usize| {
         let _inside = watch.count_in_flight();
