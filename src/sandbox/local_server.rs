@@ -1,7 +1,7 @@
 //! An HTTP server on a port of 127.0.0.1.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,7 +17,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct LocalServer {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    stopped: mpsc::Receiver<()>,
+    /// In a mutex, as a receiver cannot be shared between threads.
+    stopped: Mutex<mpsc::Receiver<()>>,
 }
 
 impl LocalServer {
@@ -50,7 +51,7 @@ impl LocalServer {
             }
             let _ = ended.send(());
         });
-        Ok(Self { address, stop: Some(stop), stopped })
+        Ok(Self { address, stop: Some(stop), stopped: Mutex::new(stopped) })
     }
 
     /// Where it listens.
@@ -71,7 +72,8 @@ impl Drop for LocalServer {
         }
         // A thread of the runtime must not block: there the server stops on its own a moment later.
         if tokio::runtime::Handle::try_current().is_err() {
-            let _ = self.stopped.recv_timeout(STOP_PATIENCE);
+            let stopped = self.stopped.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let _ = stopped.recv_timeout(STOP_PATIENCE);
         }
     }
 }

@@ -1,38 +1,46 @@
-//! Where it is kept whose turn it is, and how turns are taken: in one atomic step, together with everything else that the
-//! selectors who share a cursor know of the VMs.
+//! The cursor: stores the selection state and advances it in atomic steps. A step takes turns and changes other values.
 
-mod directory;
 mod process;
 mod shared;
 mod upkeep;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use self::directory::{DefaultDir, default_dir};
 use self::process::ProcessCursor;
 use self::shared::SharedCursor;
 use super::Selection;
-use super::standing::{Changes, Standing};
-use crate::error::Result;
+use super::state::{Changes, SelectionState};
+use crate::error::{Error, Result};
 use crate::runtime;
 use crate::storage::Storage;
 
-/// One atomic step: turns, and what else changes with them. There may be no turns in it.
+/// The column of the shared cursor's table that has the time of a turn.
+const SELECTED_AT: &str = "selected_at";
+/// Set on every Databricks cluster, to the version of its runtime.
+const DATABRICKS: &str = "DATABRICKS_RUNTIME_VERSION";
+
+/// One atomic step: turns, and the changes of the state that belong to them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Step {
-    /// The turns, in order; each goes on record.
+    /// The turns, in order. Each is recorded.
     pub(super) turns: Vec<Selection>,
-    /// New numbers of the standing, the tickets of the turns among them.
+    /// New values of the state, the tickets of the turns among them.
     pub(super) changes: Changes,
 }
 
-/// What a caller makes of the standing: the step to take (one without turns and changes is none), and what to tell about
-/// it. It is asked again, with the new standing, whenever another process was faster.
-pub(super) trait Decide<T>: FnMut(&Standing) -> (Step, T) {}
-impl<T, F: FnMut(&Standing) -> (Step, T)> Decide<T> for F {}
+/// A caller's decision on the state: the step to take (an empty one is not taken), and a value to return. It is called again
+/// with the new state whenever another process was faster.
+pub(super) trait Decide<T>: FnMut(&SelectionState) -> (Step, T) {}
+impl<T, F: FnMut(&SelectionState) -> (Step, T)> Decide<T> for F {}
 
 impl Step {
+    /// A step without turns.
+    pub(super) fn of(changes: Changes) -> Self {
+        Self { turns: Vec::new(), changes }
+    }
+
     fn is_empty(&self) -> bool {
         self.turns.is_empty() && self.changes.is_empty()
     }
@@ -40,11 +48,19 @@ impl Step {
 
 /// How often a VM was selected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Count {
+pub(super) struct TurnCount {
     /// Number of turns.
     pub(super) selections: u64,
     /// Its last turn, microseconds UTC.
     pub(super) last_selected: Option<i64>,
+}
+
+impl TurnCount {
+    /// Counts a turn.
+    fn add(&mut self, at: Option<i64>) {
+        self.selections += 1;
+        self.last_selected = self.last_selected.max(at);
+    }
 }
 
 /// A cursor of either kind.
@@ -61,7 +77,7 @@ impl Cursor {
         Self::Process(Arc::default())
     }
 
-    /// A cursor in the table `vm_selections` below `root`. Nothing is created before the first turn.
+    /// A cursor in the table `vm_selections` below `root`. The table is created by the first turn.
     ///
     /// # Errors
     /// Those of [`Storage::open`].
@@ -70,58 +86,108 @@ impl Cursor {
         Ok(Self::Shared(Arc::new(SharedCursor::new(root, options))))
     }
 
-    /// What `look` makes of the standing as far as this process knows it: others may have taken turns since.
-    pub(super) async fn look<T: Send + 'static>(
+    /// Reads the state as far as this process knows it; others may have taken turns since.
+    pub(super) async fn read<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Standing) -> T + Send + 'static,
+        read: impl FnOnce(&SelectionState) -> T + Send + 'static,
     ) -> Result<T> {
         match self {
-            Self::Process(cursor) => Ok(cursor.look(look)),
-            Self::Shared(cursor) => {
-                let cursor = cursor.clone();
-                runtime::blocking(move || cursor.look(look)).await
-            }
+            Self::Process(cursor) => Ok(cursor.read(read)),
+            Self::Shared(cursor) => on_thread(cursor, |cursor| cursor.read(read)).await,
         }
     }
 
-    /// What `look` makes of the standing as it is now. A shared cursor that nobody has used yet is not created by it.
-    pub(super) async fn look_now<T: Send + 'static>(
+    /// Reads the newest state. It does not create the table of a shared cursor that was never used.
+    pub(super) async fn read_newest<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Standing) -> T + Send + 'static,
+        read: impl FnOnce(&SelectionState) -> T + Send + 'static,
     ) -> Result<T> {
         match self {
-            Self::Process(cursor) => Ok(cursor.look(look)),
-            Self::Shared(cursor) => {
-                let cursor = cursor.clone();
-                runtime::blocking(move || cursor.look_now(look)).await
-            }
+            Self::Process(cursor) => Ok(cursor.read(read)),
+            Self::Shared(cursor) => on_thread(cursor, |cursor| cursor.read_newest(read)).await,
         }
     }
 
-    /// Takes the step that `decide` chooses from the true standing, and gives back what it told.
+    /// Takes the step that `decide` chooses on the newest state. Returns the value that `decide` returned.
     pub(super) async fn advance<T: Send + 'static>(&self, mut decide: impl Decide<T> + Send + 'static) -> Result<T> {
         match self {
             Self::Process(cursor) => Ok(cursor.advance(&mut decide)),
-            Self::Shared(cursor) => {
-                let cursor = cursor.clone();
-                runtime::blocking(move || cursor.advance(&mut decide)).await
-            }
+            Self::Shared(cursor) => on_thread(cursor, move |cursor| cursor.advance(&mut decide)).await,
         }
     }
 
-    /// How often each VM was selected at or after `since` (microseconds UTC), by anyone.
-    pub(super) async fn counts(&self, since: Option<i64>) -> Result<HashMap<String, Count>> {
+    /// How often each VM was selected at or after `since` (microseconds UTC), by all who share the cursor.
+    pub(super) async fn counts(&self, since: Option<i64>) -> Result<HashMap<String, TurnCount>> {
         match self {
             Self::Process(cursor) => cursor.counts(since),
-            Self::Shared(cursor) => {
-                let cursor = cursor.clone();
-                runtime::blocking(move || cursor.counts(since)).await
-            }
+            Self::Shared(cursor) => on_thread(cursor, move |cursor| cursor.counts(since)).await,
         }
     }
+}
+
+/// Runs `work` on a thread that may block.
+async fn on_thread<T: Send + 'static>(
+    cursor: &Arc<SharedCursor>,
+    work: impl FnOnce(&SharedCursor) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let cursor = cursor.clone();
+    runtime::blocking(move || work(&cursor)).await
 }
 
 /// Now, in microseconds UTC.
 pub(super) fn now() -> i64 {
     chrono::Utc::now().timestamp_micros()
+}
+
+/// The default directory of the shared cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultDir {
+    /// The root below which the table `vm_selections` lies.
+    pub root: String,
+    /// Whether it outlives the job. Where it does not, the caller should be warned, and
+    /// [`super::SelectorOptions::random_start`] be set; otherwise every job would start with the first VM.
+    pub lasting: bool,
+}
+
+/// The default directory of the shared cursor: beside the configured ledger, else in the user's state directory
+/// (`$XDG_STATE_HOME`, `~/.local/state`). On Databricks the latter is a cluster's local disk and does not outlast it.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidInput`] when there is no ledger, and the user has no home directory.
+pub fn default_dir(ledger_root: Option<&str>) -> Result<DefaultDir> {
+    let state = crate::settings::state_dir();
+    choose(ledger_root, std::env::var_os(DATABRICKS).is_some(), state)
+}
+
+fn choose(ledger_root: Option<&str>, on_databricks: bool, state: Option<PathBuf>) -> Result<DefaultDir> {
+    if let Some(root) = ledger_root {
+        return Ok(DefaultDir { root: root.to_owned(), lasting: true });
+    }
+    let directory = state.ok_or_else(|| {
+        Error::invalid(
+            "there is no place for the shared cursor: no ledger is configured and this user has no home directory; \
+             name a directory as the cursor, or \"process\"",
+        )
+    })?;
+    let root = directory.join("jobrota").join("selection");
+    let root = root.to_str().ok_or_else(|| {
+        Error::invalid(format!("the state directory {} is not UTF-8: name a directory as the cursor", root.display()))
+    })?;
+    Ok(DefaultDir { root: root.to_owned(), lasting: !on_databricks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_comes_first_then_the_state_directory() {
+        let state = || Some(PathBuf::from("/home/x/.local/state"));
+        let beside = DefaultDir { root: "s3://bucket/ledger".to_owned(), lasting: true };
+        assert_eq!(choose(Some("s3://bucket/ledger"), true, state()).unwrap(), beside);
+        let root = "/home/x/.local/state/jobrota/selection".to_owned();
+        assert_eq!(choose(None, false, state()).unwrap(), DefaultDir { root: root.clone(), lasting: true });
+        assert_eq!(choose(None, true, state()).unwrap(), DefaultDir { root, lasting: false });
+        assert!(choose(None, false, None).unwrap_err().to_string().contains("name a directory"));
+    }
 }

@@ -1,32 +1,39 @@
-//! Which VM is next: round robin over the VMs of an inventory that answer, fair across every process that shares a
-//! cursor.
+//! Selects the next VM: round robin over the VMs of an inventory that answer, fair across all processes that share a cursor.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`selector`] | probes VMs, decides, and keeps selections in use alive |
+//! | `schedule` | whose turn it is |
+//! | `state` | per VM: last turn, health, drained, in use |
+//! | [`cursor`] | stores the state, in the process or in a Delta table |
+//! | [`probe`] | checks that a VM answers: ICMP, TCP, HTTP, a callback |
 
 pub mod cursor;
 pub mod probe;
-mod rotation;
-pub mod round_robin;
-mod standing;
+mod schedule;
+pub mod selector;
+mod state;
 
 pub use cursor::{DefaultDir, default_dir};
 pub use probe::{IcmpSocket, IpFamily, Probe, ProbeCallback, ProbeOutcome, icmp_sockets};
-pub use round_robin::{
+pub use selector::{
     CheckRow, CursorKind, DistributionRow, Hold, RoundRobinSelector, SelectorOptions, StateRow, ping_test,
 };
 
-/// One turn: the VM that was selected, and what its probe found.
+/// One turn: the selected VM, and what its probe found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
     /// Name of the VM.
     pub vm: String,
     /// The IP address that answered.
     pub ip_address: String,
-    /// The Azure network interface behind it, where the inventory or the probe names it.
+    /// The Azure network interface, where the inventory or the probe names it.
     pub nic_name: Option<String>,
-    /// What kind of probe was answered, as in [`ProbeOutcome::kind`].
+    /// The kind of probe that was answered, as in [`ProbeOutcome::kind`].
     pub probe: String,
     /// How long the answer took, in milliseconds.
     pub rtt_ms: f64,
-    /// VMs whose turn came before and that could not be selected: (name, reason). They keep their place in the order.
+    /// VMs that were due before and could not be selected: (name, reason). They keep their turn.
     pub skipped: Vec<(String, String)>,
     /// With `max_in_flight`: the VM is in use until this is released or dropped.
     pub hold: Option<Hold>,

@@ -66,7 +66,7 @@ pub struct ProbeOutcome {
 }
 
 /// The outcome, or the reason why the VM counts as unreachable, for people to read.
-pub type Answer = std::result::Result<ProbeOutcome, String>;
+pub type ProbeResult = std::result::Result<ProbeOutcome, String>;
 
 /// What is probed: the VM, its addresses (resolved once, for all probes that need them) and the time there is.
 struct Target<'a> {
@@ -95,7 +95,7 @@ impl Probe {
     ///
     /// # Errors
     /// The reason why the VM counts as unreachable.
-    pub async fn check(&self, vm: &Vm, timeout: Duration) -> Answer {
+    pub async fn check(&self, vm: &Vm, timeout: Duration) -> ProbeResult {
         let shared = SharedByProcess::of_this_process();
         let connections = u32::try_from(self.connections()).unwrap_or(u32::MAX);
         // Err: the semaphore was closed, which nobody does.
@@ -106,7 +106,7 @@ impl Probe {
         self.check_with(&shared, vm, timeout).await
     }
 
-    async fn check_with(&self, shared: &SharedByProcess, vm: &Vm, timeout: Duration) -> Answer {
+    async fn check_with(&self, shared: &SharedByProcess, vm: &Vm, timeout: Duration) -> ProbeResult {
         let deadline = Deadline::after(timeout);
         let (names, host) = (shared.names.clone(), vm.ip_address.clone());
         let addresses = async move { names.resolve(&host, deadline).await };
@@ -122,7 +122,7 @@ impl Probe {
         }
     }
 
-    fn run<'a>(&'a self, target: &'a Target<'a>) -> BoxFuture<'a, Answer> {
+    fn run<'a>(&'a self, target: &'a Target<'a>) -> BoxFuture<'a, ProbeResult> {
         match self {
             Self::Icmp => each_address(target, |address| icmp::echo(address, target.deadline).boxed()).boxed(),
             Self::Tcp(port) => {
@@ -186,7 +186,7 @@ fn flat(probes: &[Probe]) -> Box<dyn Iterator<Item = &Probe> + '_> {
     }))
 }
 
-async fn auto(target: &Target<'_>) -> Answer {
+async fn auto(target: &Target<'_>) -> ProbeResult {
     let icmp = each_address(target, |address| icmp::echo(address, target.deadline).boxed()).boxed();
     let tcp = each_address(target, |address| tcp::connect(address, SSH_PORT, target.deadline).boxed()).boxed();
     match futures::future::select(icmp, target.deadline.first_half().over().boxed()).await {
@@ -197,7 +197,7 @@ async fn auto(target: &Target<'_>) -> Answer {
 }
 
 /// Probes all addresses of the VM at once.
-async fn each_address<'a>(target: &'a Target<'a>, probe: impl Fn(SocketAddr) -> BoxFuture<'a, Attempt>) -> Answer {
+async fn each_address<'a>(target: &'a Target<'a>, probe: impl Fn(SocketAddr) -> BoxFuture<'a, Attempt>) -> ProbeResult {
     let addresses = target.addresses.clone().await?;
     let attempts = addresses.into_iter().map(|address| {
         let attempt = probe(address);
@@ -234,7 +234,7 @@ fn log<T>(vm: &Vm, kind: &str, address: &str, time: Duration, result: &std::resu
 }
 
 /// The first success, or every reason, in the order of `attempts`.
-async fn first_success(attempts: Vec<BoxFuture<'_, Answer>>) -> Answer {
+async fn first_success(attempts: Vec<BoxFuture<'_, ProbeResult>>) -> ProbeResult {
     let mut reasons = vec![String::new(); attempts.len()];
     let mut running: FuturesUnordered<_> =
         attempts.into_iter().enumerate().map(|(index, attempt)| async move { (index, attempt.await) }).collect();

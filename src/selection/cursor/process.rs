@@ -3,78 +3,72 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Count, Decide, now};
+use super::{Decide, TurnCount, now};
 use crate::error::{Error, Result};
-use crate::selection::standing::Standing;
+use crate::selection::state::SelectionState;
 
-/// Turns whose time is remembered one by one; older ones are only counted.
+/// Turns whose times are kept. Older turns are only counted.
 const HISTORY: usize = 100_000;
 
-/// The standing, counts and the times of the last turns.
+/// The selection state, the counts and the times of the last turns.
 #[derive(Debug, Default)]
 pub(in crate::selection) struct ProcessCursor {
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    standing: Standing,
-    counts: HashMap<String, Count>,
+struct Inner {
+    state: SelectionState,
+    counts: HashMap<String, TurnCount>,
     /// (when, VM), oldest first.
     history: VecDeque<(i64, String)>,
-    /// When the newest turn was taken that fell out of `history`.
-    forgotten: Option<i64>,
+    /// The time of the newest turn that was removed from `history`.
+    removed: Option<i64>,
 }
 
 impl ProcessCursor {
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Standing) -> T) -> T {
-        look(&self.lock().standing)
+    pub(super) fn read<T>(&self, read: impl FnOnce(&SelectionState) -> T) -> T {
+        read(&self.lock().state)
     }
 
     pub(super) fn advance<T>(&self, decide: &mut impl Decide<T>) -> T {
-        let mut state = self.lock();
-        let (step, told) = decide(&state.standing);
-        state.standing.extend(step.changes);
+        let mut inner = self.lock();
+        let (step, value) = decide(&inner.state);
+        inner.state.apply(step.changes);
         let at = now();
-        for turn in &step.turns {
-            state.count(&turn.vm, at);
-        }
-        told
+        step.turns.iter().for_each(|turn| inner.count(&turn.vm, at));
+        value
     }
 
-    pub(super) fn counts(&self, since: Option<i64>) -> Result<HashMap<String, Count>> {
-        let state = self.lock();
-        let Some(since) = since else { return Ok(state.counts.clone()) };
-        if state.forgotten.is_some_and(|forgotten| since <= forgotten) {
+    pub(super) fn counts(&self, since: Option<i64>) -> Result<HashMap<String, TurnCount>> {
+        let inner = self.lock();
+        let Some(since) = since else { return Ok(inner.counts.clone()) };
+        if inner.removed.is_some_and(|removed| since <= removed) {
             return Err(Error::invalid(format!(
-                "this process remembers the times of its last {HISTORY} selections only, and \"since\" is before them: \
-                 give a later time or none, or use a shared cursor, which keeps them all"
+                "this process keeps the times of its last {HISTORY} selections, and \"since\" is before them: give a later time \
+                 or none, or use a shared cursor, which keeps the times of all"
             )));
         }
-        let mut counts: HashMap<String, Count> = HashMap::new();
-        for (at, vm) in state.history.iter().filter(|(at, _)| *at >= since) {
-            let count = counts.entry(vm.clone()).or_default();
-            count.selections += 1;
-            count.last_selected = count.last_selected.max(Some(*at));
+        let mut counts: HashMap<String, TurnCount> = HashMap::new();
+        for (at, vm) in inner.history.iter().filter(|(at, _)| *at >= since) {
+            counts.entry(vm.clone()).or_default().add(Some(*at));
         }
         Ok(counts)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Inner {
     fn count(&mut self, vm: &str, at: i64) {
-        let count = self.counts.entry(vm.to_owned()).or_default();
-        count.selections += 1;
-        count.last_selected = count.last_selected.max(Some(at));
+        self.counts.entry(vm.to_owned()).or_default().add(Some(at));
         self.history.push_back((at, vm.to_owned()));
         if self.history.len() > HISTORY
             && let Some((at, _)) = self.history.pop_front()
         {
-            self.forgotten = self.forgotten.max(Some(at));
+            self.removed = self.removed.max(Some(at));
         }
     }
 }
@@ -86,11 +80,11 @@ mod tests {
     use crate::selection::cursor::Step;
 
     #[test]
-    fn times_are_forgotten_but_not_counts() {
+    fn old_times_are_removed_but_not_counts() {
         let cursor = ProcessCursor::default();
         let step = Step { turns: vec![Selection::example("a"); 1_001], ..Step::default() };
         for _ in 0..100 {
-            cursor.advance(&mut |_: &Standing| (step.clone(), ()));
+            cursor.advance(&mut |_: &SelectionState| (step.clone(), ()));
         }
         assert_eq!(cursor.counts(None).unwrap()["a"].selections, 100_100);
         assert!(cursor.counts(Some(0)).unwrap_err().to_string().contains("100000"));

@@ -1,8 +1,8 @@
-//! The cursor in a Delta table, shared by everyone who names the same directory.
+//! The cursor in a Delta table, shared by all who name the same directory.
 //!
-//! A step is one commit: the rows that say who was selected and, as transaction ids, every number of the standing that
-//! changes. Whoever commits first has the turn; everyone else sees the new standing and decides again. As the numbers are
-//! part of the table's snapshot, knowing whose turn it is never reads the history.
+//! A step is one commit. It has a row for each turn, and a transaction id for each value of the state that changes. The first
+//! process to commit has the turn; the others read the new state and decide again. The values are part of the table's
+//! snapshot, so that finding whose turn it is does not read the history.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,17 +11,15 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 
-use super::{Count, Decide, Step, now, upkeep};
+use super::{Decide, SELECTED_AT, Step, TurnCount, now, upkeep};
 use crate::delta::{Guard, Predicate, Table, TableSpec, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::selection::Selection;
-use crate::selection::standing::{Entry, Standing};
+use crate::selection::state::{SelectionState, StateKey};
 use crate::storage::Storage;
 
 /// The table's directory below the root.
 const TABLE: &str = "vm_selections";
-/// The table's column that says when.
-pub(super) const SELECTED_AT: &str = "selected_at";
 
 static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
@@ -34,7 +32,7 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
         Field::new(SELECTED_AT, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         text("selected_by"),
     ]);
-    // Every turn is a commit, and nobody reads old versions of a table that only grows.
+    // Every turn is a commit, and old versions of a table that only grows are of no use.
     TableSpec { name: TABLE, schema: Arc::new(schema), partition_by: &[], log_retention: "interval 1 days" }
 });
 
@@ -48,9 +46,9 @@ pub(in crate::selection) struct SharedCursor {
 struct Opened {
     pid: u32,
     table: Table,
-    /// The standing as of this version of the table; None before the first look.
+    /// The version of the table that `state` is of; None before the first read.
     version: Option<u64>,
-    standing: Standing,
+    state: SelectionState,
 }
 
 impl SharedCursor {
@@ -58,53 +56,50 @@ impl SharedCursor {
         Self { root: root.to_owned(), options: options.clone(), opened: Mutex::new(None) }
     }
 
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Standing) -> T) -> Result<T> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&SelectionState) -> T) -> Result<T> {
         let mut opened = self.lock();
         let opened = self.open(&mut opened)?;
         if opened.version.is_none() {
             opened.refresh()?;
         }
-        Ok(look(&opened.standing))
+        Ok(read(&opened.state))
     }
 
-    pub(super) fn look_now<T>(&self, look: impl FnOnce(&Standing) -> T) -> Result<T> {
-        match self.existing() {
-            Ok(None) => Ok(look(&Standing::default())),
-            Ok(Some(_)) => {
-                let mut opened = self.lock();
-                let opened = self.open(&mut opened)?;
-                opened.refresh()?;
-                Ok(look(&opened.standing))
-            }
-            Err(error) => Err(error),
+    pub(super) fn read_newest<T>(&self, read: impl FnOnce(&SelectionState) -> T) -> Result<T> {
+        if self.existing()?.is_none() {
+            return Ok(read(&SelectionState::default()));
         }
+        let mut opened = self.lock();
+        let opened = self.open(&mut opened)?;
+        opened.refresh()?;
+        Ok(read(&opened.state))
     }
 
     pub(super) fn advance<T>(&self, decide: &mut impl Decide<T>) -> Result<T> {
-        // Held while committing: threads of one process would only lose races against each other.
+        // Locked while committing: threads of one process would only conflict with each other.
         let mut opened = self.lock();
-        let Opened { table, version, standing, .. } = self.open(&mut opened)?;
+        let Opened { table, version, state, .. } = self.open(&mut opened)?;
         let mut decided: Option<(u64, Step, T)> = None;
         let committed = table.append_guarded(&mut |view| {
-            read(view, version, standing)?;
-            let (step, told) = decide(standing);
+            read(view, version, state)?;
+            let (step, value) = decide(state);
             let guard = (!step.is_empty()).then(|| guard(&step)).transpose();
-            decided = Some((view.version(), step, told));
+            decided = Some((view.version(), step, value));
             guard
         })?;
-        let (decided_on, step, told) = decided
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "the shared cursor was advanced, but nobody decided how"))?;
+        let (decided_on, step, value) = decided
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the shared cursor was advanced without a decision"))?;
         if let Some(committed) = committed {
             if committed == decided_on + 1 {
-                standing.extend(step.changes);
+                state.apply(step.changes);
                 *version = Some(committed);
             }
             upkeep::when_due(table, committed);
         }
-        Ok(told)
+        Ok(value)
     }
 
-    pub(super) fn counts(&self, since: Option<i64>) -> Result<HashMap<String, Count>> {
+    pub(super) fn counts(&self, since: Option<i64>) -> Result<HashMap<String, TurnCount>> {
         let Some(table) = self.existing()? else { return Ok(HashMap::new()) };
         let time = since.map(|since| (SELECTED_AT.to_owned(), Some(since), None));
         let rows = table.scan(&Predicate { time, ..Predicate::default() })?;
@@ -117,15 +112,13 @@ impl SharedCursor {
                 ),
             )
         })?;
-        let mut counts: HashMap<String, Count> = HashMap::new();
+        let mut counts: HashMap<String, TurnCount> = HashMap::new();
         for (vm, at) in vms.iter().zip(times) {
             let vm = vm.unwrap_or_default();
-            if !counts.contains_key(vm) {
-                counts.insert(vm.to_owned(), Count::default());
+            match counts.get_mut(vm) {
+                Some(count) => count.add(at),
+                None => counts.entry(vm.to_owned()).or_default().add(at),
             }
-            let count = counts.entry(vm.to_owned()).or_default();
-            count.selections += 1;
-            count.last_selected = count.last_selected.max(at);
         }
         Ok(counts)
     }
@@ -148,14 +141,14 @@ impl SharedCursor {
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {
         let pid = std::process::id();
-        // The parent's table works with the parent's threads, which a forked child does not have.
+        // The parent's table uses the parent's threads, which a forked child does not have.
         let current = opened.take().filter(|opened| opened.pid == pid);
         let current = match current {
             Some(current) => current,
             None => {
                 let storage = Storage::open(&self.root, &self.options)?;
                 let table = Table::open_or_create(&storage, &SPEC)?;
-                Opened { pid, table, version: None, standing: Standing::default() }
+                Opened { pid, table, version: None, state: SelectionState::default() }
             }
         };
         Ok(opened.insert(current))
@@ -170,30 +163,33 @@ impl fmt::Debug for SharedCursor {
 }
 
 impl Opened {
-    /// Looks at the newest version.
+    /// Reads the newest version.
     fn refresh(&mut self) -> Result<()> {
-        let Self { table, version, standing, .. } = self;
-        // A guarded append that decides to write nothing is a look at the newest version.
-        table.append_guarded(&mut |view| read(view, version, standing).map(|()| None)).map(drop)
+        let Self { table, version, state, .. } = self;
+        // A guarded append that writes nothing reads the newest version.
+        table.append_guarded(&mut |view| read(view, version, state).map(|()| None)).map(drop)
     }
 }
 
-/// Makes `standing`, which is that of `version`, the one of `view`.
-fn read(view: &View<'_>, version: &mut Option<u64>, standing: &mut Standing) -> Result<()> {
+/// Brings `state`, which is that of `version`, up to date with `view`.
+fn read(view: &View<'_>, version: &mut Option<u64>, state: &mut SelectionState) -> Result<()> {
     if *version == Some(view.version()) {
         return Ok(());
     }
-    let entries = |(key, value): (String, i64)| Some((Entry::of(&key)?, value));
-    let news = version.take().map(|known| view.transactions_since(known)).transpose()?.flatten();
-    match news {
-        Some(news) => standing.extend(news.into_iter().filter_map(entries).collect::<Vec<_>>()),
-        None => *standing = view.transactions()?.into_iter().filter_map(entries).collect(),
-    }
+    let values = |(id, value): (String, i64)| Some((StateKey::of(&id)?, value));
+    let transactions = match version.take().map(|known| view.transactions_since(known)).transpose()?.flatten() {
+        Some(newer) => newer,
+        None => {
+            *state = SelectionState::default();
+            view.transactions()?.into_iter().collect()
+        }
+    };
+    state.apply(transactions.into_iter().filter_map(values).collect());
     *version = Some(view.version());
     Ok(())
 }
 
-/// The commit that takes `step`.
+/// The commit of `step`.
 fn guard(step: &Step) -> Result<Guard> {
     let turns = &step.turns;
     let text =
@@ -212,8 +208,8 @@ fn guard(step: &Step) -> Result<Guard> {
     let batch = RecordBatch::try_new(SPEC.schema.clone(), columns).map_err(|e| {
         Error::new(ErrorKind::Internal, "the rows of a selection could not be put together").with_source(e)
     })?;
-    // The last number of each entry: one commit may have an id only once.
-    let last: HashMap<String, i64> = step.changes.iter().map(|(entry, value)| (entry.key(), *value)).collect();
+    // The last value of each key: one commit may have an id only once.
+    let last: HashMap<String, i64> = step.changes.iter().map(|(key, value)| (key.key(), *value)).collect();
     Ok(Guard { batch, transactions: last.into_iter().collect() })
 }
 

@@ -1,29 +1,28 @@
-//! Keeps the history in bounds: each turn is a commit with a file of its own, and nobody should have to think of it.
+//! Limits the history of the shared cursor, of which each turn is a commit with a file of its own.
 
 use std::thread;
 
 use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 
-use super::now;
-use super::shared::SELECTED_AT;
+use super::{SELECTED_AT, now};
 use crate::delta::{Predicate, Retention, Rewrite, Table, UnderWay};
 use crate::error::Result;
 
-/// Commits between two compactions. So few files are read in milliseconds, and compacting them costs as much as some
-/// turns do.
+/// Commits between two compactions. That many files are read in milliseconds, and compacting them takes as long as a few
+/// turns.
 const COMPACT_EVERY: u64 = 250;
-/// Commits between two looks at how long the history is.
+/// Commits between two checks of how long the history is.
 const TRIM_EVERY: u64 = 10_000;
-/// Selections that the history holds: at least [`MOST_ROWS`], if they are not older than [`LONGEST`]; at most so many more
-/// as are selected between two looks.
+/// Selections that the history has after a check, if they are not older than [`LONGEST`]. Those that are made between two
+/// checks are in addition to that.
 const MOST_ROWS: usize = 1_000_000;
-/// Microseconds for which selections are in the history: 400 days.
+/// Microseconds for which selections are kept: 400 days.
 const LONGEST: i64 = 400 * 24 * 3_600 * 1_000_000;
-/// Hours for which compacted files are kept for readers that have just begun.
+/// Hours for which compacted files are kept, for readers that use them.
 const KEPT_HOURS: f64 = 24.0;
 
-/// Starts what the commit of `version` makes due, in the background: whoever took the turn does not wait for it.
+/// Starts in the background what is due after the commit of `version`. The selection does not wait for it.
 pub(super) fn when_due(table: &Table, version: u64) {
     if !version.is_multiple_of(COMPACT_EVERY) {
         return;
@@ -33,19 +32,19 @@ pub(super) fn when_due(table: &Table, version: u64) {
         if version.is_multiple_of(TRIM_EVERY)
             && let Err(error) = trim(&table, now(), MOST_ROWS)
         {
-            tracing::warn!(error = %error.full_message(), "the history of selections was not shortened; the next one who selects will try again");
+            tracing::warn!(error = %error.full_message(), "the history of selections was not shortened; a later selection tries again");
         }
         if let Ok(retention) = Retention::hours(KEPT_HOURS) {
-            table.maintain(retention); // says itself what it could not do
+            table.maintain(retention); // logs what it could not do
         }
         drop(under_way);
     };
-    // Without a thread, the next one who selects does it.
+    // Without a thread, a later selection does it.
     let started = thread::Builder::new().name("jobrota-upkeep".to_owned()).spawn(work);
     drop(started);
 }
 
-/// Takes out what is older than [`LONGEST`] at `now`, and all but the newest `most` selections.
+/// Removes selections that are older than [`LONGEST`] at `now`, and all but the newest `most`.
 fn trim(table: &Table, now: i64, most: usize) -> Result<u64> {
     let mut oldest = now.saturating_sub(LONGEST);
     let rows = table.scan(&Predicate::default())?;
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
     use crate::selection::Selection;
     use crate::selection::cursor::{Cursor, Step};
-    use crate::selection::standing::{Entry, Standing};
+    use crate::selection::state::{SelectionState, StateKey};
     use crate::storage::Storage;
 
     fn wait<T>(work: impl Future<Output = Result<T>>) -> T {
@@ -86,9 +85,9 @@ mod tests {
     }
 
     fn select(cursor: &Cursor, turn: i64) {
-        let decide = move |_: &Standing| {
+        let decide = move |_: &SelectionState| {
             let turns = vec![Selection::example(&format!("vm{turn}"))];
-            (Step { turns, changes: vec![(Entry::LastTicket, turn)] }, ())
+            (Step { turns, changes: vec![(StateKey::LastTicket, turn)] }, ())
         };
         wait(cursor.advance(decide));
     }
@@ -108,11 +107,11 @@ mod tests {
         let files = table.maintain(Retention::hours(KEPT_HOURS).unwrap()).files_before;
         assert!(files <= 350, "{files} files are left of 600");
         let again = Cursor::shared(root, &HashMap::new()).unwrap();
-        assert_eq!(wait(again.look(|standing| standing.last_ticket)), 600);
+        assert_eq!(wait(again.read(|state| state.last_ticket)), 600);
     }
 
     #[test]
-    fn what_is_too_old_or_too_much_goes_and_nothing_else() {
+    fn old_and_surplus_selections_are_removed_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
         let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
@@ -127,6 +126,6 @@ mod tests {
         assert_eq!(trim(&table, now() + LONGEST - 60_000_000, 4).unwrap(), 0);
         assert_eq!(trim(&table, now() + LONGEST + 1_000_000, 4).unwrap(), 4);
         assert!(left().is_empty());
-        assert_eq!(wait(cursor.look(|standing| standing.last_ticket)), 9);
+        assert_eq!(wait(cursor.read(|state| state.last_ticket)), 9);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::deadline::Deadline;
-use super::{Answer, ProbeOutcome, Target, log};
+use super::{ProbeOutcome, ProbeResult, Target, log};
 use crate::inventory::Vm;
 
 /// A check of the caller's own.
@@ -19,7 +19,7 @@ pub trait ProbeCallback: Send + Sync {
 }
 
 /// Asks `callback` about `vm`, on a thread where it may block.
-pub(super) async fn call(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> Answer {
+pub(super) async fn call(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> ProbeResult {
     let start = Instant::now();
     let answer = asked(callback, target).await;
     let (address, time) = match &answer {
@@ -30,7 +30,7 @@ pub(super) async fn call(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) 
     answer
 }
 
-async fn asked(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> Answer {
+async fn asked(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> ProbeResult {
     let Target { vm, deadline, shared, .. } = target;
     let Some(Ok(place)) = deadline.limit(shared.callables.clone().acquire_owned()).await else {
         return Err(format!("no thread was free for the probe callable within {deadline}: many calls do not return"));

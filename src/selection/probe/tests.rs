@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::names::Names;
 use super::shared::Shared;
-use super::{Answer, Probe, ProbeCallback, ProbeOutcome};
+use super::{Probe, ProbeCallback, ProbeOutcome, ProbeResult};
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
 
@@ -207,7 +207,7 @@ async fn names_are_resolved_within_the_deadline() {
 
 #[tokio::test]
 async fn auto_answers_by_icmp_or_else_says_both_reasons() {
-    let answer: Answer = Probe::Auto.check(&vm("127.0.0.1"), PLENTY).await;
+    let answer: ProbeResult = Probe::Auto.check(&vm("127.0.0.1"), PLENTY).await;
     match answer {
         Ok(outcome) => assert!(["icmp-dgram", "icmp-raw", "tcp:22"].contains(&outcome.kind.as_str())),
         Err(reason) => assert!(reason.contains("ICMP") && reason.contains("TCP port 22"), "{reason}"),

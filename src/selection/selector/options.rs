@@ -1,57 +1,55 @@
-//! How a selector works, and which wishes it refuses.
+//! The options of a selector, and their limits.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
-use super::rules::Rules;
 use crate::error::{Error, Result};
 use crate::selection::probe::Probe;
+use crate::selection::state::SelectionRules;
 
-/// No VM is worth waiting for longer; it also keeps the arithmetic of deadlines in bounds.
+/// The longest time limit of a probe, which keeps the arithmetic of deadlines in bounds.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
-
-/// More failures or answers in a row than anybody has the patience for.
+/// The largest `rise` and `fall`.
 const MOST_IN_A_ROW: u32 = 1_000;
-/// Each place for a selection in use is a number in the shared cursor.
+/// The largest `max_in_flight`: each slot is a value in the shared cursor.
 const MOST_IN_FLIGHT: u32 = 1_000;
-/// Holders report three times in this time; more often would keep a remote store busy with nothing else.
+/// Holders renew their slots three times in this time. A shorter time would keep a remote store busy.
 const SHORTEST_HOLD: Duration = Duration::from_secs(1);
 const LONGEST_HOLD: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Where the position in the rotation is kept.
+/// Where the selection state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CursorKind {
     /// In this selector alone: a new selector begins with the first VM.
     Process,
-    /// In the Delta table `vm_selections` below this directory or URI, for everyone who names it.
+    /// In the Delta table `vm_selections` below this directory or URI, for all who name it.
     Shared(String),
 }
 
-/// How a selector works.
+/// The options of a selector.
 #[derive(Clone)]
 pub struct SelectorOptions {
-    /// Where the position is kept.
+    /// Where the selection state is kept.
     pub cursor: CursorKind,
     /// How to find out whether a VM answers.
     pub probe: Probe,
     /// The time each VM has to answer, name resolution included.
     pub timeout: Duration,
-    /// How long the result of a probe is good for; 0: every selection probes anew. That no VM answers is never said
-    /// from memory alone.
+    /// How long the result of a probe is cached; 0: every selection probes anew. A selection does not fail on cached results
+    /// alone.
     pub health_ttl: Duration,
-    /// Answers in a row that a VM which counts as down needs to be selected again; at least 1.
+    /// Answers in a row after which a VM that counts as down can be selected again; at least 1.
     pub rise: u32,
-    /// Failures in a row after which a VM counts as down; at least 1. A VM that does not answer is never selected, however
-    /// few its failures are.
+    /// Failures in a row after which a VM counts as down; at least 1. A VM that does not answer is not selected, even if it
+    /// counts as up.
     pub fall: u32,
-    /// How long failures and answers of the past count for `rise` and `fall`.
+    /// How long failures and answers count for `rise` and `fall`.
     pub health_max_age: Duration,
     /// How many selections of one VM may be in use at the same time, by all who share the cursor; None: any number.
     pub max_in_flight: Option<u32>,
-    /// How long a selection counts as in use after its process was last heard of.
+    /// How long a selection counts as in use after its process has renewed it last.
     pub hold_ttl: Duration,
-    /// Begin with a VM picked at random, where no VM was selected before.
+    /// Start with a random VM, where no VM was selected before.
     pub random_start: bool,
     /// Options of the object store behind a shared cursor.
     pub storage_options: HashMap<String, String>,
@@ -76,8 +74,11 @@ impl Default for SelectorOptions {
 }
 
 impl SelectorOptions {
-    /// The rules in these options; refuses what cannot work.
-    pub(super) fn rules(&self) -> Result<Rules> {
+    /// The rules in these options.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidInput`] for options that cannot work.
+    pub(super) fn rules(&self) -> Result<SelectionRules> {
         check_timeout(self.timeout)?;
         for (name, value, most) in [("rise", self.rise, MOST_IN_A_ROW), ("fall", self.fall, MOST_IN_A_ROW)] {
             if value == 0 || value > most {
@@ -97,7 +98,7 @@ impl SelectorOptions {
                 LONGEST_HOLD.as_secs()
             )));
         }
-        Ok(Rules {
+        Ok(SelectionRules {
             rise: self.rise,
             fall: self.fall,
             health_max_age: self.health_max_age,
@@ -107,25 +108,7 @@ impl SelectorOptions {
     }
 }
 
-impl fmt::Debug for SelectorOptions {
-    /// Without the storage options: they may hold keys and tokens.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SelectorOptions")
-            .field("cursor", &self.cursor)
-            .field("probe", &self.probe)
-            .field("timeout", &self.timeout)
-            .field("health_ttl", &self.health_ttl)
-            .field("rise", &self.rise)
-            .field("fall", &self.fall)
-            .field("health_max_age", &self.health_max_age)
-            .field("max_in_flight", &self.max_in_flight)
-            .field("hold_ttl", &self.hold_ttl)
-            .field("random_start", &self.random_start)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Refuses a time limit within which nothing can answer, or that nobody means.
+/// Refuses a time limit of 0, or one that is too long.
 pub(super) fn check_timeout(timeout: Duration) -> Result<()> {
     if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
         return Err(Error::invalid(format!(

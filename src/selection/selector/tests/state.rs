@@ -1,4 +1,4 @@
-//! What selectors share besides the turns: who is drained, who counts as up, and who is in use.
+//! The state that selectors share besides the turns: drained, health, in use.
 
 use super::*;
 
@@ -203,9 +203,9 @@ fn a_live_holder_keeps_its_vm_and_a_dead_one_loses_it() {
     let live = runtime.block_on(anew().select(&[])).unwrap();
     // Of a process that died, only the number in the table is left.
     let dead = Cursor::shared(dir.path().to_str().unwrap(), &HashMap::new()).unwrap();
-    let died = runtime.block_on(dead.advance(|_: &Standing| {
+    let died = runtime.block_on(dead.advance(|_: &SelectionState| {
         let until = now() + 1_000_000;
-        let change = (crate::selection::standing::Entry::Hold("b".to_owned(), 0), until);
+        let change = (crate::selection::state::StateKey::Hold("b".to_owned(), 0), until);
         (crate::selection::cursor::Step { turns: Vec::new(), changes: vec![change] }, until)
     }));
     let until = died.unwrap();

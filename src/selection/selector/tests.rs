@@ -1,4 +1,4 @@
-mod standing;
+mod state;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::memory::{Known, Seen};
-use super::turns::{self, Candidate, Decision};
 use super::{CursorKind, RoundRobinSelector, SelectorOptions, ping_test};
 use crate::error::{ErrorKind, Result};
 use crate::inventory::{Inventory, Vm};
 use crate::selection::cursor::{Cursor, now};
-use crate::selection::standing::Standing;
+use crate::selection::schedule::{self, Candidate, Decision};
+use crate::selection::schedule::{KnownResult, KnownResults};
+use crate::selection::state::SelectionState;
 use crate::selection::{Probe, ProbeCallback, ProbeOutcome, Selection};
 
 /// Long enough for a loaded machine; nothing here waits for it.
@@ -102,7 +102,7 @@ async fn no_answer_at_all_is_an_error_with_every_reason() {
     let everyone = ["a".to_owned(), "b".to_owned()];
     assert_eq!(selector.select(&everyone).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(selector.select(&["z".to_owned()]).await.unwrap_err().kind(), ErrorKind::InvalidInput);
-    // Nobody lost a place over it.
+    // No VM lost its turn.
     fleet.set_down(&[]);
     assert_eq!(several(&selector, 2).await, "a b");
 }
@@ -183,10 +183,9 @@ fn options_that_cannot_work_are_refused() {
         SelectorOptions { max_in_flight: Some(1_001), ..default() },
         SelectorOptions { hold_ttl: Duration::from_millis(999), ..default() },
     ];
-    for options in refused {
-        let text = format!("{options:?}");
-        let error = RoundRobinSelector::new(one(), options).expect_err(&text);
-        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+    for (number, options) in refused.into_iter().enumerate() {
+        let error = RoundRobinSelector::new(one(), options).expect_err(&format!("number {number}"));
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "number {number}");
     }
 }
 
@@ -257,7 +256,7 @@ async fn replay(cursor: &[Cursor], steps: &[Step]) -> Result<Vec<Vec<String>>> {
     let mut taken = Vec::new();
     for step in steps {
         let list: Vec<Candidate> = step.lists[step.list].iter().map(|vm| (vm.to_string(), 1)).collect();
-        let known: Known = list
+        let known: KnownResults = list
             .iter()
             .map(|(name, _)| {
                 let outcome = ProbeOutcome {
@@ -267,12 +266,12 @@ async fn replay(cursor: &[Cursor], steps: &[Step]) -> Result<Vec<Vec<String>>> {
                     nic_name: None,
                 };
                 let down = step.down.iter().any(|vm| vm.to_string() == *name);
-                let answer = if down { Err("down".to_owned()) } else { Ok(outcome) };
-                (name.clone(), Seen { answer, fresh: true })
+                let result = if down { Err("down".to_owned()) } else { Ok(outcome) };
+                (name.clone(), KnownResult { result, fresh: true })
             })
             .collect();
         let (n, rules) = (step.turns, SelectorOptions::default().rules()?);
-        let decide = move |standing: &Standing| turns::take(&list, &rules, &known, n, standing, now());
+        let decide = move |state: &SelectionState| schedule::take(&list, &rules, &known, n, state, now());
         let turns = match cursor[step.list % cursor.len()].advance(decide).await? {
             Decision::Taken(turns, _) => turns,
             _ => Vec::new(),

@@ -1,13 +1,10 @@
-//! The selector: probes the VMs whose turn it is and takes the turn for the first that answers.
+//! The selector: probes the VMs whose turn it is, and takes the turn for the first that answers.
 
 mod hold;
-mod memory;
 mod options;
-mod rules;
-mod search;
+mod prober;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,26 +15,23 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt};
 
 pub use self::hold::Hold;
-use self::hold::Keeper;
-use self::memory::{Known, Memory, Seen};
+use self::hold::HoldRegistry;
 pub use self::options::{CursorKind, SelectorOptions};
-use self::rules::Rules;
-use self::turns::{Candidate, Decision};
+use self::prober::{PROBED_AT_ONCE, Prober};
 use super::Selection;
 use super::cursor::{Cursor, Step, now};
-use super::probe::{Answer, Probe};
-use super::standing::{Changes, Entry, Standing};
+use super::probe::Probe;
+use super::schedule::{self, Candidate, Decision, KnownResult};
+use super::state::{Changes, SelectionRules, SelectionState, StateKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::inventory::{Inventory, Vm};
 
-/// VMs that [`RoundRobinSelector::check`] probes at the same time.
-const CHECKED_AT_ONCE: usize = 256;
 /// Most turns that one commit takes.
 const MAX_TURNS: usize = 100_000;
 /// Reasons that the text of an error repeats; the error itself has them all.
 const REASONS_IN_TEXT: usize = 10;
 
-/// What [`RoundRobinSelector::check`] found out about one VM.
+/// What [`RoundRobinSelector::check`] found about one VM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckRow {
     /// Name of the VM.
@@ -69,14 +63,14 @@ pub struct DistributionRow {
     pub last_selected: Option<DateTime<Utc>>,
 }
 
-/// What everyone who shares the cursor knows of one VM.
+/// The state of one VM, which all who share the cursor have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateRow {
     /// Name of the VM.
     pub vm: String,
     /// Its weight in this selector's inventory.
     pub weight: u32,
-    /// Whether somebody took it out of rotation.
+    /// Whether it is taken out of rotation.
     pub drained: bool,
     /// Whether it counts as up by `rise` and `fall`; always, where these are 1.
     pub healthy: bool,
@@ -93,79 +87,49 @@ pub struct RoundRobinSelector {
 
 #[derive(Debug)]
 struct Inner {
-    inventory: Inventory,
     /// Names and weights in the order that decides among VMs selected equally long ago.
     candidates: Arc<[Candidate]>,
     cursor: Cursor,
-    probe: Probe,
-    timeout: Duration,
-    rules: Rules,
-    memory: Memory,
-    keeper: Arc<Keeper>,
+    rules: SelectionRules,
+    prober: Prober,
+    holds: Arc<HoldRegistry>,
 }
 
 impl Inner {
     /// Probes `vm` for [`RoundRobinSelector::check`].
-    async fn checked(&self, vm: Vm) -> CheckRow {
-        let answer = self.probe.check(&vm, self.timeout).await;
-        self.memory.remember(&vm.name, &answer);
-        Self::row(vm, answer)
-    }
-
-    fn row(vm: Vm, answer: Answer) -> CheckRow {
-        match answer {
-            Ok(outcome) => CheckRow {
-                vm: vm.name,
-                ip_address: Some(outcome.ip_address),
-                nic_name: outcome.nic_name,
-                reachable: true,
-                probe: Some(outcome.kind),
-                rtt_ms: Some(milliseconds(outcome.rtt)),
-                reason: None,
-            },
-            Err(reason) => CheckRow {
-                ip_address: known_address(&vm),
-                vm: vm.name,
-                nic_name: vm.nic_name,
-                reachable: false,
-                probe: None,
-                rtt_ms: None,
-                reason: Some(reason),
-            },
+    async fn check(&self, vm: Vm) -> CheckRow {
+        let result = self.prober.check(&vm).await;
+        let outcome = result.as_ref().ok();
+        CheckRow {
+            ip_address: outcome.map(|outcome| outcome.ip_address.clone()).or_else(|| known_address(&vm)),
+            nic_name: outcome.and_then(|outcome| outcome.nic_name.clone()).or(vm.nic_name),
+            reachable: outcome.is_some(),
+            probe: outcome.map(|outcome| outcome.kind.clone()),
+            rtt_ms: outcome.map(|outcome| outcome.rtt.as_secs_f64() * 1e3),
+            vm: vm.name,
+            reason: result.err(),
         }
     }
 
-    /// Counts answers and failures, by VM, for everyone who shares the cursor. Whether each VM counts as up now.
-    async fn observe(&self, seen: Vec<(String, bool)>) -> Result<Vec<(String, bool)>> {
+    /// Counts probe results, by VM, for all who share the cursor. Returns whether each VM counts as up now.
+    async fn observe(&self, results: Vec<(String, bool)>) -> Result<Vec<(String, bool)>> {
         let rules = self.rules;
-        if !rules.count() {
-            return Ok(seen);
+        if !rules.use_history() {
+            return Ok(results);
         }
-        let observed = self.cursor.advance(move |standing| {
+        let observed = self.cursor.advance(move |state| {
             let at = now();
-            let (mut changes, mut up) = (Changes::new(), Vec::with_capacity(seen.len()));
-            for (vm, ok) in &seen {
-                let before = standing.get(vm).cloned().unwrap_or_default();
+            let (mut changes, mut up) = (Changes::new(), Vec::with_capacity(results.len()));
+            for (vm, ok) in &results {
+                let before = state.get(vm).cloned().unwrap_or_default();
                 let mut after = before.clone();
                 after.streak = rules.observe(before.streak, *ok, at);
                 after.changes(vm, &before, &mut changes);
                 up.push((vm.clone(), after.streak.is_none_or(|streak| streak.up)));
             }
-            (Step { turns: Vec::new(), changes }, up)
+            (Step::of(changes), up)
         });
         observed.await
-    }
-
-    /// Takes `vm` out of rotation or puts it back.
-    async fn set_drained(&self, vm: &str, drained: bool) -> Result<()> {
-        let vm = vm.to_owned();
-        let changed = self.cursor.advance(move |standing| {
-            let already = standing.get(&vm).is_some_and(|vm| vm.drained);
-            let change = (Entry::Drained(vm.clone()), i64::from(drained));
-            let changes = if already == drained { Changes::new() } else { vec![change] };
-            (Step { turns: Vec::new(), changes }, ())
-        });
-        changed.await
     }
 }
 
@@ -174,7 +138,7 @@ impl RoundRobinSelector {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a timeout of 0 or above an hour, for other options that cannot work, and for a root
-    /// that is none; those of [`crate::storage::Storage::open`] for a shared cursor. A retry does not help.
+    /// that is not valid; those of [`crate::storage::Storage::open`] for a shared cursor. A retry does not help.
     pub fn new(inventory: Inventory, options: SelectorOptions) -> Result<Self> {
         let rules = options.rules()?;
         let cursor = match &options.cursor {
@@ -187,21 +151,18 @@ impl RoundRobinSelector {
             let start = rand::random_range(0..candidates.len());
             candidates.rotate_left(start);
         }
-        let memory = Memory::new(options.health_ttl);
-        let keeper = Keeper::new(cursor.clone(), options.hold_ttl);
-        let (probe, timeout) = (options.probe, options.timeout);
-        let candidates = candidates.into();
-        let inner = Inner { inventory, candidates, cursor, probe, timeout, rules, memory, keeper };
-        Ok(Self { inner: Arc::new(inner) })
+        let holds = HoldRegistry::new(cursor.clone(), options.hold_ttl);
+        let prober = Prober::new(inventory, options.probe, options.timeout, options.health_ttl);
+        Ok(Self { inner: Arc::new(Inner { candidates: candidates.into(), cursor, rules, prober, holds }) })
     }
 
     /// The VMs that this selector chooses from.
     pub fn inventory(&self) -> &Inventory {
-        &self.inner.inventory
+        &self.inner.prober.inventory
     }
 
     /// Takes the next turn: the VM selected longest ago that answers, not counting those named in `exclude`. VMs that
-    /// do not answer keep their place, and `skipped` says why. With a shared cursor, the turn is on record when this
+    /// do not answer keep their turn, and `skipped` says why. With a shared cursor, the turn is recorded when this
     /// returns. With `max_in_flight`, the VM is in use for as long as the selection's `hold` lives.
     ///
     /// # Errors
@@ -231,18 +192,18 @@ impl RoundRobinSelector {
         self.turns(n, &[]).await
     }
 
-    /// Tells what the caller experienced with a VM; it counts as a probe: towards `rise` and `fall`, for everyone who
-    /// shares the cursor, and as the last answer for as long as this process remembers health (`health_ttl`). Where `rise`
-    /// and `fall` are 1 and nothing is remembered, the next selection's own probe is all that counts.
+    /// Reports whether a VM worked for the caller. It counts as a probe: towards `rise` and `fall`, for all who share the
+    /// cursor, and as the cached result of this process (`health_ttl`). Where `rise` and `fall` are 1 and no result is
+    /// cached, only the probe of the next selection counts.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the inventory has no such VM; with a shared cursor also those of writing to it.
     pub async fn report(&self, vm: &str, ok: bool) -> Result<()> {
-        self.known_vm(vm)?;
+        self.require_vm(vm)?;
         let up = self.inner.observe(vec![(vm.to_owned(), ok)]).await?;
-        // Fewer failures than `fall` leave a VM up that is remembered to have answered.
+        // Fewer failures than `fall` leave the cached answer of a VM valid.
         if ok || up.iter().any(|(_, up)| !up) {
-            self.inner.memory.report(vm, ok);
+            self.inner.prober.report(vm, ok);
         }
         Ok(())
     }
@@ -254,28 +215,28 @@ impl RoundRobinSelector {
     /// With a shared cursor and a `rise` or `fall` above 1, those of writing to it.
     pub async fn check(&self) -> Result<Vec<CheckRow>> {
         // Everything is owned: a future that borrows through a closure cannot be sent to another thread.
-        let rows = stream::iter(self.inner.inventory.vms().to_vec().into_iter().enumerate()).map(|(at, vm)| {
+        let rows = stream::iter(self.inventory().vms().to_vec().into_iter().enumerate()).map(|(at, vm)| {
             let inner = self.inner.clone();
-            async move { (at, inner.checked(vm).await) }
+            async move { (at, inner.check(vm).await) }
         });
-        // In the order in which they answer: one that does not shall not keep the others from being probed.
-        let mut rows: Vec<(usize, CheckRow)> = rows.buffer_unordered(CHECKED_AT_ONCE).collect().await;
+        // In the order in which they answer, so that one that does not answer does not delay the probes of the others.
+        let mut rows: Vec<(usize, CheckRow)> = rows.buffer_unordered(PROBED_AT_ONCE).collect().await;
         rows.sort_by_key(|(at, _)| *at);
         let rows: Vec<CheckRow> = rows.into_iter().map(|(_, row)| row).collect();
         self.inner.observe(rows.iter().map(|row| (row.vm.clone(), row.reachable)).collect()).await?;
         Ok(rows)
     }
 
-    /// What everyone who shares the cursor knows of the VMs. One row per VM, in inventory order. Nothing is probed.
+    /// The state of the VMs, which all who share the cursor have in common. One row per VM, in inventory order. No VM is probed.
     ///
     /// # Errors
     /// Those of reading the shared cursor.
     pub async fn state(&self) -> Result<Vec<StateRow>> {
-        let (rules, vms) = (self.inner.rules, self.inner.inventory.vms().to_vec());
-        let look = move |standing: &Standing| {
+        let (rules, vms) = (self.inner.rules, self.inventory().vms().to_vec());
+        let read = move |state: &SelectionState| {
             let at = now();
             let row = |vm: Vm| {
-                let known = standing.get(&vm.name).cloned().unwrap_or_default();
+                let known = state.get(&vm.name).cloned().unwrap_or_default();
                 StateRow {
                     vm: vm.name,
                     weight: vm.weight,
@@ -286,19 +247,18 @@ impl RoundRobinSelector {
             };
             vms.into_iter().map(row).collect()
         };
-        self.inner.cursor.look_now(look).await
+        self.inner.cursor.read_newest(read).await
     }
 
-    /// How often each VM of the inventory was selected at or after `since` (None: ever), by everyone
-    /// who shares the cursor. One row per VM, in inventory order.
+    /// How often each VM of the inventory was selected at or after `since` (None: ever), by all who share the cursor. One row per VM, in inventory order.
     ///
     /// # Errors
     /// Those of reading the shared table; without one, [`ErrorKind::InvalidInput`] for a `since` before the last
-    /// 100,000 turns, which are all that is remembered.
+    /// 100,000 turns, whose times are kept.
     pub async fn distribution(&self, since: Option<DateTime<Utc>>) -> Result<Vec<DistributionRow>> {
         let counts = self.inner.cursor.counts(since.map(|since| since.timestamp_micros())).await?;
         let count = |vm: &Vm| counts.get(&vm.name).cloned().unwrap_or_default();
-        let vms = self.inner.inventory.vms();
+        let vms = self.inventory().vms();
         let total: u64 = vms.iter().map(|vm| count(vm).selections).sum();
         Ok(vms
             .iter()
@@ -315,32 +275,41 @@ impl RoundRobinSelector {
             .collect())
     }
 
-    /// Takes a VM out of rotation for everyone who shares the cursor, until it is restored: from the moment that this
-    /// returns, nobody selects it. What is in use stays so. Draining it twice is as good as once.
+    /// Takes a VM out of rotation for all who share the cursor, until it is restored. Once this returns, no selector selects
+    /// it. Selections in use stay in use. Draining it again changes nothing.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the inventory has no such VM; with a shared cursor also those of writing to it.
     pub async fn drain(&self, vm: &str) -> Result<()> {
-        self.known_vm(vm)?;
-        self.inner.set_drained(vm, true).await
+        self.set_drained(vm, true).await
     }
 
-    /// Puts a drained VM back into rotation, at the place that it had.
+    /// Puts a drained VM back into rotation. Its last turn counts as before.
     ///
     /// # Errors
     /// Those of [`RoundRobinSelector::drain`].
     pub async fn restore(&self, vm: &str) -> Result<()> {
-        self.known_vm(vm)?;
-        self.inner.set_drained(vm, false).await
+        self.set_drained(vm, false).await
     }
 
-    fn known_vm(&self, name: &str) -> Result<&Vm> {
-        self.inner.inventory.get(name).ok_or_else(|| Error::invalid(format!("the inventory has no VM \"{name}\"")))
+    async fn set_drained(&self, vm: &str, drained: bool) -> Result<()> {
+        self.require_vm(vm)?;
+        let vm = vm.to_owned();
+        let changed = self.inner.cursor.advance(move |state| {
+            let already = state.get(&vm).is_some_and(|vm| vm.drained);
+            let change = (StateKey::Drained(vm.clone()), i64::from(drained));
+            (Step::of(if already == drained { Changes::new() } else { vec![change] }), ())
+        });
+        changed.await
+    }
+
+    fn require_vm(&self, name: &str) -> Result<&Vm> {
+        self.inventory().get(name).ok_or_else(|| Error::invalid(format!("the inventory has no VM \"{name}\"")))
     }
 
     async fn turns(&self, n: usize, exclude: &[String]) -> Result<Vec<Selection>> {
         let inner = &self.inner;
-        exclude.iter().try_for_each(|vm| self.known_vm(vm).map(drop))?;
+        exclude.iter().try_for_each(|vm| self.require_vm(vm).map(drop))?;
         let candidates: Arc<[Candidate]> = match exclude {
             [] => inner.candidates.clone(),
             _ => inner.candidates.iter().filter(|(name, _)| !exclude.contains(name)).cloned().collect(),
@@ -350,39 +319,40 @@ impl RoundRobinSelector {
         }
         let rules = inner.rules;
         let weighted = candidates.windows(2).any(|pair| pair[0].1 != pair[1].1);
-        let mut known: Known = inner.memory.recall();
+        let mut known = inner.prober.cached();
         loop {
             let list = candidates.clone();
-            let due = inner.cursor.look(move |standing| turns::due(&list, &rules, standing, now())).await?;
-            search::probe(inner, &due, n.min(due.len()), &mut known).await;
-            // Decided on the true standing: where another process was faster and a VM not probed yet comes first, go back
-            // and probe it. Each time around more is known, so this ends.
-            let (list, decided_on) = (candidates.clone(), known.clone());
-            let remembered = known.values().any(|seen| !seen.fresh);
-            let decision = inner.cursor.advance(move |standing| {
-                let (step, decision) = turns::take(&list, &rules, &decided_on, n, standing, now());
+            let due = inner.cursor.read(move |state| schedule::due(&list, &rules, state, now())).await?;
+            inner.prober.probe_due(&due, n.min(due.len()), &mut known).await;
+            // The decision is made on the newest state. Where another process was faster, and a VM without a result is due
+            // first, go back and probe it. Each round adds results, so the loop ends.
+            let (list, results) = (candidates.clone(), known.clone());
+            let any_cached = known.values().any(|known| !known.fresh);
+            let decision = inner.cursor.advance(move |state| {
+                let (step, decision) = schedule::take(&list, &rules, &results, n, state, now());
                 match decision {
-                    // To be looked at again first.
-                    Decision::Nobody(_) if remembered => (Step::default(), decision),
+                    Decision::NoneSelectable(_) if any_cached => (Step::default(), decision),
                     decision => (step, decision),
                 }
             });
             match decision.await? {
-                Decision::Taken(turns, holds) => return Ok(self.kept(turns, holds)),
-                // Of different weights, who is due next also depends on who turned out to be dead, and the search does not
-                // get to it.
-                Decision::Unknown(vm) if weighted => search::probe(inner, &[(vm, 0)], 1, &mut known).await,
-                Decision::Unknown(_) => {}
-                // Before everything is given up, what is only remembered is looked at again.
-                Decision::Nobody(_) if remembered => known.retain(|_, Seen { fresh, .. }| *fresh),
-                Decision::Nobody(reasons) => return Err(no_reachable_vm(&inner.inventory, exclude, reasons)),
+                Decision::Taken(turns, holds) => return Ok(self.with_holds(turns, holds)),
+                // Where weights differ, the VM that is due next also depends on the dead VMs, so that the prober may not
+                // reach it.
+                Decision::NeedsProbe(vm) if weighted => inner.prober.probe_due(&[(vm, 0)], 1, &mut known).await,
+                Decision::NeedsProbe(_) => {}
+                // Before the selection fails, VMs with cached results are probed.
+                Decision::NoneSelectable(_) if any_cached => known.retain(|_, KnownResult { fresh, .. }| *fresh),
+                Decision::NoneSelectable(reasons) => {
+                    return Err(no_reachable_vm(self.inventory(), exclude, reasons));
+                }
             }
         }
     }
 
-    fn kept(&self, mut turns: Vec<Selection>, holds: Vec<Option<(u32, i64)>>) -> Vec<Selection> {
+    fn with_holds(&self, mut turns: Vec<Selection>, holds: Vec<Option<(u32, i64)>>) -> Vec<Selection> {
         for (turn, hold) in turns.iter_mut().zip(holds) {
-            turn.hold = hold.map(|(slot, until)| self.inner.keeper.keep(&turn.vm, slot, until));
+            turn.hold = hold.map(|(slot, until)| self.inner.holds.add(&turn.vm, slot, until));
         }
         turns
     }
@@ -420,22 +390,16 @@ fn no_reachable_vm(inventory: &Inventory, exclude: &[String], reasons: Vec<(Stri
             (vm.name.clone(), reason)
         })
         .collect();
-    let mut text = "No reachable VM found.".to_owned();
-    for (index, (vm, reason)) in failures.iter().take(REASONS_IN_TEXT).enumerate() {
-        text.push_str(if index == 0 { " " } else { "; " });
-        text.push_str(&format!("{vm}: {reason}"));
-    }
+    let mut reasons: Vec<String> =
+        failures.iter().take(REASONS_IN_TEXT).map(|(vm, reason)| format!("{vm}: {reason}")).collect();
     if failures.len() > REASONS_IN_TEXT {
-        text.push_str(&format!("; and {} more", failures.len() - REASONS_IN_TEXT));
+        reasons.push(format!("and {} more", failures.len() - REASONS_IN_TEXT));
     }
+    let text = format!("No reachable VM found. {}", reasons.join("; "));
     Error::new(ErrorKind::NoReachableVm, text).with_retryable(true).with_failures(failures)
 }
 
 /// The inventory's address of `vm`, where it has one besides the name.
 fn known_address(vm: &Vm) -> Option<String> {
     (vm.ip_address != vm.name || vm.name.parse::<IpAddr>().is_ok()).then(|| vm.ip_address.clone())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
