@@ -1,13 +1,12 @@
 //! The VMs of an Azure subscription, resource group or load balancer as an inventory: VM name, NIC name, private IP.
 //!
-//! Listed through Azure Resource Manager, and remembered: for a while so that a job that is started every few minutes does
-//! not ask again, and for longer so that it still has an inventory while Resource Manager does not answer.
+//! Azure Resource Manager lists them, and the listing is cached. A job that starts every few minutes does not list again
+//! (`max_age`), and it still has an inventory while Resource Manager does not answer (`max_stale`).
 
+mod arm;
+mod cache;
 mod listing;
-mod memory;
-mod network;
 mod pool;
-mod power;
 mod resources;
 #[cfg(test)]
 mod tests;
@@ -16,24 +15,24 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::listing::{Listed, Lister};
-use self::memory::{Memory, Remembered};
-use super::origin::in_words;
-use super::{Inventory, Origin};
+use self::arm::ResourceReader;
+use self::cache::{CachedListing, ListingCache};
+use self::listing::UsableVms;
+use super::{Inventory, Origin, duration_text};
 use crate::azure::{ArmClient, Cloud, Credential, Deadline, ResourceId, Variables, check_segment};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long Resource Manager is asked while there is a remembered inventory that can be taken instead.
-const PATIENCE_WITH_MEMORY: Duration = Duration::from_secs(15);
+/// The time limit where a cached inventory can be used instead.
+const TIMEOUT_WITH_CACHE: Duration = Duration::from_secs(15);
 /// VMs and reasons that the text of an error repeats.
 const SHOWN: usize = 10;
 
-/// Which VMs are meant.
+/// Which VMs to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Members {
     /// All of the resource group, or of the subscription.
     All,
-    /// Those of these names, in this order.
+    /// Those with these names, in this order.
     Names(Vec<String>),
     /// Those of a load balancer's backend pool: `load balancer/pool`, or the pool's resource id.
     BackendPool(String),
@@ -44,11 +43,11 @@ pub enum Members {
 pub enum PowerFilter {
     /// Only VMs that are running.
     Running,
-    /// All; power states are not asked for.
+    /// All VMs; power states are not read.
     Any,
 }
 
-/// What is to be listed.
+/// What to list.
 #[derive(Debug, Clone)]
 pub struct AzureQuery {
     /// The subscription's id.
@@ -61,22 +60,22 @@ pub struct AzureQuery {
     pub power: PowerFilter,
 }
 
-/// How it is to be listed.
+/// How to list it.
 #[derive(Debug, Clone)]
 pub struct AzureOptions {
-    /// Whose rights are used.
+    /// The credential.
     pub credential: Credential,
     /// `public`, `usgov`, `china`, or the address of a Resource Manager; `None`: public.
     pub endpoint: Option<String>,
-    /// The login service, where it is not the cloud's own.
+    /// The login service; `None`: that of the cloud.
     pub authority_host: Option<String>,
-    /// How long a listing is taken for current.
+    /// How long a cached listing is used without listing again.
     pub max_age: Duration,
-    /// How old a listing may be that is taken, with a warning, while Resource Manager does not answer.
+    /// How old a cached listing may be that is used, with a warning, while Resource Manager does not answer.
     pub max_stale: Duration,
-    /// Limit of all requests together.
+    /// Time limit of all requests together.
     pub timeout: Duration,
-    /// Where listings are remembered; `None`: in this process alone.
+    /// The directory of cached listings; `None`: they are in this process only.
     pub state_dir: Option<PathBuf>,
     /// The environment variables.
     pub variables: Variables,
@@ -98,85 +97,85 @@ impl Default for AzureOptions {
 }
 
 impl Inventory {
-    /// The VMs of Azure that `query` means, with name, NIC name and private IP address. [`Inventory::origin`] says where
-    /// it came from, how old it is, and which VMs were left out and why.
+    /// The VMs of Azure that match `query`, with name, NIC name and private IP address. [`Inventory::origin`] has the source,
+    /// the age, and the VMs that were left out with the reasons.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for names that cannot be Azure's; [`ErrorKind::Authentication`] for credentials that are
-    /// missing, refused or not allowed to; [`ErrorKind::NotFound`], naming them, for VMs and pools that are not there;
+    /// [`ErrorKind::InvalidInput`] for names that Azure does not allow; [`ErrorKind::Authentication`] for credentials that are
+    /// missing, refused or without the rights; [`ErrorKind::NotFound`], naming them, for VMs and pools that do not exist;
     /// [`ErrorKind::NoReachableVm`], retryable, when no VM is running, with the power state of each; [`ErrorKind::Network`]
-    /// and [`ErrorKind::Server`], mostly retryable, when Resource Manager does not answer and there is no remembered
-    /// listing that may be taken.
+    /// and [`ErrorKind::Server`], mostly retryable, when Resource Manager does not answer and there is no cached listing
+    /// that may be used.
     pub async fn from_azure(query: &AzureQuery, options: &AzureOptions) -> Result<Self> {
         let query = checked(query)?;
         let cloud = Cloud::new(options.endpoint.as_deref(), options.authority_host.as_deref(), &options.variables)?;
         if options.timeout.is_zero() {
             return Err(Error::invalid("timeout must be more than 0 seconds"));
         }
-        let memory = Memory::new(key(&query, &cloud, options), options.state_dir.clone());
-        // Where nothing was running, a VM may have been started since: that is asked for each time.
-        let remembered = memory.recall().await.filter(|known| !known.vms.is_empty());
-        if let Some(young) = remembered.as_ref().filter(|known| known.age() < options.max_age) {
-            return young.inventory(&query, None);
+        let cache = ListingCache::new(key(&query, &cloud, options), options.state_dir.clone());
+        // An empty listing is not used: a VM may have been started since.
+        let cached = cache.load().await.filter(|listing| !listing.is_empty());
+        if let Some(current) = cached.as_ref().filter(|listing| listing.age() < options.max_age) {
+            return current.inventory(&query, None);
         }
-        let spare = remembered.filter(|known| known.age() <= options.max_stale);
-        let limit = if spare.is_some() { options.timeout.min(PATIENCE_WITH_MEMORY) } else { options.timeout };
+        let spare = cached.filter(|listing| listing.age() <= options.max_stale);
+        let limit = if spare.is_some() { options.timeout.min(TIMEOUT_WITH_CACHE) } else { options.timeout };
         let failure = match list(&query, &cloud, options, limit).await {
             Ok(listed) => {
-                let known = Remembered::new(listed);
-                // Also where all VMs are stopped: what is remembered has to be the newest that is known.
+                let listing = cache.listing(listed);
+                // Also where all VMs are stopped, so that the cache has the newest listing.
                 if options.max_age > Duration::ZERO || options.max_stale > Duration::ZERO {
-                    memory.keep(&known).await;
+                    cache.store(&listing).await;
                 }
-                return known.inventory(&query, None);
+                return listing.inventory(&query, None);
             }
             Err(failure) => failure,
         };
         match spare.filter(|_| failure.is_retryable()) {
-            Some(known) => {
+            Some(listing) => {
                 let warning = format!(
                     "Azure Resource Manager did not list the VMs, and those listed {} ago are taken instead: {failure}",
-                    in_words(known.age())
+                    duration_text(listing.age())
                 );
                 tracing::warn!(source = describe(&query), "{warning}");
-                known.inventory(&query, Some(warning))
+                listing.inventory(&query, Some(warning))
             }
             None => Err(failure),
         }
     }
 }
 
-async fn list(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions, limit: Duration) -> Result<Listed> {
+async fn list(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions, limit: Duration) -> Result<UsableVms> {
     let arm = ArmClient::new(cloud, options.credential.clone(), options.variables.clone())?;
-    let lister = Lister { arm: &arm, query, deadline: Deadline::after(limit) };
+    let reader = ResourceReader { arm: &arm, query, deadline: Deadline::after(limit) };
     match &query.members {
-        Members::BackendPool(_) => pool::list(&lister).await,
-        _ => lister.list().await,
+        Members::BackendPool(_) => pool::list(&reader).await,
+        _ => listing::list(&reader).await,
     }
 }
 
-impl Remembered {
-    /// What is remembered, as an inventory.
+impl CachedListing {
+    /// The listing as an inventory.
     fn inventory(&self, query: &AzureQuery, warning: Option<String>) -> Result<Inventory> {
         let source = describe(query);
-        if self.vms.is_empty() {
-            return Err(nothing_left(&source, &self.left_out));
+        if self.is_empty() {
+            return Err(no_usable_vm(&source, &self.left_out));
         }
         let origin = Origin {
             source,
             listed_at: self.listed_at,
-            remembered: self.is_recalled(),
+            remembered: self.is_from_cache(),
             left_out: self.left_out.clone(),
             warning,
         };
-        Ok(Inventory::new(self.vms.clone())?.with_origin(origin))
+        Ok(Inventory::new(self.vms())?.with_origin(origin))
     }
 }
 
-fn nothing_left(source: &str, left_out: &[(String, String)]) -> Error {
+fn no_usable_vm(source: &str, left_out: &[(String, String)]) -> Error {
     if left_out.is_empty() {
         let text = format!(
-            "there is no VM in {source}: see that the names are right, and that the credential may see the VMs"
+            "there is no VM in {source}: check that the names are right, and that the credential may see the VMs"
         );
         return Error::new(ErrorKind::NotFound, text);
     }
@@ -192,7 +191,7 @@ fn nothing_left(source: &str, left_out: &[(String, String)]) -> Error {
     Error::new(ErrorKind::NoReachableVm, text).with_retryable(true).with_failures(left_out.to_vec())
 }
 
-/// What is listed, in words.
+/// The text that names the source.
 fn describe(query: &AzureQuery) -> String {
     let mut text = format!("Azure subscription {}", query.subscription_id);
     if let Some(group) = &query.resource_group {
@@ -206,7 +205,7 @@ fn describe(query: &AzureQuery) -> String {
     text
 }
 
-/// What tells one listing from another. Names are compared as Azure does.
+/// The key of a listing in the cache. Case does not matter, as in Azure.
 fn key(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions) -> String {
     let group = query.resource_group.as_deref().unwrap_or_default().to_lowercase();
     let members = match &query.members {

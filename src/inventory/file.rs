@@ -1,4 +1,4 @@
-//! Inventory files: JSON, YAML and CSV become the one value that `shape` interprets.
+//! Inventory files: reads JSON, YAML and CSV as a value that `shape` interprets.
 
 use std::fmt;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> Result<Inventory> {
         return Err(Error::invalid(format!("the inventory file {} is empty: name at least one VM", path.display())));
     }
     let value = parse(&text).map_err(|e| {
-        // The parsers' messages are short and say line and column; YAML's goes on with an excerpt.
+        // The first line of a parser's message has line and column; that of YAML has an excerpt after it.
         let what = e.to_string().lines().next().unwrap_or_default().to_owned();
         Error::invalid(format!(
             "the inventory file {} cannot be read as {}: {what}",
@@ -65,7 +65,7 @@ fn text(path: &Path) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|e| {
         Error::invalid(format!("the inventory file {} is not UTF-8 text", path.display())).with_source(e)
     })?;
-    // Spreadsheet programs write a byte order mark, which JSON does not know.
+    // Spreadsheet programs write a byte order mark, which JSON does not allow.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
@@ -105,8 +105,8 @@ fn parse_csv(text: &str) -> std::result::Result<Value, Box<dyn std::error::Error
     Ok(Value::Array(vms))
 }
 
-/// A JSON value whose mappings have no key twice. Plain deserialization keeps the last of them without a word: a VM
-/// would be missing and nobody would know.
+/// A JSON value whose mappings have no duplicate key. Plain deserialization keeps the last one without an error, so that a
+/// VM would be missing.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -146,14 +146,6 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_unit<E>(self) -> std::result::Result<Value, E> {
         Ok(Value::Null)
-    }
-
-    fn visit_none<E>(self) -> std::result::Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Value, A::Error> {

@@ -1,8 +1,7 @@
-//! What VMs there are: names, addresses and NICs, from a list, a value or a file.
+//! Inventories: the VMs that may be selected, with addresses and NICs, from a list, a value, a file or Azure.
 
 pub mod azure;
 mod file;
-mod origin;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -10,19 +9,20 @@ mod tests;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-pub use self::origin::Origin;
 use crate::error::{Error, Result};
 
-/// Longest VM name that is taken, in bytes. Azure allows 64 characters and DNS 253; this leaves room for other clouds.
+/// The longest VM name, in bytes. Azure allows 64 characters, and DNS 253.
 pub const MAX_NAME_BYTES: usize = 1_024;
 
 /// One VM that may be selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
-    /// What the VM is called; unique in its inventory. The round-robin position is kept under this name.
+    /// The name, unique in its inventory. The selection state has this name as its key.
     pub name: String,
     /// IP address or host name that probes go to.
     pub ip_address: String,
@@ -33,10 +33,47 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A VM of which only the name is known: it is the address to probe as well, a host name or an IP address.
+    /// A VM with a name only, which is also the address to probe: a host name or an IP address.
     pub fn named(name: impl Into<String>) -> Self {
         let name = name.into();
         Self { ip_address: name.clone(), name, nic_name: None, weight: 1 }
+    }
+}
+
+/// The source of an inventory that was listed, and its age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// What was listed, such as `Azure subscription …, resource group …`.
+    pub source: String,
+    /// When it was listed.
+    pub listed_at: DateTime<Utc>,
+    /// Whether it comes from the cache.
+    pub remembered: bool,
+    /// VMs that were left out, each with the reason, by name.
+    pub left_out: Vec<(String, String)>,
+    /// A warning for the user, for example that the listing is old because a new one failed.
+    pub warning: Option<String>,
+}
+
+impl Origin {
+    /// How long ago it was listed.
+    pub fn age(&self) -> Duration {
+        (Utc::now() - self.listed_at).to_std().unwrap_or_default()
+    }
+
+    /// The age as text.
+    pub fn age_in_words(&self) -> String {
+        duration_text(self.age())
+    }
+}
+
+/// A duration as text.
+fn duration_text(span: Duration) -> String {
+    match span.as_secs() {
+        1 => "1 second".to_owned(),
+        seconds @ 0..=119 => format!("{seconds} seconds"),
+        seconds @ 120..=7_199 => format!("{} minutes", seconds / 60),
+        seconds => format!("{:.1} hours", seconds as f64 / 3_600.0),
     }
 }
 
@@ -47,7 +84,7 @@ pub struct Inventory {
     origin: Option<Arc<Origin>>,
 }
 
-/// The same VMs in the same order, wherever they came from.
+/// Inventories are equal when they have the same VMs in the same order, whatever their origin.
 impl PartialEq for Inventory {
     fn eq(&self, other: &Self) -> bool {
         self.vms == other.vms
@@ -57,11 +94,10 @@ impl PartialEq for Inventory {
 impl Eq for Inventory {}
 
 impl Inventory {
-    /// An inventory of `vms`, in this order. Blanks around names and addresses are taken off; an empty `nic_name`
-    /// counts as none.
+    /// An inventory of `vms`, in this order. Spaces around names and addresses are removed; an empty `nic_name` counts as none.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] when there is no VM at all, a name or address is empty, over-long or has
+    /// [`crate::ErrorKind::InvalidInput`] when there is no VM, a name or address is empty, over-long or has
     /// control characters, a name occurs twice, or a weight is 0. A retry does not help.
     pub fn new(vms: Vec<Vm>) -> Result<Self> {
         if vms.is_empty() {
@@ -82,7 +118,7 @@ impl Inventory {
         Ok(Self { vms: checked, origin: None })
     }
 
-    /// An inventory of names alone: each is the address to probe as well, a host name or an IP address.
+    /// An inventory of names, which are also the addresses to probe: host names or IP addresses.
     ///
     /// # Errors
     /// Those of [`Inventory::new`].
@@ -112,13 +148,13 @@ impl Inventory {
         file::read(path.as_ref())
     }
 
-    /// This inventory, with where it came from.
+    /// This inventory with its origin.
     pub fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = Some(Arc::new(origin));
         self
     }
 
-    /// Where it came from, when it was listed somewhere.
+    /// Its origin, where it was listed.
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_deref()
     }

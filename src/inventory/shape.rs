@@ -1,4 +1,4 @@
-//! The shapes an inventory may be written in. This is the one place that interprets them.
+//! The shapes that a value may have to be an inventory.
 
 use serde_json::{Map, Value};
 
@@ -19,8 +19,7 @@ pub(super) fn vms(value: Value) -> Result<Vec<Vm>> {
     }
 }
 
-/// Takes `{"vms": …}` off. Only a list or mapping below `vms` is a wrapper; with other keys beside it, it is not clear
-/// what is meant.
+/// Removes the wrapper `{"vms": …}`. Other keys beside `vms` are an error, because they would be ignored.
 fn unwrapped(value: Value) -> Result<Value> {
     let Value::Object(mut entries) = value else { return Ok(value) };
     if !entries.contains_key("vms") {
@@ -90,7 +89,7 @@ fn with_fields(name: String, fields: Map<String, Value>) -> Result<Vm> {
     Ok(vm)
 }
 
-/// Text or null; null is as good as leaving the key out.
+/// Text, or null, which is the same as no key.
 fn text(name: &str, key: &str, value: Value) -> Result<Option<String>> {
     match value {
         Value::String(text) => Ok(Some(text)),

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Inventory, Vm};
+use super::{Inventory, Vm, duration_text};
 use crate::error::ErrorKind;
 
 fn refused(value: serde_json::Value, part: &str) {
@@ -113,4 +114,10 @@ fn bad_files_are_refused_with_their_name() {
     let folder = dir.path().join("folder.json");
     std::fs::create_dir(&folder).unwrap();
     assert_eq!(Inventory::from_file(&folder).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn durations_are_readable() {
+    let said = |seconds| duration_text(Duration::from_secs(seconds));
+    assert_eq!([said(1), said(5), said(300), said(9_000)], ["1 second", "5 seconds", "5 minutes", "2.5 hours"]);
 }

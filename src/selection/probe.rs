@@ -1,12 +1,11 @@
-//! One check that a VM answers: ICMP, TCP, HTTP or a callback, alone or several at once, within one deadline.
+//! Probes that check whether a VM answers: ICMP, TCP, HTTP or a callback, one or several at once, within one time limit.
 
 mod attempt;
 mod callback;
-mod deadline;
 mod http;
 mod icmp;
+mod limits;
 mod names;
-mod shared;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -21,32 +20,31 @@ use futures::future::{BoxFuture, Either, FutureExt, Shared};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
-use self::attempt::Attempt;
+use self::attempt::{Attempt, Deadline};
 pub use self::callback::ProbeCallback;
-use self::deadline::Deadline;
 pub use self::http::HttpProbe;
 pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
-use self::shared::Shared as SharedByProcess;
+use self::limits::ProcessLimits;
 use crate::error::{Error, Result};
 use crate::inventory::Vm;
 
-/// The port that "auto" tries besides ICMP: SSH is what a job needs of a VM anyway.
+/// The port that "auto" tries besides ICMP: jobs need SSH anyway.
 const SSH_PORT: u16 = 22;
 
-/// How to find out whether a VM answers.
+/// How to check whether a VM answers.
 #[derive(Clone)]
 pub enum Probe {
-    /// ICMP echo: on an unprivileged socket, else on a raw one. Where the system permits neither, the VM counts as
-    /// unreachable and the reason says so.
+    /// ICMP echo, on an unprivileged socket, else on a raw one. Where the system permits neither, the VM counts as
+    /// unreachable, with that reason.
     Icmp,
     /// A TCP connection to this port. A refused connection counts as unreachable.
     Tcp(u16),
     /// A GET of a health address; 2xx and 3xx count as up.
     Http(HttpProbe),
-    /// ICMP, and TCP port 22 as well as soon as ICMP has failed (it may be forbidden here, or by a firewall) or was
-    /// silent for half the time.
+    /// ICMP, and also TCP port 22 once ICMP has failed (this machine or a firewall may forbid it) or has had no answer for
+    /// half of the time.
     Auto,
-    /// The caller's own check.
+    /// A callback of the caller.
     Callback(Arc<dyn ProbeCallback>),
     /// All of these at once; the first success wins.
     AnyOf(Vec<Probe>),
@@ -57,23 +55,23 @@ pub enum Probe {
 pub struct ProbeOutcome {
     /// "icmp-dgram" (unprivileged socket), "icmp-raw", "tcp:PORT", "http", "https" or "callable".
     pub kind: String,
-    /// From the start of this probe to its answer; name resolution is not part of it.
+    /// From the start of this probe to its answer, without name resolution.
     pub rtt: Duration,
     /// The address that answered; a link-local one of IPv6 with its interface, as in "fe80::1%eth0".
     pub ip_address: String,
-    /// The network interface: what the callback says, else what the inventory says.
+    /// The network interface: from the callback, else from the inventory.
     pub nic_name: Option<String>,
 }
 
-/// The outcome, or the reason why the VM counts as unreachable, for people to read.
+/// The outcome, or the reason why the VM counts as unreachable, as text for users.
 pub type ProbeResult = std::result::Result<ProbeOutcome, String>;
 
-/// What is probed: the VM, its addresses (resolved once, for all probes that need them) and the time there is.
+/// What a probe needs: the VM, its addresses (resolved once, for all probes that need them) and the deadline.
 struct Target<'a> {
     vm: &'a Vm,
     addresses: Shared<BoxFuture<'static, std::result::Result<Vec<SocketAddr>, String>>>,
     deadline: Deadline,
-    shared: &'a SharedByProcess,
+    limits: &'a ProcessLimits,
 }
 
 impl Probe {
@@ -88,32 +86,32 @@ impl Probe {
         Ok(Self::AnyOf(probes))
     }
 
-    /// Probes `vm`. `timeout` covers everything, name resolution (half of it at most) included; what does not count is
-    /// the wait for a file descriptor or thread while this process has none to spare.
+    /// Probes `vm`. `timeout` includes name resolution (at most half of it). It does not include the wait for a file descriptor or
+    /// thread while this process has none free.
     ///
     /// Every attempt is logged at level "debug", with the kind of probe, the VM, its address, the outcome and the time.
     ///
     /// # Errors
     /// The reason why the VM counts as unreachable.
     pub async fn check(&self, vm: &Vm, timeout: Duration) -> ProbeResult {
-        let shared = SharedByProcess::of_this_process();
+        let limits = ProcessLimits::of_this_process();
         let connections = u32::try_from(self.connections()).unwrap_or(u32::MAX);
-        // Err: the semaphore was closed, which nobody does.
-        let _places = match connections.min(shared.most_connections()) {
+        // The semaphore is never closed, so this is no error.
+        let _permits = match connections.min(limits.most_connections()) {
             0 => None,
-            connections => shared.connections.acquire_many(connections).await.ok(),
+            connections => limits.connections.acquire_many(connections).await.ok(),
         };
-        self.check_with(&shared, vm, timeout).await
+        self.check_with(&limits, vm, timeout).await
     }
 
-    async fn check_with(&self, shared: &SharedByProcess, vm: &Vm, timeout: Duration) -> ProbeResult {
+    async fn check_with(&self, limits: &ProcessLimits, vm: &Vm, timeout: Duration) -> ProbeResult {
         let deadline = Deadline::after(timeout);
-        let (names, host) = (shared.names.clone(), vm.ip_address.clone());
+        let (names, host) = (limits.names.clone(), vm.ip_address.clone());
         let addresses = async move { names.resolve(&host, deadline).await };
-        self.run(&Target { vm, addresses: addresses.boxed().shared(), deadline, shared }).await
+        self.run(&Target { vm, addresses: addresses.boxed().shared(), deadline, limits }).await
     }
 
-    /// How many connections it opens for an address, at the same time.
+    /// How many connections it opens for an address at the same time.
     fn connections(&self) -> usize {
         match self {
             Self::Icmp | Self::Callback(_) => 0,
@@ -204,7 +202,7 @@ async fn each_address<'a>(target: &'a Target<'a>, probe: impl Fn(SocketAddr) -> 
         async move {
             let start = Instant::now();
             let Attempt { kind, result } = attempt.await;
-            let ip_address = shown(address, target.vm);
+            let ip_address = address_text(address, target.vm);
             log(target.vm, &kind, &ip_address, result.as_ref().map_or_else(|_| start.elapsed(), |rtt| *rtt), &result);
             Ok(ProbeOutcome { kind, rtt: result?, ip_address, nic_name: target.vm.nic_name.clone() })
         }
@@ -213,8 +211,8 @@ async fn each_address<'a>(target: &'a Target<'a>, probe: impl Fn(SocketAddr) -> 
     first_success(attempts.collect()).await
 }
 
-/// An IP address as people write it, with the interface as the inventory names it.
-fn shown(address: SocketAddr, vm: &Vm) -> String {
+/// The text of an IP address, with the interface as the inventory names it.
+fn address_text(address: SocketAddr, vm: &Vm) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => match vm.ip_address.split_once('%') {
             Some((_, interface)) => format!("{}%{interface}", v6.ip()),
@@ -224,7 +222,7 @@ fn shown(address: SocketAddr, vm: &Vm) -> String {
     }
 }
 
-/// Tells those who look into a selection which probe was used, and what it found.
+/// Logs which probe was used, and what it found.
 fn log<T>(vm: &Vm, kind: &str, address: &str, time: Duration, result: &std::result::Result<T, String>) {
     let (outcome, reason) = match result {
         Ok(_) => ("up", None),

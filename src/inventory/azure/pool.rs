@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::listing::{Candidate, Listed, Lister};
-use super::network::{self, Nics};
+use super::arm::{FoundVm, Nics, ResourceReader};
+use super::listing::{UsableVms, without_stopped};
 use super::resources::{
-    IpConfiguration, NETWORK, NETWORK_VERSION, NicResource, PoolAddressProperties, PoolResource, READ_POOLS, read,
+    IpConfiguration, NETWORK, NETWORK_VERSION, NicResource, PoolAddressProperties, PoolResource, READ_POOLS, Resource,
+    read,
 };
 use crate::azure::{ArmRequest, ResourceId, check_segment};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,14 +15,14 @@ use crate::inventory::Vm;
 
 const POOL_KIND: &str = "backendAddressPools";
 
-/// The id that `pool` means: a full one, or `load balancer/pool` in the resource group.
+/// The id of `pool`: a full resource id, or `load balancer/pool` in the resource group.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for what is neither.
+/// [`ErrorKind::InvalidInput`] for any other text.
 pub(super) fn id(pool: &str, subscription: &str, group: Option<&str>) -> Result<ResourceId> {
     let refuse = || {
         Error::invalid(format!(
-            "backend_pool {pool:?} is no pool: give \"load balancer/pool\" with resource_group, or the pool's resource id, which ends in \
+            "backend_pool {pool:?} is not a pool: give \"load balancer/pool\" with resource_group, or the pool's resource id, which ends in \
              /loadBalancers/NAME/{POOL_KIND}/NAME"
         ))
     };
@@ -42,35 +43,35 @@ pub(super) fn id(pool: &str, subscription: &str, group: Option<&str>) -> Result<
 #[derive(Debug)]
 struct Member {
     name: String,
-    /// The VM, where there is one.
+    /// The VM, if it is one of Azure.
     vm: Option<ResourceId>,
     nic: Option<String>,
     address: String,
 }
 
 /// Lists the pool's VMs.
-pub(super) async fn list(lister: &Lister<'_>) -> Result<Listed> {
-    let super::Members::BackendPool(pool) = &lister.query.members else {
-        return Err(Error::new(ErrorKind::Internal, "a backend pool was listed that is none"));
+pub(super) async fn list(reader: &ResourceReader<'_>) -> Result<UsableVms> {
+    let super::Members::BackendPool(pool) = &reader.query.members else {
+        return Err(Error::new(ErrorKind::Internal, "a backend pool was listed without its name"));
     };
-    let id = id(pool, &lister.query.subscription_id, lister.query.resource_group.as_deref())?;
+    let id = id(pool, &reader.query.subscription_id, reader.query.resource_group.as_deref())?;
     let call = ArmRequest::get(id.path(), NETWORK_VERSION).needing(READ_POOLS);
-    let pool: PoolResource = read("a backend pool", lister.arm.value(&call, lister.deadline).await?)?;
-    let mut listed = Listed::default();
-    let mut members = by_nic(lister, &pool, &mut listed).await?;
-    members.extend(by_address(lister, &pool, &id, &members).await?);
+    let pool: PoolResource = read("a backend pool", reader.arm.value(&call, reader.deadline).await?)?;
+    let mut listed = UsableVms::default();
+    let mut members = by_nic(reader, &pool, &mut listed).await?;
+    members.extend(by_address(reader, &pool, &id, &members).await?);
     members.sort_by_cached_key(|member| (member.name.to_lowercase(), member.address.clone()));
     // A VM may be in the pool with several addresses; it has one turn.
     members.dedup_by_key(|member| member.vm.as_ref().map_or_else(|| member.address.clone(), ResourceId::key));
     refuse_namesakes(&members)?;
-    let candidates = members.iter().filter_map(|member| {
+    let found = members.iter().filter_map(|member| {
         let id = member.vm.clone()?;
-        Some(Candidate { id, name: member.name.clone(), nic: None, power: None })
+        Some(FoundVm { id, name: member.name.clone(), nic: None, power: None })
     });
-    let usable = lister.powered(candidates.collect(), &mut listed).await?;
+    let usable = without_stopped(reader, found.collect(), &mut listed).await?;
     let usable: HashSet<String> = usable.into_iter().map(|vm| vm.id.key()).collect();
     for member in members {
-        // What is no VM of this subscription has no power state to ask for.
+        // An address without a VM of this subscription has no power state.
         if member.vm.as_ref().is_none_or(|id| usable.contains(&id.key())) {
             listed.vms.push(Vm { name: member.name, ip_address: member.address, nic_name: member.nic, weight: 1 });
         }
@@ -79,12 +80,12 @@ pub(super) async fn list(lister: &Lister<'_>) -> Result<Listed> {
 }
 
 /// The members given by NIC and IP configuration.
-async fn by_nic(lister: &Lister<'_>, pool: &PoolResource, listed: &mut Listed) -> Result<Vec<Member>> {
+async fn by_nic(reader: &ResourceReader<'_>, pool: &PoolResource, listed: &mut UsableVms) -> Result<Vec<Member>> {
     let referred = pool.properties.addresses.iter().filter_map(|address| address.properties.nic_configuration.as_ref());
     let mut seen = HashSet::new();
     let mut configurations = Vec::new();
     for reference in pool.properties.backend_ip_configurations.iter().chain(referred) {
-        let Some(id) = ResourceId::parse(&reference.id) else { continue };
+        let Some(id) = reference.resource_id() else { continue };
         if !seen.insert(id.key()) {
             continue;
         }
@@ -98,9 +99,9 @@ async fn by_nic(lister: &Lister<'_>, pool: &PoolResource, listed: &mut Listed) -
     let mut nics: Vec<ResourceId> = configurations.iter().map(ResourceId::outermost).collect();
     nics.sort_by_cached_key(ResourceId::key);
     nics.dedup();
-    let nics = network::nics(lister, &nics).await?;
+    let nics = reader.nics(&nics).await?;
     let mut members = Vec::new();
-    // The primary configuration first, and IPv4 before IPv6: of several of one VM the first counts.
+    // Of several configurations of one VM the first counts: IPv4 before IPv6, and the primary one first.
     let mut found: Vec<(&ResourceId, &NicResource, &IpConfiguration, &str)> = Vec::new();
     for id in &configurations {
         let Some(nic) = nics.get(&id.outermost().key()) else {
@@ -116,7 +117,7 @@ async fn by_nic(lister: &Lister<'_>, pool: &PoolResource, listed: &mut Listed) -
     }
     found.sort_by_key(|(_, _, own, address)| (address.contains(':'), own.properties.primary != Some(true)));
     for (_, nic, _, address) in found {
-        match nic.properties.virtual_machine.as_ref().and_then(|vm| ResourceId::parse(&vm.id)) {
+        match nic.vm() {
             None => listed.leave_out(&nic.name, "is a network interface without a VM"),
             Some(vm) if members.iter().any(|member: &Member| member.vm.as_ref() == Some(&vm)) => {}
             Some(vm) => members.push(Member {
@@ -132,7 +133,7 @@ async fn by_nic(lister: &Lister<'_>, pool: &PoolResource, listed: &mut Listed) -
 
 /// The members given by address alone: their VMs are those whose NICs have these addresses.
 async fn by_address(
-    lister: &Lister<'_>,
+    reader: &ResourceReader<'_>,
     pool: &PoolResource,
     id: &ResourceId,
     known: &[Member],
@@ -150,10 +151,10 @@ async fn by_address(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let nics = match network::in_scope(lister, &id.subscription, None).await {
-        // Rights in the load balancer's resource group alone: what is there can be found.
+    let nics = match reader.nics_in(&id.subscription, None).await {
+        // The credential may have rights in the load balancer's resource group alone.
         Err(error) if error.kind() == ErrorKind::Authentication => {
-            network::in_scope(lister, &id.subscription, Some(&id.resource_group)).await?
+            reader.nics_in(&id.subscription, Some(&id.resource_group)).await?
         }
         outcome => outcome?,
     };
@@ -161,10 +162,10 @@ async fn by_address(
 }
 
 fn at_address(nics: &Nics, ip: &str, address: &PoolAddressProperties) -> Member {
-    let network = address.virtual_network.as_ref().and_then(|network| ResourceId::parse(&network.id));
+    let network = address.virtual_network.as_ref().and_then(Resource::resource_id);
     // The same private addresses are used in many networks.
     let in_network = |own: &IpConfiguration| {
-        let subnet = own.properties.subnet.as_ref().and_then(|subnet| ResourceId::parse(&subnet.id));
+        let subnet = own.properties.subnet.as_ref().and_then(Resource::resource_id);
         match (&network, subnet) {
             (Some(network), Some(subnet)) => subnet.outermost() == *network,
             _ => true,
@@ -174,13 +175,12 @@ fn at_address(nics: &Nics, ip: &str, address: &PoolAddressProperties) -> Member 
         let own = nic.properties.ip_configurations.iter();
         own.filter(|own| in_network(own)).filter_map(IpConfiguration::address).any(|own| same_address(own, ip))
     };
-    let vm = |nic: &NicResource| ResourceId::parse(&nic.properties.virtual_machine.as_ref()?.id);
-    let mut owners: Vec<&NicResource> = nics.values().filter(|nic| vm(nic).is_some()).filter(has).collect();
+    let mut owners: Vec<&NicResource> = nics.values().filter(|nic| nic.vm().is_some()).filter(has).collect();
     owners.sort_by_key(|nic| nic.id.to_lowercase());
-    // With two owners nobody can say whose address it is, and the address itself is right in any case.
+    // With two owners it is not known which VM has the address, and the address alone is right in both cases.
     match owners.as_slice() {
         [nic] => {
-            let vm = vm(nic);
+            let vm = nic.vm();
             let name = vm.as_ref().map_or_else(|| ip.to_owned(), |vm| vm.name().to_owned());
             Member { name, vm, nic: Some(nic.name.clone()), address: ip.to_owned() }
         }

@@ -1,14 +1,14 @@
-//! The parts of ARM's VMs, NICs and backend pools that matter here. Field names: Microsoft's REST reference of
+//! The parts of ARM's VMs, NICs and backend pools that an inventory needs. Field names: Microsoft's REST reference of
 //! `Microsoft.Compute/virtualMachines` (2024-07-01) and `Microsoft.Network` (2024-05-01).
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use crate::azure::ResourceId;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Version of the compute interface. Generally available, and understood by the sovereign clouds too.
+/// Version of the compute interface. It is generally available, also in the sovereign clouds.
 pub(super) const COMPUTE_VERSION: &str = "2024-07-01";
 /// Version of the network interface.
 pub(super) const NETWORK_VERSION: &str = "2024-05-01";
@@ -18,86 +18,74 @@ pub(super) const READ_VMS: &str = "Microsoft.Compute/virtualMachines/read";
 pub(super) const READ_NICS: &str = "Microsoft.Network/networkInterfaces/read";
 pub(super) const READ_POOLS: &str = "Microsoft.Network/loadBalancers/backendAddressPools/read";
 
-/// `{"id": …}`, as ARM refers to other resources.
+/// The parts that all resources have. `P` is what matters of the properties.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Reference {
-    pub id: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct VmResource {
+pub(super) struct Resource<P> {
     pub id: String,
     pub name: String,
-    pub properties: VmProperties,
+    pub properties: P,
+}
+
+/// `{"id": …}`, as ARM refers to other resources.
+pub(super) type Reference = Resource<IgnoredAny>;
+pub(super) type VmResource = Resource<VmProperties>;
+pub(super) type NicResource = Resource<NicProperties>;
+pub(super) type IpConfiguration = Resource<IpProperties>;
+pub(super) type PoolResource = Resource<PoolProperties>;
+
+impl<P> Resource<P> {
+    pub(super) fn resource_id(&self) -> Option<ResourceId> {
+        ResourceId::parse(&self.id)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct VmProperties {
-    pub network_profile: NetworkProfile,
+    network_profile: NetworkProfile,
     pub instance_view: Option<InstanceView>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct NetworkProfile {
-    pub network_interfaces: Vec<NicReference>,
+struct NetworkProfile {
+    network_interfaces: Vec<Resource<Option<PrimaryFlag>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct NicReference {
-    pub id: String,
-    pub properties: Option<NicReferenceProperties>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct NicReferenceProperties {
-    pub primary: Option<bool>,
+struct PrimaryFlag {
+    primary: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct InstanceView {
-    pub statuses: Vec<Status>,
+    statuses: Vec<Status>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Status {
-    pub code: String,
+struct Status {
+    code: String,
 }
 
 impl InstanceView {
-    /// `running`, `deallocated` and so on; `None` while there is no power state.
+    /// The power state, such as `running` or `deallocated`; `None` while there is none.
     pub(super) fn power(&self) -> Option<String> {
-        const PREFIX: &str = "powerstate/";
-        let code = |status: &Status| {
-            let code = status.code.to_ascii_lowercase();
-            code.strip_prefix(PREFIX).map(str::to_owned)
-        };
-        self.statuses.iter().find_map(code)
+        let codes = self.statuses.iter().map(|status| status.code.to_ascii_lowercase());
+        codes.into_iter().find_map(|code| code.strip_prefix("powerstate/").map(str::to_owned))
     }
 }
 
 impl VmResource {
-    /// The id of the primary NIC: the one that says so, else the first.
+    /// The id of the primary NIC: the one that is marked, else the first.
     pub(super) fn primary_nic(&self) -> Option<ResourceId> {
         let nics = &self.properties.network_profile.network_interfaces;
-        let is_primary = |nic: &&NicReference| nic.properties.as_ref().is_some_and(|p| p.primary == Some(true));
-        ResourceId::parse(&nics.iter().find(is_primary).or(nics.first())?.id)
+        let marked = nics.iter().find(|nic| nic.properties.as_ref().is_some_and(|flag| flag.primary == Some(true)));
+        marked.or(nics.first())?.resource_id()
     }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct NicResource {
-    pub id: String,
-    pub name: String,
-    pub properties: NicProperties,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -108,17 +96,10 @@ pub(super) struct NicProperties {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct IpConfiguration {
-    pub name: String,
-    pub properties: IpProperties,
-}
-
-#[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct IpProperties {
     #[serde(rename = "privateIPAddress")]
-    pub private_ip_address: Option<String>,
+    private_ip_address: Option<String>,
     pub primary: Option<bool>,
     pub subnet: Option<Reference>,
 }
@@ -130,18 +111,17 @@ impl IpConfiguration {
 }
 
 impl NicResource {
-    /// The address to reach the VM at: IPv4 before IPv6, of these the primary configuration, else the first.
+    /// The address of the VM: IPv4 before IPv6, of these the primary configuration, else the first.
     pub(super) fn address(&self) -> Option<&str> {
-        let of = |config: &'_ IpConfiguration| config.address().map(|address| address.contains(':'));
-        let with_address = self.properties.ip_configurations.iter().filter(|config| config.address().is_some());
-        with_address.min_by_key(|config| (of(config), config.properties.primary != Some(true)))?.address()
+        let configurations = self.properties.ip_configurations.iter();
+        let addresses = configurations.filter_map(|own| Some((own.address()?, own.properties.primary)));
+        addresses.min_by_key(|(address, primary)| (address.contains(':'), *primary != Some(true))).map(|(own, _)| own)
     }
-}
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct PoolResource {
-    pub properties: PoolProperties,
+    /// The VM that it belongs to.
+    pub(super) fn vm(&self) -> Option<ResourceId> {
+        self.properties.virtual_machine.as_ref()?.resource_id()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,13 +130,7 @@ pub(super) struct PoolProperties {
     #[serde(rename = "backendIPConfigurations")]
     pub backend_ip_configurations: Vec<Reference>,
     #[serde(rename = "loadBalancerBackendAddresses")]
-    pub addresses: Vec<PoolAddress>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct PoolAddress {
-    pub properties: PoolAddressProperties,
+    pub addresses: Vec<Resource<PoolAddressProperties>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,10 +142,10 @@ pub(super) struct PoolAddressProperties {
     pub nic_configuration: Option<Reference>,
 }
 
-/// A resource in the shape that is expected.
+/// Reads a resource.
 pub(super) fn read<T: DeserializeOwned>(what: &str, value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|e| {
-        let text = format!("Resource Manager described {what} in a way that this version of jobrota does not know");
+        let text = format!("Resource Manager described {what} in a form that this version of jobrota does not support");
         Error::new(ErrorKind::Server, text).with_source(e)
     })
 }

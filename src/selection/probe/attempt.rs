@@ -1,25 +1,75 @@
-//! One probe of one address.
+//! One probe of one address, and its time limit.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deadline::Deadline;
+/// The point in time until which a VM is probed, and the time limit that it comes from (for messages).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    at: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    /// `timeout` from now.
+    pub(super) fn after(timeout: Duration) -> Self {
+        Self { at: Instant::now() + timeout, timeout }
+    }
+
+    /// The end of the first half of the time.
+    pub(super) fn first_half(&self) -> Self {
+        Self { at: self.at - self.timeout / 2, timeout: self.timeout / 2 }
+    }
+
+    /// The same time limit, starting later: the VM did not cause the time that was lost before.
+    pub(super) fn later_by(&self, lost: Duration) -> Self {
+        Self { at: self.at + lost, timeout: self.timeout }
+    }
+
+    /// The time limit.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The time that is left.
+    pub(super) fn remaining(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits until the time is over.
+    pub(super) async fn over(&self) {
+        tokio::time::sleep_until(self.at).await;
+    }
+
+    /// The result of `work`, or None if it takes longer.
+    pub(super) async fn limit<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.at, work).await.ok()
+    }
+}
+
+impl fmt::Display for Deadline {
+    /// The time limit, as in "1s" or "250ms".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.timeout)
+    }
+}
 
 /// How long to wait for a file descriptor before asking for one again.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
-/// What came of probing one address.
+/// The outcome of probing one address.
 pub(super) struct Attempt {
-    /// The kind of probe that was used, as in [`super::ProbeOutcome::kind`].
+    /// The kind of the probe, as in [`super::ProbeOutcome::kind`].
     pub kind: String,
     /// How long the answer took, or why there was none.
     pub result: Result<Duration, String>,
 }
 
-/// Makes an attempt again for as long as the process has no file descriptor for it, which is not the VM's fault: each
-/// time it is given the whole time limit anew. Gives up when the limit has passed once.
+/// Repeats an attempt while the process has no file descriptor for it. The VM did not cause that, so each attempt has the
+/// whole time limit. Stops repeating when the limit has passed once.
 pub(super) async fn with_descriptor<T, E, A: Future<Output = Result<T, E>>>(
     deadline: Deadline,
     attempt: impl Fn(Deadline) -> A,
@@ -41,8 +91,8 @@ fn no_descriptor(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Why nothing got to an address or was refused on the way, in words.
-pub(super) fn in_words(error: &io::Error) -> String {
+/// Describes why an address could not be reached.
+pub(super) fn describe(error: &io::Error) -> String {
     let why = match error.raw_os_error() {
         Some(libc::ENETUNREACH) => "network unreachable: no route leads there",
         Some(libc::EHOSTUNREACH) => "host unreachable",

@@ -1,4 +1,4 @@
-//! The HTTP probe: a health address that answers well.
+//! The HTTP probe: a health address that answers 2xx or 3xx.
 
 #[cfg(test)]
 mod tests;
@@ -14,19 +14,18 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use super::attempt::{Attempt, in_words, with_descriptor};
-use super::deadline::Deadline;
+use super::attempt::{Attempt, Deadline, describe, with_descriptor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::tls::{client_config, system_roots};
 
 /// A GET of a health address, in which `{ip}` stands for the VM's address and `{name}` for its name. Either way the
 /// request goes to the VM's address in the inventory; with `{name}` as the host, it carries the name, and the VM's
-/// certificate has to be for it. 2xx and 3xx count as up; redirects are not followed, the body is not read, and no proxy
-/// is used: the question is whether this machine reaches that one.
+/// certificate has to be for it. 2xx and 3xx count as up. Redirects are not followed, the body is not read, and no proxy
+/// is used: the probe tests whether this machine reaches the VM.
 ///
-/// TLS certificates are verified against what this machine trusts, or against the file or directories that the
-/// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as with OpenSSL: a private certificate authority goes
-/// there. They are read when the probe is made.
+/// TLS certificates are verified against the authorities that this machine trusts, or against the file or directories that
+/// the environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as with OpenSSL. A private certificate authority goes
+/// there. They are read when the probe is created.
 #[derive(Clone)]
 pub struct HttpProbe {
     address: String,
@@ -40,14 +39,14 @@ impl HttpProbe {
     /// A probe of `address`, as in `http://{ip}:8080/health`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when it is no `http` or `https` address, or has neither `{ip}` nor `{name}` in its
-    /// host: every VM would then be asked at one and the same place. Also when it is an `https` address and no
-    /// certificate of an authority can be read, as nothing could be verified.
+    /// [`ErrorKind::InvalidInput`] when it is no `http` or `https` address, or has neither `{ip}` nor `{name}` in its host, so
+    /// that all VMs would have the same address. Also when it is an `https` address and no certificate of an authority can
+    /// be read.
     pub fn new(address: &str) -> Result<Self> {
         let invalid = |what: &str| {
             Error::invalid(format!("the HTTP probe {what}: give an address such as \"http://{{ip}}:8080/health\""))
         };
-        // A placeholder of its own shows where the VM ends up in the parsed address.
+        // An example address shows where the placeholder is in the parsed address.
         let example = Url::parse(&address.replace("{ip}", "192.0.2.1").replace("{name}", "192.0.2.1"))
             .map_err(|e| invalid(&format!("is no address ({e})")))?;
         let kind = match example.scheme() {
@@ -58,7 +57,7 @@ impl HttpProbe {
         if !example.host_str().is_some_and(|host| host.contains("192.0.2.1")) {
             return Err(invalid("has neither {ip} nor {name} as its host"));
         }
-        // Slim images have no certificates, and plain HTTP needs none.
+        // Minimal images have no certificates, and plain HTTP needs none.
         let roots = if kind == "https" { system_roots("an HTTPS probe")? } else { RootCertStore::empty() };
         let tls = Arc::new(client_config(roots)?);
         let client = client(&tls, None).map_err(|e| {
@@ -67,7 +66,7 @@ impl HttpProbe {
         Ok(Self { address: address.to_owned(), kind, tls, client })
     }
 
-    /// Asks the VM `name` at `address`.
+    /// Sends the request to the VM `name` at `address`.
     pub(super) async fn get(&self, name: &str, address: SocketAddr, deadline: Deadline) -> Attempt {
         let result = match self.request(name, address) {
             Ok((client, url)) => {
@@ -85,7 +84,7 @@ impl HttpProbe {
                 );
                 let ip = address.ip();
                 match sent.await {
-                    Ok(Some((response, rtt))) => judged(&response, ip).map(|()| rtt),
+                    Ok(Some((response, rtt))) => check_status(&response, ip).map(|()| rtt),
                     Ok(None) => Err(format!("the health address at {ip} did not answer within {deadline}")),
                     Err(e) => Err(format!("the health address at {ip} cannot be reached: {}", cause(&e))),
                 }
@@ -123,22 +122,22 @@ impl HttpProbe {
     }
 }
 
-/// A client that goes to the address in `place` for the host there.
-fn client(tls: &ClientConfig, place: Option<(&str, SocketAddr)>) -> reqwest::Result<Client> {
+/// A client that connects to the address in `override_host` for the host there.
+fn client(tls: &ClientConfig, override_host: Option<(&str, SocketAddr)>) -> reqwest::Result<Client> {
     let mut builder = Client::builder()
         .tls_backend_preconfigured(tls.clone())
         .http1_only()
         .redirect(redirect::Policy::none())
         .no_proxy()
-        // A kept connection would prove nothing the next time, and would not survive a fork.
+        // A connection that stays open proves nothing for the next probe, and would not survive a fork.
         .pool_max_idle_per_host(0);
-    if let Some((host, address)) = place {
+    if let Some((host, address)) = override_host {
         builder = builder.resolve(host, address);
     }
     builder.build()
 }
 
-fn judged(response: &Response, ip: IpAddr) -> std::result::Result<(), String> {
+fn check_status(response: &Response, ip: IpAddr) -> std::result::Result<(), String> {
     let status = response.status();
     if status.is_success() || status.is_redirection() {
         Ok(())
@@ -166,7 +165,7 @@ fn io_error(error: &reqwest::Error) -> Option<&io::Error> {
 /// The innermost cause: the outer ones repeat the address, which may hold a password or token.
 fn cause(error: &reqwest::Error) -> String {
     if let Some(e) = io_error(error) {
-        return in_words(e);
+        return describe(e);
     }
     let innermost = causes(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
     if innermost.contains("UnknownIssuer") {

@@ -1,5 +1,4 @@
-//! Name resolution: with a time limit of its own, and a limited number of threads, as nobody can break off a resolver
-//! that hangs.
+//! Name resolution, with a time limit of its own and a limited number of threads: a resolver that hangs cannot be interrupted.
 
 #[cfg(test)]
 mod tests;
@@ -11,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::deadline::Deadline;
+use super::attempt::Deadline;
 
 /// Names that are looked up at the same time.
 const THREADS: usize = 64;
-/// A host name seldom has more addresses that matter (one per family and interface).
+/// Addresses of a host name that are used: a name seldom has more than one per family and interface.
 const MAX_ADDRESSES: usize = 4;
 
 /// The addresses behind a name, in the resolver's order.
@@ -24,7 +23,7 @@ pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sy
 /// Addresses with a port of 0, or why there are none.
 type Found = Result<Vec<SocketAddr>, String>;
 
-/// Looks names up; each only once at the same time.
+/// Looks up names. Each name is looked up once at a time.
 pub(super) struct Names {
     lookup: Box<Lookup>,
     threads: usize,
@@ -35,25 +34,25 @@ pub(super) struct Names {
 struct Work {
     /// Names that no thread has taken up yet.
     queue: VecDeque<String>,
-    /// Who waits for a name, queued or being looked up.
+    /// The probes that wait for a name, queued or being looked up.
     waiting: HashMap<String, Vec<oneshot::Sender<Found>>>,
     threads: usize,
 }
 
 impl Names {
-    /// Asks the system's resolver: /etc/hosts, DNS and whatever else it is set up for.
+    /// Uses the system's resolver: /etc/hosts, DNS and its other sources.
     pub(super) fn of_the_system() -> Arc<Self> {
         Self::new(THREADS, Box::new(|host| Ok((host, 0).to_socket_addrs()?.collect())))
     }
 
-    /// Asks `lookup`, on up to `threads` threads, which end when there is nothing to do.
+    /// Calls `lookup` on up to `threads` threads, which end when the queue is empty.
     pub(super) fn new(threads: usize, lookup: Box<Lookup>) -> Arc<Self> {
         Arc::new(Self { lookup, threads, work: Mutex::default() })
     }
 
     /// The addresses behind a host name or an IP address (with or without an interface, as in `fe80::1%eth0`), each
-    /// once. Takes half of the time there is at most: the other half is for the probe, and whoever reads the reason can
-    /// tell a slow resolver from a host that does not answer.
+    /// once. Takes at most half of the time limit: the other half is for the probe, and the reason distinguishes a slow
+    /// resolver from a host that does not answer.
     pub(super) async fn resolve(self: &Arc<Self>, host: &str, deadline: Deadline) -> Found {
         if let Ok(address) = host.parse::<IpAddr>() {
             return usable(host, vec![SocketAddr::new(address, 0)]);
@@ -62,19 +61,19 @@ impl Names {
         match limit.limit(self.ask(host)).await {
             Some(Ok(Ok(found))) => usable(host, found),
             Some(Ok(Err(reason))) => Err(format!("the name \"{host}\" could not be resolved: {reason}")),
-            Some(Err(_)) => Err(format!("the name \"{host}\" could not be resolved: the resolver broke off")),
+            Some(Err(_)) => Err(format!("the name \"{host}\" could not be resolved: the resolver stopped")),
             None => Err(format!(
                 "the name \"{host}\" could not be resolved within {limit} (half of the time limit of {deadline})"
             )),
         }
     }
 
-    /// Joins those who wait for `host`, or has it looked up.
+    /// Waits for the lookup of `host` that is under way, or starts one.
     fn ask(self: &Arc<Self>, host: &str) -> oneshot::Receiver<Found> {
         let (sender, answer) = oneshot::channel();
         let mut work = self.work();
         if let Some(waiting) = work.waiting.get_mut(host) {
-            // Behind a resolver that hangs, those who have given up must not pile up.
+            // While a resolver hangs, probes that have ended must not accumulate.
             waiting.retain(|sender| !sender.is_closed());
             waiting.push(sender);
             return answer;
@@ -85,15 +84,15 @@ impl Names {
             work.threads += 1;
             drop(work);
             let names = self.clone();
-            let started = std::thread::Builder::new().name("jobrota-names".to_owned()).spawn(move || names.work_off());
+            let started = std::thread::Builder::new().name("jobrota-names".to_owned()).spawn(move || names.run());
             if let Err(e) = started {
                 let mut work = self.work();
                 work.threads -= 1;
-                // The threads that there are will come to it.
+                // Another thread looks it up, if there is one.
                 if work.threads == 0 {
                     work.queue.clear();
                     for sender in work.waiting.drain().flat_map(|(_, senders)| senders) {
-                        // Whoever asked may have left.
+                        // The probe may have ended.
                         let _ = sender.send(Err(format!("no thread could be started ({e})")));
                     }
                 }
@@ -102,8 +101,8 @@ impl Names {
         answer
     }
 
-    /// What each thread does.
-    fn work_off(&self) {
+    /// Looks up names until the queue is empty.
+    fn run(&self) {
         loop {
             let mut work = self.work();
             let Some(host) = work.queue.pop_front() else {
@@ -116,10 +115,10 @@ impl Names {
             }
             drop(work);
             let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.lookup)(&host)))
-                .unwrap_or_else(|_| Err(io::Error::other("the resolver broke off")))
+                .unwrap_or_else(|_| Err(io::Error::other("the resolver stopped")))
                 .map_err(|e| e.to_string());
             for sender in self.work().waiting.remove(&host).into_iter().flatten() {
-                // Whoever asked may have left.
+                // The probe may have ended.
                 let _ = sender.send(found.clone());
             }
         }
@@ -130,7 +129,7 @@ impl Names {
     }
 }
 
-/// Those of `found` that packets can be sent to, each once.
+/// The addresses of `found` that packets can be sent to, each once.
 fn usable(host: &str, found: Vec<SocketAddr>) -> Found {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     let mut without_interface = None;

@@ -1,4 +1,4 @@
-//! The TCP probe: whoever accepts a connection is up.
+//! The TCP probe: a VM that accepts a connection is up.
 
 #[cfg(test)]
 mod tests;
@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
-use super::attempt::{Attempt, in_words, with_descriptor};
-use super::deadline::Deadline;
+use super::attempt::{Attempt, Deadline, describe, with_descriptor};
 
 /// Connects to `port` at `address` and closes the connection again.
 pub(super) async fn connect(address: SocketAddr, port: u16, deadline: Deadline) -> Attempt {
@@ -37,7 +36,7 @@ pub(super) async fn connect(address: SocketAddr, port: u16, deadline: Deadline) 
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
             Err(format!("{ip} refused a connection to TCP port {port}"))
         }
-        Err(e) => Err(format!("no connection to TCP port {port} of {ip}: {}", in_words(&e))),
+        Err(e) => Err(format!("no connection to TCP port {port} of {ip}: {}", describe(&e))),
     };
     Attempt { kind: format!("tcp:{port}"), result }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::limits::ProcessLimits;
 use super::names::Names;
-use super::shared::Shared;
 use super::{Probe, ProbeCallback, ProbeOutcome, ProbeResult};
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
@@ -75,7 +75,7 @@ async fn tcp_tells_a_listener_from_a_closed_port() {
     assert_eq!(outcome.nic_name.as_deref(), Some("nic1"));
     assert!(outcome.rtt < PLENTY);
 
-    // Same port, other address: nobody listens there.
+    // Same port, other address: no process listens there.
     let reason = Probe::Tcp(port).check(&vm("127.0.0.4"), PLENTY).await.unwrap_err();
     assert_eq!(reason, format!("127.0.0.4 refused a connection to TCP port {port}"));
 }
@@ -144,7 +144,7 @@ async fn a_callback_that_hangs_is_not_waited_for() {
 
 #[tokio::test]
 async fn callables_that_hang_do_not_take_every_thread_and_the_wait_for_one_is_not_the_vms_fault() {
-    let shared = Shared::new(Names::of_the_system(), 2);
+    let limits = ProcessLimits::new(Names::of_the_system(), 2);
     let (release, held) = mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
     let calls = Arc::new(AtomicUsize::new(0));
@@ -157,14 +157,14 @@ async fn callables_that_hang_do_not_take_every_thread_and_the_wait_for_one_is_no
     let short = Duration::from_millis(50);
     let vm = vm("10.9.9.9");
     for _ in 0..2 {
-        let reason = hanging.check_with(&shared, &vm, short).await.unwrap_err();
+        let reason = hanging.check_with(&limits, &vm, short).await.unwrap_err();
         assert_eq!(reason, "the probe callable did not return within 50ms");
     }
-    let reason = hanging.check_with(&shared, &vm, short).await.unwrap_err();
+    let reason = hanging.check_with(&limits, &vm, short).await.unwrap_err();
     assert_eq!(reason, "no thread was free for the probe callable within 50ms: many calls do not return");
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 
-    let waiting = hanging.check_with(&shared, &vm, PLENTY);
+    let waiting = hanging.check_with(&limits, &vm, PLENTY);
     tokio::pin!(waiting);
     assert!(futures::poll!(&mut waiting).is_pending());
     drop(release);
@@ -233,7 +233,7 @@ async fn a_chain_resolves_the_name_once_and_says_every_reason() {
         Probe::any_of(vec![Probe::Tcp(port), probe(&format!("http://{{ip}}:{port}/"))]).unwrap(),
     ]);
     let reason =
-        chain.unwrap().check_with(&Shared::new(names.clone(), 8), &vm("vm1.example"), PLENTY).await.unwrap_err();
+        chain.unwrap().check_with(&ProcessLimits::new(names.clone(), 8), &vm("vm1.example"), PLENTY).await.unwrap_err();
     assert_eq!(
         reason,
         format!(
@@ -256,12 +256,13 @@ async fn a_resolver_that_hangs_leaves_the_other_probes_of_a_chain_alone() {
         }),
     );
     let timeout = Duration::from_millis(100);
-    let auto = Probe::Auto.check_with(&Shared::new(names.clone(), 8), &vm("vm1.example"), timeout).await.unwrap_err();
+    let auto =
+        Probe::Auto.check_with(&ProcessLimits::new(names.clone(), 8), &vm("vm1.example"), timeout).await.unwrap_err();
     // ICMP and TCP have the same reason, which is said once.
     assert_eq!(auto, "the name \"vm1.example\" could not be resolved within 50ms (half of the time limit of 100ms)");
     let good = callback(|_| Ok(Some(("10.0.0.1".to_owned(), None))));
     let chain = Probe::any_of(vec![Probe::Icmp, Probe::Tcp(22), good]).unwrap();
-    let outcome = chain.check_with(&Shared::new(names.clone(), 8), &vm("vm1.example"), timeout).await.unwrap();
+    let outcome = chain.check_with(&ProcessLimits::new(names.clone(), 8), &vm("vm1.example"), timeout).await.unwrap();
     assert_eq!(outcome.kind, "callable");
     drop(release);
 }

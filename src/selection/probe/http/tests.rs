@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::deadline::Deadline;
+use super::super::attempt::Deadline;
 use super::HttpProbe;
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
@@ -31,7 +31,7 @@ fn probe(text: &str) -> Probe {
 }
 
 async fn closed_port() -> u16 {
-    // Bound, but not listening: nobody else gets the port as long as the caller keeps it; here it is let go at once and
+    // Bound, but not listening: no other process gets the port as long as the caller keeps it; here it is let go at once and
     // the system hands out other ports first.
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
 }
@@ -80,7 +80,7 @@ async fn http_goes_by_the_status() {
 #[tokio::test]
 async fn the_request_goes_to_the_address_of_the_vm_whatever_its_name_resolves_to() {
     let port = health_server().await;
-    // "vm1.invalid" is a name that nobody can resolve (RFC 6761), and nobody is asked.
+    // "vm1.invalid" is a name that cannot be resolved (RFC 6761), and no resolver is asked.
     let named = probe(&format!("http://{{name}}.invalid:{port}/ok"));
     let outcome = named.check(&vm("127.0.0.1"), PLENTY).await.unwrap();
     assert_eq!((outcome.kind.as_str(), outcome.ip_address.as_str()), ("http", "127.0.0.1"));
@@ -98,7 +98,7 @@ async fn the_request_goes_to_the_address_of_the_vm_whatever_its_name_resolves_to
     assert!(reason.contains("use {name} as its host"), "{reason}");
 }
 
-/// A server that answers every request with `head`, and then with `more` until nobody takes it. Gives the port and how
+/// A server that answers every request with `head`, and then with `more` until the client stops reading. Gives the port and how
 /// many bytes were sent to the first who came.
 async fn endless(head: &'static [u8], more: &'static [u8]) -> (u16, tokio::task::JoinHandle<usize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

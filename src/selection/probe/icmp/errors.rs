@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "no safe wrapper reads the error queue of a socket (IP_RECVERR)")]
 
+use std::fmt::Display;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd};
 /// SO_EE_ORIGIN_ICMP and SO_EE_ORIGIN_ICMP6 of `linux/errqueue.h`.
 const FROM_ICMP: [u8; 2] = [2, 3];
 
-/// What the network says about one of our messages.
+/// An ICMP error about a message that this process sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NetworkError {
     /// ICMP type and code: RFC 792, RFC 1812; RFC 4443 for version 6.
@@ -19,11 +20,76 @@ pub(super) struct NetworkError {
     pub code: u8,
     /// Where our message was sent.
     pub destination: Option<IpAddr>,
-    /// Who says so: a router, the host itself, or this machine.
+    /// The sender of the error: a router, the host itself, or this machine.
     pub sender: Option<IpAddr>,
 }
 
-/// Has the system keep errors for [`next`].
+impl NetworkError {
+    /// Whether the message cannot arrive. Errors such as "too big" do not show whether the host is up.
+    pub(super) fn is_final(&self, v4: bool) -> bool {
+        if v4 {
+            matches!((self.kind, self.code), (3, 0..=3 | 5..) | (11 | 12, _))
+        } else {
+            matches!(self.kind, 1 | 3 | 4)
+        }
+    }
+
+    /// As in `10.0.0.5 is unreachable: 10.0.0.1 says "communication administratively prohibited" (ICMP type 3, code 13)`.
+    pub(super) fn reason(&self, address: impl Display, v4: bool) -> String {
+        let sender = self.sender.map_or_else(|| "the network".to_owned(), |sender| sender.to_string());
+        format!(
+            "{address} is unreachable: {sender} says \"{}\" (ICMP type {}, code {})",
+            if v4 { words_v4(self.kind, self.code) } else { words_v6(self.kind, self.code) },
+            self.kind,
+            self.code
+        )
+    }
+}
+
+/// RFC 792, and RFC 1812 section 5.2.7.1 for the codes from 6 on.
+fn words_v4(kind: u8, code: u8) -> &'static str {
+    match (kind, code) {
+        (3, 0) => "network unreachable",
+        (3, 1) => "host unreachable",
+        (3, 2) => "protocol unreachable",
+        (3, 3) => "port unreachable",
+        (3, 5) => "source route failed",
+        (3, 6) => "destination network unknown",
+        (3, 7) => "destination host unknown",
+        (3, 8) => "source host isolated",
+        (3, 9) => "network administratively prohibited",
+        (3, 10) => "host administratively prohibited",
+        (3, 11) => "network unreachable for this type of service",
+        (3, 12) => "host unreachable for this type of service",
+        (3, 13) => "communication administratively prohibited",
+        (3, 14) => "host precedence violation",
+        (3, 15) => "precedence cutoff in effect",
+        (11, 0) => "time to live exceeded in transit",
+        (11, _) => "fragment reassembly time exceeded",
+        (12, _) => "parameter problem",
+        _ => "destination unreachable",
+    }
+}
+
+/// RFC 4443.
+fn words_v6(kind: u8, code: u8) -> &'static str {
+    match (kind, code) {
+        (1, 0) => "no route to destination",
+        (1, 1) => "communication administratively prohibited",
+        (1, 2) => "beyond scope of source address",
+        (1, 3) => "address unreachable",
+        (1, 4) => "port unreachable",
+        (1, 5) => "source address failed ingress or egress policy",
+        (1, 6) => "reject route to destination",
+        (1, 7) => "error in source routing header",
+        (3, 0) => "hop limit exceeded in transit",
+        (3, _) => "fragment reassembly time exceeded",
+        (4, _) => "parameter problem",
+        _ => "destination unreachable",
+    }
+}
+
+/// Makes the system queue errors for [`next`].
 pub(super) fn keep(socket: &impl AsFd, v4: bool) -> io::Result<()> {
     let (level, option) =
         if v4 { (libc::IPPROTO_IP, libc::IP_RECVERR) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) };

@@ -1,9 +1,9 @@
 //! ICMP sockets, each shared by a number of probes.
 //!
-//! One socket per probe would use up the process's file descriptors, one for all would drop packets: both of its buffers
-//! hold a few hundred, and a request waits in there for as long as its host does not answer ARP. A socket is kept only
-//! as long as probes use it, so there is none for a forked child to inherit but in the middle of a probe, and sockets
-//! are shared within a thread only, so there is no lock that could be held at the moment of a fork.
+//! One socket per probe would use up the process's file descriptors. One socket for all probes would drop packets: each of its
+//! buffers holds a few hundred, and a request stays in the buffer until its host answers ARP. A socket is closed when no probe
+//! uses it, so that a forked child inherits one only in the middle of a probe. Sockets are shared within a thread only, so that
+//! no lock can be held at the moment of a fork.
 
 #[cfg(test)]
 mod tests;
@@ -30,19 +30,19 @@ use super::message::{self, Echo, Token};
 const PROBES: usize = 64;
 /// Requests per probe that can be told apart.
 pub(super) const MOST_REQUESTS: u16 = 4;
-/// Longest packet that is of interest: our own, behind the longest IP header.
+/// The longest packet to read: one of this process, behind the longest IP header.
 const PACKET: usize = 60 + message::LENGTH;
 
 thread_local! {
     static OPEN: RefCell<Vec<Weak<EchoSocket>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How echo requests can be sent.
+/// The kind of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// For those in the group range `net.ipv4.ping_group_range`.
+    /// For processes in the group range `net.ipv4.ping_group_range`.
     Datagram,
-    /// For those with the capability CAP_NET_RAW.
+    /// For processes with the capability CAP_NET_RAW.
     Raw,
 }
 
@@ -55,12 +55,12 @@ impl Kind {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Event {
     /// The host answered.
     Reply(Duration),
-    /// Somebody else answered.
+    /// Another address answered.
     ReplyFrom(IpAddr),
     /// The network cannot deliver it.
     Unreachable(NetworkError),
@@ -95,8 +95,8 @@ struct Waiter {
     answer: Option<oneshot::Sender<Event>>,
 }
 
-/// One probe's place on a socket. Gives it up when dropped.
-pub(super) struct Seat {
+/// A probe that waits for a reply on a socket. Dropping it frees its sequence numbers.
+pub(super) struct PendingEcho {
     socket: Arc<EchoSocket>,
     to: SocketAddr,
     sequence: u16,
@@ -104,22 +104,22 @@ pub(super) struct Seat {
     answer: oneshot::Receiver<Event>,
 }
 
-impl Seat {
-    /// A place on a socket that can send to `to`: on an unprivileged one, else on a raw one.
+impl PendingEcho {
+    /// A probe on a socket that can send to `to`: an unprivileged one, else a raw one.
     ///
     /// # Errors
     /// Those of both sockets, in this order.
-    pub(super) fn take(to: SocketAddr) -> Result<Self, [io::Error; 2]> {
-        // A forked child would choose the numbers that its parent chooses, and take its parent's replies for its own. Err:
-        // the system has no randomness to give, which is no reason not to ask a VM.
+    pub(super) fn open(to: SocketAddr) -> Result<Self, [io::Error; 2]> {
+        // A forked child would choose the same numbers as its parent, and take its parent's replies for its own. Without
+        // randomness of its own the probe can still work.
         let _ = crate::runtime::own_randomness();
         let here = (std::process::id(), Handle::current().id());
         OPEN.with_borrow_mut(|open| {
-            // A forked child gets copies of its parent's: not its own, and their replies go to its parent as well.
+            // A forked child has copies of its parent's sockets, whose replies the parent reads as well.
             open.retain(|socket| socket.upgrade().is_some_and(|socket| (socket.pid, socket.runtime) == here));
             for socket in open.iter().filter_map(Weak::upgrade).filter(|socket| socket.inner.v4 == to.is_ipv4()) {
-                if let Some(seat) = Self::on(&socket, to) {
-                    return Ok(seat);
+                if let Some(probe) = Self::on(&socket, to) {
+                    return Ok(probe);
                 }
             }
             let socket = EchoSocket::open(Kind::Datagram, to.is_ipv4())
@@ -130,7 +130,7 @@ impl Seat {
         })
     }
 
-    /// A place on this socket, or None where all are taken.
+    /// A probe on this socket, or None when it has as many as it can have.
     pub(super) fn on(socket: &Arc<EchoSocket>, to: SocketAddr) -> Option<Self> {
         let (sender, answer) = oneshot::channel();
         let token = rand::random();
@@ -139,8 +139,8 @@ impl Seat {
         if waiting.probes.len() >= PROBES {
             return None;
         }
-        // There are far more numbers than places: one is free. A late reply is told from one to the next holder of its
-        // number by the token.
+        // There are more numbers than probes, so one is free. The token distinguishes a late reply from one to the next probe
+        // with its number.
         let sequence = loop {
             waiting.last = waiting.last.wrapping_add(MOST_REQUESTS);
             if !waiting.probes.contains_key(&waiting.last) {
@@ -161,8 +161,8 @@ impl Seat {
     /// # Errors
     /// Why the system does not send it.
     pub(super) async fn send(&self, number: u16) -> io::Result<()> {
-        /// How often an error is taken for one about somebody else's request: the system reports what has arrived from
-        /// the network to whoever sends next. Only an error that stays is about this request.
+        /// How often an error is taken for one about another request: the system reports an error that arrived from the
+        /// network to the next sender. Only an error that repeats is about this request.
         const OTHERS: u32 = 8;
         let inner = &self.socket.inner;
         let message = message::request(self.to.ip(), inner.identifier, self.sequence + number, &self.token);
@@ -190,20 +190,20 @@ impl Seat {
         }
     }
 
-    /// The first event. None when the socket broke off.
+    /// The first event. None when the socket was closed.
     pub(super) async fn answer(&mut self) -> Option<Event> {
         (&mut self.answer).await.ok()
     }
 }
 
-impl Drop for Seat {
+impl Drop for PendingEcho {
     fn drop(&mut self) {
         self.socket.inner.waiting().probes.remove(&self.sequence);
     }
 }
 
 impl EchoSocket {
-    /// Opens a socket of this kind, whatever else is possible. To be called on a tokio runtime.
+    /// Opens a socket of this kind. Call it on a tokio runtime.
     pub(super) fn open(kind: Kind, v4: bool) -> io::Result<Arc<Self>> {
         let (domain, protocol, any): (_, _, IpAddr) = if v4 {
             (Domain::IPV4, Protocol::ICMPV4, Ipv4Addr::UNSPECIFIED.into())
@@ -226,7 +226,7 @@ impl EchoSocket {
             Kind::Raw => rand::random(),
         };
         if kind == Kind::Raw {
-            // Err: the socket gets everybody's messages, which cost time and may crowd out its own, but do no harm.
+            // Without the filter, the socket receives the messages of other processes, which costs time.
             let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
         }
         let inner = Arc::new(Inner {
@@ -241,7 +241,7 @@ impl EchoSocket {
     }
 }
 
-/// What a raw socket is to be given of all the ICMP messages that the machine gets: echo replies with this identifier.
+/// A filter for raw sockets that passes echo replies with this identifier, of all ICMP messages that the machine receives.
 /// In the instructions of the classic packet filter (Linux: Documentation/networking/filter.rst).
 fn replies_to(identifier: u16, v4: bool) -> [SockFilter; 7] {
     const LOAD_IP_HEADER_LENGTH: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH: the index becomes that of the byte at k
@@ -288,11 +288,11 @@ fn may_be_about_others(error: &io::Error) -> bool {
     })
 }
 
-/// Hands out what arrives, until it is aborted.
+/// Passes on replies and errors, until it is aborted.
 async fn read(inner: Arc<Inner>) {
     while let Ok(ready) = inner.socket.ready(Interest::READABLE | Interest::ERROR).await {
         if ready.is_error() {
-            // "Would block" has tokio wait for the next error.
+            // "Would block" makes tokio wait for the next error.
             let _: io::Result<()> = inner.socket.try_io(Interest::ERROR, || {
                 inner.read_errors();
                 Err(io::ErrorKind::WouldBlock.into())
@@ -317,21 +317,21 @@ impl Inner {
     }
 
     fn read_replies(&self) {
-        /// So that a flood does not keep a thread; what is left is read in the next turn.
+        /// A flood does not block a thread: the next turn reads the rest.
         const AT_ONCE: usize = 256;
         let mut packet = [0; PACKET];
         for _ in 0..AT_ONCE {
             match self.socket.try_recv_from(&mut packet) {
                 Ok((length, sender)) => self.arrived(&packet[..length], sender.ip()),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // What is in the error queue, once more.
+                // The same as in the error queue.
                 Err(_) => {}
             }
         }
     }
 
     fn arrived(&self, packet: &[u8], sender: IpAddr) {
-        // A filter is asked for, but may be missing: raw sockets are given every ICMP message that the machine gets.
+        // The filter may be missing: then raw sockets receive every ICMP message of the machine.
         let message = match self.kind {
             Kind::Raw if self.v4 => message::without_ip_header(packet),
             _ => packet,
@@ -358,7 +358,7 @@ impl Inner {
         });
     }
 
-    /// Ends the probe that `echo` belongs to with what `event` makes of it.
+    /// Ends the probe that `echo` belongs to with the event that `event` returns.
     fn settle(&self, echo: Echo, event: impl FnOnce(&Waiter, Instant) -> Option<Event>) {
         if echo.identifier != self.identifier {
             return;
@@ -368,7 +368,7 @@ impl Inner {
         let Some(waiter) = waiting.probes.get_mut(&(echo.sequence - number)) else { return };
         let Some(event) = waiter.sent[usize::from(number)].and_then(|sent| event(waiter, sent)) else { return };
         if let Some(answer) = waiter.answer.take() {
-            // Whoever waited may have left.
+            // The probe may have ended.
             let _ = answer.send(event);
         }
     }

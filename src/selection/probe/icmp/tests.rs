@@ -68,7 +68,7 @@ async fn what_this_machine_does_not_send_is_known_at_once() {
 }
 
 #[tokio::test]
-async fn whoever_answers_for_another_address_does_not_count() {
+async fn an_answer_from_another_address_does_not_count() {
     // Linux takes these as its own loopback addresses, from which the answer then comes.
     for (asked, answers) in [("0.0.0.0", "127.0.0.1"), ("::", "::1")] {
         let reason = echo(at(asked), Deadline::after(PLENTY)).await.result.unwrap_err();

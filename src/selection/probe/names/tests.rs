@@ -94,7 +94,7 @@ async fn a_resolver_that_hangs_keeps_a_limited_number_of_threads_and_nothing_of_
         assert!(work.queue.len() == 7 && work.waiting.values().all(|waiting| waiting.len() == 1), "piled up");
     }
     held.release();
-    // What nobody waits for any more is not looked up, and the threads end.
+    // A name that no probe waits for is not looked up, and the threads end.
     names.resolve("another", Deadline::after(PLENTY)).await.unwrap();
     assert_eq!(held.asked.load(Ordering::SeqCst), 4);
     let start = Instant::now();
@@ -136,8 +136,8 @@ async fn addresses_are_taken_once_and_only_where_something_can_be_sent_to_them()
 
 #[tokio::test]
 async fn addresses_are_read_without_asking_anyone_and_interfaces_by_the_system() {
-    let nobody = Names::new(1, Box::new(|host| panic!("{host} was looked up")));
-    let literal = async |text: &str| nobody.resolve(text, Deadline::after(PLENTY)).await;
+    let unused = Names::new(1, Box::new(|host| panic!("{host} was looked up")));
+    let literal = async |text: &str| unused.resolve(text, Deadline::after(PLENTY)).await;
     assert_eq!(literal("10.0.0.1").await.unwrap(), ["10.0.0.1:0".parse().unwrap()]);
     assert_eq!(literal("::ffff:10.0.0.1").await.unwrap(), ["10.0.0.1:0".parse().unwrap()]);
     let reason = literal("fe80::1").await.unwrap_err();

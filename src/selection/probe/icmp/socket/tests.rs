@@ -12,7 +12,7 @@ const PLENTY: Duration = Duration::from_secs(20);
 
 /// A probe of HOST that has not sent anything, so that nothing but what the test makes arrives.
 struct Waits {
-    seat: Seat,
+    seat: PendingEcho,
     echo: Echo,
 }
 
@@ -26,7 +26,7 @@ fn waiting() -> Vec<Waits> {
         }
     });
     let waits = sockets.map(|socket| {
-        let seat = Seat::on(&socket, SocketAddr::new(HOST.into(), 0)).unwrap();
+        let seat = PendingEcho::on(&socket, SocketAddr::new(HOST.into(), 0)).unwrap();
         let inner = &socket.inner;
         inner.waiting().probes.get_mut(&seat.sequence).unwrap().sent[1] = Some(Instant::now());
         let echo = Echo { identifier: inner.identifier, sequence: seat.sequence + 1, token: Some(seat.token) };
@@ -43,7 +43,7 @@ impl Waits {
 
     async fn nothing_yet(&mut self) -> bool {
         // What arrived has been read when a later message has: of another probe on the same socket.
-        let mut later = Seat::on(&self.seat.socket, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)).unwrap();
+        let mut later = PendingEcho::on(&self.seat.socket, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)).unwrap();
         later.send(0).await.unwrap();
         assert!(matches!(tokio::time::timeout(PLENTY, later.answer()).await.unwrap(), Some(Event::Reply(_))));
         tokio::time::timeout(Duration::ZERO, self.seat.answer()).await.is_err()
@@ -116,13 +116,13 @@ async fn stray_and_forged_messages_do_not_count() {
         let echo = waits.echo;
         let mut other_token = seat_token(&waits);
         other_token[15] ^= 1;
-        // An old reply to somebody who had the same number, with a token of its own.
+        // An old reply to a probe that had the same number, with a token of its own.
         waits.reply_from(HOST, Echo { token: Some(other_token), ..echo });
         // A request that was never sent, and a probe that does not exist.
         waits.reply_from(HOST, Echo { sequence: echo.sequence + 1, ..echo });
         waits.reply_from(HOST, Echo { sequence: echo.sequence.wrapping_add(400), ..echo });
         waits.reply_from(HOST, Echo { identifier: echo.identifier ^ 1, ..echo });
-        // Errors about somebody else's request, about another host, and ones that are no news about the host: a path
+        // Errors about another request, about another host, and ones that are no news about the host: a path
         // that takes smaller packets only, and a redirect.
         waits.error_from(ELSEWHERE, 3, 1, HOST, Echo { identifier: echo.identifier ^ 1, ..echo }, message::LENGTH);
         waits.error_from(ELSEWHERE, 3, 1, HOST, Echo { token: Some(other_token), ..echo }, message::LENGTH);
@@ -169,9 +169,9 @@ async fn an_error_about_one_host_does_not_keep_the_others_of_the_socket_from_sen
     for waits in waiting() {
         let here = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         for _ in 0..50 {
-            // The system reports the error to whoever sends next.
+            // The system reports the error to the next sender.
             waits.error_from(ELSEWHERE, 3, 1, HOST, waits.echo, 8);
-            let mut other = Seat::on(&waits.seat.socket, here).unwrap();
+            let mut other = PendingEcho::on(&waits.seat.socket, here).unwrap();
             other.send(0).await.unwrap();
             let event = tokio::time::timeout(PLENTY, other.answer()).await.unwrap();
             assert!(matches!(event, Some(Event::Reply(_))), "{event:?}");
@@ -180,12 +180,12 @@ async fn an_error_about_one_host_does_not_keep_the_others_of_the_socket_from_sen
 }
 
 #[tokio::test]
-async fn sockets_are_shared_and_closed_when_nobody_uses_them() {
+async fn sockets_are_shared_and_closed_when_no_probe_uses_them() {
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let open = || OPEN.with_borrow(|open| open.iter().filter(|socket| socket.strong_count() > 0).count());
     let mut seats = Vec::new();
     for _ in 0..PROBES * 2 + 1 {
-        match Seat::take(to) {
+        match PendingEcho::open(to) {
             Ok(seat) => seats.push(seat),
             Err(errors) => {
                 let refused = |e: &io::Error| matches!(e.raw_os_error(), Some(libc::EACCES | libc::EPERM));
@@ -199,7 +199,7 @@ async fn sockets_are_shared_and_closed_when_nobody_uses_them() {
     drop(seats.split_off(PROBES));
     assert_eq!(open(), 1);
     seats.pop();
-    let seat = Seat::take(to).unwrap_or_else(|e| panic!("{e:?}"));
+    let seat = PendingEcho::open(to).unwrap_or_else(|e| panic!("{e:?}"));
     assert_eq!(open(), 1, "the free place is taken");
     drop((seats, seat));
     assert_eq!(open(), 0);
@@ -208,12 +208,12 @@ async fn sockets_are_shared_and_closed_when_nobody_uses_them() {
 #[tokio::test]
 async fn a_forked_child_does_not_use_its_parents_sockets() {
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    let Ok(own) = Seat::take(to) else { return }; // the test above has looked at the reason
+    let Ok(own) = PendingEcho::open(to) else { return }; // the test above has looked at the reason
     // What a child sees: a socket of another process.
     let mut parents = EchoSocket::open(own.kind(), true).unwrap();
     Arc::get_mut(&mut parents).unwrap().pid ^= 1;
     OPEN.with_borrow_mut(|open| *open = vec![Arc::downgrade(&parents)]);
-    let mut childs = Seat::take(to).unwrap_or_else(|e| panic!("{e:?}"));
+    let mut childs = PendingEcho::open(to).unwrap_or_else(|e| panic!("{e:?}"));
     assert!(!Arc::ptr_eq(&parents, &childs.socket));
     childs.send(0).await.unwrap();
     assert!(matches!(tokio::time::timeout(PLENTY, childs.answer()).await.unwrap(), Some(Event::Reply(_))));

@@ -1,4 +1,4 @@
-//! What all probes of a process share: threads for names, and limits on what they may take.
+//! What all probes of a process share: the resolver, and limits on connections and threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,13 +7,13 @@ use tokio::sync::Semaphore;
 
 use super::names::Names;
 
-/// Probe callables at the same time. They run on threads that other work needs as well, and one that hangs keeps its
-/// thread.
+/// Probe callables at the same time. They run on threads that other work uses too, and one that hangs keeps its thread.
 const CALLABLES: usize = 256;
 /// Connections at the same time, whatever the system permits.
 const MOST_CONNECTIONS: u32 = 4096;
 
-pub(super) struct Shared {
+/// The limits of a process.
+pub(super) struct ProcessLimits {
     pub names: Arc<Names>,
     /// Connections that may be opened at the same time.
     pub connections: Semaphore,
@@ -21,10 +21,10 @@ pub(super) struct Shared {
     pub callables: Arc<Semaphore>,
 }
 
-impl Shared {
-    /// With limits that go by what the system permits the process.
+impl ProcessLimits {
+    /// The limits depend on the number of file descriptors that the process may have.
     pub(super) fn new(names: Arc<Names>, callables: usize) -> Self {
-        // Half of the limit: the rest of the process needs descriptors, too.
+        // Half of them: the rest of the process needs descriptors, too.
         let half = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
         let most_connections = half.clamp(8, u64::from(MOST_CONNECTIONS)) as u32;
         Self {
@@ -35,14 +35,14 @@ impl Shared {
         }
     }
 
-    /// All that [`Self::connections`] has.
+    /// The capacity of [`Self::connections`].
     pub(super) fn most_connections(&self) -> u32 {
         self.most_connections
     }
 
-    /// A process's own: in a forked child, whoever holds something of its parent never gives it back.
+    /// Those of this process. A forked child has limits of its own: what its parent holds is never released in the child.
     pub(super) fn of_this_process() -> Arc<Self> {
-        static SHARED: Mutex<Option<(u32, Arc<Shared>)>> = Mutex::new(None);
+        static SHARED: Mutex<Option<(u32, Arc<ProcessLimits>)>> = Mutex::new(None);
         let pid = std::process::id();
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         match &*shared {
