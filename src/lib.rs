@@ -1,6 +1,6 @@
-//! `jobrota`: fair VM selection, a lossless job ledger for AutoSys, and honest SAS Viya comparisons.
+//! `jobrota`: fair VM selection, a lossless job ledger for AutoSys, and SAS Viya comparisons.
 //!
-//! Work flows down: nothing below knows what is above it. Everything but [`python`] builds and tests without Python
+//! Dependencies point down: a module does not know the modules above it. Everything except [`python`] builds and tests without Python
 //! (`cargo check --no-default-features --lib`); so does everything without [`sandbox`].
 
 pub mod autosys;
@@ -8,6 +8,7 @@ pub mod azure;
 pub mod comparison;
 pub mod delta;
 pub mod doctor;
+pub mod duration;
 pub mod error;
 mod http;
 pub mod inventory;
@@ -21,7 +22,6 @@ pub mod selection;
 pub mod settings;
 pub mod stop;
 pub mod storage;
-pub mod timespan;
 pub mod viya;
 
 pub use error::{Error, ErrorKind, Result};

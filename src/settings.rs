@@ -1,4 +1,4 @@
-//! Where a setting comes from: the argument, else the environment (`JOBROTA_…`), else `jobrota.toml`.
+//! Reads settings: from the argument, else from the environment (`JOBROTA_…`), else from `jobrota.toml`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 
-/// The settings file in the current directory; `JOBROTA_CONFIG` names another one.
+/// The settings file in the current directory. `JOBROTA_CONFIG` names another file.
 const FILE: &str = "jobrota.toml";
 
-/// The place that sets a setting.
+/// The source of a setting's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The caller.
@@ -21,7 +21,7 @@ pub enum Source {
 }
 
 /// The value of the setting `name` (lower case, such as `ledger`): `argument`, else the environment variable
-/// `JOBROTA_<NAME>` unless it is empty, else the key of that name in `jobrota.toml`; none when nobody sets it.
+/// `JOBROTA_<NAME>` unless it is empty, else the key of that name in `jobrota.toml`; None when it is not set.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed, or holds a list or table there.
@@ -29,7 +29,7 @@ pub fn lookup(name: &str, argument: Option<&str>) -> Result<Option<String>> {
     Ok(find(name, argument)?.map(|(value, _)| value))
 }
 
-/// As [`lookup`], with the place that sets it.
+/// As [`lookup`], with the source of the value.
 ///
 /// # Errors
 /// Those of [`lookup`].
@@ -45,7 +45,7 @@ pub fn find(name: &str, argument: Option<&str>) -> Result<Option<(String, Source
     Ok(from_file(name, &path)?.map(|value| (value, Source::File(path))))
 }
 
-/// The settings file: the one that `JOBROTA_CONFIG` names, else `jobrota.toml` in the working directory, if it is there.
+/// The settings file: the one that `JOBROTA_CONFIG` names, else `jobrota.toml` in the working directory, if it exists.
 pub fn file() -> Option<PathBuf> {
     match std::env::var_os("JOBROTA_CONFIG").filter(|path| !path.is_empty()) {
         Some(path) => Some(PathBuf::from(path)),
@@ -53,10 +53,10 @@ pub fn file() -> Option<PathBuf> {
     }
 }
 
-/// As [`lookup`], for a setting that must be there; `what` says what it is, such as `the ledger's root`.
+/// As [`lookup`], for a required setting. `what` describes it in the error, such as `the ledger's root`.
 ///
 /// # Errors
-/// Those of [`lookup`]; [`crate::ErrorKind::InvalidInput`], naming all three places, when nobody sets it.
+/// Those of [`lookup`]; [`crate::ErrorKind::InvalidInput`], which names all three sources, when it is not set.
 pub fn require(name: &str, argument: Option<&str>, what: &str) -> Result<String> {
     lookup(name, argument)?.ok_or_else(|| {
         Error::invalid(format!(
@@ -81,7 +81,7 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e))?;
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        // The parser's own text quotes the line, and there may be a password in it.
+        // The parser's own text quotes the line, which can hold a password.
         let line = text[..e.span().map_or(0, |span| span.start).min(text.len())].lines().count().max(1);
         Error::invalid(format!("the settings file {} is not TOML: line {line}: {}", path.display(), e.message()))
     })?;

@@ -1,8 +1,8 @@
-//! Asking what is under way to come to an orderly end.
+//! A request to end running work in order.
 
 use tokio::sync::watch;
 
-/// A request to stop, which may come from any thread. Clones are the same request. The default has not been made yet.
+/// A request to stop, from any thread. Clones share the request. The default value is not stopped.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Sender<bool>);
 
@@ -13,23 +13,23 @@ impl Default for Stop {
 }
 
 impl Stop {
-    /// Asks to stop. Doing it again does nothing.
+    /// Requests the stop. A second call has no effect.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 
-    /// Whether it was asked.
+    /// Whether the stop was requested.
     pub fn is_stopped(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Ends once it is asked.
+    /// Waits until the stop is requested.
     pub async fn stopped(&self) {
-        // An error would mean that no sender is left, but this is one.
+        // The wait fails only without a sender, and `self` is one.
         let _ = self.subscribe().wait_for(|stopped| *stopped).await;
     }
 
-    /// What `work` gives; none, and `work` is dropped, once it is asked to stop.
+    /// The output of `work`. None when the stop is requested before that; `work` is dropped then.
     pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -38,7 +38,7 @@ impl Stop {
         }
     }
 
-    /// For those who look at the request again and again.
+    /// A receiver for code that reads the request repeatedly.
     pub fn subscribe(&self) -> watch::Receiver<bool> {
         self.0.subscribe()
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_waits_is_told_once_it_is_asked() {
+    async fn waiting_ends_when_the_stop_is_requested() {
         let stop = Stop::default();
         let other = stop.clone();
         let waiting = tokio::spawn(async move { other.stopped().await });

@@ -44,7 +44,8 @@ def refused(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
 
 
 WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
-    (selector, ["timeout", "health_ttl"], ["1", None, True, [], 10**400], "a number"),
+    (selector, ["timeout", "health_ttl"], ["soon", None, True, [], 10**400], "a number of seconds"),
+    (selector, ["timeout", "hold_ttl"], [-1, "400d", float("nan")], "a duration from 0 to a year"),
     (selector, ["rise", "fall"], [-1, 1.5, "1", None, False], "a whole number from 0"),
     (selector, ["rise"], [2**32], "at most 4294967295"),
     (selector, ["max_in_flight"], [-1, "many"], "a whole number from 0"),
@@ -54,10 +55,10 @@ WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
     (runner, ["base_url", "sequential_context", "async_context"], [5, HALF, b"x"], "text"),
     (runner, ["mode"], [5, None, HALF], "text"),
     (runner, ["tokens", "jobs", "results_dir"], [5, HALF], "text or a path"),
-    (runner, ["poll_interval", "job_timeout", "correlation_timeout"], ["1", None], "a number"),
+    (runner, ["poll_interval", "job_timeout", "correlation_timeout"], ["soon", None], "a number of seconds"),
     (runner, ["time_scale"], ["1", True, []], "a number"),
     (runner, ["sequential_only", "async_only"], [1, "yes", None], "True or False"),
-    (SendEvent, ["timeout"], ["30", None], "a number"),
+    (SendEvent, ["timeout"], ["soon", None], "a number of seconds"),
     (SendEvent, ["env"], [["AUTOSERV"], {"AUTOSERV": 5}, {"AUTOSERV": HALF}], "a dict of names and values"),
     (SendEvent, ["comment"], [5, HALF], "text"),
     (SendEvent, ["program"], [5, HALF], "text or a path"),

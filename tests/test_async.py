@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,3 +227,178 @@ def test_an_interrupt_inside_an_awaited_probe_goes_on() -> None:
     for call in (selector.select_async, lambda: selector.select_many_async(2), selector.check_async):
         with pytest.raises(KeyboardInterrupt, match="enough"):
             asyncio.run(call())
+
+
+def test_every_call_that_does_io_has_a_twin() -> None:
+    """The names of methods without I/O, which need no twin; all others have one."""
+    from jobrota.viya import CodeLogin, ViyaSession
+
+    without = {
+        jobrota.JobLedger: {"track"},
+        jobrota.AutosysUpdater: set(),
+        jobrota.RoundRobinSelector: set(),
+        jobrota.Selection: set(),
+        jobrota.ViyaComparisonRunner: {"describe"},
+        jobrota.ComparisonResult: {"arms", "from_table", "hosts", "jobs", "phases", "to_dict"},
+        ViyaSession: {"begin_login"},
+        CodeLogin: set(),
+    }
+    for kind, local in without.items():
+        names = {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+        calls = {name for name in names if not name.endswith("_async")} - local
+        assert {f"{name}_async" for name in calls} == names - calls - local, kind
+
+
+def test_the_twins_of_the_ledger(ledger: jobrota.JobLedger) -> None:
+    from arro3.core import Array, DataType, Table
+
+    values = {"file_name": "a.sas", "job_id": "A", "status": "SUCCESS"}
+    batch = Table.from_pydict({name: Array([value], DataType.string()) for name, value in values.items()})
+
+    async def work() -> None:
+        assert await ledger.log_executions_async(batch) == 1
+        assert await ledger.log_notifications_async(batch) == 1
+        assert column(await ledger.executions_async(job_id="A"), "status") == ["SUCCESS"]
+        assert column(await ledger.notifications_async(flag="NO"), "status") == ["SUCCESS"]
+        assert (await ledger.pending_executions_async(limit=1)).num_rows == 1
+        assert await ledger.update_autosys_flag_async("a.sas", "A") == 1
+        assert (await ledger.pending_executions_async()).num_rows == 0
+        assert (await jobrota.AutosysUpdater(ledger, lambda *row: True).run_async()).delivered == 1
+        assert column(await ledger.deliveries_async(), "outcome") == column(ledger.deliveries(), "outcome")
+        report = await jobrota.doctor_async(ledger=ledger)
+        assert any(check.area == "ledger" for check in report.checks)
+
+    asyncio.run(work())
+
+
+def test_pending_executions_has_another_name(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    ledger.log_job_execution("b.sas", "B", "SUCCESS")
+    for read in (ledger.pending_executions, ledger.fetch_unprocessed_updates):
+        assert column(read(), "job_id") == ["A", "B"]
+        assert column(read(limit=1), "job_id") == ["A"]
+        assert column(read(job_id="B"), "file_name") == ["b.sas"]
+    assert asyncio.run(ledger.fetch_unprocessed_updates_async(limit=1)).num_rows == 1
+
+
+def test_track_works_with_async_with(ledger: jobrota.JobLedger) -> None:
+    async def work() -> None:
+        async with ledger.track("a.sas", "A") as tracked:
+            assert (tracked.file_name, tracked.job_id) == ("a.sas", "A")
+            await asyncio.sleep(0)
+        with pytest.raises(ValueError, match="on purpose"):
+            async with ledger.track("b.sas", "B"):
+                raise ValueError("on purpose")
+
+    asyncio.run(work())
+    assert column(ledger.pending_executions(), "status") == ["SUCCESS", "FAILURE"]
+    assert column(ledger.pending_notifications(), "status") == ["SUCCESS", "FAILURE"]
+
+
+def test_an_async_transport_runs_on_the_loop_that_awaits_it(ledger: jobrota.JobLedger) -> None:
+    seen: list[object] = []
+
+    async def work(updater: jobrota.AutosysUpdater) -> None:
+        lock = asyncio.Lock()
+
+        async def locked() -> None:
+            async with lock:
+                await asyncio.sleep(0)
+
+        shared["use"] = locked
+        assert (await updater.run_async()).delivered == 3
+        assert seen == [asyncio.get_running_loop()] * 3
+
+    shared: dict[str, Any] = {}
+
+    async def send(file_name: str, job_id: str, status: str) -> bool:
+        seen.append(asyncio.get_running_loop())
+        await shared["use"]()
+        return True
+
+    updater = jobrota.AutosysUpdater(ledger, send)
+    for _ in range(2):
+        seen.clear()
+        for job in "ABC":
+            ledger.log_job_completion("a.sas", job, "SUCCESS")
+        asyncio.run(work(updater))
+
+    # Without an event loop of the caller, it runs on one of the package's own, as before.
+    async def nothing() -> None:
+        pass
+
+    seen.clear()
+    shared["use"] = nothing
+    ledger.log_job_completion("a.sas", "D", "SUCCESS")
+    assert updater.run().delivered == 1
+    assert len(seen) == 1
+
+
+def test_an_async_transport_ends_in_order_when_the_cycle_is_canceled(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    ledger.log_job_completion("a.sas", "A", "FAILURE")
+
+    async def work() -> None:
+        began = asyncio.Event()
+
+        async def send(file_name: str, job_id: str, status: str) -> bool:
+            began.set()
+            await asyncio.sleep(0.2)
+            return True
+
+        cycle = asyncio.ensure_future(jobrota.AutosysUpdater(ledger, send).run_async())
+        await began.wait()
+        cycle.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cycle
+
+    asyncio.run(work())
+    assert column(ledger.pending_notifications(), "status") == ["FAILURE"]
+    assert column(ledger.deliveries(), "outcome").count("delivered") == 1
+
+
+def test_run_forever_can_be_awaited(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    reports: list[jobrota.DeliveryReport] = []
+
+    async def work() -> None:
+        updater = jobrota.AutosysUpdater(ledger, lambda *row: True)
+        forever = asyncio.ensure_future(updater.run_forever_async("20ms", on_report=reports.append))
+        while len(reports) < 2:
+            await asyncio.sleep(0.01)
+        forever.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await forever
+
+    asyncio.run(work())
+    assert [report.delivered for report in reports[:2]] == [1, 0]
+
+
+def test_the_twins_of_a_result(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
+    runner = jobrota.ViyaComparisonRunner(
+        sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=1, async_only=True, results_dir=tmp_path
+    )
+
+    async def work() -> None:
+        result = await runner.run_async()
+        path = await result.save_async(tmp_path / "copy.json")
+        assert (await jobrota.ComparisonResult.load_async(path)).failed_jobs == 0
+        assert await result.append_to_async(tmp_path / "history") == 1
+        assert (await jobrota.comparison_history_async(tmp_path / "history")).num_rows == 1
+        assert (await result.to_excel_async(tmp_path / "result.xlsx")).exists()
+        assert (await result.report_async(tmp_path / "result.html")).exists()
+
+    asyncio.run(work())
+
+
+def test_the_twins_of_a_session(sandbox: jobrota.Sandbox) -> None:
+    from jobrota.viya import ViyaSession
+
+    async def work() -> None:
+        session = ViyaSession(sandbox.viya_url, tokens=sandbox.tokens)
+        assert await session.token_async() == session.token()
+        assert await session.whoami_async() == session.whoami()
+        assert await session.definitions_async("cm_*") == session.definitions("cm_*")
+        assert await session.contexts_async() == session.contexts()
+
+    asyncio.run(work())

@@ -338,7 +338,7 @@ def test_what_a_callable_refuses_is_parked_only_after_max_attempts(ledger: jobro
     ("options", "text"),
     [
         ({"backoff": {"frist": 1}}, "backoff has no frist"),
-        ({"backoff": "soon"}, "no span of time"),
+        ({"backoff": "soon"}, "must be a number of seconds"),
         ({"backoff": {"jitter": 2}}, "jitter"),
         ({"rate": 0}, "rate is 0"),
         ({"rate": float("nan")}, "rate is NaN"),

@@ -141,7 +141,7 @@ def test_the_async_twin(ledger: jobrota.JobLedger, folder: Path) -> None:
     [
         ({"fields": {"job": "x"}}, "file_name, job_id, status, timestamp, autosys_update_flag"),
         ({"fields": {"job_id": 1}}, "job_id"),
-        ({"fields": {1: "job_id"}}, "a key of fields"),
+        ({"fields": {1: "job_id"}}, "a key is of type int"),
         ({"fields": ["job_id"]}, "dict"),
         ({"fields": {"job_id": ""}}, "empty"),
         ({"timezone": "Europe/Atlantis"}, "IANA"),

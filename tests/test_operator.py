@@ -216,13 +216,13 @@ def test_executions_without_a_notification_are_found(ledger: jobrota.JobLedger) 
     assert found.column_names == ledger.executions().column_names
     assert column(found, "job_id") == ["OLD", "LOST"]
     for older_than, jobs in (
-        ("1d", ["OLD"]), (86_400, ["OLD"]), ("90 s", ["OLD", "LOST"]), ("45m", ["OLD", "LOST"]), ("2d", []),
+        ("1d", ["OLD"]), (86_400, ["OLD"]), ("86400", ["OLD"]), ("23h 60m", ["OLD"]), (timedelta(days=1), ["OLD"]), ("90 s", ["OLD", "LOST"]), ("45m", ["OLD", "LOST"]), ("2d", []),
         (0, ["OLD", "LOST", "RUNNING"]), ("0s", ["OLD", "LOST", "RUNNING"]), (1.5, ["OLD", "LOST"]),
     ):  # fmt: skip
         assert column(ledger.executions_without_notification(older_than=older_than), "job_id") == jobs, older_than
     assert asyncio.run(ledger.executions_without_notification_async(older_than="1d")).num_rows == 1
-    bad_spans: list[Any] = ["", "1", "h", "-1h", "1w", "1hh", "infh", "nan", -1, True, [], float("nan"), "9e9d"]
-    for bad in bad_spans:
+    bad_durations: list[Any] = ["", "h", "-1h", "1w", "1hh", "infh", "nan", -1, True, [], float("nan"), "9e9d"]
+    for bad in bad_durations:
         with pytest.raises(jobrota.InvalidInputError, match="older_than"):
             ledger.executions_without_notification(older_than=bad)
     # An operator settles it.

@@ -36,9 +36,10 @@ from jobrota._native import (
     ViyaComparisonRunner,
     __version__,
     comparison_history,
+    comparison_history_async,
     sandbox_calibration,
 )
-from jobrota.checkup import Check, DoctorReport, doctor
+from jobrota.checkup import Check, DoctorReport, doctor, doctor_async
 from jobrota.errors import (
     AuthenticationError,
     ConflictError,
@@ -116,8 +117,10 @@ __all__ = [
     "autosys",
     "autosys_update_runner",
     "comparison_history",
+    "comparison_history_async",
     "configure",
     "doctor",
+    "doctor_async",
     "fetch_unprocessed_updates",
     "log_job_completion",
     "log_job_execution",

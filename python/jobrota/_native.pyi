@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, final, overload
 from zoneinfo import ZoneInfo
 
 from arro3.core import Table
@@ -37,7 +37,9 @@ __all__ = [
     "WebServices",
     "__version__",
     "comparison_history",
+    "comparison_history_async",
     "doctor",
+    "duration_seconds",
     "journal_base_url",
     "sandbox_calibration",
     "settings_lookup",
@@ -50,7 +52,7 @@ __version__: str
 _Tokens: TypeAlias = "_Location | Credentials | dict[str, Any] | Callable[[], str | dict[str, Any]]"
 _Arrow: TypeAlias = ArrowArrayExportable | ArrowStreamExportable
 _Location: TypeAlias = str | PathLike[str]
-_Span: TypeAlias = float | str | timedelta
+_Duration: TypeAlias = float | str | timedelta
 _Inventory: TypeAlias = Inventory | _Location | Sequence[str] | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 _ProbeFunction: TypeAlias = Callable[[str], tuple[str | None, str | None]]
 _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
@@ -58,38 +60,58 @@ _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str,
 _AzureToken: TypeAlias = str | tuple[str, float | datetime | None]
 
 class _TokenCredential(Protocol):
-    """As those of `azure.identity`; `get_token` returns an object with `.token` and `.expires_on`."""
+    """Like those of `azure.identity`; `get_token` returns an object with `.token` and `.expires_on`."""
 
     def get_token(self, scope: str, /) -> Any: ...
 
 _AzureCredential: TypeAlias = dict[str, str] | Callable[[], _AzureToken] | _TokenCredential
-_Options: TypeAlias = Mapping[str, str | float | bool]
+_Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
+_Checks: TypeAlias = tuple[bool, list[tuple[str, str, str, str, str | None]]]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
+def duration_seconds(text: str) -> float:
+    """The seconds of a duration such as "1h30m"."""
+
 def settings_lookup(name: str) -> str | None:
-    """Value of the environment variable JOBROTA_<NAME>, else of `name` in jobrota.toml, else None."""
+    """The value of the environment variable JOBROTA_<NAME>, else of `name` in jobrota.toml, else None."""
 
 def viya_base_url(given: str | None = None) -> str | None:
     """The server that `given`, the settings, the environment or the profile of sas-viya name, else None."""
 
 def journal_base_url(path: str) -> str:
-    """The server of the run that a journal is of."""
+    """The server of the run that wrote a journal."""
 
 def shown_url(url: str) -> str:
-    """`url` without what must not be shown: user name, password and query."""
+    """`url` without user name, password and query."""
 
+@overload
 def doctor(
     *,
     ledger: JobLedger | _Location | None = None,
     storage_options: _Options | None = None,
     inventory: _Inventory | None = None,
     probes: Sequence[str] = ...,
-    timeout: float = 1.0,
+    timeout: _Duration = 1.0,
     network: bool = False,
     tokens: _Location | None = None,
     configured: dict[str, Any] | None = None,
-) -> tuple[bool, list[tuple[str, str, str, str, str | None]]]:
-    """Whether nothing failed that is needed, and the checks: area, name, status, detail, advice."""
+    asynchronous: Literal[False] = False,
+) -> _Checks:
+    """Whether no necessary check failed, and the checks: area, name, status, detail, advice."""
+
+@overload
+def doctor(
+    *,
+    ledger: JobLedger | _Location | None = None,
+    storage_options: _Options | None = None,
+    inventory: _Inventory | None = None,
+    probes: Sequence[str] = ...,
+    timeout: _Duration = 1.0,
+    network: bool = False,
+    tokens: _Location | None = None,
+    configured: dict[str, Any] | None = None,
+    asynchronous: Literal[True],
+) -> Coroutine[Any, Any, _Checks]: ...
 
 # ---------------------------------------------------------------------------------------------------- selection
 
@@ -106,9 +128,9 @@ class Inventory:
         *,
         endpoint: str | None = None,
         power_state: Literal["running", "any"] | None = None,
-        max_age: float = 300.0,
-        max_stale: float = 86400.0,
-        timeout: float = 60.0,
+        max_age: _Duration = 300.0,
+        max_stale: _Duration = 86400.0,
+        timeout: _Duration = 60.0,
     ) -> Inventory: ...
     @staticmethod
     def from_azure_async(
@@ -120,9 +142,9 @@ class Inventory:
         *,
         endpoint: str | None = None,
         power_state: Literal["running", "any"] | None = None,
-        max_age: float = 300.0,
-        max_stale: float = 86400.0,
-        timeout: float = 60.0,
+        max_age: _Duration = 300.0,
+        max_stale: _Duration = 86400.0,
+        timeout: _Duration = 60.0,
     ) -> Coroutine[Any, Any, Inventory]: ...
     @property
     def source(self) -> str | None:
@@ -197,13 +219,13 @@ class RoundRobinSelector:
         *,
         cursor: _Location | JobLedger | None = None,
         probe: _Probe | None = None,
-        timeout: float = 1.0,
-        health_ttl: float = 0.0,
+        timeout: _Duration = 1.0,
+        health_ttl: _Duration = 0.0,
         rise: int = 1,
         fall: int = 1,
-        health_max_age: float = 3600.0,
+        health_max_age: _Duration = 3600.0,
         max_in_flight: int | None = None,
-        hold_ttl: float = 60.0,
+        hold_ttl: _Duration = 60.0,
         storage_options: _Options | None = None,
     ) -> RoundRobinSelector: ...
     @property
@@ -249,6 +271,14 @@ class Track:
         traceback: TracebackType | None,
         /,
     ) -> Literal[False]: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Track]: ...
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Coroutine[Any, Any, None]: ...
     def __repr__(self) -> str: ...
 
 @final
@@ -328,7 +358,7 @@ class JobLedger:
         *,
         storage_options: _Options | None = None,
         durability: Literal["store", "fsync"] = "store",
-        commit_timeout: float | None = None,
+        commit_timeout: _Duration | None = None,
     ) -> JobLedger: ...
     @property
     def root(self) -> str: ...
@@ -347,7 +377,13 @@ class JobLedger:
         self, file_name: str, job_id: str, status: str, *, notification_timestamp: datetime | None = None
     ) -> Coroutine[Any, Any, None]: ...
     def log_executions(self, rows: _Arrow) -> int: ...
+    def log_executions_async(self, rows: _Arrow) -> Coroutine[Any, Any, int]: ...
     def log_notifications(self, rows: _Arrow) -> int: ...
+    def log_notifications_async(self, rows: _Arrow) -> Coroutine[Any, Any, int]: ...
+    def pending_executions(self, *, limit: int | None = None, job_id: str | None = None) -> Table: ...
+    def pending_executions_async(
+        self, *, limit: int | None = None, job_id: str | None = None
+    ) -> Coroutine[Any, Any, Table]: ...
     def fetch_unprocessed_updates(self, *, limit: int | None = None, job_id: str | None = None) -> Table: ...
     def fetch_unprocessed_updates_async(
         self, *, limit: int | None = None, job_id: str | None = None
@@ -357,6 +393,7 @@ class JobLedger:
         self, *, limit: int | None = None, job_id: str | None = None
     ) -> Coroutine[Any, Any, Table]: ...
     def update_autosys_flag(self, file_name: str, job_id: str) -> int: ...
+    def update_autosys_flag_async(self, file_name: str, job_id: str) -> Coroutine[Any, Any, int]: ...
     def acknowledge(self, rows: _Arrow, *, table: _TableName = "job_notifications") -> int: ...
     def acknowledge_async(
         self, rows: _Arrow, *, table: _TableName = "job_notifications"
@@ -370,6 +407,15 @@ class JobLedger:
         status: str | None = None,
         flag: str | None = None,
     ) -> Table: ...
+    def executions_async(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        job_id: str | None = None,
+        status: str | None = None,
+        flag: str | None = None,
+    ) -> Coroutine[Any, Any, Table]: ...
     def notifications(
         self,
         *,
@@ -379,7 +425,19 @@ class JobLedger:
         status: str | None = None,
         flag: str | None = None,
     ) -> Table: ...
+    def notifications_async(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        job_id: str | None = None,
+        status: str | None = None,
+        flag: str | None = None,
+    ) -> Coroutine[Any, Any, Table]: ...
     def deliveries(self, *, since: datetime | None = None, until: datetime | None = None) -> Table: ...
+    def deliveries_async(
+        self, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Coroutine[Any, Any, Table]: ...
     def summary(self, *, since: datetime | None = None) -> LedgerSummary: ...
     def summary_async(self, *, since: datetime | None = None) -> Coroutine[Any, Any, LedgerSummary]: ...
     def parked(self, *, table: _TableName = "job_notifications") -> Table:
@@ -421,9 +479,9 @@ class JobLedger:
         by: str | None = None,
         table: _TableName = "job_notifications",
     ) -> Coroutine[Any, Any, int]: ...
-    def executions_without_notification(self, *, older_than: float | str = "1h") -> Table: ...
+    def executions_without_notification(self, *, older_than: _Duration = "1h") -> Table: ...
     def executions_without_notification_async(
-        self, *, older_than: float | str = "1h"
+        self, *, older_than: _Duration = "1h"
     ) -> Coroutine[Any, Any, Table]: ...
     def import_json(
         self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
@@ -431,8 +489,8 @@ class JobLedger:
     def import_json_async(
         self, folder: _Location, *, fields: Mapping[str, str] | None = None, timezone: str | ZoneInfo | None = None
     ) -> Coroutine[Any, Any, ImportReport]: ...
-    def maintain(self, *, retain_hours: float = 168.0) -> MaintenanceReport: ...
-    def maintain_async(self, *, retain_hours: float = 168.0) -> Coroutine[Any, Any, MaintenanceReport]: ...
+    def maintain(self, *, retain_hours: _Duration = 168.0) -> MaintenanceReport: ...
+    def maintain_async(self, *, retain_hours: _Duration = 168.0) -> Coroutine[Any, Any, MaintenanceReport]: ...
     def track(self, file_name: str, job_id: str) -> Track: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
@@ -457,10 +515,10 @@ class ImportReport:
     def ambiguous_times(self) -> int: ...
     @property
     def ignored(self) -> dict[str, int]:
-        """How many entries of the folder were not looked at, by the reason."""
+        """How many entries of the folder were not read, by the reason."""
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """What was wrong: dicts of file, line, record and reason; at most 20 of a file."""
+        """The failures: dicts of file, line, record and reason; at most 20 of a file."""
     def to_dict(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
@@ -473,7 +531,7 @@ class SendEvent:
         cls,
         program: _Location | None = None,
         *,
-        timeout: float = 60.0,
+        timeout: _Duration = 60.0,
         env: Mapping[str, str] | None = None,
         env_file: _Location | None = None,
         autostatus: _Location | None = None,
@@ -496,7 +554,7 @@ class WebServices:
         events: Mapping[str, str] | None = None,
         comment: str | None = None,
         ca_file: _Location | None = None,
-        timeout: float = 30.0,
+        timeout: _Duration = 30.0,
         status_path: str | None = "job-run-info/{job}",
         accepted: Sequence[int] | None = None,
         allow_http: bool = False,
@@ -522,8 +580,8 @@ class Ssh:
         env_file: str | None = None,
         run_as: str | None = None,
         comment: str | None = None,
-        connect_timeout: _Span = 10,
-        timeout: _Span = 60,
+        connect_timeout: _Duration = 10,
+        timeout: _Duration = 60,
         sessions: int = 8,
         batch: int = 32,
     ) -> Ssh: ...
@@ -545,9 +603,9 @@ class RunCommand:
         run_as: str | None = None,
         comment: str | None = None,
         batch: int = 20,
-        event_timeout: float = 60.0,
-        busy_timeout: float = 600.0,
-        timeout: float = 5400.0,
+        event_timeout: _Duration = 60.0,
+        busy_timeout: _Duration = 600.0,
+        timeout: _Duration = 5400.0,
     ) -> RunCommand: ...
     @property
     def subscription_id(self) -> str: ...
@@ -555,7 +613,7 @@ class RunCommand:
 
 @final
 class Rehearsal:
-    def __new__(cls, *, answer_after: _Span = 0) -> Rehearsal: ...
+    def __new__(cls, *, answer_after: _Duration = 0) -> Rehearsal: ...
     def __repr__(self) -> str: ...
 
 @final
@@ -574,7 +632,7 @@ class DeliveryReport:
     def unknown(self) -> int: ...
     @property
     def recovered(self) -> int:
-        """Rows that an earlier cycle delivered before it broke off; acknowledged now, not sent again."""
+        """Rows that an earlier cycle delivered before it ended early; acknowledged now, not sent again."""
     @property
     def settled(self) -> int:
         """Executions whose flag was set together with the notifications delivered in this cycle."""
@@ -596,11 +654,13 @@ class DeliveryReport:
     @property
     def lease_held_by(self) -> str | None: ...
     @property
+    def dry_run(self) -> bool: ...
+    @property
     def failures(self) -> list[dict[str, Any]]:
         """One dict per row not delivered: file_name, job_id, status, timestamp, attempt, outcome, detail."""
     @property
     def planned(self) -> list[dict[str, Any]]:
-        """What a dry run would have sent: file_name, job_id, status, timestamp, action."""
+        """The rows that a dry run would have sent: file_name, job_id, status, timestamp, action."""
     def to_dict(self) -> dict[str, Any]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
@@ -618,10 +678,10 @@ class AutosysUpdater:
         order: Literal["per_job", "latest", "none"] = "per_job",
         concurrency: int = 8,
         thread_safe: bool = False,
-        backoff: bool | _Span | Mapping[str, Any] | None = None,
+        backoff: bool | _Duration | Mapping[str, Any] | None = None,
         rate: float | None = None,
-        stale_after: _Span | None = None,
-        lease_ttl: _Span = 30,
+        stale_after: _Duration | None = None,
+        lease_ttl: _Duration = 30,
         confirm: bool | str | timedelta | None = None,
         first: Iterable[str] | None = None,
         priority: Iterable[str] | None = None,
@@ -633,8 +693,11 @@ class AutosysUpdater:
     def run(self) -> DeliveryReport: ...
     def run_async(self) -> Coroutine[Any, Any, DeliveryReport]: ...
     def run_forever(
-        self, every: _Span = "15m", *, on_report: Callable[[DeliveryReport], object] | None = None
+        self, every: _Duration = "15m", *, on_report: Callable[[DeliveryReport], object] | None = None
     ) -> DeliveryReport | None: ...
+    def run_forever_async(
+        self, every: _Duration = "15m", *, on_report: Callable[[DeliveryReport], object] | None = None
+    ) -> Coroutine[Any, Any, DeliveryReport | None]: ...
     def __repr__(self) -> str: ...
     def _repr_html_(self) -> str: ...
 
@@ -654,13 +717,21 @@ class ComparisonResult:
     def from_table(table: _Arrow, *, host_price: float | None = None) -> ComparisonResult: ...
     @staticmethod
     def load(path: _Location) -> ComparisonResult: ...
+    @staticmethod
+    def load_async(path: _Location) -> Coroutine[Any, Any, ComparisonResult]: ...
     @property
     def path(self) -> Path | None:
         """The result JSON; None while the result was not written."""
     def save(self, path: _Location) -> Path: ...
+    def save_async(self, path: _Location) -> Coroutine[Any, Any, Path]: ...
     def to_excel(self, path: _Location) -> Path: ...
+    def to_excel_async(self, path: _Location) -> Coroutine[Any, Any, Path]: ...
     def append_to(self, root: _Location, storage_options: _Options | None = None) -> int: ...
+    def append_to_async(
+        self, root: _Location, storage_options: _Options | None = None
+    ) -> Coroutine[Any, Any, int]: ...
     def report(self, path: _Location | None = None, **options: Any) -> Path: ...
+    def report_async(self, path: _Location | None = None, **options: Any) -> Coroutine[Any, Any, Path]: ...
     @property
     def warnings(self) -> list[ComparisonWarning]: ...
     @property
@@ -678,6 +749,9 @@ class ComparisonResult:
 def comparison_history(
     root: _Location, *, since: datetime | None = None, storage_options: _Options | None = None
 ) -> Table: ...
+def comparison_history_async(
+    root: _Location, *, since: datetime | None = None, storage_options: _Options | None = None
+) -> Coroutine[Any, Any, Table]: ...
 
 @final
 class Credentials:
@@ -708,6 +782,7 @@ class CodeLogin:
     @property
     def url(self) -> str: ...
     def finish(self, code: str, path: _Location) -> None: ...
+    def finish_async(self, code: str, path: _Location) -> Coroutine[Any, Any, None]: ...
     def __repr__(self) -> str: ...
 
 @final
@@ -720,14 +795,19 @@ class ViyaSession:
         ca_bundle: _Location | None = None,
         proxy: str | None = None,
         verify: bool = True,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 60.0,
+        connect_timeout: _Duration = 10.0,
+        read_timeout: _Duration = 60.0,
     ) -> ViyaSession: ...
     def token(self) -> str: ...
+    def token_async(self) -> Coroutine[Any, Any, str]: ...
     def whoami(self) -> dict[str, Any]: ...
+    def whoami_async(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
     def definitions(self, pattern: str) -> list[dict[str, Any]]: ...
+    def definitions_async(self, pattern: str) -> Coroutine[Any, Any, list[dict[str, Any]]]: ...
     def contexts(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]: ...
+    def contexts_async(self, names: Sequence[str] | None = None) -> Coroutine[Any, Any, list[dict[str, Any]]]: ...
     def save_login(self, path: _Location) -> None: ...
+    def save_login_async(self, path: _Location) -> Coroutine[Any, Any, None]: ...
     def begin_login(self, client_id: str | None = None, client_secret: str | None = None) -> CodeLogin: ...
     def __repr__(self) -> str: ...
 
@@ -771,20 +851,20 @@ class ViyaComparisonRunner:
         async_only: bool = False,
         repeat: int = 1,
         results_dir: _Location | None = None,
-        poll_interval: float = 0.8,
-        job_timeout: float = 3600.0,
-        correlation_timeout: float = 60.0,
-        pause: float = 0.0,
+        poll_interval: _Duration = 0.8,
+        job_timeout: _Duration = 3600.0,
+        correlation_timeout: _Duration = 60.0,
+        pause: _Duration = 0.0,
         order: Literal["submission", "longest_first"] = "submission",
-        durations_from: _Location | ComparisonResult | dict[str, float] | None = None,
+        durations_from: _Location | ComparisonResult | dict[str, _Duration] | None = None,
         expires_after: str | None = ...,  # "P7D"
         cleanup: bool = False,
         host_price: float | None = None,
         ca_bundle: _Location | None = None,
         proxy: str | None = None,
         verify: bool = True,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 60.0,
+        connect_timeout: _Duration = 10.0,
+        read_timeout: _Duration = 60.0,
         results_table: _Location | None = None,
         storage_options: _Options | None = None,
         time_scale: float | None = None,
@@ -817,7 +897,7 @@ class Sandbox:
         *,
         refuse_first: Sequence[str] | None = None,
         fail_jobs: Sequence[str] | None = None,
-        token_lifetime: float = 3600.0,
+        token_lifetime: _Duration = 3600.0,
         azure: bool = False,
         azure_throttle_first: int = 0,
         definitions: dict[str, float] | None = None,

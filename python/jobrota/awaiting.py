@@ -1,4 +1,4 @@
-"""Runs the `_async` methods, and `async def` transports."""
+"""The coroutines of the `_async` methods, and the event loop that runs an `async def` transport."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol, TypeVar, cast
 
 __all__ = ["run", "settle", "wait", "wait_in_order"]
@@ -14,24 +15,24 @@ _T = TypeVar("_T")
 
 
 class _Work(Protocol):
-    """An operation of the native module that can be awaited."""
+    """Work of the native module that a coroutine awaits."""
 
     def begin(self) -> asyncio.Future[Any]:
-        """Starts it."""
+        """Starts the work."""
 
     def stop(self) -> None:
-        """Asks it to end in order."""
+        """Asks the work to end in order."""
 
 
 async def wait(work: _Work) -> Any:
-    """Starts `work` and returns its result. If this is canceled, `work` continues, and its result is dropped."""
+    """Starts `work` and returns its result. Canceling it drops the work."""
     return await work.begin()
 
 
 async def wait_in_order(work: _Work) -> Any:
-    """Starts `work` and returns its result. If this is canceled, it asks `work` to stop, and waits for the end.
+    """Starts `work` and returns its result. Canceling it stops the work, and waits for its end.
 
-    If it is canceled again, it does not wait. `work` still runs to its end.
+    Canceling it a second time ends the wait. The work still continues to its end.
     """
     future = work.begin()
     try:
@@ -41,16 +42,16 @@ async def wait_in_order(work: _Work) -> Any:
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
-            future.cancel()  # no caller is left that could take the result
+            future.cancel()  # its result has no receiver any more
             raise
         error = future.exception()
         if error is not None and not isinstance(error, Exception):
-            raise error from None  # for example KeyboardInterrupt, raised by a callable
+            raise error from None  # such as KeyboardInterrupt from a callable
         raise canceled from error
 
 
 def settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    """Ends `future`, unless it was canceled in the meantime. Called in its event loop."""
+    """Ends `future`, unless it was canceled. Called in its event loop."""
     if future.done():
         return
     if error is None:
@@ -59,37 +60,62 @@ def settle(future: asyncio.Future[Any], result: object, error: BaseException | N
         future.set_exception(error)
 
 
-class _Loop:
-    """An event loop in a separate thread, for `async def` functions that other threads call."""
+_CHECK_INTERVAL = 1.0
+"""Seconds between two checks whether the event loop still exists."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, name="jobrota-asyncio", daemon=True).start()
-
-
-_loops: dict[int, _Loop] = {}
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
 _starting = threading.Lock()
 
 
-def run(awaitable: Awaitable[_T]) -> _T:
+def _own_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of this process in a thread of its own, for `async def` functions without a caller's event loop.
+
+    There is one for all of them, so that objects that they share (a session, a lock) work.
+    """
+    # A forked child has the event loop of its parent, but not the thread that runs it.
+    with _starting:
+        loop = _loops.get(os.getpid())
+        if loop is None:
+            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="jobrota-asyncio", daemon=True).start()
+    return loop
+
+
+def run(awaitable: Awaitable[_T], loop: asyncio.AbstractEventLoop | None = None) -> _T:
     """Waits for `awaitable` in this thread and returns its result, or raises its exception.
 
-    All awaitables run on one event loop of this process, so that shared objects (a session, a lock) work.
+    Args:
+        awaitable: A coroutine or another awaitable.
+        loop: The event loop that runs it, in another thread; None: one of this package.
+
+    Raises:
+        RuntimeError: The event loop was closed before the end.
     """
 
-    async def wait() -> tuple[_T, None] | tuple[None, BaseException]:
-        # Returned as a value: a raised KeyboardInterrupt or SystemExit would end the loop, which all awaitables share.
+    async def outcome() -> tuple[_T, None] | tuple[None, BaseException]:
+        # As a value: KeyboardInterrupt and SystemExit as exceptions would end the event loop.
         try:
             return await awaitable, None
         except BaseException as error:
             return None, error
 
-    # A forked child has the loop of its parent, but not the thread that runs the loop.
-    with _starting:
-        loop = _loops.get(os.getpid())
-        if loop is None:
-            loop = _loops[os.getpid()] = _Loop()
-    result, error = asyncio.run_coroutine_threadsafe(wait(), loop.loop).result()
+    running = loop or _own_loop()
+    waiting = outcome()
+    try:
+        future = asyncio.run_coroutine_threadsafe(waiting, running)
+    except RuntimeError:
+        waiting.close()
+        if asyncio.iscoroutine(awaitable):
+            awaitable.close()
+        raise
+    while True:
+        try:
+            result, error = future.result(timeout=_CHECK_INTERVAL)
+            break
+        except FutureTimeoutError:
+            # A closed event loop never ends what it runs.
+            if running.is_closed():
+                raise RuntimeError("the event loop was closed before the callable returned") from None
     if error is not None:
         raise error
     return cast("_T", result)

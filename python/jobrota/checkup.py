@@ -1,18 +1,19 @@
-"""`jobrota.doctor()`: checks what works on this machine, and says what to do about the rest."""
+"""`jobrota.doctor()`: what works on this machine, why the rest does not, and how to solve it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
+from datetime import timedelta
 from os import PathLike
 from typing import Any
 
 from jobrota._native import Inventory, JobLedger, settings_lookup
 from jobrota._native import doctor as _examine
 from jobrota.errors import InvalidInputError, JobrotaError
+from jobrota.markup import element
 
-__all__ = ["Check", "DoctorReport", "doctor"]
+__all__ = ["Check", "DoctorReport", "doctor", "doctor_async"]
 
 SYMBOLS = {"ok": "✓", "note": "–", "warning": "!", "failed": "✗"}
 TITLES = {
@@ -23,20 +24,20 @@ TITLES = {
     "credentials": "Credentials",
     "settings": "Settings",
 }
-# Readable on white and on black. The symbol has the same meaning without colour.
+# Readable on white and on black. The symbol says the same without colour.
 _COLORS = {"ok": "#2e9d5b", "note": "#888888", "warning": "#c77700", "failed": "#d6453d"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check. Its texts contain no secrets.
+    """One check. Its texts hold no secrets.
 
     Attributes:
         area: `environment`, `probes`, `vms`, `ledger`, `credentials` or `settings`.
-        name: The thing that was checked.
-        status: `ok`; `note` (missing, and not needed); `warning`; or `failed`.
-        detail: The finding.
-        advice: What to do. Each warning and failure has one.
+        name: The subject of the check.
+        status: `ok`; `note` (missing, but not necessary); `warning`; or `failed`.
+        detail: The result.
+        advice: How to solve the problem; every warning and failure has one.
     """
 
     area: str
@@ -52,26 +53,26 @@ class DoctorReport:
 
     Attributes:
         checks: All checks.
-        ok: Whether everything that is needed works: the ledger's root (if one is set), the settings file, and at least
-            one kind of probe, which at least one of the given VMs answers.
+        ok: Whether no necessary check failed: the ledger's root (if one is set), the settings file, and at least one kind
+            of probe, which at least one of the given VMs answers.
     """
 
     checks: list[Check]
     ok: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as plain values: `ok`, and `checks` as dicts."""
+        """The report as plain values: `ok`, and `checks` as dicts."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
     def areas(self) -> Iterator[tuple[str, list[Check]]]:
-        """Yields the checks by area, with the area's title."""
+        """The checks by area, with the area's title."""
         for area, title in TITLES.items():
             checks = [check for check in self.checks if check.area == area]
             if checks:
                 yield title, checks
 
     def verdict(self) -> str:
-        """Returns a summary in one line."""
+        """A summary in one line."""
         failed = sum(check.status == "failed" for check in self.checks)
         warnings = sum(check.status == "warning" for check in self.checks)
         counts = f"{failed} failed, {warnings} with a warning"
@@ -95,23 +96,28 @@ class DoctorReport:
 
     def _repr_html_(self) -> str:
         cell = "text-align:left;vertical-align:top;padding:.1em 1em .1em 0"
-        body = ""
+        lines = []
         for title, checks in self.areas():
-            body += f'<tr><th colspan="3" scope="colgroup" style="{cell};padding-top:.6em">{escape(title)}</th></tr>'
+            head = element("th", title, colspan="3", scope="colgroup", style=f"{cell};padding-top:.6em")
+            lines.append(element("tr", head))
             for check in checks:
-                advice = f'<div style="opacity:.75">→ {escape(_plain(check.advice))}</div>' if check.advice else ""
-                body += (
-                    f'<tr><td style="{cell};color:{_COLORS[check.status]};font-weight:600">'
-                    f'<span role="img" aria-label="{check.status}">{SYMBOLS[check.status]}</span></td>'
-                    f'<td style="{cell};white-space:nowrap">{escape(_plain(check.name))}</td>'
-                    f'<td style="{cell}">{escape(_plain(check.detail))}{advice}</td></tr>'
+                symbol = element("span", SYMBOLS[check.status], role="img", aria_label=check.status)
+                detail: list[object] = [_plain(check.detail)]
+                if check.advice:
+                    detail.append(element("div", f"→ {_plain(check.advice)}", style="opacity:.75"))
+                row = (
+                    element("td", symbol, style=f"{cell};color:{_COLORS[check.status]};font-weight:600"),
+                    element("td", _plain(check.name), style=f"{cell};white-space:nowrap"),
+                    element("td", *detail, style=cell),
                 )
-        color = _COLORS["ok" if self.ok else "failed"]
-        return (
-            '<div style="display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;'
-            'padding:.6em .9em;margin:.2em 0"><div style="font-weight:600;margin-bottom:.2em">Doctor: '
-            f'<span style="color:{color}">{escape(self.verdict())}</span></div>'
-            f'<table style="margin:0;border-collapse:collapse">{body}</table></div>'
+                lines.append(element("tr", *row))
+        verdict = element("span", self.verdict(), style=f"color:{_COLORS['ok' if self.ok else 'failed']}")
+        return element(
+            "div",
+            element("div", "Doctor: ", verdict, style="font-weight:600;margin-bottom:.2em"),
+            element("table", *lines, style="margin:0;border-collapse:collapse"),
+            style="display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;"
+            "padding:.6em .9em;margin:.2em 0",
         )
 
 
@@ -120,34 +126,34 @@ def doctor(
     *,
     inventory: Any = None,
     ledger: JobLedger | str | PathLike[str] | None = None,
-    storage_options: Mapping[str, str | float | bool] | None = None,
+    storage_options: Mapping[str, str | float | bool | timedelta] | None = None,
     probes: Sequence[str] = (),
-    timeout: float = 1.0,
+    timeout: float | str | timedelta = 1.0,
     network: bool = False,
     tokens: str | PathLike[str] | None = None,
 ) -> DoctorReport:
-    """Checks which probes work, whether the ledger's root is writable and atomic, and which credentials exist.
+    """Checks which probes work here, whether the ledger's root is writable and atomic, and which credentials exist.
 
-    It writes only into a new directory below the ledger's root, which it removes again. Without VMs (given or
-    configured) and `network`, it sends requests only to this machine and the ledger's store.
+    It writes to a new directory below the ledger's root, and removes it. Without VMs (given or configured) and `network`,
+    it sends requests only to this machine and to the ledger's store.
 
     Args:
-        vms: Names of VMs to probe; names of the inventory, if there is one.
-        inventory: The VMs, as any argument of `Inventory`; else the configured ones. Without `vms`, all of them are
-            probed.
+        vms: Names of VMs to probe; of the inventory, where there is one.
+        inventory: The VMs, in any shape that `Inventory` takes; else the configured ones. Without `vms`, all of them
+            are probed.
         ledger: The ledger's root, or the ledger itself; else that of the settings.
         storage_options: Options for the ledger's store, as for `JobLedger`.
-        probes: More probes to try on each VM, besides ICMP and TCP port 22, such as `"tcp:443"`.
-        timeout: Seconds per probe of a VM.
-        network: Whether to send requests beyond this machine: to the metadata service of Azure.
+        probes: Probes to try on each VM in addition to ICMP and TCP port 22, such as `"tcp:443"`.
+        timeout: Time per probe of a VM: seconds, text such as `"500ms"`, or a timedelta.
+        network: Whether to send requests outside this machine: to the metadata service of Azure.
         tokens: File with the tokens of SAS Viya; else `data/sas_tokens.json`.
 
     Returns:
         The checks. A check that fails raises no exception.
 
     Raises:
-        InvalidInputError: A probe or the form of the inventory is unknown.
-        NotFoundError: There is no such inventory file.
+        InvalidInputError: An argument is wrong, such as an unknown probe or shape of inventory.
+        NotFoundError: The inventory file does not exist.
 
     Example:
         >>> from jobrota import doctor
@@ -155,32 +161,64 @@ def doctor(
         >>> {check.status for check in report.checks if check.name in ("tcp", "http")}
         {'ok'}
     """
+    keywords = _keywords(vms, inventory, ledger, storage_options, probes, timeout, network, tokens)
+    ok, found = _examine(**keywords)
+    return DoctorReport([Check(*check) for check in found], ok)
+
+
+async def doctor_async(
+    vms: Sequence[str] | None = None,
+    *,
+    inventory: Any = None,
+    ledger: JobLedger | str | PathLike[str] | None = None,
+    storage_options: Mapping[str, str | float | bool | timedelta] | None = None,
+    probes: Sequence[str] = (),
+    timeout: float | str | timedelta = 1.0,
+    network: bool = False,
+    tokens: str | PathLike[str] | None = None,
+) -> DoctorReport:
+    """Like `doctor`, as a coroutine."""
+    keywords = _keywords(vms, inventory, ledger, storage_options, probes, timeout, network, tokens)
+    ok, found = await _examine(**keywords, asynchronous=True)
+    return DoctorReport([Check(*check) for check in found], ok)
+
+
+def _keywords(
+    vms: Sequence[str] | None,
+    inventory: Any,
+    ledger: JobLedger | str | PathLike[str] | None,
+    storage_options: Mapping[str, str | float | bool | timedelta] | None,
+    probes: Sequence[str],
+    timeout: float | str | timedelta,
+    network: bool,
+    tokens: str | PathLike[str] | None,
+) -> dict[str, Any]:
+    """The arguments of the native function: those of `doctor` with the configured settings."""
     from jobrota.notebook import configured_settings
 
     configured = configured_settings()
     usable = {name: value for name, value in configured.items() if isinstance(value, str | PathLike | JobLedger)}
-    ok, found = _examine(
-        ledger=ledger,
-        storage_options=storage_options,
-        inventory=_chosen(vms, inventory, configured.get("inventory")),
-        probes=list(probes),
-        timeout=timeout,
-        network=network,
-        tokens=tokens,
-        configured=usable,
-    )
-    return DoctorReport([Check(*check) for check in found], ok)
+    return {
+        "ledger": ledger,
+        "storage_options": storage_options,
+        "inventory": _chosen(vms, inventory, configured.get("inventory")),
+        "probes": list(probes),
+        "timeout": timeout,
+        "network": network,
+        "tokens": tokens,
+        "configured": usable,
+    }
 
 
 def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inventory | None:
-    """Returns the VMs to probe: the named ones of the inventory, or all of it."""
+    """The VMs to probe: those of the inventory that are named, or all of it."""
     if isinstance(vms, str):
         raise InvalidInputError(f"vms is one text, {vms!r}; give a list of VM names, such as [{vms!r}]")
     known: Inventory | None
     if inventory is not None:
         known = Inventory(inventory)
     else:
-        # The report says if the configured inventory is broken. The other checks run all the same.
+        # The report names a configured inventory that is broken.
         try:
             source = settings_lookup("inventory") if configured is None else configured
             known = None if source is None else Inventory(source)
@@ -196,5 +234,5 @@ def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inven
 
 
 def _plain(text: str) -> str:
-    """Returns text of another system on one line, without control characters of terminals."""
+    """Text from outside on one line, without control characters for a terminal."""
     return "".join(char if char.isprintable() else " " for char in text)

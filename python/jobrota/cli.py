@@ -15,6 +15,7 @@ from typing import Any
 
 from jobrota._native import __version__
 from jobrota.commands.autosys import open_ledger, print_table
+from jobrota.commands.durations import duration, positive_duration
 from jobrota.errors import JobrotaError
 from jobrota.signals import Terminated
 
@@ -106,7 +107,7 @@ def _add_compare(commands: Any) -> None:
     from jobrota.commands import compare
 
     parser = _command(commands, "compare", compare.TEXT, compare.run)
-    compare.add_arguments(parser, _positive, _not_negative, _positive_float, _number)
+    compare.add_arguments(parser, _positive, _not_negative, positive_duration, _number)
 
 
 def _add_report(commands: Any) -> None:
@@ -120,7 +121,7 @@ def _add_viya(commands: Any) -> None:
 
     group = commands.add_parser("viya", help=viya.TEXT, description=viya.TEXT)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    viya.add_arguments(_command, actions, _positive_float)
+    viya.add_arguments(_command, actions, positive_duration)
 
 
 def _add_select(commands: Any) -> None:
@@ -129,7 +130,7 @@ def _add_select(commands: Any) -> None:
     parser = _command(commands, "select", "select the next reachable VM in turn", _select)
     parser.add_argument("vms", nargs="*", metavar="VM", help="names or addresses; none means the whole inventory")
     vms.add_source(parser)
-    vms.add_probe(parser, _positive_float)
+    vms.add_probe(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -160,7 +161,7 @@ def _add_vms(commands: Any) -> None:
         many = "*" if action in (status, check) else "+"
         action.add_argument("vms", nargs=many, metavar="VM", help="names or addresses")
         vms.add_source(action)
-    vms.add_probe(check, _positive_float)
+    vms.add_probe(check)
     for action in (status, check):
         action.add_argument("--json", action="store_true", help="print one JSON list")
 
@@ -247,7 +248,7 @@ def _add_ledger_maintain(actions: Any) -> None:
     text = "compact the tables, and delete files and log entries that are no longer needed"
     parser = _ledger_action(actions, "maintain", text, _maintain)
     parser.add_argument(
-        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours that older versions stay readable"
+        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours that older versions stay readable, or a duration such as 7d"
     )
 
 
@@ -275,7 +276,7 @@ def _add_doctor(commands: Any) -> None:
 
     parser = _command(commands, "doctor", doctor.TEXT, doctor.run)
     doctor.add_arguments(parser)
-    parser.add_argument("--timeout", type=_positive_float, default=1.0, metavar="S", help="seconds per probe of a VM")
+    parser.add_argument("--timeout", type=positive_duration, default=1.0, metavar="TIME", help="time per probe of a VM")
 
 
 def _add_sandbox(commands: Any) -> None:
@@ -332,7 +333,10 @@ def _not_negative(text: str) -> int:
 
 
 def _hours(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return duration(text) / 3600
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of hours of at least 0")
     return number

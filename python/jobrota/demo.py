@@ -104,7 +104,7 @@ def run_demo(
         everything = _pending(book)
         first = updater.run()
         left_over, delivered_first = _pending(book), _delivered(book)
-        unsettled = book.fetch_unprocessed_updates().num_rows
+        unsettled = book.pending_executions().num_rows
         second = updater.run()
         delivered_second = _delivered(book) - delivered_first
         events = sandbox.autosys_events()

@@ -1,6 +1,6 @@
-"""HTML of jobrota's objects for notebooks.
+"""The HTML of jobrota's objects in a notebook.
 
-Every value is escaped, because job names and statuses come from other systems.
+Values come from outside, such as job names. `jobrota.markup` escapes them.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
 from typing import Any
+
+from jobrota.markup import Markup, element, join
 
 __all__ = ["repr_html"]
 
@@ -28,14 +29,17 @@ _TITLES = {
     "sandbox": "Sandbox (local stand-ins)",
 }
 _BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
-# White on red: no shade of red text is readable on both a light and a dark background.
+# White on red: no single shade of red text is readable on both light and dark backgrounds.
 _ALARM = "background:#b3261e;color:#fff;font-weight:600;border-radius:3px;padding:.05em .4em"
+_BOX = (
+    "display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;margin:.2em 0"
+)
 _BARS = {"share", "selections"}
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min–1 h", "1h_to_24h": "1–24 h", "over_24h": "older"}
 
 
 def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Returns the HTML of an object: a box with a title, its facts, and a table for each list of rows.
+    """HTML of an object: a titled box with its facts, and a table for each list of rows among them.
 
     Args:
         obj_kind: Which object: selection, inventory, ledger, …
@@ -47,79 +51,87 @@ def repr_html(obj_kind: str, data: Mapping[str, Any] | Sequence[Any]) -> str:
     title = _TITLES.get(obj_kind, obj_kind.replace("_", " "))
     if obj_kind == "selector" and isinstance(data, Mapping):
         rest = {name: value for name, value in data.items() if name != "distribution"}
-        body = _render(rest) + _turns(data.get("distribution", ()))
+        body = join([_render(rest), _turns(data.get("distribution", ()))])
     elif obj_kind == "comparison_result" and isinstance(data, Mapping):
         body = _comparison(data)
     elif obj_kind in ("ledger", "ledger_summary", "updater") and isinstance(data, Mapping):
         body = _deliveries(data)
     else:
         body = _render(data)
-    return (
-        '<div style="display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;'
-        f'margin:.2em 0"><div style="font-weight:600;margin-bottom:.4em">{escape(title)}</div>{body}</div>'
-    )
+    return element("div", element("div", title, style="font-weight:600;margin-bottom:.4em"), body, style=_BOX)
 
 
-def _render(data: Any) -> str:
+def _render(data: Any) -> Markup:
     if isinstance(data, Mapping):
         facts = {name: value for name, value in data.items() if not _is_nested(value)}
         parts = [_facts(facts)] if facts else []
         for name, value in data.items():
             if _is_nested(value):
-                parts.append(f'<div style="opacity:.75;margin:.5em 0 .2em">{_label(name)}</div>{_render(value)}')
-        return "".join(parts)
+                parts += [element("div", _label(name), style="opacity:.75;margin:.5em 0 .2em"), _render(value)]
+        return join(parts)
     rows = list(data)
     if not rows:
-        return '<div style="opacity:.6">none</div>'
+        return element("div", "none", style="opacity:.6")
     if all(isinstance(row, Mapping) for row in rows):
         return _table(rows)
-    return "<div>" + "<br>".join(_value(row) for row in rows) + "</div>"
+    lines: list[object] = [_value(row) for row in rows]
+    return element("div", *[part for line in lines for part in (Markup("<br>"), line)][1:])
 
 
-def _turns(rows: Sequence[Sequence[Any]]) -> str:
-    """Returns a bar per VM with its turns, its share and its last turn. For screen readers it is a table.
+def _turns(rows: Sequence[Sequence[Any]]) -> Markup:
+    """A bar for each VM with its selections, its share and its last selection. Screen readers read a table.
 
-    The one colour has a contrast of at least 3:1 to white and to black. Everything else uses the notebook's own
-    colours, so that it works with dark and light themes.
+    The colour of the bars has a contrast of at least 3:1 to white and to black. Everything else uses the notebook's own
+    colours, so light and dark themes both work.
     """
     if not rows:
-        return ""
+        return Markup()
     counts = [int(row[1]) for row in rows]
     total, largest = sum(counts), max(*counts, 1)
     cell = "padding:.15em .9em .15em 0;vertical-align:middle"
-    head = "".join(
-        f'<th scope="col" style="text-align:{side};font-weight:normal;opacity:.75;{cell}">{text}</th>'
-        for text, side in (("VM", "left"), ("turns", "left"), ("", "right"), ("share", "right"), ("last turn", "left"))
-    )
-    lines = ""
+    number = f"text-align:right;font-variant-numeric:tabular-nums;{cell}"
+    columns = (("VM", "left"), ("turns", "left"), ("", "right"), ("share", "right"), ("last turn", "left"))
+    lines = [
+        element(
+            "tr",
+            *(
+                element("th", text, scope="col", style=f"text-align:{side};font-weight:normal;opacity:.75;{cell}")
+                for text, side in columns
+            ),
+        )
+    ]
     for (vm, _, share, *last), count in zip(rows, counts, strict=True):
-        # A visible minimum width distinguishes "once" from "never".
-        width = max(100 * count / largest, 0.8) if count else 0
-        bar = (
-            '<div aria-hidden="true" style="width:16em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px">'
-            f'<div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px"></div></div>'
-        )
         at = _value(last[0]) if last and last[0] is not None else "never"
-        lines += (
-            f'<tr><th scope="row" style="text-align:left;font-weight:600;{cell}">{_value(vm)}</th>'
-            f'<td style="{cell}">{bar}</td>'
-            f'<td style="text-align:right;font-variant-numeric:tabular-nums;{cell}">{count:,}</td>'
-            f'<td style="text-align:right;font-variant-numeric:tabular-nums;{cell}">{100 * share:.1f} %</td>'
-            f'<td style="text-align:left;opacity:.75;{cell}">{at}</td></tr>'
-        )
+        cells = [
+            element("th", _value(vm), scope="row", style=f"text-align:left;font-weight:600;{cell}"),
+            element("td", _bar(count, largest, "16em"), style=cell),
+            element("td", f"{count:,}", style=number),
+            element("td", f"{100 * share:.1f} %", style=number),
+            element("td", at, style=f"text-align:left;opacity:.75;{cell}"),
+        ]
+        lines.append(element("tr", *cells))
     turns = "1 turn" if total == 1 else f"{total:,} turns"
     vms = "1 VM" if len(rows) == 1 else f"{len(rows):,} VMs"
-    return (
-        '<table style="margin:.5em 0 0;border-collapse:collapse;background:transparent;color:inherit">'
-        f'<caption style="text-align:left;opacity:.75;padding:0 0 .3em;color:inherit">{turns} of {vms}</caption>'
-        f"<tr>{head}</tr>{lines}</table>"
+    caption = element(
+        "caption", f"{turns} of {vms}", style="text-align:left;opacity:.75;padding:0 0 .3em;color:inherit"
     )
+    style = "margin:.5em 0 0;border-collapse:collapse;background:transparent;color:inherit"
+    return element("table", caption, *lines, style=style)
 
 
-def _deliveries(data: Mapping[str, Any]) -> str:
-    """Returns what is pending, the problems, and the success of deliveries; counts of the tables come last.
+def _bar(count: int, largest: int, width: str) -> Markup:
+    """A bar that screen readers skip."""
+    # The smallest visible bar distinguishes "once" from "never".
+    share = max(100 * count / largest, 0.8) if count else 0
+    bar = element("div", style=f"width:{share:.1f}%;height:100%;background:#3b7ddd;border-radius:2px")
+    track = f"width:{width};height:.85em;background:rgba(128,128,128,.2);border-radius:2px"
+    return element("div", bar, aria_hidden="true", style=track)
 
-    The summary is `data` itself, or its item `summary` with other facts beside it.
+
+def _deliveries(data: Mapping[str, Any]) -> Markup:
+    """Pending rows, what needs an operator, and how deliveries go. Counts of the tables come last.
+
+    The summary is `data` itself, or its item `summary` beside other facts.
     """
     nested = data.get("summary")
     summary = nested if isinstance(nested, Mapping) else data
@@ -128,21 +140,21 @@ def _deliveries(data: Mapping[str, Any]) -> str:
         return _render(data)
     pending, parked, unnotified = (summary.get(name) or 0 for name in ("pending", "parked", "unnotified"))
     oldest = summary.get("oldest_pending")
-    verdict = f"<b>{_value(pending)}</b> pending" if pending else "Nothing is pending"
-    verdict += f", the oldest since {_value(oldest)}" if pending and oldest else ""
+    verdict: list[object] = [element("b", _value(pending)), " pending"] if pending else ["Nothing is pending"]
+    verdict += [", the oldest since ", _value(oldest)] if pending and oldest else []
     parts = [_render(rest)] if rest else []
-    parts.append(f'<div style="font-size:1.15em;margin:.2em 0 .4em">{verdict}</div>')
+    parts.append(element("div", *verdict, style="font-size:1.15em;margin:.2em 0 .4em"))
     looks = [
         (parked, "parked: redrive or settle them (.parked())"),
         (unnotified, "executions without a notification (.executions_without_notification())"),
     ]
     for count, what in looks:
         if count:
-            parts.append(f'<div><span style="{_ALARM}">{_value(count)} {escape(what)}</span></div>')
+            parts.append(element("div", element("span", f"{_value(count)} {what}", style=_ALARM)))
     if pending:
         ages = [(_AGES.get(age, age), count) for age, count in summary["pending_by_age"].items()]
         by_status = summary.get("pending_by_status") or {}
-        parts.append(_bars("pending for", ages) + _bars("status", list(by_status.items())))
+        parts += [_bars("pending for", ages), _bars("status", list(by_status.items()))]
     parts.append(_facts(_outlook(summary)))
     tables = [
         {
@@ -153,14 +165,14 @@ def _deliveries(data: Mapping[str, Any]) -> str:
         if isinstance(counts := summary.get(key), Mapping)
     ]
     if tables:
-        parts.append(f'<div style="margin:.5em 0 0">{_table(tables)}</div>')
-    return "".join(parts)
+        parts.append(element("div", _table(tables), style="margin:.5em 0 0"))
+    return join(parts)
 
 
 def _outlook(summary: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {} if "root" not in summary else {"root": summary["root"]}
     rate = summary.get("success_rate")
-    # Rounded down: only if all succeeded is it 100 %.
+    # Rounded down: 100 % is all of them.
     facts["successful tries"] = "none yet" if rate is None else f"{math.floor(1000 * rate) / 10} %"
     facts["attempts"] = ", ".join(f"{count:,} {outcome}" for outcome, count in (summary.get("attempts") or {}).items())
     facts["counted since"] = summary.get("since")
@@ -169,31 +181,29 @@ def _outlook(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 
-def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> str:
-    """Returns a bar for each count. The number beside it is for screen readers too."""
+def _bars(title: str, rows: Sequence[tuple[Any, int]]) -> Markup:
+    """A bar for each count, with the number beside it."""
     largest = max((count for _, count in rows), default=0)
     cell = "padding:.1em .9em .1em 0;vertical-align:middle"
-    right = f"text-align:right;font-variant-numeric:tabular-nums;{cell}"
-    empty = "width:12em;height:.85em;background:rgba(128,128,128,.2);border-radius:2px"
-    bar = f'<div aria-hidden="true" style="{empty}">'
-    lines = ""
-    for name, count in rows:
-        # A visible minimum width distinguishes "a few" from "none".
-        width = max(100 * count / largest, 0.8) if count else 0
-        lines += (
-            f'<tr><th scope="row" style="text-align:left;font-weight:normal;{cell}">{_value(name)}</th>'
-            f'<td style="{cell}">{bar}<div style="width:{width:.1f}%;height:100%;background:#3b7ddd;border-radius:2px">'
-            f'</div></div></td><td style="{right}">{count:,}</td></tr>'
+    lines = [
+        element(
+            "tr",
+            element("th", _value(name), scope="row", style=f"text-align:left;font-weight:normal;{cell}"),
+            element("td", _bar(count, largest, "12em"), style=cell),
+            element("td", f"{count:,}", style=f"text-align:right;font-variant-numeric:tabular-nums;{cell}"),
         )
-    return (
-        '<table style="margin:.2em 1.5em .4em 0;border-collapse:collapse;background:transparent;color:inherit;'
-        'display:inline-table;vertical-align:top">'
-        f'<caption style="text-align:left;opacity:.75;color:inherit">{escape(title)}</caption>{lines}</table>'
+        for name, count in rows
+    ]
+    style = (
+        "margin:.2em 1.5em .4em 0;border-collapse:collapse;background:transparent;color:inherit;display:inline-table;"
+        "vertical-align:top"
     )
+    caption = element("caption", title, style="text-align:left;opacity:.75;color:inherit")
+    return element("table", caption, *lines, style=style)
 
 
-def _comparison(data: Mapping[str, Any]) -> str:
-    """Returns the verdict, then one line per arm. `.jobs()` has the jobs."""
+def _comparison(data: Mapping[str, Any]) -> Markup:
+    """A verdict first, then one line per arm. `.jobs()` has the jobs."""
     analysis = data.get("analysis")
     if isinstance(analysis, Mapping) and isinstance(data.get("arms"), Sequence):
         return _analysis(data, analysis)
@@ -202,10 +212,9 @@ def _comparison(data: Mapping[str, Any]) -> str:
     parts = []
     if isinstance(saved, int | float) and isinstance(gain, int | float):
         verdict = "saves" if saved >= 0 else "costs"
-        parts.append(
-            f'<div style="font-size:1.15em">Asynchronous execution {verdict} <b>{abs(saved):,.1f} s</b> '
-            f"({abs(gain):.1f} % of the sequential time)</div>"
-        )
+        seconds = element("b", f"{abs(saved):,.1f} s")
+        share = f" ({abs(gain):.1f} % of the sequential time)"
+        parts.append(element("div", f"Asynchronous execution {verdict} ", seconds, share, style="font-size:1.15em"))
     arms = []
     for name, arm in data.items():
         if name.endswith("_execution") and isinstance(arm, Mapping):
@@ -223,13 +232,14 @@ def _comparison(data: Mapping[str, Any]) -> str:
     if arms:
         parts.append(_table(arms))
     rest = {name: data[name] for name in ("warnings", "path", "metadata") if data.get(name)}
-    return "".join(parts) + (_render(rest) if rest else "")
+    return join([*parts, _render(rest)] if rest else parts)
 
 
-def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
-    """Returns the verdict, a line per arm, and the warnings. The report has the charts."""
+def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> Markup:
+    """The verdict, a line per arm, and the warnings. The report has the charts."""
     verdict = analysis.get("verdict") or {}
-    parts = [f'<div style="font-size:1.1em;max-width:60em;margin:.2em 0 .6em">{_value(verdict.get("text"))}</div>']
+    style = "font-size:1.1em;max-width:60em;margin:.2em 0 .6em"
+    parts = [element("div", _value(verdict.get("text")), style=style)]
     lines = []
     for arm, figures in zip(data["arms"], analysis.get("arms") or (), strict=False):
 
@@ -253,15 +263,15 @@ def _analysis(data: Mapping[str, Any], analysis: Mapping[str, Any]) -> str:
     parts.append(_table(lines))
     warnings = [warning for warning in data.get("warnings") or () if isinstance(warning, Mapping)]
     if warnings:
-        items = "".join(
-            f"<li><b>{_value(warning.get('code'))}</b> {_value(warning.get('text'))}</li>" for warning in warnings
+        items = (
+            element("li", element("b", _value(warning.get("code"))), " ", _value(warning.get("text")))
+            for warning in warnings
         )
-        parts.append(f'<ul style="max-width:60em;margin:.6em 0 0;padding-left:1.2em">{items}</ul>')
-    parts.append(
-        '<div style="opacity:.75;margin:.6em 0 0"><code>jobrota.report.show(result)</code> shows the charts.</div>'
-    )
+        parts.append(element("ul", *items, style="max-width:60em;margin:.6em 0 0;padding-left:1.2em"))
+    code = element("code", "jobrota.report.show(result)")
+    parts.append(element("div", code, " shows the charts.", style="opacity:.75;margin:.6em 0 0"))
     path = data.get("path")
-    return "".join(parts) + (_render({"path": path}) if path else "")
+    return join([*parts, _render({"path": path})] if path else parts)
 
 
 def _host(job: Mapping[str, Any]) -> Any:
@@ -273,46 +283,47 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f'<tr><td style="text-align:left;opacity:.7;padding:.1em 1.2em .1em 0">{_label(name)}</td>'
-        f'<td style="text-align:left">{_told(name, value)}</td></tr>'
+def _facts(facts: Mapping[str, Any]) -> Markup:
+    rows = (
+        element(
+            "tr",
+            element("td", _label(name), style="text-align:left;opacity:.7;padding:.1em 1.2em .1em 0"),
+            element("td", _alarming(name, value), style="text-align:left"),
+        )
         for name, value in facts.items()
     )
-    return f'<table style="margin:0;border-collapse:collapse">{rows}</table>'
+    return element("table", *rows, style="margin:0;border-collapse:collapse")
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _table(rows: Sequence[Mapping[str, Any]]) -> Markup:
     names = list(dict.fromkeys(name for row in rows for name in row))
     largest = {
         name: max((row[name] for row in rows if isinstance(row.get(name), int | float)), default=0) for name in names
     }
-    head = "".join(f'<th style="text-align:left;padding:.15em .9em .15em 0">{_label(name)}</th>' for name in names)
-    body = ""
+    head = (element("th", _label(name), style="text-align:left;padding:.15em .9em .15em 0") for name in names)
+    lines = [element("tr", *head)]
     for row in rows:
-        cells = ""
+        cells = []
         for name in names:
             value = row.get(name)
-            bar = ""
+            shown: list[object] = [_alarming(name, value)]
             if name in _BARS and isinstance(value, int | float) and largest[name]:
                 width = round(80 * value / largest[name])
-                bar = (
-                    f'<span style="display:inline-block;height:.6em;width:{width}px;background:#4c8bf5;'
-                    'border-radius:2px;margin-right:.4em"></span>'
-                )
-            cells += f'<td style="text-align:left;padding:.1em .9em .1em 0">{bar}{_told(name, value)}</td>'
-        body += f"<tr>{cells}</tr>"
-    return f'<table style="margin:0;border-collapse:collapse"><tr>{head}</tr>{body}</table>'
+                bar = f"display:inline-block;height:.6em;width:{width}px;background:#4c8bf5;"
+                shown.insert(0, element("span", style=f"{bar}border-radius:2px;margin-right:.4em"))
+            cells.append(element("td", *shown, style="text-align:left;padding:.1em .9em .1em 0"))
+        lines.append(element("tr", *cells))
+    return element("table", *lines, style="margin:0;border-collapse:collapse")
 
 
-def _told(name: str, value: Any) -> str:
-    """Returns a value. A count of failures is highlighted."""
+def _alarming(name: str, value: Any) -> str:
+    """A value. A count of failures is highlighted."""
     alarm = name in _BAD and isinstance(value, int) and value
-    return f'<span style="{_ALARM}">{_value(value)}</span>' if alarm else _value(value)
+    return element("span", _value(value), style=_ALARM) if alarm else _value(value)
 
 
 def _label(name: Any) -> str:
-    return escape(str(name).replace("_", " "))
+    return str(name).replace("_", " ")
 
 
 def _value(value: Any) -> str:
@@ -325,5 +336,5 @@ def _value(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
-        return escape(value.isoformat(sep=" ", timespec="seconds"))
-    return escape(str(value))
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)

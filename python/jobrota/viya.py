@@ -1,7 +1,7 @@
-"""SAS Viya beside comparisons: where a login comes from, and what is there.
+"""Logins to SAS Viya, and its job definitions and compute contexts.
 
-`Credentials` says where a login comes from, for `ViyaComparisonRunner(tokens=…)` and `ViyaSession`, which asks who it
-is and lists job definitions and compute contexts. The command `jobrota viya` is made of the same.
+`Credentials` is the source of a login, for `ViyaComparisonRunner(tokens=…)` and `ViyaSession`. A session shows the user, and
+lists job definitions and compute contexts. The command `jobrota viya` uses it.
 """
 
 from jobrota._native import CodeLogin, Credentials, ViyaSession

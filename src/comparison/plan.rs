@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::duration;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A job to compare.
@@ -100,9 +101,16 @@ fn job(entry: &Value, place: &str) -> Result<JobConfig> {
     }
     let job_timeout = match entry.get("job_timeout") {
         None | Some(Value::Null) => None,
-        Some(given) => Some(given.as_f64().filter(|seconds| *seconds > 0.0).ok_or_else(|| {
-            Error::invalid(format!("{place}: \"job_timeout\" is {given}: give a positive number of seconds"))
-        })?),
+        Some(given) => {
+            let text = || duration::parse(given.as_str()?).map(|timeout| timeout.as_secs_f64()).ok();
+            let seconds = given.as_f64().or_else(text).filter(|seconds| *seconds > 0.0);
+            Some(seconds.ok_or_else(|| {
+                Error::invalid(format!(
+                    "{place}: \"job_timeout\" is {given}: give a positive number of seconds, or text such as {}",
+                    duration::EXAMPLES
+                ))
+            })?)
+        }
     };
     Ok(JobConfig { name: text("name")?, definition_id, arguments, job_timeout, entry: entry.clone() })
 }

@@ -40,7 +40,7 @@ impl LedgerTable {
     }
 
     /// The table of this name.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<Self> {
         [Self::Executions, Self::Notifications].into_iter().find(|table| table.name() == name)
     }
 

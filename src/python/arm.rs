@@ -1,11 +1,11 @@
 //! `Arm`, and what `arms` may be.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::arguments;
+use super::convert::arguments::{self, Location, Text};
 use super::errors::{PyOutcome, Raised};
 use crate::comparison::{Arm, Arms, arms};
 use crate::error::Error;
@@ -13,7 +13,7 @@ use crate::error::Error;
 /// One side of a comparison: a compute context, an execution mode, a concurrency.
 ///
 /// Args:
-///     name: What people call it; letters, digits, `_` and `-`.
+///     name: Its name in results; letters, digits, `_` and `-`.
 ///     context: The compute context.
 ///     mode: `"sequential"`: one job at a time; `"batch"`: batches of `concurrent`, each waited for; `"window"`: a constant
 ///         number of jobs in flight; `"all"`: all jobs at once.
@@ -37,15 +37,15 @@ impl PyArm {
     #[new]
     #[pyo3(signature = (name, context, mode = "batch", concurrent = 5))]
     fn new(
-        #[pyo3(from_py_with = arguments::text)] name: &str,
-        #[pyo3(from_py_with = arguments::text)] context: &str,
+        name: Text,
+        context: Text,
         #[pyo3(from_py_with = arguments::text)] mode: &str,
         #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
     ) -> PyOutcome<Self> {
-        Ok(Self { arm: Arm::new(name, context, mode.parse()?, concurrent)? })
+        Ok(Self { arm: Arm::new(&name.0, &context.0, mode.parse()?, concurrent)? })
     }
 
-    /// What people call it.
+    /// Its name in results.
     #[getter]
     fn name(&self) -> &str {
         &self.arm.name
@@ -57,7 +57,7 @@ impl PyArm {
         &self.arm.context
     }
 
-    /// How its jobs are let in.
+    /// How its jobs are started.
     #[getter]
     fn mode(&self) -> &'static str {
         self.arm.mode.as_str()
@@ -80,16 +80,16 @@ impl PyArm {
     }
 }
 
-/// The arms that `value` stands for: nothing for the two known ones, `"three_way"`, a file, or a list of `Arm`, of dicts
+/// Converts arms: None for the sequential and the asynchronous arm, `"three_way"`, a file, or a list of `Arm`, of dicts
 /// with its arguments or of tuples.
 pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Arms::Pair) };
     let is_path = value.is_instance_of::<PyString>() || value.hasattr("__fspath__")?;
     if is_path {
-        let text = arguments::location(value)?;
+        let Location(text) = value.extract()?;
         return Ok(match text.as_str() {
             "three_way" => Arms::ThreeWay,
-            _ => Arms::Given(arms::load(&PathBuf::from(text))?),
+            _ => Arms::Given(arms::load(Path::new(&text))?),
         });
     }
     let refused = || {
@@ -107,7 +107,7 @@ pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
             let class = item.py().get_type::<PyArm>();
             let made = if let Ok(named) = item.cast::<PyDict>() {
                 class.call((), Some(named))
-            } else if let Ok(tuple) = item.cast::<pyo3::types::PyTuple>() {
+            } else if let Ok(tuple) = item.cast::<PyTuple>() {
                 class.call1(tuple.clone())
             } else {
                 return Err(refused());

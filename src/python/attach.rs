@@ -1,19 +1,19 @@
-//! Python from threads that are none of Python's, as long as there is a Python: a thread that asks for the GIL while the
-//! interpreter is being taken down crashes the process.
+//! Calls Python from threads that Python did not start. A thread that asks for the GIL while the interpreter shuts down crashes
+//! the process, so these threads are kept out then.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-/// The process whose interpreter ends; 0 while none does. A forked child is another process.
+/// The process whose interpreter shuts down; 0 before that. A forked child is another process.
 static ENDING: AtomicU32 = AtomicU32::new(0);
-/// How many threads are in Python, of this process.
+/// How many threads of this process are in Python.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static INSIDE_OF: AtomicU32 = AtomicU32::new(0);
 
-/// How long the end waits for threads that are in Python.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the shutdown waits for threads that are in Python.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Counts a thread that is in Python.
@@ -33,7 +33,7 @@ impl Inside {
                 return inside;
             }
             drop(inside);
-            // Until the process has gone, or the interpreter turns out to be there still.
+            // Until the process has ended, or a late call lets threads in again.
             std::thread::sleep(PAUSE);
         }
     }
@@ -45,13 +45,13 @@ impl Drop for Inside {
     }
 }
 
-/// Runs `work` with the GIL, on a thread that Python does not wait for. Once the interpreter ends, it does not come back.
+/// Runs `work` with the GIL on a thread that Python does not wait for. During the shutdown it does not return.
 pub(super) fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     let _inside = Inside::enter();
     Python::attach(work)
 }
 
-/// Lets nobody in any more, and waits for those who are in. For the interpreter's end.
+/// Keeps further threads out of Python, and waits for those that are in. For the shutdown of the interpreter.
 pub(super) fn end(py: Python<'_>) {
     let pid = std::process::id();
     ENDING.store(pid, SeqCst);
@@ -60,14 +60,14 @@ pub(super) fn end(py: Python<'_>) {
     }
     py.detach(|| {
         let begun = Instant::now();
-        while INSIDE.load(SeqCst) > 0 && begun.elapsed() < PATIENCE {
+        while INSIDE.load(SeqCst) > 0 && begun.elapsed() < SHUTDOWN_TIMEOUT {
             std::thread::sleep(PAUSE);
         }
     });
 }
 
-/// A call from Python while the interpreter ends, as from a function that was given to `atexit`: until it is over, its
-/// threads are let in.
+/// A call from Python during the shutdown, as from a function that was registered with `atexit`. Its threads are let in until
+/// it is over.
 pub(super) struct LateCall<'py>(Option<Python<'py>>);
 
 impl<'py> LateCall<'py> {

@@ -1,4 +1,4 @@
-//! What Python callers give as Azure credentials: a dict, a callable, or an object of `azure.identity`.
+//! Converts Azure credentials that a caller gives: a dict, a callable, or an object of `azure.identity`.
 
 use std::sync::Arc;
 
@@ -7,44 +7,41 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::attach::attached;
-use super::convert;
+use super::convert::arguments::{self, Moment};
 use super::errors::PyOutcome;
-use super::interrupt::Runs;
+use super::interrupt::Calls;
 use crate::azure::{AccessToken, Credential, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
 
 const KEYS: [&str; 4] = ["tenant_id", "client_id", "client_secret", "authority_host"];
 
-/// The credential that `value` means, and the login service where it names one. No error shows a value.
+/// Returns the credential, and the login service if `value` names one. No error shows a value.
 pub(super) fn credential(
     value: Option<&Bound<'_, PyAny>>,
-    runs: &Arc<Runs>,
+    calls: &Arc<Calls>,
 ) -> PyOutcome<(Credential, Option<String>)> {
     let Some(value) = value else { return Ok((Credential::Environment, None)) };
     if let Ok(dict) = value.cast::<PyDict>() {
         return from_dict(dict);
     }
-    let asks = match (value.hasattr("get_token")?, value.is_callable()) {
-        (true, _) => Asks::GetToken,
-        (false, true) => Asks::Call,
-        (false, false) => {
-            return Err(Error::invalid(format!(
-                "credential must be None, a dict of tenant_id, client_id and client_secret, a callable that returns a token, or an \
-                 object with get_token(scope), not a value of type {}",
-                value.get_type().name()?
-            ))
-            .into());
-        }
-    };
-    let source = PythonSource { object: value.clone().unbind(), asks, runs: Arc::clone(runs) };
+    let has_get_token = value.hasattr("get_token")?;
+    if !has_get_token && !value.is_callable() {
+        return Err(Error::invalid(format!(
+            "credential must be None, a dict of tenant_id, client_id and client_secret, a callable that returns a token, or an \
+             object with get_token(scope), not a value of type {}",
+            arguments::type_name(value)
+        ))
+        .into());
+    }
+    let source = PythonSource { object: value.clone().unbind(), has_get_token, calls: Arc::clone(calls) };
     Ok((Credential::Source(Arc::new(source)), None))
 }
 
 fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)> {
     let mut found: [Option<String>; 4] = Default::default();
     for (key, value) in dict.iter() {
-        let key = convert::text_argument("a key of credential", &key)?.to_owned();
-        let Some(place) = KEYS.iter().position(|known| *known == key) else {
+        let key = arguments::named(dict.py(), "a key of credential", arguments::secret(&key))?.to_owned();
+        let Some(index) = KEYS.iter().position(|known| *known == key) else {
             return Err(Error::invalid(format!(
                 "credential has the unknown key {key:?}: known are {}",
                 KEYS.join(", ")
@@ -54,11 +51,12 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
         if value.is_none() {
             continue;
         }
-        let text = convert::text_argument(&format!("credential[{key:?}]"), &value)?.trim();
+        let name = format!("credential[{key:?}]");
+        let text = arguments::named(dict.py(), &name, arguments::secret(&value))?.trim();
         if text.is_empty() {
-            return Err(Error::invalid(format!("credential[{key:?}] is empty")).into());
+            return Err(Error::invalid(format!("{name} is empty")).into());
         }
-        found[place] = Some(text.to_owned());
+        found[index] = Some(text.to_owned());
     }
     let [tenant_id, client_id, client_secret, authority_host] = found;
     let credential = match (tenant_id, client_id, client_secret) {
@@ -75,29 +73,20 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
     Ok((credential, authority_host))
 }
 
-enum Asks {
-    /// `object()`
-    Call,
-    /// `object.get_token(scope)`
-    GetToken,
-}
-
 struct PythonSource {
     object: Py<PyAny>,
-    asks: Asks,
-    runs: Arc<Runs>,
+    /// Calls `object.get_token(scope)` instead of `object()`.
+    has_get_token: bool,
+    calls: Arc<Calls>,
 }
 
 impl TokenSource for PythonSource {
     fn token(&self, scope: &str) -> Result<AccessToken> {
         attached(|py| {
             let object = self.object.bind(py);
-            let answer = match self.asks {
-                Asks::Call => object.call0(),
-                Asks::GetToken => object.call_method1("get_token", (scope,)),
-            };
+            let answer = if self.has_get_token { object.call_method1("get_token", (scope,)) } else { object.call0() };
             let answer = answer.map_err(|error| {
-                self.runs.interrupted_by(py, &error);
+                self.calls.interrupted_by(py, &error);
                 Error::new(ErrorKind::Authentication, format!("the credential gave no token: {error}"))
             })?;
             token(&answer)
@@ -105,17 +94,17 @@ impl TokenSource for PythonSource {
     }
 }
 
-/// The token in what a credential returned, which no error shows.
+/// The token in the answer of a credential. No error shows it.
 fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
     let wrong = || {
-        let kind = answer.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        let kind = arguments::type_name(answer);
         Error::invalid(format!(
             "the credential must return a token (text), (token, expires_on) or an object with .token and .expires_on, and it returned \
              a value of type {kind}"
         ))
     };
     if answer.hasattr("__await__").unwrap_or(false) {
-        // Closed, or Python warns that it was never awaited.
+        // Without close(), Python warns that the coroutine was never awaited.
         let _ = answer.call_method0("close");
         return Err(Error::invalid(
             "the credential is asynchronous: give the synchronous one, as of azure.identity, not azure.identity.aio",
@@ -141,10 +130,7 @@ fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
 fn expiry(value: &Bound<'_, PyAny>) -> Result<DateTime<Utc>> {
     let seconds = value.extract::<f64>().ok().filter(|seconds| seconds.is_finite());
     let from_seconds = seconds.and_then(|seconds| DateTime::from_timestamp(seconds as i64, 0));
-    from_seconds
-        .or_else(|| value.extract::<DateTime<Utc>>().ok())
-        .or_else(|| convert::utc("expires_on", Some(value)).ok().flatten())
-        .ok_or_else(|| {
-            Error::invalid("the credential's expires_on must be seconds since 1970 or a datetime with a timezone")
-        })
+    from_seconds.or_else(|| value.extract::<Moment>().ok().map(|moment| moment.0)).ok_or_else(|| {
+        Error::invalid("the credential's expires_on must be seconds since 1970 or a datetime with a timezone")
+    })
 }

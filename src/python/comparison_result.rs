@@ -6,9 +6,10 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arguments;
-use super::convert;
+use super::arguments::{self, Location, Moment, StorageOptions};
+use super::convert::{self, Rows};
 use super::errors::PyOutcome;
+use super::wait::{self, Mode};
 use crate::comparison::{self, ComparisonResult};
 
 /// What a comparison found.
@@ -28,6 +29,40 @@ impl PyComparisonResult {
     pub(super) fn durations(&self) -> crate::error::Result<comparison::durations::Durations> {
         Ok(comparison::durations::of_result(&self.result.to_value()?))
     }
+}
+
+impl PyComparisonResult {
+    fn save_in(&self, mode: Mode, py: Python<'_>, path: Location) -> PyOutcome {
+        let (result, path) = (Arc::clone(&self.result), PathBuf::from(path.0));
+        mode.run_blocking(py, move || result.save(&path).map(|()| path), |_, path| Ok(path))
+    }
+
+    fn append_in(
+        &self,
+        mode: Mode,
+        py: Python<'_>,
+        root: Location,
+        storage_options: Option<StorageOptions>,
+    ) -> PyOutcome {
+        let options = storage_options.map(|options| options.0).unwrap_or_default();
+        let result = Arc::clone(&self.result);
+        let append = move || comparison::history::append(&result, &root.0, &options);
+        mode.run_blocking(py, append, |_, count| Ok(count))
+    }
+}
+
+fn load_in(mode: Mode, py: Python<'_>, path: Location) -> PyOutcome {
+    let load = move || ComparisonResult::load(&PathBuf::from(path.0));
+    mode.run_blocking(py, load, |_, result| Ok(PyComparisonResult::from(result)))
+}
+
+type Workbook<'py> = (Bound<'py, PyAny>, (Bound<'py, PyComparisonResult>, Py<PyAny>, String));
+
+/// The function that writes an Excel workbook, and its arguments.
+fn workbook<'py>(result: &Bound<'py, PyComparisonResult>, path: Location) -> PyOutcome<Workbook<'py>> {
+    let analysis = convert::json(result.py(), &result.get().result.analysis_value()?)?;
+    let write = result.py().import("jobrota.report.workbook")?.getattr("write")?;
+    Ok((write, (result.clone(), analysis, path.0)))
 }
 
 #[pymethods]
@@ -60,11 +95,11 @@ impl PyComparisonResult {
     #[pyo3(signature = (table, *, host_price = None))]
     fn from_table(
         py: Python<'_>,
-        table: &Bound<'_, PyAny>,
+        table: Rows,
         #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
     ) -> PyOutcome<Self> {
-        let batch = convert::batch("table", table)?;
-        Ok(super::wait::blocking(py, move || ComparisonResult::from_table(&[batch], host_price))?.into())
+        let batch = table.0;
+        Ok(wait::blocking(py, move || ComparisonResult::from_table(&[batch], host_price))?.into())
     }
 
     /// Reads a result file, of this or of the first job execution client, and analyses it.
@@ -76,8 +111,14 @@ impl PyComparisonResult {
     ///     NotFoundError: There is no such file.
     ///     InvalidInputError: It is no result of a comparison.
     #[staticmethod]
-    fn load(py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<Self> {
-        Ok(super::wait::blocking(py, move || ComparisonResult::load(&PathBuf::from(path)))?.into())
+    fn load(py: Python<'_>, path: Location) -> PyOutcome {
+        load_in(Mode::Wait, py, path)
+    }
+
+    /// Like `load`, as a coroutine.
+    #[staticmethod]
+    fn load_async(py: Python<'_>, path: Location) -> PyOutcome {
+        load_in(Mode::Coroutine, py, path)
     }
 
     /// The result JSON; None while the result was not written.
@@ -93,9 +134,13 @@ impl PyComparisonResult {
     ///
     /// Returns:
     ///     The path.
-    fn save(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<PathBuf> {
-        let (result, path) = (Arc::clone(&self.result), PathBuf::from(path));
-        super::wait::blocking(py, move || result.save(&path).map(|()| path))
+    fn save(&self, py: Python<'_>, path: Location) -> PyOutcome {
+        self.save_in(Mode::Wait, py, path)
+    }
+
+    /// Like `save`, as a coroutine.
+    fn save_async(&self, py: Python<'_>, path: Location) -> PyOutcome {
+        self.save_in(Mode::Coroutine, py, path)
     }
 
     /// Writes an Excel workbook: summary, warnings, arms, phases, hosts, jobs and concurrency, with charts.
@@ -109,13 +154,15 @@ impl PyComparisonResult {
     /// Raises:
     ///     StorageError: The file cannot be written.
     ///     UnsupportedError: The extra is missing: `pip install 'jobrota[report]'`.
-    fn to_excel<'py>(
-        slf: &Bound<'py, Self>,
-        #[pyo3(from_py_with = arguments::location)] path: String,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let analysis = convert::json(py, &slf.get().result.analysis_value()?)?;
-        Ok(py.import("jobrota.report.workbook")?.getattr("write")?.call1((slf, analysis, path))?)
+    fn to_excel<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
+        let (write, arguments) = workbook(slf, path)?;
+        Ok(write.call1(arguments)?)
+    }
+
+    /// Like `to_excel`, as a coroutine, in a thread of asyncio.
+    fn to_excel_async<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
+        let (write, (result, analysis, path)) = workbook(slf, path)?;
+        Ok(slf.py().import("asyncio")?.call_method1("to_thread", (write, result, analysis, path))?)
     }
 
     /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, once: a run that is there adds nothing.
@@ -127,15 +174,14 @@ impl PyComparisonResult {
     /// Returns:
     ///     How many rows were added.
     #[pyo3(signature = (root, storage_options = None))]
-    fn append_to(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = arguments::location)] root: String,
-        storage_options: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<usize> {
-        let options = convert::storage_options(storage_options)?.unwrap_or_default();
-        let result = Arc::clone(&self.result);
-        super::wait::blocking(py, move || comparison::history::append(&result, &root, &options))
+    fn append_to(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
+        self.append_in(Mode::Wait, py, root, storage_options)
+    }
+
+    /// Like `append_to`, as a coroutine.
+    #[pyo3(signature = (root, storage_options = None))]
+    fn append_to_async(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
+        self.append_in(Mode::Coroutine, py, root, storage_options)
     }
 
     /// Writes the report: one HTML file that works offline.
@@ -158,6 +204,17 @@ impl PyComparisonResult {
         slf.py().import("jobrota.report")?.getattr("write")?.call((slf, path), options)
     }
 
+    /// Like `report`, as a coroutine, in a thread of asyncio.
+    #[pyo3(signature = (path = None, **options))]
+    fn report_async<'py>(
+        slf: &Bound<'py, Self>,
+        path: Option<&Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let write = slf.py().import("jobrota.report")?.getattr("write")?;
+        slf.py().import("asyncio")?.call_method("to_thread", (write, slf, path), options)
+    }
+
     /// What makes the comparison less than it seems, each with a code and a text.
     #[getter]
     fn warnings(&self) -> Vec<PyComparisonWarning> {
@@ -172,27 +229,27 @@ impl PyComparisonResult {
     }
 
     /// What the result JSON holds.
-    fn to_dict(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+    fn to_dict(&self, py: Python<'_>) -> PyOutcome {
         convert::json(py, &self.result.to_value()?)
     }
 
     /// One row per job, arm and round: the columns of a recorded run, and more after these.
-    fn jobs(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+    fn jobs(&self, py: Python<'_>) -> PyOutcome {
         convert::table(py, self.result.jobs_batch()?)
     }
 
     /// One row per arm and host.
-    fn hosts(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+    fn hosts(&self, py: Python<'_>) -> PyOutcome {
         convert::table(py, self.result.hosts()?)
     }
 
     /// One row per arm.
-    fn arms(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+    fn arms(&self, py: Python<'_>) -> PyOutcome {
         convert::table(py, self.result.arms()?)
     }
 
     /// One row per arm and phase: how its seconds are spread.
-    fn phases(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+    fn phases(&self, py: Python<'_>) -> PyOutcome {
         convert::table(py, self.result.phases()?)
     }
 
@@ -248,12 +305,33 @@ impl PyComparisonWarning {
 #[pyo3(signature = (root, *, since = None, storage_options = None))]
 pub(super) fn comparison_history(
     py: Python<'_>,
-    #[pyo3(from_py_with = arguments::location)] root: String,
-    since: Option<&Bound<'_, PyAny>>,
-    storage_options: Option<&Bound<'_, PyAny>>,
-) -> PyOutcome<Py<PyAny>> {
-    let since = convert::utc("since", since)?;
-    let options = convert::storage_options(storage_options)?.unwrap_or_default();
-    let batch = super::wait::blocking(py, move || comparison::history::read(&root, &options, since))?;
-    convert::table(py, batch)
+    root: Location,
+    since: Option<Moment>,
+    storage_options: Option<StorageOptions>,
+) -> PyOutcome {
+    history_in(Mode::Wait, py, root, since, storage_options)
+}
+
+/// Like `comparison_history`, as a coroutine.
+#[pyfunction]
+#[pyo3(signature = (root, *, since = None, storage_options = None))]
+pub(super) fn comparison_history_async(
+    py: Python<'_>,
+    root: Location,
+    since: Option<Moment>,
+    storage_options: Option<StorageOptions>,
+) -> PyOutcome {
+    history_in(Mode::Coroutine, py, root, since, storage_options)
+}
+
+fn history_in(
+    mode: Mode,
+    py: Python<'_>,
+    root: Location,
+    since: Option<Moment>,
+    storage_options: Option<StorageOptions>,
+) -> PyOutcome {
+    let options = storage_options.map(|options| options.0).unwrap_or_default();
+    let read = move || comparison::history::read(&root.0, &options, since.map(|since| since.0));
+    mode.run_blocking(py, read, convert::table)
 }

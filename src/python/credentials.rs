@@ -7,15 +7,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use serde_json::{Map, Value};
 
-use super::arguments;
 use super::attach::attached;
 use super::convert;
+use super::convert::arguments::{self, Location, Secret, Text};
 use super::errors::PyOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::Credentials;
 use crate::viya::auth::{OAuthClient, PersistHook, TokenCallback};
 
-/// Where a login to SAS Viya comes from. Its repr shows no secret.
+/// The source of a login to SAS Viya. Its repr shows no secret.
 ///
 /// Example:
 ///     >>> from jobrota.viya import Credentials
@@ -26,19 +26,19 @@ pub(super) struct PyCredentials {
     credentials: Credentials,
 }
 
-fn oauth(client_id: Option<&str>, client_secret: Option<String>) -> OAuthClient {
+fn oauth(client_id: Option<Text>, client_secret: Option<Secret>) -> OAuthClient {
     match client_id {
-        Some(id) => OAuthClient::new(id, client_secret.unwrap_or_default()),
+        Some(id) => OAuthClient::new(id.0, client_secret.map(|secret| secret.0).unwrap_or_default()),
         None => OAuthClient::from_environment(),
     }
 }
 
 #[pymethods]
 impl PyCredentials {
-    /// A token file: the JSON that SASLogon answered. It is renewed in place, mode 0600.
+    /// A token file: the JSON answer of SASLogon. It is renewed in place, mode 0600.
     #[staticmethod]
-    fn file(#[pyo3(from_py_with = arguments::location)] path: String) -> Self {
-        Self { credentials: Credentials::File(path.into()) }
+    fn file(path: Location) -> Self {
+        Self { credentials: Credentials::File(path.0.into()) }
     }
 
     /// A profile of SAS's own command line, `sas-viya`.
@@ -47,17 +47,14 @@ impl PyCredentials {
     ///     profile: Its name; else that of `SAS_CLI_PROFILE`, else `Default`.
     #[staticmethod]
     #[pyo3(signature = (profile = None))]
-    fn cli(#[pyo3(from_py_with = arguments::optional_text)] profile: Option<String>) -> Self {
-        Self { credentials: Credentials::Cli(profile) }
+    fn cli(profile: Option<Text>) -> Self {
+        Self { credentials: Credentials::Cli(profile.map(|profile| profile.0)) }
     }
 
     /// The client's own id and secret.
     #[staticmethod]
-    fn client_credentials(
-        #[pyo3(from_py_with = arguments::text)] client_id: &str,
-        #[pyo3(from_py_with = arguments::secret)] client_secret: &str,
-    ) -> Self {
-        Self { credentials: Credentials::ClientCredentials(OAuthClient::new(client_id, client_secret)) }
+    fn client_credentials(client_id: Text, client_secret: Secret) -> Self {
+        Self { credentials: Credentials::ClientCredentials(OAuthClient::new(client_id.0, client_secret.0)) }
     }
 
     /// A user's name and password.
@@ -69,30 +66,25 @@ impl PyCredentials {
     ///     client_secret: Its secret, if it has one.
     #[staticmethod]
     #[pyo3(signature = (user, password, *, client_id = None, client_secret = None))]
-    fn password(
-        #[pyo3(from_py_with = arguments::text)] user: &str,
-        #[pyo3(from_py_with = arguments::secret)] password: &str,
-        #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
-    ) -> Self {
-        let client = oauth(client_id.as_deref(), client_secret);
-        Self { credentials: Credentials::Password { client, user: user.to_owned(), password: password.into() } }
+    fn password(user: Text, password: Secret, client_id: Option<Text>, client_secret: Option<Secret>) -> Self {
+        let client = oauth(client_id, client_secret);
+        Self { credentials: Credentials::Password { client, user: user.0, password: password.0.into() } }
     }
 
-    /// What the environment has: `SAS_ACCESS_TOKEN`, `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
+    /// The login of the environment: `SAS_ACCESS_TOKEN`, `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
     /// `SAS_USERNAME` with `SAS_PASSWORD`, else the profile of SAS's own command line.
     #[staticmethod]
     fn environment() -> Self {
         Self { credentials: Credentials::Environment }
     }
 
-    /// Tokens that are in no file, such as those of a secret scope.
+    /// Tokens that are not in a file, such as those of a secret scope.
     ///
     /// Args:
-    ///     source: A SASLogon response as a dict, or a callable that gives one, or just the access token, whenever a token is
+    ///     source: A SASLogon response as a dict, an access token, or a callable that returns one of the two whenever a token is
     ///         needed.
-    ///     persist: Is given the whole response as a dict whenever tokens were renewed. SAS's refresh tokens may work once:
-    ///         without it a renewed one is lost with this process.
+    ///     persist: A callable that gets the whole response as a dict whenever tokens were renewed. SAS's refresh tokens can
+    ///         work only once: without `persist`, a renewed one is lost with this process.
     ///     client_id: The OAuth client that renews them; else that of the environment, else SAS's own `sas.cli`.
     ///     client_secret: Its secret, if it has one.
     #[staticmethod]
@@ -100,10 +92,10 @@ impl PyCredentials {
     fn tokens(
         source: &Bound<'_, PyAny>,
         persist: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
+        client_id: Option<Text>,
+        client_secret: Option<Secret>,
     ) -> PyOutcome<Self> {
-        let client = oauth(client_id.as_deref(), client_secret);
+        let client = oauth(client_id, client_secret);
         let persist = persist.filter(|hook| !hook.is_none()).map(hook).transpose()?;
         let credentials = if source.is_callable() {
             Credentials::Callback { client, callback: callback(source), persist, login: Default::default() }
@@ -118,8 +110,7 @@ impl PyCredentials {
     }
 }
 
-/// What `tokens` stands for: a path, a callable, a SASLogon response or `Credentials`; none for the usual file, else what
-/// the environment has.
+/// Converts `tokens`: a path, a callable, a SASLogon response or `Credentials`. None is the default file, else the environment.
 pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credentials> {
     let Some(value) = value.filter(|value| !value.is_none()) else {
         return Ok(Credentials::FileOrEnvironment("data/sas_tokens.json".into()));
@@ -135,7 +126,11 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         .into());
     }
     if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
-        return Ok(Credentials::File(PathBuf::from(arguments::named_location("tokens", value)?)));
+        return Ok(Credentials::File(PathBuf::from(arguments::named(
+            value.py(),
+            "tokens",
+            arguments::location(value),
+        )?)));
     }
     if value.is_callable() {
         return Ok(Credentials::Callback {
@@ -151,12 +146,12 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
     Err(Error::invalid(format!(
         "tokens must be text or a path (of a token file), a callable that gives tokens, a SASLogon response, or one of \
          jobrota.viya.Credentials, not a value of type {}",
-        value.get_type().name()?
+        arguments::type_name(value)
     ))
     .into())
 }
 
-/// Whether a text is a JWT, and no path, which errors would show.
+/// Whether a text is a JWT. Errors show paths, and must not show a token.
 fn looks_like_token(text: &str) -> bool {
     text.len() > 40 && text.starts_with("ey") && text.matches('.').count() == 2 && !text.contains(['/', '\\'])
 }
@@ -186,9 +181,9 @@ fn callback(callable: &Bound<'_, PyAny>) -> TokenCallback {
                 Error::new(ErrorKind::Authentication, format!("the token callable gave no token: {error}"))
             })?;
             response(&answer).map_err(|_| {
-                let kind = answer.get_type().name().map(|name| name.to_string()).unwrap_or_default();
                 Error::invalid(format!(
-                    "the token callable must return an access token (text) or a SASLogon response (dict), and returned a {kind}"
+                    "the token callable must return an access token (text) or a SASLogon response (dict), and returned a {}",
+                    arguments::type_name(&answer)
                 ))
             })
         })
@@ -209,7 +204,7 @@ fn hook(callable: &Bound<'_, PyAny>) -> PyOutcome<PersistHook> {
             called.map_err(|error| {
                 Error::new(
                     ErrorKind::Storage,
-                    // Its text may have a token in it.
+                    // The text of the exception can hold a token.
                     format!(
                         "the persist hook did not keep the renewed tokens: it raised {}",
                         error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default()

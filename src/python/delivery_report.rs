@@ -1,203 +1,135 @@
-//! `DeliveryReport`: what one delivery cycle did.
+//! `DeliveryReport`: the result of one delivery cycle.
 
+use chrono::{DateTime, Utc};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert;
-use crate::autosys::DeliveryReport;
+use crate::autosys::{DeliveryReport, PlannedDelivery, RowFailure};
 use crate::ledger::LedgerRow;
 
-/// What one delivery cycle did.
-#[pyclass(module = "jobrota", name = "DeliveryReport", frozen)]
+/// The result of one delivery cycle.
+#[pyclass(module = "jobrota", name = "DeliveryReport", frozen, get_all)]
 pub(super) struct PyDeliveryReport {
-    report: DeliveryReport,
+    /// Rows that AutoSys took and that were acknowledged.
+    delivered: u64,
+    /// Rows that were refused. The next cycle sends them again.
+    failed: u64,
+    /// Rows acknowledged without being sent, because a later row of their job was pending.
+    superseded: u64,
+    /// Rows that were given up. They stay `NO`, and later cycles skip them.
+    parked: u64,
+    /// Rows acknowledged without being sent, because they are older than `stale_after`.
+    expired: u64,
+    /// Rows sent without an answer that says whether they arrived.
+    unknown: u64,
+    /// Rows that an earlier cycle delivered before it ended early. They are acknowledged now, and not sent again.
+    recovered: u64,
+    /// Executions that were settled together with the delivered notifications.
+    settled: u64,
+    /// Rows of the source table that are still `NO`.
+    pending: u64,
+    /// Rows that were not tried, because their next try is not due yet or they wait behind such a row.
+    waiting: u64,
+    /// Rows that were not tried, because jobs that go first are not delivered.
+    held_back: u64,
+    /// Rows that were about to be sent, but for which nothing was sent. It counts as no attempt.
+    not_tried: u64,
+    /// When the first of the waiting rows is due.
+    next_try: Option<DateTime<Utc>>,
+    /// Until when nothing is sent, if a snooze window is open.
+    snoozed_until: Option<DateTime<Utc>>,
+    /// Whether the cycle was stopped before its end.
+    stopped: bool,
+    /// The process that delivers from this table now, if it kept this cycle from sending or made it stop.
+    lease_held_by: Option<String>,
+    /// Whether the cycle was a dry run, which sends nothing.
+    dry_run: bool,
+    /// The rows that were not delivered: dicts of file_name, job_id, status, timestamp, attempt, outcome and detail.
+    failures: Vec<RowFailure>,
+    /// The rows that a dry run would have sent: dicts of file_name, job_id, status, timestamp and action.
+    planned: Vec<PlannedDelivery>,
 }
 
 impl From<DeliveryReport> for PyDeliveryReport {
     fn from(report: DeliveryReport) -> Self {
-        Self { report }
+        Self {
+            delivered: report.delivered,
+            failed: report.failed,
+            superseded: report.superseded,
+            parked: report.parked,
+            expired: report.expired,
+            unknown: report.unknown,
+            recovered: report.recovered,
+            settled: report.settled,
+            pending: report.pending,
+            waiting: report.waiting,
+            held_back: report.held_back,
+            not_tried: report.not_tried,
+            next_try: report.next_try,
+            snoozed_until: report.snoozed_until,
+            stopped: report.stopped,
+            lease_held_by: report.lease_held_by,
+            dry_run: report.dry_run,
+            failures: report.failures,
+            planned: report.planned,
+        }
     }
 }
 
 /// A row of either table as a dict.
 fn row_dict<'py>(py: Python<'py>, row: &LedgerRow) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("file_name", &row.file_name)?;
-    dict.set_item("job_id", &row.job_id)?;
-    dict.set_item("status", &row.status)?;
-    dict.set_item("timestamp", row.timestamp.and_then(chrono::DateTime::from_timestamp_micros))?;
+    let texts = [("file_name", &row.file_name), ("job_id", &row.job_id), ("status", &row.status)];
+    let dict = convert::dict(py, texts)?;
+    dict.set_item("timestamp", row.timestamp.and_then(DateTime::from_timestamp_micros))?;
     Ok(dict)
+}
+
+impl<'py> IntoPyObject<'py> for &RowFailure {
+    type Target = PyDict;
+    type Output = Bound<'py, PyDict>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let dict = row_dict(py, &self.row)?;
+        dict.set_item("attempt", self.attempt)?;
+        dict.set_item("outcome", self.outcome)?;
+        dict.set_item("detail", &self.detail)?;
+        Ok(dict)
+    }
+}
+
+impl<'py> IntoPyObject<'py> for &PlannedDelivery {
+    type Target = PyDict;
+    type Output = Bound<'py, PyDict>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let dict = row_dict(py, &self.row)?;
+        dict.set_item("action", &self.action)?;
+        Ok(dict)
+    }
 }
 
 #[pymethods]
 impl PyDeliveryReport {
-    /// Rows that AutoSys took and that were acknowledged.
-    #[getter]
-    fn delivered(&self) -> u64 {
-        self.report.delivered
-    }
-
-    /// Rows that were refused; the next cycle tries them again.
-    #[getter]
-    fn failed(&self) -> u64 {
-        self.report.failed
-    }
-
-    /// Rows acknowledged without being sent, because a later one of their job was pending.
-    #[getter]
-    fn superseded(&self) -> u64 {
-        self.report.superseded
-    }
-
-    /// Rows given up: still `NO`, and skipped.
-    #[getter]
-    fn parked(&self) -> u64 {
-        self.report.parked
-    }
-
-    /// Rows acknowledged without being sent, because they came too late.
-    #[getter]
-    fn expired(&self) -> u64 {
-        self.report.expired
-    }
-
-    /// Rows sent without an answer that says whether they arrived.
-    #[getter]
-    fn unknown(&self) -> u64 {
-        self.report.unknown
-    }
-
-    /// Rows that an earlier cycle delivered before it broke off; acknowledged now, not sent again.
-    #[getter]
-    fn recovered(&self) -> u64 {
-        self.report.recovered
-    }
-
-    /// Executions that were settled together with the delivered notifications.
-    #[getter]
-    fn settled(&self) -> u64 {
-        self.report.settled
-    }
-
-    /// Rows of the source table that are still `NO`.
-    #[getter]
-    fn pending(&self) -> u64 {
-        self.report.pending
-    }
-
-    /// Rows that were not tried, because their next try is not due yet or they wait behind such a row.
-    #[getter]
-    fn waiting(&self) -> u64 {
-        self.report.waiting
-    }
-
-    /// Rows that were not tried, because jobs that go first are not delivered.
-    #[getter]
-    fn held_back(&self) -> u64 {
-        self.report.held_back
-    }
-
-    /// Rows that were to be sent, but for which nothing was sent in the end; it counts as no attempt.
-    #[getter]
-    fn not_tried(&self) -> u64 {
-        self.report.not_tried
-    }
-
-    /// When the first of the waiting rows is due.
-    #[getter]
-    fn next_try(&self) -> Option<chrono::DateTime<chrono::Utc>> {
-        self.report.next_try
-    }
-
-    /// Until when nothing is sent, if a snooze window is open.
-    #[getter]
-    fn snoozed_until(&self) -> Option<chrono::DateTime<chrono::Utc>> {
-        self.report.snoozed_until
-    }
-
-    /// Whether the cycle was stopped before it was through.
-    #[getter]
-    fn stopped(&self) -> bool {
-        self.report.stopped
-    }
-
-    /// Who delivers from this table right now, if that kept this cycle from sending or made it stop.
-    #[getter]
-    fn lease_held_by(&self) -> Option<&str> {
-        self.report.lease_held_by.as_deref()
-    }
-
-    /// The rows that were not delivered: dicts of file_name, job_id, status, timestamp, attempt, outcome and detail.
-    #[getter]
-    fn failures<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        self.report
-            .failures
-            .iter()
-            .map(|failure| {
-                let dict = row_dict(py, &failure.row)?;
-                dict.set_item("attempt", failure.attempt)?;
-                dict.set_item("outcome", failure.outcome)?;
-                dict.set_item("detail", &failure.detail)?;
-                Ok(dict)
-            })
-            .collect()
-    }
-
-    /// What a dry run would have sent: dicts of file_name, job_id, status, timestamp and action.
-    #[getter]
-    fn planned<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        self.report
-            .planned
-            .iter()
-            .map(|planned| {
-                let dict = row_dict(py, &planned.row)?;
-                dict.set_item("action", &planned.action)?;
-                Ok(dict)
-            })
-            .collect()
-    }
-
-    /// Everything as one dict.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        dict.set_item("delivered", self.report.delivered)?;
-        dict.set_item("failed", self.report.failed)?;
-        dict.set_item("superseded", self.report.superseded)?;
-        dict.set_item("parked", self.report.parked)?;
-        dict.set_item("expired", self.report.expired)?;
-        dict.set_item("unknown", self.report.unknown)?;
-        dict.set_item("recovered", self.report.recovered)?;
-        dict.set_item("settled", self.report.settled)?;
-        dict.set_item("pending", self.report.pending)?;
-        dict.set_item("waiting", self.report.waiting)?;
-        dict.set_item("held_back", self.report.held_back)?;
-        dict.set_item("not_tried", self.report.not_tried)?;
-        dict.set_item("next_try", self.report.next_try)?;
-        dict.set_item("snoozed_until", self.report.snoozed_until)?;
-        dict.set_item("stopped", self.report.stopped)?;
-        dict.set_item("lease_held_by", self.lease_held_by())?;
-        dict.set_item("dry_run", self.report.dry_run)?;
-        dict.set_item("failures", self.failures(py)?)?;
-        dict.set_item("planned", self.planned(py)?)?;
-        Ok(dict)
+    /// All properties as one dict.
+    fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = ["delivered", "failed", "superseded", "parked", "expired", "unknown", "recovered", "settled"];
+        let more = ["pending", "waiting", "held_back", "not_tried", "next_try", "snoozed_until", "stopped"];
+        let rest = ["lease_held_by", "dry_run", "failures", "planned"];
+        convert::properties(slf, &[&counts[..], &more, &rest].concat())
     }
 
     fn __repr__(&self) -> String {
-        let report = &self.report;
+        let Self { delivered, failed, superseded, parked, expired, unknown, settled, pending, .. } = self;
         format!(
-            "DeliveryReport(delivered={}, failed={}, superseded={}, parked={}, expired={}, unknown={}, settled={}, pending={})",
-            report.delivered,
-            report.failed,
-            report.superseded,
-            report.parked,
-            report.expired,
-            report.unknown,
-            report.settled,
-            report.pending
+            "DeliveryReport(delivered={delivered}, failed={failed}, superseded={superseded}, parked={parked}, \
+             expired={expired}, unknown={unknown}, settled={settled}, pending={pending})"
         )
     }
 
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "delivery_report", self.to_dict(py)?)
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<String> {
+        convert::repr_html(slf.py(), "delivery_report", Self::to_dict(slf)?)
     }
 }

@@ -1,14 +1,16 @@
-//! `_native.doctor`: what works here, as plain values for `jobrota.checkup`.
+//! `_native.doctor`: the checks of this machine, as plain values for `jobrota.checkup`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::convert::arguments::{self, Location, Names, StorageOptions};
 use super::errors::PyOutcome;
 use super::inventory::inventory as any_inventory;
 use super::ledger::PyJobLedger;
-use super::{arguments, convert, wait};
+use super::wait::Mode;
 use crate::doctor::{Check, DoctorOptions, examine};
 
 /// A check as a tuple: area, name, status, detail, advice.
@@ -18,33 +20,34 @@ fn found(check: &Check) -> Found {
     (check.area, check.name.clone(), check.status.name(), check.detail.clone(), check.advice.clone())
 }
 
-/// A ledger's root, from its location or the ledger itself, which has storage options as well.
+/// The root of a ledger, from its location or from the ledger itself, which has storage options as well.
 fn root(value: &Bound<'_, PyAny>) -> PyOutcome<(String, Option<HashMap<String, String>>)> {
     if let Ok(ledger) = value.cast::<PyJobLedger>() {
         let ledger = ledger.get().core()?;
         return Ok((ledger.root().to_owned(), Some(ledger.storage_options().clone())));
     }
-    Ok((arguments::named_location("ledger", value)?, None))
+    Ok((arguments::named(value.py(), "ledger", arguments::location(value))?, None))
 }
 
-/// Looks at everything at once; whether nothing failed that is needed, and the checks.
+/// Runs all checks at once. Returns whether no necessary check failed, and the checks.
 #[pyfunction]
 #[pyo3(signature = (
-    *, ledger = None, storage_options = None, inventory = None, probes = Vec::new(), timeout = 1.0, network = false,
-    tokens = None, configured = None
+    *, ledger = None, storage_options = None, inventory = None, probes = Names(Vec::new()), timeout = 1.0, network = false,
+    tokens = None, configured = None, asynchronous = false
 ))]
 #[expect(clippy::too_many_arguments, reason = "each is a keyword of its own in Python")]
 pub(super) fn doctor(
     py: Python<'_>,
     ledger: Option<&Bound<'_, PyAny>>,
-    storage_options: Option<&Bound<'_, PyAny>>,
+    storage_options: Option<StorageOptions>,
     inventory: Option<&Bound<'_, PyAny>>,
-    #[pyo3(from_py_with = arguments::names)] probes: Vec<String>,
-    #[pyo3(from_py_with = arguments::number)] timeout: f64,
+    probes: Names,
+    #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     #[pyo3(from_py_with = arguments::flag)] network: bool,
-    #[pyo3(from_py_with = arguments::optional_location)] tokens: Option<String>,
+    tokens: Option<Location>,
     configured: Option<&Bound<'_, PyDict>>,
-) -> PyOutcome<(bool, Vec<Found>)> {
+    #[pyo3(from_py_with = arguments::flag)] asynchronous: bool,
+) -> PyOutcome {
     let platform = py.import("platform")?;
     let version: String = platform.call_method0("python_version")?.extract()?;
     let implementation: String = platform.call_method0("python_implementation")?.extract()?;
@@ -60,15 +63,15 @@ pub(super) fn doctor(
     let own_options = of_ledger.flatten().or(own_options);
     let options = DoctorOptions {
         ledger,
-        storage_options: convert::storage_options(storage_options)?.or(own_options).unwrap_or_default(),
+        storage_options: storage_options.map(|options| options.0).or(own_options).unwrap_or_default(),
         inventory: inventory.map(any_inventory).transpose()?,
-        probes,
-        timeout: Some(convert::seconds("timeout", timeout)?),
+        probes: probes.0,
+        timeout: Some(Duration::from_secs_f64(timeout)),
         network,
-        tokens,
+        tokens: tokens.map(|file| file.0),
         configured: settings,
         runtime: Some(format!("{implementation} {version}")),
     };
-    let report = wait::future(py, examine(options))?;
-    Ok((report.ok(), report.checks().iter().map(found).collect()))
+    let mode = if asynchronous { Mode::Coroutine } else { Mode::Wait };
+    mode.run(py, examine(options), |_, report| Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>())))
 }

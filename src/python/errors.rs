@@ -1,4 +1,4 @@
-//! The crate's error as the Python exception of the same meaning; the classes live in `jobrota.errors`.
+//! Converts errors of the crate to the exceptions of `jobrota.errors`.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -6,8 +6,8 @@ use pyo3::types::{IntoPyDict, PyDict};
 
 use crate::error::{Error, ErrorKind};
 
-/// Result of everything that Python calls.
-pub(super) type PyOutcome<T> = Result<T, Raised>;
+/// The result of a call from Python.
+pub(super) type PyOutcome<T = Py<PyAny>> = Result<T, Raised>;
 
 /// An [`Error`] or a Python exception on its way to the caller, so that `?` takes both.
 #[derive(Debug)]

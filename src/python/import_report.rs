@@ -1,144 +1,90 @@
-//! `ImportReport`: what an import of legacy JSON files did.
+//! `ImportReport`: the result of an import of legacy JSON files.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert;
-use super::errors::PyOutcome;
-use crate::ledger::{ImportFailure, ImportOptions, ImportReport};
+use crate::ledger::{ImportFailure, ImportReport};
 
-/// What an import of legacy JSON files did.
-#[pyclass(module = "jobrota", name = "ImportReport", frozen)]
+/// Failures that a notebook shows at most. Notebooks store their output, so a folder of broken files must not fill it.
+const SHOWN: usize = 50;
+
+/// The result of an import of legacy JSON files.
+#[pyclass(module = "jobrota", name = "ImportReport", frozen, get_all)]
 pub(super) struct PyImportReport {
-    report: ImportReport,
+    /// The folder, with links in its path resolved.
+    folder: PathBuf,
+    /// Files that were read.
+    files: u64,
+    /// Files from which rows were imported.
+    imported: u64,
+    /// Files with nothing new and nothing wrong in them.
+    known: u64,
+    /// Files with something wrong in them. Their correct records are imported, so a file can be in `imported` as well.
+    bad: u64,
+    /// Rows that were written to `job_notifications`.
+    rows: u64,
+    /// Records that are not rows, with those beyond the limit of `failures`.
+    bad_records: u64,
+    /// Rows with a local time that came twice that day, as clocks were put back. The first one was taken.
+    ambiguous_times: u64,
+    /// How many entries of the folder were not read, by the reason.
+    ignored: BTreeMap<&'static str, u64>,
+    /// The failures: dicts of file, line, record (both None when the failure concerns the whole file) and reason; at most 20
+    /// of a file.
+    failures: Vec<ImportFailure>,
 }
 
 impl From<ImportReport> for PyImportReport {
     fn from(report: ImportReport) -> Self {
-        Self { report }
+        let ImportReport { folder, files, imported, known, bad, rows, bad_records, ambiguous_times, ignored, failures } =
+            report;
+        Self { folder, files, imported, known, bad, rows, bad_records, ambiguous_times, ignored, failures }
     }
 }
 
-/// The options of both import calls.
-pub(super) fn options(
-    fields: Option<&Bound<'_, PyAny>>,
-    timezone: Option<&Bound<'_, PyAny>>,
-) -> PyOutcome<ImportOptions> {
-    // A zoneinfo.ZoneInfo knows its name as `key`.
-    let name = timezone.map(|zone| zone.getattr_opt("key")).transpose()?.flatten();
-    Ok(ImportOptions {
-        fields: convert::text_pairs("fields", fields)?,
-        timezone: convert::optional_text("timezone", name.as_ref().or(timezone))?,
-        ..ImportOptions::default()
-    })
-}
+impl<'py> IntoPyObject<'py> for &ImportFailure {
+    type Target = PyDict;
+    type Output = Bound<'py, PyDict>;
+    type Error = PyErr;
 
-fn failure_dict<'py>(py: Python<'py>, failure: &ImportFailure) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    dict.set_item("file", &failure.file)?;
-    dict.set_item("line", failure.line)?;
-    dict.set_item("record", failure.record)?;
-    dict.set_item("reason", &failure.reason)?;
-    Ok(dict)
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let dict = convert::dict(py, [("file", &self.file)])?;
+        dict.set_item("line", self.line)?;
+        dict.set_item("record", self.record)?;
+        dict.set_item("reason", &self.reason)?;
+        Ok(dict)
+    }
 }
 
 #[pymethods]
 impl PyImportReport {
-    /// The folder, with links in its path resolved.
-    #[getter]
-    fn folder(&self) -> &std::path::Path {
-        &self.report.folder
-    }
-
-    /// Files that were looked at.
-    #[getter]
-    fn files(&self) -> u64 {
-        self.report.files
-    }
-
-    /// Files that rows were taken from.
-    #[getter]
-    fn imported(&self) -> u64 {
-        self.report.imported
-    }
-
-    /// Files with nothing new and nothing wrong in them.
-    #[getter]
-    fn known(&self) -> u64 {
-        self.report.known
-    }
-
-    /// Files with something wrong in them. What is right in them was taken, so that a file can be in `imported`, too.
-    #[getter]
-    fn bad(&self) -> u64 {
-        self.report.bad
-    }
-
-    /// Rows that were written to `job_notifications`.
-    #[getter]
-    fn rows(&self) -> u64 {
-        self.report.rows
-    }
-
-    /// Records that are not rows, with those that `failures` has no room for.
-    #[getter]
-    fn bad_records(&self) -> u64 {
-        self.report.bad_records
-    }
-
-    /// Rows with a local time that came twice that day, as clocks were put back: the first one was taken.
-    #[getter]
-    fn ambiguous_times(&self) -> u64 {
-        self.report.ambiguous_times
-    }
-
-    /// How many entries of the folder were not looked at, by the reason.
-    #[getter]
-    fn ignored(&self) -> BTreeMap<&'static str, u64> {
-        self.report.ignored.clone()
-    }
-
-    /// What was wrong: dicts of file, line, record (both None when it is the file as a whole) and reason; at most 20 of a
-    /// file.
-    #[getter]
-    fn failures<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
-        self.report.failures.iter().map(|failure| failure_dict(py, failure)).collect()
-    }
-
-    /// Everything as one dict.
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        dict.set_item("folder", self.report.folder.to_string_lossy())?;
-        dict.set_item("files", self.report.files)?;
-        dict.set_item("imported", self.report.imported)?;
-        dict.set_item("known", self.report.known)?;
-        dict.set_item("bad", self.report.bad)?;
-        dict.set_item("rows", self.report.rows)?;
-        dict.set_item("bad_records", self.report.bad_records)?;
-        dict.set_item("ambiguous_times", self.report.ambiguous_times)?;
-        dict.set_item("ignored", self.ignored())?;
-        dict.set_item("failures", self.failures(py)?)?;
+    /// All properties as one dict.
+    fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let files = ["folder", "files", "imported", "known", "bad"];
+        let dict = convert::properties(
+            slf,
+            &[&files[..], &["rows", "bad_records", "ambiguous_times", "ignored", "failures"]].concat(),
+        )?;
+        dict.set_item("folder", slf.get().folder.to_string_lossy())?;
         Ok(dict)
     }
 
     fn __repr__(&self) -> String {
-        let report = &self.report;
-        format!(
-            "ImportReport(files={}, imported={}, known={}, bad={}, rows={})",
-            report.files, report.imported, report.known, report.bad, report.rows
-        )
+        let Self { files, imported, known, bad, rows, .. } = self;
+        format!("ImportReport(files={files}, imported={imported}, known={known}, bad={bad}, rows={rows})")
     }
 
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        let data = self.to_dict(py)?;
-        // Notebooks keep what they show: a folder of broken files must not bury the rest.
-        data.set_item("failures", self.failures(py)?.into_iter().take(50).collect::<Vec<_>>())?;
-        let listed = self.report.failures.len();
-        if listed > 50 {
-            data.set_item("failures_not_shown", listed - 50)?;
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let data = Self::to_dict(slf)?;
+        let failures = &slf.get().failures;
+        data.set_item("failures", &failures[..failures.len().min(SHOWN)])?;
+        if failures.len() > SHOWN {
+            data.set_item("failures_not_shown", failures.len() - SHOWN)?;
         }
-        convert::repr_html(py, "import_report", data)
+        convert::repr_html(slf.py(), "import_report", data)
     }
 }

@@ -1,118 +1,99 @@
-//! Exceptions of a user's callable that are not about the callable: Ctrl-C, exit. They end what is under way and go on to
-//! whoever started it; everything else that a callable raises is a failure of that one call.
+//! Exceptions of a caller's callable that concern more than that one call, such as KeyboardInterrupt and SystemExit.
+//!
+//! They stop the calls of the object that are running, and reach the callers of these. Every other exception of a callable is
+//! a failure of that one call.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
-use super::errors::{PyOutcome, Raised};
-use super::wait;
-use crate::error::{Error, ErrorKind, Result};
+use super::errors::PyOutcome;
 use crate::stop::Stop;
 
-/// What is under way with one object, whose callable is called from other threads than those that wait.
+/// The running calls of one object, whose callable runs in other threads than those that wait.
 #[derive(Debug, Default)]
-pub(super) struct Runs(Mutex<Vec<Weak<Run>>>);
+pub(super) struct Calls(Mutex<Vec<Weak<Call>>>);
 
-/// One call that may be ended so.
+/// One call that can be interrupted.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct Call {
     stop: Stop,
     raised: Mutex<Option<PyErr>>,
+    /// The event loop that awaits the call.
+    event_loop: Mutex<Option<Py<PyAny>>>,
 }
 
-/// Whether `error` concerns more than the call that raised it. `asyncio.CancelledError` is no `Exception` either, but it is
-/// about something that the callable itself awaited.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether `error` concerns more than the call that raised it. `asyncio.CancelledError` is not an `Exception` either, but it
+/// concerns something that the callable itself awaited.
 fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
     let canceled = || py.import("asyncio")?.getattr("CancelledError");
     !error.is_instance_of::<PyException>(py) && !canceled().is_ok_and(|class| error.is_instance(py, &class))
 }
 
-impl Runs {
+impl Calls {
     /// A call that begins now.
-    pub(super) fn begin(&self) -> Arc<Run> {
-        let run = Arc::new(Run::default());
-        let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.retain(|run| run.strong_count() > 0);
-        runs.push(Arc::downgrade(&run));
-        run
+    pub(super) fn begin(&self) -> Arc<Call> {
+        let call = Arc::new(Call::default());
+        let mut calls = locked(&self.0);
+        calls.retain(|call| call.strong_count() > 0);
+        calls.push(Arc::downgrade(&call));
+        call
     }
 
-    /// Ends everything that is under way, if `error` is about more than the call that raised it; says whether it is.
+    fn running(&self) -> Vec<Arc<Call>> {
+        locked(&self.0).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Interrupts all running calls if `error` concerns more than the call that raised it. Returns whether it does.
     pub(super) fn interrupted_by(&self, py: Python<'_>, error: &PyErr) -> bool {
         let interrupt = is_interrupt(py, error);
         if interrupt {
-            let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            runs.iter().filter_map(Weak::upgrade).for_each(|run| run.interrupt(error.clone_ref(py)));
+            self.running().iter().for_each(|call| call.fail(error.clone_ref(py)));
         }
         interrupt
     }
+
+    /// The event loop of the latest call that a coroutine awaits.
+    pub(super) fn event_loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.running().iter().rev().find_map(|call| locked(&call.event_loop).as_ref().map(|it| it.clone_ref(py)))
+    }
 }
 
-impl Run {
-    fn interrupt(&self, error: PyErr) {
-        self.raised.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+impl Call {
+    /// Ends the call with `error`.
+    pub(super) fn fail(&self, error: PyErr) {
+        locked(&self.raised).get_or_insert(error);
         self.stop.stop();
     }
 
-    /// Ends it with `error`, whatever it is about.
-    pub(super) fn fail(&self, error: PyErr) {
-        self.interrupt(error);
-    }
-
-    /// Ends it, if `error` is about more than the call that raised it.
+    /// Interrupts the call if `error` concerns more than the call that raised it.
     pub(super) fn interrupted_by(&self, py: Python<'_>, error: &PyErr) {
         if is_interrupt(py, error) {
-            self.interrupt(error.clone_ref(py));
+            self.fail(error.clone_ref(py));
         }
     }
 
-    /// The request to end it.
+    pub(super) fn set_event_loop(&self, event_loop: &Bound<'_, PyAny>) {
+        *locked(&self.event_loop) = Some(event_loop.clone().unbind());
+    }
+
+    /// The request to end the call.
     pub(super) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// What interrupted it, else `outcome`.
+    /// The exception that interrupted the call, else `outcome`.
     pub(super) fn outcome<T>(&self, outcome: PyOutcome<T>) -> PyOutcome<T> {
-        self.raised().map_or(outcome, |error| Err(error.into()))
+        self.take_exception().map_or(outcome, |error| Err(error.into()))
     }
 
-    /// What interrupted it, once.
-    pub(super) fn raised(&self) -> Option<PyErr> {
-        self.raised.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes the exception that interrupted the call.
+    pub(super) fn take_exception(&self) -> Option<PyErr> {
+        locked(&self.raised).take()
     }
-}
-
-async fn unless_stopped<T>(stop: Stop, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let interrupted = || Error::new(ErrorKind::Internal, "interrupted by the callable");
-    stop.unless(work).await.unwrap_or_else(|| Err(interrupted()))
-}
-
-/// [`wait::future`] for work that leaves nothing to be done when it is interrupted.
-pub(super) fn future<T: Send + 'static>(
-    py: Python<'_>,
-    runs: &Runs,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> PyOutcome<T> {
-    let run = runs.begin();
-    run.outcome(wait::future(py, unless_stopped(run.stop(), work)))
-}
-
-/// [`wait::awaitable`] for work that leaves nothing to be done when it is interrupted.
-pub(super) fn awaitable<'py, T, R>(
-    py: Python<'py>,
-    runs: &Runs,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
-) -> PyOutcome<Bound<'py, PyAny>>
-where
-    T: Send + 'static,
-    R: for<'a> IntoPyObject<'a> + Send + 'static,
-{
-    let run = runs.begin();
-    let work = unless_stopped(run.stop(), work);
-    wait::awaitable(py, async move { Ok(work.await) }, move |py, outcome| {
-        finish(py, run.outcome(outcome.map_err(Raised::from))?)
-    })
 }

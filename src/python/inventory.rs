@@ -1,18 +1,20 @@
-//! `Inventory`: what VMs there are.
+//! `Inventory`: the VMs that can be selected.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
-use super::arguments;
 use super::azure_credential;
 use super::convert;
+use super::convert::arguments::{self, Names, Text};
 use super::errors::PyOutcome;
-use super::interrupt::{self, Runs};
+use super::interrupt::Calls;
+use super::wait::Mode;
 use crate::error::Error;
 use crate::inventory::azure::{AzureOptions, AzureQuery, Members, PowerFilter};
 use crate::inventory::{Inventory, Origin};
@@ -37,108 +39,95 @@ pub(super) struct PyInventory {
     pub(super) inventory: Inventory,
 }
 
-/// Any of the shapes that Python callers use for an inventory.
+/// Converts an inventory in any of the shapes that callers use.
 pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
     if let Ok(inventory) = value.cast::<PyInventory>() {
         return Ok(inventory.get().inventory.clone());
     }
     if value.is_instance_of::<pyo3::types::PyString>() || value.hasattr("__fspath__")? {
-        let file = arguments::named_location("inventory", value)?;
+        let file = arguments::named(value.py(), "inventory", arguments::location(value))?;
         return Ok(Inventory::from_file(file)?);
     }
     if value.is_none() {
         return Err(Error::invalid(
-            "there is no inventory: give the names of the VMs, a dict, a list of dicts or a file",
+            "no inventory is given: give the names of the VMs, a dict, a list of dicts or a file",
         )
         .into());
     }
-    // Tuples, dict views and other iterables of names are lists to JSON.
-    let plain = if value.is_instance_of::<PyDict>() || value.is_instance_of::<PyList>() {
-        value.clone()
-    } else {
-        match value.try_iter() {
-            Ok(items) => {
-                let list = PyList::empty(value.py());
-                for item in items {
-                    list.append(item?)?;
-                }
-                list.into_any()
-            }
-            Err(_) => value.clone(),
+    // Tuples, dict views and other iterables of names are lists in JSON.
+    let plain = match value.try_iter() {
+        Ok(items) if !value.is_instance_of::<PyDict>() => {
+            items.collect::<PyResult<Vec<_>>>()?.into_pyobject(value.py())?
         }
+        _ => value.clone(),
     };
     Ok(Inventory::from_value(convert::json_value("inventory", &plain)?)?)
 }
 
-fn vm_dicts<'py>(py: Python<'py>, inventory: &Inventory) -> PyResult<Bound<'py, PyList>> {
-    let list = PyList::empty(py);
-    for vm in inventory.vms() {
-        let dict = PyDict::new(py);
-        dict.set_item("name", &vm.name)?;
+fn vm_dicts<'py>(py: Python<'py>, inventory: &Inventory) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let vms = inventory.vms().iter().map(|vm| {
+        let dict = convert::dict(py, [("name", &vm.name)])?;
         dict.set_item("ip_address", &vm.ip_address)?;
         dict.set_item("nic_name", vm.nic_name.as_deref().unwrap_or_default())?;
         dict.set_item("weight", vm.weight)?;
-        list.append(dict)?;
-    }
-    Ok(list)
+        Ok(dict)
+    });
+    vms.collect()
 }
 
-/// What the arguments of `from_azure` mean.
-struct Listing {
+impl FromPyObject<'_, '_> for PowerFilter {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        arguments::choice(&value, &[("running", Self::Running), ("any", Self::Any)])
+    }
+}
+
+fn query(
+    subscription_id: Text,
+    resource_group: Option<Text>,
+    vm_names: Option<Names>,
+    backend_pool: Option<Text>,
+    power: Option<PowerFilter>,
+) -> PyOutcome<AzureQuery> {
+    let members = match (vm_names, backend_pool) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(
+                "vm_names and backend_pool both say which VMs are listed: give one of them, not both",
+            )
+            .into());
+        }
+        (Some(names), None) => Members::Names(names.0),
+        (None, Some(pool)) => Members::BackendPool(pool.0),
+        (None, None) => Members::All,
+    };
+    let resource_group = resource_group.map(|group| group.0);
+    let power = power.unwrap_or(PowerFilter::Running);
+    Ok(AzureQuery { subscription_id: subscription_id.0, resource_group, members, power })
+}
+
+/// Lists VMs in the given mode. The durations are `max_age`, `max_stale` and `timeout` in seconds.
+fn list(
+    mode: Mode,
+    py: Python<'_>,
     query: AzureQuery,
-    options: AzureOptions,
-    runs: Arc<Runs>,
-}
-
-impl Listing {
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
-    fn new(
-        subscription_id: &str,
-        resource_group: Option<String>,
-        vm_names: Option<Vec<String>>,
-        backend_pool: Option<String>,
-        credential: Option<&Bound<'_, PyAny>>,
-        endpoint: Option<String>,
-        power_state: Option<&Bound<'_, PyAny>>,
-        times: [(&str, f64); 3],
-    ) -> PyOutcome<Self> {
-        let members = match (vm_names, backend_pool) {
-            (Some(_), Some(_)) => {
-                return Err(Error::invalid(
-                    "vm_names and backend_pool are two ways to say which VMs: give one of them",
-                )
-                .into());
-            }
-            (Some(names), None) => Members::Names(names),
-            (None, Some(pool)) => Members::BackendPool(pool),
-            (None, None) => Members::All,
-        };
-        let power =
-            match power_state.map(|value| convert::choice("power_state", value, &["running", "any"])).transpose()? {
-                Some("any") => PowerFilter::Any,
-                _ => PowerFilter::Running,
-            };
-        let runs = Arc::new(Runs::default());
-        let (credential, authority_host) = azure_credential::credential(credential, &runs)?;
-        let [max_age, max_stale, timeout] = times.map(|(name, value)| convert::seconds(name, value));
-        let query = AzureQuery { subscription_id: subscription_id.to_owned(), resource_group, members, power };
-        let options = AzureOptions {
-            credential,
-            endpoint,
-            authority_host,
-            max_age: max_age?,
-            max_stale: max_stale?,
-            timeout: timeout?,
-            ..AzureOptions::default()
-        };
-        Ok(Self { query, options, runs })
-    }
+    credential: Option<&Bound<'_, PyAny>>,
+    endpoint: Option<Text>,
+    durations: [f64; 3],
+) -> PyOutcome {
+    let calls = Arc::<Calls>::default();
+    let (credential, authority_host) = azure_credential::credential(credential, &calls)?;
+    let [max_age, max_stale, timeout] = durations.map(Duration::from_secs_f64);
+    let endpoint = endpoint.map(|endpoint| endpoint.0);
+    let options =
+        AzureOptions { credential, endpoint, authority_host, max_age, max_stale, timeout, ..AzureOptions::default() };
+    mode.run_interruptible(py, &calls, async move { Inventory::from_azure(&query, &options).await }, listed)
 }
 
 /// The inventory for Python, with the warning that goes with it.
 fn listed(py: Python<'_>, inventory: Inventory) -> PyOutcome<PyInventory> {
     if let Some(warning) = inventory.origin().and_then(|origin| origin.warning.as_deref()) {
-        // A zero byte cannot be in a warning, and is in no text that could be meant.
+        // A warning cannot hold a zero byte.
         let text = std::ffi::CString::new(warning.replace('\0', " ")).unwrap_or_default();
         PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)?;
     }
@@ -154,14 +143,14 @@ impl PyInventory {
 
     /// Lists VMs through Azure Resource Manager: VM name, name of its primary network interface, private IP address.
     ///
-    /// A listing is remembered, in this process and in a file of the user's state directory, and taken again while it is
-    /// younger than `max_age`; while Resource Manager does not answer also up to `max_stale`, with a warning. VMs that are
-    /// not running are not in the inventory, but in `left_out`.
+    /// A listing is cached in this process and in a file of the user's state directory, and reused while it is younger than
+    /// `max_age`. While Resource Manager does not answer, it is reused up to `max_stale`, with a warning. VMs that are not
+    /// running are not in the inventory, but in `left_out`.
     ///
     /// Args:
     ///     subscription_id: Id of the subscription.
-    ///     resource_group: The VMs' resource group; None: all of the subscription.
-    ///     vm_names: Only these VMs, in this order. One that is not there is an error.
+    ///     resource_group: The VMs' resource group; None: the whole subscription.
+    ///     vm_names: Only these VMs, in this order. One that does not exist is an error.
     ///     backend_pool: Only the members of this pool: `"load balancer/pool"`, or its resource id.
     ///     credential: None: a service principal or workload identity of the environment (`AZURE_TENANT_ID` and so on), else
     ///         this machine's managed identity. A dict of `tenant_id`, `client_id` and `client_secret`: that service
@@ -170,16 +159,17 @@ impl PyInventory {
     ///         `get_token(scope)`, as those of `azure.identity`.
     ///     endpoint: `"public"`, `"usgov"`, `"china"`, or the https:// address of a Resource Manager.
     ///     power_state: `"running"`, or `"any"`, which does not ask for power states.
-    ///     max_age: Seconds for which a listing is taken for current; 0 lists anew each time.
-    ///     max_stale: Seconds up to which an older one is taken while Resource Manager does not answer.
-    ///     timeout: Seconds for all requests together, tries and waits included.
+    ///     max_age: How long a listing counts as current; 0 lists anew each time. Times are seconds, text such as `"15m"`,
+    ///         or a timedelta.
+    ///     max_stale: The largest age of a listing that is used while Resource Manager does not answer.
+    ///     timeout: Time for all requests together, tries and waits included.
     ///
     /// Returns:
-    ///     An `Inventory`, whose `source`, `listed_at`, `age` and `left_out` say where it came from.
+    ///     An `Inventory`. `source`, `listed_at`, `age` and `left_out` say how it was made.
     ///
     /// Raises:
     ///     AuthenticationError: Credentials are missing, refused, or not allowed to read VMs or network interfaces.
-    ///     NotFoundError: A name is not there; or there is no VM at all.
+    ///     NotFoundError: A name does not exist, or there is no VM at all.
     ///     NoReachableVmError: No VM is running; `.failures` has the power state of each.
     ///     NetworkError: Resource Manager or the login service did not answer.
     ///     ServerError: It answered with an error of its own, such as too many requests.
@@ -200,66 +190,44 @@ impl PyInventory {
     #[staticmethod]
     #[pyo3(signature = (subscription_id, resource_group = None, vm_names = None, backend_pool = None, credential = None, *,
                         endpoint = None, power_state = None, max_age = 300.0, max_stale = 86400.0, timeout = 60.0))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    #[expect(clippy::too_many_arguments, reason = "one per argument of the Python method")]
     fn from_azure(
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::text)] subscription_id: &str,
-        #[pyo3(from_py_with = arguments::optional_text)] resource_group: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_names)] vm_names: Option<Vec<String>>,
-        #[pyo3(from_py_with = arguments::optional_text)] backend_pool: Option<String>,
+        subscription_id: Text,
+        resource_group: Option<Text>,
+        vm_names: Option<Names>,
+        backend_pool: Option<Text>,
         credential: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::optional_text)] endpoint: Option<String>,
-        power_state: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::number)] max_age: f64,
-        #[pyo3(from_py_with = arguments::number)] max_stale: f64,
-        #[pyo3(from_py_with = arguments::number)] timeout: f64,
-    ) -> PyOutcome<Self> {
-        let times = [("max_age", max_age), ("max_stale", max_stale), ("timeout", timeout)];
-        let Listing { query, options, runs } = Listing::new(
-            subscription_id,
-            resource_group,
-            vm_names,
-            backend_pool,
-            credential,
-            endpoint,
-            power_state,
-            times,
-        )?;
-        let work = async move { Inventory::from_azure(&query, &options).await };
-        listed(py, interrupt::future(py, &runs, work)?)
+        endpoint: Option<Text>,
+        power_state: Option<PowerFilter>,
+        #[pyo3(from_py_with = arguments::seconds)] max_age: f64,
+        #[pyo3(from_py_with = arguments::seconds)] max_stale: f64,
+        #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
+    ) -> PyOutcome {
+        let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
+        list(Mode::Wait, py, query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// Like `from_azure`, as a coroutine.
     #[staticmethod]
     #[pyo3(signature = (subscription_id, resource_group = None, vm_names = None, backend_pool = None, credential = None, *,
                         endpoint = None, power_state = None, max_age = 300.0, max_stale = 86400.0, timeout = 60.0))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
-    fn from_azure_async<'py>(
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::text)] subscription_id: &str,
-        #[pyo3(from_py_with = arguments::optional_text)] resource_group: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_names)] vm_names: Option<Vec<String>>,
-        #[pyo3(from_py_with = arguments::optional_text)] backend_pool: Option<String>,
+    #[expect(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    fn from_azure_async(
+        py: Python<'_>,
+        subscription_id: Text,
+        resource_group: Option<Text>,
+        vm_names: Option<Names>,
+        backend_pool: Option<Text>,
         credential: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::optional_text)] endpoint: Option<String>,
-        power_state: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::number)] max_age: f64,
-        #[pyo3(from_py_with = arguments::number)] max_stale: f64,
-        #[pyo3(from_py_with = arguments::number)] timeout: f64,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let times = [("max_age", max_age), ("max_stale", max_stale), ("timeout", timeout)];
-        let Listing { query, options, runs } = Listing::new(
-            subscription_id,
-            resource_group,
-            vm_names,
-            backend_pool,
-            credential,
-            endpoint,
-            power_state,
-            times,
-        )?;
-        let work = async move { Inventory::from_azure(&query, &options).await };
-        interrupt::awaitable(py, &runs, work, listed)
+        endpoint: Option<Text>,
+        power_state: Option<PowerFilter>,
+        #[pyo3(from_py_with = arguments::seconds)] max_age: f64,
+        #[pyo3(from_py_with = arguments::seconds)] max_stale: f64,
+        #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
+    ) -> PyOutcome {
+        let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
+        list(Mode::Coroutine, py, query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// What was listed, such as `Azure subscription …`; None when the VMs were given by the caller.
@@ -280,7 +248,7 @@ impl PyInventory {
         self.inventory.origin().map(Origin::age).as_ref().map(Duration::as_secs_f64)
     }
 
-    /// Whether it is a listing that was remembered, and not made anew.
+    /// Whether it is a cached listing.
     #[getter]
     fn remembered(&self) -> bool {
         self.inventory.origin().is_some_and(|origin| origin.remembered)
@@ -289,11 +257,8 @@ impl PyInventory {
     /// VMs that were listed but are not in the inventory, each with the reason.
     #[getter]
     fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        for (name, reason) in self.inventory.origin().map(|origin| origin.left_out.as_slice()).unwrap_or_default() {
-            dict.set_item(name, reason)?;
-        }
-        Ok(dict)
+        let left_out = self.inventory.origin().map(|origin| origin.left_out.as_slice()).unwrap_or_default();
+        convert::dict(py, left_out.iter().map(|(name, reason)| (name, reason)))
     }
 
     /// The names in order.
@@ -304,7 +269,7 @@ impl PyInventory {
 
     /// One dict per VM: name, ip_address, nic_name, weight.
     #[getter]
-    fn vms<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn vms<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         vm_dicts(py, &self.inventory)
     }
 
@@ -321,12 +286,8 @@ impl PyInventory {
     }
 
     fn __hash__(&self) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
         let mut hasher = DefaultHasher::new();
-        for vm in self.inventory.vms() {
-            vm.name.hash(&mut hasher);
-            vm.ip_address.hash(&mut hasher);
-        }
+        self.inventory.vms().iter().for_each(|vm| (&vm.name, &vm.ip_address).hash(&mut hasher));
         hasher.finish()
     }
 
@@ -355,14 +316,9 @@ impl PyInventory {
         }
         data.set_item("vms", vms)?;
         if !origin.left_out.is_empty() {
-            let left_out = PyList::empty(py);
-            for (name, reason) in &origin.left_out {
-                let row = PyDict::new(py);
-                row.set_item("name", name)?;
-                row.set_item("reason", reason)?;
-                left_out.append(row)?;
-            }
-            data.set_item("left_out", left_out)?;
+            let rows =
+                origin.left_out.iter().map(|(name, reason)| convert::dict(py, [("name", name), ("reason", reason)]));
+            data.set_item("left_out", rows.collect::<PyResult<Vec<_>>>()?)?;
         }
         convert::repr_html(py, "inventory", data)
     }

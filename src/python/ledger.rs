@@ -2,45 +2,49 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
-use super::arguments;
-use super::by_hand::{self, ByHand};
-use super::convert;
-use super::errors::{PyOutcome, Raised};
-use super::import_report::{self, PyImportReport};
-use super::ledger_summary::{PyLedgerSummary, summary_dict};
+use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, StorageOptions, Text, TextPairs};
+use super::convert::{self, Rows};
+use super::errors::{PyOutcome, to_py};
+use super::fork_guard::ForkGuard;
+use super::import_report::PyImportReport;
+use super::ledger_summary::PyLedgerSummary;
 use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
+use super::operator::OperatorAction;
+use super::tables;
 use super::track::PyTrack;
-use super::wait::{self, Born};
-use crate::error::{Error, Result};
-use crate::ledger::{self, LedgerTable, RowFilter};
+use super::wait::{self, Mode};
+use crate::error::Result;
+use crate::ledger::{self, ImportOptions, LedgerTable, RowFilter, Settlement};
 use crate::runtime;
 use crate::storage::{Durability, Requests};
 
 /// Job executions and notifications in Delta tables, so that no AutoSys update is ever lost.
 ///
-/// The first log call creates the tables; reading a ledger that does not exist is an error. A ledger may be used from
-/// many threads, processes and Spark clusters at once.
+/// The first log call creates the tables. Reading a ledger that does not exist is an error. Many threads, processes and Spark
+/// clusters can use a ledger at once.
 ///
 /// Args:
 ///     root: The directory or URI that holds (or will hold) the tables: a path on a local disk (`~/` is the home directory),
 ///         `abfss://container@account.dfs.core.windows.net/path`, `az://container/path`, `s3://bucket/path` or
-///         `gs://bucket/path`. The container or bucket must exist. Credentials do not belong in it.
-///     storage_options: Credentials and settings of the store behind `root`, by the names that object_store and deltalake
-///         have for them: `azure_storage_account_key`, `azure_client_id`, `aws_access_key_id`, `aws_endpoint`,
-///         `google_service_account`, `allow_http`, `timeout` and so on (all of them are in `docs/storage.md`). What they
-///         leave open comes from the environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Unknown names are an error.
-///         `request_delay` is one for every store: the seconds (0 to 60) that each request waits before it is sent, to
-///         try out on a local disk how a remote store feels.
-///     durability: What a row survives whose call returned. `"store"`: the end of every process (SIGKILL), as the store
-///         has acknowledged it. `"fsync"`: on a local disk a power cut too, as it is synced with all that it takes to read
-///         it; an object store's acknowledgement says as much, so that there both are the same.
-///     commit_timeout: How many seconds a call goes on when other writers win every race for the next version. Without
-///         it, it goes on until it wins; with it, it raises a retryable `ConflictError` that names the winner.
+///         `gs://bucket/path`. The container or bucket must exist. Do not put credentials into it.
+///     storage_options: Credentials and settings of the store behind `root`, by their names in object_store and deltalake:
+///         `azure_storage_account_key`, `azure_client_id`, `aws_access_key_id`, `aws_endpoint`, `google_service_account`,
+///         `allow_http`, `timeout` and so on (`docs/storage.md` lists all). Options that are not given come from the
+///         environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Unknown names are an error. Every store has the option
+///         `request_delay`: how long each request waits before it is sent, from 0 to 60 seconds, to test on a local disk how
+///         a remote store behaves.
+///     durability: What a row survives once the call has returned. `"store"`: the end of every process (SIGKILL), because the
+///         store has acknowledged the row. `"fsync"`: on a local disk also a power cut, because the row is synced with all
+///         that it takes to read it. The acknowledgement of an object store includes this, so both are the same there.
+///     commit_timeout: How long a call keeps trying when other writers win every race for the next version, in seconds or as
+///         text such as `"30s"`. When it is over, the call raises a retryable `ConflictError` that names the winner. Without
+///         it, the call tries until it wins.
 ///
 /// Raises:
 ///     InvalidInputError: `root` is empty, a file, or a URI with credentials in it; or a storage option does not exist, or
@@ -57,108 +61,142 @@ use crate::storage::{Durability, Requests};
 ///     >>> from jobrota import JobLedger
 ///     >>> ledger = JobLedger(tempfile.mkdtemp())
 ///     >>> ledger.log_job_execution("ae.sas", "PROD.AE", "SUCCESS")
-///     >>> ledger.fetch_unprocessed_updates().num_rows
+///     >>> ledger.pending_executions().num_rows
 ///     1
 #[pyclass(module = "jobrota", name = "JobLedger", frozen)]
 pub(super) struct PyJobLedger {
-    pub(super) ledger: ledger::JobLedger,
-    born: Born,
+    ledger: ledger::JobLedger,
+    guard: ForkGuard,
 }
 
 impl PyJobLedger {
     pub(super) fn core(&self) -> Result<ledger::JobLedger> {
-        self.born.check("JobLedger")?;
+        self.guard.check("JobLedger")?;
         Ok(self.ledger.clone())
     }
 
+    /// Reads a table in the given mode.
     fn read(
         &self,
+        mode: Mode,
         py: Python<'_>,
-        read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send,
-    ) -> PyOutcome<Py<PyAny>> {
-        let ledger = self.core()?;
-        let batch = wait::blocking(py, || read(&ledger))?;
-        warn_when_overdue(py, &ledger)?;
-        convert::table(py, batch)
-    }
-
-    fn read_async<'py>(
-        &self,
-        py: Python<'py>,
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send + 'static,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
+    ) -> PyOutcome {
         let ledger = self.core()?;
         let reading = ledger.clone();
-        wait::awaitable(py, runtime::blocking(move || read(&reading)), move |py, batch| {
-            warn_when_overdue(py, &ledger)?;
-            convert::table(py, batch)
+        mode.run_blocking(
+            py,
+            move || read(&reading),
+            move |py, batch| {
+                warn_when_overdue(py, &ledger)?;
+                convert::table(py, batch)
+            },
+        )
+    }
+
+    /// Writes rows in the given mode, and returns how many.
+    fn write(
+        &self,
+        mode: Mode,
+        py: Python<'_>,
+        write: impl FnOnce(&ledger::JobLedger) -> Result<u64> + Send + 'static,
+    ) -> PyOutcome {
+        let ledger = self.core()?;
+        mode.run_blocking(py, move || write(&ledger), |_, count| Ok(count))
+    }
+
+    fn log_rows(&self, mode: Mode, py: Python<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
+        self.write(mode, py, move |ledger| ledger.log_batch(table, &rows.0))
+    }
+
+    fn log_async(
+        &self,
+        py: Python<'_>,
+        table: LedgerTable,
+        [file_name, job_id, status]: [Text; 3],
+        at: Option<Moment>,
+    ) -> PyOutcome {
+        let (ledger, at) = (self.core()?, at.map(|at| at.0));
+        let work = async move { ledger.log_async(table, &file_name.0, &job_id.0, &status.0, at).await };
+        Mode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+    }
+
+    fn pending(
+        &self,
+        mode: Mode,
+        py: Python<'_>,
+        table: LedgerTable,
+        limit: Option<Limit>,
+        job_id: Option<Text>,
+    ) -> PyOutcome {
+        let (limit, job_id) = (limit.map(|limit| limit.0), job_id.map(|job| job.0));
+        let filter = RowFilter { job_id, limit, flag: Some("NO".into()), ..RowFilter::default() };
+        self.read(mode, py, move |ledger| ledger.rows(table, &filter))
+    }
+
+    fn without_notification(&self, mode: Mode, py: Python<'_>, older_than: Option<f64>) -> PyOutcome {
+        let older_than = Duration::from_secs_f64(older_than.unwrap_or(3_600.0));
+        self.read(mode, py, move |ledger| ledger.executions_without_notification(older_than))
+    }
+
+    fn acknowledge_in(&self, mode: Mode, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
+        self.write(mode, py, move |ledger| {
+            ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &rows.0)?)
+        })
+    }
+
+    fn redrive_in(&self, mode: Mode, py: Python<'_>, action: OperatorAction, job_id: Option<Text>) -> PyOutcome {
+        let job_id = job_id.map(|job| job.0);
+        self.write(mode, py, move |ledger| {
+            ledger.redrive(action.table, action.rows.as_deref(), job_id.as_deref(), &action.core())
+        })
+    }
+
+    fn summary_in(&self, mode: Mode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+        let (ledger, since) = (self.core()?, since.map(|since| since.0));
+        mode.run_blocking(py, move || ledger.summary(since, None), |_, summary| Ok(PyLedgerSummary::from(summary)))
+    }
+
+    fn maintain_in(&self, mode: Mode, py: Python<'_>, retain_hours: f64) -> PyOutcome {
+        let ledger = self.core()?;
+        let work = runtime::blocking(move || ledger.maintain(retain_hours));
+        mode.run(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
+    }
+
+    fn settle_in(&self, mode: Mode, py: Python<'_>, action: OperatorAction, delivered: bool) -> PyOutcome {
+        let settlement = if delivered { Settlement::Arrived } else { Settlement::NotToBeSent };
+        self.write(mode, py, move |ledger| {
+            ledger.settle_by_hand(action.table, action.rows.as_deref().unwrap_or_default(), settlement, &action.core())
         })
     }
 }
 
-pub(super) fn table_named(name: &str) -> Result<LedgerTable> {
-    match name {
-        "job_notifications" => Ok(LedgerTable::Notifications),
-        "autosys_job_log" => Ok(LedgerTable::Executions),
-        other => {
-            Err(Error::invalid(format!("table must be \"job_notifications\" or \"autosys_job_log\", not \"{other}\"")))
-        }
-    }
-}
-
-/// For how long an execution may be without its notification, unless it is said.
-const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
-
-/// What both log calls are about.
-fn values<'a>(
-    file_name: &'a Bound<'_, PyAny>,
-    job_id: &'a Bound<'_, PyAny>,
-    status: &'a Bound<'_, PyAny>,
-) -> PyOutcome<(&'a str, &'a str, &'a str)> {
-    let (file_name, job_id) = names(file_name, job_id)?;
-    Ok((file_name, job_id, convert::text_argument("status", status)?))
-}
-
-fn names<'a>(file_name: &'a Bound<'_, PyAny>, job_id: &'a Bound<'_, PyAny>) -> PyOutcome<(&'a str, &'a str)> {
-    Ok((convert::text_argument("file_name", file_name)?, convert::text_argument("job_id", job_id)?))
-}
-
-fn table_argument(value: &Bound<'_, PyAny>) -> PyResult<&'static str> {
-    Ok(convert::choice("table", value, &["job_notifications", "autosys_job_log"])?)
-}
-
-fn durability_argument(value: &Bound<'_, PyAny>) -> PyResult<Durability> {
-    let text = value.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
-    match text {
-        Some("store") => Ok(Durability::Store),
-        Some("fsync") => Ok(Durability::Fsync),
-        _ => {
-            let given = value.repr().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
-            // The argument's name is put in front of it.
-            Err(Raised::from(Error::invalid(format!("must be \"store\" or \"fsync\", not {given}"))).into())
-        }
-    }
-}
-
-fn pending_filter(limit: Option<&Bound<'_, PyAny>>, job_id: Option<&Bound<'_, PyAny>>) -> PyOutcome<RowFilter> {
-    let (limit, job_id) = (convert::limit("limit", limit)?, convert::optional_text("job_id", job_id)?);
-    Ok(RowFilter { job_id, limit, flag: Some("NO".into()), ..RowFilter::default() })
-}
-
-fn row_filter(
-    since: Option<&Bound<'_, PyAny>>,
-    until: Option<&Bound<'_, PyAny>>,
-    job_id: Option<&Bound<'_, PyAny>>,
-    status: Option<&Bound<'_, PyAny>>,
-    flag: Option<&Bound<'_, PyAny>>,
-) -> PyOutcome<RowFilter> {
-    Ok(RowFilter {
-        since: convert::utc("since", since)?,
-        until: convert::utc("until", until)?,
-        job_id: convert::optional_text("job_id", job_id)?,
-        status: convert::optional_text("status", status)?,
-        flag: convert::optional_text("flag", flag)?,
+fn row_filter([since, until]: [Option<Moment>; 2], [job_id, status, flag]: [Option<Text>; 3]) -> RowFilter {
+    let (time, text) = (|at: Option<Moment>| at.map(|at| at.0), |text: Option<Text>| text.map(|text| text.0));
+    RowFilter {
+        since: time(since),
+        until: time(until),
+        job_id: text(job_id),
+        status: text(status),
+        flag: text(flag),
         limit: None,
+    }
+}
+
+fn durability(value: &Bound<'_, PyAny>) -> PyResult<Durability> {
+    arguments::choice(value, &[("store", Durability::Store), ("fsync", Durability::Fsync)])
+}
+
+fn import_options(fields: Option<TextPairs>, timezone: Option<&Bound<'_, PyAny>>) -> PyResult<ImportOptions> {
+    // A zoneinfo.ZoneInfo has its name as `key`.
+    let name = timezone.map(|zone| zone.getattr_opt("key")).transpose()?.flatten();
+    let timezone = name.as_ref().or(timezone);
+    Ok(ImportOptions {
+        fields: fields.map(|fields| fields.0).unwrap_or_default(),
+        timezone: timezone
+            .map(|name| arguments::named(name.py(), "timezone", arguments::text(name)).map(str::to_owned))
+            .transpose()?,
+        ..ImportOptions::default()
     })
 }
 
@@ -169,16 +207,15 @@ impl PyJobLedger {
            text_signature = "(root, *, storage_options=None, durability='store', commit_timeout=None)")]
     fn new(
         py: Python<'_>,
-        root: &Bound<'_, PyAny>,
-        storage_options: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = durability_argument)] durability: Durability,
-        commit_timeout: Option<&Bound<'_, PyAny>>,
+        root: Location,
+        storage_options: Option<StorageOptions>,
+        #[pyo3(from_py_with = durability)] durability: Durability,
+        #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome<Self> {
-        let root = convert::path_text(root)?;
-        let commit_timeout = convert::seconds_argument("commit_timeout", commit_timeout)?;
-        let options = convert::storage_options(storage_options)?.unwrap_or_default();
-        let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root, &options, durability, commit_timeout))?;
-        Ok(Self { ledger, born: Born::here() })
+        let options = storage_options.map(|options| options.0).unwrap_or_default();
+        let timeout = commit_timeout.map(Duration::from_secs_f64);
+        let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root.0, &options, durability, timeout))?;
+        Ok(Self { ledger, guard: ForkGuard::new() })
     }
 
     /// The root as it was given.
@@ -187,8 +224,9 @@ impl PyJobLedger {
         self.ledger.root()
     }
 
-    /// How many requests went to the store since the ledger was opened: what a call costs on a remote store is mostly
-    /// their number. Reading this asks the store for nothing. Checkpoints, written in the background, count too.
+    /// How many requests went to the store since the ledger was opened. On a remote store, the number of requests mostly
+    /// determines what a call costs. Reading this property sends no request. Checkpoints, which are written in the
+    /// background, count too.
     ///
     /// Returns:
     ///     A new dict with the keys `get`, `put`, `list`, `head`, `delete` and `copy`. A listing counts once, however many
@@ -206,13 +244,8 @@ impl PyJobLedger {
     #[getter]
     fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Requests { get, put, list, head, delete, copy } = self.ledger.requests();
-        let counts = PyDict::new(py);
-        for (kind, count) in
-            [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)]
-        {
-            counts.set_item(kind, count)?;
-        }
-        Ok(counts)
+        let counts = [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)];
+        convert::dict(py, counts)
     }
 
     /// Logs one job execution with the flag `NO`. The row is durable when the call returns.
@@ -230,33 +263,26 @@ impl PyJobLedger {
     fn log_job_execution(
         &self,
         py: Python<'_>,
-        file_name: &Bound<'_, PyAny>,
-        job_id: &Bound<'_, PyAny>,
-        status: &Bound<'_, PyAny>,
-        execution_timestamp: Option<&Bound<'_, PyAny>>,
+        file_name: Text,
+        job_id: Text,
+        status: Text,
+        execution_timestamp: Option<Moment>,
     ) -> PyOutcome<()> {
-        let (file_name, job_id, status) = values(file_name, job_id, status)?;
-        let at = convert::utc("execution_timestamp", execution_timestamp)?;
-        let ledger = self.core()?;
-        wait::blocking(py, || ledger.log_job_execution(file_name, job_id, status, at))
+        let (ledger, at) = (self.core()?, execution_timestamp.map(|at| at.0));
+        wait::blocking(py, || ledger.log_job_execution(&file_name.0, &job_id.0, &status.0, at))
     }
 
     /// Like `log_job_execution`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, execution_timestamp = None))]
-    fn log_job_execution_async<'py>(
+    fn log_job_execution_async(
         &self,
-        py: Python<'py>,
-        file_name: &Bound<'_, PyAny>,
-        job_id: &Bound<'_, PyAny>,
-        status: &Bound<'_, PyAny>,
-        execution_timestamp: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (file_name, job_id, status) = values(file_name, job_id, status)?;
-        let (file_name, job_id, status) = (file_name.to_owned(), job_id.to_owned(), status.to_owned());
-        let at = convert::utc("execution_timestamp", execution_timestamp)?;
-        let ledger = self.core()?;
-        let work = async move { ledger.log_async(LedgerTable::Executions, &file_name, &job_id, &status, at).await };
-        wait::awaitable(py, work, |_, ()| Ok(()))
+        py: Python<'_>,
+        file_name: Text,
+        job_id: Text,
+        status: Text,
+        execution_timestamp: Option<Moment>,
+    ) -> PyOutcome {
+        self.log_async(py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
     }
 
     /// Logs one notification for AutoSys with the flag `NO`. The row is durable when the call returns.
@@ -275,40 +301,33 @@ impl PyJobLedger {
     fn log_job_completion(
         &self,
         py: Python<'_>,
-        file_name: &Bound<'_, PyAny>,
-        job_id: &Bound<'_, PyAny>,
-        status: &Bound<'_, PyAny>,
-        notification_timestamp: Option<&Bound<'_, PyAny>>,
+        file_name: Text,
+        job_id: Text,
+        status: Text,
+        notification_timestamp: Option<Moment>,
     ) -> PyOutcome<()> {
-        let (file_name, job_id, status) = values(file_name, job_id, status)?;
-        let at = convert::utc("notification_timestamp", notification_timestamp)?;
-        let ledger = self.core()?;
-        wait::blocking(py, || ledger.log_job_completion(file_name, job_id, status, at))
+        let (ledger, at) = (self.core()?, notification_timestamp.map(|at| at.0));
+        wait::blocking(py, || ledger.log_job_completion(&file_name.0, &job_id.0, &status.0, at))
     }
 
     /// Like `log_job_completion`, as a coroutine.
     #[pyo3(signature = (file_name, job_id, status, *, notification_timestamp = None))]
-    fn log_job_completion_async<'py>(
+    fn log_job_completion_async(
         &self,
-        py: Python<'py>,
-        file_name: &Bound<'_, PyAny>,
-        job_id: &Bound<'_, PyAny>,
-        status: &Bound<'_, PyAny>,
-        notification_timestamp: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (file_name, job_id, status) = values(file_name, job_id, status)?;
-        let (file_name, job_id, status) = (file_name.to_owned(), job_id.to_owned(), status.to_owned());
-        let at = convert::utc("notification_timestamp", notification_timestamp)?;
-        let ledger = self.core()?;
-        let work = async move { ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, &status, at).await };
-        wait::awaitable(py, work, |_, ()| Ok(()))
+        py: Python<'_>,
+        file_name: Text,
+        job_id: Text,
+        status: Text,
+        notification_timestamp: Option<Moment>,
+    ) -> PyOutcome {
+        self.log_async(py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
     }
 
     /// Logs many executions in one commit.
     ///
     /// Args:
-    ///     rows: Arrow data with the columns `file_name`, `job_id`, `status` and, if wanted, `execution_timestamp`
-    ///         (with a timezone; now) and `autosys_update_flag` (`NO`).
+    ///     rows: Arrow data with the columns `file_name`, `job_id`, `status` and optionally `execution_timestamp`
+    ///         (with a timezone; default now) and `autosys_update_flag` (default `NO`).
     ///
     /// Returns:
     ///     How many rows were logged.
@@ -316,87 +335,83 @@ impl PyJobLedger {
     /// Raises:
     ///     InvalidInputError: A column is missing, unknown or of the wrong type, or a value is refused. Nothing was
     ///         written.
-    fn log_executions(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyOutcome<u64> {
-        let (ledger, batch) = (self.core()?, convert::batch("rows", rows)?);
-        wait::blocking(py, || ledger.log_batch(LedgerTable::Executions, &batch))
+    fn log_executions(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
+        self.log_rows(Mode::Wait, py, LedgerTable::Executions, rows)
+    }
+
+    /// Like `log_executions`, as a coroutine.
+    fn log_executions_async(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
+        self.log_rows(Mode::Coroutine, py, LedgerTable::Executions, rows)
     }
 
     /// Logs many notifications in one commit; columns as `log_executions`, with `notification_timestamp`.
     ///
     /// Args:
-    ///     rows: Arrow data with the columns `file_name`, `job_id`, `status` and, if wanted, `notification_timestamp`
-    ///         (with a timezone; now) and `autosys_update_flag` (`NO`).
+    ///     rows: Arrow data with the columns `file_name`, `job_id`, `status` and optionally `notification_timestamp`
+    ///         (with a timezone; default now) and `autosys_update_flag` (default `NO`).
     ///
     /// Returns:
     ///     How many rows were logged.
-    fn log_notifications(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyOutcome<u64> {
-        let (ledger, batch) = (self.core()?, convert::batch("rows", rows)?);
-        wait::blocking(py, || ledger.log_batch(LedgerTable::Notifications, &batch))
+    fn log_notifications(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
+        self.log_rows(Mode::Wait, py, LedgerTable::Notifications, rows)
     }
 
-    /// The executions that AutoSys has not been told of (flag exactly `NO`), oldest first.
+    /// Like `log_notifications`, as a coroutine.
+    fn log_notifications_async(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
+        self.log_rows(Mode::Coroutine, py, LedgerTable::Notifications, rows)
+    }
+
+    /// The executions that AutoSys does not have yet (flag exactly `NO`), oldest first.
     ///
     /// Args:
-    ///     limit: At most so many rows.
-    ///     job_id: Only those of this job.
+    ///     limit: At most this many rows.
+    ///     job_id: Only rows of this job.
     ///
     /// Returns:
     ///     An `arro3.core.Table` with the columns of `autosys_job_log`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
-    fn fetch_unprocessed_updates(
-        &self,
-        py: Python<'_>,
-        limit: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Py<PyAny>> {
-        let filter = pending_filter(limit, job_id)?;
-        self.read(py, |ledger| ledger.rows(LedgerTable::Executions, &filter))
+    fn pending_executions(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
+        self.pending(Mode::Wait, py, LedgerTable::Executions, limit, job_id)
     }
 
-    /// Like `fetch_unprocessed_updates`, as a coroutine.
+    /// Like `pending_executions`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
-    fn fetch_unprocessed_updates_async<'py>(
-        &self,
-        py: Python<'py>,
-        limit: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let filter = pending_filter(limit, job_id)?;
-        self.read_async(py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
+    fn pending_executions_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
+        self.pending(Mode::Coroutine, py, LedgerTable::Executions, limit, job_id)
     }
 
-    /// The notifications that still have to be delivered (flag exactly `NO`), oldest first.
+    /// Another name of `pending_executions`.
+    #[pyo3(signature = (*, limit = None, job_id = None))]
+    fn fetch_unprocessed_updates(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
+        self.pending_executions(py, limit, job_id)
+    }
+
+    /// Another name of `pending_executions_async`.
+    #[pyo3(signature = (*, limit = None, job_id = None))]
+    fn fetch_unprocessed_updates_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
+        self.pending_executions_async(py, limit, job_id)
+    }
+
+    /// The notifications that are still to be delivered (flag exactly `NO`), oldest first.
     ///
     /// Args:
-    ///     limit: At most so many rows.
-    ///     job_id: Only those of this job.
+    ///     limit: At most this many rows.
+    ///     job_id: Only rows of this job.
     ///
     /// Returns:
     ///     An `arro3.core.Table` with the columns of `job_notifications`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
-    fn pending_notifications(
-        &self,
-        py: Python<'_>,
-        limit: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Py<PyAny>> {
-        let filter = pending_filter(limit, job_id)?;
-        self.read(py, |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+    fn pending_notifications(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
+        self.pending(Mode::Wait, py, LedgerTable::Notifications, limit, job_id)
     }
 
     /// Like `pending_notifications`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
-    fn pending_notifications_async<'py>(
-        &self,
-        py: Python<'py>,
-        limit: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let filter = pending_filter(limit, job_id)?;
-        self.read_async(py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+    fn pending_notifications_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
+        self.pending(Mode::Coroutine, py, LedgerTable::Notifications, limit, job_id)
     }
 
-    /// Sets every pending execution of this file and job to `YES`, as today's notebooks do.
+    /// Sets every pending execution of this file and job to `YES`, as the notebooks do.
     ///
     /// Prefer `acknowledge`, which sets exactly the rows that were delivered.
     ///
@@ -406,15 +421,13 @@ impl PyJobLedger {
     ///
     /// Returns:
     ///     How many rows were set.
-    fn update_autosys_flag(
-        &self,
-        py: Python<'_>,
-        file_name: &Bound<'_, PyAny>,
-        job_id: &Bound<'_, PyAny>,
-    ) -> PyOutcome<u64> {
-        let (file_name, job_id) = names(file_name, job_id)?;
-        let ledger = self.core()?;
-        wait::blocking(py, || ledger.update_autosys_flag(file_name, job_id))
+    fn update_autosys_flag(&self, py: Python<'_>, file_name: Text, job_id: Text) -> PyOutcome {
+        self.write(Mode::Wait, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
+    }
+
+    /// Like `update_autosys_flag`, as a coroutine.
+    fn update_autosys_flag_async(&self, py: Python<'_>, file_name: Text, job_id: Text) -> PyOutcome {
+        self.write(Mode::Coroutine, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
     }
 
     /// Sets exactly these rows from `NO` to `YES`: never an older or a later row of the same file and job.
@@ -428,29 +441,17 @@ impl PyJobLedger {
     ///
     /// Returns:
     ///     How many rows were set.
-    #[pyo3(signature = (rows, *, table = "job_notifications"))]
-    fn acknowledge(
-        &self,
-        py: Python<'_>,
-        rows: &Bound<'_, PyAny>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<u64> {
-        let (ledger, table, batch) = (self.core()?, table_named(table)?, convert::batch("rows", rows)?);
-        wait::blocking(py, || ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?))
+    #[pyo3(signature = (rows, *, table = LedgerTable::Notifications),
+           text_signature = "($self, rows, *, table='job_notifications')")]
+    fn acknowledge(&self, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
+        self.acknowledge_in(Mode::Wait, py, rows, table)
     }
 
     /// Like `acknowledge`, as a coroutine.
-    #[pyo3(signature = (rows, *, table = "job_notifications"))]
-    fn acknowledge_async<'py>(
-        &self,
-        py: Python<'py>,
-        rows: &Bound<'_, PyAny>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (ledger, table, batch) = (self.core()?, table_named(table)?, convert::batch("rows", rows)?);
-        let work =
-            runtime::blocking(move || ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &batch)?));
-        wait::awaitable(py, work, |_, count| Ok(count))
+    #[pyo3(signature = (rows, *, table = LedgerTable::Notifications),
+           text_signature = "($self, rows, *, table='job_notifications')")]
+    fn acknowledge_async(&self, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
+        self.acknowledge_in(Mode::Coroutine, py, rows, table)
     }
 
     /// Rows of `autosys_job_log`, oldest first.
@@ -465,18 +466,32 @@ impl PyJobLedger {
     /// Returns:
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python method")]
     fn executions(
         &self,
         py: Python<'_>,
-        since: Option<&Bound<'_, PyAny>>,
-        until: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-        status: Option<&Bound<'_, PyAny>>,
-        flag: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Py<PyAny>> {
-        let filter = row_filter(since, until, job_id, status, flag)?;
-        self.read(py, |ledger| ledger.rows(LedgerTable::Executions, &filter))
+        since: Option<Moment>,
+        until: Option<Moment>,
+        job_id: Option<Text>,
+        status: Option<Text>,
+        flag: Option<Text>,
+    ) -> PyOutcome {
+        let filter = row_filter([since, until], [job_id, status, flag]);
+        self.read(Mode::Wait, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
+    }
+
+    /// Like `executions`, as a coroutine.
+    #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
+    fn executions_async(
+        &self,
+        py: Python<'_>,
+        since: Option<Moment>,
+        until: Option<Moment>,
+        job_id: Option<Text>,
+        status: Option<Text>,
+        flag: Option<Text>,
+    ) -> PyOutcome {
+        let filter = row_filter([since, until], [job_id, status, flag]);
+        self.read(Mode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
     /// Rows of `job_notifications`, oldest first; arguments as `executions`.
@@ -484,18 +499,32 @@ impl PyJobLedger {
     /// Returns:
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python method")]
     fn notifications(
         &self,
         py: Python<'_>,
-        since: Option<&Bound<'_, PyAny>>,
-        until: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-        status: Option<&Bound<'_, PyAny>>,
-        flag: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Py<PyAny>> {
-        let filter = row_filter(since, until, job_id, status, flag)?;
-        self.read(py, |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+        since: Option<Moment>,
+        until: Option<Moment>,
+        job_id: Option<Text>,
+        status: Option<Text>,
+        flag: Option<Text>,
+    ) -> PyOutcome {
+        let filter = row_filter([since, until], [job_id, status, flag]);
+        self.read(Mode::Wait, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+    }
+
+    /// Like `notifications`, as a coroutine.
+    #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
+    fn notifications_async(
+        &self,
+        py: Python<'_>,
+        since: Option<Moment>,
+        until: Option<Moment>,
+        job_id: Option<Text>,
+        status: Option<Text>,
+        flag: Option<Text>,
+    ) -> PyOutcome {
+        let filter = row_filter([since, until], [job_id, status, flag]);
+        self.read(Mode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
     /// The attempts to deliver: rows of `autosys_deliveries`, oldest first.
@@ -507,23 +536,23 @@ impl PyJobLedger {
     /// Returns:
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (*, since = None, until = None))]
-    fn deliveries(
-        &self,
-        py: Python<'_>,
-        since: Option<&Bound<'_, PyAny>>,
-        until: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Py<PyAny>> {
-        let (since, until) = (convert::utc("since", since)?, convert::utc("until", until)?);
-        self.read(py, |ledger| ledger.deliveries(since, until))
+    fn deliveries(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
+        self.read(Mode::Wait, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
     }
 
-    /// What is pending, for how long, and how deliveries go.
+    /// Like `deliveries`, as a coroutine.
+    #[pyo3(signature = (*, since = None, until = None))]
+    fn deliveries_async(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
+        self.read(Mode::Coroutine, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
+    }
+
+    /// Which rows are pending, for how long, and how deliveries go.
     ///
-    /// Costs by what is pending and by the attempts since `since`. Rows that are acknowledged are counted from the table's
-    /// log; they are read only where a table (of somebody else) is not partitioned by the flag.
+    /// The cost depends on the pending rows and on the attempts since `since`. Acknowledged rows are counted from the log of
+    /// the table. They are read only where another writer made a table that is not partitioned by the flag.
     ///
     /// Args:
-    ///     since: Attempts since then are counted (with a timezone); those of the last 24 hours when not given.
+    ///     since: Counts the attempts since then (with a timezone); those of the last 24 hours when not given.
     ///
     /// Returns:
     ///     A `LedgerSummary`.
@@ -536,17 +565,14 @@ impl PyJobLedger {
     ///     >>> ledger.summary().pending_by_status
     ///     {'SUCCESS': 1}
     #[pyo3(signature = (*, since = None))]
-    fn summary(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<PyLedgerSummary> {
-        let (ledger, since) = (self.core()?, convert::utc("since", since)?);
-        Ok(PyLedgerSummary::from(wait::blocking(py, || ledger.summary(since, None))?))
+    fn summary(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+        self.summary_in(Mode::Wait, py, since)
     }
 
     /// Like `summary`, as a coroutine.
     #[pyo3(signature = (*, since = None))]
-    fn summary_async<'py>(&self, py: Python<'py>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<Bound<'py, PyAny>> {
-        let (ledger, since) = (self.core()?, convert::utc("since", since)?);
-        let work = runtime::blocking(move || ledger.summary(since, None));
-        wait::awaitable(py, work, |_, summary| Ok(PyLedgerSummary::from(summary)))
+    fn summary_async(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+        self.summary_in(Mode::Coroutine, py, since)
     }
 
     /// The pending rows that were given up: refused for good, or `max_attempts` times. They stay `NO` and are skipped until
@@ -558,89 +584,77 @@ impl PyJobLedger {
     /// Returns:
     ///     An `arro3.core.Table` with the columns that make a row of `table`, and `attempts` (how often it was tried),
     ///     `reason`, `parked_at` and `transport`.
-    #[pyo3(signature = (*, table = "job_notifications"))]
-    fn parked(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<Py<PyAny>> {
-        let table = table_named(table)?;
-        self.read(py, |ledger| by_hand::parked(table, &ledger.parked(table)?))
+    #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
+    fn parked(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
+        self.read(Mode::Wait, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
     }
 
     /// Like `parked`, as a coroutine.
-    #[pyo3(signature = (*, table = "job_notifications"))]
-    fn parked_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let table = table_named(table)?;
-        self.read_async(py, move |ledger| by_hand::parked(table, &ledger.parked(table)?))
+    #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
+    fn parked_async(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
+        self.read(Mode::Coroutine, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
     }
 
-    /// Returns rows that were given up: the next delivery sends them again, and their attempts count from the beginning.
+    /// Returns parked rows to delivery: the next delivery sends them again, and their attempts count from the beginning.
     ///
     /// Args:
     ///     rows: Arrow data with the columns of `table`, as `parked` returns it; all parked rows when not given. Of
     ///         identical rows, as many as are given.
     ///     job_id: Of these only the rows of this job.
-    ///     reason: Why; it is recorded with who did it as an attempt `redriven`.
-    ///     by: Who does it; the user of this process when not given.
+    ///     reason: The reason; it is recorded with the operator's name as an attempt `redriven`.
+    ///     by: The operator; the user of this process when not given.
     ///     table: `"job_notifications"` or `"autosys_job_log"`.
     ///
     /// Returns:
-    ///     How many rows are parked no more. Rows that are not parked are left as they are.
+    ///     How many rows are no longer parked. Rows that are not parked do not change.
     ///
     /// Raises:
     ///     InvalidInputError: A value is empty or too long. Nothing was written.
     ///     LeaseHeldError: Rows of the table are being delivered; trying again when that is done helps.
-    #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = "job_notifications"))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = LedgerTable::Notifications),
+           text_signature = "($self, rows=None, *, job_id=None, reason=None, by=None, table='job_notifications')")]
     fn redrive(
         &self,
         py: Python<'_>,
-        rows: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-        reason: Option<&Bound<'_, PyAny>>,
-        by: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<u64> {
-        let (ledger, act) = (self.core()?, ByHand::redriving(py, rows, job_id, reason, by, table)?);
-        wait::blocking(py, || act.redrive(&ledger))
+        rows: Option<Rows>,
+        job_id: Option<Text>,
+        reason: Option<Text>,
+        by: Option<Text>,
+        table: LedgerTable,
+    ) -> PyOutcome {
+        self.redrive_in(Mode::Wait, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
     }
 
     /// Like `redrive`, as a coroutine.
-    #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = "job_notifications"))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
-    fn redrive_async<'py>(
+    #[pyo3(signature = (rows = None, *, job_id = None, reason = None, by = None, table = LedgerTable::Notifications),
+           text_signature = "($self, rows=None, *, job_id=None, reason=None, by=None, table='job_notifications')")]
+    fn redrive_async(
         &self,
-        py: Python<'py>,
-        rows: Option<&Bound<'_, PyAny>>,
-        job_id: Option<&Bound<'_, PyAny>>,
-        reason: Option<&Bound<'_, PyAny>>,
-        by: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (ledger, act) = (self.core()?, ByHand::redriving(py, rows, job_id, reason, by, table)?);
-        wait::awaitable(py, runtime::blocking(move || act.redrive(&ledger)), |_, count| Ok(count))
+        py: Python<'_>,
+        rows: Option<Rows>,
+        job_id: Option<Text>,
+        reason: Option<Text>,
+        by: Option<Text>,
+        table: LedgerTable,
+    ) -> PyOutcome {
+        self.redrive_in(Mode::Coroutine, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
     }
 
-    /// Settles pending rows by hand: sets exactly these rows to `YES`, parked or not, together with the executions that
-    /// they speak of, and records who decided so and why as attempts `by_hand`.
+    /// Settles pending rows manually: sets exactly these rows to `YES`, parked or not, together with the executions that
+    /// they belong to, and records the operator's decision and reason as attempts `by_hand`.
     ///
-    /// Calling it again settles nothing more, and goes on where it was interrupted. Of n identical rows, k given settles at
+    /// Calling it again settles nothing more, and continues where it was interrupted. Of n identical rows, k given settles at
     /// most k, parked ones first.
     ///
     /// Args:
     ///     rows: Arrow data with the columns of `table`, as the reading methods return them.
-    ///     reason: Why.
-    ///     delivered: True: AutoSys is known to have the event. False: it is not to get it.
-    ///     by: Who decided so; the user of this process when not given.
+    ///     reason: The reason.
+    ///     delivered: True: AutoSys has the event. False: AutoSys is not to get it.
+    ///     by: The operator; the user of this process when not given.
     ///     table: `"job_notifications"` or `"autosys_job_log"`.
     ///
     /// Returns:
-    ///     How many rows were set. Rows that are not pending are left as they are.
+    ///     How many rows were set. Rows that are not pending do not change.
     ///
     /// Raises:
     ///     InvalidInputError: A value is empty or too long, or a column is missing. Nothing was written.
@@ -655,42 +669,41 @@ impl PyJobLedger {
     ///     1
     ///     >>> ledger.pending_notifications().num_rows
     ///     0
-    #[pyo3(signature = (rows, *, reason, delivered, by = None, table = "job_notifications"))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
+    #[pyo3(signature = (rows, *, reason, delivered, by = None, table = LedgerTable::Notifications),
+           text_signature = "($self, rows, *, reason, delivered, by=None, table='job_notifications')")]
     fn settle_by_hand(
         &self,
         py: Python<'_>,
-        rows: &Bound<'_, PyAny>,
-        reason: &Bound<'_, PyAny>,
+        rows: Rows,
+        reason: Text,
         #[pyo3(from_py_with = arguments::flag)] delivered: bool,
-        by: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<u64> {
-        let (ledger, act) = (self.core()?, ByHand::settling(py, rows, reason, by, table)?);
-        wait::blocking(py, || act.settle(&ledger, delivered))
+        by: Option<Text>,
+        table: LedgerTable,
+    ) -> PyOutcome {
+        self.settle_in(Mode::Wait, py, OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
     }
 
     /// Like `settle_by_hand`, as a coroutine.
-    #[pyo3(signature = (rows, *, reason, delivered, by = None, table = "job_notifications"))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python method")]
-    fn settle_by_hand_async<'py>(
+    #[pyo3(signature = (rows, *, reason, delivered, by = None, table = LedgerTable::Notifications),
+           text_signature = "($self, rows, *, reason, delivered, by=None, table='job_notifications')")]
+    fn settle_by_hand_async(
         &self,
-        py: Python<'py>,
-        rows: &Bound<'_, PyAny>,
-        reason: &Bound<'_, PyAny>,
+        py: Python<'_>,
+        rows: Rows,
+        reason: Text,
         #[pyo3(from_py_with = arguments::flag)] delivered: bool,
-        by: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = table_argument)] table: &'static str,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (ledger, act) = (self.core()?, ByHand::settling(py, rows, reason, by, table)?);
-        wait::awaitable(py, runtime::blocking(move || act.settle(&ledger, delivered)), |_, count| Ok(count))
+        by: Option<Text>,
+        table: LedgerTable,
+    ) -> PyOutcome {
+        self.settle_in(Mode::Coroutine, py, OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
     }
 
-    /// The executions that are pending for long and have no notification of the same file and job at or after them: their
-    /// driver was cancelled between the two. AutoSys will not hear of them unless somebody logs the notification.
+    /// The executions that have been pending for long and have no notification of the same file and job at or after them:
+    /// their driver was cancelled between the two. AutoSys does not get their status unless the notification is logged.
     ///
     /// Args:
-    ///     older_than: For how long at least: seconds, or text such as `"90s"`, `"15m"`, `"1h"` or `"2d"`.
+    ///     older_than: The shortest time for which a row is pending: seconds, text such as `"90s"`, `"15m"`, `"1h30m"` or
+    ///         `"2d"`, or a timedelta.
     ///
     /// Returns:
     ///     An `arro3.core.Table` with the columns of `autosys_job_log`, oldest first.
@@ -698,44 +711,43 @@ impl PyJobLedger {
     fn executions_without_notification(
         &self,
         py: Python<'_>,
-        older_than: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Py<PyAny>> {
-        let older_than = older_than.map_or(Ok(HOUR), |value| convert::duration("older_than", value))?;
-        self.read(py, |ledger| ledger.executions_without_notification(older_than))
+        #[pyo3(from_py_with = arguments::optional_seconds)] older_than: Option<f64>,
+    ) -> PyOutcome {
+        self.without_notification(Mode::Wait, py, older_than)
     }
 
     /// Like `executions_without_notification`, as a coroutine.
     #[pyo3(signature = (*, older_than = None), text_signature = "($self, *, older_than='1h')")]
-    fn executions_without_notification_async<'py>(
+    fn executions_without_notification_async(
         &self,
-        py: Python<'py>,
-        older_than: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let older_than = older_than.map_or(Ok(HOUR), |value| convert::duration("older_than", value))?;
-        self.read_async(py, move |ledger| ledger.executions_without_notification(older_than))
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::optional_seconds)] older_than: Option<f64>,
+    ) -> PyOutcome {
+        self.without_notification(Mode::Coroutine, py, older_than)
     }
 
     /// Imports the legacy JSON files of a folder into `job_notifications`, each record once.
     ///
-    /// The files `*.json`, `*.jsonl` and `*.ndjson` of the folder, not of the folders in it: one object, a list, or JSON
-    /// lines, such as `{"file_name": "data_file_001.csv", "job_id": "JOB_A", "status": "SUCCESS", "timestamp":
-    /// "2025-04-16T09:01:05"}`. What was imported is remembered in the ledger together with the rows, so that an import
-    /// can run again at any time, at once with others, and after having been killed; files need not be moved. A file may
-    /// grow. What is wrong in a file is reported and stops nothing else; it is looked at again by the next import.
+    /// Reads the files `*.json`, `*.jsonl` and `*.ndjson` of the folder, but not of the folders in it: one object, a list, or
+    /// JSON lines, such as `{"file_name": "data_file_001.csv", "job_id": "JOB_A", "status": "SUCCESS", "timestamp":
+    /// "2025-04-16T09:01:05"}`. The ledger stores what was imported together with the rows, so an import can run again at any
+    /// time, at the same time as others, and after it was killed. Files need not be moved, and can grow. The report lists
+    /// what is wrong in a file. The rest is imported, and the next import reads the file again.
     ///
     /// Args:
     ///     folder: A local or mounted folder.
-    ///     fields: What the files call our fields, such as `{"job_id": "jobName", "timestamp": "time"}`; keys are
+    ///     fields: The names of the fields in the files, such as `{"job_id": "jobName", "timestamp": "time"}`; keys are
     ///         `file_name`, `job_id`, `status`, `timestamp` and `autosys_update_flag`.
     ///     timezone: IANA name (or `zoneinfo.ZoneInfo`) for times without an offset; without it they are bad records. Of
-    ///         a local time that came twice, as clocks were put back, the first one is taken; one that never was is bad.
+    ///         a local time that came twice, as clocks were put back, the first one is taken. A local time that did not exist
+    ///         is a bad record.
     ///
     /// Returns:
     ///     An `ImportReport`.
     ///
     /// Raises:
     ///     InvalidInputError: The folder cannot be listed, or `fields` or `timezone` is unknown. Nothing was written.
-    ///     ConflictError: Other writers won until `commit_timeout` was over; trying again can help, and goes on.
+    ///     ConflictError: Other writers won until `commit_timeout` was over; trying again can help, and continues the import.
     ///
     /// Example:
     ///     >>> import pathlib, tempfile
@@ -752,50 +764,48 @@ impl PyJobLedger {
     fn import_json(
         &self,
         py: Python<'_>,
-        folder: &Bound<'_, PyAny>,
-        fields: Option<&Bound<'_, PyAny>>,
+        folder: LocalPath,
+        fields: Option<TextPairs>,
         timezone: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<PyImportReport> {
-        let (ledger, folder) = (self.core()?, convert::local_path("folder", folder)?);
-        let options = import_report::options(fields, timezone)?;
+        let (ledger, options) = (self.core()?, import_options(fields, timezone)?);
         let stop = Arc::clone(&options.stop);
-        let work = runtime::blocking(move || ledger.import_json(&folder, &options));
-        // Ctrl-C: what was read so far is committed, the rest is for the next import.
+        let work = runtime::blocking(move || ledger.import_json(&folder.0, &options));
+        // At Ctrl-C the records read so far are committed. The next import reads the rest.
         Ok(wait::stoppable(py, work, || stop.store(true, Ordering::Relaxed))?.into())
     }
 
-    /// Like `import_json`, as an awaitable.
+    /// Like `import_json`, as a coroutine.
     #[pyo3(signature = (folder, *, fields = None, timezone = None))]
-    fn import_json_async<'py>(
+    fn import_json_async(
         &self,
-        py: Python<'py>,
-        folder: &Bound<'_, PyAny>,
-        fields: Option<&Bound<'_, PyAny>>,
+        py: Python<'_>,
+        folder: LocalPath,
+        fields: Option<TextPairs>,
         timezone: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (ledger, folder) = (self.core()?, convert::local_path("folder", folder)?);
-        let options = import_report::options(fields, timezone)?;
-        let work = runtime::blocking(move || ledger.import_json(&folder, &options));
-        wait::awaitable(py, work, |_, report| Ok(PyImportReport::from(report)))
+    ) -> PyOutcome {
+        let (ledger, options) = (self.core()?, import_options(fields, timezone)?);
+        let work = move || ledger.import_json(&folder.0, &options);
+        Mode::Coroutine.run_blocking(py, work, |_, report| Ok(PyImportReport::from(report)))
     }
 
-    /// Keeps the ledger as quick as it was on its first day; to be called regularly, such as once a day.
-    ///
     /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
-    /// `retain_hours` needs. No row is changed. Safe next to everyone who logs, reads or acknowledges, here, in Spark or
-    /// with `deltalake`, and next to another `maintain`. What cannot be done is in the report's `problems`; the rest is.
+    /// `retain_hours` needs, so that calls stay fast. Call it regularly, such as once a day.
+    ///
+    /// No row changes. It is safe while others log, read or acknowledge, here, in Spark or with `deltalake`, and next to
+    /// another `maintain`. The report's `problems` list what could not be done. The rest is done.
     ///
     /// Args:
-    ///     retain_hours: For how many hours what a table does not need any more is kept, for those who read an older version
-    ///         (168 is a week). With 0, a query that is under way in another client may find a file gone; files and log
-    ///         entries that may belong to a writer under way are kept for an hour all the same. A longer duration that a
-    ///         table's own properties ask for wins, and the report says so.
+    ///     retain_hours: How long files and log entries that a table no longer needs are kept for readers of an older
+    ///         version: hours (168 is a week), or a duration with a unit such as `"7d"`. With 0, a query that runs in another
+    ///         client can find a file missing; files and log entries that can belong to a running writer are kept for an hour
+    ///         in any case. A longer duration in a table's own properties takes precedence, and the report says so.
     ///
     /// Returns:
     ///     A `MaintenanceReport`.
     ///
     /// Raises:
-    ///     InvalidInputError: `retain_hours` is negative or no number.
+    ///     InvalidInputError: `retain_hours` is negative or not a number.
     ///     NotFoundError: There is no ledger at the root.
     ///
     /// Example:
@@ -807,30 +817,19 @@ impl PyJobLedger {
     ///     >>> ledger.maintain().files_compacted
     ///     3
     #[pyo3(signature = (*, retain_hours = 168.0))]
-    fn maintain(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
-    ) -> PyOutcome<PyMaintenanceReport> {
-        let ledger = self.core()?;
-        Ok(wait::future(py, runtime::blocking(move || ledger.maintain(retain_hours)))?.into())
+    fn maintain(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::hours)] retain_hours: f64) -> PyOutcome {
+        self.maintain_in(Mode::Wait, py, retain_hours)
     }
 
-    /// Like `maintain`, as an awaitable.
+    /// Like `maintain`, as a coroutine.
     #[pyo3(signature = (*, retain_hours = 168.0))]
-    fn maintain_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::number)] retain_hours: f64,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let ledger = self.core()?;
-        let work = runtime::blocking(move || ledger.maintain(retain_hours));
-        wait::awaitable(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
+    fn maintain_async(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::hours)] retain_hours: f64) -> PyOutcome {
+        self.maintain_in(Mode::Coroutine, py, retain_hours)
     }
 
-    /// A context manager that logs an execution and a notification when its body ends.
+    /// A context manager that logs an execution and a notification when its body ends. `async with` works as well.
     ///
-    /// `SUCCESS` when the body ends normally, `FAILURE` when it raises; the exception goes on.
+    /// `SUCCESS` when the body ends normally, `FAILURE` when it raises. The exception continues.
     ///
     /// Args:
     ///     file_name: The file that is processed.
@@ -847,11 +846,10 @@ impl PyJobLedger {
     ///     ...     pass
     ///     >>> ledger.pending_notifications()["status"].to_pylist()
     ///     ['SUCCESS']
-    fn track(&self, file_name: &Bound<'_, PyAny>, job_id: &Bound<'_, PyAny>) -> PyOutcome<PyTrack> {
+    fn track(&self, file_name: Text, job_id: Text) -> PyOutcome<PyTrack> {
         let ledger = self.core()?;
-        let (file_name, job_id) = names(file_name, job_id)?;
-        ledger::check_names(file_name, job_id)?;
-        Ok(PyTrack::new(ledger, self.born, file_name.to_owned(), job_id.to_owned()))
+        ledger::check_names(&file_name.0, &job_id.0)?;
+        Ok(PyTrack::new(ledger, self.guard, file_name.0, job_id.0))
     }
 
     fn __repr__(&self) -> String {
@@ -861,10 +859,13 @@ impl PyJobLedger {
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
         let data = PyDict::new(py);
         data.set_item("root", self.ledger.root())?;
-        let ledger = self.core().map_err(|e| super::errors::to_py(py, &e))?;
+        let ledger = self.core().map_err(|error| to_py(py, &error))?;
         match py.detach(|| ledger.summary(None, None)) {
-            Ok(summary) => data.set_item("summary", summary_dict(py, &summary)?)?,
-            // A notebook shows an object before its first row is logged, too: say why there is nothing to show.
+            Ok(summary) => {
+                let summary = Bound::new(py, PyLedgerSummary::from(summary))?;
+                data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
+            }
+            // A notebook also shows a ledger without rows. Say why there are no counts.
             Err(error) => data.set_item("error", error.full_message())?,
         }
         convert::repr_html(py, "ledger", data)

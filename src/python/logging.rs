@@ -1,9 +1,9 @@
-//! Events of the core as records of Python's `logging`: the target `jobrota::selection::probe` is the logger
+//! Passes events of the core to Python's `logging`: the target `jobrota::selection::probe` is the logger
 //! `jobrota.selection.probe`, and fields are attributes of the record.
 //!
-//! Events happen on threads that Python does not know, and while locks are held that a Python thread may wait for with the
-//! GIL. So they are only put into a queue, and handed over by whichever call of Python's next begins, waits or ends: in a
-//! notebook, below the cell that caused them.
+//! Events happen on threads that Python did not start, and under locks that a Python thread with the GIL may wait for. So they
+//! are put into a queue, and the next call from Python delivers them when it begins, waits or ends. In a notebook, they appear
+//! below the cell that caused them.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -21,23 +21,23 @@ use tracing::span::{Attributes, Id, Record as SpanRecord};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Records that wait at most; the oldest give way.
-const MOST: usize = 10_000;
-/// How often the queue's lock is tried for: it is never held for longer than a record takes to be put in or all are taken.
-const PATIENCE: u32 = 1_000;
+/// The most records that wait. Beyond it, the oldest are dropped.
+const CAPACITY: usize = 10_000;
+/// How often a thread tries to lock the queue. It is locked only while a record is put in or all are taken.
+const LOCK_ATTEMPTS: u32 = 1_000;
 /// Python's numbers for its levels.
 const DEBUG: u8 = 10;
 const INFO: u8 = 20;
 const WARNING: u8 = 30;
 const ERROR: u8 = 40;
 
-/// The least level that anybody wants to have, as of the last call from Python.
+/// The lowest level that the loggers accept, as of the last call from Python.
 static LEVEL: AtomicU8 = AtomicU8::new(WARNING);
 static WAITING: AtomicBool = AtomicBool::new(false);
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { pid: 0, records: VecDeque::new(), lost: 0 });
 
 struct Queue {
-    /// Records of the parent are not those of a forked child.
+    /// The process of the records. A forked child drops those of its parent.
     pid: u32,
     records: VecDeque<Record>,
     lost: u64,
@@ -60,20 +60,20 @@ enum Value {
     Flag(bool),
 }
 
-/// Has the core's events put into the queue from now on.
+/// Starts to put the core's events into the queue.
 pub(super) fn install() {
-    // Somebody else's subscriber may be there first, when Python is embedded; then events are theirs.
+    // A program that embeds Python can have its own subscriber, which then gets the events.
     let _ = tracing::subscriber::set_global_default(Bridge);
 }
 
-/// Hands over what waits, and looks which level is wanted. With the GIL, at the edges of every call.
+/// Delivers the waiting records, and reads which level the loggers accept. Every call runs this with the GIL.
 ///
 /// # Errors
-/// What is not about logging: any call of Python's may be the one in which a signal's handler runs, so that Ctrl-C arrives
+/// Exceptions that do not come from logging. A handler of a signal can run in any call to Python, so that Ctrl-C can arrive
 /// here.
 pub(super) fn deliver(py: Python<'_>) -> PyResult<()> {
-    match wanted(py) {
-        Ok(wanted) => LEVEL.store(wanted, Ordering::Relaxed),
+    match accepted_level(py) {
+        Ok(level) => LEVEL.store(level, Ordering::Relaxed),
         Err(error) => only_about_logging(py, error)?,
     }
     if !WAITING.load(Ordering::Acquire) {
@@ -93,19 +93,19 @@ pub(super) fn deliver(py: Python<'_>) -> PyResult<()> {
         at: now(),
         file: None,
         line: None,
-        message: format!("{lost} older log records were left out: {MOST} can wait at a time"),
+        message: format!("{lost} older log records were left out: {CAPACITY} can wait at a time"),
         fields: Vec::new(),
     });
     let mut outcome = Ok(());
     for record in lost.into_iter().chain(records) {
-        if let Err(error) = record.hand_over(py).or_else(|error| only_about_logging(py, error)) {
+        if let Err(error) = record.deliver(py).or_else(|error| only_about_logging(py, error)) {
             outcome = Err(error);
         }
     }
     outcome
 }
 
-/// A handler of records that fails must not make the call fail that they are about.
+/// A logging handler that fails must not make the call fail.
 fn only_about_logging(py: Python<'_>, error: PyErr) -> PyResult<()> {
     if !error.is_instance_of::<PyException>(py) {
         return Err(error);
@@ -114,7 +114,7 @@ fn only_about_logging(py: Python<'_>, error: PyErr) -> PyResult<()> {
     Ok(())
 }
 
-fn wanted(py: Python<'_>) -> PyResult<u8> {
+fn accepted_level(py: Python<'_>) -> PyResult<u8> {
     static ENABLED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let enabled = ENABLED.get_or_try_init(py, || {
         let logger = py.import("logging")?.call_method1("getLogger", ("jobrota",))?;
@@ -129,7 +129,14 @@ fn wanted(py: Python<'_>) -> PyResult<u8> {
 }
 
 impl Record {
-    fn hand_over(self, py: Python<'_>) -> PyResult<()> {
+    fn record_text(&mut self, field: &Field, text: String) {
+        match field.name() {
+            "message" => self.message = text,
+            name => self.fields.push((name, Value::Text(text))),
+        }
+    }
+
+    fn deliver(self, py: Python<'_>) -> PyResult<()> {
         let logging = py.import("logging")?;
         let name = self.target.replace("::", ".");
         let logger = logging.call_method1("getLogger", (&name,))?;
@@ -140,7 +147,7 @@ impl Record {
         let attributes = PyDict::new(py);
         for (key, value) in &self.fields {
             let _ = write!(message, "{}{key}={value}", if message.is_empty() { "" } else { " " });
-            // Names that records of Python's have already.
+            // Python's records have attributes of these names.
             let key = match *key {
                 "name" | "module" | "process" | "args" | "msg" => format!("{key}_"),
                 key => key.to_owned(),
@@ -177,7 +184,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Takes events of this crate, and no spans.
+/// Accepts events of this crate, and no spans.
 struct Bridge;
 
 fn level_of(metadata: &Metadata<'_>) -> u8 {
@@ -219,9 +226,9 @@ impl Subscriber for Bridge {
             fields: Vec::new(),
         };
         event.record(&mut record);
-        // A forked child may inherit the lock from a thread that does not exist there: it then goes without.
+        // A forked child can inherit the lock from a thread that does not exist there. Then the record is dropped.
         let mut locked = None;
-        for _ in 0..PATIENCE {
+        for _ in 0..LOCK_ATTEMPTS {
             locked = QUEUE.try_lock().ok();
             if locked.is_some() {
                 break;
@@ -232,7 +239,7 @@ impl Subscriber for Bridge {
         if queue.pid != std::process::id() {
             *queue = Queue { pid: std::process::id(), records: VecDeque::new(), lost: 0 };
         }
-        if queue.records.len() >= MOST {
+        if queue.records.len() >= CAPACITY {
             queue.records.pop_front();
             queue.lost += 1;
         }
@@ -255,20 +262,11 @@ impl Subscriber for Bridge {
 
 impl Visit for Record {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let text = format!("{value:?}");
-        if field.name() == "message" {
-            self.message = text;
-        } else {
-            self.fields.push((field.name(), Value::Text(text)));
-        }
+        self.record_text(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            self.message = value.to_owned();
-        } else {
-            self.fields.push((field.name(), Value::Text(value.to_owned())));
-        }
+        self.record_text(field, value.to_owned());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {

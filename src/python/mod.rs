@@ -1,18 +1,17 @@
-//! The Python face: argument conversion, GIL release, exceptions. No logic.
+//! The Python module: argument conversion, GIL release, exceptions. It holds no logic of its own.
 
 use pyo3::prelude::*;
 
-mod arguments;
 mod arm;
 mod attach;
 mod azure_credential;
-mod by_hand;
 mod comparison_result;
 mod convert;
 mod credentials;
 mod delivery_report;
 mod doctor;
 mod errors;
+mod fork_guard;
 mod import_report;
 mod interrupt;
 mod inventory;
@@ -20,6 +19,7 @@ mod ledger;
 mod ledger_summary;
 mod logging;
 mod maintenance_report;
+mod operator;
 mod probe;
 mod rehearsal;
 mod run_command;
@@ -30,15 +30,23 @@ mod sandbox;
 mod sandbox_viya;
 mod selection;
 mod selector;
-mod selector_tables;
 mod sendevent;
 #[cfg(feature = "ssh")]
 mod ssh;
+mod tables;
 mod track;
 mod updater;
 mod viya_session;
 mod wait;
 mod web_services;
+
+use convert::arguments;
+
+/// The seconds of a duration such as `1h30m`.
+#[pyfunction]
+fn duration_seconds(text: &str) -> errors::PyOutcome<f64> {
+    Ok(crate::duration::parse(text)?.as_secs_f64())
+}
 
 /// The value of a setting: the environment variable `JOBROTA_<NAME>`, else `name` in `jobrota.toml`, else None.
 #[pyfunction]
@@ -53,20 +61,20 @@ fn viya_base_url(given: Option<&str>) -> errors::PyOutcome<Option<String>> {
     Ok(crate::viya::server::base_url(given)?)
 }
 
-/// The server of the run that a journal is of.
+/// The server of the run that wrote a journal.
 #[pyfunction]
 fn journal_base_url(path: &str) -> errors::PyOutcome<String> {
     Ok(crate::comparison::journal::base_url(std::path::Path::new(path))?)
 }
 
-/// `url` without what must not be shown: user name, password and query.
+/// `url` without user name, password and query, which must not be shown.
 #[pyfunction]
 fn shown_url(url: &str) -> String {
     crate::http::address::without_userinfo(url)
 }
 
-/// Waits until what asynchronous calls have begun is written, but not longer than half a minute: called as the interpreter
-/// ends, when nobody awaits it any more.
+/// Waits until the work of asynchronous calls is written, for half a minute at most. Called when the interpreter shuts down,
+/// because their coroutines are no longer awaited then.
 #[pyfunction]
 fn drain(py: Python<'_>) -> PyResult<bool> {
     let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
@@ -80,6 +88,7 @@ fn drain(py: Python<'_>) -> PyResult<bool> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(duration_seconds, module)?)?;
     module.add_function(wrap_pyfunction!(settings_lookup, module)?)?;
     module.add_function(wrap_pyfunction!(viya_base_url, module)?)?;
     module.add_function(wrap_pyfunction!(journal_base_url, module)?)?;
@@ -104,6 +113,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<updater::PyAutosysUpdater>()?;
     module.add_class::<delivery_report::PyDeliveryReport>()?;
     module.add_function(wrap_pyfunction!(comparison_result::comparison_history, module)?)?;
+    module.add_function(wrap_pyfunction!(comparison_result::comparison_history_async, module)?)?;
     module.add_class::<arm::PyArm>()?;
     module.add_class::<credentials::PyCredentials>()?;
     module.add_class::<viya_session::PyViyaSession>()?;

@@ -1,4 +1,4 @@
-//! Probes as Python gives them: texts, callables, and lists of these.
+//! Converts probes that a caller gives: texts, callables, and lists of these.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use pyo3::types::PyString;
 
 use super::attach::attached;
 use super::errors::PyOutcome;
-use super::interrupt::Runs;
+use super::interrupt::Calls;
 use crate::error::Error;
 use crate::inventory::Vm;
 use crate::selection::{Probe, ProbeCallback};
@@ -15,14 +15,14 @@ use crate::selection::{Probe, ProbeCallback};
 /// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
 struct PythonProbe {
     function: Py<PyAny>,
-    runs: Arc<Runs>,
+    calls: Arc<Calls>,
 }
 
 impl ProbeCallback for PythonProbe {
     fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
         attached(|py| {
             let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
-                self.runs.interrupted_by(py, &error);
+                self.calls.interrupted_by(py, &error);
                 error.to_string()
             })?;
             let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
@@ -33,18 +33,18 @@ impl ProbeCallback for PythonProbe {
     }
 }
 
-/// The probe that `value` stands for; none is "auto".
-pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, runs: &Arc<Runs>) -> PyOutcome<Probe> {
+/// Converts a probe; None is "auto".
+pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, calls: &Arc<Calls>) -> PyOutcome<Probe> {
     let Some(value) = value else { return Ok(Probe::Auto) };
     if let Ok(text) = value.extract::<String>() {
         return Ok(text.parse()?);
     }
     if value.is_callable() {
         let function = value.clone().unbind();
-        return Ok(Probe::Callback(Arc::new(PythonProbe { function, runs: Arc::clone(runs) })));
+        return Ok(Probe::Callback(Arc::new(PythonProbe { function, calls: Arc::clone(calls) })));
     }
     if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
-        let probes = items.map(|item| probe(Some(&item?), runs)).collect::<PyOutcome<Vec<_>>>()?;
+        let probes = items.map(|item| probe(Some(&item?), calls)).collect::<PyOutcome<Vec<_>>>()?;
         return Ok(Probe::any_of(probes)?);
     }
     Err(Error::invalid(format!(

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use super::arguments;
+use super::convert::arguments;
 use crate::autosys::Rehearsal;
 
-/// A way to AutoSys that sends nothing and answers that everything was taken.
+/// A transport that sends nothing and answers that AutoSys took everything.
 ///
-/// It shows what a ledger, its store and the updater's settings can do. Rows are acknowledged as if AutoSys had taken them:
+/// It shows how a ledger, its store and the updater's settings perform. Rows are acknowledged as if AutoSys had taken them:
 /// use it on a copy of a ledger.
 ///
 /// Args:
-///     answer_after: Seconds until each answer.
+///     answer_after: Time until each answer: seconds, text such as `"5ms"`, or a timedelta.
 ///
 /// Example:
 ///     >>> from jobrota.autosys import Rehearsal
@@ -29,7 +29,7 @@ pub(super) struct PyRehearsal {
 impl PyRehearsal {
     #[new]
     #[pyo3(signature = (*, answer_after = Duration::ZERO), text_signature = "(*, answer_after=0)")]
-    fn new(#[pyo3(from_py_with = arguments::span)] answer_after: Duration) -> Self {
+    fn new(#[pyo3(from_py_with = arguments::duration)] answer_after: Duration) -> Self {
         Self { transport: Rehearsal::new(answer_after), answer_after }
     }
 

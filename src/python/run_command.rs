@@ -1,41 +1,40 @@
-//! `RunCommand`: Azure Run Command on a selected VM as the way to AutoSys.
+//! `RunCommand`: the transport that runs `sendevent` on a selected VM through Azure Run Command.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use super::arguments;
 use super::azure_credential;
-use super::convert;
+use super::convert::arguments::{self, Text};
 use super::errors::PyOutcome;
-use super::interrupt::Runs;
-use super::selector::PyRoundRobinSelector;
+use super::interrupt::Calls;
+use super::selector::{PyRoundRobinSelector, selector_argument};
 use crate::autosys::{Mapping, RunCommand, RunCommandOptions, Transport};
-use crate::error::Error;
 
-/// Azure Run Command on a VM that a selector picks, as the way to AutoSys: one script per batch runs `sendevent` there.
+/// The transport that runs `sendevent` through Azure Run Command on a VM that a selector selects, with one script per batch.
 ///
-/// Every value is quoted for the shell, so that no character of it is interpreted. Each event's exit code comes back on a
-/// line of its own. A VM runs one command at a time: further ones wait for their turn. A VM that surely ran nothing (it is
-/// stopped, not allowed, has no `sendevent`) hands the batch to the next one; a row about which the output says nothing is
-/// unknown.
+/// Every value is quoted for the shell, so no character of it is interpreted. The output has a line with the exit code of each
+/// event. A VM runs one command at a time, and further ones wait. If a VM certainly ran nothing (it is stopped, not allowed, has
+/// no `sendevent`), the batch goes to the next one. The outcome of a row without a line in the output is unknown.
 ///
 /// Args:
 ///     selector: The `RoundRobinSelector`; its VMs have the names that they have in Azure.
 ///     subscription_id: Id of the subscription.
-///     resource_group: The VMs' resource group; None: Resource Manager is asked, once, where each VM is.
+///     resource_group: The VMs' resource group; None: one request to Resource Manager per VM finds it.
 ///     credential: As for `Inventory.from_azure`. It needs `Microsoft.Compute/virtualMachines/runCommand/action`.
 ///     endpoint: `"public"`, `"usgov"`, `"china"`, or the https:// address of a Resource Manager.
 ///     program: `sendevent` on the VM: a path, or a name that is in `PATH` there.
 ///     env_file: A file on the VM that is sourced once per script, such as `"/opt/autouser.ACE/autosys.sh.host"`.
-///     autostatus: The program for `confirm=True`, such as `"autostatus"`; None: the status is not read, as each takes a
-///         script of its own, of half a minute or so.
-///     run_as: The user on the VM who runs it all, through `sudo -n`; None: root, as whom Run Command works.
+///     autostatus: The program for `confirm=True`, such as `"autostatus"`; None: the status is not read, because each
+///         read takes a script of about half a minute.
+///     run_as: The user on the VM who runs the script, through `sudo -n`; None: root, the user of Run Command.
 ///     comment: Text for `-C`; `{file_name}` becomes the row's file name. Starts with a letter or digit.
-///     batch: Events per script, from 1 to 60. More leave less room for what each prints: 4,096 bytes are kept for all.
-///     event_timeout: Seconds for one event; then `sendevent` is ended, and the outcome is unknown.
-///     busy_timeout: Seconds to wait for the VM's turn while it runs somebody else's command.
-///     timeout: Seconds to wait for the end of a script. Azure itself ends one after 90 minutes.
+///     batch: Events per script, from 1 to 60. With more events, less output of each fits into the 4,096 bytes that are kept.
+///     event_timeout: Time for one event; then `sendevent` is ended, and the outcome is unknown. Times are seconds, text such
+///         as `"15m"`, or a timedelta.
+///     busy_timeout: Time to wait while the VM runs another command.
+///     timeout: Time to wait for the end of a script. Azure itself ends one after 90 minutes.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -65,10 +64,10 @@ pub(super) struct PyRunCommand {
 }
 
 impl PyRunCommand {
-    /// The transport that sends what `mapping` says. An interrupt inside of the credential ends `runs`.
-    pub(super) fn core(&self, py: Python<'_>, mapping: Mapping, runs: &Arc<Runs>) -> PyOutcome<Arc<dyn Transport>> {
+    /// The transport that sends events by `mapping`. An exception such as KeyboardInterrupt in the credential ends `calls`.
+    pub(super) fn core(&self, py: Python<'_>, mapping: Mapping, calls: &Arc<Calls>) -> PyOutcome<Arc<dyn Transport>> {
         let given = self.credential.as_ref().map(|value| value.bind(py));
-        let (credential, authority_host) = azure_credential::credential(given, runs)?;
+        let (credential, authority_host) = azure_credential::credential(given, calls)?;
         let selector = self.selector.get().core()?;
         let options = RunCommandOptions { credential, authority_host, mapping, ..self.options.clone() };
         Ok(Arc::new(RunCommand::new(selector.as_ref().clone(), options)?))
@@ -84,41 +83,36 @@ impl PyRunCommand {
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
-        selector: &Bound<'_, PyAny>,
-        #[pyo3(from_py_with = arguments::text)] subscription_id: &str,
-        #[pyo3(from_py_with = arguments::optional_text)] resource_group: Option<String>,
-        credential: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::optional_text)] endpoint: Option<String>,
+        #[pyo3(from_py_with = selector_argument)] selector: Py<PyRoundRobinSelector>,
+        subscription_id: Text,
+        resource_group: Option<Text>,
+        credential: Option<Py<PyAny>>,
+        endpoint: Option<Text>,
         #[pyo3(from_py_with = arguments::text)] program: &str,
-        #[pyo3(from_py_with = arguments::optional_text)] env_file: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] autostatus: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] run_as: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] comment: Option<String>,
+        env_file: Option<Text>,
+        autostatus: Option<Text>,
+        run_as: Option<Text>,
+        comment: Option<Text>,
         #[pyo3(from_py_with = arguments::whole)] batch: usize,
-        #[pyo3(from_py_with = arguments::number)] event_timeout: f64,
-        #[pyo3(from_py_with = arguments::number)] busy_timeout: f64,
-        #[pyo3(from_py_with = arguments::number)] timeout: f64,
+        #[pyo3(from_py_with = arguments::seconds)] event_timeout: f64,
+        #[pyo3(from_py_with = arguments::seconds)] busy_timeout: f64,
+        #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome<Self> {
-        let selector = selector.cast::<PyRoundRobinSelector>().map_err(|_| {
-            let kind = selector.get_type().name().map(|name| name.to_string()).unwrap_or_default();
-            Error::invalid(format!("selector must be a RoundRobinSelector, not {kind}"))
-        })?;
         let options = RunCommandOptions {
-            endpoint,
+            endpoint: endpoint.map(|endpoint| endpoint.0),
             program: program.to_owned(),
-            env_file,
-            autostatus,
-            run_as,
-            comment,
+            env_file: env_file.map(|file| file.0),
+            autostatus: autostatus.map(|program| program.0),
+            run_as: run_as.map(|user| user.0),
+            comment: comment.map(|comment| comment.0),
             batch,
-            event_timeout: convert::seconds("event_timeout", event_timeout)?,
-            busy_timeout: convert::seconds("busy_timeout", busy_timeout)?,
-            timeout: convert::seconds("timeout", timeout)?,
-            ..RunCommandOptions::new(subscription_id, resource_group)
+            event_timeout: Duration::from_secs_f64(event_timeout),
+            busy_timeout: Duration::from_secs_f64(busy_timeout),
+            timeout: Duration::from_secs_f64(timeout),
+            ..RunCommandOptions::new(&subscription_id.0, resource_group.map(|group| group.0))
         };
-        let credential = credential.filter(|value| !value.is_none()).map(|value| value.clone().unbind());
-        let made = Self { selector: selector.clone().unbind(), credential, options };
-        // Made once here only to refuse bad options where they are given, not at the first delivery.
+        let made = Self { selector, credential, options };
+        // Refuses bad options here, and not at the first delivery.
         made.core(py, Mapping::default(), &Arc::default())?;
         Ok(made)
     }

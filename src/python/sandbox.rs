@@ -8,12 +8,12 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arguments;
+use super::arguments::{self, Names};
 use super::convert;
 use super::errors::PyOutcome;
+use super::fork_guard::ForkGuard;
 use super::inventory::PyInventory;
 use super::sandbox_viya;
-use super::wait::Born;
 use crate::error::{Error, Result};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
@@ -60,12 +60,12 @@ pub(super) struct PySandbox {
     /// None once it is closed.
     sandbox: Mutex<Option<Sandbox>>,
     speed: f64,
-    born: Born,
+    guard: ForkGuard,
 }
 
 impl PySandbox {
     fn with<T>(&self, ask: impl FnOnce(&Sandbox) -> Result<T>) -> PyOutcome<T> {
-        self.born.check("Sandbox")?;
+        self.guard.check("Sandbox")?;
         let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
         let running = sandbox.as_ref().ok_or_else(|| Error::invalid("the sandbox is closed; start another one"))?;
         Ok(ask(running)?)
@@ -99,9 +99,9 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::whole)] vms: usize,
         #[pyo3(from_py_with = arguments::whole)] vms_down: usize,
         #[pyo3(from_py_with = arguments::number)] speed: f64,
-        #[pyo3(from_py_with = arguments::optional_names)] refuse_first: Option<Vec<String>>,
-        #[pyo3(from_py_with = arguments::optional_names)] fail_jobs: Option<Vec<String>>,
-        #[pyo3(from_py_with = arguments::number)] token_lifetime: f64,
+        refuse_first: Option<Names>,
+        fail_jobs: Option<Names>,
+        #[pyo3(from_py_with = arguments::seconds)] token_lifetime: f64,
         #[pyo3(from_py_with = arguments::flag)] azure: bool,
         #[pyo3(from_py_with = arguments::whole)] azure_throttle_first: u32,
         definitions: Option<&Bound<'_, PyDict>>,
@@ -113,7 +113,7 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::number)] reset_rate: f64,
         #[pyo3(from_py_with = arguments::whole)] seed: u32,
     ) -> PyOutcome<Self> {
-        let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, RefuseFirst::Jobs);
+        let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, |jobs| RefuseFirst::Jobs(jobs.0));
         let options = SandboxOptions {
             viya,
             autosys,
@@ -121,9 +121,9 @@ impl PySandbox {
             vms,
             vms_down,
             speed,
-            token_lifetime: convert::seconds("token_lifetime", token_lifetime)?.max(Duration::from_millis(1)),
+            token_lifetime: Duration::from_secs_f64(token_lifetime).max(Duration::from_millis(1)),
             viya_options: ViyaOptions {
-                fail_jobs: fail_jobs.unwrap_or_default(),
+                fail_jobs: fail_jobs.map(|jobs| jobs.0).unwrap_or_default(),
                 definitions: sandbox_viya::definitions(definitions)?,
                 hosts: sandbox_viya::hosts(hosts)?,
                 behaviour: sandbox_viya::behaviour(
@@ -141,7 +141,7 @@ impl PySandbox {
             ..SandboxOptions::default()
         };
         let sandbox = super::wait::blocking(py, || Sandbox::start(options))?;
-        Ok(Self { sandbox: Mutex::new(Some(sandbox)), speed, born: Born::here() })
+        Ok(Self { sandbox: Mutex::new(Some(sandbox)), speed, guard: ForkGuard::new() })
     }
 
     /// Base URL of the SAS Viya.
@@ -223,7 +223,7 @@ impl PySandbox {
     ///
     /// Args:
     ///     vm: Name of the VM.
-    ///     mode: `normal`; `busy`, as if somebody else's command were running; `forbidden`, `agent_down` or `throttled`, which
+    ///     mode: `normal`; `busy`, as if another command were running; `forbidden`, `agent_down` or `throttled`, which
     ///         run nothing; `fails_afterwards`, `output_lost` or `forgotten`, which run the script and lose what became of
     ///         it; `operation_fails`, which runs nothing and says so only at the end.
     fn set_azure_run_command(
@@ -359,7 +359,7 @@ impl PySandbox {
 
     /// Stops everything and removes its files. Doing it again does nothing.
     fn close(&self, py: Python<'_>) -> PyOutcome<()> {
-        self.born.check("Sandbox")?;
+        self.guard.check("Sandbox")?;
         let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).take();
         py.detach(|| drop(sandbox));
         Ok(())

@@ -5,21 +5,21 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::convert;
 use super::errors::PyOutcome;
-use super::wait::{self, Born};
-use crate::error::Result;
-use crate::selection::{Hold, Selection};
+use super::fork_guard::ForkGuard;
+use super::wait::Mode;
+use crate::selection::Selection;
 
 /// One selected VM; unpacks as `vm, ip_address, nic_name`. With `max_in_flight` it is a context manager: the VM counts as
-/// in use until the block ends, or the selection is released or dropped.
+/// in use until the block ends, or until the selection is released or dropped.
 #[pyclass(module = "jobrota", name = "Selection", frozen)]
 pub(super) struct PySelection {
     selection: Selection,
-    born: Born,
+    guard: ForkGuard,
 }
 
 impl From<Selection> for PySelection {
     fn from(selection: Selection) -> Self {
-        Self { selection, born: Born::here() }
+        Self { selection, guard: ForkGuard::new() }
     }
 }
 
@@ -29,23 +29,18 @@ impl PySelection {
         [&selection.vm, &selection.ip_address, selection.nic_name.as_deref().unwrap_or_default()]
     }
 
-    fn hold(&self) -> Result<Option<Hold>> {
-        if self.selection.hold.is_some() {
-            self.born.check("Selection")?;
+    fn release_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        let hold = self.selection.hold.clone();
+        if hold.is_some() {
+            self.guard.check("Selection")?;
         }
-        Ok(self.selection.hold.clone())
-    }
-
-    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let [vm, ip_address, nic_name] = self.triple();
-        dict.set_item("vm", vm)?;
-        dict.set_item("ip_address", ip_address)?;
-        dict.set_item("nic_name", nic_name)?;
-        dict.set_item("probe", &self.selection.probe)?;
-        dict.set_item("rtt_ms", self.selection.rtt_ms)?;
-        dict.set_item("skipped", self.skipped(py)?)?;
-        Ok(dict)
+        let work = async move {
+            match hold {
+                Some(hold) => hold.release().await,
+                None => Ok(()),
+            }
+        };
+        mode.run(py, work, |py, ()| Ok(py.None()))
     }
 }
 
@@ -63,10 +58,10 @@ impl PySelection {
         &self.selection.ip_address
     }
 
-    /// Name of the Azure NIC resource; empty while no inventory names it.
+    /// Name of the Azure NIC resource; empty if no inventory has it.
     #[getter]
     fn nic_name(&self) -> &str {
-        self.selection.nic_name.as_deref().unwrap_or_default()
+        self.triple()[2]
     }
 
     /// The kind of probe that was answered, such as `tcp:22` or `icmp-dgram`.
@@ -75,74 +70,50 @@ impl PySelection {
         &self.selection.probe
     }
 
-    /// How long the answer took, in milliseconds.
+    /// The time until the answer, in milliseconds.
     #[getter]
     fn rtt_ms(&self) -> f64 {
         self.selection.rtt_ms
     }
 
-    /// VMs that were due earlier but did not answer, each with the reason.
+    /// VMs that were due earlier but could not be selected, each with the reason.
     #[getter]
     fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        for (vm, reason) in &self.selection.skipped {
-            dict.set_item(vm, reason)?;
-        }
-        Ok(dict)
+        convert::dict(py, self.selection.skipped.iter().map(|(vm, reason)| (vm, reason)))
     }
 
-    /// Gives the VM back before its time: with `max_in_flight`, it counts as in use no longer. Without, nothing happens.
+    /// Ends the use of the VM early: with `max_in_flight`, it no longer counts as in use. Without, this does nothing.
     ///
     /// Raises:
-    ///     JobrotaError: The shared cursor could not be written to; the VM is given back when `hold_ttl` is over.
-    fn release(&self, py: Python<'_>) -> PyOutcome<()> {
-        let Some(hold) = self.hold()? else { return Ok(()) };
-        wait::future(py, async move { hold.release().await })
+    ///     JobrotaError: The shared cursor could not be written. The VM counts as in use until `hold_ttl` is over.
+    fn release(&self, py: Python<'_>) -> PyOutcome {
+        self.release_in(Mode::Wait, py)
     }
 
     /// Like `release`, as a coroutine.
-    fn release_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
-        let hold = self.hold()?;
-        let work = async move {
-            match hold {
-                Some(hold) => hold.release().await,
-                None => Ok(()),
-            }
-        };
-        wait::awaitable(py, work, |_, ()| Ok(()))
+    fn release_async(&self, py: Python<'_>) -> PyOutcome {
+        self.release_in(Mode::Coroutine, py)
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
         slf
     }
 
-    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exc_type: Option<&Bound<'_, PyAny>>,
-        exc_value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<bool> {
-        let _ = (exc_type, exc_value, traceback);
-        self.release(py)?;
+    #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
+    fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
+        let _ = exception;
+        self.release_in(Mode::Wait, py)?;
         Ok(false)
     }
 
-    fn __aenter__<'py>(slf: Py<Self>, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
-        wait::awaitable(py, async move { Ok(()) }, move |_, ()| Ok(slf))
+    fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyOutcome {
+        Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(slf))
     }
 
-    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
-    fn __aexit__<'py>(
-        &self,
-        py: Python<'py>,
-        exc_type: Option<&Bound<'_, PyAny>>,
-        exc_value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let _ = (exc_type, exc_value, traceback);
-        self.release_async(py)
+    #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
+    fn __aexit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome {
+        let _ = exception;
+        self.release_in(Mode::Coroutine, py)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -165,7 +136,8 @@ impl PySelection {
         )
     }
 
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
-        convert::repr_html(py, "selection", self.to_dict(py)?)
+    fn _repr_html_(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let names = ["vm", "ip_address", "nic_name", "probe", "rtt_ms", "skipped"];
+        convert::repr_html(slf.py(), "selection", convert::properties(slf, &names)?)
     }
 }

@@ -2,27 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::arguments;
 use super::convert;
+use super::convert::arguments::{self, Moment, Names, StorageOptions, Text};
 use super::errors::PyOutcome;
-use super::interrupt::{self, Runs};
+use super::fork_guard::ForkGuard;
+use super::interrupt::Calls;
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
 use super::probe;
 use super::selection::PySelection;
-use super::selector_tables as tables;
-use super::wait::{self, Born};
+use super::tables;
+use super::wait::{self, Mode};
 use crate::error::Result;
 use crate::selection::{self, CursorKind, SelectorOptions, default_dir};
 use crate::settings;
 
-/// Where the turns are kept, and whether they begin with a VM picked at random; `options` become those of a ledger that is
-/// given, unless there are some already.
+/// Where the cursor is kept, and whether it begins at a random VM. If a ledger is given, `options` become its storage options
+/// unless they are set.
 fn cursor(
     py: Python<'_>,
     value: Option<&Bound<'_, PyAny>>,
@@ -33,7 +35,7 @@ fn cursor(
         options.get_or_insert_with(|| ledger.storage_options().clone());
         return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
     }
-    let text = value.map(|value| arguments::named_location("cursor", value)).transpose()?;
+    let text = value.map(|value| arguments::named(py, "cursor", arguments::location(value))).transpose()?;
     let text = text.unwrap_or_else(|| "auto".into());
     Ok(match text.as_str() {
         "process" => (CursorKind::Process, false),
@@ -53,26 +55,26 @@ fn cursor(
 /// Selects the next reachable VM in round-robin order, fairly across every process that shares the cursor.
 ///
 /// Next is the VM of the inventory that was selected longest ago (inventory order among equals). A VM that does not answer
-/// is skipped and keeps its place.
+/// is skipped and keeps its position.
 ///
 /// Args:
 ///     inventory: Names, a dict, a list of dicts, an `Inventory`, or the path of a .json, .yaml or .csv file.
-///     cursor: A directory, URI or `JobLedger` (beside its tables): shared by all who name it; `"process"`: this process
+///     cursor: A directory, URI or `JobLedger` (beside its tables): shared by all processes that name it; `"process"`: this process
 ///         only; `"auto"`: beside the configured ledger, else in the user's state directory.
 ///     probe: `"icmp"`, `"tcp:22"`, `"http://{ip}:8080/health"`, a callable `(vm) -> (ip_address, nic_name)`, or a list
-///         of these, of which one must succeed. `"auto"` is ICMP, and TCP 22 as well where ICMP is forbidden or silent
-///         for half the time.
-///     timeout: Seconds for one VM, name resolution included.
-///     health_ttl: Seconds for which the last answer of a VM is gone by in this process, without another probe.
-///     rise: Answers in a row that a VM which counts as down needs to be selected again, counted by all who share the
-///         cursor.
-///     fall: Failures in a row after which a VM counts as down. One that does not answer is never selected, however few
-///         its failures are.
-///     health_max_age: Seconds after which earlier answers and failures do not count any more.
-///     max_in_flight: How many selections of one VM may be in use at the same time, by all who share the cursor. A
+///         of these, of which one must succeed. `"auto"` is ICMP, and TCP 22 as well where ICMP is forbidden or does
+///         not answer within half of `timeout`.
+///     timeout: Time for one VM, name resolution included. Times are seconds, text such as `"15m"`, or a timedelta.
+///     health_ttl: How long this process uses the last answer of a VM without another probe.
+///     rise: Answers in a row after which a VM that counts as down can be selected again, counted by all processes that
+///         share the cursor.
+///     fall: Failures in a row after which a VM counts as down. A VM that does not answer is never selected, however few
+///         failures it has.
+///     health_max_age: How long answers and failures count.
+///     max_in_flight: How many selections of one VM may be in use at the same time, by all processes that share the cursor. A
 ///         selection is in use until its `with` block ends, it is released or dropped, or its process has died.
-///     hold_ttl: Seconds for which the selections of a process that died still count as in use; a live one reports three
-///         times in this time.
+///     hold_ttl: How long the selections of a process that died count as in use. A live process reports three times in this
+///         time.
 ///     storage_options: Options for the store behind `cursor`, as `JobLedger` takes them; those of the ledger when
 ///         `cursor` is one.
 ///
@@ -100,17 +102,52 @@ fn cursor(
 #[pyclass(module = "jobrota", name = "RoundRobinSelector", frozen)]
 pub(super) struct PyRoundRobinSelector {
     selector: Arc<selection::RoundRobinSelector>,
-    inventory: PyInventory,
     cursor: String,
-    runs: Arc<Runs>,
-    born: Born,
+    calls: Arc<Calls>,
+    guard: ForkGuard,
 }
 
 impl PyRoundRobinSelector {
     pub(super) fn core(&self) -> Result<Arc<selection::RoundRobinSelector>> {
-        self.born.check("RoundRobinSelector")?;
+        self.guard.check("RoundRobinSelector")?;
         Ok(Arc::clone(&self.selector))
     }
+
+    fn select_in(&self, mode: Mode, py: Python<'_>, exclude: Option<Names>) -> PyOutcome {
+        let (selector, exclude) = (self.core()?, exclude.map(|names| names.0).unwrap_or_default());
+        let work = async move { selector.select(&exclude).await };
+        mode.run_interruptible(py, &self.calls, work, |_, selection| Ok(PySelection::from(selection)))
+    }
+
+    fn select_many_in(&self, mode: Mode, py: Python<'_>, n: usize) -> PyOutcome {
+        let selector = self.core()?;
+        mode.run_interruptible(py, &self.calls, async move { selector.select_many(n).await }, |_, selections| {
+            Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
+        })
+    }
+
+    fn state_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        let selector = self.core()?;
+        mode.run(py, async move { tables::state(&selector.state().await?) }, convert::table)
+    }
+
+    fn check_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        let selector = self.core()?;
+        let work = async move { tables::check(&selector.check().await?) };
+        mode.run_interruptible(py, &self.calls, work, convert::table)
+    }
+
+    fn distribution_in(&self, mode: Mode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+        let (selector, since) = (self.core()?, since.map(|since| since.0));
+        let work = async move { tables::distribution(&selector.distribution(since).await?) };
+        mode.run(py, work, convert::table)
+    }
+}
+
+/// A selector as the argument of a transport.
+pub(super) fn selector_argument(value: &Bound<'_, PyAny>) -> PyResult<Py<PyRoundRobinSelector>> {
+    let wrong = |_| arguments::invalid(format!("must be a RoundRobinSelector, not {}", arguments::type_name(value)));
+    value.cast::<PyRoundRobinSelector>().map(|selector| selector.clone().unbind()).map_err(wrong)
 }
 
 #[pymethods]
@@ -124,20 +161,19 @@ impl PyRoundRobinSelector {
         inventory: &Bound<'_, PyAny>,
         cursor: Option<&Bound<'_, PyAny>>,
         probe: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::number)] timeout: f64,
-        #[pyo3(from_py_with = arguments::number)] health_ttl: f64,
+        #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
+        #[pyo3(from_py_with = arguments::seconds)] health_ttl: f64,
         #[pyo3(from_py_with = arguments::whole)] rise: u32,
         #[pyo3(from_py_with = arguments::whole)] fall: u32,
-        #[pyo3(from_py_with = arguments::number)] health_max_age: f64,
+        #[pyo3(from_py_with = arguments::seconds)] health_max_age: f64,
         #[pyo3(from_py_with = arguments::optional_whole)] max_in_flight: Option<u32>,
-        #[pyo3(from_py_with = arguments::number)] hold_ttl: f64,
-        storage_options: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::seconds)] hold_ttl: f64,
+        storage_options: Option<StorageOptions>,
     ) -> PyOutcome<Self> {
         let inventory = inventory::inventory(inventory)?;
-        let timeout = convert::seconds("timeout", timeout)?;
-        let runs = Arc::new(Runs::default());
-        let probe = probe::probe(probe, &runs)?;
-        let mut storage_options = convert::storage_options(storage_options)?;
+        let calls = Arc::<Calls>::default();
+        let probe = probe::probe(probe, &calls)?;
+        let mut storage_options = storage_options.map(|options| options.0);
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),
@@ -146,30 +182,24 @@ impl PyRoundRobinSelector {
         let options = SelectorOptions {
             cursor,
             probe,
-            timeout,
-            health_ttl: convert::seconds("health_ttl", health_ttl)?,
+            timeout: Duration::from_secs_f64(timeout),
+            health_ttl: Duration::from_secs_f64(health_ttl),
             rise,
             fall,
-            health_max_age: convert::seconds("health_max_age", health_max_age)?,
+            health_max_age: Duration::from_secs_f64(health_max_age),
             max_in_flight,
-            hold_ttl: convert::seconds("hold_ttl", hold_ttl)?,
+            hold_ttl: Duration::from_secs_f64(hold_ttl),
             random_start,
             storage_options: storage_options.unwrap_or_default(),
         };
-        let selector = selection::RoundRobinSelector::new(inventory.clone(), options)?;
-        Ok(Self {
-            selector: Arc::new(selector),
-            inventory: PyInventory { inventory },
-            cursor: name,
-            runs,
-            born: Born::here(),
-        })
+        let selector = selection::RoundRobinSelector::new(inventory, options)?;
+        Ok(Self { selector: Arc::new(selector), cursor: name, calls, guard: ForkGuard::new() })
     }
 
     /// The VMs that may be selected.
     #[getter]
     fn inventory(&self) -> PyInventory {
-        self.inventory.clone()
+        PyInventory { inventory: self.selector.inventory().clone() }
     }
 
     /// Where the cursor is kept: `process`, or the directory or URI of the shared one.
@@ -190,66 +220,43 @@ impl PyRoundRobinSelector {
     ///
     /// Raises:
     ///     NoReachableVmError: No VM can be selected; `.failures` has the reason for each: it does not answer, is drained,
-    ///         or has as much in flight as it may.
+    ///         or has as many selections in use as it may.
     ///     InvalidInputError: `exclude` names every VM, or one that is not in the inventory.
     #[pyo3(signature = (*, exclude = None))]
-    fn select(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = arguments::optional_names)] exclude: Option<Vec<String>>,
-    ) -> PyOutcome<PySelection> {
-        let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
-        Ok(PySelection::from(interrupt::future(py, &self.runs, async move { selector.select(&exclude).await })?))
+    fn select(&self, py: Python<'_>, exclude: Option<Names>) -> PyOutcome {
+        self.select_in(Mode::Wait, py, exclude)
     }
 
     /// Like `select`, as a coroutine.
     #[pyo3(signature = (*, exclude = None))]
-    fn select_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::optional_names)] exclude: Option<Vec<String>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (selector, exclude) = (self.core()?, exclude.unwrap_or_default());
-        let work = async move { selector.select(&exclude).await };
-        interrupt::awaitable(py, &self.runs, work, |_, selection| Ok(PySelection::from(selection)))
+    fn select_async(&self, py: Python<'_>, exclude: Option<Names>) -> PyOutcome {
+        self.select_in(Mode::Coroutine, py, exclude)
     }
 
-    /// Takes `n` turns in one commit.
+    /// Makes `n` selections in one commit.
     ///
     /// Args:
-    ///     n: How many; more than there are VMs goes round again.
+    ///     n: How many; if there are fewer VMs, they are selected several times, in turn.
     ///
     /// Returns:
     ///     A list of `n` selections.
     ///
     /// Raises:
-    ///     NoReachableVmError: No VM can be selected, or `max_in_flight` leaves room for fewer than `n`; no turn was taken.
-    fn select_many(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = arguments::whole)] n: usize,
-    ) -> PyOutcome<Vec<PySelection>> {
-        let selector = self.core()?;
-        let selections = interrupt::future(py, &self.runs, async move { selector.select_many(n).await })?;
-        Ok(selections.into_iter().map(PySelection::from).collect())
+    ///     NoReachableVmError: No VM can be selected, or `max_in_flight` leaves room for fewer than `n`; the cursor did not
+    ///         move.
+    fn select_many(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::whole)] n: usize) -> PyOutcome {
+        self.select_many_in(Mode::Wait, py, n)
     }
 
     /// Like `select_many`, as a coroutine.
-    fn select_many_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::whole)] n: usize,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let selector = self.core()?;
-        interrupt::awaitable(py, &self.runs, async move { selector.select_many(n).await }, |_, selections| {
-            Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
-        })
+    fn select_many_async(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::whole)] n: usize) -> PyOutcome {
+        self.select_many_in(Mode::Coroutine, py, n)
     }
 
-    /// Counts what the caller experienced with a VM as a probe.
+    /// Counts the caller's experience with a VM as a probe.
     ///
-    /// It counts towards `rise` and `fall`, for everyone who shares the cursor, and is the VM's last answer as long as this
-    /// process goes by remembered ones (`health_ttl`).
+    /// It counts towards `rise` and `fall` in every process that shares the cursor. With `health_ttl`, it is also the last
+    /// answer of the VM in this process.
     ///
     /// Args:
     ///     vm: Name of the VM.
@@ -257,30 +264,20 @@ impl PyRoundRobinSelector {
     ///
     /// Raises:
     ///     InvalidInputError: The inventory has no such VM.
-    fn report(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = arguments::text)] vm: &str,
-        #[pyo3(from_py_with = arguments::flag)] ok: bool,
-    ) -> PyOutcome<()> {
-        let (selector, vm) = (self.core()?, vm.to_owned());
-        wait::future(py, async move { selector.report(&vm, ok).await })
+    fn report(&self, py: Python<'_>, vm: Text, #[pyo3(from_py_with = arguments::flag)] ok: bool) -> PyOutcome {
+        let selector = self.core()?;
+        Mode::Wait.run(py, async move { selector.report(&vm.0, ok).await }, |py, ()| Ok(py.None()))
     }
 
     /// Like `report`, as a coroutine.
-    fn report_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::text)] vm: &str,
-        #[pyo3(from_py_with = arguments::flag)] ok: bool,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (selector, vm) = (self.core()?, vm.to_owned());
-        wait::awaitable(py, async move { selector.report(&vm, ok).await }, |_, ()| Ok(()))
+    fn report_async(&self, py: Python<'_>, vm: Text, #[pyo3(from_py_with = arguments::flag)] ok: bool) -> PyOutcome {
+        let selector = self.core()?;
+        Mode::Coroutine.run(py, async move { selector.report(&vm.0, ok).await }, |py, ()| Ok(py.None()))
     }
 
-    /// Takes a VM out of rotation for everyone who shares the cursor, until it is restored.
+    /// Takes a VM out of rotation in every process that shares the cursor, until it is restored.
     ///
-    /// Once this returns, nobody selects it any more; what it is already working on goes on. Draining it twice is as good as
+    /// Once this returns, no process selects the VM. What it already works on continues. Draining it twice has the effect of
     /// once.
     ///
     /// Args:
@@ -288,74 +285,59 @@ impl PyRoundRobinSelector {
     ///
     /// Raises:
     ///     InvalidInputError: The inventory has no such VM.
-    fn drain(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::text)] vm: &str) -> PyOutcome<()> {
-        let (selector, vm) = (self.core()?, vm.to_owned());
-        wait::future(py, async move { selector.drain(&vm).await })
+    fn drain(&self, py: Python<'_>, vm: Text) -> PyOutcome {
+        let selector = self.core()?;
+        Mode::Wait.run(py, async move { selector.drain(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
     /// Like `drain`, as a coroutine.
-    fn drain_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::text)] vm: &str,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (selector, vm) = (self.core()?, vm.to_owned());
-        wait::awaitable(py, async move { selector.drain(&vm).await }, |_, ()| Ok(()))
+    fn drain_async(&self, py: Python<'_>, vm: Text) -> PyOutcome {
+        let selector = self.core()?;
+        Mode::Coroutine.run(py, async move { selector.drain(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
-    /// Puts a drained VM back into rotation, at the place that it had.
+    /// Puts a drained VM back into rotation, at its former position.
     ///
     /// Args:
     ///     vm: Name of the VM.
     ///
     /// Raises:
     ///     InvalidInputError: The inventory has no such VM.
-    fn restore(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::text)] vm: &str) -> PyOutcome<()> {
-        let (selector, vm) = (self.core()?, vm.to_owned());
-        wait::future(py, async move { selector.restore(&vm).await })
+    fn restore(&self, py: Python<'_>, vm: Text) -> PyOutcome {
+        let selector = self.core()?;
+        Mode::Wait.run(py, async move { selector.restore(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
     /// Like `restore`, as a coroutine.
-    fn restore_async<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::text)] vm: &str,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (selector, vm) = (self.core()?, vm.to_owned());
-        wait::awaitable(py, async move { selector.restore(&vm).await }, |_, ()| Ok(()))
+    fn restore_async(&self, py: Python<'_>, vm: Text) -> PyOutcome {
+        let selector = self.core()?;
+        Mode::Coroutine.run(py, async move { selector.restore(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
-    /// What everyone who shares the cursor knows of the VMs. Nothing is probed.
+    /// The state of the VMs that all processes with this cursor share. Sends no probe.
     ///
     /// Returns:
     ///     An `arro3.core.Table`: vm, weight, drained, healthy (by `rise` and `fall`), in_flight.
-    fn state(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        let selector = self.core()?;
-        let rows = wait::future(py, async move { selector.state().await })?;
-        convert::table(py, tables::state(&rows)?)
+    fn state(&self, py: Python<'_>) -> PyOutcome {
+        self.state_in(Mode::Wait, py)
     }
 
     /// Like `state`, as a coroutine.
-    fn state_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
-        let selector = self.core()?;
-        wait::awaitable(py, async move { tables::state(&selector.state().await?) }, convert::table)
+    fn state_async(&self, py: Python<'_>) -> PyOutcome {
+        self.state_in(Mode::Coroutine, py)
     }
 
-    /// Probes every VM of the inventory at once. Nobody's turn changes.
+    /// Probes every VM of the inventory at once. The cursor does not move.
     ///
     /// Returns:
     ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
-    fn check(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
-        let selector = self.core()?;
-        let rows = interrupt::future(py, &self.runs, async move { selector.check().await })?;
-        convert::table(py, tables::check(&rows)?)
+    fn check(&self, py: Python<'_>) -> PyOutcome {
+        self.check_in(Mode::Wait, py)
     }
 
     /// Like `check`, as a coroutine.
-    fn check_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
-        let selector = self.core()?;
-        let work = async move { tables::check(&selector.check().await?) };
-        interrupt::awaitable(py, &self.runs, work, convert::table)
+    fn check_async(&self, py: Python<'_>) -> PyOutcome {
+        self.check_in(Mode::Coroutine, py)
     }
 
     /// How often each VM was selected.
@@ -366,32 +348,24 @@ impl PyRoundRobinSelector {
     /// Returns:
     ///     An `arro3.core.Table`: vm, selections, share, last_selected.
     #[pyo3(signature = (since = None))]
-    fn distribution(&self, py: Python<'_>, since: Option<&Bound<'_, PyAny>>) -> PyOutcome<Py<PyAny>> {
-        let (selector, since) = (self.core()?, convert::utc("since", since)?);
-        let rows = wait::future(py, async move { selector.distribution(since).await })?;
-        convert::table(py, tables::distribution(&rows)?)
+    fn distribution(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+        self.distribution_in(Mode::Wait, py, since)
     }
 
     /// Like `distribution`, as a coroutine.
     #[pyo3(signature = (since = None))]
-    fn distribution_async<'py>(
-        &self,
-        py: Python<'py>,
-        since: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<Bound<'py, PyAny>> {
-        let (selector, since) = (self.core()?, convert::utc("since", since)?);
-        let work = async move { tables::distribution(&selector.distribution(since).await?) };
-        wait::awaitable(py, work, convert::table)
+    fn distribution_async(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+        self.distribution_in(Mode::Coroutine, py, since)
     }
 
     fn __repr__(&self) -> String {
-        format!("RoundRobinSelector({} VMs, cursor='{}')", self.inventory.inventory.len(), self.cursor)
+        format!("RoundRobinSelector({} VMs, cursor='{}')", self.selector.inventory().len(), self.cursor)
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
         let data = PyDict::new(py);
         data.set_item("cursor", &self.cursor)?;
-        data.set_item("vms", self.inventory.inventory.len())?;
+        data.set_item("vms", self.selector.inventory().len())?;
         let list = PyList::empty(py);
         if let Ok(selector) = self.core()
             && let Ok(rows) = wait::future(py, async move { selector.distribution(None).await })

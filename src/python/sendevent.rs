@@ -1,27 +1,27 @@
-//! `SendEvent`: the local program as the way to AutoSys.
+//! `SendEvent`: the transport that runs the local program.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
-use super::arguments;
-use super::convert;
+use super::convert::arguments::{self, Location, Text, TextPairs};
 use super::errors::PyOutcome;
 use crate::autosys::{Mapping, SendEvent, SendEventOptions};
 
-/// The local `sendevent` program as the way to AutoSys.
+/// The transport that runs the local `sendevent` program.
 ///
-/// The program gets an argument vector, never a shell line: no character of a value is interpreted. Its standard input is
+/// The program gets an argument vector, not a shell line, so no character of a value is interpreted. Its standard input is
 /// closed. An AutoSys error message in its output is a failure even with exit code 0.
 ///
 /// Args:
 ///     program: A path, or a name that is looked up in `PATH`.
-///     timeout: Seconds for one call; then the program is killed and the outcome is unknown.
-///     env: Variables for the program, such as `AUTOSERV`, beside those of this process.
-///     env_file: A shell file that sets up AutoSys's variables, such as `autosys.sh.<host>`: sourced once, and what it exports
-///         is given to every call.
-///     autostatus: The program that tells a job's status; by default the one beside `program`, if there is one.
+///     timeout: Time for one call: seconds, text such as `"90s"`, or a timedelta. Then the program is killed and the outcome
+///         is unknown.
+///     env: Variables for the program, such as `AUTOSERV`, in addition to those of this process.
+///     env_file: A shell file that sets up AutoSys's variables, such as `autosys.sh.<host>`: sourced once, and every call
+///         gets what it exports.
+///     autostatus: The program that reads a job's status; by default the one in the directory of `program`, if it exists.
 ///     comment: Text for `-C`; `{file_name}` becomes the row's file name. Starts with a letter or digit.
 ///
 /// Raises:
@@ -41,23 +41,23 @@ impl PySendEvent {
     #[new]
     #[pyo3(signature = (program = None, *, timeout = 60.0, env = None, env_file = None, autostatus = None, comment = None))]
     fn new(
-        #[pyo3(from_py_with = arguments::optional_location)] program: Option<String>,
-        #[pyo3(from_py_with = arguments::number)] timeout: f64,
-        #[pyo3(from_py_with = arguments::optional_text_map)] env: Option<BTreeMap<String, String>>,
-        #[pyo3(from_py_with = arguments::optional_location)] env_file: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_location)] autostatus: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_text)] comment: Option<String>,
+        program: Option<Location>,
+        #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
+        env: Option<TextPairs>,
+        env_file: Option<Location>,
+        autostatus: Option<Location>,
+        comment: Option<Text>,
     ) -> PyOutcome<Self> {
         let options = SendEventOptions {
-            program: PathBuf::from(program.unwrap_or_else(|| "sendevent".into())),
-            environment: env.unwrap_or_default(),
-            env_file: env_file.map(PathBuf::from),
-            autostatus: autostatus.map(PathBuf::from),
+            program: program.map_or_else(|| "sendevent".into(), |program| PathBuf::from(program.0)),
+            environment: env.map(|env| env.0.into_iter().collect()).unwrap_or_default(),
+            env_file: env_file.map(|file| PathBuf::from(file.0)),
+            autostatus: autostatus.map(|program| PathBuf::from(program.0)),
             mapping: Mapping::default(),
-            timeout: convert::seconds("timeout", timeout)?,
-            comment,
+            timeout: Duration::from_secs_f64(timeout),
+            comment: comment.map(|comment| comment.0),
         };
-        // Made once here only to refuse bad options where they are given, not at the first delivery.
+        // Refuses bad options here, and not at the first delivery.
         SendEvent::new(options.clone())?;
         Ok(Self { options })
     }

@@ -1,40 +1,39 @@
-//! `Track`: the context manager behind `JobLedger.track`.
+//! `Track`: the context manager of `JobLedger.track`.
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use super::errors::PyOutcome;
-use super::wait::{self, Born};
-use crate::ledger::JobLedger;
+use super::fork_guard::ForkGuard;
+use super::wait::{self, Mode};
+use crate::ledger::{JobLedger, LedgerTable};
 
-/// Logs an execution and a notification when its body ends; made by `JobLedger.track`.
+/// Logs an execution and a notification when its body ends. `JobLedger.track` makes it.
 #[pyclass(module = "jobrota", name = "Track", frozen)]
 pub(super) struct PyTrack {
     ledger: JobLedger,
-    born: Born,
+    guard: ForkGuard,
+    /// The file that is processed.
+    #[pyo3(get)]
     file_name: String,
+    /// The AutoSys job.
+    #[pyo3(get)]
     job_id: String,
 }
 
 impl PyTrack {
-    pub(super) fn new(ledger: JobLedger, born: Born, file_name: String, job_id: String) -> Self {
-        Self { ledger, born, file_name, job_id }
+    pub(super) fn new(ledger: JobLedger, guard: ForkGuard, file_name: String, job_id: String) -> Self {
+        Self { ledger, guard, file_name, job_id }
     }
+}
+
+/// The status of a body that ended with these arguments of `__exit__`.
+fn status(exception: &Bound<'_, PyTuple>) -> PyResult<&'static str> {
+    Ok(if exception.get_item(0)?.is_none() { "SUCCESS" } else { "FAILURE" })
 }
 
 #[pymethods]
 impl PyTrack {
-    /// The file that is processed.
-    #[getter]
-    fn file_name(&self) -> &str {
-        &self.file_name
-    }
-
-    /// The AutoSys job.
-    #[getter]
-    fn job_id(&self) -> &str {
-        &self.job_id
-    }
-
     fn __repr__(&self) -> String {
         format!("Track({:?}, {:?})", self.file_name, self.job_id)
     }
@@ -43,21 +42,30 @@ impl PyTrack {
         this
     }
 
-    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exc_type: Option<&Bound<'_, PyAny>>,
-        exc_value: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<bool> {
-        let _ = (exc_value, traceback);
-        self.born.check("tracked job")?;
-        let status = if exc_type.is_none() { "SUCCESS" } else { "FAILURE" };
+    #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
+    fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
+        self.guard.check("tracked job")?;
+        let status = status(exception)?;
         wait::blocking(py, || {
             self.ledger.log_job_execution(&self.file_name, &self.job_id, status, None)?;
             self.ledger.log_job_completion(&self.file_name, &self.job_id, status, None)
         })?;
         Ok(false)
+    }
+
+    fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
+        Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+    }
+
+    #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
+    fn __aexit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome {
+        self.guard.check("tracked job")?;
+        let status = status(exception)?;
+        let (ledger, file_name, job_id) = (self.ledger.clone(), self.file_name.clone(), self.job_id.clone());
+        let work = async move {
+            ledger.log_async(LedgerTable::Executions, &file_name, &job_id, status, None).await?;
+            ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, status, None).await
+        };
+        Mode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
     }
 }

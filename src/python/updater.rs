@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt as _;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
-use super::arguments;
 use super::attach::attached;
 use super::convert;
+use super::convert::arguments::{self, Names};
 use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
-use super::interrupt::Runs;
+use super::fork_guard::ForkGuard;
+use super::interrupt::{Call, Calls};
 use super::ledger::PyJobLedger;
 use super::ledger_summary::PyLedgerSummary;
 use super::rehearsal::PyRehearsal;
@@ -20,14 +22,18 @@ use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
 #[cfg(feature = "ssh")]
 use super::ssh::PySsh;
-use super::wait::{self, Born};
+use super::wait::{self, Mode, in_context};
 use super::web_services::PyWebServices;
 use crate::autosys::{
     self, Backoff, CONFIRM_WITHIN, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Snooze, Transport,
     UpdaterOptions,
 };
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::ledger::LedgerTable;
+
+fn order_argument(value: &Bound<'_, PyAny>) -> PyResult<Order> {
+    arguments::choice(value, &[("per_job", Order::PerJob), ("latest", Order::Latest), ("none", Order::None)])
+}
 
 fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
     let Some(value) = value else { return Ok(Mapping::change_status()) };
@@ -47,28 +53,29 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
     Ok(Mapping::parse(pairs.iter().map(|(status, event)| (status.as_str(), event.as_str())))?)
 }
 
-/// Calls the user's function with the GIL held; an `async def` runs to its end on an event loop of its own.
-fn call(function: &Py<PyAny>, runs: &Runs, file_name: &str, job_id: &str, status: &str) -> Outcome {
+/// Calls the caller's function with the GIL held. An `async def` function runs on the event loop that awaits the cycle, else on
+/// one of this package.
+fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> Outcome {
     attached(|py| {
-        let ask = || -> PyResult<Bound<'_, PyAny>> {
+        let answer = || -> PyResult<Bound<'_, PyAny>> {
             let answer = function.bind(py).call1((file_name, job_id, status))?;
-            if answer.hasattr("__await__")? {
-                return py.import("jobrota.awaiting")?.getattr("run")?.call1((answer,));
+            if !answer.hasattr("__await__")? {
+                return Ok(answer);
             }
-            Ok(answer)
+            py.import("jobrota.awaiting")?.getattr("run")?.call1((answer, calls.event_loop(py)))
         };
-        match ask() {
-            // None is what a function without a return statement gives: taking it for success would lose updates.
+        match answer() {
+            // A function without a return statement returns None. To read it as success would lose updates.
             Ok(answer) => match answer.extract::<bool>() {
                 Ok(true) => Outcome::Delivered { detail: None },
                 Ok(false) => Outcome::transient("refused: the callable returned False"),
                 Err(_) => Outcome::transient(format!(
                     "the callable returned {} where True (delivered) or False (refused) is needed",
-                    answer.repr().map(|text| text.to_string()).unwrap_or_else(|_| "something".into())
+                    answer.repr().map_or_else(|_| "a value without a repr".to_owned(), |text| text.to_string())
                 )),
             },
-            // It may have been sent before that.
-            Err(error) if runs.interrupted_by(py, &error) => Outcome::unknown(format!("interrupted: {error}")),
+            // The event can have been sent before the exception.
+            Err(error) if calls.interrupted_by(py, &error) => Outcome::unknown(format!("interrupted: {error}")),
             Err(error) => Outcome::transient(error.to_string()),
         }
     })
@@ -78,7 +85,7 @@ fn transport(
     value: &Bound<'_, PyAny>,
     mapping: Mapping,
     thread_safe: bool,
-    runs: Arc<Runs>,
+    calls: Arc<Calls>,
 ) -> PyOutcome<Arc<dyn Transport>> {
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
@@ -91,7 +98,7 @@ fn transport(
         return ssh.get().core(mapping);
     }
     if let Ok(command) = value.cast::<PyRunCommand>() {
-        return command.get().core(value.py(), mapping, &runs);
+        return command.get().core(value.py(), mapping, &calls);
     }
     if let Ok(rehearsal) = value.cast::<PyRehearsal>() {
         return Ok(Arc::new(rehearsal.get().transport.clone()));
@@ -100,7 +107,8 @@ fn transport(
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
         let function = value.clone().unbind();
-        let send = move |file_name: &str, job_id: &str, status: &str| call(&function, &runs, file_name, job_id, status);
+        let send =
+            move |file_name: &str, job_id: &str, status: &str| call(&function, &calls, file_name, job_id, status);
         return Ok(Arc::new(Callable::from_arc(Arc::new(send), thread_safe || asynchronous)));
     }
     Err(Error::invalid(format!(
@@ -110,16 +118,16 @@ fn transport(
     .into())
 }
 
-/// Back-off: None or False for none, True for the usual one, a span of time for the first waiting, or a dict.
+/// Converts `backoff`: None or False for none, True for the default, the duration of the first wait, or a dict.
 fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
     let Some(value) = value else { return Ok(None) };
     if let Ok(flag) = value.cast::<PyBool>() {
         return Ok(flag.is_true().then(Backoff::default));
     }
-    let usual = Backoff::default();
+    let default = Backoff::default();
     let Ok(dict) = value.cast::<PyDict>() else {
-        let first = arguments::span(value)?;
-        return Ok(Some(Backoff::new(first, usual.factor(), usual.longest().max(first), usual.jitter())?));
+        let first = arguments::duration(value)?;
+        return Ok(Some(Backoff::new(first, default.factor(), default.longest().max(first), default.jitter())?));
     };
     let known = ["first", "factor", "longest", "jitter"];
     for key in dict.keys() {
@@ -127,24 +135,25 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
             return Err(Error::invalid(format!("backoff has no {key}; it has {}", known.join(", "))).into());
         }
     }
-    let span = |key: &str| dict.get_item(key)?.map(|value| arguments::span(&value)).transpose();
+    let duration = |key: &str| dict.get_item(key)?.map(|value| arguments::duration(&value)).transpose();
     let number = |key: &str| dict.get_item(key)?.map(|value| arguments::number(&value)).transpose();
-    let first = span("first")?.unwrap_or(usual.first());
-    let longest = span("longest")?.unwrap_or(usual.longest().max(first));
-    let (factor, jitter) = (number("factor")?.unwrap_or(usual.factor()), number("jitter")?.unwrap_or(usual.jitter()));
+    let first = duration("first")?.unwrap_or(default.first());
+    let longest = duration("longest")?.unwrap_or(default.longest().max(first));
+    let (factor, jitter) =
+        (number("factor")?.unwrap_or(default.factor()), number("jitter")?.unwrap_or(default.jitter()));
     Ok(Some(Backoff::new(first, factor, longest, jitter)?))
 }
 
-/// Whether, and how long, AutoSys is asked whether it shows what it was told.
+/// Converts `confirm`: how long the status is read back, if at all.
 fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
     let Some(value) = value else { return Ok(None) };
     match value.cast::<PyBool>() {
         Ok(flag) => Ok(flag.is_true().then_some(CONFIRM_WITHIN)),
-        // A bare number could be meant for either.
+        // It is not clear whether a bare number is a flag or seconds.
         Err(_) if value.is_instance_of::<PyString>() || value.hasattr("total_seconds")? => {
-            Ok(Some(arguments::span(value)?))
+            Ok(Some(arguments::duration(value)?))
         }
-        Err(_) => Err(Error::invalid("confirm must be True, False or a time such as \"30s\"").into()),
+        Err(_) => Err(Error::invalid("confirm must be True, False or a duration such as \"30s\"").into()),
     }
 }
 
@@ -153,41 +162,41 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<Snooze>> {
     if value.is_instance_of::<PyString>() {
         return Ok(vec![arguments::text(value)?.parse()?]);
     }
-    Ok(arguments::names(value)?.iter().map(|window| window.parse()).collect::<crate::error::Result<_>>()?)
+    Ok(arguments::names(value)?.iter().map(|window| window.parse()).collect::<Result<_>>()?)
 }
 
 /// Delivers pending rows of a ledger to AutoSys, one cycle at a time.
 ///
-/// One cycle reads what is pending, records each try in `autosys_deliveries`, sends, and acknowledges exactly the rows
-/// that AutoSys took, together with the executions that match them. What failed stays `NO`; the next cycle is the retry.
-/// Only one cycle at a time delivers from a table; another one says who does (`lease_held_by`), and sends nothing.
+/// One cycle reads the pending rows, records each attempt in `autosys_deliveries`, sends, and acknowledges exactly the rows that
+/// AutoSys took, together with the executions that match them. Rows that failed stay `NO`; the next cycle is the retry. Only one
+/// cycle at a time delivers from a table. Another cycle sends nothing, and reports the process that delivers (`lease_held_by`).
 ///
 /// Args:
 ///     ledger: The `JobLedger`.
 ///     transport: `jobrota.autosys.SendEvent(…)` or another class of that module, or a callable
 ///         `(file_name, job_id, status) -> bool`, sync or async. `False` means refused; raising an `Exception` means failed.
-///     source: The table whose rows are sent: `"job_notifications"`, or `"autosys_job_log"` for those who have no second
-///         table. Never both: an event is sent once.
-///     mapping: What a status becomes: `"CHANGE_STATUS"`, `"STARTJOB"`, or a dict such as
-///         `{"SUCCESS": "STARTJOB", "FAILURE": "CHANGE_STATUS FAILURE"}`. Callables map for themselves.
-///     max_attempts: Park a row after so many failed tries; never when not given.
+///     source: The table whose rows are sent: `"job_notifications"`, or `"autosys_job_log"` for sites without a second table.
+///         Never both: an event is sent once.
+///     mapping: The event of each status: `"CHANGE_STATUS"`, `"STARTJOB"`, or a dict such as
+///         `{"SUCCESS": "STARTJOB", "FAILURE": "CHANGE_STATUS FAILURE"}`. A callable does its own mapping.
+///     max_attempts: Park a row after this many failed attempts; never when not given.
 ///     order: `"per_job"`: a job's rows go one by one in time order, and later ones wait behind a failing one;
 ///         `"latest"`: only a job's newest row is sent; `"none"`: as they come.
-///     concurrency: How many sends may be under way at once.
+///     concurrency: How many sends run at once.
 ///     thread_safe: Whether a callable may be called from several threads at once.
-///     backoff: How long a row that failed waits for the cycle that tries it again: True (a minute, then twice as long each
-///         time, at most six hours), the first waiting such as `"5m"`, or a dict of `first`, `factor`, `longest` and
-///         `jitter`. Not given: every cycle tries it.
-///     rate: At most so many events a second.
+///     backoff: How long a row that failed waits before a cycle tries it again: True (a minute, then twice as long each time,
+///         at most six hours), the first wait such as `"5m"`, or a dict of `first`, `factor`, `longest` and `jitter`. Not
+///         given: every cycle tries it.
+///     rate: At most this many events per second.
 ///     stale_after: Rows older than this, such as `"12h"`, are acknowledged without being sent (`expired`).
-///     lease_ttl: Seconds after which the lease of a process that died is taken over.
-///     confirm: Read the job's status back until it shows what was sent: True (for 30 seconds at most) or a time such as `"2m"`. A row that
-///         does not show is `unknown`. The transport must be able to read a status.
+///     lease_ttl: Time after which another process takes over the lease of a process that died.
+///     confirm: Read the job's status back until it matches the event: True (for 30 seconds at most) or a duration such as
+///         `"2m"`. A row whose status does not match is `unknown`. The transport must be able to read a status.
 ///     first: Names of jobs whose rows must be delivered, and confirmed where the transport can, before any other is sent.
 ///     priority: Names of jobs whose rows are sent before others.
-///     snooze: Times at which nothing is sent, such as `"02:00-03:30"` or `["Sun 22:00-04:00 Europe/Berlin"]`; UTC unless
-///         said otherwise. It costs no attempt.
-///     dry_run: Send nothing, write nothing, and say what would be sent.
+///     snooze: Windows of time in which nothing is sent, such as `"02:00-03:30"` or `["Sun 22:00-04:00 Europe/Berlin"]`; UTC unless
+///         a timezone is given. They cost no attempt.
+///     dry_run: Send and write nothing, and report what a cycle would send.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -202,18 +211,69 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<Snooze>> {
 #[pyclass(module = "jobrota", name = "AutosysUpdater", frozen)]
 pub(super) struct PyAutosysUpdater {
     updater: Arc<autosys::AutosysUpdater>,
-    root: String,
     transport: String,
-    source: LedgerTable,
-    runs: Arc<Runs>,
-    born: Born,
+    calls: Arc<Calls>,
+    guard: ForkGuard,
+}
+
+type LastReport = Arc<Mutex<Option<autosys::DeliveryReport>>>;
+
+fn take_report(last: &LastReport) -> Option<PyDeliveryReport> {
+    last.lock().unwrap_or_else(PoisonError::into_inner).take().map(PyDeliveryReport::from)
+}
+
+impl PyAutosysUpdater {
+    fn run_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        self.guard.check("AutosysUpdater")?;
+        let (updater, call) = (Arc::clone(&self.updater), self.calls.begin());
+        let (ended, stop) = (Arc::clone(&call), call.stop());
+        let work = async move { updater.run_until(&stop).await };
+        mode.run_stoppable(py, call, work, move |_, report| Ok(PyDeliveryReport::from(ended.outcome(report)?)))
+    }
+
+    fn run_cycles(
+        &self,
+        mode: Mode,
+        py: Python<'_>,
+        every: Duration,
+        on_report: Option<Py<PyAny>>,
+        last: LastReport,
+    ) -> PyOutcome {
+        self.guard.check("AutosysUpdater")?;
+        let (updater, call) = (Arc::clone(&self.updater), self.calls.begin());
+        let (ended, stop, reporting) = (Arc::clone(&call), call.stop(), Arc::clone(&call));
+        let newest = Arc::clone(&last);
+        let work = async move {
+            let mut failed = Ok(());
+            let each = |outcome: Result<autosys::DeliveryReport>| match outcome {
+                Ok(report) => {
+                    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+                    pass_on(on_report.as_ref(), report, &reporting)
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(error = error.full_message(), "a delivery cycle failed; the next one tries again");
+                    true
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    false
+                }
+            };
+            updater.run_forever(every, &stop, each).await;
+            failed
+        };
+        mode.run_stoppable(py, call, work, move |_, outcome| {
+            ended.outcome(outcome)?;
+            Ok(take_report(&last))
+        })
+    }
 }
 
 #[pymethods]
 impl PyAutosysUpdater {
     #[new]
-    #[pyo3(signature = (ledger, transport, *, source = "job_notifications", mapping = None, max_attempts = None,
-                        order = "per_job", concurrency = 8, thread_safe = false, backoff = None, rate = None,
+    #[pyo3(signature = (ledger, transport, *, source = LedgerTable::Notifications, mapping = None,
+                        max_attempts = None, order = Order::PerJob, concurrency = 8, thread_safe = false, backoff = None, rate = None,
                         stale_after = None, lease_ttl = Duration::from_secs(30), confirm = None, first = None,
                         priority = None, snooze = None, dry_run = false),
            text_signature = "(ledger, transport, *, source='job_notifications', mapping=None, max_attempts=None, \
@@ -224,53 +284,34 @@ impl PyAutosysUpdater {
     fn new(
         ledger: &Bound<'_, PyAny>,
         transport: &Bound<'_, PyAny>,
-        #[pyo3(from_py_with = arguments::text)] source: &str,
+        source: LedgerTable,
         mapping: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_whole)] max_attempts: Option<i64>,
-        #[pyo3(from_py_with = arguments::text)] order: &str,
+        #[pyo3(from_py_with = order_argument)] order: Order,
         #[pyo3(from_py_with = arguments::whole)] concurrency: usize,
         #[pyo3(from_py_with = arguments::flag)] thread_safe: bool,
         backoff: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_number)] rate: Option<f64>,
-        #[pyo3(from_py_with = arguments::optional_span)] stale_after: Option<Duration>,
-        #[pyo3(from_py_with = arguments::span)] lease_ttl: Duration,
+        #[pyo3(from_py_with = arguments::optional_duration)] stale_after: Option<Duration>,
+        #[pyo3(from_py_with = arguments::duration)] lease_ttl: Duration,
         confirm: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::optional_names)] first: Option<Vec<String>>,
-        #[pyo3(from_py_with = arguments::optional_names)] priority: Option<Vec<String>>,
+        first: Option<Names>,
+        priority: Option<Names>,
         snooze: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::flag)] dry_run: bool,
     ) -> PyOutcome<Self> {
-        let order = match order {
-            "per_job" => Order::PerJob,
-            "latest" => Order::Latest,
-            "none" => Order::None,
-            other => {
-                return Err(Error::invalid(format!(
-                    "order must be \"per_job\", \"latest\" or \"none\", not \"{other}\""
-                ))
-                .into());
-            }
-        };
-        let source = super::ledger::table_named(source)?;
-        let runs = Arc::new(Runs::default());
-        let way = self::transport(transport, self::mapping(mapping)?, thread_safe, Arc::clone(&runs))?;
-        let name = way.name().to_owned();
-        let core = match ledger.cast::<PyJobLedger>() {
-            Ok(ledger) => ledger.get().core()?,
-            Err(_) => {
-                let kind = ledger.get_type();
-                let text =
-                    format!("ledger must be a JobLedger, such as JobLedger(\"/data/ledger\"), not {}", kind.name()?);
-                return Err(Error::invalid(text).into());
-            }
-        };
-        let root = core.root().to_owned();
+        let calls = Arc::<Calls>::default();
+        let transport = self::transport(transport, self::mapping(mapping)?, thread_safe, Arc::clone(&calls))?;
+        let name = transport.name().to_owned();
+        let kind = arguments::type_name(ledger);
+        let wrong = |_| format!("ledger must be a JobLedger, such as JobLedger(\"/data/ledger\"), not {kind}");
+        let core = ledger.cast::<PyJobLedger>().map_err(wrong).map_err(Error::invalid)?.get().core()?;
         let options = UpdaterOptions {
             source,
             max_attempts,
             order,
-            first: first.unwrap_or_default().into_iter().collect(),
-            priority: priority.unwrap_or_default().into_iter().collect(),
+            first: first.map(|jobs| jobs.0.into_iter().collect()).unwrap_or_default(),
+            priority: priority.map(|jobs| jobs.0.into_iter().collect()).unwrap_or_default(),
             concurrency,
             backoff: self::backoff(backoff)?,
             rate,
@@ -282,126 +323,100 @@ impl PyAutosysUpdater {
             ..UpdaterOptions::default()
         };
         Ok(Self {
-            updater: Arc::new(autosys::AutosysUpdater::new(core, way, options)?),
-            root,
+            updater: Arc::new(autosys::AutosysUpdater::new(core, transport, options)?),
             transport: name,
-            source,
-            runs,
-            born: Born::here(),
+            calls,
+            guard: ForkGuard::new(),
         })
     }
 
     /// One delivery cycle.
     ///
-    /// Ctrl-C, or an exception of a callable's that is no `Exception` (`KeyboardInterrupt`, `SystemExit`), ends it in order:
-    /// no further row is sent, the answers to what is under way are waited for (half a minute at most), what was delivered is
-    /// recorded and acknowledged, and then the exception goes on. A second Ctrl-C does not wait.
+    /// Ctrl-C, or an exception of a callable that is not an `Exception` (`KeyboardInterrupt`, `SystemExit`), ends the cycle in
+    /// order: it sends no further row, waits for the answers to sends that have begun (half a minute at most), records and
+    /// acknowledges what was delivered, and then raises the exception. A second Ctrl-C does not wait.
     ///
     /// Returns:
     ///     A `DeliveryReport`.
     ///
     /// Raises:
     ///     NotFoundError: There is no ledger yet.
-    fn run(&self, py: Python<'_>) -> PyOutcome<PyDeliveryReport> {
-        self.born.check("AutosysUpdater")?;
-        let (updater, run) = (Arc::clone(&self.updater), self.runs.begin());
-        let (stop, asked) = (run.stop(), run.stop());
-        let report = wait::stoppable(py, async move { updater.run_until(&asked).await }, || stop.stop());
-        Ok(PyDeliveryReport::from(run.outcome(report)?))
+    fn run(&self, py: Python<'_>) -> PyOutcome {
+        self.run_in(Mode::Wait, py)
     }
 
-    /// Like `run`, as a coroutine. Canceling it (`asyncio.wait_for`, `Task.cancel`) ends the cycle in the same order.
-    fn run_async<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyAny>> {
-        self.born.check("AutosysUpdater")?;
-        let (updater, run) = (Arc::clone(&self.updater), self.runs.begin());
-        let (stop, asked) = (run.stop(), run.stop());
-        let work = async move { Ok(updater.run_until(&asked).await) };
-        wait::stoppable_awaitable(
-            py,
-            work,
-            move || stop.stop(),
-            move |_, report| Ok(PyDeliveryReport::from(run.outcome(report.map_err(Raised::from))?)),
-        )
+    /// Like `run`, as a coroutine. Canceling it (`asyncio.wait_for`, `Task.cancel`) ends the cycle in the same order. An
+    /// `async def` transport runs on the event loop that awaits it.
+    fn run_async(&self, py: Python<'_>) -> PyOutcome {
+        self.run_in(Mode::Coroutine, py)
     }
 
-    /// One cycle after the other, until SIGTERM, Ctrl-C or an error that a retry cannot mend.
+    /// Runs one cycle after the other, until SIGTERM, Ctrl-C or an error that a retry cannot solve.
     ///
-    /// SIGTERM (in the main thread, where the program has no handler of its own) ends it in order, as Ctrl-C does: what is
-    /// under way is finished and acknowledged. After SIGTERM it returns; Ctrl-C goes on as `KeyboardInterrupt`. A cycle that
-    /// failed in a way that may pass is logged, and the next one goes on.
+    /// SIGTERM (in the main thread of a program without its own handler) ends it in order, as Ctrl-C does: sends that have
+    /// begun are finished and acknowledged. After SIGTERM it returns; Ctrl-C raises `KeyboardInterrupt`. A cycle that failed
+    /// with a retryable error is logged, and the next one continues.
     ///
     /// Args:
-    ///     every: From the beginning of one cycle to that of the next: seconds, a text such as `"15m"`, or a timedelta.
+    ///     every: Time from the beginning of one cycle to the beginning of the next: seconds, text such as `"15m"`, or a
+    ///         timedelta.
     ///     on_report: Called with the `DeliveryReport` of each cycle.
     ///
     /// Returns:
     ///     The last `DeliveryReport`; None if no cycle came to its end.
     ///
     /// Raises:
-    ///     JobrotaError: A cycle failed in a way that a retry cannot mend.
-    #[pyo3(signature = (every = Duration::from_secs(900), *, on_report = None), text_signature = "($self, every='15m', *, on_report=None)")]
+    ///     JobrotaError: A cycle failed with an error that a retry cannot solve.
+    #[pyo3(signature = (every = Duration::from_secs(900), *, on_report = None),
+           text_signature = "($self, every='15m', *, on_report=None)")]
     fn run_forever(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::span)] every: Duration,
+        #[pyo3(from_py_with = arguments::duration)] every: Duration,
         on_report: Option<Py<PyAny>>,
-    ) -> PyOutcome<Option<PyDeliveryReport>> {
-        self.born.check("AutosysUpdater")?;
-        let (updater, run) = (Arc::clone(&self.updater), self.runs.begin());
-        let (stop, asked, told) = (run.stop(), run.stop(), Arc::clone(&run));
+    ) -> PyOutcome {
         let last = Arc::new(Mutex::new(None));
-        let newest = Arc::clone(&last);
-        let work = async move {
-            let mut failed = Ok(());
-            let each = |outcome: crate::error::Result<autosys::DeliveryReport>| match outcome {
-                Ok(report) => {
-                    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
-                    tell(on_report.as_ref(), report, &told)
-                }
-                Err(error) if error.is_retryable() => {
-                    tracing::warn!(error = error.full_message(), "a delivery cycle failed; the next one tries again");
-                    true
-                }
-                Err(error) => {
-                    failed = Err(error);
-                    false
-                }
-            };
-            updater.run_forever(every, &asked, each).await;
-            failed
-        };
         let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
-        terminable.call_method0("__enter__")?;
-        let ended = run.outcome(wait::stoppable(py, work, || stop.stop()));
-        terminable.call_method1("__exit__", (py.None(), py.None(), py.None()))?;
+        let ended = in_context(&terminable, |_| self.run_cycles(Mode::Wait, py, every, on_report, Arc::clone(&last)));
         match ended {
-            Err(Raised::Python(error)) if is_terminated(py, &error)? => {}
-            ended => ended?,
+            Err(Raised::Python(error)) if is_terminated(py, &error)? => Ok(take_report(&last).into_py_any(py)?),
+            ended => ended,
         }
-        let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(last.map(PyDeliveryReport::from))
+    }
+
+    /// Like `run_forever`, as a coroutine. Canceling it ends the current cycle in order. It has no handler for SIGTERM.
+    #[pyo3(signature = (every = Duration::from_secs(900), *, on_report = None),
+           text_signature = "($self, every='15m', *, on_report=None)")]
+    fn run_forever_async(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = arguments::duration)] every: Duration,
+        on_report: Option<Py<PyAny>>,
+    ) -> PyOutcome {
+        self.run_cycles(Mode::Coroutine, py, every, on_report, Arc::default())
     }
 
     fn __repr__(&self) -> String {
         format!(
             "AutosysUpdater(ledger={:?}, transport={:?}, source={:?})",
-            self.root,
+            self.updater.ledger().root(),
             self.transport,
-            self.source.name()
+            self.updater.options().source.name()
         )
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
         let data = PyDict::new(py);
-        data.set_item("ledger", &self.root)?;
+        data.set_item("ledger", self.updater.ledger().root())?;
         data.set_item("transport", &self.transport)?;
-        data.set_item("source", self.source.name())?;
-        // A view must not fail where there is no ledger yet.
+        data.set_item("source", self.updater.options().source.name())?;
+        // The representation works without a ledger as well.
         let ledger = self.updater.ledger().clone();
-        if self.born.check("AutosysUpdater").is_ok()
+        if self.guard.check("AutosysUpdater").is_ok()
             && let Ok(summary) = wait::blocking(py, || ledger.summary(None, None))
         {
-            data.set_item("summary", PyLedgerSummary::from(summary).to_dict(py)?)?;
+            let summary = Bound::new(py, PyLedgerSummary::from(summary))?;
+            data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
         }
         convert::repr_html(py, "updater", data)
     }
@@ -411,13 +426,13 @@ fn is_terminated(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     Ok(error.is_instance(py, &py.import("jobrota.signals")?.getattr("Terminated")?))
 }
 
-/// Hands a report to the user's function; says whether to go on.
-fn tell(on_report: Option<&Py<PyAny>>, report: autosys::DeliveryReport, run: &super::interrupt::Run) -> bool {
+/// Passes a report to the caller's function. Returns whether to continue.
+fn pass_on(on_report: Option<&Py<PyAny>>, report: autosys::DeliveryReport, call: &Call) -> bool {
     let Some(on_report) = on_report else { return true };
     attached(|py| match on_report.call1(py, (PyDeliveryReport::from(report),)) {
         Ok(_) => true,
         Err(error) => {
-            run.fail(error);
+            call.fail(error);
             false
         }
     })

@@ -1,40 +1,41 @@
-//! `ViyaSession`: what `jobrota viya` and notebooks ask a SAS Viya.
+//! `ViyaSession`: the requests of `jobrota viya` and of notebooks to SAS Viya.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use super::arguments;
 use super::convert;
+use super::convert::arguments::{self, Location, Names, Secret, Text};
 use super::credentials::credentials;
 use super::errors::PyOutcome;
-use super::wait::{self, Born};
+use super::fork_guard::ForkGuard;
+use super::wait::Mode;
 use crate::error::Error;
 use crate::viya::auth::{self, OAuthClient, pkce};
 use crate::viya::{ClientOptions, Credentials, ViyaClient, contexts, definitions, server, session};
 
-/// Limits of the HTTP client from the keywords that several classes share.
+/// Options of the HTTP client from the keywords that several classes share.
 pub(super) fn client_options(
     py: Python<'_>,
-    ca_bundle: Option<String>,
-    proxy: Option<String>,
+    ca_bundle: Option<Location>,
+    proxy: Option<Secret>,
     verify: bool,
     connect_timeout: f64,
     read_timeout: f64,
 ) -> PyOutcome<ClientOptions> {
     if !verify {
-        let text = c"SAS Viya's certificate is not checked: whoever is between can read tokens and change answers (verify=False)";
+        let text = c"SAS Viya's certificate is not checked: a third party on the network can read tokens and change answers (verify=False)";
         PyErr::warn(py, &py.get_type::<pyo3::exceptions::PyUserWarning>(), text, 2)?;
     }
-    let positive = |name: &str, value: f64| match convert::seconds(name, value)? {
-        zero if zero.is_zero() => Err(Error::invalid(format!("{name} is 0: give a positive number of seconds")).into()),
-        span => PyOutcome::Ok(span),
+    let positive = |name: &str, seconds: f64| match seconds {
+        0.0 => Err(Error::invalid(format!("{name} is 0: give a positive number of seconds"))),
+        seconds => Ok(Duration::from_secs_f64(seconds)),
     };
     Ok(ClientOptions {
-        ca_bundle: ca_bundle.map(PathBuf::from),
-        proxy: proxy.map(Into::into),
+        ca_bundle: ca_bundle.map(|file| PathBuf::from(file.0)),
+        proxy: proxy.map(|proxy| proxy.0.into()),
         verify,
         connect_timeout: positive("connect_timeout", connect_timeout)?,
         read_timeout: positive("read_timeout", read_timeout)?,
@@ -42,16 +43,16 @@ pub(super) fn client_options(
     })
 }
 
-/// One user at one SAS Viya: who that is, and what is there.
+/// One user of one SAS Viya: the user's identity, and the job definitions and compute contexts on the server.
 ///
 /// Args:
 ///     base_url: The server, such as `https://viya.example.com`; else as `ViyaComparisonRunner` has it.
-///     tokens: A token file, a callable or `Credentials`; else `data/sas_tokens.json`, else what the environment has.
-///     ca_bundle: A PEM file with certificates to trust beside the system's.
-///     proxy: A proxy for all calls; else what `HTTPS_PROXY` and `NO_PROXY` say.
-///     verify: False does not check the server's certificate, and says so loudly.
-///     connect_timeout: Seconds to open a connection.
-///     read_timeout: Longest silence within an answer, seconds.
+///     tokens: A token file, a callable or `Credentials`; else `data/sas_tokens.json`, else the login of the environment.
+///     ca_bundle: A PEM file with certificates to trust in addition to the system's.
+///     proxy: A proxy for all calls; else that of `HTTPS_PROXY` and `NO_PROXY`.
+///     verify: False does not check the server's certificate, and warns about it.
+///     connect_timeout: Time to open a connection: seconds, text such as `"90s"`, or a timedelta.
+///     read_timeout: Longest time without data within an answer.
 ///
 /// Raises:
 ///     InvalidInputError: An argument can never work.
@@ -69,18 +70,81 @@ pub(super) struct PyViyaSession {
     credentials: Credentials,
     options: ClientOptions,
     client: Mutex<Option<Arc<ViyaClient>>>,
-    born: Born,
+    guard: ForkGuard,
 }
 
 impl PyViyaSession {
     fn client(&self) -> PyOutcome<Arc<ViyaClient>> {
-        self.born.check("ViyaSession")?;
+        self.guard.check("ViyaSession")?;
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = client.as_ref() {
             return Ok(Arc::clone(client));
         }
         let made = Arc::new(ViyaClient::new(&self.base_url, self.credentials.open(&self.base_url)?, &self.options)?);
         Ok(Arc::clone(client.insert(made)))
+    }
+
+    fn token_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        let client = self.client()?;
+        mode.run(py, async move { client.token().await }, |_, token| Ok(token))
+    }
+
+    fn whoami_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        let client = self.client()?;
+        mode.run(py, async move { session::whoami(&client).await }, |py, identity| {
+            let dict = convert::dict(py, [("user", identity.user), ("name", identity.name)])?;
+            dict.set_item("scopes", identity.scopes)?;
+            dict.set_item("expires", identity.expires)?;
+            dict.set_item("renewable", identity.renewable)?;
+            dict.set_item("origin", identity.origin)?;
+            dict.set_item("asked", identity.asked)?;
+            Ok(dict.unbind())
+        })
+    }
+
+    fn definitions_in(&self, mode: Mode, py: Python<'_>, pattern: Text) -> PyOutcome {
+        let client = self.client()?;
+        mode.run(py, async move { definitions::find(&client, &pattern.0).await }, |py, found| {
+            let dicts = found.into_iter().map(|definition| {
+                let dict = convert::dict(py, [("id", definition.id), ("name", definition.name)])?;
+                dict.set_item("description", definition.description)?;
+                dict.set_item("type", definition.kind)?;
+                Ok(dict.unbind())
+            });
+            Ok(dicts.collect::<PyResult<Vec<_>>>()?)
+        })
+    }
+
+    fn contexts_in(&self, mode: Mode, py: Python<'_>, names: Option<Names>) -> PyOutcome {
+        let client = self.client()?;
+        let work = async move {
+            let Some(Names(names)) = names else { return contexts::all(&client).await };
+            let mut found = Vec::new();
+            for name in names {
+                found.push(contexts::find(&client, &name).await?);
+            }
+            Ok(found)
+        };
+        mode.run(py, work, |py, found| {
+            let dicts = found.into_iter().map(|context| {
+                let dict = convert::dict(py, [("id", context.id), ("name", context.name)])?;
+                dict.set_item("queue", context.queue)?;
+                dict.set_item("attributes", convert::json(py, &context.attributes)?)?;
+                dict.set_item("details", convert::json(py, &context.details)?)?;
+                Ok(dict.unbind())
+            });
+            dicts.collect::<PyOutcome<Vec<_>>>()
+        })
+    }
+
+    fn save_login_in(&self, mode: Mode, py: Python<'_>, path: Location) -> PyOutcome {
+        self.guard.check("ViyaSession")?;
+        let (base, options, credentials) = (self.base_url.clone(), self.options.clone(), self.credentials.clone());
+        let work = async move {
+            let (response, client) = session::login(&base, &options, &credentials).await?;
+            auth::write_new(&PathBuf::from(path.0), response, &client)
+        };
+        mode.run(py, work, |py, ()| Ok(py.None()))
     }
 }
 
@@ -92,63 +156,53 @@ impl PyViyaSession {
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::optional_text)] base_url: Option<String>,
+        base_url: Option<Text>,
         tokens: Option<&Bound<'_, PyAny>>,
-        #[pyo3(from_py_with = arguments::optional_location)] ca_bundle: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_secret)] proxy: Option<String>,
+        ca_bundle: Option<Location>,
+        proxy: Option<Secret>,
         #[pyo3(from_py_with = arguments::flag)] verify: bool,
-        #[pyo3(from_py_with = arguments::number)] connect_timeout: f64,
-        #[pyo3(from_py_with = arguments::number)] read_timeout: f64,
+        #[pyo3(from_py_with = arguments::seconds)] connect_timeout: f64,
+        #[pyo3(from_py_with = arguments::seconds)] read_timeout: f64,
     ) -> PyOutcome<Self> {
-        let base_url = server::require(base_url.as_deref())?;
+        let base_url = server::require(base_url.as_ref().map(|url| url.0.as_str()))?;
         crate::viya::client::parse_base_url(&base_url)?;
         Ok(Self {
             base_url,
             credentials: credentials(tokens)?,
             options: client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?,
             client: Mutex::new(None),
-            born: Born::here(),
+            guard: ForkGuard::new(),
         })
     }
 
     /// A valid access token, renewed first when it is about to expire.
-    fn token(&self, py: Python<'_>) -> PyOutcome<String> {
-        let client = self.client()?;
-        wait::future(py, async move { client.token().await })
+    fn token(&self, py: Python<'_>) -> PyOutcome {
+        self.token_in(Mode::Wait, py)
     }
 
-    /// Who the token belongs to: a dict of user, name, scopes, expires, renewable, origin and asked.
-    fn whoami<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyDict>> {
-        let client = self.client()?;
-        let identity = wait::future(py, async move { session::whoami(&client).await })?;
-        let dict = PyDict::new(py);
-        dict.set_item("user", identity.user)?;
-        dict.set_item("name", identity.name)?;
-        dict.set_item("scopes", identity.scopes)?;
-        dict.set_item("expires", identity.expires)?;
-        dict.set_item("renewable", identity.renewable)?;
-        dict.set_item("origin", identity.origin)?;
-        dict.set_item("asked", identity.asked)?;
-        Ok(dict)
+    /// Like `token`, as a coroutine.
+    fn token_async(&self, py: Python<'_>) -> PyOutcome {
+        self.token_in(Mode::Coroutine, py)
+    }
+
+    /// The user of the token: a dict of user, name, scopes, expires, renewable, origin and asked.
+    fn whoami(&self, py: Python<'_>) -> PyOutcome {
+        self.whoami_in(Mode::Wait, py)
+    }
+
+    /// Like `whoami`, as a coroutine.
+    fn whoami_async(&self, py: Python<'_>) -> PyOutcome {
+        self.whoami_in(Mode::Coroutine, py)
     }
 
     /// The job definitions whose names match a pattern such as `*_pooled`: dicts of id, name, description and type.
-    fn definitions<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::text)] pattern: &str,
-    ) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
-        let (client, pattern) = (self.client()?, pattern.to_owned());
-        let found = wait::future(py, async move { definitions::find(&client, &pattern).await })?;
-        let dicts = found.into_iter().map(|definition| {
-            let dict = PyDict::new(py);
-            dict.set_item("id", definition.id)?;
-            dict.set_item("name", definition.name)?;
-            dict.set_item("description", definition.description)?;
-            dict.set_item("type", definition.kind)?;
-            Ok(dict)
-        });
-        Ok(dicts.collect::<PyResult<_>>()?)
+    fn definitions(&self, py: Python<'_>, pattern: Text) -> PyOutcome {
+        self.definitions_in(Mode::Wait, py, pattern)
+    }
+
+    /// Like `definitions`, as a coroutine.
+    fn definitions_async(&self, py: Python<'_>, pattern: Text) -> PyOutcome {
+        self.definitions_in(Mode::Coroutine, py, pattern)
     }
 
     /// The compute contexts: dicts of id, name, queue, attributes and details (launch context, environment and resources; None
@@ -157,46 +211,24 @@ impl PyViyaSession {
     /// Args:
     ///     names: Only these; a name that does not exist is an error that lists those that do.
     #[pyo3(signature = (names = None))]
-    fn contexts<'py>(
-        &self,
-        py: Python<'py>,
-        #[pyo3(from_py_with = arguments::optional_names)] names: Option<Vec<String>>,
-    ) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
-        let client = self.client()?;
-        let look = async move {
-            match names {
-                None => contexts::all(&client).await,
-                Some(names) => {
-                    let mut found = Vec::new();
-                    for name in names {
-                        found.push(contexts::find(&client, &name).await?);
-                    }
-                    Ok(found)
-                }
-            }
-        };
-        let found = wait::future(py, look)?;
-        let dicts = found.into_iter().map(|context| {
-            let dict = PyDict::new(py);
-            dict.set_item("id", context.id)?;
-            dict.set_item("name", context.name)?;
-            dict.set_item("queue", context.queue)?;
-            dict.set_item("attributes", convert::json(py, &context.attributes).map_err(PyErr::from)?)?;
-            dict.set_item("details", convert::json(py, &context.details).map_err(PyErr::from)?)?;
-            Ok(dict)
-        });
-        Ok(dicts.collect::<PyResult<_>>()?)
+    fn contexts(&self, py: Python<'_>, names: Option<Names>) -> PyOutcome {
+        self.contexts_in(Mode::Wait, py, names)
+    }
+
+    /// Like `contexts`, as a coroutine.
+    #[pyo3(signature = (names = None))]
+    fn contexts_async(&self, py: Python<'_>, names: Option<Names>) -> PyOutcome {
+        self.contexts_in(Mode::Coroutine, py, names)
     }
 
     /// Logs in with this session's credentials and writes the tokens to a file, mode 0600.
-    fn save_login(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::location)] path: String) -> PyOutcome<()> {
-        self.born.check("ViyaSession")?;
-        let (base, options, credentials) = (self.base_url.clone(), self.options.clone(), self.credentials.clone());
-        let work = async move {
-            let (response, client) = session::login(&base, &options, &credentials).await?;
-            auth::write_new(&PathBuf::from(path), response, &client)
-        };
-        wait::future(py, work)
+    fn save_login(&self, py: Python<'_>, path: Location) -> PyOutcome {
+        self.save_login_in(Mode::Wait, py, path)
+    }
+
+    /// Like `save_login`, as a coroutine.
+    fn save_login_async(&self, py: Python<'_>, path: Location) -> PyOutcome {
+        self.save_login_in(Mode::Coroutine, py, path)
     }
 
     /// Begins a login with an authorization code (PKCE).
@@ -208,13 +240,9 @@ impl PyViyaSession {
     /// Returns:
     ///     A `CodeLogin`: open its `url` in a browser, and give the code shown there to `finish(code, path)`.
     #[pyo3(signature = (client_id = None, client_secret = None))]
-    fn begin_login(
-        &self,
-        #[pyo3(from_py_with = arguments::optional_text)] client_id: Option<String>,
-        #[pyo3(from_py_with = arguments::optional_secret)] client_secret: Option<String>,
-    ) -> PyOutcome<PyCodeLogin> {
-        let client =
-            OAuthClient::new(client_id.unwrap_or_else(|| "vscode".to_owned()), client_secret.unwrap_or_default());
+    fn begin_login(&self, client_id: Option<Text>, client_secret: Option<Secret>) -> PyOutcome<PyCodeLogin> {
+        let client_id = client_id.map_or_else(|| "vscode".to_owned(), |id| id.0);
+        let client = OAuthClient::new(client_id, client_secret.map(|secret| secret.0).unwrap_or_default());
         let login = Arc::new(session::begin_login(&self.base_url, &client)?);
         Ok(PyCodeLogin { base_url: self.base_url.clone(), options: self.options.clone(), client, login })
     }
@@ -233,9 +261,21 @@ pub(super) struct PyCodeLogin {
     login: Arc<pkce::AuthorizationRequest>,
 }
 
+impl PyCodeLogin {
+    fn finish_in(&self, mode: Mode, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
+        let (base, options, client) = (self.base_url.clone(), self.options.clone(), self.client.clone());
+        let login = Arc::clone(&self.login);
+        let work = async move {
+            let response = session::finish_login(&base, &options, &client, &login, &code.0).await?;
+            auth::write_new(&PathBuf::from(path.0), response, client.id())
+        };
+        mode.run(py, work, |py, ()| Ok(py.None()))
+    }
+}
+
 #[pymethods]
 impl PyCodeLogin {
-    /// What to open in a browser.
+    /// The address to open in a browser.
     #[getter]
     fn url(&self) -> &str {
         self.login.url.as_str()
@@ -244,21 +284,15 @@ impl PyCodeLogin {
     /// Redeems the code and writes the tokens to a file, mode 0600.
     ///
     /// Args:
-    ///     code: As the browser showed it.
-    ///     path: The token file; what is there is replaced.
-    fn finish(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = arguments::secret)] code: &str,
-        #[pyo3(from_py_with = arguments::location)] path: String,
-    ) -> PyOutcome<()> {
-        let (base, options, client) = (self.base_url.clone(), self.options.clone(), self.client.clone());
-        let (login, code) = (Arc::clone(&self.login), code.to_owned());
-        let work = async move {
-            let response = session::finish_login(&base, &options, &client, &login, &code).await?;
-            auth::write_new(&PathBuf::from(path), response, client.id())
-        };
-        wait::future(py, work)
+    ///     code: The code that the browser showed.
+    ///     path: The token file; an existing file is replaced.
+    fn finish(&self, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
+        self.finish_in(Mode::Wait, py, code, path)
+    }
+
+    /// Like `finish`, as a coroutine.
+    fn finish_async(&self, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
+        self.finish_in(Mode::Coroutine, py, code, path)
     }
 
     fn __repr__(&self) -> String {

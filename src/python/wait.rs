@@ -1,9 +1,10 @@
-//! Waiting for Rust without holding the GIL: blocking calls, futures that Ctrl-C interrupts, coroutines, and the guard
-//! that keeps objects from being used in a forked child.
+//! Waits for the core without holding the GIL: blocking calls, calls that Ctrl-C interrupts, and coroutines.
+//!
+//! A method with an `_async` twin passes its work to [`Mode`], so that the body of both is written once.
 
 use std::future::Future;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,37 +14,106 @@ use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 
 use super::attach::{LateCall, attached};
-use super::errors::{PyOutcome, Raised};
+use super::errors::{PyOutcome, Raised, to_py};
+use super::fork_guard::ForkGuard;
+use super::interrupt::{Call, Calls};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::stop::Stop;
 
-/// The process in which an object was made. Its threads and locks do not survive a fork.
+/// Whether a method waits for its result, or returns a coroutine for it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Born(u32);
-
-impl Born {
-    pub(super) fn here() -> Self {
-        Self(std::process::id())
-    }
-
-    /// Refuses the use of an object in a forked child, where its background threads do not exist.
-    pub(super) fn check(self, what: &str) -> Result<()> {
-        if self.0 == std::process::id() {
-            return Ok(());
-        }
-        Err(forked(what))
-    }
+pub(super) enum Mode {
+    Wait,
+    Coroutine,
 }
 
-fn forked(what: &str) -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        format!(
-            "this {what} was made before the process forked, and its background threads do not exist in the child; make a new \
-             one in the child process, or start processes with the 'spawn' method"
-        ),
-    )
+impl Mode {
+    /// Runs blocking core work. `finish` makes the Python value of its result.
+    pub(super) fn run_blocking<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+        self,
+        py: Python<'_>,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+    ) -> PyOutcome {
+        match self {
+            Self::Wait => Ok(finish(py, blocking(py, work)?)?.into_py_any(py)?),
+            Self::Coroutine => self.run(py, runtime::blocking(work), finish),
+        }
+    }
+
+    /// Runs a future. It is dropped at Ctrl-C, and when the coroutine is canceled.
+    pub(super) fn run<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+        self,
+        py: Python<'_>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+    ) -> PyOutcome {
+        self.run_to_outcome(py, work, |py, outcome| finish(py, outcome?))
+    }
+
+    /// As [`Mode::run`], for an object whose callables can interrupt the call.
+    pub(super) fn run_interruptible<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+        self,
+        py: Python<'_>,
+        calls: &Calls,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+    ) -> PyOutcome {
+        let call = calls.begin();
+        let stop = call.stop();
+        let interrupted = || Error::new(ErrorKind::Internal, "interrupted by the callable");
+        let work = async move { stop.unless(work).await.unwrap_or_else(|| Err(interrupted())) };
+        self.run_to_outcome(py, work, move |py, outcome| finish(py, call.outcome(outcome)?))
+    }
+
+    /// Runs a future that ends in order when the call is stopped. Ctrl-C, and canceling the coroutine, stop the call and
+    /// wait for the end. A second Ctrl-C drops the future. Canceling the coroutine again leaves the future running.
+    pub(super) fn run_stoppable<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+        self,
+        py: Python<'_>,
+        call: Arc<Call>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
+    ) -> PyOutcome {
+        static WAIT_IN_ORDER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let stop = call.stop();
+        match self {
+            Self::Wait => Ok(finish(py, stoppable(py, work, || stop.stop()))?.into_py_any(py)?),
+            Self::Coroutine => {
+                let begin = move |py: Python<'_>, event_loop: &Bound<'_, PyAny>| {
+                    call.set_event_loop(event_loop);
+                    let task = runtime::handle()?.spawn(work);
+                    let work = async move {
+                        // The transports find the event loop while the call exists.
+                        let _call = call;
+                        task.await.map_err(ended_early)?
+                    };
+                    bridge(py, event_loop, work, finish)
+                };
+                let wait = WAIT_IN_ORDER.import(py, "jobrota.awaiting", "wait_in_order")?;
+                Ok(wait.call1((Work::new(begin, stop),))?.unbind())
+            }
+        }
+    }
+
+    fn run_to_outcome<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+        self,
+        py: Python<'_>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
+    ) -> PyOutcome {
+        static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        match self {
+            Self::Wait => Ok(finish(py, future(py, work))?.into_py_any(py)?),
+            Self::Coroutine => {
+                let begin = |py: Python<'_>, event_loop: &Bound<'_, PyAny>| bridge(py, event_loop, work, finish);
+                let wait = WAIT.import(py, "jobrota.awaiting", "wait")?;
+                Ok(wait.call1((Work::new(begin, Stop::default()),))?.unbind())
+            }
+        }
+    }
 }
 
 /// Runs blocking core work without the GIL.
@@ -55,11 +125,11 @@ pub(super) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T>
     Ok(outcome?)
 }
 
-/// How often a waiting call looks for Ctrl-C.
+/// How often a waiting thread looks for signals such as Ctrl-C.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);
 
-/// Runs `future` without the GIL and looks for signals meanwhile: Ctrl-C drops the future and raises. What is ready at once,
-/// such as a turn of this process's own, is done on the caller's thread; handing it to another one would take longer.
+/// Runs a future without the GIL and looks for signals meanwhile. Ctrl-C drops the future and raises. A future that is ready
+/// at once, such as a selection with a cursor of this process, runs in this thread: another thread would take longer.
 pub(super) fn future<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = Result<T>> + Send + 'static,
@@ -88,7 +158,7 @@ pub(super) fn future<T: Send + 'static>(
     }
 }
 
-/// Like [`future`], but Ctrl-C calls `stop` and waits for the future to come to an orderly end; a second one drops it.
+/// As [`future`], but Ctrl-C calls `stop` and waits for the future to end in order. A second Ctrl-C drops the future.
 pub(super) fn stoppable<T: Send + 'static>(
     py: Python<'_>,
     future: impl Future<Output = Result<T>> + Send + 'static,
@@ -102,13 +172,9 @@ pub(super) fn stoppable<T: Send + 'static>(
         let outcome = task.wait(py)?;
         let signal = logging::deliver(py).and_then(|()| py.check_signals());
         if let Some(outcome) = outcome {
-            return match (interrupted.or(signal.err()), outcome) {
-                (None, outcome) => outcome.map_err(Raised::from),
-                (Some(interrupt), outcome) => {
-                    interrupt.set_cause(py, outcome.err().map(|error| super::errors::to_py(py, &error)));
-                    Err(interrupt.into())
-                }
-            };
+            let Some(interrupt) = interrupted.or(signal.err()) else { return Ok(outcome?) };
+            interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
+            return Err(interrupt.into());
         }
         match (signal, &interrupted) {
             (Ok(()), _) => {}
@@ -124,10 +190,23 @@ pub(super) fn stoppable<T: Send + 'static>(
     }
 }
 
-/// A future under way on the runtime.
+/// Runs `work` inside a context manager. `work` gets what the context manager returns.
+pub(super) fn in_context<T>(manager: &Bound<'_, PyAny>, work: impl FnOnce(Py<PyAny>) -> PyOutcome<T>) -> PyOutcome<T> {
+    let entered = manager.call_method0("__enter__")?.unbind();
+    let outcome = work(entered);
+    let none = manager.py().None();
+    manager.call_method1("__exit__", (&none, &none, &none))?;
+    outcome
+}
+
+fn ended_early(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "a background task of jobrota ended early").with_source(error)
+}
+
+/// A future that runs on the runtime.
 struct Task<T> {
     handle: tokio::task::JoinHandle<()>,
-    /// Waiting without the GIL needs a receiver that threads may share; only one thread ever uses it.
+    /// A wait without the GIL needs a receiver that threads can share. Only one thread ever uses it.
     outcome: Mutex<Receiver<Result<T>>>,
 }
 
@@ -135,135 +214,98 @@ impl<T: Send + 'static> Task<T> {
     fn start(runtime: &Handle, future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(1);
         let handle = runtime.spawn(async move {
-            // The receiver is gone only when Ctrl-C ended the wait: nobody is left to be told.
+            // Without a receiver, Ctrl-C ended the wait.
             let _ = sender.send(future.await);
         });
         Self { handle, outcome: Mutex::new(receiver) }
     }
 
-    /// Waits without the GIL until it is time to look for signals. None: not done yet.
+    /// Waits without the GIL until it is time to look for signals. Returns None while the future runs.
     fn wait(&self, py: Python<'_>) -> Result<Option<Result<T>>> {
         let outcome = || self.outcome.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_CHECK);
         match py.detach(outcome) {
             Ok(outcome) => Ok(Some(outcome)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
-                Err(Error::new(ErrorKind::Internal, "a background task of jobrota broke off"))
+                Err(Error::new(ErrorKind::Internal, "a background task of jobrota ended early"))
             }
         }
     }
 }
 
-/// `future` as a Python coroutine: nothing starts before it is awaited, and canceling it drops the future. `finish` makes
-/// the Python value of its outcome.
-pub(super) fn awaitable<'py, T, R>(
-    py: Python<'py>,
-    future: impl Future<Output = Result<T>> + Send + 'static,
-    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
-) -> PyOutcome<Bound<'py, PyAny>>
-where
-    T: Send + 'static,
-    R: for<'a> IntoPyObject<'a> + Send + 'static,
-{
-    static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let work = Work { begin: Mutex::new(Some(Box::new(|py| bridge(py, future, finish)))), stop: None };
-    Ok(WAIT.import(py, "jobrota.awaiting", "wait")?.call1((work,))?)
-}
+type Begin = Box<dyn FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyOutcome + Send>;
 
-/// Like [`awaitable`], but canceling the coroutine calls `stop` and waits for the future to come to an orderly end, and
-/// canceling it again leaves the future to itself; it is never dropped.
-pub(super) fn stoppable_awaitable<'py, T, R>(
-    py: Python<'py>,
-    future: impl Future<Output = Result<T>> + Send + 'static,
-    stop: impl Fn() + Send + Sync + 'static,
-    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
-) -> PyOutcome<Bound<'py, PyAny>>
-where
-    T: Send + 'static,
-    R: for<'a> IntoPyObject<'a> + Send + 'static,
-{
-    static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let begin = |py: Python<'_>| {
-        let task = runtime::handle()?.spawn(future);
-        let broke_off = |e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e);
-        bridge(py, async move { task.await.map_err(broke_off)? }, finish)
-    };
-    let work = Work { begin: Mutex::new(Some(Box::new(begin))), stop: Some(Box::new(stop)) };
-    Ok(WAIT.import(py, "jobrota.awaiting", "wait_in_order")?.call1((work,))?)
-}
-
-type Begin = Box<dyn FnOnce(Python<'_>) -> PyOutcome<Py<PyAny>> + Send>;
-
-/// What a coroutine of `jobrota.awaiting` does.
+/// The work of a coroutine of `jobrota.awaiting`. It does not start before the coroutine is awaited.
 #[pyclass(module = "jobrota", frozen)]
 struct Work {
-    /// None once it has begun.
+    /// None once the work has begun.
     begin: Mutex<Option<Begin>>,
-    stop: Option<Box<dyn Fn() + Send + Sync>>,
+    stop: Stop,
+}
+
+impl Work {
+    fn new(begin: impl FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyOutcome + Send + 'static, stop: Stop) -> Self {
+        Self { begin: Mutex::new(Some(Box::new(begin))), stop }
+    }
 }
 
 #[pymethods]
 impl Work {
-    /// Starts it on the runtime and returns an asyncio future of the running event loop.
-    fn begin(&self, py: Python<'_>) -> PyOutcome<Py<PyAny>> {
+    /// Starts the work on the runtime, and returns an asyncio future of the running event loop.
+    fn begin(&self, py: Python<'_>) -> PyOutcome {
+        static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner).take();
-        begin.ok_or_else(|| Error::new(ErrorKind::Internal, "a coroutine of jobrota was started twice"))?(py)
+        let begin = begin.ok_or_else(|| Error::new(ErrorKind::Internal, "a coroutine of jobrota was started twice"))?;
+        let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
+        begin(py, &event_loop)
     }
 
-    /// Asks it to come to an orderly end.
+    /// Asks the work to end in order.
     fn stop(&self) {
-        if let Some(stop) = &self.stop {
-            stop();
-        }
+        self.stop.stop();
     }
 }
 
-/// `future`, started on the runtime, as an asyncio future that drops it when it is canceled.
-fn bridge<T, R>(
+/// Starts a future on the runtime, and returns an asyncio future for it. Canceling that drops the future.
+fn bridge<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
     py: Python<'_>,
+    event_loop: &Bound<'_, PyAny>,
     future: impl Future<Output = Result<T>> + Send + 'static,
-    finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
-) -> PyOutcome<Py<PyAny>>
-where
-    T: Send + 'static,
-    R: for<'a> IntoPyObject<'a> + Send + 'static,
-{
-    static PROCESS: OnceLock<Born> = OnceLock::new();
-    static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
+) -> PyOutcome {
+    static PROCESS: OnceLock<ForkGuard> = OnceLock::new();
     static SETTLE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    PROCESS.get_or_init(Born::here).check("asyncio bridge")?;
+    PROCESS.get_or_init(ForkGuard::new).check("asyncio bridge")?;
     logging::deliver(py)?;
-    let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
     let settle = SETTLE.import(py, "jobrota.awaiting", "settle")?.clone().unbind();
     let pending = event_loop.call_method0("create_future")?;
     let runtime = runtime::handle()?;
     let task = runtime.spawn(future);
     pending.call_method1("add_done_callback", (Abort(task.abort_handle()),))?;
-    let (event_loop, awaited) = (event_loop.unbind(), pending.clone().unbind());
+    let (event_loop, awaited) = (event_loop.clone().unbind(), pending.clone().unbind());
     runtime.spawn(async move {
         let outcome = match task.await {
             Ok(outcome) => outcome,
             Err(canceled) if canceled.is_cancelled() => return,
-            Err(e) => Err(Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e)),
+            Err(error) => Err(ended_early(error)),
         };
         attached(|py| {
             let made = || -> PyResult<Py<PyAny>> {
                 logging::deliver(py)?;
-                let value = finish(py, outcome.map_err(Raised::from)?)?;
-                value.into_py_any(py)
+                finish(py, outcome.map_err(Raised::from))?.into_py_any(py)
             };
             let (value, error) = match made() {
                 Ok(value) => (value, None),
                 Err(error) => (py.None(), Some(error.into_value(py))),
             };
-            // A loop that was closed meanwhile has nobody who waits.
+            // An event loop that was closed meanwhile has no coroutine that waits.
             let _ = event_loop.call_method1(py, "call_soon_threadsafe", (settle, awaited, value, error));
         });
     });
     Ok(pending.unbind())
 }
 
-/// Ends the task of an asyncio future that is done: canceled, or settled, when there is nothing left to end.
+/// Ends the task of an asyncio future that was canceled. For one that has a result, there is no task left to end.
 #[pyclass(module = "jobrota", frozen)]
 struct Abort(tokio::task::AbortHandle);
 

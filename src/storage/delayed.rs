@@ -13,26 +13,27 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use crate::duration;
 use crate::error::{Error, Result as CrateResult};
 
 /// The storage option that asks for it.
 pub(super) const OPTION: &str = "request_delay";
 
-/// The longest delay that can be meant, in seconds.
-const LONGEST: f64 = 60.0;
+/// The longest delay that the option accepts.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Deletions that wait side by side, as object stores' clients send them.
 const DELETIONS: usize = 10;
 
-/// The delay that `text` (seconds, such as `0.05`) asks for.
+/// Reads the delay, such as `0.05` or `50ms`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidInput`] when it is no number from 0 to 60.
+/// [`crate::ErrorKind::InvalidInput`] when it is not a duration of at most a minute.
 pub(super) fn parse(text: &str) -> CrateResult<Duration> {
-    let seconds: Option<f64> = text.trim().parse().ok();
-    seconds.filter(|seconds| (0.0..=LONGEST).contains(seconds)).map(Duration::from_secs_f64).ok_or_else(|| {
+    duration::parse(text).ok().filter(|delay| *delay <= LONGEST).ok_or_else(|| {
         Error::invalid(format!(
-            "the storage option {OPTION} is '{text}'; give the seconds that each request waits, from 0 to {LONGEST}, such as 0.05"
+            "the storage option {OPTION} is '{text}'; give the time that each request waits, from 0 to 60 seconds, such as \
+             0.05 or '50ms'"
         ))
     })
 }

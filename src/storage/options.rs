@@ -12,6 +12,7 @@ use object_store::{ClientConfigKey as Client, RetryConfig};
 use url::Url;
 
 use super::root::StoreKind;
+use crate::duration;
 use crate::error::{Error, Result};
 
 mod keys;
@@ -143,7 +144,7 @@ fn checked(name: &str, key: Key, value: &str) -> Result<String> {
         )
     });
     if time {
-        return retry::duration(value).map(|time| format!("{}ms", time.as_millis())).ok_or_else(|| {
+        return duration::parse(value).map(|time| format!("{}ms", time.as_millis())).map_err(|_| {
             Error::invalid(format!("the storage option '{name}' must be a time such as '500ms', '10s' or '1m'"))
         });
     }

@@ -6,11 +6,12 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import JobLedger, settings_lookup
+from jobrota.commands.durations import duration
 from jobrota.errors import InvalidInputError, LeaseHeldError
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     ledger = open_ledger(arguments)
     at = "notification_timestamp" if arguments.table == "job_notifications" else "execution_timestamp"
     pending = (
-        ledger.pending_notifications if arguments.table == "job_notifications" else ledger.fetch_unprocessed_updates
+        ledger.pending_notifications if arguments.table == "job_notifications" else ledger.pending_executions
     )
     table = pending(job_id=arguments.job)
     fitting = [
@@ -349,18 +350,16 @@ def _printable(value: Any) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
-_UNITS: Mapping[str, str] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
 def _since(text: str) -> datetime:
     """Parses a time, or a duration before now."""
-    unit = _UNITS.get(text[-1:])
-    if unit and text[:-1].isdecimal():
-        try:
-            return datetime.now(timezone.utc) - timedelta(**{unit: int(text[:-1])})
-        except OverflowError:
-            raise argparse.ArgumentTypeError(f"{text} ago is before the calendar begins") from None
-    return _time(text)
+    try:
+        ago = duration(text)
+    except argparse.ArgumentTypeError:
+        return _time(text)
+    try:
+        return datetime.now(timezone.utc) - timedelta(seconds=ago)
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text} ago is before the calendar begins") from None
 
 
 def _time(text: str) -> datetime:

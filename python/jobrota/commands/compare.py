@@ -16,6 +16,7 @@ from jobrota._native import (
     shown_url,
     viya_base_url,
 )
+from jobrota.commands.durations import duration
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.errors import InvalidInputError, UnsupportedError
 
@@ -70,27 +71,27 @@ def add_arguments(
         metavar="FILE",
         help="result with the durations of jobs (default: the newest in --results-dir)",
     )
-    arms.add_argument("--pause", type=number, default=0.0, metavar="S", help="seconds between one arm and the next")
+    arms.add_argument("--pause", type=duration, default=0.0, metavar="TIME", help="time between one arm and the next")
     # The journal of a run has all arguments so far. `--resume` refuses them.
     parser.set_defaults(planned=vars(parser.parse_args([])))
 
     server = parser.add_argument_group("server")
     add_connection(server, positive_number)
     server.add_argument(
-        "--job-timeout", type=positive_number, default=3600.0, metavar="S", help="a job that takes longer is canceled"
+        "--job-timeout", type=positive_number, default=3600.0, metavar="TIME", help="a job that takes longer is canceled"
     )
     server.add_argument(
         "--poll-interval",
         type=positive_number,
         default=0.8,
-        metavar="S",
+        metavar="TIME",
         help="seconds between two status requests for a job",
     )
     server.add_argument(
         "--correlation-timeout",
-        type=number,
+        type=duration,
         default=60.0,
-        metavar="S",
+        metavar="TIME",
         help="seconds to wait for the orchestrator's entries",
     )
     server.add_argument(

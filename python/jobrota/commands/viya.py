@@ -44,13 +44,13 @@ def add_connection(
     parser.add_argument("--proxy", metavar="URL", help="proxy for all calls (default: HTTPS_PROXY and NO_PROXY)")
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     parser.add_argument(
-        "--connect-timeout", type=positive_number, default=10.0, metavar="S", help="seconds to open a connection"
+        "--connect-timeout", type=positive_number, default=10.0, metavar="TIME", help="time to open a connection"
     )
     parser.add_argument(
         "--read-timeout",
         type=positive_number,
         default=60.0,
-        metavar="S",
+        metavar="TIME",
         help="longest pause within an answer, in seconds",
     )
 

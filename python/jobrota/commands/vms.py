@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import Inventory, RoundRobinSelector, settings_lookup
+from jobrota.commands.durations import positive_duration
 from jobrota.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cursor", default="auto", metavar="DIR", help='shared cursor, or "process"')
 
 
-def add_probe(parser: argparse.ArgumentParser, timeout: Any) -> None:
+def add_probe(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for probes."""
     parser.add_argument(
         "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; can be repeated: one must succeed'
     )
-    parser.add_argument("--timeout", type=timeout, default=1.0, metavar="S", help="seconds allowed per VM")
+    parser.add_argument("--timeout", type=positive_duration, default=1.0, metavar="TIME", help="time allowed per VM")
 
 
 def selector(arguments: argparse.Namespace) -> RoundRobinSelector:

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use object_store::{BackoffConfig, RetryConfig};
 
+use crate::duration;
 use crate::error::{Error, Result};
 
 /// Retries of one request end when this much time has passed since its beginning; together with the time limit of the
@@ -33,7 +34,7 @@ pub(super) fn default() -> RetryConfig {
 /// Sets the option `lower` that the caller wrote as `name`.
 pub(super) fn set(retry: &mut RetryConfig, name: &str, lower: &str, value: &str) -> Result<()> {
     let wrong = |expected: &str| Error::invalid(format!("the storage option '{name}' must be {expected}"));
-    let time = || duration(value).ok_or_else(|| wrong("a time such as '500ms', '10s' or '1m'"));
+    let time = || duration::parse(value).map_err(|_| wrong("a time such as '500ms', '10s' or '1m'"));
     match lower {
         "max_retries" => retry.max_retries = value.parse().map_err(|_| wrong("a whole number"))?,
         "retry_timeout" => retry.retry_timeout = time()?,
@@ -50,19 +51,4 @@ pub(super) fn set(retry: &mut RetryConfig, name: &str, lower: &str, value: &str)
     // The client draws each wait from an interval between these, which must not be empty.
     retry.backoff.max_backoff = retry.backoff.max_backoff.max(retry.backoff.init_backoff);
     Ok(())
-}
-
-/// A time such as `500ms`, `10s`, `2m` or `1h`; a number alone is seconds.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "ms" => 0.001,
-        "" | "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
-        "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
-        "h" | "hour" | "hours" => 3600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * factor).ok()
 }

@@ -1,0 +1,169 @@
+"""One grammar for durations, in every argument and every option of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jobrota
+from jobrota import autosys
+from jobrota.cli import main
+from jobrota.viya import ViyaSession
+
+ACCEPTED: list[tuple[Any, float]] = [
+    (0.25, 0.25),
+    (90, 90),
+    ("90", 90),
+    ("0.5", 0.5),
+    ("250ms", 0.25),
+    ("90s", 90),
+    ("90 s", 90),
+    ("15m", 900),
+    ("2 minutes", 120),
+    ("1h30m", 5400),
+    ("1h 30m", 5400),
+    ("2d", 172_800),
+    (timedelta(minutes=15), 900),
+]
+REFUSED: list[Any] = ["", " ", "soon", "-5m", "1h30", "5x", "P1D", "nan", "inf", -1, float("nan"), float("inf"), True, b"1s", []]
+
+
+def probe(vm: str) -> tuple[str, str]:
+    return "10.0.0.1", "nic"
+
+
+def selector(**options: Any) -> jobrota.RoundRobinSelector:
+    return jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=probe, **options)
+
+
+def updater(**options: Any) -> jobrota.AutosysUpdater:
+    return jobrota.AutosysUpdater(jobrota.JobLedger("/tmp/no-such-ledger"), lambda *row: True, **options)
+
+
+def runner(**options: Any) -> jobrota.ViyaComparisonRunner:
+    return jobrota.ViyaComparisonRunner("http://127.0.0.1:1", **options)
+
+
+def ssh(**options: Any) -> autosys.Ssh:
+    return autosys.Ssh(selector(), user="me", agent="/tmp/agent", **options)
+
+
+def run_command(**options: Any) -> autosys.RunCommand:
+    return autosys.RunCommand(selector(), subscription_id="0" * 8 + "-0000-0000-0000-" + "0" * 12, **options)
+
+
+def web_services(**options: Any) -> autosys.WebServices:
+    return autosys.WebServices("https://autosys.example.com", **options)
+
+
+def session(**options: Any) -> ViyaSession:
+    return ViyaSession("http://127.0.0.1:1", **options)
+
+
+def ledger(**options: Any) -> jobrota.JobLedger:
+    return jobrota.JobLedger("/tmp/no-such-ledger", **options)
+
+
+def sandbox(**options: Any) -> None:
+    with jobrota.Sandbox(viya=False, autosys=False, vms=0, vms_down=0, **options):
+        pass
+
+
+ARGUMENTS: list[tuple[Callable[..., Any], list[str]]] = [
+    (selector, ["timeout", "health_ttl", "health_max_age", "hold_ttl"]),
+    (updater, ["stale_after", "lease_ttl", "backoff"]),
+    (runner, ["poll_interval", "job_timeout", "correlation_timeout", "pause", "connect_timeout", "read_timeout"]),
+    (ssh, ["connect_timeout", "timeout"]),
+    (run_command, ["event_timeout", "busy_timeout", "timeout"]),
+    (web_services, ["timeout"]),
+    (autosys.SendEvent, ["timeout"]),
+    (autosys.Rehearsal, ["answer_after"]),
+    (session, ["connect_timeout", "read_timeout"]),
+    (ledger, ["commit_timeout"]),
+    (sandbox, ["token_lifetime"]),
+]
+NAMED = [(make, name) for make, names in ARGUMENTS for name in names]
+
+
+@pytest.mark.parametrize(("make", "name"), NAMED, ids=[f"{make.__name__}-{name}" for make, name in NAMED])
+def test_every_argument_takes_every_spelling(make: Callable[..., Any], name: str) -> None:
+    for given in (90, 90.0, "90", "90s", "1m30s", "1m 30s", "1.5 minutes", timedelta(seconds=90)):
+        make(**{name: given})
+    for wrong in REFUSED:
+        if name == "backoff" and wrong is True:
+            continue  # the default back-off
+        with pytest.raises(jobrota.InvalidInputError):
+            make(**{name: wrong})
+
+
+@pytest.mark.parametrize(("given", "seconds"), ACCEPTED, ids=repr)
+def test_every_spelling_means_its_seconds(given: Any, seconds: float) -> None:
+    assert repr(autosys.Rehearsal(answer_after=given)) == f"Rehearsal(answer_after={seconds:g})"
+
+
+def test_nested_durations(tmp_path: Path) -> None:
+    updater(backoff={"first": "1m", "longest": timedelta(hours=1)})
+    updater(backoff={"first": "90", "longest": "1h 30m"})
+    runner(order="longest_first", durations_from={"a": 5, "b": "1h30m", "c": timedelta(minutes=1)})
+    book = jobrota.JobLedger(tmp_path, storage_options={"request_delay": "1ms"})
+    book.log_job_execution("a.sas", "A", "SUCCESS")
+    jobrota.JobLedger(tmp_path, storage_options={"request_delay": timedelta(milliseconds=1)})
+    for hours in (168, "7d", timedelta(days=7)):
+        assert book.maintain(retain_hours=hours).problems == []
+    for wrong in ("7", "soon", -1):
+        with pytest.raises(jobrota.InvalidInputError, match="retain_hours"):
+            book.maintain(retain_hours=wrong)
+
+
+def test_limits_stay() -> None:
+    for make, name, most, more in [
+        (selector, "timeout", "365d", "366d"),
+        (updater, "stale_after", "36500d", "36501d"),
+    ]:
+        options: dict[str, Any] = {name: most}
+        make(**options)
+        with pytest.raises(jobrota.InvalidInputError, match=name):
+            make(**{name: more})
+
+
+def ran(*arguments: str) -> int:
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("given", ["90", " 90 ", "9e1", "90s", "1m30s", "1m 30s", "1.5 minutes", "90000ms"])
+def test_every_option_takes_every_spelling(given: str, tmp_path: Path) -> None:
+    root = str(tmp_path / "ledger")
+    jobrota.JobLedger(root).log_job_execution("a.sas", "A", "SUCCESS")
+    jobrota.JobLedger(root).log_job_completion("a.sas", "A", "SUCCESS")
+    assert ran("autosys", "status", "--ledger", root, "--since", given) == 0
+    assert ran("autosys", "unnotified", "--ledger", root, "--older-than", given) == 0
+    options = ("--backoff", given, "--stale-after", given, "--dry-run", "--sendevent", "/bin/true")
+    assert ran("autosys", "deliver", "--ledger", root, *options) == 0
+    assert ran("vms", "check", "127.0.0.1", "--cursor", "process", "--probe", "tcp:1", "--timeout", given) == 1
+    assert ran("doctor", "--ledger", root, "--timeout", given) in (0, 1)
+    times = [
+        option
+        for name in ("job-timeout", "poll-interval", "correlation-timeout", "pause", "connect-timeout", "read-timeout")
+        for option in (f"--{name}", given)
+    ]
+    assert ran("compare", "--limit-jobs", "0", "--base-url", "http://127.0.0.1:1", *times) == 0
+    assert ran("ledger", "maintain", "--ledger", root, "--retain-hours", given) == 0
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "nan", "inf", "1h30", "P1D"])
+def test_every_option_refuses_the_rest(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("job-timeout", "poll-interval", "correlation-timeout", "pause", "connect-timeout", "read-timeout"):
+        assert ran("compare", "--limit-jobs", "0", f"--{option}={given}") == 2
+        assert "duration" in capsys.readouterr().err
+    assert ran("vms", "check", "127.0.0.1", f"--timeout={given}") == 2
+    assert ran("doctor", f"--timeout={given}") == 2
+    assert ran("ledger", "maintain", f"--retain-hours={given}") == 2
+    assert ran("autosys", "status", f"--since={given}") == 2
