@@ -1,22 +1,22 @@
-//! Where this runs: system, container, user, Databricks, clock.
+//! Describes the environment: system, container, user, Databricks, clock.
 
 use std::path::Path;
 
 use chrono::{Datelike as _, Local, Utc};
 
-use super::report::{Area, Check, note, ok};
+use super::report::{Area, Check};
 use super::variables::Variables;
 
 /// The bit of CAP_NET_RAW in a capability set (Linux, capability.h).
 const CAP_NET_RAW: u32 = 13;
 
-/// With fewer file descriptors, a check of many VMs has to wait for them.
+/// With fewer file descriptors, a check of many VMs waits for free ones.
 const FEW_FILES: u64 = 1024;
 
 pub(super) fn examine(variables: &Variables, runtime: Option<&str>) -> Vec<Check> {
     let mut checks = vec![
-        ok(Area::Environment, "jobrota", version(runtime)),
-        ok(Area::Environment, "system", system()),
+        Area::Environment.ok("jobrota", version(runtime)),
+        Area::Environment.ok("system", system()),
         container(variables),
         user(),
         databricks(variables),
@@ -47,7 +47,7 @@ fn system() -> String {
     format!("{kernel} {}{distribution}, {cpus} CPUs", std::env::consts::ARCH)
 }
 
-/// What an os-release file calls the system (freedesktop.org, os-release).
+/// The name of the system in an os-release file (freedesktop.org, os-release).
 fn pretty_name(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches(['"', '\'']))
 }
@@ -57,17 +57,17 @@ fn container(variables: &Variables) -> Check {
     let found = if variables.has("KUBERNETES_SERVICE_HOST") {
         Some("Kubernetes (KUBERNETES_SERVICE_HOST is set)".to_owned())
     } else if Path::new("/.dockerenv").exists() {
-        Some("Docker (/.dockerenv is there)".to_owned())
+        Some("Docker (/.dockerenv exists)".to_owned())
     } else if Path::new("/run/.containerenv").exists() {
-        Some("Podman (/run/.containerenv is there)".to_owned())
+        Some("Podman (/run/.containerenv exists)".to_owned())
     } else if let Some(kind) = ["docker", "kubepods", "containerd", "lxc"].iter().find(|kind| groups.contains(**kind)) {
         Some(format!("a container ({kind} in /proc/1/cgroup)"))
     } else {
         variables.get("container").map(|kind| format!("a container ({kind})"))
     };
     match found {
-        Some(kind) => ok(Area::Environment, "container", kind),
-        None => note(Area::Environment, "container", "no sign of one"),
+        Some(kind) => Area::Environment.ok("container", kind),
+        None => Area::Environment.note("container", "no sign of one"),
     }
 }
 
@@ -82,39 +82,35 @@ fn user() -> Check {
         Some(false) => ", without CAP_NET_RAW",
         None => "",
     };
-    ok(Area::Environment, "user", format!("{user}{capability}"))
+    Area::Environment.ok("user", format!("{user}{capability}"))
 }
 
-/// Whether CAP_NET_RAW is in a set as /proc/self/status shows it.
+/// Whether CAP_NET_RAW is in a set from /proc/self/status.
 fn may_open_raw_sockets(set: &str) -> Option<bool> {
     Some(u64::from_str_radix(set, 16).ok()? >> CAP_NET_RAW & 1 == 1)
 }
 
-/// Databricks sets DATABRICKS_RUNTIME_VERSION on clusters; on serverless compute it begins with "client." and
+/// Databricks sets DATABRICKS_RUNTIME_VERSION on clusters. On serverless compute, it begins with "client.", or
 /// IS_SERVERLESS is set.
 fn databricks(variables: &Variables) -> Check {
     let Some(version) = variables.get("DATABRICKS_RUNTIME_VERSION") else {
-        return note(Area::Environment, "Databricks", "no (DATABRICKS_RUNTIME_VERSION is not set)");
+        return Area::Environment.note("Databricks", "no (DATABRICKS_RUNTIME_VERSION is not set)");
     };
     let serverless = version.starts_with("client.")
         || variables.get("IS_SERVERLESS").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let check = ok(Area::Environment, "Databricks", "");
     if serverless {
-        return check.warning(
-            format!("runtime {version}, serverless compute"),
-            "private addresses of VMs are out of reach from there without a network connectivity configuration: probe \
-             and deliver from a cluster in your own network",
-        );
+        let advice = "from there, VMs with private addresses need a network connectivity configuration: probe and deliver \
+                      from a cluster in your own network";
+        return Area::Environment.warning("Databricks", format!("runtime {version}, serverless compute"), advice);
     }
-    let root = read("/proc/self/status").is_some_and(|status| status.contains("\nUid:\t0\t"));
-    let mode = match root {
-        true => "the code runs as root, as with dedicated access",
-        false => {
-            "the code does not run as root, which is how standard (shared) access isolates users; raw sockets and \
-                  parts of the network may be closed"
-        }
+    let is_root = read("/proc/self/status").is_some_and(|status| status.contains("\nUid:\t0\t"));
+    let mode = if is_root {
+        "the code runs as root, as with dedicated access"
+    } else {
+        "the code does not run as root, because standard (shared) access isolates users; raw sockets and parts of the \
+         network may be closed"
     };
-    ok(Area::Environment, "Databricks", format!("runtime {version}; {mode}"))
+    Area::Environment.ok("Databricks", format!("runtime {version}; {mode}"))
 }
 
 fn clock(variables: &Variables) -> Check {
@@ -126,14 +122,11 @@ fn clock(variables: &Variables) -> Check {
     });
     let zone = zone.map_or_else(String::new, |zone| format!(" ({zone})"));
     let text = format!("{} UTC, local offset {}{zone}", utc.format("%Y-%m-%d %H:%M:%S"), local.offset());
-    let check = ok(Area::Environment, "clock", text.clone());
     if utc.year() < 2025 {
-        return check.warning(
-            format!("{text}, which is in the past"),
-            "set the clock (chronyd or systemd-timesyncd): certificates and tokens are refused until then",
-        );
+        let advice = "set the clock (chronyd or systemd-timesyncd): certificates and tokens are refused until then";
+        return Area::Environment.warning("clock", format!("{text}, which is in the past"), advice);
     }
-    check
+    Area::Environment.ok("clock", text)
 }
 
 #[cfg(unix)]
@@ -141,16 +134,14 @@ fn file_limit() -> Option<Check> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     let detail = format!("{} (at most {})", text(limit.current), text(limit.maximum));
-    let check = ok(Area::Environment, "open files", detail.clone());
-    Some(match limit.current {
-        Some(current) if current < FEW_FILES => check.warning(
-            detail,
-            format!(
-                "raise it with `ulimit -n {FEW_FILES}` or more: each VM that is probed takes one, and jobs wait for it"
-            ),
-        ),
-        _ => check,
-    })
+    let check = Area::Environment.ok("open files", detail);
+    if limit.current.is_none_or(|current| current >= FEW_FILES) {
+        return Some(check);
+    }
+    let advice = format!(
+        "raise it with `ulimit -n {FEW_FILES}` or more: each VM that is probed takes one, and jobs wait for it"
+    );
+    Some(check.warn(&advice))
 }
 
 #[cfg(not(unix))]
@@ -171,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn the_distribution_is_what_it_calls_itself() {
+    fn the_distribution_has_its_own_name() {
         assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"X Linux 1\"\n"), Some("X Linux 1"));
         assert_eq!(pretty_name("ID=x\n"), None);
     }
 
     #[test]
-    fn serverless_compute_is_told_from_a_cluster() {
+    fn serverless_compute_is_distinguished_from_a_cluster() {
         let of = |pairs: &[(&str, &str)]| databricks(&Variables::of(pairs));
         assert_eq!(of(&[]).status, Status::Note);
         assert_eq!(of(&[("DATABRICKS_RUNTIME_VERSION", "16.4")]).status, Status::Ok);

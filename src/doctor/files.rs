@@ -1,47 +1,46 @@
-//! Files that hold secrets: whether they are there, and who else may read them.
+//! Checks files that hold secrets: whether they exist, and whether other users can read them.
 
+use std::fs::{File, Metadata, metadata};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use super::report::{Area, Check, note, ok};
+use super::report::{Area, Check};
 
-/// A file that holds a secret under `name`: absent (a note), readable by others (a warning), or as it should be.
-pub(super) fn private(name: &str, path: &Path, what: &str) -> Check {
+/// Checks the file at `path`, which holds a secret: absent (a note), readable by others (a warning), or private.
+pub(super) fn check_private(name: &str, path: &Path, content: &str) -> Check {
+    let area = Area::Credentials;
     let shown = path.display();
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            note(Area::Credentials, name, format!("{shown} does not exist"))
+    let found = match metadata(path) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound => return area.note(name, format!("{shown} does not exist")),
+        Err(e) => {
+            let detail = format!("{shown} cannot be accessed: {e}");
+            return area.warning(name, detail, "give this user permission, or name another file");
         }
-        Err(e) => ok(Area::Credentials, name, "")
-            .warning(format!("{shown} cannot be looked at: {e}"), "give this user permission, or name another file"),
-        Ok(found) if !found.is_file() => {
-            ok(Area::Credentials, name, "").warning(format!("{shown} is no file"), format!("name the file with {what}"))
-        }
-        Ok(found) => match others(&found) {
-            Some(mode) => ok(Area::Credentials, name, "").warning(
-                format!("{shown} can be read by other users (mode {mode:04o})"),
-                format!("chmod 600 '{shown}'"),
-            ),
-            None => match std::fs::File::open(path) {
-                Ok(_) => ok(Area::Credentials, name, format!("{what} in {shown}")),
-                Err(e) => ok(Area::Credentials, name, "")
-                    .warning(format!("{shown} cannot be read: {e}"), "let this user own the file"),
-            },
-        },
+    };
+    if !found.is_file() {
+        return area.warning(name, format!("{shown} is not a file"), &format!("name the file with {content}"));
+    }
+    if let Some(mode) = mode_for_others(&found) {
+        let detail = format!("{shown} can be read by other users (mode {mode:04o})");
+        return area.warning(name, detail, &format!("chmod 600 '{shown}'"));
+    }
+    match File::open(path) {
+        Ok(_) => area.ok(name, format!("{content} in {shown}")),
+        Err(e) => area.warning(name, format!("{shown} cannot be read: {e}"), "let this user own the file"),
     }
 }
 
-/// The file's mode, if it lets the group or others in.
-fn others(found: &std::fs::Metadata) -> Option<u32> {
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777;
-        (mode & 0o077 != 0).then_some(mode)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = found;
-        None
-    }
+/// The mode of the file, if the group or others have access.
+#[cfg(unix)]
+fn mode_for_others(found: &Metadata) -> Option<u32> {
+    let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+#[cfg(not(unix))]
+fn mode_for_others(_found: &Metadata) -> Option<u32> {
+    None
 }
 
 #[cfg(test)]
@@ -52,15 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_others_can_read_is_a_warning_with_the_command_that_mends_it() {
+    fn a_file_that_others_can_read_is_a_warning_with_the_command_to_repair_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        assert_eq!(private("key", &path, "a key").status, Status::Note);
-        assert_eq!(private("key", directory.path(), "a key").status, Status::Warning);
+        assert_eq!(check_private("key", &path, "a key").status, Status::Note);
+        assert_eq!(check_private("key", directory.path(), "a key").status, Status::Warning);
         std::fs::write(&path, "x").unwrap();
         let with = |mode| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            private("key", &path, "a key")
+            check_private("key", &path, "a key")
         };
         assert_eq!(with(0o600).status, Status::Ok);
         let open = with(0o644);

@@ -1,4 +1,4 @@
-//! Which kinds of probe work here, tried on this machine itself.
+//! Checks which kinds of probe work, by a probe of this machine itself.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::report::{Area, Check, Status, note, ok};
+use super::report::{Area, Check, Status};
 use crate::inventory::Vm;
 use crate::selection::{IcmpSocket, IpFamily, Probe, icmp_sockets};
 
-/// This machine answers at once, or something holds its answers back.
+/// This machine answers immediately, unless something blocks it.
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) async fn examine() -> Vec<Check> {
@@ -22,89 +22,77 @@ pub(super) async fn examine() -> Vec<Check> {
     checks
 }
 
-/// Whether there is any way to find out if a VM answers.
+/// Whether any kind of probe works.
 fn any(checks: &[Check]) -> Check {
-    let working: Vec<&str> = checks
-        .iter()
-        .filter(|check| check.status == Status::Ok && check.name != "names")
-        .map(|check| check.name.as_str())
-        .collect();
-    let check = ok(Area::Probes, "any probe", working.join(", "));
+    let works = |check: &&Check| check.status == Status::Ok && check.name != "names";
+    let working: Vec<&str> = checks.iter().filter(works).map(|check| check.name.as_str()).collect();
     if working.is_empty() {
-        return check
-            .failed(
-                "no kind of probe works here",
-                "let this process open sockets (seccomp, firewall), or give a callable",
-            )
-            .needed();
+        let advice = "let this process open sockets (seccomp, firewall), or give a callable";
+        return Area::Probes.failed("any probe", "no kind of probe works here", advice).needed();
     }
-    check
+    Area::Probes.ok("any probe", working.join(", "))
 }
 
-/// A check for each socket. One kind per family is enough.
+/// A check for each socket. One working socket per family is enough.
 fn icmp(sockets: &[IcmpSocket]) -> Vec<Check> {
     let works = |family| sockets.iter().any(|socket| socket.family == family && socket.works);
-    sockets
-        .iter()
-        .map(|socket| {
-            let version = match socket.family {
-                IpFamily::V4 => "IPv4",
-                IpFamily::V6 => "IPv6",
-            };
-            let name = format!("{} {version}", socket.kind);
-            let check = ok(Area::Probes, name.clone(), socket.why.clone());
-            if socket.works {
-                return check;
+    let check = |socket: &IcmpSocket| {
+        let (version, advice) = match socket.family {
+            IpFamily::V4 => (
+                "IPv4",
+                "sysctl -w net.ipv4.ping_group_range='0 2147483647', or give CAP_NET_RAW, or use probe=\"tcp:22\"",
+            ),
+            IpFamily::V6 => {
+                ("IPv6", "needed for VMs that have only IPv6 addresses: enable IPv6, or use IPv4 addresses")
             }
-            if works(socket.family) {
-                return note(Area::Probes, name, format!("{} (not needed: the other socket works)", socket.why));
-            }
-            match socket.family {
-                IpFamily::V4 => check.failed(
-                    socket.why.clone(),
-                    "sysctl -w net.ipv4.ping_group_range='0 2147483647', or give CAP_NET_RAW, or use probe=\"tcp:22\"",
-                ),
-                IpFamily::V6 => check.warning(
-                    socket.why.clone(),
-                    "needed for VMs with IPv6 addresses alone: switch IPv6 on, or use their IPv4 addresses",
-                ),
-            }
-        })
-        .collect()
+        };
+        let (name, why) = (format!("{} {version}", socket.kind), socket.why.clone());
+        match socket.family {
+            _ if socket.works => Area::Probes.ok(name, why),
+            family if works(family) => Area::Probes.note(name, format!("{why} (not needed: the other socket works)")),
+            IpFamily::V4 => Area::Probes.failed(name, why, advice),
+            IpFamily::V6 => Area::Probes.warning(name, why, advice),
+        }
+    };
+    sockets.iter().map(check).collect()
 }
 
 async fn tcp() -> Check {
-    let tried = async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| e.to_string())?;
-        let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let result = async {
+        let (_listener, port) = listen().await?;
         Probe::Tcp(port).check(&Vm::named("127.0.0.1"), LIMIT).await
     };
-    answered("tcp", tried.await.map(|outcome| outcome.rtt))
+    check_result("tcp", result.await.map(|outcome| outcome.rtt))
 }
 
 async fn http() -> Check {
-    let tried = async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| e.to_string())?;
-        let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    let result = async {
+        let (listener, port) = listen().await?;
         let probe: Probe = format!("http://{{ip}}:{port}/").parse().map_err(|e: crate::Error| e.full_message())?;
         let vm = Vm::named("127.0.0.1");
-        let serving = answer_one(&listener);
         let probing = probe.check(&vm, LIMIT);
         tokio::select! {
-            answer = probing => answer,
-            // Only the probe knows how it ended.
-            never = async { let _ = serving.await; std::future::pending().await } => never,
+            result = probing => result,
+            // The probe has the result, so the server waits after its answer.
+            never = async { _ = answer_one(&listener).await; std::future::pending().await } => never,
         }
     };
-    answered("http", tried.await.map(|outcome| outcome.rtt))
+    check_result("http", result.await.map(|outcome| outcome.rtt))
 }
 
-/// Answers one HTTP request, whatever it asks for.
+/// Listens on a free port of this machine.
+async fn listen() -> Result<(TcpListener, u16), String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|e| e.to_string())?;
+    let port = listener.local_addr().map_err(|e| e.to_string())?.port();
+    Ok((listener, port))
+}
+
+/// Answers any one HTTP request.
 async fn answer_one(listener: &TcpListener) -> std::io::Result<()> {
     let (mut connection, _) = listener.accept().await?;
-    let mut asked = Vec::new();
-    while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
-        if connection.read_buf(&mut asked).await? == 0 {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if connection.read_buf(&mut request).await? == 0 {
             return Ok(());
         }
     }
@@ -112,32 +100,34 @@ async fn answer_one(listener: &TcpListener) -> std::io::Result<()> {
     connection.shutdown().await
 }
 
-fn answered(name: &str, outcome: Result<Duration, String>) -> Check {
-    match outcome {
-        Ok(rtt) => ok(Area::Probes, name, format!("127.0.0.1 answered within {:.1} ms", rtt.as_secs_f64() * 1000.0)),
-        Err(why) => ok(Area::Probes, name, "")
-            .failed(why, "allow connections to 127.0.0.1 (firewall, seccomp): not even this machine could be reached"),
+fn check_result(name: &str, result: Result<Duration, String>) -> Check {
+    let advice = "allow connections to 127.0.0.1 (firewall, seccomp): this machine cannot connect to itself";
+    match result {
+        Ok(rtt) => Area::Probes.ok(name, format!("127.0.0.1 answered within {:.1} ms", rtt.as_secs_f64() * 1000.0)),
+        Err(why) => Area::Probes.failed(name, why, advice),
     }
 }
 
 async fn names() -> Check {
-    let begun = Instant::now();
-    let check = ok(Area::Probes, "names", "");
-    let advice = "put \"127.0.0.1 localhost\" into /etc/hosts; VMs can be given by address meanwhile";
+    let started = Instant::now();
+    let warning = |detail: String| {
+        let advice = "put \"127.0.0.1 localhost\" into /etc/hosts; until then, give the addresses of VMs";
+        Area::Probes.warning("names", detail, advice)
+    };
     match tokio::time::timeout(LIMIT, tokio::net::lookup_host(("localhost", 0))).await {
         Ok(Ok(found)) => {
             let mut addresses: Vec<String> = found.map(|address| address.ip().to_string()).collect();
             addresses.sort();
             addresses.dedup();
-            let ms = begun.elapsed().as_secs_f64() * 1000.0;
-            ok(Area::Probes, "names", format!("localhost is {} ({ms:.1} ms)", addresses.join(" and ")))
+            let ms = started.elapsed().as_secs_f64() * 1000.0;
+            Area::Probes.ok("names", format!("localhost is {} ({ms:.1} ms)", addresses.join(" and ")))
         }
-        Ok(Err(e)) => check.warning(format!("localhost has no address: {e}"), advice),
-        Err(_) => check.warning(format!("localhost was not found within {} s", LIMIT.as_secs()), advice),
+        Ok(Err(e)) => warning(format!("localhost has no address: {e}")),
+        Err(_) => warning(format!("localhost was not found within {} s", LIMIT.as_secs())),
     }
 }
 
-/// The servers that are asked for names (resolv.conf(5)). None of them is asked.
+/// The name servers of this machine (resolv.conf(5)). They get no request.
 fn resolvers(file: Option<&str>) -> Option<Check> {
     let servers: Vec<&str> = file?
         .lines()
@@ -146,8 +136,8 @@ fn resolvers(file: Option<&str>) -> Option<Check> {
         .filter(|server| !server.is_empty())
         .collect();
     Some(match servers.is_empty() {
-        true => note(Area::Probes, "resolvers", "/etc/resolv.conf names none: only /etc/hosts is asked"),
-        false => ok(Area::Probes, "resolvers", format!("{} (not asked)", servers.join(", "))),
+        true => Area::Probes.note("resolvers", "/etc/resolv.conf names none: only /etc/hosts is used"),
+        false => Area::Probes.ok("resolvers", format!("{} (not asked)", servers.join(", "))),
     })
 }
 
@@ -177,12 +167,12 @@ mod tests {
 
     #[test]
     fn without_any_probe_nothing_works() {
-        let broken = ok(Area::Probes, "tcp", "").failed("closed", "open it");
+        let broken = Area::Probes.failed("tcp", "closed", "open it");
         let found = any(std::slice::from_ref(&broken));
         assert!(found.status == Status::Failed && found.needed);
-        assert_eq!(any(&[broken, ok(Area::Probes, "http", "")]).detail, "http");
+        assert_eq!(any(&[broken, Area::Probes.ok("http", "")]).detail, "http");
         // Names are no probe.
-        assert_eq!(any(&[ok(Area::Probes, "names", "")]).status, Status::Failed);
+        assert_eq!(any(&[Area::Probes.ok("names", "")]).status, Status::Failed);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! What was found: checks by area, and whether everything that is needed works.
+//! The report: checks by area, and whether everything that is needed works.
 
 use std::fmt;
 
-/// What a check is about.
+use crate::http::secret::scrub;
+
+/// The subject of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Area {
     Environment,
@@ -26,14 +28,14 @@ impl Area {
     }
 }
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It works, or is there.
+    /// It works, or is present.
     Ok,
-    /// It is not there, and need not be.
+    /// It is absent, and need not be present.
     Note,
-    /// It works, but something about it will make trouble; or something that is often wanted does not work.
+    /// It works, but will cause trouble, or something that many users need does not work.
     Warning,
     /// It does not work.
     Failed,
@@ -57,63 +59,59 @@ impl fmt::Display for Status {
     }
 }
 
-/// One thing that was looked at. Its texts hold no secrets.
+/// One check. Its texts contain no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// "environment", "probes", "vms", "ledger", "credentials" or "settings".
     pub area: &'static str,
-    /// What was looked at.
+    /// The subject of the check.
     pub name: String,
-    /// How it ended.
+    /// The result.
     pub status: Status,
-    /// What was found.
+    /// What the check found.
     pub detail: String,
-    /// What to do about it: there for every warning and failure.
+    /// What to do. Every warning and failure has it.
     pub advice: Option<String>,
-    /// Whether a failure means that jobrota cannot do its work here.
+    /// Whether jobrota cannot work here if the check fails.
     pub needed: bool,
 }
 
-/// A check that found what it looked for.
-pub(super) fn ok(area: Area, name: impl Into<String>, detail: impl Into<String>) -> Check {
-    Check {
-        area: area.name(),
-        name: name.into(),
-        status: Status::Ok,
-        detail: detail.into(),
-        advice: None,
-        needed: false,
+impl Area {
+    /// A check that found what it looked for.
+    pub(super) fn ok(self, name: impl Into<String>, detail: impl Into<String>) -> Check {
+        let (name, detail) = (name.into(), detail.into());
+        Check { area: self.name(), name, status: Status::Ok, detail, advice: None, needed: false }
     }
-}
 
-/// A check of something that is not there and need not be.
-pub(super) fn note(area: Area, name: impl Into<String>, detail: impl Into<String>) -> Check {
-    Check { status: Status::Note, ..ok(area, name, detail) }
+    /// A check of something that is absent and need not be present.
+    pub(super) fn note(self, name: impl Into<String>, detail: impl Into<String>) -> Check {
+        Check { status: Status::Note, ..self.ok(name, detail) }
+    }
+
+    /// A check that found something that will cause trouble.
+    pub(super) fn warning(self, name: impl Into<String>, detail: impl Into<String>, advice: &str) -> Check {
+        self.ok(name, detail).warn(advice)
+    }
+
+    /// A check of something that does not work.
+    pub(super) fn failed(self, name: impl Into<String>, detail: impl Into<String>, advice: &str) -> Check {
+        Check { status: Status::Failed, ..self.ok(name, detail).advise(advice) }
+    }
 }
 
 impl Check {
-    /// The same check with this end.
-    pub(super) fn warning(self, detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { status: Status::Warning, detail: detail.into(), advice: Some(advice.into()), ..self }
+    /// Makes it a warning.
+    pub(super) fn warn(self, advice: &str) -> Self {
+        Self { status: Status::Warning, ..self.advise(advice) }
     }
 
-    /// The same check with this end.
-    pub(super) fn failed(self, detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { status: Status::Failed, detail: detail.into(), advice: Some(advice.into()), ..self }
+    pub(super) fn advise(self, advice: &str) -> Self {
+        Self { advice: Some(advice.to_owned()), ..self }
     }
 
-    /// With something to do that nobody has to.
-    pub(super) fn hint(self, advice: impl Into<String>) -> Self {
-        Self { advice: Some(advice.into()), ..self }
-    }
-
-    /// Without this nothing works.
+    /// Marks a check without which jobrota cannot work.
     pub(super) fn needed(self) -> Self {
-        self.needed_if(true)
-    }
-
-    pub(super) fn needed_if(self, needed: bool) -> Self {
-        Self { needed, ..self }
+        Self { needed: true, ..self }
     }
 }
 
@@ -123,7 +121,7 @@ pub struct Report {
     checks: Vec<Check>,
 }
 
-/// A secret shorter than this is no secret, and would make holes in every text.
+/// Shorter texts are not secrets. To remove them would damage every text.
 const SHORTEST_SECRET: usize = 6;
 
 impl Report {
@@ -131,28 +129,25 @@ impl Report {
         Self { checks }
     }
 
-    /// The checks in the order in which they are to be read.
+    /// The checks in the order of display.
     pub fn checks(&self) -> &[Check] {
         &self.checks
     }
 
-    /// Whether nothing failed that is needed.
+    /// Whether every needed check succeeded.
     pub fn ok(&self) -> bool {
         !self.checks.iter().any(|check| check.needed && check.status == Status::Failed)
     }
 
-    /// The report without these texts, wherever they might have got into an error message.
+    /// Removes these texts from the report. An error message could contain one.
     pub(super) fn without(mut self, secrets: impl Iterator<Item = String>) -> Self {
         let mut secrets: Vec<String> = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET).collect();
-        // Of two where one is part of the other, the longer one first.
+        // The longer one first, in case one secret contains another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         for check in &mut self.checks {
             for text in [&mut check.name, &mut check.detail].into_iter().chain(check.advice.as_mut()) {
-                for secret in &secrets {
-                    if text.contains(secret.as_str()) {
-                        *text = text.replace(secret.as_str(), "…");
-                    }
-                }
+                *text = scrub(std::mem::take(text), &secrets);
             }
         }
         self
@@ -165,17 +160,17 @@ mod tests {
 
     #[test]
     fn only_a_failure_of_what_is_needed_counts() {
-        let check = |check: Check| Report::new(vec![ok(Area::Probes, "a", ""), check]).ok();
-        assert!(check(note(Area::Probes, "b", "")));
-        assert!(check(ok(Area::Probes, "b", "").failed("broken", "mend it")));
-        assert!(check(ok(Area::Ledger, "b", "").warning("slow", "wait").needed()));
-        assert!(!check(ok(Area::Ledger, "b", "").failed("broken", "mend it").needed()));
+        let check = |check: Check| Report::new(vec![Area::Probes.ok("a", ""), check]).ok();
+        assert!(check(Area::Probes.note("b", "")));
+        assert!(check(Area::Probes.failed("b", "broken", "mend it")));
+        assert!(check(Area::Ledger.warning("b", "slow", "wait").needed()));
+        assert!(!check(Area::Ledger.failed("b", "broken", "mend it").needed()));
     }
 
     #[test]
-    fn secrets_are_taken_out_wherever_they_are() {
+    fn secrets_are_removed_from_every_text() {
         let secrets = ["s3cret-part".to_owned(), "s3cret-part-and-more".to_owned(), "x".to_owned()];
-        let checks = vec![ok(Area::Ledger, "x s3cret-part", "").failed("s3cret-part-and-more!", "not s3cret-part")];
+        let checks = vec![Area::Ledger.failed("x s3cret-part", "s3cret-part-and-more!", "not s3cret-part")];
         let report = Report::new(checks).without(secrets.into_iter());
         let check = &report.checks()[0];
         assert_eq!((check.name.as_str(), check.detail.as_str(), check.advice.as_deref()), ("x …", "…!", Some("not …")));

@@ -1,15 +1,17 @@
-//! Every setting, its value and where it comes from; and what the other checks need of them.
+//! Checks each setting, its value and its source, and collects the values that the other checks need.
 
-use super::DoctorOptions;
-use super::report::{Area, Check, note, ok};
+use super::options::DoctorOptions;
+use super::report::{Area, Check};
 use super::variables::Variables;
 use crate::http::address::without_userinfo;
+use crate::inventory::Inventory;
+use crate::selection::Probe;
 use crate::settings::{self, Source};
 
-/// Every setting that there is, and what it is for.
+/// All settings.
 const NAMES: [&str; 7] = ["ledger", "inventory", "probe", "transport", "mapping", "source", "base_url"];
 
-/// The values that other checks look at.
+/// The values that other checks need.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) ledger: Option<String>,
@@ -22,85 +24,79 @@ pub(super) struct Known {
 pub(super) fn examine(options: &DoctorOptions, variables: &Variables) -> (Vec<Check>, Known) {
     let mut known = Known { tokens: options.tokens.clone(), ..Known::default() };
     let mut checks = Vec::new();
-    let mut broken = false;
+    let mut is_broken = false;
     for name in NAMES {
-        let argument = if name == "ledger" { options.ledger.as_deref() } else { None };
+        let argument = options.ledger.as_deref().filter(|_| name == "ledger");
         let configured = options.configured.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str());
         let found = match settings::find(name, argument.or(configured)) {
             Ok(found) => found,
             Err(error) => {
-                // One broken file breaks every setting: it is told of once.
-                if !broken {
-                    let text = error.full_message();
-                    checks.push(
-                        ok(Area::Settings, "settings file", "")
-                            .failed(text, "mend the file, or name another one with JOBROTA_CONFIG")
-                            .needed(),
-                    );
+                // A broken file breaks every setting, but is reported once.
+                if !is_broken {
+                    let advice = "repair the file, or name another one with JOBROTA_CONFIG";
+                    checks.push(Area::Settings.failed("settings file", error.full_message(), advice).needed());
                 }
-                broken = true;
+                is_broken = true;
                 continue;
             }
         };
         let sas = variables.get("SAS_BASE_URL").filter(|_| name == "base_url");
         let found = found.or_else(|| sas.map(|url| (url.to_owned(), Source::Variable("SAS_BASE_URL".to_owned()))));
         let Some((value, source)) = found else {
-            checks.push(note(Area::Settings, name, "not set"));
+            checks.push(Area::Settings.note(name, "not set"));
             continue;
         };
-        let from = match source {
+        let source = match source {
             Source::Argument if argument.is_some() => "argument".to_owned(),
             Source::Argument => "jobrota.configure".to_owned(),
             Source::Variable(variable) => variable,
             Source::File(path) => path.display().to_string(),
         };
-        // Without a scheme too, as a typing error must not show a password.
+        // Also a base URL without a scheme can contain a password.
         let text = if name == "base_url" { without_userinfo(&value) } else { shown(&value) };
-        checks.push(checked(name, &value, ok(Area::Settings, name, format!("{text} (from {from})"))));
-        let kept = match name {
-            "ledger" => &mut known.ledger,
-            "probe" => &mut known.probe,
-            "transport" => &mut known.transport,
-            "base_url" => &mut known.base_url,
-            _ => continue,
-        };
-        *kept = Some(value);
+        checks.push(check_value(name, &value, Area::Settings.ok(name, format!("{text} (from {source})"))));
+        match name {
+            "ledger" => known.ledger = Some(value),
+            "probe" => known.probe = Some(value),
+            "transport" => known.transport = Some(value),
+            "base_url" => known.base_url = Some(value),
+            _ => {}
+        }
     }
-    if !broken {
+    if !is_broken {
         checks.push(match settings::file() {
-            Some(path) => ok(Area::Settings, "settings file", path.display().to_string()),
-            None => note(Area::Settings, "settings file", "there is no jobrota.toml in the working directory"),
+            Some(path) => Area::Settings.ok("settings file", path.display().to_string()),
+            None => Area::Settings.note("settings file", "there is no jobrota.toml in the working directory"),
         });
     }
     (checks, known)
 }
 
-/// A value that its setting cannot have is a warning.
-fn checked(name: &str, value: &str, check: Check) -> Check {
-    let detail = check.detail.clone();
+/// Makes the check of a setting with an invalid value a warning.
+fn check_value(name: &str, value: &str, check: Check) -> Check {
     match name {
-        "probe" => match value.parse::<crate::selection::Probe>() {
-            Ok(_) => check,
-            Err(_) => {
-                check.warning(detail, "set probe to \"auto\", \"icmp\", \"tcp:22\" or \"http://{ip}:8080/health\"")
+        "probe" if value.parse::<Probe>().is_err() => {
+            check.warn("set probe to \"auto\", \"icmp\", \"tcp:22\" or \"http://{ip}:8080/health\"")
+        }
+        "inventory" => match Inventory::from_file(value) {
+            Ok(inventory) => Check { detail: format!("{}: {} VMs", check.detail, inventory.len()), ..check },
+            Err(error) => {
+                let check = check.warn("repair the inventory file, or name another one");
+                Check { detail: error.full_message(), ..check }
             }
         },
-        "inventory" => match crate::inventory::Inventory::from_file(value) {
-            Ok(inventory) => Check { detail: format!("{detail}: {} VMs", inventory.len()), ..check },
-            Err(error) => check.warning(error.full_message(), "mend the inventory file, or name another one"),
-        },
         "mapping" if !matches!(value, "CHANGE_STATUS" | "STARTJOB") => {
-            check.warning(detail, "set mapping to CHANGE_STATUS or STARTJOB")
+            check.warn("set mapping to CHANGE_STATUS or STARTJOB")
         }
         "source" if !matches!(value, "job_notifications" | "autosys_job_log") => {
-            check.warning(detail, "set source to job_notifications or autosys_job_log")
+            check.warn("set source to job_notifications or autosys_job_log")
         }
         _ => check,
     }
 }
 
-/// A value for people to read: of a URL neither user and password nor query. An Azure container stands where a user would
-/// stand, and stays.
+/// The value for display: of a URL without user, password and query. The container of an Azure URI is in the place of a
+/// user, and is kept.
 pub(super) fn shown(value: &str) -> String {
     let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
     let azure = matches!(scheme.to_ascii_lowercase().as_str(), "abfs" | "abfss" | "az" | "azure");
@@ -132,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_come_before_what_the_program_configured() {
+    fn arguments_override_settings_of_the_program() {
         let options = DoctorOptions {
             ledger: Some("/argument".to_owned()),
             configured: vec![

@@ -1,60 +1,61 @@
-//! The ledger's tables: whether each can be written, and whether maintenance is overdue.
+//! Checks the tables of the ledger: whether each can be written, and whether maintenance is overdue.
 
 use std::time::Duration;
 
-use super::report::{Area, Check, note, ok};
+use super::report::{Area, Check};
+use super::settings;
 use crate::error::{ErrorKind, Result};
 use crate::ledger::{TableState, inspect};
 use crate::runtime;
 use crate::storage::Storage;
 
-/// Reading the logs of tables that were never maintained can take long.
+/// To read the logs of tables without maintenance can take long.
 const LIMIT: Duration = Duration::from_secs(5);
+
+const MAINTAIN: &str = "run `jobrota ledger maintain`, and regularly";
 
 pub(super) async fn examine(storage: &Storage, root: &str) -> Vec<Check> {
     let storage = storage.clone();
-    let looking = runtime::blocking(move || Ok(inspect(&storage)));
-    let tables = ok(Area::Ledger, "tables", "");
-    let found = match tokio::time::timeout(LIMIT, looking).await {
-        Ok(Ok(found)) => found,
+    let reading = runtime::blocking(move || Ok(inspect(&storage)));
+    match tokio::time::timeout(LIMIT, reading).await {
+        Ok(Ok(found)) => checks_of(found, root),
         Ok(Err(error)) => {
-            return vec![tables.failed(error.full_message(), "report this as a defect of jobrota").needed()];
+            vec![Area::Ledger.failed("tables", error.full_message(), "report this as a defect of jobrota").needed()]
         }
         Err(_) => {
-            return vec![tables.warning(
-                format!("their logs could not be read within {} s", LIMIT.as_secs()),
-                "run `jobrota ledger maintain`, and regularly",
-            )];
+            let detail = format!("their logs could not be read within {} s", LIMIT.as_secs());
+            vec![Area::Ledger.warning("tables", detail, MAINTAIN)]
         }
-    };
-    judged(found, root)
+    }
 }
 
-fn judged(found: Vec<(&'static str, Result<Option<TableState>>)>, root: &str) -> Vec<Check> {
+fn checks_of(found: Vec<(&'static str, Result<Option<TableState>>)>, root: &str) -> Vec<Check> {
     let mut checks = Vec::new();
     for (name, state) in found {
-        let check = ok(Area::Ledger, name, "");
         checks.push(match state {
             Ok(None) => continue,
-            Ok(Some(TableState { version, overdue: Some(files) })) => check.warning(
-                format!("can be written, at version {version}; maintenance is overdue: {files} small files"),
-                "run `jobrota ledger maintain`, and regularly",
-            ),
-            Ok(Some(TableState { version, overdue: None })) => {
-                ok(Area::Ledger, name, format!("can be written, at version {version}"))
+            Ok(Some(TableState { version, overdue })) => {
+                let detail = format!("can be written, at version {version}");
+                match overdue {
+                    None => Area::Ledger.ok(name, detail),
+                    Some(files) => {
+                        let detail = format!("{detail}; maintenance is overdue: {files} small files");
+                        Area::Ledger.warning(name, detail, MAINTAIN)
+                    }
+                }
             }
             Err(error) => {
                 let advice = match error.kind() {
-                    ErrorKind::Unsupported => "do what it says about the table, or use another root",
-                    _ => "see whether files of the table were removed or cannot be read, then try again",
+                    ErrorKind::Unsupported => "change the table as the message says, or use another root",
+                    _ => "check whether files of the table were removed or cannot be read, then try again",
                 };
-                check.failed(error.full_message(), advice).needed()
+                Area::Ledger.failed(name, error.full_message(), advice).needed()
             }
         });
     }
     if checks.is_empty() {
-        let shown = super::settings::shown(root);
-        checks.push(note(Area::Ledger, "tables", format!("none at {shown} yet: the first log call creates them")));
+        let detail = format!("none at {} yet: the first log call creates them", settings::shown(root));
+        checks.push(Area::Ledger.note("tables", detail));
     }
     checks
 }
@@ -69,22 +70,22 @@ mod tests {
     use crate::ledger::JobLedger;
 
     #[test]
-    fn each_table_has_a_check_of_its_own() {
+    fn each_table_has_its_own_check() {
         let found = vec![
             ("a", Ok(None)),
             ("b", Ok(Some(TableState { version: 3, overdue: None }))),
             ("c", Ok(Some(TableState { version: 4, overdue: Some(2000) }))),
             ("d", Err(Error::new(ErrorKind::Unsupported, "it has a feature"))),
         ];
-        let checks = judged(found, "/x");
+        let checks = checks_of(found, "/x");
         let statuses: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.status)).collect();
         assert_eq!(statuses, [("b", Status::Ok), ("c", Status::Warning), ("d", Status::Failed)]);
         assert!(checks[1].detail.contains("2000") && checks[2].needed);
-        assert_eq!(judged(vec![("a", Ok(None))], "/x")[0].status, Status::Note);
+        assert_eq!(checks_of(vec![("a", Ok(None))], "/x")[0].status, Status::Note);
     }
 
     #[test]
-    fn tables_that_are_there_are_read_and_broken_ones_named() {
+    fn existing_tables_are_read_and_damaged_ones_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().to_str().unwrap().to_owned();
         let ledger = JobLedger::open(&root, &HashMap::new(), None).unwrap();

@@ -1,13 +1,15 @@
+use std::collections::HashMap;
 use std::time::Instant;
 
 use super::*;
+use crate::inventory::Inventory;
 
 fn report(options: DoctorOptions) -> Report {
     runtime::block_on(examine(options)).unwrap()
 }
 
 #[test]
-fn every_area_is_looked_at_within_seconds() {
+fn every_area_is_checked_within_seconds() {
     let directory = tempfile::tempdir().unwrap();
     let begun = Instant::now();
     let options = DoctorOptions {
@@ -32,7 +34,7 @@ fn every_area_is_looked_at_within_seconds() {
 }
 
 #[test]
-fn a_root_that_cannot_be_is_what_fails() {
+fn an_impossible_root_is_a_failure() {
     let options = DoctorOptions { ledger: Some("/Volumes/a/b/c".to_owned()), ..DoctorOptions::default() };
     assert!(!report(options).ok());
 }
@@ -58,10 +60,10 @@ fn a_probe_that_is_not_known_is_refused() {
 }
 
 #[test]
-fn an_area_that_hangs_or_breaks_off_is_a_failure_and_the_rest_is_told() {
+fn an_area_that_hangs_or_panics_is_a_failure_and_the_others_are_reported() {
     let found = runtime::block_on(async {
-        let hanging = limited(Area::Ledger, Duration::from_millis(10), std::future::pending())?;
-        let broken = limited(Area::Probes, AREA_LIMIT, async { panic!("as a test wants it") })?;
+        let hanging = with_limit(Area::Ledger, Duration::from_millis(10), std::future::pending())?;
+        let broken = with_limit(Area::Probes, AREA_LIMIT, async { panic!("as a test wants it") })?;
         Ok((hanging.await, broken.await))
     })
     .unwrap();

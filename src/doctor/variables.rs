@@ -1,9 +1,9 @@
-//! Environment variables, as the checks look at them: there or not, and never shown unless they cannot be a secret.
+//! The environment variables for the checks, and which of them are secrets.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The environment at one moment. Empty variables count as not set.
+/// A copy of the environment. Empty variables count as not set.
 #[derive(Clone, Default)]
 pub(super) struct Variables(BTreeMap<String, String>);
 
@@ -13,7 +13,7 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// Parts of names of variables that hold secrets, and ends of those names that hold no secret all the same.
+/// Parts of the names of variables that hold secrets, and the ends of names that do not in spite of such a part.
 const SECRET: [&str; 8] = ["KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "SAS", "CREDENTIAL", "SIGNATURE"];
 const NO_SECRET: [&str; 9] =
     ["_FILE", "_PATH", "_URI", "_URL", "_URL_S3", "_URL_STS", "_ID", "_NAME", "GOOGLE_APPLICATION_CREDENTIALS"];
@@ -43,15 +43,15 @@ impl Variables {
         names.iter().copied().find(|name| self.has(name))
     }
 
-    /// Values that must not be shown, and passwords in URLs. A word such as "true" is none.
+    /// The values that must not be shown, and passwords in URLs. A word such as "true" is not a secret.
     pub(super) fn secrets(&self) -> impl Iterator<Item = String> {
         let mut found = Vec::new();
         for (name, value) in &self.0 {
             let upper = name.to_ascii_uppercase();
             let named = SECRET.iter().any(|part| upper.contains(part));
             let harmless = NO_SECRET.iter().any(|end| upper.ends_with(end) && upper != "AWS_ACCESS_KEY_ID");
-            let plain = value.starts_with('/') && std::path::Path::new(value).exists();
-            if named && !harmless && !plain && !matches!(value.as_str(), "true" | "false") {
+            let is_path = value.starts_with('/') && std::path::Path::new(value).exists();
+            if named && !harmless && !is_path && !matches!(value.as_str(), "true" | "false") {
                 found.push(value.clone());
             }
             if let Ok(url) = url::Url::parse(value)
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_secret_is_known_by_the_name() {
+    fn the_name_says_whether_a_value_is_a_secret() {
         let variables = Variables::of(&[
             ("AZURE_CLIENT_SECRET", "secret-1"),
             ("AWS_ACCESS_KEY_ID", "secret-2"),

@@ -1,63 +1,52 @@
-//! What it takes to log in to SAS Viya: the token file.
+//! Checks the credentials for SAS Viya: the token file.
 
 use std::path::Path;
 
 use chrono::Utc;
 
 use super::files;
-use super::report::{Area, Check, Status, ok};
+use super::report::{Area, Check, Status};
 use super::settings::{self, Known};
 use super::variables::Variables;
 use crate::viya::auth::Login;
 
-/// Where the comparison looks for the tokens unless it is told otherwise.
+/// The default token file of a comparison.
 const TOKENS: &str = "data/sas_tokens.json";
 
 pub(super) fn examine(variables: &Variables, known: &Known) -> Vec<Check> {
     let mut checks = vec![tokens(Path::new(known.tokens.as_deref().unwrap_or(TOKENS)), known.base_url.is_some())];
     if let Some(name) = variables.first(&["SAS_CLIENT_ID", "SAS_CLIENT_SECRET"]) {
-        checks.push(ok(Area::Credentials, "SAS OAuth client", format!("from the environment ({name})")));
+        checks.push(Area::Credentials.ok("SAS OAuth client", format!("from the environment ({name})")));
     }
     if let Some(url) = known.base_url.as_deref().filter(|url| url.starts_with("http://")) {
-        checks.push(ok(Area::Credentials, "SAS Viya", "").warning(
-            format!("{} is not encrypted", settings::shown(url)),
-            "use https://: tokens would be sent for everybody on the way to read",
-        ));
+        let detail = format!("{} is not encrypted", settings::shown(url));
+        checks.push(Area::Credentials.warning("SAS Viya", detail, "use https://: others could read the tokens"));
     }
     checks
 }
 
-fn tokens(path: &Path, wanted: bool) -> Check {
-    let check = files::private("SAS Viya tokens", path, "SAS tokens");
+fn tokens(path: &Path, is_wanted: bool) -> Check {
+    let check = files::check_private("SAS Viya tokens", path, "SAS tokens");
     let log_in = "log in to SAS Viya and write the SASLogon response to this file (mode 600)";
     match check.status {
-        Status::Note if wanted => {
-            let detail = check.detail.clone();
-            return check.warning(detail, log_in);
-        }
         Status::Ok => {}
-        // What the mode is, is worth more than what is in the file.
+        Status::Note if is_wanted => return check.warn(log_in),
+        // The mode of the file is more important than its content.
         _ => return check,
     }
     let shown = path.display();
     let validity = match Login::open(path) {
         Ok(file) => file.validity(),
-        Err(error) => return check.warning(error.full_message(), log_in),
+        Err(error) => return Check { detail: error.full_message(), ..check.warn(log_in) },
     };
-    let renewed = if validity.renewable { "renewed by itself" } else { "no refresh token" };
-    match validity.expires {
-        Some(at) if at <= Utc::now() => {
-            let detail = format!("{shown} expired at {} UTC, {renewed}", at.format("%Y-%m-%d %H:%M:%S"));
-            match validity.renewable {
-                true => Check { detail, ..check },
-                false => check.warning(detail, log_in),
-            }
-        }
-        Some(at) => {
-            Check { detail: format!("{shown}, until {} UTC, {renewed}", at.format("%Y-%m-%d %H:%M:%S")), ..check }
-        }
-        None => Check { detail: format!("{shown}, until a time it does not name, {renewed}"), ..check },
-    }
+    let renewed = if validity.renewable { "renewed automatically" } else { "no refresh token" };
+    let Some(at) = validity.expires else {
+        return Check { detail: format!("{shown}, until an unknown time, {renewed}"), ..check };
+    };
+    let (is_expired, at) = (at <= Utc::now(), at.format("%Y-%m-%d %H:%M:%S"));
+    let expiry = if is_expired { format!(" expired at {at} UTC") } else { format!(", until {at} UTC") };
+    let check = Check { detail: format!("{shown}{expiry}, {renewed}"), ..check };
+    if is_expired && !validity.renewable { check.warn(log_in) } else { check }
 }
 
 #[cfg(test)]
@@ -74,14 +63,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_file_decides() {
+    fn the_content_of_the_file_decides() {
         let cases = [
             (r#"{"access_token": "secret-a", "expires_at": "2099-01-01T00:00:00Z"}"#, Status::Ok, "2099-01-01"),
             (r#"{"access_token": "secret-a", "expires_at": "2020-01-01T00:00:00Z"}"#, Status::Warning, "no refresh"),
             (
                 r#"{"access_token": "secret-a", "refresh_token": "secret-r", "expires_at": "2020-01-01T00:00:00Z"}"#,
                 Status::Ok,
-                "renewed by itself",
+                "renewed automatically",
             ),
             (r#"{"access_token": "secret-a""#, Status::Warning, "not the JSON"),
             (r#"{"other": "secret-a"}"#, Status::Warning, "no access_token"),
@@ -94,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_missed_only_by_those_who_want_it() {
+    fn a_missing_file_is_a_warning_only_if_it_is_wanted() {
         assert_eq!(tokens(Path::new("/nowhere/x"), true).status, Status::Warning);
         assert_eq!(tokens(Path::new("/nowhere/x"), false).status, Status::Note);
     }

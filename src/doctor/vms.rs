@@ -1,25 +1,26 @@
-//! Every VM with every kind of probe side by side, and which probe to set.
+//! Checks every VM with every kind of probe, and which probe to set.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream;
 
-use super::report::{Area, Check, ok};
+use super::report::{Area, Check};
 use crate::inventory::{Inventory, Vm};
 use crate::selection::Probe;
 
 /// VMs that are probed at the same time.
-pub(super) const AT_ONCE: usize = 64;
+pub(super) const CONCURRENT_VMS: usize = 64;
 
-/// What is tried on each VM whatever is set: name and probe.
-pub(super) fn usual_probes() -> Vec<(String, Probe)> {
+/// The probes that are tried on each VM in any case: name and probe.
+pub(super) fn default_probes() -> Vec<(String, Probe)> {
     vec![("icmp".to_owned(), Probe::Icmp), ("tcp:22".to_owned(), Probe::Tcp(22))]
 }
 
-/// The answer of one probe: milliseconds, or the reason.
-type Answer = (String, Result<f64, String>);
+/// The name of a probe, and its milliseconds or the reason why it failed.
+type ProbeResult = (String, Result<f64, String>);
 
 pub(super) async fn examine(
     inventory: Option<Inventory>,
@@ -27,99 +28,81 @@ pub(super) async fn examine(
     timeout: Duration,
 ) -> Vec<Check> {
     let Some(inventory) = inventory else { return Vec::new() };
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     probes.retain(|(name, _)| names.insert(name.clone()));
-    let found: Vec<(String, Vec<Answer>)> = stream::iter(inventory.vms().iter().cloned())
-        .map(|vm| {
-            let probes = &probes;
-            async move { (vm.name.clone(), side_by_side(&vm, probes, timeout).await) }
-        })
-        .buffered(AT_ONCE)
+    let probes = &probes;
+    let results: Vec<(String, Vec<ProbeResult>)> = stream::iter(inventory.vms().iter().cloned())
+        .map(|vm| async move { (vm.name.clone(), try_probes(&vm, probes, timeout).await) })
+        .buffered(CONCURRENT_VMS)
         .collect()
         .await;
-    judged(&found)
+    checks_of(&results)
 }
 
-async fn side_by_side(vm: &Vm, probes: &[(String, Probe)], timeout: Duration) -> Vec<Answer> {
+async fn try_probes(vm: &Vm, probes: &[(String, Probe)], timeout: Duration) -> Vec<ProbeResult> {
     join_all(probes.iter().map(|(name, probe)| async move {
-        let answer = probe.check(vm, timeout).await;
-        (name.clone(), answer.map(|outcome| outcome.rtt.as_secs_f64() * 1000.0))
+        let result = probe.check(vm, timeout).await;
+        (name.clone(), result.map(|outcome| outcome.rtt.as_secs_f64() * 1000.0))
     }))
     .await
 }
 
 /// A check per VM, and one about the probe to set.
-fn judged(found: &[(String, Vec<Answer>)]) -> Vec<Check> {
-    let mut checks: Vec<Check> = found.iter().map(|(vm, answers)| of_vm(vm, answers)).collect();
-    checks.push(advice(found));
-    checks
+fn checks_of(results: &[(String, Vec<ProbeResult>)]) -> Vec<Check> {
+    results.iter().map(|(vm, results)| check_vm(vm, results)).chain([advise_probe(results)]).collect()
 }
 
-fn of_vm(vm: &str, answers: &[Answer]) -> Check {
-    let told: Vec<String> = answers
+fn check_vm(vm: &str, results: &[ProbeResult]) -> Check {
+    let texts: Vec<String> = results
         .iter()
-        .map(|(name, answer)| match answer {
+        .map(|(name, result)| match result {
             Ok(ms) => format!("{name} answers ({ms:.1} ms)"),
             Err(why) => format!("{name}: {why}"),
         })
         .collect();
-    let check = ok(Area::Vms, vm, told.join("; "));
-    let answering = answers.iter().filter(|(_, answer)| answer.is_ok()).count();
-    if answering == 0 {
-        let detail = check.detail.clone();
-        return check.failed(
-            detail,
-            "start the VM, or allow ICMP or a TCP port from here (network security group, firewall, route)",
-        );
+    let detail = texts.join("; ");
+    if results.iter().any(|(_, result)| result.is_ok()) {
+        return Area::Vms.ok(vm, detail);
     }
-    check
+    let advice = "start the VM, or allow ICMP or a TCP port from here (network security group, firewall, route)";
+    Area::Vms.failed(vm, detail, advice)
 }
 
-/// The probe that most VMs answer; of several the first, as ICMP needs nothing to listen.
-fn advice(found: &[(String, Vec<Answer>)]) -> Check {
-    let mut counts: Vec<(&str, usize)> = Vec::new();
-    for (name, answer) in found.iter().flat_map(|(_, answers)| answers) {
-        let at = counts.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            counts.push((name, 0));
-            counts.len() - 1
-        });
-        counts[at].1 += usize::from(answer.is_ok());
+/// Advises the probe that most VMs answer, or the first one of several, because ICMP needs no server on the VM.
+fn advise_probe(results: &[(String, Vec<ProbeResult>)]) -> Check {
+    let answers =
+        |results: &[ProbeResult], probe: &str| results.iter().any(|(name, result)| name == probe && result.is_ok());
+    let mut remaining: Vec<&[ProbeResult]> = results.iter().map(|(_, results)| results.as_slice()).collect();
+    let counts: Vec<(&str, usize)> = remaining
+        .first()
+        .into_iter()
+        .flat_map(|results| results.iter())
+        .map(|(probe, _)| (probe.as_str(), remaining.iter().filter(|results| answers(results, probe)).count()))
+        .collect();
+    let texts: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{name} {count} of {}", results.len())).collect();
+    let detail = format!("answered: {}", texts.join(", "));
+    remaining.retain(|results| results.iter().any(|(_, result)| result.is_ok()));
+    if remaining.is_empty() {
+        let detail = format!("no VM answered any probe ({detail})");
+        let advice = "check the route and the firewalls from here to the VMs";
+        return Area::Vms.failed("probe to set", detail, advice).needed();
     }
-    let any = found.iter().filter(|(_, answers)| answers.iter().any(|(_, answer)| answer.is_ok())).count();
-    let told: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count} of {}", found.len())).collect();
-    let told = format!("answered: {}", told.join(", "));
-    let check = ok(Area::Vms, "probe to set", told.clone());
-    let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-    let Some((best, _)) = counts.iter().find(|(_, count)| *count == most && most > 0) else {
-        return check
-            .failed(
-                format!("no VM answered any probe ({told})"),
-                "check the route and the firewalls from here to the VMs",
-            )
-            .needed();
-    };
-    if most == any {
-        return check.hint(format!("probe=\"{best}\" finds every VM that answers at all"));
+    if let Some((best, _)) = counts.iter().find(|(_, count)| *count == remaining.len()) {
+        let advice = format!("probe=\"{best}\" finds every VM that answers at all");
+        return Area::Vms.ok("probe to set", detail).advise(&advice);
     }
-    // No single probe will do: the fewest that together find all, taken greedily.
-    let mut chosen: Vec<&str> = Vec::new();
-    let mut left: Vec<&Vec<Answer>> = found.iter().map(|(_, answers)| answers).collect();
-    loop {
-        let finds = |name: &str, answers: &[Answer]| answers.iter().any(|(n, answer)| n == name && answer.is_ok());
-        let gain = |name: &str| left.iter().filter(|answers| finds(name, answers)).count();
-        // The first of equals.
-        let Some(&(next, _)) = counts.iter().rev().max_by_key(|(name, _)| gain(name)) else { break };
-        if gain(next) == 0 {
-            break;
-        }
-        left.retain(|answers| !finds(next, answers));
-        chosen.push(next);
+    // No single probe finds all VMs: chooses the probe that finds most of the remaining ones until none remains.
+    let mut chosen: Vec<String> = Vec::new();
+    while !remaining.is_empty() {
+        let gain = |probe: &str| remaining.iter().filter(|results| answers(results, probe)).count();
+        // The last maximum of the reversed list is the first probe of equal ones.
+        let Some(&(next, _)) = counts.iter().rev().max_by_key(|(probe, _)| gain(probe)) else { break };
+        remaining.retain(|results| !answers(results, next));
+        chosen.push(format!("\"{next}\""));
     }
-    let list: Vec<String> = chosen.iter().map(|name| format!("\"{name}\"")).collect();
-    check.warning(
-        format!("{told}; none finds every VM that answers"),
-        format!("probe=[{}] finds every VM that answers at all", list.join(", ")),
-    )
+    let advice = format!("probe=[{}] finds every VM that answers at all", chosen.join(", "));
+    Area::Vms.warning("probe to set", format!("{detail}; none finds every VM that answers"), &advice)
 }
 
 #[cfg(test)]
@@ -127,15 +110,15 @@ mod tests {
     use super::super::report::{Report, Status};
     use super::*;
 
-    fn answers(of: &[(&str, bool)]) -> Vec<Answer> {
+    fn answers(of: &[(&str, bool)]) -> Vec<ProbeResult> {
         let answer = |works| if works { Ok(1.0) } else { Err("silent".to_owned()) };
         of.iter().map(|(name, works)| ((*name).to_owned(), answer(*works))).collect()
     }
 
     #[test]
-    fn silent_icmp_beside_an_open_port_leads_to_the_port() {
+    fn an_open_port_is_advised_if_icmp_is_silent() {
         let found = [("a".to_owned(), answers(&[("icmp", false), ("tcp:22", true)]))];
-        let checks = judged(&found);
+        let checks = checks_of(&found);
         assert_eq!(checks[0].detail, "icmp: silent; tcp:22 answers (1.0 ms)");
         assert_eq!(checks[0].status, Status::Ok);
         assert!(checks[1].advice.as_ref().unwrap().starts_with("probe=\"tcp:22\""));
@@ -144,17 +127,17 @@ mod tests {
     #[test]
     fn of_equal_probes_the_first_is_advised() {
         let found = [("a".to_owned(), answers(&[("icmp", true), ("tcp:22", true)]))];
-        assert!(judged(&found)[1].advice.as_ref().unwrap().starts_with("probe=\"icmp\""));
+        assert!(checks_of(&found)[1].advice.as_ref().unwrap().starts_with("probe=\"icmp\""));
     }
 
     #[test]
-    fn where_no_probe_finds_all_a_list_is_advised() {
+    fn a_list_is_advised_if_no_probe_finds_all() {
         let found = [
             ("a".to_owned(), answers(&[("icmp", false), ("tcp:22", true), ("tcp:80", false)])),
             ("b".to_owned(), answers(&[("icmp", true), ("tcp:22", false), ("tcp:80", false)])),
             ("c".to_owned(), answers(&[("icmp", false), ("tcp:22", false), ("tcp:80", false)])),
         ];
-        let checks = judged(&found);
+        let checks = checks_of(&found);
         assert_eq!(checks[2].status, Status::Failed);
         assert!(!checks[2].needed, "one dead VM is what the selector is for");
         let advice = checks[3].advice.as_ref().unwrap();
@@ -165,7 +148,7 @@ mod tests {
     #[test]
     fn when_no_vm_answers_it_is_a_failure() {
         let found = [("a".to_owned(), answers(&[("icmp", false)]))];
-        assert!(!Report::new(judged(&found)).ok());
+        assert!(!Report::new(checks_of(&found)).ok());
     }
 
     #[tokio::test]

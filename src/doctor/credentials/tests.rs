@@ -1,6 +1,5 @@
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::super::Status;
 use super::*;
 
 /// Every variable that holds a secret, with one.
@@ -21,11 +20,11 @@ fn of<'a>(checks: &'a [Check], name: &str) -> &'a Check {
 }
 
 #[test]
-fn what_is_found_is_named_and_never_shown() {
+fn credentials_are_named_and_never_shown() {
     let mut all = SECRETS.to_vec();
     all.extend([("AZURE_CLIENT_ID", "client"), ("AZURE_TENANT_ID", "tenant")]);
     let options = HashMap::from([("aws_secret_access_key".to_owned(), "secret-10".to_owned())]);
-    let checks = at_rest(&Variables::of(&all), &Known::default(), &options, None);
+    let checks = local(&Variables::of(&all), &Known::default(), &options, None);
     assert!(!format!("{checks:?}").contains("secret-"), "{checks:?}");
     let azure = of(&checks, "Azure storage");
     assert_eq!(azure.status, Status::Ok);
@@ -39,13 +38,13 @@ fn what_is_found_is_named_and_never_shown() {
 
 #[test]
 fn without_anything_everything_is_a_note() {
-    let checks = at_rest(&Variables::default(), &Known::default(), &HashMap::new(), None);
+    let checks = local(&Variables::default(), &Known::default(), &HashMap::new(), None);
     assert!(checks.iter().all(|check| check.status == Status::Note), "{checks:?}");
     assert!(checks.iter().any(|check| check.name == "home"));
 }
 
 #[test]
-fn half_an_identity_is_a_warning_that_names_the_other_half() {
+fn an_incomplete_identity_is_a_warning_that_names_what_is_missing() {
     let check = aws(&Variables::of(&[("AWS_ACCESS_KEY_ID", "x")]), None);
     assert_eq!(check.status, Status::Warning);
     assert!(check.detail.contains("without AWS_SECRET_ACCESS_KEY"), "{}", check.detail);
@@ -56,7 +55,7 @@ fn half_an_identity_is_a_warning_that_names_the_other_half() {
 }
 
 #[test]
-fn a_token_file_that_is_not_there_is_named() {
+fn a_missing_token_file_is_named() {
     let check = azure_storage(&Variables::of(&[("AZURE_FEDERATED_TOKEN_FILE", "/nowhere/token")]));
     assert!(check.status == Status::Warning && check.detail.contains("/nowhere/token"));
     let check = google(&Variables::of(&[("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")]), None);
@@ -71,7 +70,7 @@ fn aws_profiles_are_told_apart_from_what_is_read() {
 }
 
 #[test]
-fn sendevent_is_looked_for_where_the_shell_would() {
+fn sendevent_is_searched_in_the_path() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("sendevent");
     let path = directory.path().to_str().unwrap();
@@ -79,7 +78,7 @@ fn sendevent_is_looked_for_where_the_shell_would() {
     assert_eq!(of(&[("PATH", path)]).status, Status::Note);
     std::fs::write(&program, "").unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(of(&[("PATH", path)]).detail.contains("may not be run"));
+    assert!(of(&[("PATH", path)]).detail.contains("is not executable"));
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     assert!(of(&[("PATH", path)]).detail.contains("AUTOSERV is not set"));
     let found = of(&[("PATH", path), ("AUTOSERV", "ACE"), ("AUTOUSER", "/x")]);
@@ -104,7 +103,7 @@ fn ssh_keys_that_others_can_read_are_a_warning() {
 }
 
 #[tokio::test]
-async fn the_metadata_service_is_told_from_silence() {
+async fn the_metadata_service_is_recognised() {
     let app = axum::Router::new().route(
         "/metadata",
         axum::routing::get(|headers: axum::http::HeaderMap| async move {

@@ -9,19 +9,18 @@ use object_store::{
 };
 use url::Url;
 
-use super::super::Status;
 use super::super::report::Report;
 use super::*;
-use crate::storage::faulty::{Fault, Faulty, Script};
+use crate::storage::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
-/// What a store does that must not hold a ledger.
+/// A flaw because of which a store must not hold a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     /// The condition "only if it is new" is ignored.
     Overwrites,
-    /// It looks first and writes then, so that two can win.
-    LooksFirst,
-    /// Listings are those of before.
+    /// It checks first and then writes, so that two can win.
+    ChecksFirst,
+    /// Listings are out of date.
     ListsLate,
     /// It never answers.
     Hangs,
@@ -47,11 +46,11 @@ impl ObjectStore for Flawed {
         if opts.mode == PutMode::Create {
             match self.1 {
                 Flaw::Overwrites => opts.mode = PutMode::Overwrite,
-                Flaw::LooksFirst => {
+                Flaw::ChecksFirst => {
                     if self.0.head(location).await.is_ok() {
                         return self.0.put_opts(location, payload, opts).await;
                     }
-                    // Long enough for all of the others to have looked as well.
+                    // Long enough for all others to check as well.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     opts.mode = PutMode::Overwrite;
                 }
@@ -103,10 +102,10 @@ fn of<'a>(checks: &'a [Check], name: &str) -> &'a Check {
     checks.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("no check {name} in {checks:?}"))
 }
 
-/// Runs on the process's own runtime, which has several threads.
+/// Runs on the runtime of the process, which has several threads.
 fn checks_of(store: Arc<DynObjectStore>) -> Vec<Check> {
     let storage = Storage::over(Arc::clone(&store), Url::parse("s3://bucket/a%20b/ledger/").unwrap()).unwrap();
-    runtime::block_on(async move { Ok(try_out([Arc::clone(&store), store], &storage, None).await) }).unwrap()
+    runtime::block_on(async move { Ok(run_trials([Arc::clone(&store), store], &storage, None).await) }).unwrap()
 }
 
 fn left(store: &Arc<DynObjectStore>) -> Vec<Path> {
@@ -127,8 +126,8 @@ fn a_good_store_passes_and_is_left_as_it_was() {
 }
 
 #[test]
-fn stores_that_are_not_atomic_are_found_out() {
-    for (flaw, words) in [(Flaw::Overwrites, "were told that they won"), (Flaw::LooksFirst, "were told that they won")]
+fn stores_that_are_not_atomic_are_recognised() {
+    for (flaw, words) in [(Flaw::Overwrites, "were told that they won"), (Flaw::ChecksFirst, "were told that they won")]
     {
         let store: Arc<DynObjectStore> = Arc::new(Flawed(InMemory::new(), flaw));
         let checks = checks_of(Arc::clone(&store));
@@ -141,13 +140,13 @@ fn stores_that_are_not_atomic_are_found_out() {
 }
 
 #[test]
-fn a_second_put_that_overwrites_is_found_out_without_a_race() {
+fn a_second_put_that_overwrites_is_recognised_without_a_race() {
     let store: Arc<DynObjectStore> = Arc::new(InMemory::new());
     let path = Path::from("x");
     let flawed: Arc<DynObjectStore> = Arc::new(Flawed(InMemory::new(), Flaw::Overwrites));
     runtime::block_on(async move {
-        for (store, second) in [(store, Ended::Lost), (flawed, Ended::Won)] {
-            assert_eq!(create(&store, &path, "1".to_owned()).await, Ended::Won);
+        for (store, second) in [(store, Creation::Lost), (flawed, Creation::Won)] {
+            assert_eq!(create(&store, &path, "1".to_owned()).await, Creation::Won);
             assert_eq!(create(&store, &path, "2".to_owned()).await, second);
         }
         Ok(())
@@ -156,7 +155,7 @@ fn a_second_put_that_overwrites_is_found_out_without_a_race() {
 }
 
 #[test]
-fn late_listings_are_found_out() {
+fn late_listings_are_recognised() {
     let store: Arc<DynObjectStore> = Arc::new(Flawed(InMemory::new(), Flaw::ListsLate));
     let checks = checks_of(store);
     assert_eq!(of(&checks, "atomic").status, Status::Ok);
@@ -165,28 +164,28 @@ fn late_listings_are_found_out() {
 }
 
 #[test]
-fn a_store_that_hangs_is_given_up() {
+fn a_store_that_hangs_is_abandoned() {
     let begun = Instant::now();
     let checks = checks_of(Arc::new(Flawed(InMemory::new(), Flaw::Hangs)));
-    assert!(begun.elapsed() < TRIES + CLEANING + Duration::from_secs(1));
+    assert!(begun.elapsed() < TRIAL_LIMIT + CLEAN_UP_LIMIT + Duration::from_secs(1));
     assert!(of(&checks, "in time").status == Status::Failed && of(&checks, "in time").needed);
 }
 
 #[test]
 fn a_store_that_refuses_is_not_writable() {
-    let script = Script::random(1, 100, &[Fault::Before]);
-    let checks = checks_of(Arc::new(Faulty::new(Arc::new(InMemory::new()), script)));
+    let plan = FaultPlan::random(1, 100, &[Fault::Before]);
+    let checks = checks_of(Arc::new(FaultInjectingStore::new(Arc::new(InMemory::new()), plan)));
     let writable = of(&checks, "writable");
     assert!(writable.status == Status::Failed && writable.detail.contains("503"), "{}", writable.detail);
     assert!(!checks.iter().any(|check| check.name == "atomic"));
 }
 
 #[test]
-fn a_winner_whose_answer_was_lost_is_no_flaw() {
-    let script = Script::calm();
-    let store: Arc<DynObjectStore> = Arc::new(Faulty::new(Arc::new(InMemory::new()), script.clone()));
-    // Whoever comes first is told that somebody else was.
-    script.next_commits(&[Fault::OwnConflict]);
+fn a_lost_response_to_the_winner_is_not_a_flaw() {
+    let plan = FaultPlan::none();
+    let store: Arc<DynObjectStore> = Arc::new(FaultInjectingStore::new(Arc::new(InMemory::new()), plan.clone()));
+    // The first creator is told that the name exists.
+    plan.next_commits(&[Fault::OwnConflict]);
     let check =
         runtime::block_on(async move { Ok(atomic(&[Arc::clone(&store), store], &Path::from("d"), 2).await) }).unwrap();
     assert_eq!(check.status, Status::Ok, "{}", check.detail);
@@ -212,7 +211,7 @@ fn a_directory_is_examined_and_left_as_it_was() {
 }
 
 #[test]
-fn roots_that_cannot_be_are_failures_with_advice() {
+fn impossible_roots_are_failures_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "").unwrap();
