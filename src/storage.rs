@@ -1,4 +1,4 @@
-//! Where tables live: a path or URI becomes an object store and a kernel engine.
+//! Opens the storage of tables: makes an object store and a kernel engine of a path or URI.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,41 +13,40 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
-mod clear;
 mod cloud;
-mod delayed;
-mod encoded;
+mod counting;
+mod data_file_cache;
+mod encoded_listing;
+mod error_mapping;
 mod executor;
 #[cfg(test)]
-pub(crate) mod faulty;
-mod hint;
+pub(crate) mod fault_injecting;
+mod file_names;
+mod forward;
+mod fsync;
 mod layers;
-mod listing;
 mod local;
-mod log_memory;
-mod metered;
 mod options;
 mod root;
-mod synced;
-mod whole;
-mod written;
+mod throttled;
 
-pub(crate) use synced::is_unfinished;
-#[cfg(test)]
-pub(crate) use synced::{Disk, Synced};
-
-use executor::Executor;
+pub use counting::Requests;
 pub use layers::Durability;
-use layers::{Layers, Settings};
-use metered::Meter;
-pub use metered::Requests;
-use root::Root;
 pub use root::StoreKind;
 
-/// The kernel engine that every table of a [`Storage`] works with.
+pub(crate) use file_names::is_temporary;
+#[cfg(test)]
+pub(crate) use fsync::{Disk, FsyncStore};
+
+use counting::RequestCounter;
+use executor::Executor;
+use layers::{Layers, Settings};
+use root::Root;
+
+/// The kernel engine of a [`Storage`], which all its tables share.
 pub(crate) type KernelEngine = DefaultEngine<Executor>;
 
-/// Rows per batch when data files are read. The kernel's own default of 1,000 costs many small copies.
+/// Rows per batch when data files are read. The kernel's default of 1,000 makes many small copies.
 const READ_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_535);
 
 /// A root directory or URI with the object store behind it. Cheap to clone.
@@ -57,8 +56,8 @@ pub struct Storage {
     store: Arc<DynObjectStore>,
     engine: Arc<KernelEngine>,
     executor: Arc<Executor>,
-    meter: Meter,
-    /// As they were given; never shown, as there may be credentials in them.
+    counter: RequestCounter,
+    /// As the caller gave them. They can hold credentials, so they are never shown.
     options: Arc<HashMap<String, String>>,
     pid: u32,
 }
@@ -70,34 +69,34 @@ impl fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Checks `root` and connects to the store behind it. Creates nothing, and sends no request.
+    /// Checks `root` and opens its store. Creates nothing and sends no request.
     ///
     /// `root` is one of
-    /// - a local directory (absolute, relative to the working directory, or in the home directory with `~/`; it need not
-    ///   exist yet) or its `file://` URI,
+    /// - a local directory or its `file://` URI. The directory can be absolute, relative to the working directory, or in
+    ///   the home directory with `~/`. It need not exist yet,
     /// - `abfss://container@account.dfs.core.windows.net/path` (or `abfs`, `az`, `azure`), or `az://container/path` with the
     ///   account in the options,
     /// - `s3://bucket/path` (or `s3a`), `gs://bucket/path`.
     ///
-    /// Percent signs in URIs are written `%25`, as in all URIs. `options` are credentials and settings by the names that
-    /// object_store and delta-rs have for them, in any case of letters; what they leave open comes from the environment
-    /// (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Credentials that expire are fetched anew before they do (see docs/storage.md).
-    /// One option is for every kind of root: `request_delay`, the seconds (0 to 60) that each request waits before it is
-    /// sent, to try out on a local disk how a remote store feels.
+    /// Write a percent sign in a URI as `%25`. `options` are credentials and settings by the names that object_store and
+    /// delta-rs use for them, in upper or lower case. The environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`) gives those that
+    /// `options` does not. Credentials that expire are renewed before they do (see docs/storage.md). One option applies
+    /// to every kind of root: `request_delay`, the seconds (0 to 60) that each request waits before it is sent, to try
+    /// out on a local disk how a remote store feels.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an empty root, one that is a file or below a file, a URI that holds credentials, an
-    /// option that does not exist, contradicts another or cannot have its value. [`ErrorKind::Unsupported`] for Databricks
-    /// mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`), where files cannot be created atomically, and for unknown URI
-    /// schemes. Retrying does not help. No error repeats a credential or a URI that was refused.
+    /// [`ErrorKind::InvalidInput`] for an empty root, a root that is a file or below a file, a URI that holds credentials,
+    /// and an option that does not exist, contradicts another or has an invalid value. [`ErrorKind::Unsupported`] for
+    /// Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`), where files cannot be created atomically, and for
+    /// unknown URI schemes. A retry does not help. No error repeats a credential or a refused URI.
     pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
         Self::open_with(root, options, Durability::Store)
     }
 
-    /// As [`Storage::open`], with rows that survive what `durability` says.
+    /// Opens a storage like [`Storage::open`], with rows that survive what `durability` says.
     ///
     /// # Errors
-    /// Those of [`Storage::open`].
+    /// The errors of [`Storage::open`].
     pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
         let (settings, rest) = Settings::take(options, durability)?;
         let mut opened = match root::parse(root)? {
@@ -120,35 +119,43 @@ impl Storage {
         Ok(opened)
     }
 
-    /// A storage whose files are in `store`, below `root`.
+    /// Opens a storage whose files are in `store`, below `root`.
     #[cfg(test)]
     pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
         Self::on(layers::around(store, &Settings::default(), false), root)
     }
 
     fn on(layers: Layers, root: Url) -> Result<Self> {
-        let executor = Arc::new(Executor::new(runtime::handle()?, layers.at_once));
+        let executor = Arc::new(Executor::new(runtime::handle()?, layers.is_immediate));
         let engine = DefaultEngineBuilder::new(layers.for_kernel)
             .with_task_executor(Arc::clone(&executor))
             .with_batch_size(READ_BATCH_ROWS)
             .build();
         let pid = std::process::id();
         let options = Arc::default();
-        Ok(Self { root, store: layers.store, engine: Arc::new(engine), executor, meter: layers.meter, options, pid })
+        Ok(Self {
+            root,
+            store: layers.store,
+            engine: Arc::new(engine),
+            executor,
+            counter: layers.counter,
+            options,
+            pid,
+        })
     }
 
-    /// How many requests went to the store since it was opened. Cheap: nothing is asked of the store.
+    /// The requests that were sent to the store since it was opened. This call sends none.
     pub fn requests(&self) -> Requests {
-        self.meter.read()
+        self.counter.read()
     }
 
-    /// What kind of store it is.
+    /// The kind of store.
     pub fn kind(&self) -> StoreKind {
         StoreKind::of(self.root.scheme()).unwrap_or(StoreKind::Local)
     }
 
-    /// The options that it was opened with, so that something else can be opened beside it. They may hold credentials:
-    /// not to be shown.
+    /// The options that the storage was opened with, to open another storage beside it. They can hold credentials: never
+    /// show them.
     pub fn options(&self) -> &HashMap<String, String> {
         &self.options
     }
@@ -158,22 +165,22 @@ impl Storage {
         &self.root
     }
 
-    /// The store; its paths count from the root of the file system, container or bucket.
+    /// The store. Its paths begin at the root of the file system, container or bucket.
     pub fn store(&self) -> &Arc<DynObjectStore> {
         &self.store
     }
 
-    /// The kernel engine, which shares this store.
+    /// The kernel engine, which uses this store.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] in a forked child: the threads that the engine works with exist in its parent only, so
-    /// that waiting for them would hang.
+    /// [`ErrorKind::Internal`] in a forked child. The threads of the engine exist only in the parent, so that a call
+    /// would never return.
     pub(crate) fn engine(&self) -> Result<&Arc<KernelEngine>> {
         self.check_process()?;
         Ok(&self.engine)
     }
 
-    /// Runs `future` on the process's runtime and waits for it, from any thread but an async task's.
+    /// Runs `future` on the runtime of the process and waits for it. Do not call this from an async task.
     pub(crate) fn block_on<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Result<T> {
         self.check_process()?;
         Ok(self.executor.block_on(future))

@@ -1,4 +1,4 @@
-//! Roots in containers and buckets: Azure, S3 and Google Cloud Storage, all through object_store.
+//! Connects to containers and buckets: Azure, S3 and Google Cloud Storage.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,23 +8,24 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as S3};
 use object_store::azure::{AzureConfigKey as Azure, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Google};
 use object_store::{ClientOptions, DynObjectStore};
-use url::{Host, Url};
+use url::Url;
 
-use super::clear::ClearErrors;
+use super::error_mapping::ErrorMappingStore;
 use super::options::{self, Key, Settings};
 use super::root::{Bucket, StoreKind};
 use crate::error::{Error, Result};
+use crate::http::address::is_loopback;
+use crate::http::secret::scrub;
 
-/// How long one request may take, its body included: enough for a compacted file on a slow line, and short enough that a
-/// server that went silent is noticed within a minute.
+/// The time limit of one request with its body: enough for a compacted file on a slow network, and short enough to notice
+/// within a minute that a server does not answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where object_store's emulator mode looks for Azurite.
+/// The environment variable with the address of Azurite, for the emulator mode of object_store.
 const AZURITE_URL: &str = "AZURITE_BLOB_STORAGE_URL";
 
-/// Connects to the store behind `bucket`; no request is sent yet. Errors of the store come back as [`ClearErrors`] puts
-/// them.
+/// Makes the store of `bucket`. This sends no request. [`ErrorMappingStore`] explains the errors of the store.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] for options that are unknown, contradict the root or can never work.
@@ -35,26 +36,28 @@ pub(super) fn connect(
 ) -> Result<Arc<DynObjectStore>> {
     let settings = options::read(bucket.kind, given, environment)?;
     let anonymous = settings.anonymous;
-    // HTTPS alone until the options say otherwise: one of object_store's builders begins with plain HTTP allowed.
+    // One of object_store's builders allows plain HTTP by default.
     let client =
         ClientOptions::new().with_allow_http(false).with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
     let (store, place) = match bucket.kind {
-        StoreKind::Local => return Err(Error::invalid("a local directory is no bucket")),
+        StoreKind::Local => {
+            return Err(Error::invalid("a local directory is not a bucket; give a root in a container or bucket"));
+        }
         StoreKind::Azure => azure(bucket, settings, client)?,
         StoreKind::S3 => s3(bucket, settings, client)?,
         StoreKind::Google => google(bucket, settings, client)?,
     };
-    Ok(Arc::new(ClearErrors::new(store, place, anonymous)))
+    Ok(Arc::new(ErrorMappingStore::new(store, place, anonymous)))
 }
 
 fn azure(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
-    same(&mut settings, Key::Azure(Azure::ContainerName), &bucket.name)?;
+    remove_redundant(&mut settings, Key::Azure(Azure::ContainerName), &bucket.name)?;
     let emulator = settings.values.get(&Key::Azure(Azure::UseEmulator)).is_some_and(|value| options::is_true(value));
     if emulator {
         check_emulator(&settings)?;
     }
     if let Some((account, endpoint)) = &bucket.account {
-        same(&mut settings, Key::Azure(Azure::AccountName), account)?;
+        remove_redundant(&mut settings, Key::Azure(Azure::AccountName), account)?;
         settings.values.insert(Key::Azure(Azure::AccountName), account.clone());
         settings.values.entry(Key::Azure(Azure::Endpoint)).or_insert_with(|| endpoint.clone());
     }
@@ -70,69 +73,60 @@ fn azure(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Resu
             )));
         }
     };
-    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
-    for (key, value) in &settings.values {
-        if let Key::Azure(key) = key {
-            builder = builder.with_config(*key, value);
-        }
-    }
+    let builder = MicrosoftAzureBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
+    let builder = settings.values.iter().fold(builder, |builder, (key, value)| match key {
+        Key::Azure(key) => builder.with_config(*key, value),
+        _ => builder,
+    });
     let store = builder.with_container_name(&bucket.name).build().map_err(|e| unusable(bucket, &settings, &e))?;
     Ok((Arc::new(store), format!("the container '{}' of the storage account '{account}'", bucket.name)))
 }
 
-/// The emulator mode always allows plain HTTP, which is nobody's business on this machine, but elsewhere needs consent.
+/// Checks the address of the emulator. The emulator mode allows plain HTTP, which is safe only on this machine.
 fn check_emulator(settings: &Settings) -> Result<()> {
     let Ok(url) = std::env::var(AZURITE_URL) else { return Ok(()) };
-    let local = Url::parse(&url).ok().and_then(|url| {
-        Some(match url.host()? {
-            Host::Domain(name) => name == "localhost",
-            Host::Ipv4(ip) => ip.is_loopback(),
-            Host::Ipv6(ip) => ip.is_loopback(),
-        })
-    });
-    let allowed = settings.values.iter().any(|(key, value)| key.allows_http() && options::is_true(value));
-    match local {
-        Some(true) => Ok(()),
-        Some(false) if allowed || url.starts_with("https://") => Ok(()),
-        Some(false) => Err(Error::invalid(format!(
-            "{AZURITE_URL} is an http:// address of another machine; use https://, or set allow_http to 'true'"
-        ))),
-        None => Err(Error::invalid(format!("{AZURITE_URL} must be a URL, such as http://127.0.0.1:10000"))),
+    let Some(address) = Url::parse(&url).ok().filter(Url::has_host) else {
+        return Err(Error::invalid(format!("{AZURITE_URL} must be a URL, such as http://127.0.0.1:10000")));
+    };
+    let allows_http = settings.values.iter().any(|(key, value)| key.allows_http() && options::is_true(value));
+    if is_loopback(&address) || allows_http || url.starts_with("https://") {
+        return Ok(());
     }
+    Err(Error::invalid(format!(
+        "{AZURITE_URL} is an http:// address of another machine; use https://, or set allow_http to 'true'"
+    )))
 }
 
 fn s3(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
-    same(&mut settings, Key::S3(S3::Bucket), &bucket.name)?;
-    let mut builder = AmazonS3Builder::new().with_client_options(client).with_retry(settings.retry.clone());
-    for (key, value) in &settings.values {
-        if let Key::S3(key) = key {
-            builder = builder.with_config(*key, value);
-        }
-    }
+    remove_redundant(&mut settings, Key::S3(S3::Bucket), &bucket.name)?;
+    let builder = AmazonS3Builder::new().with_client_options(client).with_retry(settings.retry.clone());
+    let builder = settings.values.iter().fold(builder, |builder, (key, value)| match key {
+        Key::S3(key) => builder.with_config(*key, value),
+        _ => builder,
+    });
     let store = builder.with_bucket_name(&bucket.name).build().map_err(|e| unusable(bucket, &settings, &e))?;
     Ok((Arc::new(store), format!("the bucket '{}'", bucket.name)))
 }
 
 fn google(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
-    same(&mut settings, Key::Google(Google::Bucket), &bucket.name)?;
+    remove_redundant(&mut settings, Key::Google(Google::Bucket), &bucket.name)?;
     let given = |key| settings.values.contains_key(&Key::Google(key));
     if given(Google::ServiceAccount) && given(Google::ServiceAccountKey) {
         return Err(Error::invalid(
             "both google_service_account and google_service_account_key are given: give the file or the key, not both",
         ));
     }
-    let mut builder = GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
-    for (key, value) in &settings.values {
-        if let Key::Google(key) = key {
-            builder = builder.with_config(*key, value);
-        }
-    }
+    let builder = GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
+    let builder = settings.values.iter().fold(builder, |builder, (key, value)| match key {
+        Key::Google(key) => builder.with_config(*key, value),
+        _ => builder,
+    });
     let store = builder.with_bucket_name(&bucket.name).build().map_err(|e| unusable(bucket, &settings, &e))?;
     Ok((Arc::new(store), format!("the bucket '{}'", bucket.name)))
 }
 
-/// An option that the root says as well must say the same.
-fn same(settings: &mut Settings, key: Key, of_root: &str) -> Result<()> {
+/// Removes an option that the root gives too, and checks that both agree.
+fn remove_redundant(settings: &mut Settings, key: Key, of_root: &str) -> Result<()> {
     match settings.values.remove(&key) {
         Some(other) if other != of_root && !settings.from_environment.contains(&key) => Err(Error::invalid(format!(
             "the storage option '{}' contradicts the root, which says '{of_root}'; leave the option out",
@@ -142,14 +136,14 @@ fn same(settings: &mut Settings, key: Key, of_root: &str) -> Result<()> {
     }
 }
 
-/// What object_store has against the options, without their values.
+/// The error of object_store about the options, without their values.
 fn unusable(bucket: &Bucket, settings: &Settings, error: &object_store::Error) -> Error {
-    // A key that is not JSON is quoted in the error, in parts.
+    // The error quotes parts of a key that is not JSON.
     let reason = if bucket.kind == StoreKind::Google {
         "the service account key must be the JSON of a key file".to_owned()
     } else {
-        let values = settings.values.values().filter(|value| value.len() > 3);
-        values.fold(error.to_string(), |text, value| text.replace(value, "…"))
+        let values: Vec<&str> = settings.values.values().map(String::as_str).filter(|value| value.len() > 3).collect();
+        scrub(error.to_string(), &values)
     };
     Error::invalid(format!("the storage options cannot be used for '{}': {reason}", bucket.url))
 }

@@ -1,4 +1,4 @@
-//! Who runs the store's futures.
+//! Runs the futures of a store.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,10 +12,9 @@ use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use futures::future::BoxFuture;
 use tokio::runtime::{EnterGuard, Handle};
 
-/// Runs futures on the process's runtime, or on the very thread that waits for them.
+/// Runs futures on the runtime of the process, or on the thread that waits for them.
 ///
-/// A local disk answers at once: handing each request to another thread and waiting to be woken costs several times
-/// more than the request itself.
+/// A local disk answers immediately. To hand each request to another thread costs several times more than the request.
 #[derive(Debug)]
 pub(crate) struct Executor {
     runtime: TokioMultiThreadExecutor,
@@ -61,10 +60,11 @@ impl TaskExecutor for Executor {
     }
 }
 
-/// Runs blocking `work` of a store: elsewhere if this is one of a runtime's threads, else right here.
+/// Runs blocking `work` of a store: on a thread for blocking work if the current thread belongs to a runtime, else on the
+/// current thread.
 ///
 /// # Errors
-/// Those of `work`, and when it panicked.
+/// The errors of `work`, and an error if it panics.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> object_store::Result<T> + Send + 'static,
 ) -> object_store::Result<T> {

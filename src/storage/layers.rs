@@ -1,8 +1,14 @@
-//! What is put around a store before tables work on it, and in which order.
+//! The layers around a store, and their order. From the table down:
 //!
-//! From the table down: [`Encoded`](super::encoded::EncodedListing) for the kernel alone, [`Written`] and, far away,
-//! [`Whole`] so that less is asked, [`Metered`] which counts what is still asked, [`Delayed`] where a slow store is wanted, and on a local disk
-//! [`Synced`] where rows shall survive a power cut, and [`QuickListing`].
+//! | layer | purpose |
+//! | --- | --- |
+//! | [`EncodedListing`] | lists paths in the form that the kernel reads back; only for the kernel |
+//! | [`DataFileCache`] | saves requests about data files |
+//! | [`CountingStore`] | counts the requests |
+//! | [`Throttled`] | delays the requests, if the option `request_delay` is set |
+//! | [`FsyncStore`] | on a local disk with `durability="fsync"`: a row survives a power cut |
+//! | [`LocalStore`] | on a local disk: lists a long log quickly |
+//! | [`ErrorMappingStore`](super::error_mapping::ErrorMappingStore) | in a cloud: explains errors |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,29 +17,27 @@ use std::time::Duration;
 use object_store::DynObjectStore;
 use object_store::local::LocalFileSystem;
 
-use super::delayed::{self, Delayed};
-use super::encoded::EncodedListing;
-use super::listing::QuickListing;
-use super::metered::{Meter, Metered};
-use super::synced::Synced;
-use super::whole::Whole;
-use super::written::Written;
+use super::counting::{CountingStore, RequestCounter};
+use super::data_file_cache::DataFileCache;
+use super::encoded_listing::EncodedListing;
+use super::fsync::FsyncStore;
+use super::local::LocalStore;
+use super::throttled::{self, Throttled};
 use crate::error::Result;
 
-/// What a row has to survive once the call that wrote it has returned.
+/// What a row survives once the call that wrote it has returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The store has acknowledged it. On a local disk the row then survives the end of every process (SIGKILL), but a
-    /// power cut may take what the operating system has not written yet. An object store's acknowledgement stands for
-    /// everything.
+    /// The store has acknowledged the row. On a local disk it survives the end of every process (SIGKILL), but a power
+    /// cut can remove what the operating system has not written yet. In an object store it survives both.
     #[default]
     Store,
-    /// It is on the local disk itself, with all that it takes to read it: it survives a power cut too. The same as
-    /// [`Durability::Store`] on an object store.
+    /// The row is on the local disk with everything that a reader needs, so that it survives a power cut too. In an
+    /// object store, the same as [`Durability::Store`].
     Fsync,
 }
 
-/// What the caller wants around the store.
+/// The layers that the caller wants.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Settings {
     durability: Durability,
@@ -41,16 +45,16 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Takes the options that are meant for the layers out of `options`; the rest is for the store itself.
+    /// Splits `options` into the settings of the layers and the options of the store.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for an option whose value it cannot have.
+    /// [`crate::ErrorKind::InvalidInput`] for an option with an invalid value.
     pub(super) fn take(
         options: &HashMap<String, String>,
         durability: Durability,
     ) -> Result<(Self, HashMap<String, String>)> {
         let mut rest = options.clone();
-        let request_delay = rest.remove(delayed::OPTION).map(|text| delayed::parse(&text)).transpose()?;
+        let request_delay = rest.remove(throttled::OPTION).map(|text| throttled::parse(&text)).transpose()?;
         Ok((Self { durability, request_delay: request_delay.unwrap_or_default() }, rest))
     }
 }
@@ -60,37 +64,37 @@ impl Settings {
 pub(super) struct Layers {
     /// For this crate.
     pub(super) store: Arc<DynObjectStore>,
-    /// For the kernel's engine: the same store.
+    /// The same store for the kernel's engine.
     pub(super) for_kernel: Arc<DynObjectStore>,
-    /// Counts what is asked of the store.
-    pub(super) meter: Meter,
-    /// It answers at once, like a local disk: nobody needs to be free for other work meanwhile.
-    pub(super) at_once: bool,
+    /// Counts the requests to the store.
+    pub(super) counter: RequestCounter,
+    /// Whether the store answers immediately, as a local disk does. The calling thread then waits for the answer
+    /// itself.
+    pub(super) is_immediate: bool,
 }
 
 /// The file system of this machine, from its root.
 pub(super) fn local(settings: &Settings) -> Arc<DynObjectStore> {
     let files = Arc::new(LocalFileSystem::new());
-    let quick = QuickListing::new(Arc::clone(&files));
+    let local = Arc::new(LocalStore::new(Arc::clone(&files)));
     match settings.durability {
-        Durability::Store => Arc::new(quick),
-        Durability::Fsync => Arc::new(Synced::new(Arc::new(quick), files)),
+        Durability::Store => local,
+        Durability::Fsync => Arc::new(FsyncStore::new(local, files)),
     }
 }
 
-/// Puts the layers around `store`, which is a local disk or not.
-pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings, local: bool) -> Layers {
-    let meter = Meter::default();
-    let delayed: Arc<DynObjectStore> = match settings.request_delay {
+/// Puts the layers around `store`. `is_local` says whether it is a local disk.
+pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings, is_local: bool) -> Layers {
+    let counter = RequestCounter::default();
+    let throttled: Arc<DynObjectStore> = match settings.request_delay {
         Duration::ZERO => store,
-        delay => Arc::new(Delayed::new(store, delay)),
+        delay => Arc::new(Throttled::new(store, delay)),
     };
-    let metered = Arc::new(Metered::new(delayed, meter.clone()));
-    let at_once = local && settings.request_delay.is_zero();
-    let read: Arc<DynObjectStore> = if at_once { metered } else { Arc::new(Whole::new(metered)) };
-    let store: Arc<DynObjectStore> = Arc::new(Written::new(read));
-    let for_kernel = Arc::new(EncodedListing(Arc::clone(&store)));
-    Layers { store, for_kernel, meter, at_once }
+    let counting = Arc::new(CountingStore::new(throttled, counter.clone()));
+    let is_immediate = is_local && settings.request_delay.is_zero();
+    let store: Arc<DynObjectStore> = Arc::new(DataFileCache::new(counting, !is_immediate));
+    let for_kernel = Arc::new(EncodedListing { inner: Arc::clone(&store) });
+    Layers { store, for_kernel, counter, is_immediate }
 }
 
 #[cfg(test)]
@@ -98,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_for_the_layers_is_taken_out_of_the_options() {
+    fn the_settings_of_the_layers_are_taken_out_of_the_options() {
         let options =
             HashMap::from([("request_delay".to_owned(), "0.05".to_owned()), ("key".to_owned(), "1".to_owned())]);
         let (settings, rest) = Settings::take(&options, Durability::Fsync).unwrap();
@@ -109,18 +113,18 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_nobody_wants_is_not_there() {
+    fn only_the_layers_that_are_wanted_are_there() {
         let shape = |durability, delay: &str| {
             let options = HashMap::from([("request_delay".to_owned(), delay.to_owned())]);
             let (settings, _) = Settings::take(&options, durability).unwrap();
             format!("{:?}", around(local(&settings), &settings, true).for_kernel)
         };
         let bare = shape(Durability::Store, "0");
-        assert!(!bare.contains("Delayed") && !bare.contains("Synced"), "{bare}");
-        for layer in ["EncodedListing", "Written", "Metered", "QuickListing", "LocalFileSystem"] {
+        assert!(!bare.contains("Throttled") && !bare.contains("FsyncStore"), "{bare}");
+        for layer in ["EncodedListing", "DataFileCache", "CountingStore", "LocalStore", "LocalFileSystem"] {
             assert!(bare.contains(layer), "{bare}");
         }
         let all = shape(Durability::Fsync, "1");
-        assert!(all.contains("Delayed") && all.contains("Synced"), "{all}");
+        assert!(all.contains("Throttled") && all.contains("FsyncStore"), "{all}");
     }
 }

@@ -1,111 +1,91 @@
-//! Roots that are directories of this machine.
+//! The file system of this machine as an object store that lists a long `_delta_log` quickly.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use url::Url;
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{Error, GetOptions, GetResult, ObjectMeta, ObjectStore, Result};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::executor::blocking;
+use super::file_names::LAST_CHECKPOINT;
+use super::forward::forward;
 
-/// Mounts that look like directories, but whose drivers create files non-atomically (no `link(2)`): two writers would
-/// overwrite each other's commits there.
-const MOUNTS_WITHOUT_ATOMIC_CREATE: [&str; 3] = ["dbfs", "Volumes", "Workspace"];
+mod last_checkpoint;
+mod listing;
+mod log_cache;
 
-/// The absolute directory that the `file:` URI `root` names.
-pub(super) fn from_uri(root: &str) -> Result<PathBuf> {
-    let path = Url::parse(root)
-        .ok()
-        .filter(|url| url.query().is_none() && url.fragment().is_none())
-        .and_then(|url| url.to_file_path().ok())
-        .ok_or_else(|| {
-            Error::invalid(
-                "the file: root is not a URI of a local directory; write it as file:///path/to/directory, with %3F for \
-                 '?' and %23 for '#'",
-            )
-        })?;
-    resolved(&path)
+use last_checkpoint::names_empty_checkpoint;
+use log_cache::LogCache;
+
+/// A local file system with a faster [`ObjectStore::list_with_offset`]: it reads the names of a directory first and then
+/// looks only at the files that it returns, sorted by name. [`LocalFileSystem`] makes a URL of each file in the directory
+/// and returns files in any order.
+///
+/// It leaves out names that no Delta table has: not UTF-8, or with control characters.
+#[derive(Debug)]
+pub(super) struct LocalStore {
+    inner: Arc<LocalFileSystem>,
+    logs: Arc<LogCache>,
 }
 
-/// The absolute directory that the path `root` names, with symbolic links resolved as far as it exists. `~` and what
-/// begins with `~/` is in the home directory.
-pub(super) fn directory(root: &str) -> Result<PathBuf> {
-    let home = match root.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => Some(rest.trim_start_matches('/')),
-        _ => None,
-    };
-    match home {
-        None => resolved(Path::new(root)),
-        Some(rest) => {
-            let home = std::env::home_dir().ok_or_else(|| {
-                Error::invalid(format!(
-                    "'{root}' is in the home directory, and there is none: set HOME, or give the whole path"
-                ))
-            })?;
-            resolved(&home.join(rest))
+impl LocalStore {
+    pub(super) fn new(inner: Arc<LocalFileSystem>) -> Self {
+        Self { inner, logs: Arc::default() }
+    }
+}
+
+forward!(Display for LocalStore);
+
+#[async_trait]
+impl ObjectStore for LocalStore {
+    forward!(inner: put_opts, put_multipart_opts, delete_stream, list, list_with_delimiter, copy_opts);
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if location.filename() == Some(LAST_CHECKPOINT)
+            && let Ok(path) = self.inner.path_to_filesystem(location)
+            && blocking(move || Ok(names_empty_checkpoint(&path))).await?
+        {
+            let source = "the checkpoint that it names is empty".into();
+            return Err(Error::NotFound { path: location.to_string(), source });
         }
+        self.inner.get_opts(location, options).await
     }
-}
 
-fn resolved(path: &Path) -> Result<PathBuf> {
-    let shown = path.display();
-    let absolute = std::path::absolute(path).map_err(|e| {
-        Error::invalid(format!(
-            "the storage root '{shown}' is relative to the working directory, which cannot be found (was it deleted?): \
-             change into another directory, or give the whole path"
-        ))
-        .with_source(e)
-    })?;
-    refuse_mounts(&absolute)?;
-    let resolved = resolve(&absolute)?;
-    refuse_mounts(&resolved)?;
-    Ok(resolved)
-}
-
-fn refuse_mounts(path: &Path) -> Result<()> {
-    let first =
-        path.components().find_map(|part| if let Component::Normal(name) = part { name.to_str() } else { None });
-    if first.is_some_and(|name| MOUNTS_WITHOUT_ATOMIC_CREATE.contains(&name)) {
-        return Err(no_atomic_create(path.display()));
-    }
-    Ok(())
-}
-
-pub(super) fn no_atomic_create(root: impl std::fmt::Display) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!(
-            "'{root}' is a Databricks mount, where files cannot be created atomically, so that concurrent writers would lose rows; \
-             use the storage account itself, abfss://container@account.dfs.core.windows.net/path, or a directory on a local disk"
-        ),
-    )
-}
-
-/// Resolves links of the part that exists; what follows (and is created later) is appended as it is.
-fn resolve(absolute: &Path) -> Result<PathBuf> {
-    let root = absolute.display();
-    let cannot = |e: std::io::Error| {
-        Error::new(ErrorKind::Storage, format!("the storage root '{root}' cannot be looked at")).with_source(e)
-    };
-    for ancestor in absolute.ancestors() {
-        match std::fs::metadata(ancestor) {
-            Ok(found) if found.is_dir() => {
-                let mut resolved = std::fs::canonicalize(ancestor).map_err(cannot)?;
-                for part in absolute.strip_prefix(ancestor).unwrap_or(Path::new("")).components() {
-                    match part {
-                        Component::ParentDir => _ = resolved.pop(),
-                        part => resolved.push(part),
-                    }
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (inner, logs) = (Arc::clone(&self.inner), Arc::clone(&self.logs));
+        let (prefix, offset) = (prefix.cloned().unwrap_or_default(), offset.clone());
+        async move {
+            let listed = blocking({
+                let (inner, prefix, offset) = (Arc::clone(&inner), prefix.clone(), offset.clone());
+                move || {
+                    let directory = directory(&inner, &prefix)?;
+                    logs.list(&prefix, &directory, &offset, || {
+                        listing::read(directory.clone(), prefix.clone(), &offset)
+                    })
                 }
-                return Ok(resolved);
+            });
+            match listed.await {
+                Ok(Some(files)) => stream::iter(files.into_iter().map(Ok)).boxed(),
+                Ok(None) => inner.list_with_offset(Some(&prefix), &offset),
+                Err(error) => stream::iter([Err(error)]).boxed(),
             }
-            Ok(_) => {
-                let file = ancestor.display();
-                return Err(Error::invalid(format!(
-                    "the storage root '{root}' needs '{file}' to be a directory, but it is a file; give a directory"
-                )));
-            }
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
-            Err(e) => return Err(cannot(e)),
         }
+        .flatten_stream()
+        .boxed()
     }
-    Err(Error::invalid(format!("the storage root '{root}' cannot be resolved")))
 }
+
+/// The directory that `prefix` names.
+fn directory(files: &LocalFileSystem, prefix: &Path) -> Result<PathBuf> {
+    // The store converts only names that a file can have. A directory can have others.
+    let mut below = files.path_to_filesystem(&prefix.clone().join("below"))?;
+    below.pop();
+    Ok(below)
+}
+
+#[cfg(test)]
+mod tests;

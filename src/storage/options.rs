@@ -1,6 +1,6 @@
-//! Options of object stores: what users and the environment say, checked before anything is connected to.
+//! Reads and checks the options of object stores, from the caller and the environment, before a store is opened.
 //!
-//! No value is ever part of an error: which of them are secret depends on keys that may be misspelt.
+//! No error contains a value, because a misspelt name does not tell whether its value is secret.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,15 +19,15 @@ mod keys;
 mod retry;
 
 pub(super) use keys::Key;
-use keys::{Address, clouds, names, not_an_option, unknown};
+use keys::{Address, CLOUDS, ValueKind, names, not_an_option, unknown};
 
-/// What was said about one store.
+/// The options of one store.
 pub(super) struct Settings {
     pub(super) values: HashMap<Key, String>,
     pub(super) retry: RetryConfig,
-    /// Neither the options nor the environment name an identity.
+    /// Whether neither the caller nor the environment names an identity.
     pub(super) anonymous: bool,
-    /// Keys that only the environment named.
+    /// The keys from the environment.
     pub(super) from_environment: HashSet<Key>,
 }
 
@@ -37,23 +37,23 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Checks the options of a local directory, which needs none: what is an option of no store is a mistake.
+/// Checks the options of a local directory, which ignores them. A name that is not an option of any store is an error.
 pub(super) fn check_unused(options: &HashMap<String, String>) -> Result<()> {
     for name in sorted(options) {
         let lower = name.trim().to_ascii_lowercase();
-        let known = retry::NAMES.contains(&lower.as_str()) || clouds().any(|kind| Key::parse(kind, &lower).is_some());
-        if !known {
-            return Err(unknown(name, &clouds().flat_map(names).collect::<Vec<_>>()));
+        let is_option = |kind: &StoreKind| Key::parse(*kind, &lower).is_some();
+        if !retry::NAMES.contains(&lower.as_str()) && !CLOUDS.iter().any(is_option) {
+            return Err(unknown(name, CLOUDS.into_iter().flat_map(names)));
         }
     }
     Ok(())
 }
 
-/// What `options` and, where they are silent, `environment` say about a store of `kind`.
+/// Reads the options of a store of `kind` from `options`, and those that it does not give from `environment`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidInput`] for an unknown key, for two values of one option, and for values that can never
-/// work. No error repeats a value.
+/// [`crate::ErrorKind::InvalidInput`] for an unknown name, for two values of one option, and for an invalid value. No
+/// error repeats a value.
 pub(super) fn read(
     kind: StoreKind,
     options: &HashMap<String, String>,
@@ -78,15 +78,16 @@ pub(super) fn read(
             && settings.values.get(&key).is_some_and(|before| *before != value)
         {
             return Err(Error::invalid(format!(
-                "the storage options '{other}' and '{name}' are two names of one option, with different values; give one"
+                "the storage options '{other}' and '{name}' are two names of one option, but have different values; give one of them"
             )));
         }
         settings.values.insert(key, value);
     }
-    let given = settings.values.keys().any(|key| key.is_identity());
+    let has_identity = settings.values.keys().any(|key| key.is_identity());
     for (name, value) in environment {
         let Some(key) = variable(kind, &name).filter(|_| !value.is_empty()) else { continue };
-        if settings.values.contains_key(&key) || given && key.is_identity() {
+        let is_about_identity = key.is_identity() || key == Key::Azure(Azure::CredentialType);
+        if settings.values.contains_key(&key) || has_identity && is_about_identity {
             continue;
         }
         settings.values.insert(key, checked(&name, key, &value)?);
@@ -97,8 +98,8 @@ pub(super) fn read(
     Ok(settings)
 }
 
-/// The option that the environment variable `name` sets. What names the container, and what would turn the checks of
-/// certificates off, is not taken from there: both belong to the code that opens the ledger, if anywhere.
+/// The option that the environment variable `name` sets. The name of the container and the option that disables the
+/// check of certificates are not read from the environment, because they belong to the code that opens the ledger.
 fn variable(kind: StoreKind, name: &str) -> Option<Key> {
     let prefix = match kind {
         StoreKind::Local => return None,
@@ -106,7 +107,7 @@ fn variable(kind: StoreKind, name: &str) -> Option<Key> {
         StoreKind::S3 => "AWS_",
         StoreKind::Google => "GOOGLE_",
     };
-    // Where App Service and Functions keep the address of their managed identity.
+    // App Service and Functions give the address of their managed identity in this variable.
     if kind == StoreKind::Azure && name == "IDENTITY_ENDPOINT" {
         return Some(Key::Azure(Azure::MsiEndpoint));
     }
@@ -114,12 +115,13 @@ fn variable(kind: StoreKind, name: &str) -> Option<Key> {
         return None;
     }
     let key = Key::parse(kind, &name.to_ascii_lowercase())?;
-    let here = matches!(key, Key::Azure(Azure::ContainerName) | Key::S3(S3::Bucket) | Key::Google(Google::Bucket))
-        || key.client() == Some(Client::AllowInvalidCertificates);
-    (!here).then_some(key)
+    let is_excluded =
+        matches!(key, Key::Azure(Azure::ContainerName) | Key::S3(S3::Bucket) | Key::Google(Google::Bucket))
+            || key.client() == Some(Client::AllowInvalidCertificates);
+    (!is_excluded).then_some(key)
 }
 
-/// Whether `value` is one of the words that the stores take for true.
+/// Whether object_store reads `value` as true.
 pub(super) fn is_true(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "on" | "yes" | "y")
 }
@@ -128,30 +130,31 @@ fn is_false(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "off" | "no" | "n")
 }
 
-/// The value as object_store understands it. Refuses what can never work, or would break a promise of the ledger.
+/// Checks a value, and converts a time to the form that object_store reads. Refuses values that break a promise of the
+/// ledger.
 fn checked(name: &str, key: Key, value: &str) -> Result<String> {
-    if key.is_flag() && !is_true(value) && !is_false(value) {
-        return Err(Error::invalid(format!("the storage option '{name}' must be 'true' or 'false'")));
-    }
-    let time = key.client().is_some_and(|key| {
-        matches!(
-            key,
-            Client::Timeout
-                | Client::ConnectTimeout
-                | Client::PoolIdleTimeout
-                | Client::Http2KeepAliveInterval
-                | Client::Http2KeepAliveTimeout
-        )
-    });
-    if time {
-        return duration::parse(value).map(|time| format!("{}ms", time.as_millis())).map_err(|_| {
-            Error::invalid(format!("the storage option '{name}' must be a time such as '500ms', '10s' or '1m'"))
-        });
+    let wrong = |what: &str| Err(Error::invalid(format!("the storage option '{name}' must be {what}")));
+    match key.kind() {
+        ValueKind::Flag if !is_true(value) && !is_false(value) => return wrong("'true' or 'false'"),
+        ValueKind::Time => {
+            let Ok(time) = duration::parse(value) else { return wrong("a time such as '500ms', '10s' or '1m'") };
+            return Ok(format!("{}ms", time.as_millis()));
+        }
+        ValueKind::CredentialFile if value.trim_start().starts_with('{') => {
+            return Err(Error::invalid(format!(
+                "'{name}' holds a key, but must name a file; give the key as google_service_account_key"
+            )));
+        }
+        ValueKind::CredentialFile => {
+            _ = std::fs::File::open(value)
+                .map_err(|e| Error::invalid(format!("the file that '{name}' names cannot be opened: {}", e.kind())))?
+        }
+        ValueKind::Flag | ValueKind::Url(_) | ValueKind::Text => {}
     }
     if key.client() == Some(Client::AllowInvalidCertificates) && is_true(value) {
         return Err(Error::invalid(format!(
-            "'{name}' is not supported: certificates are always verified; for a certificate authority of your own, put \
-             its certificate into a file and name that in the environment variable SSL_CERT_FILE"
+            "'{name}' is not supported: certificates are always verified; for your own certificate authority, put its \
+             certificate into a file and name the file in the environment variable SSL_CERT_FILE"
         )));
     }
     if key == Key::S3(S3::ConditionalPut) && !value.eq_ignore_ascii_case("etag") {
@@ -160,23 +163,13 @@ fn checked(name: &str, key: Key, value: &str) -> Result<String> {
              each other's commits"
         )));
     }
-    if key.is_file() {
-        if value.trim_start().starts_with('{') {
-            return Err(Error::invalid(format!(
-                "'{name}' holds a key itself, where the name of a file is expected; give the key as \
-                 google_service_account_key"
-            )));
-        }
-        std::fs::File::open(value)
-            .map_err(|e| Error::invalid(format!("the file that '{name}' names cannot be opened: {}", e.kind())))?;
-    }
     Ok(value.to_owned())
 }
 
 fn check_addresses(values: &mut HashMap<Key, String>) -> Result<()> {
     let allow_http = values.iter().any(|(key, value)| key.allows_http() && is_true(value));
     for (&key, value) in values.iter_mut() {
-        let Some(address) = key.url() else { continue };
+        let ValueKind::Url(address) = key.kind() else { continue };
         let name = key.name();
         let wrong = |why: &str| Error::invalid(format!("'{name}' {why}"));
         let url = Url::parse(value)
@@ -184,9 +177,7 @@ fn check_addresses(values: &mut HashMap<Key, String>) -> Result<()> {
             .filter(|url| url.has_host())
             .ok_or_else(|| wrong("must be a URL, such as https://host:port"))?;
         if address != Address::Proxy && (!url.username().is_empty() || url.password().is_some()) {
-            return Err(wrong(
-                "holds a user or password, which do not belong in a URL; give them as options of their own",
-            ));
+            return Err(wrong("holds a user or password, which do not belong in a URL; give them as separate options"));
         }
         if address == Address::Server && (url.query().is_some() || url.fragment().is_some()) {
             return Err(wrong("has a query or a fragment; a signature is given as azure_storage_sas_key"));
@@ -196,14 +187,14 @@ fn check_addresses(values: &mut HashMap<Key, String>) -> Result<()> {
             ("http", Address::Server) if allow_http => {}
             ("http", Address::Server) => {
                 return Err(wrong(
-                    "is an http:// address, over which everybody on the way can read and change the rows; use https://, \
+                    "is an http:// address, so that others can read and change the rows on the network; use https://, \
                      or set allow_http to 'true', for example for an emulator on this machine",
                 ));
             }
             ("socks5" | "socks5h", Address::Proxy) => {}
             _ => return Err(wrong("must be a URL that begins with https://")),
         }
-        // Azure hands it out with a slash at its end, and object_store appends one of its own.
+        // Azure gives it with a slash at the end, and object_store appends another one.
         let trimmed = value.trim_end_matches('/').len();
         value.truncate(trimmed);
     }

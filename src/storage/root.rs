@@ -1,28 +1,29 @@
-//! What a root names: a local directory, or a place in a container or bucket.
+//! Parses a root: a local directory, or a path in a container or bucket.
 
 use std::path::PathBuf;
 
 use object_store::path::Path;
 use url::Url;
 
-use super::local;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What kind of store is behind a root.
+mod directory;
+
+/// The kind of store of a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreKind {
     /// A directory of this machine.
     Local,
     /// Azure Blob Storage or Data Lake Storage Gen2, or OneLake.
     Azure,
-    /// Amazon S3, or what speaks its protocol.
+    /// Amazon S3, or a server with the same protocol.
     S3,
     /// Google Cloud Storage.
     Google,
 }
 
 impl StoreKind {
-    /// The kind of store that URIs of this scheme name, which is in lower case.
+    /// The kind of store for a URI scheme in lower case.
     pub(super) fn of(scheme: &str) -> Option<Self> {
         match scheme {
             "file" => Some(Self::Local),
@@ -33,7 +34,7 @@ impl StoreKind {
         }
     }
 
-    /// How roots of this kind begin, as error messages say it.
+    /// The usual URI scheme of this kind, for error messages.
     pub(super) fn scheme(self) -> &'static str {
         match self {
             Self::Local => "file",
@@ -44,14 +45,14 @@ impl StoreKind {
     }
 }
 
-/// A root that was understood.
+/// A valid root.
 #[derive(Debug)]
 pub(super) enum Root {
     Local(PathBuf),
     Cloud(Bucket),
 }
 
-/// A place in a container or bucket.
+/// A path in a container or bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
     pub(super) kind: StoreKind,
@@ -59,12 +60,12 @@ pub(super) struct Bucket {
     pub(super) url: Url,
     /// The container or bucket.
     pub(super) name: String,
-    /// The storage account and the URL of its blob service, where the root names them.
+    /// The storage account and the URL of its blob service, if the root names them.
     pub(super) account: Option<(String, String)>,
 }
 
-/// Where Azure storage accounts live: the public cloud and the sovereign ones, accounts with a DNS zone of their own,
-/// and OneLake. A host that is none of these might be a typing error, and credentials would be sent to it.
+/// The domains of Azure storage accounts: the public and the sovereign clouds, accounts with their own DNS zone, and
+/// OneLake. Another domain could be a typing error, and credentials would be sent to it.
 const AZURE_DOMAINS: [&str; 5] = [
     "core.windows.net",
     "core.chinacloudapi.cn",
@@ -73,10 +74,9 @@ const AZURE_DOMAINS: [&str; 5] = [
     "fabric.microsoft.com",
 ];
 
-/// Understands `root`.
+/// Parses `root`.
 ///
-/// A URI is never repeated in an error: it may hold a password or a signature, and where these begin and end is not to
-/// be known of a URI that is malformed.
+/// No error repeats a URI, because it can hold a password or a signature. In a malformed URI, their place is unknown.
 pub(super) fn parse(root: &str) -> Result<Root> {
     if root.trim().is_empty() {
         return Err(Error::invalid("the storage root is empty; give a directory such as './ledger'"));
@@ -84,11 +84,11 @@ pub(super) fn parse(root: &str) -> Result<Root> {
     if root.contains('\0') {
         return Err(Error::invalid("the storage root contains a NUL character, which no store takes"));
     }
-    let Some((scheme, rest)) = scheme(root) else { return local::directory(root).map(Root::Local) };
+    let Some((scheme, rest)) = scheme(root) else { return directory::from_path(root).map(Root::Local) };
     let kind = match StoreKind::of(&scheme) {
-        Some(StoreKind::Local) => return local::from_uri(root).map(Root::Local),
+        Some(StoreKind::Local) => return directory::from_uri(root).map(Root::Local),
         Some(kind) => kind,
-        None if scheme == "dbfs" => return Err(local::no_atomic_create("dbfs:/…")),
+        None if scheme == "dbfs" => return Err(directory::no_atomic_create("dbfs:/…")),
         None => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -109,8 +109,8 @@ pub(super) fn parse(root: &str) -> Result<Root> {
     bucket(&scheme, kind, root).map(Root::Cloud)
 }
 
-/// The URI scheme of `root` in lower case and what follows the colon; `None` for a path. A colon alone does not make a
-/// scheme: `a:b` is a fine directory name.
+/// The URI scheme of `root` in lower case, and the text after the colon. `None` for a path: a directory can have the name
+/// `a:b`.
 fn scheme(root: &str) -> Option<(String, &str)> {
     let (scheme, rest) = root.split_once(':')?;
     let lower = scheme.to_ascii_lowercase();
@@ -131,7 +131,7 @@ fn bucket(scheme: &str, kind: StoreKind, root: &str) -> Result<Bucket> {
     if root.chars().any(char::is_control) {
         return Err(refused("contains a control character"));
     }
-    // The parser's own error might repeat a part of the URI.
+    // Without the error of the parser, which could repeat a part of the URI.
     let parsed = Url::parse(root).map_err(|_| refused("is not a URI"))?;
     if parsed.password().is_some() || kind != StoreKind::Azure && !parsed.username().is_empty() {
         return Err(refused(
@@ -155,17 +155,17 @@ fn bucket(scheme: &str, kind: StoreKind, root: &str) -> Result<Bucket> {
     let (name, account) = match parsed.username() {
         "" => (host.to_owned(), None),
         container => {
-            let container = decoded(container).ok_or_else(|| refused("has a container that is not UTF-8"))?;
+            let container = Path::from_url_path(container).map_err(|_| refused("has a container that is not UTF-8"))?;
             let account = account(host).ok_or_else(|| {
                 refused(
                     "is not at a host that is known to serve Azure storage: for another one, leave the account out, as in \
                      az://container/path, and give azure_storage_account_name and azure_storage_endpoint in storage_options",
                 )
             })?;
-            (container, Some(account))
+            (container.to_string(), Some(account))
         }
     };
-    // What containers and buckets can be called, old ones and those of OneLake included.
+    // Includes the characters that old containers and buckets, and those of OneLake, can have.
     let valid = |c: char| c.is_ascii_alphanumeric() || "-._$".contains(c) || c == ' ' && kind == StoreKind::Azure;
     if name.is_empty() || !name.chars().all(valid) {
         return Err(refused("does not name a container or bucket"));
@@ -176,25 +176,25 @@ fn bucket(scheme: &str, kind: StoreKind, root: &str) -> Result<Bucket> {
     let segments: Vec<&str> = parsed.path().split('/').filter(|segment| !segment.is_empty()).collect();
     let path = Path::from_url_path(segments.join("/"))
         .map_err(|_| refused("has a path with '.', '..', an empty part or something other than UTF-8 in it"))?;
-    Ok(Bucket { kind, url: normal(parsed, &path)?, name, account })
+    Ok(Bucket { kind, url: normalize(parsed, &path)?, name, account })
 }
 
-/// `url` with exactly `path` and a `/` at its end, so that both name the same objects, whatever characters are in them.
-fn normal(mut url: Url, path: &Path) -> Result<Url> {
+/// Replaces the path of `url` by `path` and a `/` at the end, so that both name the same objects.
+fn normalize(mut url: Url, path: &Path) -> Result<Url> {
     url.set_path("/");
     url.path_segments_mut()
-        .map_err(|()| Error::invalid("the root has no place for directories; write it as scheme://bucket/path"))?
+        .map_err(|()| Error::invalid("the root cannot have a path; write it as scheme://bucket/path"))?
         .clear()
         .extend(path.parts().map(|part| part.as_ref().to_owned()))
         .push("");
     Ok(url)
 }
 
-/// The storage account at `host`, and the URL of its blob service, which serves Data Lake accounts as well.
+/// The storage account at `host`, and the URL of its blob service. That service also serves Data Lake accounts.
 fn account(host: &str) -> Option<(String, String)> {
     let host = host.to_ascii_lowercase();
     let (account, rest) = host.split_once('.')?;
-    // With a DNS zone: account.z00.dfs.storage.azure.net
+    // With its own DNS zone: account.z00.dfs.storage.azure.net
     let (zone, service_and_domain) = match rest.split_once('.')? {
         (zone, rest) if zone.starts_with('z') && zone[1..].bytes().all(|b| b.is_ascii_digit()) => {
             (format!("{zone}."), rest)
@@ -205,8 +205,4 @@ fn account(host: &str) -> Option<(String, String)> {
     let known = matches!(service, "dfs" | "blob") && AZURE_DOMAINS.contains(&domain);
     let named = !account.is_empty() && account.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     (known && named).then(|| (account.to_owned(), format!("https://{account}.{zone}blob.{domain}")))
-}
-
-fn decoded(text: &str) -> Option<String> {
-    Path::from_url_path(text).ok().map(|path| path.to_string())
 }

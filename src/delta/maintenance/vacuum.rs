@@ -73,7 +73,7 @@ fn is_ours(name: &str, partitions: &[Vec<u8>]) -> bool {
         return true;
     }
     // What is left behind when a process is killed while it writes a file on a local disk: `.name.1-2.tmp` or `name#1`.
-    if crate::storage::is_unfinished(file) {
+    if crate::storage::is_temporary(file) {
         return true;
     }
     let whole = match file.rsplit_once('#') {

@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use url::Url;
 
 use super::*;
-use crate::storage::{Disk, Synced};
+use crate::storage::{Disk, FsyncStore};
 
 /// What a directory holds.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ impl Disk for Plug {
         Ok(())
     }
 
-    fn sync_everything(&self, path: &Path) -> io::Result<()> {
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
         for (directory, names) in {
             let mut all = Names::new();
             everything_in(path, &mut all);
@@ -188,7 +188,7 @@ impl Bench {
             moments: Mutex::default(),
         });
         let files = Arc::new(LocalFileSystem::new());
-        let synced = Synced::on(Arc::clone(&files) as _, files, Arc::clone(&plug) as _);
+        let synced = FsyncStore::with_disk(Arc::clone(&files) as _, files, Arc::clone(&plug) as _);
         let root = Url::from_directory_path(root.join("some/ledger")).expect("url");
         let storage = Storage::over(Arc::new(synced), root).expect("storage");
         Self { dir, plug, storage }

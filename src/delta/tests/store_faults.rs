@@ -13,7 +13,7 @@ use url::Url;
 use super::*;
 use crate::delta::commit::Limits;
 use crate::error::Error;
-use crate::storage::faulty::{Fault, Faulty, Script};
+use crate::storage::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
 const ALL: [Fault; 6] = [Fault::Before, Fault::After, Fault::Late, Fault::OwnConflict, Fault::NotFound, Fault::Slow];
 
@@ -35,8 +35,8 @@ fn promise<T>(ended: &Result<T>) -> Promise {
 
 struct World {
     memory: Arc<InMemory>,
-    faulty: Arc<Faulty>,
-    script: Script,
+    faulty: Arc<FaultInjectingStore>,
+    plan: FaultPlan,
     patience: Duration,
 }
 
@@ -45,10 +45,10 @@ fn root() -> Url {
 }
 
 impl World {
-    fn new(script: Script, patience: Duration) -> Self {
+    fn new(plan: FaultPlan, patience: Duration) -> Self {
         let memory = Arc::new(InMemory::new());
-        let faulty = Arc::new(Faulty::new(Arc::clone(&memory) as _, script.clone()));
-        let world = Self { memory, faulty, script, patience };
+        let faulty = Arc::new(FaultInjectingStore::new(Arc::clone(&memory) as _, plan.clone()));
+        let world = Self { memory, faulty, plan, patience };
         Table::open_or_create(&world.calm(), &spec()).expect("created");
         world
     }
@@ -74,7 +74,7 @@ impl World {
     fn rows(&self) -> Vec<Row> {
         let calm = self.calm();
         let faulty = Arc::clone(&self.faulty);
-        calm.block_on(async move { faulty.arrive().await }).expect("arrived");
+        calm.block_on(async move { faulty.send_late_writes().await }).expect("arrived");
         let table = Table::open(&calm, "events").expect("the table opens");
         let found = all(&table);
         table.append(&batch(&[row("last", 0, "YES")])).expect("the table can be written on");
@@ -112,7 +112,7 @@ fn guarded(table: &Table, name: &str) -> Result<Option<u64>> {
 
 /// Appends, guarded appends and acknowledgements over a store of which `percent` requests fail.
 fn some_work(seed: u64, percent: u32, kinds: &[Fault], patience: Duration) {
-    let world = World::new(Script::random(seed, percent, kinds), patience);
+    let world = World::new(FaultPlan::random(seed, percent, kinds), patience);
     let table = world.table();
     let mut promises = Vec::new();
     let mut flags: BTreeMap<String, Promise> = BTreeMap::new();
@@ -130,7 +130,7 @@ fn some_work(seed: u64, percent: u32, kinds: &[Fault], patience: Duration) {
         };
         promises.push((name, promise(&ended), said(&ended)));
     }
-    world.script.set(0);
+    world.plan.set_percent(0);
     let found = world.rows();
     check(&promises, &found);
     for (name, promise) in flags {
@@ -164,17 +164,17 @@ proptest! {
         faults in proptest::collection::vec(proptest::sample::select(ALL.to_vec()), 1..6),
         patience in prop_oneof![Just(Duration::from_millis(5)), Just(Duration::from_secs(60))],
     ) {
-        let world = World::new(Script::calm(), patience);
+        let world = World::new(FaultPlan::none(), patience);
         let table = world.table();
         let mut promises = Vec::new();
         for name in ["a", "b", "c"] {
-            world.script.next_commits(&faults);
+            world.plan.next_commits(&faults);
             let ended = if name == "b" { guarded(&table, name).map(drop) } else { table.append(&batch(&[row(name, 1, "NO")])).map(drop) };
             promises.push((name.to_owned(), promise(&ended), said(&ended)));
         }
-        world.script.next_commits(&faults);
+        world.plan.next_commits(&faults);
         _ = flip(&table, &|_| true);
-        world.script.next_commits(&[]);
+        world.plan.next_commits(&[]);
         check(&promises, &world.rows());
     }
 }
@@ -184,7 +184,7 @@ proptest! {
 fn threads_over_a_failing_store_lose_and_double_nothing() {
     for seed in 0..6 {
         println!("seed {seed}");
-        let world = World::new(Script::random(seed, 8, &ALL), Duration::from_secs(60));
+        let world = World::new(FaultPlan::random(seed, 8, &ALL), Duration::from_secs(60));
         let shared = world.table();
         let promises: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..6)
@@ -210,7 +210,7 @@ fn threads_over_a_failing_store_lose_and_double_nothing() {
                 .collect();
             threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
         });
-        world.script.set(0);
+        world.plan.set_percent(0);
         check(&promises, &world.rows());
     }
 }
@@ -218,11 +218,11 @@ fn threads_over_a_failing_store_lose_and_double_nothing() {
 /// A write whose answer is lost, and which arrives only after the caller was told: it may not have been called off.
 #[test]
 fn a_write_that_may_still_arrive_is_not_said_to_be_unwritten() {
-    let world = World::new(Script::calm(), Duration::from_millis(5));
+    let world = World::new(FaultPlan::none(), Duration::from_millis(5));
     let table = world.table();
-    world.script.next_commits(&[Fault::Late; 1000]);
+    world.plan.next_commits(&[Fault::Late; 1000]);
     let ended = table.append(&batch(&[row("late", 1, "NO")]));
     assert!(ended.is_err(), "nothing ever arrived while the call was waiting");
-    world.script.next_commits(&[]);
+    world.plan.next_commits(&[]);
     check(&[("late".to_owned(), promise(&ended), said(&ended))], &world.rows());
 }

@@ -49,7 +49,7 @@ fn a_store_does_not_show_its_credentials() {
         let storage = crate::storage::Storage::open(root, &options).expect(root);
         let shown = format!("{storage:?} {:?} {}", storage.store(), storage.store());
         assert!(!shown.contains("S3cr3t"), "{shown}");
-        assert!(shown.contains("ClearErrors"), "{shown}");
+        assert!(shown.contains("ErrorMappingStore"), "{shown}");
     }
 }
 
@@ -61,7 +61,7 @@ fn the_root_and_the_options_must_agree() {
     assert!(refused(abfss, &[("azure_container_name", "other")]).contains("contradicts the root"));
     assert!(refused("s3://bucket/x", &[("aws_bucket", "other")]).contains("contradicts the root"));
     assert!(refused("az://c/x", &[]).contains("AZURE_STORAGE_ACCOUNT_NAME"));
-    // The root wins over the environment, which speaks to everybody.
+    // The root overrides the environment, which applies to every store.
     let environment = [("AZURE_STORAGE_ACCOUNT_NAME".to_owned(), "other".to_owned())];
     let store = connect(&bucket(abfss), &HashMap::new(), environment.into_iter()).expect("connects");
     assert!(store.to_string().contains("'acct'"), "{store}");

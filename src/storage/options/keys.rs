@@ -1,4 +1,4 @@
-//! The names of options, what each of them is about, and what to say about a name that is none.
+//! The options of each cloud: their names, their kinds of values, and the error for an unknown name.
 
 use object_store::ClientConfigKey as Client;
 use object_store::aws::AmazonS3ConfigKey as S3;
@@ -8,111 +8,45 @@ use object_store::gcp::GoogleConfigKey as Google;
 use super::retry;
 use crate::error::Error;
 use crate::storage::root::StoreKind;
+use crate::storage::throttled;
 
-/// Options of every cloud.
-const CLIENT_NAMES: [&str; 18] = [
-    "allow_http",
-    "connect_timeout",
-    "default_content_type",
-    "http1_only",
-    "http2_keep_alive_interval",
-    "http2_keep_alive_timeout",
-    "http2_keep_alive_while_idle",
-    "http2_max_frame_size",
-    "http2_only",
-    "pool_idle_timeout",
-    "pool_max_idle_per_host",
-    "proxy_ca_certificate",
-    "proxy_excludes",
-    "proxy_url",
-    "randomize_addresses",
-    "timeout",
-    "user_agent",
-    "allow_invalid_certificates",
-];
-const AZURE_NAMES: [&str; 34] = [
-    "azure_storage_account_name",
-    "account_name",
-    "azure_storage_account_key",
-    "azure_storage_access_key",
-    "account_key",
-    "access_key",
-    "azure_storage_sas_key",
-    "azure_storage_sas_token",
-    "sas_key",
-    "sas_token",
-    "azure_storage_token",
-    "bearer_token",
-    "azure_storage_client_id",
-    "azure_client_id",
-    "client_id",
-    "azure_storage_client_secret",
-    "azure_client_secret",
-    "client_secret",
-    "azure_storage_tenant_id",
-    "azure_tenant_id",
-    "tenant_id",
-    "azure_storage_authority_host",
-    "azure_authority_host",
-    "azure_federated_token_file",
-    "azure_msi_endpoint",
-    "azure_identity_endpoint",
-    "azure_object_id",
-    "azure_msi_resource_id",
-    "azure_use_azure_cli",
-    "azure_storage_use_emulator",
-    "azure_storage_endpoint",
-    "azure_use_fabric_endpoint",
-    "azure_container_name",
-    "azure_skip_signature",
-];
-const S3_NAMES: [&str; 33] = [
-    "aws_access_key_id",
-    "access_key_id",
-    "aws_secret_access_key",
-    "secret_access_key",
-    "aws_session_token",
-    "session_token",
-    "aws_region",
-    "region",
-    "aws_default_region",
-    "aws_endpoint",
-    "aws_endpoint_url",
-    "aws_endpoint_url_s3",
-    "endpoint",
-    "endpoint_url",
-    "aws_bucket",
-    "aws_virtual_hosted_style_request",
-    "aws_s3_express",
-    "aws_imdsv1_fallback",
-    "aws_metadata_endpoint",
-    "aws_unsigned_payload",
-    "aws_checksum_algorithm",
-    "aws_container_credentials_relative_uri",
-    "aws_container_credentials_full_uri",
-    "aws_container_authorization_token_file",
-    "aws_web_identity_token_file",
-    "aws_role_arn",
-    "aws_role_session_name",
-    "aws_endpoint_url_sts",
-    "aws_skip_signature",
-    "aws_conditional_put",
-    "aws_request_payer",
-    "aws_server_side_encryption",
-    "aws_sse_kms_key_id",
-];
-const GOOGLE_NAMES: [&str; 8] = [
-    "google_service_account",
-    "google_service_account_path",
-    "service_account",
-    "google_service_account_key",
-    "service_account_key",
-    "google_application_credentials",
-    "google_base_url",
-    "google_skip_signature",
-];
+/// The usual names of the options of every cloud.
+const CLIENT_NAMES: &str = "
+    allow_http allow_invalid_certificates user_agent default_content_type randomize_addresses
+    timeout connect_timeout read_timeout pool_idle_timeout pool_max_idle_per_host
+    proxy_url proxy_ca_certificate proxy_excludes
+    http1_only http2_only http2_keep_alive_interval http2_keep_alive_timeout http2_keep_alive_while_idle
+    http2_max_frame_size";
+const AZURE_NAMES: &str = "
+    azure_storage_account_name account_name azure_container_name
+    azure_storage_account_key azure_storage_access_key account_key access_key
+    azure_storage_sas_key azure_storage_sas_token sas_key sas_token
+    azure_storage_token bearer_token
+    azure_storage_client_id azure_client_id client_id
+    azure_storage_client_secret azure_client_secret client_secret
+    azure_storage_tenant_id azure_tenant_id tenant_id
+    azure_storage_authority_host azure_authority_host
+    azure_federated_token_file azure_msi_endpoint azure_identity_endpoint azure_object_id azure_msi_resource_id
+    azure_use_azure_cli azure_skip_signature azure_credential_type
+    azure_storage_use_emulator azure_storage_endpoint azure_use_fabric_endpoint azure_storage_encryption_key";
+const S3_NAMES: &str = "
+    aws_access_key_id access_key_id
+    aws_secret_access_key secret_access_key
+    aws_session_token session_token
+    aws_region region aws_default_region aws_bucket
+    aws_endpoint aws_endpoint_url aws_endpoint_url_s3 endpoint endpoint_url
+    aws_virtual_hosted_style_request aws_s3_express aws_metadata_endpoint aws_imdsv1_fallback
+    aws_container_credentials_relative_uri aws_container_credentials_full_uri
+    aws_container_authorization_token_file
+    aws_web_identity_token_file aws_role_arn aws_role_session_name aws_endpoint_url_sts
+    aws_skip_signature aws_unsigned_payload aws_checksum_algorithm aws_conditional_put aws_disable_bulk_delete
+    aws_request_payer aws_server_side_encryption aws_sse_kms_key_id";
+const GOOGLE_NAMES: &str = "
+    google_service_account google_service_account_path service_account
+    google_service_account_key service_account_key
+    google_application_credentials google_base_url google_skip_signature";
 
-/// One option of one cloud, whichever of its names was used.
+/// One option of one cloud, which can have several names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::storage) enum Key {
     Azure(Azure),
@@ -130,7 +64,7 @@ impl Key {
         }
     }
 
-    /// The name that object_store itself has for it.
+    /// The main name in object_store.
     pub(in crate::storage) fn name(&self) -> &str {
         match self {
             Self::Azure(key) => key.as_ref(),
@@ -139,7 +73,7 @@ impl Key {
         }
     }
 
-    /// It is one of those that all clouds have.
+    /// The option of all clouds, if it is one.
     pub(super) fn client(self) -> Option<Client> {
         match self {
             Self::Azure(Azure::Client(key)) | Self::S3(S3::Client(key)) | Self::Google(Google::Client(key)) => {
@@ -149,8 +83,8 @@ impl Key {
         }
     }
 
-    /// Decides which identity is used: these come all from the options or all from the environment, so that one half
-    /// of an identity never meets the other half of another one.
+    /// Whether the option is a part of an identity. These come all from the options or all from the environment, so that
+    /// parts of two identities are never combined.
     pub(super) fn is_identity(self) -> bool {
         matches!(
             self,
@@ -182,137 +116,147 @@ impl Key {
         )
     }
 
-    /// Is either true or false.
-    pub(super) fn is_flag(self) -> bool {
-        matches!(
-            self,
+    /// The kind of value that the option has.
+    pub(super) fn kind(self) -> ValueKind {
+        match self {
             Self::Azure(
                 Azure::UseAzureCli
-                    | Azure::SkipSignature
-                    | Azure::UseEmulator
-                    | Azure::UseFabricEndpoint
-                    | Azure::DisableTagging
-            ) | Self::S3(
-                S3::ImdsV1Fallback
-                    | S3::VirtualHostedStyleRequest
-                    | S3::S3Express
-                    | S3::UnsignedPayload
-                    | S3::SkipSignature
-                    | S3::DisableTagging
-                    | S3::RequestPayer
-            ) | Self::Google(Google::SkipSignature)
-        ) || self.client().is_some_and(|key| {
-            matches!(
-                key,
-                Client::AllowHttp
-                    | Client::AllowInvalidCertificates
-                    | Client::Http1Only
-                    | Client::Http2Only
-                    | Client::Http2KeepAliveWhileIdle
-                    | Client::RandomizeAddresses
+                | Azure::SkipSignature
+                | Azure::UseEmulator
+                | Azure::UseFabricEndpoint
+                | Azure::DisableTagging,
             )
-        })
-    }
-
-    /// Names a file that holds a credential.
-    pub(super) fn is_file(self) -> bool {
-        matches!(
-            self,
+            | Self::S3(
+                S3::ImdsV1Fallback
+                | S3::VirtualHostedStyleRequest
+                | S3::S3Express
+                | S3::UnsignedPayload
+                | S3::SkipSignature
+                | S3::DisableTagging
+                | S3::DisableBulkDelete
+                | S3::RequestPayer,
+            )
+            | Self::Google(Google::SkipSignature) => ValueKind::Flag,
             Self::Azure(Azure::FederatedTokenFile)
-                | Self::S3(S3::WebIdentityTokenFile | S3::ContainerAuthorizationTokenFile)
-                | Self::Google(Google::ServiceAccount | Google::ApplicationCredentials)
-        )
+            | Self::S3(S3::WebIdentityTokenFile | S3::ContainerAuthorizationTokenFile)
+            | Self::Google(Google::ServiceAccount | Google::ApplicationCredentials) => ValueKind::CredentialFile,
+            Self::Azure(Azure::Endpoint | Azure::AuthorityHost | Azure::FabricTokenServiceUrl)
+            | Self::S3(S3::Endpoint | S3::S3Endpoint)
+            | Self::Google(Google::BaseUrl) => ValueKind::Url(Address::Server),
+            Self::S3(S3::StsEndpoint) => ValueKind::Url(Address::TlsOnly),
+            // Addresses of this machine or its host, which use plain HTTP by design.
+            Self::Azure(Azure::MsiEndpoint) | Self::S3(S3::MetadataEndpoint | S3::ContainerCredentialsFullUri) => {
+                ValueKind::Url(Address::Metadata)
+            }
+            Self::Azure(Azure::Client(key)) | Self::S3(S3::Client(key)) | Self::Google(Google::Client(key)) => {
+                client_kind(key)
+            }
+            _ => ValueKind::Text,
+        }
     }
 
     pub(in crate::storage) fn allows_http(self) -> bool {
         self.client() == Some(Client::AllowHttp)
     }
+}
 
-    /// What may be said about the URL that it holds, if it holds one.
-    pub(super) fn url(self) -> Option<Address> {
-        match self {
-            Self::Azure(Azure::Endpoint | Azure::AuthorityHost | Azure::FabricTokenServiceUrl)
-            | Self::S3(S3::Endpoint | S3::S3Endpoint)
-            | Self::Google(Google::BaseUrl) => Some(Address::Server),
-            Self::S3(S3::StsEndpoint) => Some(Address::TlsOnly),
-            // Addresses of this machine or its host, which speak plain HTTP by design.
-            Self::Azure(Azure::MsiEndpoint) | Self::S3(S3::MetadataEndpoint | S3::ContainerCredentialsFullUri) => {
-                Some(Address::Metadata)
-            }
-            _ if self.client() == Some(Client::ProxyUrl) => Some(Address::Proxy),
-            _ => None,
-        }
+fn client_kind(key: Client) -> ValueKind {
+    match key {
+        Client::AllowHttp
+        | Client::AllowInvalidCertificates
+        | Client::NoSystemCertificates
+        | Client::Http1Only
+        | Client::Http2Only
+        | Client::Http2KeepAliveWhileIdle
+        | Client::RandomizeAddresses => ValueKind::Flag,
+        Client::Timeout
+        | Client::ConnectTimeout
+        | Client::ReadTimeout
+        | Client::PoolIdleTimeout
+        | Client::Http2KeepAliveInterval
+        | Client::Http2KeepAliveTimeout => ValueKind::Time,
+        Client::ProxyUrl => ValueKind::Url(Address::Proxy),
+        _ => ValueKind::Text,
     }
 }
 
+/// What an option's value has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueKind {
+    Text,
+    Flag,
+    Time,
+    /// The name of a file that holds a credential.
+    CredentialFile,
+    Url(Address),
+}
+
+/// What a URL is the address of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Address {
     Server,
     TlsOnly,
     Metadata,
-    /// The only URL in which a user and password have their place.
+    /// The only URL that can hold a user and a password.
     Proxy,
 }
 
-/// Every kind of store that has options.
-pub(super) fn clouds() -> impl Iterator<Item = StoreKind> {
-    [StoreKind::Azure, StoreKind::S3, StoreKind::Google].into_iter()
-}
+/// The kinds of store that have options.
+pub(super) const CLOUDS: [StoreKind; 3] = [StoreKind::Azure, StoreKind::S3, StoreKind::Google];
 
-/// The usual names of a store's options, for those who look for one.
-pub(super) fn names(kind: StoreKind) -> Vec<&'static str> {
-    let own: &[&str] = match kind {
-        StoreKind::Local => &[],
-        StoreKind::Azure => &AZURE_NAMES,
-        StoreKind::S3 => &S3_NAMES,
-        StoreKind::Google => &GOOGLE_NAMES,
+/// The usual names of the options of a store.
+pub(super) fn names(kind: StoreKind) -> impl Iterator<Item = &'static str> {
+    let own = match kind {
+        StoreKind::Local => "",
+        StoreKind::Azure => AZURE_NAMES,
+        StoreKind::S3 => S3_NAMES,
+        StoreKind::Google => GOOGLE_NAMES,
     };
-    own.iter().chain(&CLIENT_NAMES).chain(&retry::NAMES).chain(&[crate::storage::delayed::OPTION]).copied().collect()
+    own.split_whitespace().chain(CLIENT_NAMES.split_whitespace()).chain(retry::NAMES).chain([throttled::OPTION])
 }
 
-/// Why `name` (in lower case `lower`) is no option of a store of `kind`.
+/// The error for `name` (in lower case `lower`), which is not an option of a store of `kind`.
 pub(super) fn not_an_option(kind: StoreKind, name: &str, lower: &str) -> Error {
     if matches!(lower, "aws_s3_locking_provider" | "aws_s3_allow_unsafe_rename" | "allow_unsafe_rename") {
         return Error::invalid(format!(
-            "'{name}' is not needed: commits are conditional writes, which S3 itself decides; leave it out"
+            "'{name}' is not needed: commits are conditional writes of S3 itself; leave it out"
         ));
     }
-    let other =
-        clouds().find(|other| *other != kind && Key::parse(*other, lower).is_some() && names(*other).contains(&lower));
-    if let Some(other) = other {
+    let is_option_of =
+        |other: &StoreKind| Key::parse(*other, lower).is_some() && names(*other).any(|name| name == lower);
+    if let Some(other) = CLOUDS.into_iter().find(|other| *other != kind && is_option_of(other)) {
         return Error::invalid(format!(
             "'{name}' is a storage option of {}:// roots, and the root is {}://; leave it out",
             other.scheme(),
             kind.scheme()
         ));
     }
-    unknown(name, &names(kind))
+    unknown(name, names(kind))
 }
 
-/// An unknown key, with the known ones that look like it.
-pub(super) fn unknown(name: &str, known: &[&'static str]) -> Error {
+/// The error for an unknown name, with similar names from `known`.
+pub(super) fn unknown(name: &str, known: impl Iterator<Item = &'static str>) -> Error {
     let lower = name.trim().to_ascii_lowercase();
-    // A value in the place of a key might be a secret.
+    // A value in the place of a name could be a secret.
     if name.len() > 39 || !name.trim().chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
         return Error::invalid("a key of storage_options is not a name; write it as {'name': 'value'}");
     }
     let mut near: Vec<_> = known
-        .iter()
-        .map(|&known| (distance(&lower, known), known))
+        .map(|known| (distance(&lower, known), known))
         .filter(|(distance, known)| *distance <= known.len() / 3 || known.contains(&lower))
         .collect();
     near.sort_unstable();
     near.dedup();
     let near: Vec<_> = near.iter().take(3).map(|(_, known)| format!("'{known}'")).collect();
     let advice = if near.is_empty() {
-        "docs/storage.md lists the known ones".to_owned()
+        "docs/storage.md lists the options".to_owned()
     } else {
         format!("did you mean {}?", near.join(" or "))
     };
     Error::invalid(format!("'{name}' is not a storage option; {advice}"))
 }
 
-/// How many characters have to be inserted, removed or replaced to make `b` of `a` (Levenshtein).
+/// The Levenshtein distance: the number of characters to insert, remove or replace to make `b` of `a`.
 pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

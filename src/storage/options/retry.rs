@@ -1,4 +1,4 @@
-//! How often and how long a request is tried again.
+//! The options for retries: how often and how long the client of a store repeats a request.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use object_store::{BackoffConfig, RetryConfig};
 use crate::duration;
 use crate::error::{Error, Result};
 
-/// Retries of one request end when this much time has passed since its beginning; together with the time limit of the
-/// last try it stays below a minute.
+/// The time after the beginning of a request in which it is repeated. With the time limit of the last attempt, a request
+/// takes less than a minute.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_RETRIES: usize = 6;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -22,7 +22,8 @@ pub(super) const NAMES: [&str; 5] = [
     "backoff_config.max_backoff",
     "backoff_config.base",
 ];
-/// What holds unless the options say otherwise.
+
+/// The retries without options.
 pub(super) fn default() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig { init_backoff: FIRST_BACKOFF, max_backoff: LONGEST_BACKOFF, base: 2.0 },
@@ -31,7 +32,7 @@ pub(super) fn default() -> RetryConfig {
     }
 }
 
-/// Sets the option `lower` that the caller wrote as `name`.
+/// Sets the option `lower`, which the caller wrote as `name`.
 pub(super) fn set(retry: &mut RetryConfig, name: &str, lower: &str, value: &str) -> Result<()> {
     let wrong = |expected: &str| Error::invalid(format!("the storage option '{name}' must be {expected}"));
     let time = || duration::parse(value).map_err(|_| wrong("a time such as '500ms', '10s' or '1m'"));
@@ -48,7 +49,7 @@ pub(super) fn set(retry: &mut RetryConfig, name: &str, lower: &str, value: &str)
                 .ok_or_else(|| wrong("a number above 1 and up to 100"))?;
         }
     }
-    // The client draws each wait from an interval between these, which must not be empty.
+    // The client chooses each wait at random between these, so the interval must not be empty.
     retry.backoff.max_backoff = retry.backoff.max_backoff.max(retry.backoff.init_backoff);
     Ok(())
 }

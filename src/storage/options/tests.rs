@@ -26,10 +26,10 @@ fn refusal(kind: StoreKind, options: &[(&str, &str)]) -> String {
 
 #[test]
 fn every_name_that_errors_suggest_is_understood() {
-    for kind in clouds() {
+    for kind in CLOUDS {
         for name in names(kind) {
-            let layers = name == super::super::delayed::OPTION;
-            assert!(layers || retry::NAMES.contains(&name) || Key::parse(kind, name).is_some(), "{name}");
+            let is_of_layers = name == super::super::throttled::OPTION;
+            assert!(is_of_layers || retry::NAMES.contains(&name) || Key::parse(kind, name).is_some(), "{name}");
         }
     }
 }
@@ -167,7 +167,7 @@ fn values_that_can_never_work_are_refused_without_being_shown() {
         (
             StoreKind::Google,
             vec![("google_service_account", "{\"private_key\":\"S3cr3t/Value+With==\"}")],
-            "key itself",
+            "holds a key",
         ),
         (StoreKind::Google, vec![("google_service_account", SECRET)], "cannot be opened"),
     ] {

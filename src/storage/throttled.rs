@@ -1,6 +1,5 @@
-//! A store that is slow on purpose, to try out on a local disk what a remote one will feel like.
+//! Delays each request, so that a local disk shows how a remote store feels.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,29 +7,32 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{
-    CopyOptions, DynObjectStore, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    DynObjectStore, GetOptions, GetResult, MultipartUpload, ObjectStore, PutMultipartOptions, PutPayload, PutResult,
+    Result, UploadPart,
 };
+use tokio::time::sleep;
 
+use super::forward::forward;
 use crate::duration;
 use crate::error::{Error, Result as CrateResult};
 
-/// The storage option that asks for it.
+/// The storage option that sets the delay.
 pub(super) const OPTION: &str = "request_delay";
 
-/// The longest delay that the option accepts.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The longest delay.
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// Deletions that wait side by side, as object stores' clients send them.
-const DELETIONS: usize = 10;
+/// Deletions that are delayed side by side, as the clients of object stores send them.
+const CONCURRENT_DELETIONS: usize = 10;
 
-/// Reads the delay, such as `0.05` or `50ms`.
+/// Parses the delay, such as `0.05` or `50ms`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidInput`] when it is not a duration of at most a minute.
+/// [`crate::ErrorKind::InvalidInput`] when `text` is not a duration of at most a minute.
 pub(super) fn parse(text: &str) -> CrateResult<Duration> {
-    duration::parse(text).ok().filter(|delay| *delay <= LONGEST).ok_or_else(|| {
+    duration::parse(text).ok().filter(|delay| *delay <= MAX_DELAY).ok_or_else(|| {
         Error::invalid(format!(
             "the storage option {OPTION} is '{text}'; give the time that each request waits, from 0 to 60 seconds, such as \
              0.05 or '50ms'"
@@ -38,96 +40,72 @@ pub(super) fn parse(text: &str) -> CrateResult<Duration> {
     })
 }
 
-/// Waits before every request that it passes on to `inner`.
+/// Waits before each request to `inner`. Where it can, it leaves this to object_store's own [`ThrottledStore`]. That
+/// store panics when it reads a local file, does not delay the beginning and the end of an upload, and delays deletions
+/// one after the other.
 #[derive(Debug)]
-pub(super) struct Delayed {
+pub(super) struct Throttled {
     inner: Arc<DynObjectStore>,
+    throttled: Box<ThrottledStore<Arc<DynObjectStore>>>,
     delay: Duration,
 }
 
-impl Delayed {
+impl Throttled {
     pub(super) fn new(inner: Arc<DynObjectStore>, delay: Duration) -> Self {
-        Self { inner, delay }
-    }
-
-    async fn wait(&self) {
-        tokio::time::sleep(self.delay).await;
-    }
-
-    fn later<T: Send + 'static>(&self, answers: BoxStream<'static, T>) -> BoxStream<'static, T> {
-        tokio::time::sleep(self.delay).map(|()| answers).flatten_stream().boxed()
+        let config = ThrottleConfig {
+            wait_list_per_call: delay,
+            wait_list_with_delimiter_per_call: delay,
+            wait_put_per_call: delay,
+            ..ThrottleConfig::default()
+        };
+        Self { throttled: Box::new(ThrottledStore::new(Arc::clone(&inner), config)), inner, delay }
     }
 }
 
-impl fmt::Display for Delayed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
+forward!(Display for Throttled);
 
 #[async_trait]
-impl ObjectStore for Delayed {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.wait().await;
-        self.inner.put_opts(location, payload, opts).await
-    }
+impl ObjectStore for Throttled {
+    forward!(throttled: put_opts, list, list_with_offset, list_with_delimiter, copy_opts);
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.wait().await;
+        sleep(self.delay).await;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(DelayedUpload { inner, delay: self.delay }))
+        Ok(Box::new(Upload { inner, delay: self.delay }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.wait().await;
+        sleep(self.delay).await;
         self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let delay = self.delay;
-        let waited = locations.map(move |location| tokio::time::sleep(delay).map(|()| location)).buffered(DELETIONS);
-        self.inner.delete_stream(waited.boxed())
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.later(self.inner.list(prefix))
-    }
-
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.later(self.inner.list_with_offset(prefix, offset))
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.wait().await;
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.wait().await;
-        self.inner.copy_opts(from, to, options).await
+        let delayed = locations.map(move |location| sleep(delay).map(|()| location)).buffered(CONCURRENT_DELETIONS);
+        self.inner.delete_stream(delayed.boxed())
     }
 }
 
 #[derive(Debug)]
-struct DelayedUpload {
+struct Upload {
     inner: Box<dyn MultipartUpload>,
     delay: Duration,
 }
 
 #[async_trait]
-impl MultipartUpload for DelayedUpload {
+impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let part = self.inner.put_part(data);
-        tokio::time::sleep(self.delay).then(|()| part).boxed()
+        sleep(self.delay).then(|()| part).boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        tokio::time::sleep(self.delay).await;
+        sleep(self.delay).await;
         self.inner.complete().await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        tokio::time::sleep(self.delay).await;
+        sleep(self.delay).await;
         self.inner.abort().await
     }
 }
@@ -157,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn every_request_waits() {
         let delay = Duration::from_millis(20);
-        let store = Delayed::new(Arc::new(InMemory::new()), delay);
+        let store = Throttled::new(Arc::new(InMemory::new()), delay);
         let (a, b) = (Path::from("a"), Path::from("b"));
         let mut begun = Instant::now();
         let mut waited = |what: &str| {

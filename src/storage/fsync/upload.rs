@@ -1,4 +1,4 @@
-//! Files too large to be written in one call, such as the checkpoints of large tables.
+//! Writes files that are too large for one call, such as checkpoints of large tables.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
-use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
+use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
 use super::{State, blocking, failed};
 
-/// Begins a file at `path`, which is there when it is complete.
+/// Begins a file at `path`. The file gets its name when it is complete.
 pub(super) fn begin(state: Arc<State>, path: PathBuf) -> Result<Box<dyn MultipartUpload>> {
-    let (file, unfinished) = state.begin(&path)?;
-    Ok(Box::new(Upload { state, path, file: Arc::new(file), unfinished: Some(unfinished), length: 0 }))
+    let (file, temporary) = state.begin(&path)?;
+    Ok(Box::new(Upload { state, path, file: Arc::new(file), temporary: Some(temporary), length: 0 }))
 }
 
 #[derive(Debug)]
@@ -21,9 +21,16 @@ struct Upload {
     state: Arc<State>,
     path: PathBuf,
     file: Arc<File>,
-    /// None once the file has its name, or is given up.
-    unfinished: Option<PathBuf>,
+    /// None once the upload is completed or aborted.
+    temporary: Option<PathBuf>,
     length: u64,
+}
+
+impl Upload {
+    fn take_temporary(&mut self) -> Result<PathBuf> {
+        let ended = || failed("writing", &self.path, std::io::Error::other("the upload has already ended"));
+        self.temporary.take().ok_or_else(ended)
+    }
 }
 
 #[async_trait]
@@ -42,12 +49,12 @@ impl MultipartUpload for Upload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let unfinished = self.unfinished.take().ok_or_else(|| given_up(&self.path))?;
+        let temporary = self.take_temporary()?;
         let (state, path, file) = (Arc::clone(&self.state), self.path.clone(), Arc::clone(&self.file));
         blocking(move || {
-            let put = state.finish(&path, &file, &unfinished, false);
+            let put = state.publish(&path, &file, &temporary, false);
             if put.is_err() {
-                _ = fs::remove_file(&unfinished);
+                _ = fs::remove_file(&temporary);
             }
             put
         })
@@ -55,16 +62,15 @@ impl MultipartUpload for Upload {
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let unfinished = self.unfinished.take().ok_or_else(|| given_up(&self.path))?;
-        let path = self.path.clone();
-        blocking(move || fs::remove_file(&unfinished).map_err(|e| failed("giving up", &path, e))).await
+        let (temporary, path) = (self.take_temporary()?, self.path.clone());
+        blocking(move || fs::remove_file(&temporary).map_err(|e| failed("aborting the upload of", &path, e))).await
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(unfinished) = self.unfinished.take() {
-            _ = fs::remove_file(unfinished);
+        if let Some(temporary) = self.temporary.take() {
+            _ = fs::remove_file(temporary);
         }
     }
 }
@@ -74,14 +80,10 @@ fn write_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
 
-/// Elsewhere parts must come one after the other, as the kernel's come.
+/// Other systems need the parts one after the other. The kernel writes them in order.
 #[cfg(not(unix))]
 fn write_at(mut file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
     use std::io::{Seek as _, Write as _};
     file.seek(std::io::SeekFrom::Start(at))?;
     file.write_all(bytes)
-}
-
-fn given_up(path: &std::path::Path) -> Error {
-    failed("writing", path, std::io::Error::other("the upload has ended already"))
 }

@@ -1,30 +1,34 @@
 use super::*;
 
-fn answered(text: &str) -> Answer {
+fn mapper(anonymous: bool) -> Mapper {
+    Mapper { store: "the bucket 'b'".to_owned(), anonymous }
+}
+
+fn response(text: &str) -> Response {
     parse(text)
 }
 
 #[test]
-fn of_a_servers_answer_only_code_and_message_are_kept() {
-    let s3 = answered(
+fn only_code_and_message_of_a_response_are_kept() {
+    let s3 = response(
         "403 Forbidden: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>The signature &amp; key do \
          not match</Message><CanonicalRequest>x-amz-security-token:S3cr3t</CanonicalRequest></Error>",
     );
-    assert_eq!(s3.to_string(), "HTTP status 403, SignatureDoesNotMatch: The signature & key do not match");
-    let azure = answered(
+    assert_eq!(s3.text, "HTTP status 403, SignatureDoesNotMatch: The signature & key do not match");
+    let azure = response(
         "404 Not Found: <Error><Code>ContainerNotFound</Code><Message>The container does not exist.\nRequestId:1\nTime:2</Message></Error>",
     );
-    assert_eq!(azure.to_string(), "HTTP status 404, ContainerNotFound: The container does not exist");
-    let entra = answered(
+    assert_eq!(azure.text, "HTTP status 404, ContainerNotFound: The container does not exist");
+    let entra = response(
         "401 Unauthorized: {\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: Invalid client secret.\\r\\nTrace ID: 1\"}",
     );
-    assert_eq!(entra.to_string(), "HTTP status 401, invalid_client: AADSTS7000215: Invalid client secret");
-    let google = answered(
+    assert_eq!(entra.text, "HTTP status 401, invalid_client: AADSTS7000215: Invalid client secret");
+    let google = response(
         "403 Forbidden: {\"error\":{\"code\":403,\"message\":\"no access\",\"status\":\"PERMISSION_DENIED\"}}",
     );
-    assert_eq!(google.to_string(), "HTTP status 403, PERMISSION_DENIED: no access");
-    assert_eq!(answered("502 Bad Gateway: <html>S3cr3t</html>").to_string(), "HTTP status 502");
-    assert_eq!(answered("<Error><Code>SlowDown</Code></Error>").to_string(), "HTTP status 200, SlowDown");
+    assert_eq!(google.text, "HTTP status 403, PERMISSION_DENIED: no access");
+    assert_eq!(response("502 Bad Gateway: <html>S3cr3t</html>").text, "HTTP status 502");
+    assert_eq!(response("<Error><Code>SlowDown</Code></Error>").text, "HTTP status 200, SlowDown");
 }
 
 #[test]
@@ -42,43 +46,43 @@ fn the_status_decides_whether_a_retry_can_help() {
         ("404 Not Found: <Error><Code>NoSuchKey</Code></Error>", false, ErrorKind::Server, false),
         ("400 Bad Request: <Error><Code>InvalidArgument</Code></Error>", false, ErrorKind::Storage, false),
     ] {
-        let error = explain("the bucket 'b'", false, credentials, &Cause::Answered(answered(answer)));
+        let error = mapper(false).explain(credentials, &Cause::Response(response(answer)));
         assert_eq!((error.kind(), error.is_retryable()), (kind, retryable), "{answer}");
         assert!(error.to_string().contains("the bucket 'b'"), "{error}");
     }
 }
 
 #[test]
-fn whoever_gave_no_credentials_is_told() {
-    let silent = Cause::Unanswered(HttpErrorKind::Connect, "connection refused".into());
-    let error = explain("the bucket 'b'", true, true, &silent);
+fn an_error_says_when_no_credentials_were_given() {
+    let silent = Cause::NoResponse(HttpErrorKind::Connect, "connection refused".into());
+    let error = mapper(true).explain(true, &silent);
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Authentication, false));
     assert!(error.to_string().contains("neither storage_options nor the environment"), "{error}");
-    let error = explain("the bucket 'b'", false, true, &silent);
+    let error = mapper(false).explain(true, &silent);
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Network, true));
 }
 
 #[test]
 fn a_bucket_in_another_region_is_recognised() {
     let redirect = "Received redirect without LOCATION, this normally indicates an incorrectly configured region";
-    let error = explain("the bucket 'b'", false, false, &Cause::Other(redirect.into()));
+    let error = mapper(false).explain(false, &Cause::Other(redirect.into()));
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
     assert!(error.to_string().contains("aws_region"), "{error}");
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_stays_so() {
-    let cause = Cause::Unanswered(HttpErrorKind::Connect, "invalid peer certificate: UnknownIssuer".into());
-    let error = explain("the bucket 'b'", false, false, &cause);
+fn an_untrusted_certificate_is_not_retryable() {
+    let cause = Cause::NoResponse(HttpErrorKind::Connect, "invalid peer certificate: UnknownIssuer".into());
+    let error = mapper(false).explain(false, &cause);
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Network, false));
     assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
 }
 
 #[test]
-fn what_the_callers_act_on_stays_what_it_is() {
+fn errors_that_callers_act_on_stay_what_they_are() {
     let source = || -> Box<dyn StdError + Send + Sync> { "412 https://host/?sig=S3cr3t".into() };
     let path = || "a/b".to_owned();
-    let is = |error: StoreError| clear("the bucket 'b'", false, error);
+    let is = |error: StoreError| mapper(false).map(error);
     assert!(matches!(
         is(StoreError::AlreadyExists { path: path(), source: source() }),
         StoreError::AlreadyExists { .. }

@@ -1,9 +1,12 @@
+use std::fs;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
 use proptest::prelude::*;
 
+use super::listing::{read, without_gaps};
 use super::*;
+use crate::storage::file_names::entry_version;
 
 async fn listed(store: &dyn ObjectStore, prefix: &Path, offset: &Path) -> Vec<(String, u64)> {
     let mut files: Vec<ObjectMeta> = store.list_with_offset(Some(prefix), offset).try_collect().await.expect("listed");
@@ -11,10 +14,10 @@ async fn listed(store: &dyn ObjectStore, prefix: &Path, offset: &Path) -> Vec<(S
     files.into_iter().map(|file| (file.location.to_string(), file.size)).collect()
 }
 
-fn stores() -> (tempfile::TempDir, LocalFileSystem, QuickListing, Path) {
+fn stores() -> (tempfile::TempDir, LocalFileSystem, LocalStore, Path) {
     let dir = tempfile::tempdir().expect("directory");
     let root = Path::from_filesystem_path(dir.path()).expect("root");
-    (dir, LocalFileSystem::new(), QuickListing::new(Arc::new(LocalFileSystem::new())), root)
+    (dir, LocalFileSystem::new(), LocalStore::new(Arc::new(LocalFileSystem::new())), root)
 }
 
 const NAMES: [&str; 12] = [
@@ -34,7 +37,7 @@ const NAMES: [&str; 12] = [
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The same files as the store's own listing, for every set of files, prefix and offset.
+    /// For every set of files, prefix and offset, both listings return the same files.
     #[test]
     fn it_lists_what_the_store_lists(
         names in proptest::sample::subsequence(NAMES.to_vec(), 0..=NAMES.len()),
@@ -148,16 +151,15 @@ fn commits_that_reading_the_directory_passed_over_are_looked_for() {
     ];
     assert_eq!(without_gaps(found), expected);
     let broken = vec![commit(0), commit(u64::MAX)];
-    assert_eq!(without_gaps(broken).len(), 1_002, "a log with a hole is no reason to look for ever");
+    assert_eq!(without_gaps(broken).len(), 1_002, "a long gap is filled only up to its end");
 }
 
-/// A writer makes commit after commit; whoever lists meanwhile sees no commit without all those before it.
+/// While a writer makes one commit after the other, each listing has all commits before the last one that it has.
 #[test]
 fn no_listing_has_a_gap_while_commits_are_made() {
     let dir = tempfile::tempdir().expect("directory");
     let log = dir.path().join("_delta_log");
     fs::create_dir(&log).expect("log");
-    let local = LocalFileSystem::new();
     let prefix = Path::from_filesystem_path(&log).expect("prefix");
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -166,14 +168,16 @@ fn no_listing_has_a_gap_while_commits_are_made() {
             }
         });
         while !writer.is_finished() {
-            let files = list(&local, prefix.clone(), &prefix.clone().join("0")).expect("listed").expect("no links");
-            let numbers: Vec<u64> = files.iter().filter_map(|file| log_memory::version(&file.location)).collect();
+            let files =
+                read(log.clone(), prefix.clone(), &prefix.clone().join("0")).expect("listed").expect("no links");
+            let version = |file: &ObjectMeta| entry_version(file.location.filename()?);
+            let numbers: Vec<u64> = files.iter().filter_map(version).collect();
             assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
         }
     });
 }
 
-/// A reader at the end of a long log. What it costs is printed (`--nocapture`, and an optimised build to be fair).
+/// A reader at the end of a long log. The test prints the time it takes (`--nocapture`, with an optimised build).
 #[tokio::test]
 async fn the_end_of_a_long_log_is_listed_in_order() {
     for length in [5_000, 20_000] {
