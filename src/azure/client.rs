@@ -20,6 +20,8 @@ use crate::http::retry::Retry;
 use crate::http::{Client, Deadline, Failure, Response, SendState, address, token};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit of a request without a deadline.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Longest silence within a response.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 /// How long an unused connection is kept. It is short, because a POST on a connection that the server is closing may or
@@ -56,7 +58,7 @@ impl ArmClient {
     /// # Errors
     /// [`ErrorKind::Internal`] when the machine has no working TLS.
     pub fn new(cloud: &Cloud, credential: Credential, variables: Variables) -> Result<Self> {
-        let http = Client::new("Resource Manager", cloud.arm(), "check the network and its proxy", |builder| {
+        let http = Client::new("Resource Manager", cloud.arm(), "check the network and its proxy", LIMIT, |builder| {
             builder.connect_timeout(CONNECT_LIMIT).read_timeout(READ_LIMIT).pool_idle_timeout(IDLE_LIMIT)
         })?;
         let tokens = TokenCache::new(TokenFetcher::new(credential, variables, cloud.clone())?);
@@ -199,7 +201,7 @@ impl ArmClient {
             if let Some(body) = &request.body {
                 sent = sent.json(body);
             }
-            match self.http.send(sent, &request.shown(), Some(deadline)).await {
+            match self.http.send_until(sent, &request.shown(), deadline).await {
                 Ok(response) if response.status == StatusCode::UNAUTHORIZED && !is_renewed => {
                     token = self.token(deadline, Some(&token)).await?;
                 }

@@ -6,26 +6,12 @@ use super::credential::Variables;
 use crate::error::{Error, Result};
 use crate::http::address::{AddressRules, is_loopback, without_userinfo};
 
-/// Names, Resource Manager, login service and token audience of the clouds that Microsoft runs. Source: `az cloud list`.
-const CLOUDS: [(&[&str], &str, &str, &str); 3] = [
-    (
-        &["public", "azurecloud"],
-        "https://management.azure.com",
-        "https://login.microsoftonline.com",
-        "https://management.azure.com",
-    ),
-    (
-        &["usgov", "azureusgovernment"],
-        "https://management.usgovcloudapi.net",
-        "https://login.microsoftonline.us",
-        "https://management.usgovcloudapi.net",
-    ),
-    (
-        &["china", "azurechinacloud"],
-        "https://management.chinacloudapi.cn",
-        "https://login.chinacloudapi.cn",
-        "https://management.chinacloudapi.cn",
-    ),
+/// Names, Resource Manager (which is also the audience of its tokens) and login service of the clouds that Microsoft runs.
+/// Source: `az cloud list`.
+const CLOUDS: [(&[&str], &str, &str); 3] = [
+    (&["public", "azurecloud"], "https://management.azure.com", "https://login.microsoftonline.com"),
+    (&["usgov", "azureusgovernment"], "https://management.usgovcloudapi.net", "https://login.microsoftonline.us"),
+    (&["china", "azurechinacloud"], "https://management.chinacloudapi.cn", "https://login.chinacloudapi.cn"),
 ];
 
 /// One Azure cloud.
@@ -45,24 +31,22 @@ impl Cloud {
     /// `http` is allowed for this machine only, where the sandbox runs. A retry does not help.
     pub fn new(endpoint: Option<&str>, authority: Option<&str>, variables: &Variables) -> Result<Self> {
         let endpoint = endpoint.unwrap_or("public").trim();
-        let known = |name: &str| CLOUDS.iter().find(|(names, ..)| names.contains(&name));
-        let (arm, own_authority, audience) = if let Some((_, arm, login, audience)) =
-            known(&endpoint.to_ascii_lowercase())
-        {
-            (address("endpoint", arm)?, *login, (*audience).to_owned())
-        } else if endpoint.contains("://") {
-            let arm = address("endpoint", endpoint)?;
-            let same = CLOUDS.iter().find(|(_, known, ..)| arm.as_str().trim_end_matches('/') == *known);
-            let (_, _, login, audience) = same.unwrap_or(&CLOUDS[0]);
-            let own = same.is_none() && !is_loopback(&arm);
-            let audience = if own { arm.as_str().trim_end_matches('/').to_owned() } else { (*audience).to_owned() };
-            (arm, *login, audience)
-        } else {
-            return Err(Error::invalid(format!(
-                "endpoint {:?} is not an Azure cloud: give public, usgov, china, or the https:// address of a Resource Manager",
-                without_userinfo(endpoint)
-            )));
+        let name = endpoint.to_ascii_lowercase();
+        let arm = match CLOUDS.iter().find(|(names, ..)| names.contains(&name.as_str())) {
+            Some((_, arm, _)) => address("endpoint", arm)?,
+            None if endpoint.contains("://") => address("endpoint", endpoint)?,
+            None => {
+                return Err(Error::invalid(format!(
+                    "endpoint {:?} is not an Azure cloud: give public, usgov, china, or the https:// address of a Resource \
+                     Manager",
+                    without_userinfo(endpoint)
+                )));
+            }
         };
+        let own = arm.as_str().trim_end_matches('/');
+        let known = CLOUDS.iter().find(|(_, known, _)| *known == own);
+        let (_, audience, own_authority) = known.unwrap_or(&CLOUDS[0]);
+        let audience = if known.is_none() && !is_loopback(&arm) { own } else { audience }.to_owned();
         let authority = match authority.or_else(|| variables.get("AZURE_AUTHORITY_HOST")) {
             // Azure's own libraries accept a host without a scheme as well.
             Some(host) if !host.contains("://") => address("the authority host", &format!("https://{host}"))?,

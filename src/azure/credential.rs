@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use azure_core::credentials::Secret;
 use chrono::{DateTime, Utc};
 
 use crate::error::Result;
-use crate::http::token;
+use crate::http::{Secret, token};
 
 /// The variables that hold credentials. Source: the environment variables of Azure's SDKs.
 const VARIABLES: [&str; 6] = [
@@ -20,10 +19,10 @@ const VARIABLES: [&str; 6] = [
     "AZURE_POD_IDENTITY_AUTHORITY_HOST",
 ];
 
-/// A bearer token. `Debug` does not show its text.
-#[derive(Clone)]
+/// A bearer token.
+#[derive(Debug, Clone)]
 pub struct AccessToken {
-    text: String,
+    text: Secret,
     obtained: DateTime<Utc>,
     expires: Option<DateTime<Utc>>,
 }
@@ -31,14 +30,14 @@ pub struct AccessToken {
 impl AccessToken {
     /// A token that was fetched now. Without `expires`, the time in the token itself counts, if it has one.
     pub fn new(text: impl Into<String>, expires: Option<DateTime<Utc>>) -> Self {
-        let text = text.into();
-        let expires = expires.or_else(|| token::expiry(&text));
+        let text = Secret::from(text);
+        let expires = expires.or_else(|| token::expiry(text.expose()));
         Self { text, obtained: Utc::now(), expires }
     }
 
     /// The token.
     pub fn text(&self) -> &str {
-        &self.text
+        self.text.expose()
     }
 
     /// When it expires, where that is known.
@@ -54,12 +53,6 @@ impl AccessToken {
     }
 }
 
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessToken").field("expires", &self.expires).finish_non_exhaustive()
-    }
-}
-
 /// Supplies tokens from elsewhere, such as a function of the caller.
 pub trait TokenSource: Send + Sync {
     /// A token for `scope`, such as `https://management.azure.com/.default`. May block.
@@ -70,7 +63,7 @@ pub trait TokenSource: Send + Sync {
 }
 
 /// Whose rights are used.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum Credential {
     /// The credentials of the environment: a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`, `AZURE_CLIENT_SECRET`), else a
     /// workload identity (`AZURE_FEDERATED_TOKEN_FILE`), else the machine's managed identity.
@@ -97,8 +90,8 @@ pub enum Credential {
 impl Credential {
     /// A service principal.
     pub fn service_principal(tenant_id: &str, client_id: &str, client_secret: String) -> Self {
-        let client_secret = Secret::new(client_secret);
-        Self::ServicePrincipal { tenant_id: tenant_id.to_owned(), client_id: client_id.to_owned(), client_secret }
+        let (tenant_id, client_id) = (tenant_id.to_owned(), client_id.to_owned());
+        Self::ServicePrincipal { tenant_id, client_id, client_secret: client_secret.into() }
     }
 
     /// A text that tells credentials apart, without a secret.
@@ -117,41 +110,30 @@ impl Credential {
     }
 }
 
-impl fmt::Debug for Credential {
+impl fmt::Debug for dyn TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Environment => f.write_str("Environment"),
-            Self::ServicePrincipal { client_id, .. } => write!(f, "ServicePrincipal({client_id})"),
-            Self::ManagedIdentity { client_id } => write!(f, "ManagedIdentity({client_id:?})"),
-            Self::Source(_) => f.write_str("Source"),
-        }
+        f.write_str("TokenSource")
     }
 }
 
 /// The environment variables that hold credentials. Empty ones count as not set.
-#[derive(Clone, Default)]
-pub struct Variables(HashMap<String, String>);
+#[derive(Debug, Clone, Default)]
+pub struct Variables(HashMap<String, Secret>);
 
 impl Variables {
     /// The variables of this process.
     pub fn from_process() -> Self {
-        Self(VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect())
+        Self(VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?.into()))).collect())
     }
 
     /// The value of `name`, if it is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+        self.0.get(name).map(|value| value.expose().trim()).filter(|value| !value.is_empty())
     }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Variables {
     fn from(pairs: [(&str, &str); N]) -> Self {
-        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
-    }
-}
-
-impl fmt::Debug for Variables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect())
     }
 }

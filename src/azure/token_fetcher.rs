@@ -64,16 +64,13 @@ impl TokenFetcher {
         match &self.credential {
             Credential::Environment => self.from_environment().await,
             Credential::ServicePrincipal { tenant_id, client_id, client_secret } => {
-                self.service_principal(tenant_id, client_id, client_secret.clone()).await
+                self.service_principal(tenant_id, client_id, client_secret.expose()).await
             }
             Credential::ManagedIdentity { client_id } => {
-                let (error, reason) = match self.managed_identity(client_id.as_deref()).await {
-                    Ok(token) => return Ok(token),
-                    Err(failure) => failure,
-                };
-                let retryable = error.is_some_and(|e| is_transient(&e));
-                let text = format!("the managed identity gave no token: {reason}");
-                Err(Error::new(ErrorKind::Authentication, text).with_retryable(retryable))
+                self.managed_identity(client_id.as_deref()).await.map_err(|(error, reason)| {
+                    let retryable = error.is_some_and(|e| is_transient(&e));
+                    refused(format!("the managed identity gave no token: {reason}")).with_retryable(retryable)
+                })
             }
             Credential::Source(source) => {
                 let (source, scope) = (Arc::clone(source), self.cloud.scope());
@@ -84,13 +81,10 @@ impl TokenFetcher {
                     ));
                 }
                 match token.expires() {
-                    Some(expires) if expires <= Utc::now() => Err(Error::new(
-                        ErrorKind::Authentication,
-                        format!(
-                            "the credential returned a token that expired at {}: let it fetch a new one",
-                            expires.to_rfc3339()
-                        ),
-                    )),
+                    Some(expires) if expires <= Utc::now() => Err(refused(format!(
+                        "the credential returned a token that expired at {}: let it fetch a new one",
+                        expires.to_rfc3339()
+                    ))),
                     _ => Ok(token),
                 }
             }
@@ -101,7 +95,7 @@ impl TokenFetcher {
         let of = |name: &'static str| self.variables.get(name);
         let (tenant, client) = (of("AZURE_TENANT_ID"), of("AZURE_CLIENT_ID"));
         if let (Some(tenant), Some(client), Some(secret)) = (tenant, client, of("AZURE_CLIENT_SECRET")) {
-            return self.service_principal(tenant, client, Secret::new(secret.to_owned())).await;
+            return self.service_principal(tenant, client, secret).await;
         }
         if let (Some(tenant), Some(client), Some(file)) = (tenant, client, of("AZURE_FEDERATED_TOKEN_FILE")) {
             return self.workload_identity(tenant, client, file).await;
@@ -110,21 +104,19 @@ impl TokenFetcher {
             let missing: Vec<&str> = names.into_iter().filter(|name| of(name).is_none()).collect();
             format!("{} {} not set", missing.join(" and "), if missing.len() == 1 { "is" } else { "are" })
         };
-        let (error, reason) = match self.managed_identity(client).await {
-            Ok(token) => return Ok(token),
-            Err(failure) => failure,
-        };
-        let text = format!(
-            "no Azure credentials were found. It tried a service principal ({}), a workload identity ({}) and this machine's \
-             managed identity ({reason}). Set the variables, or give credential=",
-            missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]),
-            missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"]),
-        );
-        let retryable = error.is_some_and(|e| status(&e).is_some() && is_transient(&e));
-        Err(Error::new(ErrorKind::Authentication, text).with_retryable(retryable))
+        self.managed_identity(client).await.map_err(|(error, reason)| {
+            let text = format!(
+                "no Azure credentials were found. It tried a service principal ({}), a workload identity ({}) and this \
+                 machine's managed identity ({reason}). Set the variables, or give credential=",
+                missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]),
+                missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"]),
+            );
+            refused(text).with_retryable(error.is_some_and(|e| status(&e).is_some() && is_transient(&e)))
+        })
     }
 
-    async fn service_principal(&self, tenant: &str, client: &str, secret: Secret) -> Result<AccessToken> {
+    async fn service_principal(&self, tenant: &str, client: &str, secret: &str) -> Result<AccessToken> {
+        let secret = Secret::new(secret.to_owned());
         let options = ClientSecretCredentialOptions { client_options: self.login_options() };
         let credential = ClientSecretCredential::new(tenant, client.to_owned(), secret, Some(options))
             .map_err(|e| invalid("the service principal", &e))?;
@@ -146,27 +138,18 @@ impl TokenFetcher {
     async fn login(&self, what: &str, client: &str, credential: &dyn TokenCredential) -> Result<AccessToken> {
         let scope = self.cloud.scope();
         let at = self.cloud.authority().as_str().trim_end_matches('/');
-        let late = || {
-            let text = format!(
-                "the login service {at} gave {what} {client} no token within {} seconds",
-                LOGIN_LIMIT.as_secs()
-            );
-            Error::new(ErrorKind::Network, text).with_retryable(true)
-        };
-        let response =
-            tokio::time::timeout(LOGIN_LIMIT, credential.get_token(&[&scope], None)).await.map_err(|_| late())?;
-        response.map(from_azure).map_err(|e| {
-            let (kind, text) = match status(&e) {
-                None if is_transient(&e) => (
-                    ErrorKind::Network,
-                    format!("the login service {at} could not be asked for a token of {what} {client}: {}", reason(&e)),
-                ),
-                _ => (
-                    ErrorKind::Authentication,
-                    format!("the login service {at} refused {what} {client}: {}", reason(&e)),
-                ),
-            };
-            Error::new(kind, text).with_retryable(is_transient(&e))
+        let unreached = |text: String| Error::new(ErrorKind::Network, text).with_retryable(true);
+        let asked = tokio::time::timeout(LOGIN_LIMIT, credential.get_token(&[&scope], None)).await;
+        let response = asked.map_err(|_| {
+            let seconds = LOGIN_LIMIT.as_secs();
+            unreached(format!("the login service {at} gave {what} {client} no token within {seconds} seconds"))
+        })?;
+        response.map(from_azure).map_err(|e| match (status(&e), reason(&e)) {
+            (None, reason) if is_transient(&e) => {
+                unreached(format!("the login service {at} could not be asked for a token of {what} {client}: {reason}"))
+            }
+            (_, reason) => refused(format!("the login service {at} refused {what} {client}: {reason}"))
+                .with_retryable(is_transient(&e)),
         })
     }
 
@@ -198,14 +181,9 @@ impl TokenFetcher {
                 Err((Some(e), reason))
             }
             Err(_) => {
-                let at = metadata_host.unwrap_or(METADATA_SERVICE);
-                let seconds = METADATA_LIMIT.as_secs();
-                Err((
-                    None,
-                    format!(
-                        "the metadata service {at} gave none within {seconds} seconds, as is usual outside of Azure"
-                    ),
-                ))
+                let (at, seconds) = (metadata_host.unwrap_or(METADATA_SERVICE), METADATA_LIMIT.as_secs());
+                let text = format!("the metadata service {at} gave none within {seconds} seconds, as outside of Azure");
+                Err((None, text))
             }
         }
     }
@@ -243,6 +221,10 @@ fn client_options(transport: IdentityTransport) -> ClientOptions {
 fn from_azure(token: azure_core::credentials::AccessToken) -> AccessToken {
     let expires = DateTime::from_timestamp(token.expires_on.unix_timestamp(), 0);
     AccessToken::new(token.token.secret().to_owned(), expires)
+}
+
+fn refused(text: String) -> Error {
+    Error::new(ErrorKind::Authentication, text)
 }
 
 fn invalid(what: &str, e: &azure_core::Error) -> Error {

@@ -23,6 +23,8 @@ pub(crate) struct Client {
     /// What errors advise when the server cannot be reached.
     advice: &'static str,
     longest_body: usize,
+    /// Time limit of one request.
+    limit: Duration,
 }
 
 /// Whether the server has a request to which no complete response came. It decides whether an event or a job may be sent
@@ -69,7 +71,8 @@ pub struct Response {
 }
 
 impl Client {
-    /// A client of the server at `url`, which errors call `name`. This machine is reached without a proxy.
+    /// A client of the server at `url`, which errors call `name`, with a time limit for each request. This machine is reached
+    /// without a proxy.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] when the machine has no working TLS.
@@ -77,12 +80,13 @@ impl Client {
         name: &str,
         url: &Url,
         advice: &'static str,
+        limit: Duration,
         configure: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Result<Self> {
         let direct = |builder: ClientBuilder| if is_loopback(url) { builder.no_proxy() } else { builder };
         let pool = pool(|builder| configure(direct(builder)))?;
         let shown = format!("{name} at {}", url.as_str().trim_end_matches('/'));
-        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: usize::MAX })
+        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: usize::MAX, limit })
     }
 
     /// Reads at most so many bytes of a body.
@@ -105,48 +109,52 @@ impl Client {
         self.pool.request(method, url)
     }
 
-    /// Sends `request` once and reads the response, at most until `deadline`. Errors call the request `what`.
+    /// Sends `request` once and reads the response. Errors call the request `what`.
     ///
     /// A body that breaks off is in the response as far as it came: see [`Response::complete`].
     ///
     /// # Errors
     /// A [`Failure`] when no status came; its error is [`ErrorKind::Network`] and retryable, or
-    /// [`ErrorKind::InvalidInput`] for a request that cannot be put together.
-    pub(crate) async fn send(
+    /// [`ErrorKind::InvalidInput`] for a request that cannot be built.
+    pub(crate) async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+        self.send_until(request, what, Deadline::after(self.limit)).await
+    }
+
+    /// [`Client::send`] with another time limit.
+    ///
+    /// # Errors
+    /// Those of [`Client::send`].
+    pub(crate) async fn send_until(
         &self,
         request: RequestBuilder,
         what: &str,
-        deadline: Option<Deadline>,
+        deadline: Deadline,
     ) -> Result<Response, Failure> {
-        let mut response = match within(deadline, request.send()).await {
-            Some(sent) => sent.map_err(|e| self.failure(e, None, what))?,
-            None => return Err(self.late(SendState::MaybeSent, what, deadline)),
-        };
+        let late = |state| Failure { error: self.too_late(what, deadline), state, timed_out: true };
+        let sent = timeout_at(deadline.at(), request.send()).await.map_err(|_| late(SendState::MaybeSent))?;
+        let mut response = sent.map_err(|e| self.failure(e, None, what))?;
         let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
         let (mut body, mut incomplete) = (Vec::new(), None);
-        while body.len() < self.longest_body {
-            match within(deadline, response.chunk()).await {
-                Some(Ok(Some(piece))) => {
+        while body.len() < self.longest_body && incomplete.is_none() {
+            match timeout_at(deadline.at(), response.chunk()).await {
+                Ok(Ok(Some(piece))) => {
                     let room = piece.len().min(self.longest_body - body.len());
                     body.extend_from_slice(&piece[..room]);
                 }
-                Some(Ok(None)) => break,
-                Some(Err(e)) => incomplete = Some(self.failure(e, Some(status), what)),
-                None => incomplete = Some(self.late(SendState::Answered(status), what, deadline)),
-            }
-            if incomplete.is_some() {
-                break;
+                Ok(Ok(None)) => break,
+                Ok(Err(e)) => incomplete = Some(self.failure(e, Some(status), what)),
+                Err(_) => incomplete = Some(late(SendState::Answered(status))),
             }
         }
         Ok(Response { status, url, headers, body: body.into(), incomplete })
     }
 
     fn failure(&self, e: reqwest::Error, answered: Option<StatusCode>, what: &str) -> Failure {
-        let shown = &self.shown;
-        let (state, timed_out) = match answered {
-            Some(status) => (SendState::Answered(status), e.is_timeout()),
-            None if e.is_connect() || e.is_builder() => (SendState::NotSent, e.is_timeout()),
-            None => (SendState::MaybeSent, e.is_timeout()),
+        let (shown, timed_out) = (&self.shown, e.is_timeout());
+        let state = match answered {
+            Some(status) => SendState::Answered(status),
+            None if e.is_connect() || e.is_builder() => SendState::NotSent,
+            None => SendState::MaybeSent,
         };
         let error = if e.is_builder() {
             // It fails the same way each time.
@@ -164,19 +172,10 @@ impl Client {
         Failure { error: error.with_source(e.without_url()), state, timed_out }
     }
 
-    fn late(&self, state: SendState, what: &str, deadline: Option<Deadline>) -> Failure {
-        let error = match deadline {
-            Some(deadline) => self.too_late(what, deadline),
-            None => Error::new(ErrorKind::Internal, "a request without a deadline reached it"),
-        };
-        Failure { error, state, timed_out: true }
-    }
-
     /// The error for `what`, which was not done before `deadline`.
     pub(crate) fn too_late(&self, what: &str, deadline: Deadline) -> Error {
         let seconds = deadline.seconds();
-        let text =
-            format!("{} did not answer {what} within the limit of {seconds} seconds for all requests", self.shown);
+        let text = format!("{} did not answer {what} within the limit of {seconds} seconds", self.shown);
         Error::new(ErrorKind::Network, text).with_retryable(true)
     }
 }
@@ -194,13 +193,6 @@ pub(crate) fn pool(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Re
         Error::new(ErrorKind::Internal, "the HTTP client could not be set up: check that the machine has certificates")
             .with_source(e)
     })
-}
-
-async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline.at(), work).await.ok(),
-        None => Some(work.await),
-    }
 }
 
 impl Response {

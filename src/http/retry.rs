@@ -25,7 +25,8 @@ pub struct Deadline {
 impl Deadline {
     /// `limit` from now.
     pub fn after(limit: Duration) -> Self {
-        Self { at: Instant::now() + limit, limit }
+        // A longer limit would overflow the clock.
+        Self { at: Instant::now() + limit.min(Duration::from_secs(u32::MAX.into())), limit }
     }
 
     pub(crate) fn at(self) -> Instant {

@@ -13,7 +13,7 @@ use super::convert::arguments::{self, Location, Secret, Text};
 use super::errors::PyOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::Credentials;
-use crate::viya::auth::{OAuthClient, PersistHook, TokenCallback};
+use crate::viya::auth::{Grant, OAuthClient, PersistHook};
 
 /// The source of a login to SAS Viya. Its repr shows no secret.
 ///
@@ -54,7 +54,8 @@ impl PyCredentials {
     /// The client's own id and secret.
     #[staticmethod]
     fn client_credentials(client_id: Text, client_secret: Secret) -> Self {
-        Self { credentials: Credentials::ClientCredentials(OAuthClient::new(client_id.0, client_secret.0)) }
+        let client = OAuthClient::new(client_id.0, client_secret.0);
+        Self { credentials: Credentials::with_grant(client, Grant::ClientCredentials, None) }
     }
 
     /// A user's name and password.
@@ -68,7 +69,8 @@ impl PyCredentials {
     #[pyo3(signature = (user, password, *, client_id = None, client_secret = None))]
     fn password(user: Text, password: Secret, client_id: Option<Text>, client_secret: Option<Secret>) -> Self {
         let client = oauth(client_id, client_secret);
-        Self { credentials: Credentials::Password { client, user: user.0, password: password.0.into() } }
+        let grant = Grant::Password { user: user.0, password: password.0.into() };
+        Self { credentials: Credentials::with_grant(client, grant, None) }
     }
 
     /// The login of the environment: `SAS_ACCESS_TOKEN`, `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
@@ -98,9 +100,9 @@ impl PyCredentials {
         let client = oauth(client_id, client_secret);
         let persist = persist.filter(|hook| !hook.is_none()).map(hook).transpose()?;
         let credentials = if source.is_callable() {
-            Credentials::Callback { client, callback: callback(source), persist, login: Default::default() }
+            Credentials::with_grant(client, callback(source), persist)
         } else {
-            Credentials::Tokens { client, tokens: response(source)?, persist, login: Default::default() }
+            Credentials::with_tokens(client, response(source)?, persist)
         };
         Ok(Self { credentials })
     }
@@ -133,15 +135,10 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         )?)));
     }
     if value.is_callable() {
-        return Ok(Credentials::Callback {
-            client,
-            callback: callback(value),
-            persist: None,
-            login: Default::default(),
-        });
+        return Ok(Credentials::with_grant(client, callback(value), None));
     }
     if value.is_instance_of::<PyDict>() {
-        return Ok(Credentials::Tokens { client, tokens: response(value)?, persist: None, login: Default::default() });
+        return Ok(Credentials::with_tokens(client, response(value)?, None));
     }
     Err(Error::invalid(format!(
         "tokens must be text or a path (of a token file), a callable that gives tokens, a SASLogon response, or one of \
@@ -173,9 +170,9 @@ fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
     }
 }
 
-fn callback(callable: &Bound<'_, PyAny>) -> TokenCallback {
+fn callback(callable: &Bound<'_, PyAny>) -> Grant {
     let callable = callable.clone().unbind();
-    Arc::new(move || -> Result<Map<String, Value>> {
+    Grant::Callback(Arc::new(move || -> Result<Map<String, Value>> {
         attached(|py| {
             let answer = callable.bind(py).call0().map_err(|error| {
                 Error::new(ErrorKind::Authentication, format!("the token callable gave no token: {error}"))
@@ -187,7 +184,7 @@ fn callback(callable: &Bound<'_, PyAny>) -> TokenCallback {
                 ))
             })
         })
-    })
+    }))
 }
 
 fn hook(callable: &Bound<'_, PyAny>) -> PyOutcome<PersistHook> {

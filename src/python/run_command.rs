@@ -69,7 +69,8 @@ impl PyRunCommand {
         let given = self.credential.as_ref().map(|value| value.bind(py));
         let (credential, authority_host) = azure_credential::credential(given, calls)?;
         let selector = self.selector.get().core()?;
-        let options = RunCommandOptions { credential, authority_host, mapping, ..self.options.clone() };
+        let mut options = RunCommandOptions { credential, authority_host, ..self.options.clone() };
+        options.command.mapping = mapping;
         Ok(Arc::new(RunCommand::new(selector.as_ref().clone(), options)?))
     }
 }
@@ -98,19 +99,19 @@ impl PyRunCommand {
         #[pyo3(from_py_with = arguments::seconds)] busy_timeout: f64,
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome<Self> {
-        let options = RunCommandOptions {
+        let mut options = RunCommandOptions {
             endpoint: endpoint.map(|endpoint| endpoint.0),
-            program: program.to_owned(),
-            env_file: env_file.map(|file| file.0),
-            autostatus: autostatus.map(|program| program.0),
-            run_as: run_as.map(|user| user.0),
-            comment: comment.map(|comment| comment.0),
-            batch,
             event_timeout: Duration::from_secs_f64(event_timeout),
             busy_timeout: Duration::from_secs_f64(busy_timeout),
             timeout: Duration::from_secs_f64(timeout),
             ..RunCommandOptions::new(&subscription_id.0, resource_group.map(|group| group.0))
         };
+        options.command.program = program.to_owned();
+        options.command.env_file = env_file.map(|file| file.0);
+        options.command.autostatus = autostatus.map(|program| program.0);
+        options.command.run_as = run_as.map(|user| user.0);
+        options.command.comment = comment.map(|comment| comment.0);
+        options.command.batch = batch;
         let made = Self { selector, credential, options };
         // Refuses bad options here, and not at the first delivery.
         made.core(py, Mapping::default(), &Arc::default())?;

@@ -50,7 +50,7 @@ impl PySendEvent {
     ) -> PyOutcome<Self> {
         let options = SendEventOptions {
             program: program.map_or_else(|| "sendevent".into(), |program| PathBuf::from(program.0)),
-            environment: env.map(|env| env.0.into_iter().collect()).unwrap_or_default(),
+            environment: env.into_iter().flat_map(|env| env.0).map(|(name, value)| (name, value.into())).collect(),
             env_file: env_file.map(|file| PathBuf::from(file.0)),
             autostatus: autostatus.map(|program| PathBuf::from(program.0)),
             mapping: Mapping::default(),

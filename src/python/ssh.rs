@@ -57,7 +57,7 @@ impl PySsh {
     /// The transport that sends events by `mapping`.
     pub(super) fn core(&self, mapping: Mapping) -> PyOutcome<Arc<dyn Transport>> {
         let mut options = self.options.clone();
-        options.mapping = mapping;
+        options.command.mapping = mapping;
         Ok(Arc::new(Ssh::new(self.selector.get().core()?.as_ref().clone(), options)?))
     }
 }
@@ -98,15 +98,15 @@ impl PySsh {
         options.key_passphrase = key_passphrase.map(|passphrase| passphrase.0.into());
         options.agent = agent.map(|socket| PathBuf::from(socket.0));
         options.known_hosts = known_hosts.map(|file| PathBuf::from(file.0));
-        options.program = program.to_owned();
-        options.autostatus = autostatus.map(|program| program.0);
-        options.env_file = env_file.map(|file| file.0);
-        options.run_as = run_as.map(|user| user.0);
-        options.comment = comment.map(|comment| comment.0);
+        options.command.program = program.to_owned();
+        options.command.autostatus = autostatus.map(|program| program.0);
+        options.command.env_file = env_file.map(|file| file.0);
+        options.command.run_as = run_as.map(|user| user.0);
+        options.command.comment = comment.map(|comment| comment.0);
         options.connect_timeout = connect_timeout;
         options.timeout = timeout;
         options.sessions = sessions;
-        options.batch = batch;
+        options.command.batch = batch;
         let made = Self { selector, options };
         // Refuses bad options here, and not at the first delivery.
         made.core(Mapping::default())?;

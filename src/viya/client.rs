@@ -95,11 +95,11 @@ pub(super) fn connect(base_url: &str, options: &ClientOptions) -> Result<Client>
     if !options.verify {
         tracing::warn!("the certificate of {base} is NOT verified: {EXPOSED} (verify)");
     }
-    Client::new("SAS Viya", &base, "check base_url, the network and its proxy, then try again", |builder| {
+    let advice = "check base_url, the network and its proxy, then try again";
+    Client::new("SAS Viya", &base, advice, options.read_timeout * 2, |builder| {
         let mut builder = builder
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
-            .timeout(options.read_timeout * 2)
             .tls_certs_merge(certificates)
             .tls_danger_accept_invalid_certs(!options.verify);
         if let Some(proxy) = proxy {
@@ -206,7 +206,7 @@ impl ViyaClient {
         if let Some((content_type, body)) = &request.body {
             sent = sent.header("Content-Type", *content_type).body(body.clone());
         }
-        let response = self.http.send(sent, &what, None).await?;
+        let response = self.http.send(sent, &what).await?;
         self.answered.store(true, Ordering::Relaxed);
         response.complete()
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::client::{COLLECTION, Pages, ViyaClient, ViyaRequest, is_filter_refused, quoted};
+use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
 use super::json::text;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,33 +33,33 @@ const DETAILS: [&str; 4] = ["launchContext", "launchType", "environment", "resou
 /// # Errors
 /// [`ErrorKind::NotFound`] that names the contexts that exist; those of any call to the server.
 pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
-    let narrow = list().query("filter", format!("eq(name,{})", quoted(name)));
-    match search(client, narrow, name).await {
-        Ok((Some(item), _)) => return complete(client, item).await,
-        // It does not exist, or the server does not support the filter.
-        Ok((None, _)) => {}
+    let is_meant = |item: &Value| text(item, "name") == Some(name);
+    match client.items(list().query("filter", format!("eq(name,{})", quoted(name)))).await {
+        Ok(items) => {
+            if let Some(item) = items.into_iter().find(is_meant) {
+                return complete(client, item).await;
+            }
+        }
         Err(e) if is_filter_refused(&e) => {}
         Err(e) => return Err(e),
     }
     // The list without the filter names what exists. A server may also interpret a filter differently.
-    let (item, mut names) = search(client, list(), name).await?;
-    match item {
+    let items = client.items(list()).await?;
+    let mut names: Vec<&str> = items.iter().filter_map(|item| text(item, "name")).collect();
+    names.sort_unstable();
+    let there = match names.is_empty() {
+        true => "this user sees none".to_owned(),
+        false => format!("there are: {}", names.join(", ")),
+    };
+    match items.into_iter().find(is_meant) {
         Some(item) => complete(client, item).await,
-        None => {
-            names.sort_unstable();
-            let there = if names.is_empty() {
-                "this user sees none".to_owned()
-            } else {
-                format!("there are: {}", names.join(", "))
-            };
-            Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{} has no compute context named {name:?}; {there}. No job was submitted",
-                    client.base_url().as_str().trim_end_matches('/')
-                ),
-            ))
-        }
+        None => Err(Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "{} has no compute context named {name:?}; {there}. No job was submitted",
+                client.base_url().as_str().trim_end_matches('/')
+            ),
+        )),
     }
 }
 
@@ -69,11 +69,8 @@ pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
 /// Those of any call to the server.
 pub async fn all(client: &ViyaClient) -> Result<Vec<Context>> {
     let mut found = Vec::new();
-    let mut pages = Pages::new(client, list());
-    while let Some(items) = pages.next().await? {
-        for item in items {
-            found.push(complete(client, item).await?);
-        }
+    for item in client.items(list()).await? {
+        found.push(complete(client, item).await?);
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(found)
@@ -82,21 +79,6 @@ pub async fn all(client: &ViyaClient) -> Result<Vec<Context>> {
 fn list<'a>() -> ViyaRequest<'a> {
     let request = ViyaRequest::get("/compute/contexts", COLLECTION).query("limit", "100");
     ViyaRequest { accept_item: Some(CONTEXT), ..request }
-}
-
-async fn search(client: &ViyaClient, request: ViyaRequest<'_>, name: &str) -> Result<(Option<Value>, Vec<String>)> {
-    let mut names = Vec::new();
-    let mut pages = Pages::new(client, request);
-    while let Some(items) = pages.next().await? {
-        for item in items {
-            match text(&item, "name") {
-                Some(found) if found == name => return Ok((Some(item), names)),
-                Some(found) => names.push(found.to_owned()),
-                None => {}
-            }
-        }
-    }
-    Ok((None, names))
 }
 
 async fn complete(client: &ViyaClient, mut item: Value) -> Result<Context> {

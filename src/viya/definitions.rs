@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::client::{COLLECTION, Pages, ViyaClient, ViyaRequest, is_filter_refused, quoted};
+use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
 use super::json::text;
 use crate::error::{Error, Result};
 
@@ -38,35 +38,22 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
         .query("sortBy", "name");
     // The server returns the names that contain the longest part of the pattern. They are compared with the pattern here.
     let part = pattern.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or_default();
-    let listed = if part.is_empty() {
-        list(client, all).await
-    } else {
-        match list(client, all.clone().query("filter", format!("contains(name,{})", quoted(part)))).await {
-            Err(e) if is_filter_refused(&e) => list(client, all).await,
-            listed => listed,
-        }
+    let narrow = all.clone().query("filter", format!("contains(name,{})", quoted(part)));
+    let items = match client.items(if part.is_empty() { all.clone() } else { narrow }).await {
+        Err(e) if is_filter_refused(&e) => client.items(all).await?,
+        items => items?,
     };
     let mut found: Vec<Definition> =
-        listed?.into_iter().filter(|definition| matches(pattern, &definition.name)).collect();
+        items.iter().filter_map(parse).filter(|item| matches(pattern, &item.name)).collect();
     found.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
     found.dedup_by(|one, other| one.id == other.id);
     Ok(found)
 }
 
-async fn list(client: &ViyaClient, request: ViyaRequest<'_>) -> Result<Vec<Definition>> {
-    let text = |item: &Value, key: &str| text(item, key).unwrap_or_default().to_owned();
-    let mut found = Vec::new();
-    let mut pages = Pages::new(client, request);
-    while let Some(items) = pages.next().await? {
-        found.extend(items.iter().map(|item| Definition {
-            id: text(item, "id"),
-            name: text(item, "name"),
-            description: text(item, "description"),
-            kind: text(item, "type"),
-        }));
-    }
-    found.retain(|definition| !definition.id.is_empty() && !definition.name.is_empty());
-    Ok(found)
+fn parse(item: &Value) -> Option<Definition> {
+    let optional = |key: &str| text(item, key).unwrap_or_default().to_owned();
+    let (id, name) = (text(item, "id")?.to_owned(), text(item, "name")?.to_owned());
+    Some(Definition { id, name, description: optional("description"), kind: optional("type") })
 }
 
 /// Whether `name` matches `pattern`.

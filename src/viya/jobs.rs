@@ -31,29 +31,25 @@ pub enum State {
 }
 
 impl State {
+    /// The present spelling of SAS.
+    const NAMES: [(Self, &str); 6] = [
+        (Self::Pending, "pending"),
+        (Self::Running, "running"),
+        (Self::Canceled, "canceled"),
+        (Self::Completed, "completed"),
+        (Self::Failed, "failed"),
+        (Self::TimedOut, "timedOut"),
+    ];
+
     /// Parses a state. SAS wrote `timed out` before 2024-07 and `timedOut` since.
     pub fn parse(text: &str) -> Option<Self> {
-        Some(match text.trim().to_ascii_lowercase().as_str() {
-            "pending" => Self::Pending,
-            "running" => Self::Running,
-            "canceled" | "cancelled" => Self::Canceled,
-            "completed" => Self::Completed,
-            "failed" => Self::Failed,
-            "timedout" | "timed out" => Self::TimedOut,
-            _ => return None,
-        })
+        let text = text.trim().to_ascii_lowercase().replace("timed out", "timedout").replace("cancelled", "canceled");
+        Self::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(&text)).map(|(state, _)| *state)
     }
 
     /// The present spelling of SAS.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Canceled => "canceled",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::TimedOut => "timedOut",
-        }
+        Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
     }
 
     /// Whether no other state follows.

@@ -33,7 +33,7 @@ const TEXTS: [&str; 10] = [
 #[derive(Debug, Clone)]
 pub struct Entry {
     id: Option<i64>,
-    texts: Box<[(u8, Box<str>)]>,
+    texts: Box<[(&'static str, Box<str>)]>,
     numbers: Box<[(Box<str>, f64)]>,
     reserved: Box<[(Box<str>, f64)]>,
     measured: Box<[(Box<str>, f64)]>,
@@ -43,9 +43,9 @@ impl Entry {
     /// The entry in an item of the list.
     pub fn new(item: &Value) -> Self {
         let id = item.get("id").and_then(|id| id.as_i64().or_else(|| id.as_str()?.parse().ok()));
-        let stored_text = |(at, pointer): (usize, &&str)| {
+        let stored_text = |pointer: &&'static str| {
             let text = item.pointer(pointer)?.as_str().filter(|text| !text.is_empty())?;
-            Some((u8::try_from(at).ok()?, text.into()))
+            Some((*pointer, text.into()))
         };
         let processing = item.get("processingInfo");
         let numbers = processing.and_then(Value::as_object).into_iter().flatten();
@@ -57,7 +57,7 @@ impl Entry {
         };
         Self {
             id,
-            texts: TEXTS.iter().enumerate().filter_map(stored_text).collect(),
+            texts: TEXTS.iter().filter_map(stored_text).collect(),
             numbers: numbers.filter_map(|(key, value)| Some((key.as_str().into(), number(value)?))).collect(),
             reserved: named("consumedResources"),
             measured: named("limitValues"),
@@ -92,8 +92,7 @@ impl Entry {
     /// The text at one of the stored JSON pointers: name, queue, user, state, the three time stamps, host and its address, and
     /// the reason why it is pending.
     pub fn text(&self, pointer: &str) -> Option<&str> {
-        let at = TEXTS.iter().position(|kept| *kept == pointer)?;
-        self.texts.iter().find(|(kept, _)| usize::from(*kept) == at).map(|(_, text)| &**text)
+        self.texts.iter().find(|(stored, _)| *stored == pointer).map(|(_, text)| &**text)
     }
 
     /// When it entered the queue.

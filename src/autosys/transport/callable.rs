@@ -16,7 +16,6 @@ pub type SendFunction = dyn Fn(&str, &str, &str) -> Outcome + Send + Sync;
 /// A refusal is never permanent, because its meaning is unknown here: the row is tried again in every cycle until
 /// `max_attempts`, if that is set.
 pub struct Callable {
-    name: String,
     function: Arc<SendFunction>,
     /// Locked during a call, for functions that must not be called from two threads at once.
     serial: Option<Arc<Mutex<()>>>,
@@ -39,29 +38,20 @@ impl Callable {
 
     /// [`Callable::new`], for a function that returns the outcome itself.
     pub fn from_arc(function: Arc<SendFunction>, thread_safe: bool) -> Self {
-        Self { name: "callable".to_owned(), function, serial: (!thread_safe).then(Arc::default) }
-    }
-
-    /// Uses another name than `callable` in the attempts table.
-    pub fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
+        Self { function, serial: (!thread_safe).then(Arc::default) }
     }
 }
 
 impl fmt::Debug for Callable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Callable")
-            .field("name", &self.name)
-            .field("thread_safe", &self.serial.is_none())
-            .finish_non_exhaustive()
+        f.debug_struct("Callable").field("thread_safe", &self.serial.is_none()).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
 impl Transport for Callable {
     fn name(&self) -> &str {
-        &self.name
+        "callable"
     }
 
     fn at_once(&self) -> usize {

@@ -1,7 +1,6 @@
 //! The local `sendevent` program of the AutoSys client as a transport.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,6 +14,7 @@ use super::output::{Captured, ProgramResult};
 use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
+use crate::http::Secret;
 
 mod env_file;
 mod process_group;
@@ -33,12 +33,12 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const REST_OF_OUTPUT: Duration = Duration::from_secs(1);
 
 /// How [`SendEvent`] calls the program.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct SendEventOptions {
     /// A path, or a name that is looked up in `PATH`.
     pub program: PathBuf,
     /// Variables for the program, such as `AUTOSERV`, `AUTOSYS` and `AUTOUSER`, beside those of this process.
-    pub environment: BTreeMap<String, String>,
+    pub environment: BTreeMap<String, Secret>,
     /// A shell file that sets AutoSys's variables, such as `autosys.sh.host`. It is sourced once, and every call gets the
     /// variables that it exports; `environment` has precedence.
     pub env_file: Option<PathBuf>,
@@ -64,21 +64,6 @@ impl Default for SendEventOptions {
             timeout: Duration::from_secs(60),
             comment: None,
         }
-    }
-}
-
-impl fmt::Debug for SendEventOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendEventOptions")
-            .field("program", &self.program)
-            // Values may be credentials.
-            .field("environment", &self.environment.keys().collect::<Vec<_>>())
-            .field("env_file", &self.env_file)
-            .field("autostatus", &self.autostatus)
-            .field("mapping", &self.mapping)
-            .field("timeout", &self.timeout)
-            .field("comment", &self.comment)
-            .finish()
     }
 }
 
@@ -110,7 +95,7 @@ impl SendEvent {
         }
         command::check_comment(options.comment.as_deref())?;
         for (name, value) in &options.environment {
-            if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            if name.is_empty() || name.contains(['=', '\0']) || value.expose().contains('\0') {
                 return Err(Error::invalid(format!(
                     "the environment variable {name:?} for sendevent has a name or value that no environment can hold"
                 )));
@@ -142,7 +127,7 @@ impl SendEvent {
             }
             command
                 .args(arguments)
-                .envs(&self.options.environment)
+                .envs(exposed(&self.options.environment))
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -205,6 +190,11 @@ impl SendEvent {
         };
         ProgramResult { end, out, err }
     }
+}
+
+/// The variables with their values, for a child process.
+fn exposed(environment: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&String, &str)> {
+    environment.iter().map(|(name, value)| (name, value.expose()))
 }
 
 /// The program `name` in the directory of `program`, or in `PATH` when `program` is a bare name; None when it is not there.

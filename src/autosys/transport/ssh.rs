@@ -12,9 +12,8 @@ use russh::keys::{PrivateKey, load_secret_key};
 use tokio::sync::Mutex;
 
 use super::output::ProgramResult;
-use super::vms::VmAttempts;
-use super::{Delivery, Gate, Outcome, Sent, Transport, command, shell};
-use crate::autosys::event::Mapping;
+use super::vms::{Arguments, BatchAttempt, EventAttempt, VmCommand, VmRunner, VmTransport, check_text};
+use super::{Gate, Outcome};
 use crate::error::{Error, Result};
 use crate::http::Secret;
 use crate::selection::{RoundRobinSelector, Selection};
@@ -44,26 +43,14 @@ pub struct SshOptions {
     pub agent: Option<PathBuf>,
     /// The keys of hosts, in OpenSSH's format; None: `.ssh/known_hosts` in the home directory.
     pub known_hosts: Option<PathBuf>,
-    /// The program on the VM.
-    pub program: String,
-    /// The program on the VM that prints a job's status; None: the status is not read.
-    pub autostatus: Option<String>,
-    /// A shell file on the VM that is sourced before each call.
-    pub env_file: Option<String>,
-    /// The user on the VM who runs the program, through sudo; None: `user`.
-    pub run_as: Option<String>,
-    /// The event of each status.
-    pub mapping: Mapping,
-    /// Text for `-C`, as in [`super::sendevent::SendEventOptions`].
-    pub comment: Option<String>,
     /// Time limit to connect and log in.
     pub connect_timeout: Duration,
     /// Time limit of one command.
     pub timeout: Duration,
     /// How many commands may run at a time on one VM. The default of sshd is 10 (`MaxSessions`).
     pub sessions: usize,
-    /// How many rows are sent on one VM before the selector picks the next one.
-    pub batch: usize,
+    /// What is run on the VM.
+    pub command: VmCommand,
 }
 
 impl SshOptions {
@@ -76,42 +63,20 @@ impl SshOptions {
             key_passphrase: None,
             agent: None,
             known_hosts: None,
-            program: "sendevent".to_owned(),
-            autostatus: Some("autostatus".to_owned()),
-            env_file: None,
-            run_as: None,
-            mapping: Mapping::default(),
-            comment: None,
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(60),
             sessions: 8,
-            batch: 32,
+            command: VmCommand::new(Some("autostatus"), 32),
         }
     }
 
     fn check(&self) -> Result<()> {
-        let empty = [
-            ("user", Some(&self.user)),
-            ("program", Some(&self.program)),
-            ("autostatus", self.autostatus.as_ref()),
-            ("env_file", self.env_file.as_ref()),
-            ("run_as", self.run_as.as_ref()),
-        ];
-        if let Some((name, _)) = empty.iter().find(|(_, value)| value.is_some_and(|value| value.is_empty())) {
-            return Err(Error::invalid(format!("{name} is empty; give a value, or leave it out")));
+        check_text("user", &self.user)?;
+        if self.user.starts_with('-') {
+            return Err(Error::invalid("user starts with '-', which ssh could take for an option; give a user name"));
         }
-        if let Some((name, _)) =
-            empty.iter().find(|(_, value)| value.is_some_and(|value| value.contains(char::is_control)))
-        {
-            return Err(Error::invalid(format!(
-                "{name} has a control character, which no file name and no user name has"
-            )));
-        }
-        if self.run_as.as_ref().is_some_and(|user| user.starts_with('-')) || self.user.starts_with('-') {
-            return Err(Error::invalid("a user name that starts with '-' could be taken for an option"));
-        }
-        if self.sessions == 0 || self.batch == 0 {
-            return Err(Error::invalid("sessions and batch must be at least 1"));
+        if self.sessions == 0 {
+            return Err(Error::invalid("sessions must be at least 1"));
         }
         if self.timeout.is_zero() || self.connect_timeout.is_zero() {
             return Err(Error::invalid("timeout and connect_timeout must be more than 0"));
@@ -119,18 +84,18 @@ impl SshOptions {
         if self.key_passphrase.is_some() && self.key_file.is_none() {
             return Err(Error::invalid("key_passphrase is for key_file, which is not given"));
         }
-        command::check_comment(self.comment.as_deref())
+        self.command.check()
     }
 }
 
-/// Sends events with the `sendevent` program on VMs that a selector picks in turn, one for each batch.
+/// Sends events with the `sendevent` program on VMs, through SSH.
+pub type Ssh = VmTransport<SshRunner>;
+
+/// Runs programs through SSH.
 ///
 /// There is one connection to each VM, which is kept open. Each event is a command of its own on it, with its own exit code
-/// and output. Every value is quoted for the shell on the VM, so that no character of it is interpreted. When a VM cannot
-/// be used (it refuses the login, its key is not known, it has no `sendevent`), the events that were not sent go to the
-/// next one.
-pub struct Ssh {
-    selector: RoundRobinSelector,
+/// and output. The batch goes to the next VM when a VM refuses the login, its key is not known, or it has no `sendevent`.
+pub struct SshRunner {
     options: SshOptions,
     known_hosts: PathBuf,
     login: SshLogin,
@@ -140,17 +105,10 @@ pub struct Ssh {
 /// The connection to one VM, once there is one.
 type ConnectionSlot = Mutex<Option<Arc<Connection>>>;
 
-impl fmt::Debug for Ssh {
+impl fmt::Debug for SshRunner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ssh").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("SshRunner").field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// What happened to one event on one VM.
-enum EventAttempt {
-    Done(Outcome),
-    /// Nothing was sent, for this reason of the VM.
-    TryNextVm(String),
 }
 
 impl Ssh {
@@ -168,9 +126,16 @@ impl Ssh {
                 .ok_or_else(|| Error::invalid("this user has no home directory with known hosts; give known_hosts"))?,
         };
         let login = login(&options)?;
-        Ok(Self { selector, options, known_hosts, login, connections: Mutex::default() })
+        let command = options.command.clone();
+        Ok(Self::with_runner(
+            selector,
+            command,
+            SshRunner { options, known_hosts, login, connections: Mutex::default() },
+        ))
     }
+}
 
+impl SshRunner {
     /// The connection to a VM, opened when there is none.
     async fn connection(&self, selection: &Selection) -> Result<Arc<Connection>, String> {
         let slot = Arc::clone(self.connections.lock().await.entry(selection.vm.clone()).or_default());
@@ -198,22 +163,19 @@ impl Ssh {
         opened.find(|connection| !connection.is_closed())
     }
 
-    fn arguments(&self, delivery: &Delivery) -> Result<Vec<String>, String> {
-        command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
-    }
-
-    fn line(&self, program: &str, arguments: &[String]) -> String {
-        shell::line(self.options.env_file.as_deref(), self.options.run_as.as_deref(), program, arguments)
-    }
-
-    /// Runs `sendevent` with `arguments` on `connection`.
-    async fn run(&self, connection: &Connection, arguments: &[String], gate: &Gate) -> EventAttempt {
-        let line = self.line(&self.options.program, arguments);
-        match connection.run(&line, gate, self.options.timeout).await {
+    /// Runs `command` with `arguments` on `connection`.
+    async fn run_event(
+        &self,
+        connection: &Connection,
+        command: &VmCommand,
+        arguments: &[String],
+        gate: &Gate,
+    ) -> EventAttempt {
+        let program = &command.program;
+        match connection.run(&command.line(arguments), gate, self.options.timeout).await {
             CommandResult::Ran(ProgramResult { end: Ok(code), err, .. })
                 if NOT_RUN.contains(&code) && err.error_code().is_none() =>
             {
-                let program = &self.options.program;
                 EventAttempt::TryNextVm(format!("{program} cannot be run there (exit code {code}): {}", err.text()))
             }
             CommandResult::Ran(mut result) => {
@@ -229,109 +191,49 @@ impl Ssh {
 }
 
 #[async_trait]
-impl Transport for Ssh {
-    fn name(&self) -> &str {
-        "ssh"
+impl VmRunner for SshRunner {
+    const NAME: &'static str = "ssh";
+
+    fn describe(&self, _command: &VmCommand, arguments: &[String]) -> String {
+        format!("ssh {}@… sendevent {}", self.options.user, arguments.join(" "))
     }
 
-    fn check(&self, delivery: &Delivery) -> std::result::Result<(), String> {
-        self.arguments(delivery).map(|_| ())
-    }
-
-    fn describe(&self, delivery: &Delivery) -> String {
-        match self.arguments(delivery) {
-            Ok(arguments) => format!("ssh {}@… sendevent {}", self.options.user, arguments.join(" ")),
-            Err(reason) => reason,
-        }
-    }
-
-    fn at_once(&self) -> usize {
-        self.selector.inventory().vms().len()
-    }
-
-    fn batch(&self) -> usize {
-        self.options.batch
-    }
-
-    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
-        let sent = self.send_batch(std::slice::from_ref(delivery), gate).await.pop();
-        sent.unwrap_or_else(|| Outcome::unknown("no answer").into())
-    }
-
-    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
-        let mut results: Vec<Option<Sent>> = vec![None; deliveries.len()];
-        let mut left: Vec<(usize, Vec<String>)> = Vec::new();
-        for (at, delivery) in deliveries.iter().enumerate() {
-            match self.arguments(delivery) {
-                Ok(arguments) => left.push((at, arguments)),
-                Err(reason) => results[at] = Some(Outcome::permanent(reason).into()),
+    async fn run(
+        &self,
+        vm: &Selection,
+        command: &VmCommand,
+        events: &[(usize, Arguments)],
+        gate: &Gate,
+    ) -> BatchAttempt {
+        let events = match self.connection(vm).await {
+            Ok(connection) => {
+                let run = |(_, arguments): &_| self.run_event(&connection, command, arguments, gate);
+                join_all(events.iter().map(run)).await
             }
-        }
-        let mut attempts = VmAttempts::new(&self.selector);
-        while !left.is_empty() {
-            let selection = match attempts.next().await {
-                Ok(selection) => selection,
-                Err((outcome, _)) => {
-                    left.drain(..).for_each(|(at, _)| results[at] = Some(outcome.clone().into()));
-                    break;
-                }
-            };
-            let vm = selection.vm.clone();
-            let tried = match self.connection(&selection).await {
-                Ok(connection) => {
-                    join_all(left.iter().map(|(_, arguments)| self.run(&connection, arguments, gate))).await
-                }
-                Err(why) => left.iter().map(|_| EventAttempt::TryNextVm(why.clone())).collect(),
-            };
-            let mut reason = None;
-            let (mut unsent, mut ran) = (Vec::new(), false);
-            for ((at, arguments), attempt) in left.drain(..).zip(tried) {
-                match attempt {
-                    EventAttempt::Done(outcome) => {
-                        ran |= !matches!(outcome, Outcome::NotTried { .. });
-                        results[at] = Some(Sent { outcome, vm: Some(vm.clone()) });
-                    }
-                    EventAttempt::TryNextVm(why) => {
-                        reason = Some(why);
-                        unsent.push((at, arguments));
-                    }
-                }
-            }
-            left = unsent;
-            if ran || reason.is_some() {
-                attempts.report(&vm, reason.is_none()).await;
-            }
-            if let Some(reason) = reason {
-                attempts.add_failure(vm, reason);
-            }
-        }
-        results.into_iter().map(|sent| sent.unwrap_or_else(|| Outcome::unknown("no answer").into())).collect()
+            Err(why) => vec![EventAttempt::TryNextVm(why); events.len()],
+        };
+        let failed = events.iter().any(|event| matches!(event, EventAttempt::TryNextVm(_)));
+        let ran = |event: &EventAttempt| !matches!(event, EventAttempt::Done(Outcome::NotTried { .. }));
+        let vm_works = (failed || events.iter().any(ran)).then_some(!failed);
+        BatchAttempt { events, vm_works }
     }
 
-    fn reads_status(&self) -> bool {
-        self.options.autostatus.is_some()
-    }
-
-    async fn status(&self, job_id: &str) -> std::result::Result<String, String> {
-        let program = self.options.autostatus.as_deref().ok_or("there is no autostatus program")?;
-        let line = self.line(program, &command::status_arguments(job_id)?);
+    async fn status(
+        &self,
+        selector: &RoundRobinSelector,
+        command: &VmCommand,
+        arguments: Arguments,
+    ) -> std::result::Result<String, String> {
         // Any open connection will do, so that reading a status does not use up a turn of a VM.
         let connection = match self.open_connection().await {
             Some(connection) => connection,
-            None => {
-                let selection = self.selector.select(&[]).await.map_err(|e| e.full_message())?;
-                self.connection(&selection).await?
-            }
+            None => self.connection(&selector.select(&[]).await.map_err(|e| e.full_message())?).await?,
         };
-        match connection.run(&line, &Gate::open(), self.options.timeout).await {
+        match connection.run(&command.line(&arguments), &Gate::open(), self.options.timeout).await {
             CommandResult::Ran(result) => result.status(),
             CommandResult::NotStarted(why) => Err(why),
             CommandResult::GateClosed => Err("the command was not started".to_owned()),
         }
-    }
-
-    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
-        self.options.mapping.shows(&delivery.status, status)
     }
 }
 

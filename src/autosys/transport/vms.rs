@@ -1,53 +1,280 @@
-//! The VMs that a batch is tried on, one after another.
+//! What SSH and Run Command have in common: they run `sendevent` on a VM that a selector picks, and go to the next VM when
+//! one cannot run it.
 
-use crate::autosys::transport::Outcome;
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Delivery, Gate, Outcome, Sent, Transport, command};
+use crate::autosys::event::Mapping;
+use crate::error::{Error, Result};
 use crate::selection::{RoundRobinSelector, Selection};
 
-/// The VMs of a selector that did not run a batch, each with the reason.
-pub(super) struct VmAttempts<'a> {
-    selector: &'a RoundRobinSelector,
-    failed: Vec<(String, String)>,
+/// The arguments of one `sendevent` call.
+pub(super) type Arguments = Vec<String>;
+
+/// What happened to one event on one VM.
+#[derive(Clone)]
+pub(super) enum EventAttempt {
+    Done(Outcome),
+    /// Nothing was sent, for this reason of the VM.
+    TryNextVm(String),
 }
 
-impl<'a> VmAttempts<'a> {
-    pub(super) fn new(selector: &'a RoundRobinSelector) -> Self {
-        Self { selector, failed: Vec::new() }
+/// What happened to a batch on one VM.
+pub(super) struct BatchAttempt {
+    /// One for each event of the batch.
+    pub(super) events: Vec<EventAttempt>,
+    /// Whether the VM works; `None` when the attempt does not tell.
+    pub(super) vm_works: Option<bool>,
+}
+
+/// What is run on a VM, and how deliveries become events.
+#[derive(Debug, Clone)]
+pub struct VmCommand {
+    /// The program on the VM: a path, or a name that is looked up in `PATH` there.
+    pub program: String,
+    /// The program on the VM that prints a job's status, such as `autostatus`; `None`: the status is not read.
+    pub autostatus: Option<String>,
+    /// A shell file on the VM that is sourced before, such as `/opt/autouser.ACE/autosys.sh.host`.
+    pub env_file: Option<String>,
+    /// The user on the VM who runs the program, through `sudo`; `None`: the user who logs in, root with Run Command.
+    pub run_as: Option<String>,
+    /// The event of each status.
+    pub mapping: Mapping,
+    /// Text for `-C`, which starts with a letter or digit; `{file_name}` becomes the row's file name. Cut at 255
+    /// characters, control characters become spaces.
+    pub comment: Option<String>,
+    /// How many events are sent on one VM before the selector picks the next one.
+    pub batch: usize,
+}
+
+impl VmCommand {
+    /// `sendevent`, with `batch` events at a time.
+    pub(super) fn new(autostatus: Option<&str>, batch: usize) -> Self {
+        let (program, autostatus) = ("sendevent".to_owned(), autostatus.map(str::to_owned));
+        Self { program, autostatus, env_file: None, run_as: None, mapping: Mapping::default(), comment: None, batch }
     }
 
-    /// The next VM that was not tried.
+    /// The command line for a shell on the VM.
+    #[cfg(feature = "ssh")]
+    pub(super) fn line(&self, arguments: &[String]) -> String {
+        super::shell::line(self.env_file.as_deref(), self.run_as.as_deref(), &self.program, arguments)
+    }
+
+    /// Refuses a command that can never work.
+    pub(super) fn check(&self) -> Result<()> {
+        let texts = [
+            ("program", Some(&self.program)),
+            ("autostatus", self.autostatus.as_ref()),
+            ("env_file", self.env_file.as_ref()),
+            ("run_as", self.run_as.as_ref()),
+        ];
+        for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
+            check_text(name, text)?;
+        }
+        if self.run_as.as_ref().is_some_and(|user| user.starts_with('-')) {
+            return Err(Error::invalid(
+                "run_as starts with '-', which sudo could take for an option; give a user name",
+            ));
+        }
+        if self.batch == 0 {
+            return Err(Error::invalid("batch must be at least 1"));
+        }
+        command::check_comment(self.comment.as_deref())
+    }
+}
+
+/// Refuses a text that no program, file and user name can be.
+pub(super) fn check_text(name: &str, text: &str) -> Result<()> {
+    if text.is_empty() {
+        return Err(Error::invalid(format!("{name} is empty; give a value, or leave it out")));
+    }
+    if text.contains(char::is_control) {
+        return Err(Error::invalid(format!("{name} has a control character, which no file name and no user name has")));
+    }
+    Ok(())
+}
+
+/// Runs commands on VMs.
+#[async_trait]
+pub trait VmRunner: fmt::Debug + Send + Sync {
+    /// The name of the transport.
+    const NAME: &'static str;
+
+    /// One line that says how `command` is run with `arguments`.
+    fn describe(&self, command: &VmCommand, arguments: &[String]) -> String;
+
+    /// How many of the first events may be sent together.
+    fn split(&self, _command: &VmCommand, events: &[(usize, Arguments)]) -> usize {
+        events.len()
+    }
+
+    /// Runs `command` on `vm` with the arguments of each event.
+    async fn run(
+        &self,
+        vm: &Selection,
+        command: &VmCommand,
+        events: &[(usize, Arguments)],
+        gate: &Gate,
+    ) -> BatchAttempt;
+
+    /// The status that `command` prints with `arguments`.
     ///
     /// # Errors
-    /// The outcome of the batch when there is none, with the VM that was tried last when all were tried.
-    pub(super) async fn next(&self) -> Result<Selection, (Outcome, Option<String>)> {
-        let tried: Vec<String> = self.failed.iter().map(|(vm, _)| vm.clone()).collect();
-        let reasons = list(&self.failed);
-        if tried.len() >= self.selector.inventory().vms().len() {
-            return Err((Outcome::transient(format!("no VM could run the command: {reasons}")), tried.last().cloned()));
-        }
-        self.selector.select(&tried).await.map_err(|error| {
-            let before = if reasons.is_empty() { String::new() } else { format!("{reasons}; ") };
-            let more = match list(error.failures()) {
-                more if more.is_empty() => more,
-                more => format!(" ({more})"),
-            };
-            (Outcome::transient(format!("{before}{error}{more}")), None)
-        })
+    /// Why it cannot be read; never a secret.
+    async fn status(
+        &self,
+        selector: &RoundRobinSelector,
+        command: &VmCommand,
+        arguments: Arguments,
+    ) -> Result<String, String>;
+}
+
+/// Sends events with the `sendevent` program on VMs that a selector picks in turn, one for each batch.
+///
+/// Every value is quoted for the shell on the VM, so that no character of it is interpreted. When a VM certainly did not run
+/// the program, the events that were not sent go to the next one.
+#[derive(Debug)]
+pub struct VmTransport<R> {
+    selector: RoundRobinSelector,
+    command: VmCommand,
+    runner: R,
+}
+
+impl<R: VmRunner> VmTransport<R> {
+    pub(super) fn with_runner(selector: RoundRobinSelector, command: VmCommand, runner: R) -> Self {
+        Self { selector, command, runner }
     }
 
-    /// Remembers that `vm` did not run the batch.
-    pub(super) fn add_failure(&mut self, vm: String, reason: String) {
-        tracing::warn!(vm, reason, "the VM did not run the command; the next one is tried");
-        self.failed.push((vm, reason));
-    }
-
-    /// Reports to the selector whether `vm` works.
-    pub(super) async fn report(&self, vm: &str, works: bool) {
-        if let Err(error) = self.selector.report(vm, works).await {
-            tracing::warn!(vm, %error, "the result of the VM could not be reported to the selector");
-        }
+    fn arguments(&self, delivery: &Delivery) -> Result<Arguments, String> {
+        command::arguments(&self.command.mapping, self.command.comment.as_deref(), delivery)
     }
 }
 
-fn list(failures: &[(String, String)]) -> String {
-    failures.iter().map(|(vm, why)| format!("{vm}: {why}")).collect::<Vec<_>>().join("; ")
+/// Runs `command` with the arguments of each event, on the next VM that can. Returns the result of each event with its index.
+pub(super) async fn run_on_next_vm<R: VmRunner>(
+    selector: &RoundRobinSelector,
+    runner: &R,
+    command: &VmCommand,
+    mut events: Vec<(usize, Arguments)>,
+    gate: &Gate,
+) -> Vec<(usize, Sent)> {
+    let mut results = Vec::new();
+    let mut failed: Vec<(String, String)> = Vec::new();
+    while !events.is_empty() {
+        let selection = match next_vm(selector, &failed).await {
+            Ok(selection) => selection,
+            Err(sent) => {
+                results.extend(events.into_iter().map(|(at, _)| (at, sent.clone())));
+                break;
+            }
+        };
+        let vm = selection.vm.clone();
+        let attempt = runner.run(&selection, command, &events, gate).await;
+        if let Some(works) = attempt.vm_works
+            && let Err(error) = selector.report(&vm, works).await
+        {
+            tracing::warn!(vm, %error, "the result of the VM could not be reported to the selector");
+        }
+        let (mut unsent, mut reason) = (Vec::new(), None);
+        for ((at, arguments), event) in events.into_iter().zip(attempt.events) {
+            match event {
+                EventAttempt::Done(outcome) => results.push((at, Sent { outcome, vm: Some(vm.clone()) })),
+                EventAttempt::TryNextVm(why) => {
+                    reason = Some(why);
+                    unsent.push((at, arguments));
+                }
+            }
+        }
+        events = unsent;
+        if let Some(reason) = reason {
+            tracing::warn!(vm, reason, "the VM did not run the command; the next one is tried");
+            failed.push((vm, reason));
+        }
+    }
+    results
+}
+
+/// The next VM that did not fail, or the result when there is none.
+async fn next_vm(selector: &RoundRobinSelector, failed: &[(String, String)]) -> Result<Selection, Sent> {
+    let list = |failures: &[(String, String)]| {
+        failures.iter().map(|(vm, why)| format!("{vm}: {why}")).collect::<Vec<_>>().join("; ")
+    };
+    let (tried, reasons) = (failed.iter().map(|(vm, _)| vm.clone()).collect::<Vec<_>>(), list(failed));
+    if tried.len() >= selector.inventory().vms().len() {
+        let outcome = Outcome::transient(format!("no VM could run the command: {reasons}"));
+        return Err(Sent { outcome, vm: tried.last().cloned() });
+    }
+    selector.select(&tried).await.map_err(|error| {
+        let before = if reasons.is_empty() { String::new() } else { format!("{reasons}; ") };
+        let more = match list(error.failures()) {
+            more if more.is_empty() => more,
+            more => format!(" ({more})"),
+        };
+        Outcome::transient(format!("{before}{error}{more}")).into()
+    })
+}
+
+#[async_trait]
+impl<R: VmRunner> Transport for VmTransport<R> {
+    fn name(&self) -> &str {
+        R::NAME
+    }
+
+    fn check(&self, delivery: &Delivery) -> Result<(), String> {
+        self.arguments(delivery).map(|_| ())
+    }
+
+    fn describe(&self, delivery: &Delivery) -> String {
+        self.arguments(delivery)
+            .map_or_else(|reason| reason, |arguments| self.runner.describe(&self.command, &arguments))
+    }
+
+    fn at_once(&self) -> usize {
+        self.selector.inventory().vms().len()
+    }
+
+    fn batch(&self) -> usize {
+        self.command.batch
+    }
+
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
+        let sent = self.send_batch(std::slice::from_ref(delivery), gate).await.pop();
+        sent.unwrap_or_else(|| Outcome::not_tried("there was nothing to send").into())
+    }
+
+    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
+        let not_tried = Sent::from(Outcome::not_tried("the delivery was stopped before its turn"));
+        let mut results = vec![not_tried; deliveries.len()];
+        let mut ready = Vec::new();
+        for (at, delivery) in deliveries.iter().enumerate() {
+            match self.arguments(delivery) {
+                Ok(arguments) => ready.push((at, arguments)),
+                Err(reason) => results[at] = Outcome::permanent(reason).into(),
+            }
+        }
+        while !ready.is_empty() && gate.is_open() {
+            let rest = ready.split_off(self.runner.split(&self.command, &ready).clamp(1, ready.len()));
+            let batch = std::mem::replace(&mut ready, rest);
+            for (at, sent) in run_on_next_vm(&self.selector, &self.runner, &self.command, batch, gate).await {
+                results[at] = sent;
+            }
+        }
+        results
+    }
+
+    fn reads_status(&self) -> bool {
+        self.command.autostatus.is_some()
+    }
+
+    async fn status(&self, job_id: &str) -> Result<String, String> {
+        let program = self.command.autostatus.clone().ok_or("no autostatus program is set")?;
+        let command = VmCommand { program, ..self.command.clone() };
+        self.runner.status(&self.selector, &command, command::status_arguments(job_id)?).await
+    }
+
+    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
+        self.command.mapping.shows(&delivery.status, status)
+    }
 }

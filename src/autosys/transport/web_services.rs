@@ -14,7 +14,7 @@ use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::{Event, JobName, Mapping};
 use crate::error::{Error, Result};
 use crate::http::retry::retry_after_text;
-use crate::http::{Client, Deadline, Failure, Response, SendState, tls};
+use crate::http::{Client, Failure, Response, SendState, tls};
 
 mod address;
 mod credentials;
@@ -141,11 +141,12 @@ impl WebServices {
             Some(file) => tls::certificates(file, "ca_file", "")?,
             None => Vec::new(),
         };
-        let http = Client::new("the web services", &addresses.server, "check base_url and the network", |builder| {
-            builder
-                .connect_timeout(options.timeout.min(CONNECT_LIMIT))
-                .pool_idle_timeout(IDLE_LIMIT)
-                .tls_certs_merge(certificates)
+        // Connecting has a time limit of its own within that of the request, so that a request that reaches it was sent.
+        let connect_limit = options.timeout.min(CONNECT_LIMIT);
+        let (server, advice, limit) =
+            (&addresses.server, "check base_url and the network", options.timeout + connect_limit);
+        let http = Client::new("the web services", server, advice, limit, |builder| {
+            builder.connect_timeout(connect_limit).pool_idle_timeout(IDLE_LIMIT).tls_certs_merge(certificates)
         })?;
         Ok(Self { http: http.with_longest_body(LONGEST_BODY), addresses, options, authorization })
     }
@@ -169,19 +170,12 @@ impl WebServices {
         Ok((address, body))
     }
 
-    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        let request = request.header("Accept", "application/json");
-        match &self.authorization {
-            Some(value) => request.header(AUTHORIZATION, value.clone()),
-            None => request,
-        }
-    }
-
-    /// Sends a request once. Connecting has a time limit of its own within the limit of the request, so that a request that
-    /// reaches the limit was sent.
     async fn exchange(&self, request: RequestBuilder, what: &str) -> Result<Response, Failure> {
-        let limit = self.options.timeout + self.options.timeout.min(CONNECT_LIMIT);
-        self.http.send(self.authorized(request), what, Some(Deadline::after(limit))).await
+        let mut request = request.header("Accept", "application/json");
+        if let Some(value) = &self.authorization {
+            request = request.header(AUTHORIZATION, value.clone());
+        }
+        self.http.send(request, what).await
     }
 
     /// `text` without credentials, in case the server repeats them.

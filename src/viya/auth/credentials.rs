@@ -7,10 +7,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value, json};
 
 use super::Login;
-use super::grant::{Grant, OAuthClient, TokenCallback};
+use super::grant::{Grant, OAuthClient};
 use super::token_storage::PersistHook;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::Secret;
 
 /// Where a login comes from. Its `Debug` shows no secret.
 #[derive(Clone)]
@@ -21,38 +20,18 @@ pub enum Credentials {
     FileOrEnvironment(PathBuf),
     /// A profile of SAS's own command line, `sas-viya`; without a name that of `SAS_CLI_PROFILE`, else `Default`.
     Cli(Option<String>),
-    /// The client's own id and secret.
-    ClientCredentials(OAuthClient),
-    /// A user's name and password.
-    Password {
-        /// The OAuth client.
+    /// Tokens that are in no file, and how to get new ones.
+    Memory {
+        /// The OAuth client that renews the tokens.
         client: OAuthClient,
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret,
-    },
-    /// Tokens that the caller has, with a hook that stores renewed ones.
-    Tokens {
-        /// The OAuth client that renews them.
-        client: OAuthClient,
+        /// Requests new tokens.
+        grant: Option<Grant>,
         /// A SASLogon response.
-        tokens: Map<String, Value>,
-        /// Gets renewed ones.
+        tokens: Option<Map<String, Value>>,
+        /// Gets renewed tokens.
         persist: Option<PersistHook>,
         /// The login, once it was opened, so that later calls use renewed tokens.
-        login: SharedLogin,
-    },
-    /// A function that returns a token whenever one is needed.
-    Callback {
-        /// The OAuth client that renews its tokens.
-        client: OAuthClient,
-        /// Returns tokens.
-        callback: TokenCallback,
-        /// Gets renewed ones.
-        persist: Option<PersistHook>,
-        /// The login, once it was opened.
-        login: SharedLogin,
+        login: Arc<OnceLock<Login>>,
     },
     /// The login of the environment: see [`Credentials::open`].
     Environment,
@@ -75,16 +54,28 @@ fn set(names: &[&str]) -> Option<String> {
 }
 
 impl Credentials {
+    /// Tokens that `grant` requests, with a hook that stores renewed ones.
+    pub fn with_grant(client: OAuthClient, grant: Grant, persist: Option<PersistHook>) -> Self {
+        Self::Memory { client, grant: Some(grant), tokens: None, persist, login: Arc::default() }
+    }
+
+    /// Tokens of a SASLogon response, with a hook that stores renewed ones.
+    pub fn with_tokens(client: OAuthClient, tokens: Map<String, Value>, persist: Option<PersistHook>) -> Self {
+        Self::Memory { client, grant: None, tokens: Some(tokens), persist, login: Arc::default() }
+    }
+
     /// A description without a secret.
     pub fn describe(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::FileOrEnvironment(path) => format!("{}, else the environment", path.display()),
             Self::Cli(profile) => format!("profile {} of sas-viya", profile.as_deref().unwrap_or("in use")),
-            Self::ClientCredentials(client) => format!("client credentials of {}", client.id()),
-            Self::Password { user, .. } => format!("password of {user}"),
-            Self::Tokens { .. } => "tokens that were given".to_owned(),
-            Self::Callback { .. } => "a callable".to_owned(),
+            Self::Memory { client, grant, .. } => match grant {
+                Some(Grant::ClientCredentials) => format!("client credentials of {}", client.id()),
+                Some(Grant::Password { user, .. }) => format!("password of {user}"),
+                Some(Grant::Callback(_)) => "a callable".to_owned(),
+                None => "tokens that were given".to_owned(),
+            },
             Self::Environment => "the environment".to_owned(),
         }
     }
@@ -116,19 +107,16 @@ impl Credentials {
                 opened => opened,
             },
             Self::Cli(profile) => Login::cli(profile.as_deref(), base_url),
-            Self::ClientCredentials(client) => {
-                Login::in_memory(&self.describe(), client.clone(), Some(Grant::ClientCredentials), None, None)
+            Self::Memory { client, grant, tokens, persist, login } => {
+                let (name, client, persist) = (self.describe(), client.clone(), persist.clone());
+                let open = || Login::in_memory(&name, client, grant.clone(), tokens.clone(), persist);
+                match (grant, login.get()) {
+                    // These request tokens of their own for each server.
+                    (Some(Grant::ClientCredentials | Grant::Password { .. }), _) => open(),
+                    (_, Some(login)) => Ok(login.clone()),
+                    (_, None) => open().map(|opened| login.get_or_init(|| opened).clone()),
+                }
             }
-            Self::Password { client, user, password } => {
-                let grant = Grant::Password { user: user.clone(), password: password.clone() };
-                Login::in_memory(&self.describe(), client.clone(), Some(grant), None, None)
-            }
-            Self::Tokens { client, tokens, persist, login } => shared(login, || {
-                Login::in_memory(&self.describe(), client.clone(), None, Some(tokens.clone()), persist.clone())
-            }),
-            Self::Callback { client, callback, persist, login } => shared(login, || {
-                Login::in_memory(&self.describe(), client.clone(), Some(Grant::Callback(callback.clone())), None, persist.clone())
-            }),
             Self::Environment => environment(base_url)?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::NotFound,
@@ -138,17 +126,6 @@ impl Credentials {
             }),
         }
     }
-}
-
-/// The login of credentials whose tokens are in no file; clones of the credentials share it.
-pub type SharedLogin = Arc<OnceLock<Login>>;
-
-fn shared(login: &SharedLogin, open: impl FnOnce() -> Result<Login>) -> Result<Login> {
-    if let Some(login) = login.get() {
-        return Ok(login.clone());
-    }
-    let opened = open()?;
-    Ok(login.get_or_init(|| opened).clone())
 }
 
 fn environment(base_url: &str) -> Result<Option<Login>> {

@@ -143,68 +143,67 @@ pub(super) async fn post(http: &Client, client: &OAuthClient, form: &[(&str, &st
             .header("Accept", "application/json")
             .basic_auth(&client.id, Some(client.secret.expose()))
             .form(form);
-        let sent = http.send(request, "POST /SASLogon/oauth/token", None).await.and_then(Response::complete);
-        let error = match read(sent) {
-            TokenReply::Tokens(tokens) => return Ok(tokens),
-            TokenReply::Refused(why) => {
-                // The lost response may have spent a refresh token that works once.
-                let lost = "; the response to the previous try was lost, so that the refresh token was spent";
-                let why = if response_lost { why + lost } else { why };
-                return Err(Error::new(ErrorKind::Authentication, why));
-            }
-            TokenReply::Malformed(error) => return Err(error),
-            TokenReply::NotIssued(error) => error,
-            TokenReply::Lost(error) => {
-                response_lost = true;
-                error
-            }
+        let sent = http.send(request, "POST /SASLogon/oauth/token").await.and_then(Response::complete);
+        let failure = match read(sent) {
+            Ok(tokens) => return Ok(tokens),
+            Err(failure) => failure,
         };
-        tokio::time::sleep(retry.after(error, true, None)?).await;
+        if failure.is_final {
+            // The lost response may have spent a refresh token that works once.
+            let lost = "the response to the previous try was lost, so that the refresh token was spent";
+            return Err(match response_lost && failure.error.kind() == ErrorKind::Authentication {
+                true => Error::new(ErrorKind::Authentication, format!("{}; {lost}", failure.error)),
+                false => failure.error,
+            });
+        }
+        response_lost |= failure.may_be_issued;
+        tokio::time::sleep(retry.after(failure.error, true, None)?).await;
     }
 }
 
-/// What SASLogon did with a request for tokens.
-enum TokenReply {
-    Tokens(Map<String, Value>),
-    Refused(String),
-    Malformed(Error),
-    /// SASLogon issued no tokens.
-    NotIssued(Error),
-    /// SASLogon may have issued tokens that did not arrive.
-    Lost(Error),
+/// Why SASLogon gave no tokens.
+struct NoTokens {
+    error: Error,
+    /// Whether the same request fails again.
+    is_final: bool,
+    /// Whether SASLogon may have issued tokens that did not arrive.
+    may_be_issued: bool,
 }
 
-fn read(sent: Result<Response, Failure>) -> TokenReply {
-    let response = match sent {
-        Ok(response) => response,
-        Err(Failure { error, state, .. }) => {
-            return match state {
-                SendState::NotSent => TokenReply::NotIssued(error),
-                SendState::Answered(status) if !status.is_success() => TokenReply::NotIssued(error),
-                SendState::MaybeSent | SendState::Answered(_) => TokenReply::Lost(error),
-            };
-        }
-    };
+fn read(sent: Result<Response, Failure>) -> Result<Map<String, Value>, NoTokens> {
+    let response = sent.map_err(|Failure { error, state, .. }| {
+        let may_be_issued = match state {
+            SendState::NotSent => false,
+            SendState::MaybeSent => true,
+            SendState::Answered(status) => status.is_success(),
+        };
+        NoTokens { error, is_final: false, may_be_issued }
+    })?;
     let (status, url) = (response.status, &response.url);
-    let server_error = |what: String| Error::new(ErrorKind::Server, format!("{url} {what}"));
+    let failed = |kind: ErrorKind, text: String, is_final: bool, may_be_issued: bool| {
+        let error = Error::new(kind, text).with_retryable(!is_final);
+        Err(NoTokens { error, is_final, may_be_issued })
+    };
     let value = serde_json::from_slice::<Value>(&response.body).ok();
     if status.is_success() {
         return match value {
-            Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => {
-                TokenReply::Tokens(map)
-            }
+            Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
             // The page of a proxy; SASLogon may have answered behind it.
-            None => TokenReply::Lost(server_error(format!("answered {status} without JSON")).with_retryable(true)),
-            Some(_) => TokenReply::Malformed(server_error(format!("answered {status} without an access_token"))),
+            None => failed(ErrorKind::Server, format!("{url} answered {status} without JSON"), false, true),
+            Some(_) => {
+                failed(ErrorKind::Server, format!("{url} answered {status} without an access_token"), true, false)
+            }
         };
     }
     // Only a text of SASLogon itself is a refusal. The page of a proxy or a redirect says nothing about the token.
     match value.as_ref().map(error_text).filter(|text| !text.is_empty()) {
-        Some(why) if status.is_client_error() && status.as_u16() != 429 => TokenReply::Refused(why),
+        Some(why) if status.is_client_error() && status.as_u16() != 429 => {
+            failed(ErrorKind::Authentication, why, true, false)
+        }
         said => {
             let why = said.unwrap_or_else(|| format!("{status}, and not by SASLogon itself"));
-            let text = format!("could not renew the token: {why}; check base_url, and try again later");
-            TokenReply::NotIssued(server_error(text).with_retryable(true))
+            let text = format!("{url} could not renew the token: {why}; check base_url, and try again later");
+            failed(ErrorKind::Server, text, false, false)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -77,7 +78,10 @@ pub(super) struct Lock(#[allow(dead_code, reason = "dropping the file releases t
 pub(super) async fn lock(path: &Path) -> Result<Lock> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let Ok(file) = private().create(true).truncate(false).write(true).open(PathBuf::from(beside)) else {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let Ok(file) = options.create(true).truncate(false).write(true).open(PathBuf::from(beside)) else {
         return Ok(Lock(None));
     };
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
@@ -100,44 +104,31 @@ pub(super) async fn lock(path: &Path) -> Result<Lock> {
     }
 }
 
-/// A file beside the token file that will replace it.
+/// A file beside the token file that will replace it, with mode 0600. It is deleted if it is not needed.
 pub(super) struct Replacement {
-    file: File,
-    temporary: PathBuf,
+    file: NamedTempFile,
     target: PathBuf,
-    done: bool,
 }
 
 impl Replacement {
     /// Opens the file, so that a folder that cannot be written to fails early.
     pub(super) fn prepare(target: &Path) -> Result<Self> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = target.with_file_name(format!(".{name}.{}.tmp", uuid::Uuid::new_v4().simple()));
-        let file = private().write(true).create_new(true).open(&temporary).map_err(|e| failed(target, e))?;
-        Ok(Self { file, temporary, target: target.to_owned(), done: false })
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
+        let file = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder);
+        Ok(Self { file: file.map_err(|e| failed(target, e))?, target: target.to_owned() })
     }
 
     /// Writes `tokens` and puts the file in place.
-    pub(super) fn finish(mut self, tokens: &Map<String, Value>) -> Result<()> {
-        let write = |replacement: &mut Self| -> std::io::Result<()> {
-            serde_json::to_writer_pretty(&mut replacement.file, tokens)?;
-            replacement.file.write_all(b"\n")?;
-            replacement.file.sync_all()?;
-            std::fs::rename(&replacement.temporary, &replacement.target)
-        };
-        write(&mut self).map_err(|e| failed(&self.target, e))?;
-        self.done = true;
+    pub(super) fn finish(self, tokens: &Map<String, Value>) -> Result<()> {
+        let Self { mut file, target } = self;
+        let written = serde_json::to_writer_pretty(&mut file, tokens).map_err(std::io::Error::from);
+        let written = written.and_then(|()| file.write_all(b"\n")).and_then(|()| file.as_file().sync_all());
+        let replaced = written.and_then(|()| file.persist(&target).map_err(|e| e.error));
+        replaced.map_err(|e| failed(&target, e))?;
         // Makes the rename durable. Folders that cannot be synced are no error.
-        let _ = self.target.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
+        let _ = target.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
         Ok(())
-    }
-}
-
-impl Drop for Replacement {
-    fn drop(&mut self) {
-        if !self.done {
-            let _ = std::fs::remove_file(&self.temporary);
-        }
     }
 }
 
@@ -150,12 +141,4 @@ fn failed(target: &Path, e: std::io::Error) -> Error {
         ),
     )
     .with_source(e)
-}
-
-fn private() -> OpenOptions {
-    #[allow(unused_mut)]
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }

@@ -92,6 +92,15 @@ impl<'a> Pages<'a> {
 }
 
 impl ViyaClient {
+    /// All items of a collection.
+    pub(crate) async fn items(&self, request: ViyaRequest<'_>) -> Result<Vec<Value>> {
+        let (mut items, mut pages) = (Vec::new(), Pages::new(self, request));
+        while let Some(page) = pages.next().await? {
+            items.extend(page);
+        }
+        Ok(items)
+    }
+
     /// One page of a collection.
     pub(crate) async fn page(&self, request: &ViyaRequest<'_>) -> Result<Page> {
         let response = self.send(request).await?;

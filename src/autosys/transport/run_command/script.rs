@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::Outcome;
 use super::super::output::{find_error_code, names_invalid_job, names_no_authority};
 use super::super::shell::quoted;
+use super::super::vms::VmCommand;
 
 /// How much of the output Run Command returns, in bytes.
 const OUTPUT_LIMIT: usize = 4096;
@@ -26,19 +27,6 @@ pub(super) const DEFAULT_BATCH: usize = 20;
 pub(super) const MOST_EVENTS: usize = 60;
 /// How many bytes at the end of a program's output are searched for errors.
 const SEARCHED: usize = 8192;
-
-/// What all scripts have in common.
-#[derive(Debug, Clone)]
-pub(super) struct ScriptSettings {
-    /// The program that is run for each event.
-    pub(super) program: String,
-    /// A file that is sourced first.
-    pub(super) env_file: Option<String>,
-    /// The user who runs the script.
-    pub(super) run_as: Option<String>,
-    /// Longest run of the program.
-    pub(super) limit: Duration,
-}
 
 /// A script and how to read its output.
 #[derive(Debug)]
@@ -60,12 +48,12 @@ pub(super) enum ScriptOutput {
 
 impl Script {
     /// A script that runs the program once with each of `arguments`, of which there are at most [`MOST_EVENTS`].
-    pub(super) fn new(settings: &ScriptSettings, arguments: &[Vec<String>]) -> Self {
+    pub(super) fn new(command: &VmCommand, limit: Duration, arguments: &[Vec<String>]) -> Self {
         let random = uuid::Uuid::new_v4().simple().to_string();
         let (first, last) = (random[..16].to_owned(), random[28..].to_owned());
         let mut script = Self { text: String::new(), events: arguments.len(), first, last };
-        let inner = script.inner(settings, arguments);
-        script.text = match &settings.run_as {
+        let inner = script.inner(command, limit, arguments);
+        script.text = match &command.run_as {
             Some(user) => script.as_user(user, &inner),
             None => inner,
         };
@@ -77,13 +65,13 @@ impl Script {
         format!("printf '%s\\n' {}{to}", quoted(&format!("{} none {why}.{}", self.first, self.last)))
     }
 
-    fn inner(&self, settings: &ScriptSettings, arguments: &[Vec<String>]) -> String {
+    fn inner(&self, command: &VmCommand, limit: Duration, arguments: &[Vec<String>]) -> String {
         let (first, last) = (&self.first, &self.last);
         let text = ((OUTPUT_LIMIT - RESERVE) / arguments.len().max(1)).saturating_sub(LINE).min(LONGEST_TEXT);
-        let program = quoted(&settings.program);
-        let seconds = settings.limit.as_secs_f64();
+        let program = quoted(&command.program);
+        let seconds = limit.as_secs_f64();
         let mut script = String::from("exec 3>&1\n");
-        if let Some(file) = &settings.env_file {
+        if let Some(file) = &command.env_file {
             let (file, none) = (quoted(file), |why: &str| self.nothing_sent(why, " >&3"));
             let (unreadable, ended) = (none("env_file cannot be read"), none("env_file ended the script"));
             // A file may end the shell, for example with a syntax error. The trap reports that nothing was sent.

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::autosys::transport::{Delivery, Sent, Transport};
 use crate::azure::{Credential, Variables};
 use crate::inventory::Inventory;
 use crate::runtime::block_on;
@@ -35,6 +36,11 @@ fn options(sandbox: &Sandbox) -> RunCommandOptions {
         timeout: Duration::from_secs(60),
         ..RunCommandOptions::new(SUBSCRIPTION_ID, Some(RESOURCE_GROUP.to_owned()))
     }
+}
+
+fn with(mut options: RunCommandOptions, change: impl FnOnce(&mut VmCommand)) -> RunCommandOptions {
+    change(&mut options.command);
+    options
 }
 
 fn selector(sandbox: &Sandbox) -> RoundRobinSelector {
@@ -282,8 +288,8 @@ fn an_answer_that_was_lost_leaves_it_unknown_and_what_was_never_sent_is_tried_ag
     assert_eq!(sent.iter().map(word).collect::<Vec<_>>(), ["unknown", "unknown"], "{sent:?}");
     assert_eq!(sandbox.azure().unwrap().scripts().len(), 1, "it was run, and not run again");
 
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let away = RunCommandOptions { endpoint: Some(format!("http://{nobody}")), ..options(&sandbox) };
+    let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let away = RunCommandOptions { endpoint: Some(format!("http://{unused}")), ..options(&sandbox) };
     let sent = send(&RunCommand::new(selector(&sandbox), away).unwrap(), &["A"]);
     assert!(word(&sent[0]) == "transient" && detail(&sent[0]).contains("could not be reached"), "{sent:?}");
 }
@@ -292,7 +298,7 @@ fn an_answer_that_was_lost_leaves_it_unknown_and_what_was_never_sent_is_tried_ag
 fn statuses_are_read_when_asked_for() {
     let sandbox = sandbox(1, Stand::default());
     assert!(!transport(&sandbox).reads_status());
-    let reading = RunCommandOptions { autostatus: Some("autostatus".to_owned()), ..options(&sandbox) };
+    let reading = with(options(&sandbox), |command| command.autostatus = Some("autostatus".to_owned()));
     let way = RunCommand::new(selector(&sandbox), reading).unwrap();
     assert!(way.reads_status());
     send(&way, &["A"]);
@@ -313,12 +319,12 @@ fn options_that_can_never_work_are_refused_and_secrets_not_shown() {
     let usual = || options(&sandbox);
     refused(RunCommandOptions { subscription_id: "a/b".to_owned(), ..usual() });
     refused(RunCommandOptions { resource_group: Some("a b".to_owned()), ..usual() });
-    refused(RunCommandOptions { program: "a\nb".to_owned(), ..usual() });
-    refused(RunCommandOptions { program: "-x".to_owned(), ..usual() });
-    refused(RunCommandOptions { env_file: Some("relative".to_owned()), ..usual() });
-    refused(RunCommandOptions { run_as: Some("a;b".to_owned()), ..usual() });
-    refused(RunCommandOptions { batch: 61, ..usual() });
-    refused(RunCommandOptions { comment: Some("-x".to_owned()), ..usual() });
+    refused(with(usual(), |command| command.program = "a\nb".to_owned()));
+    refused(with(usual(), |command| command.program = "-x".to_owned()));
+    refused(with(usual(), |command| command.env_file = Some("relative".to_owned())));
+    refused(with(usual(), |command| command.run_as = Some("a;b".to_owned())));
+    refused(with(usual(), |command| command.batch = 61));
+    refused(with(usual(), |command| command.comment = Some("-x".to_owned())));
     refused(RunCommandOptions { endpoint: Some("http://10.0.0.4".to_owned()), ..usual() });
     let odd = Inventory::new(vec![crate::inventory::Vm::named("a b")]).unwrap();
     let selector = RoundRobinSelector::new(odd, SelectorOptions { cursor: CursorKind::Process, ..Default::default() });

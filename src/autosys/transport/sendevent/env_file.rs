@@ -12,6 +12,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::autosys::transport::Outcome;
+use crate::http::Secret;
 
 /// The file is an argument and not part of the script. `env -0` ends each variable with a NUL, because values have newlines.
 const SOURCE: &str = r#"[ -r "$1" ] || exit 126; . "$1" >/dev/null 2>&1; exec env -0"#;
@@ -37,17 +38,22 @@ impl EnvFile {
     pub(super) async fn variables(
         &self,
         file: &Path,
-        given: &BTreeMap<String, String>,
+        given: &BTreeMap<String, Secret>,
         limit: Duration,
     ) -> Result<Variables, Outcome> {
         self.0.get_or_try_init(|| source(file, given, limit)).await.cloned()
     }
 }
 
-async fn source(file: &Path, given: &BTreeMap<String, String>, limit: Duration) -> Result<Variables, Outcome> {
+async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) -> Result<Variables, Outcome> {
     let failed = |why: String| Outcome::transient(format!("env_file {} {why}", file.display()));
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", SOURCE, "jobrota"]).arg(file).envs(given).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(["-c", SOURCE, "jobrota"])
+        .arg(file)
+        .envs(super::exposed(given))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let done = tokio::time::timeout(limit, command.output()).await;
     let done = done.map_err(|_| failed(format!("did not end within {} s", limit.as_secs_f64())))?;
     let done = done.map_err(|e| failed(format!("could not be sourced: {e}")))?;

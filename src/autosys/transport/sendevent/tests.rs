@@ -93,10 +93,10 @@ async fn no_value_is_interpreted() {
 #[tokio::test]
 async fn an_error_message_with_exit_code_0_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let program = script(dir.path(), "printf 'sent\\nCAUAJM_W_1 nobody knows\\n'");
+    let program = script(dir.path(), "printf 'sent\\nCAUAJM_W_1 is new\\n'");
     let (detail, permanent) =
         failure(transport(program, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
-    assert!(!permanent && detail == "AutoSys said CAUAJM_W_1: sent CAUAJM_W_1 nobody knows", "{detail}");
+    assert!(!permanent && detail == "AutoSys said CAUAJM_W_1: sent CAUAJM_W_1 is new", "{detail}");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn an_exit_code_is_a_failure_and_a_signal_unknown() {
 #[tokio::test]
 async fn a_program_that_hangs_is_killed_and_the_outcome_unknown() {
     let dir = tempfile::tempdir().unwrap();
-    // Opening a pipe that nobody writes to waits for ever, without a child of the script's.
+    // Opening a pipe without a writer never returns, and needs no child process.
     let program = script(dir.path(), "echo started; read line < \"${0%/*}/pipe\"");
     let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
     assert!(made.success());
@@ -174,7 +174,7 @@ async fn a_child_left_in_the_background_is_neither_waited_for_nor_killed() {
 async fn standard_input_is_closed_and_the_environment_passed_on() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "read line && exit 1; printf '%s|' \"$AUTOSERV\" \"$@\"");
-    let environment = BTreeMap::from([("AUTOSERV".to_owned(), "A $(x) E".to_owned())]);
+    let environment = BTreeMap::from([("AUTOSERV".to_owned(), "A $(x) E".into())]);
     let options = SendEventOptions { program, environment, comment: Some("by $(me)".into()), ..Default::default() };
     let outcome = SendEvent::new(options).unwrap().send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome;
     let detail = "A $(x) E|-E|CHANGE_STATUS|-s|SUCCESS|-J|a|-C|by $(me)|".to_owned();
@@ -198,7 +198,7 @@ async fn a_missing_program_is_a_transient_failure_that_says_so() {
 fn bad_options_are_refused_and_values_of_variables_not_shown() {
     let comment = |text: &str| SendEventOptions { comment: Some(text.into()), ..Default::default() };
     let variable = |name: &str| SendEventOptions {
-        environment: BTreeMap::from([(name.to_owned(), "geheim".to_owned())]),
+        environment: BTreeMap::from([(name.to_owned(), "geheim".into())]),
         ..Default::default()
     };
     for options in [

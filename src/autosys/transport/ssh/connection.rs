@@ -11,7 +11,7 @@ use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::known_hosts::HostKeyCheck;
 use crate::autosys::transport::Gate;
@@ -134,66 +134,45 @@ impl Connection {
             return not_started(e.to_string());
         }
         let (mut out, mut err) = (Captured::default(), Captured::default());
-        let mut end = ExitState::Unknown;
-        let waited = timeout(limit, async {
-            while let Some(message) = channel.wait().await {
-                match message {
-                    ChannelMsg::Data { data } => out.add(&data),
-                    ChannelMsg::ExtendedData { data, .. } => err.add(&data),
-                    ChannelMsg::ExitStatus { exit_status } => end = ExitState::Code(exit_status),
-                    ChannelMsg::ExitSignal { signal_name, .. } => end = ExitState::Signal(format!("{signal_name:?}")),
-                    ChannelMsg::Failure => end = ExitState::Refused,
-                    _ => {}
+        let (mut end, mut deadline) = (None, Instant::now() + limit);
+        let timed_out = loop {
+            let ended = match timeout_at(deadline, channel.wait()).await {
+                Err(_) => break true,
+                Ok(None) => break false,
+                // The rest of the output may come after the exit code. A background process of the command may keep the
+                // channel open, and is not waited for.
+                Ok(Some(ChannelMsg::Close)) if end.is_some() => break false,
+                Ok(Some(ChannelMsg::Data { data })) => {
+                    out.add(&data);
+                    continue;
                 }
-                if matches!(end, ExitState::Refused) {
-                    return;
+                Ok(Some(ChannelMsg::ExtendedData { data, .. })) => {
+                    err.add(&data);
+                    continue;
                 }
-                if !matches!(end, ExitState::Unknown) {
-                    // The rest of the output may still come. A background process of the command may keep the channel
-                    // open, and is not waited for.
-                    let rest = async {
-                        while let Some(message) = channel.wait().await {
-                            match message {
-                                ChannelMsg::Data { data } => out.add(&data),
-                                ChannelMsg::ExtendedData { data, .. } => err.add(&data),
-                                ChannelMsg::Close => break,
-                                _ => {}
-                            }
-                        }
-                    };
-                    let _ = timeout(REST_OF_OUTPUT, rest).await;
-                    return;
+                Ok(Some(ChannelMsg::Failure)) => {
+                    return CommandResult::NotStarted("the server runs no commands for this user".to_owned());
                 }
-            }
-        })
-        .await;
+                Ok(Some(ChannelMsg::ExitStatus { exit_status })) => Ok(i32::try_from(exit_status).unwrap_or(i32::MAX)),
+                Ok(Some(ChannelMsg::ExitSignal { signal_name, .. })) => {
+                    Err(format!("the command was ended by signal {signal_name:?}"))
+                }
+                Ok(Some(_)) => continue,
+            };
+            (end, deadline) = (Some(ended), Instant::now() + REST_OF_OUTPUT);
+        };
         let end = match end {
-            ExitState::Code(code) => Ok(i32::try_from(code).unwrap_or(i32::MAX)),
-            ExitState::Refused => {
-                return CommandResult::NotStarted("the server runs no commands for this user".to_owned());
-            }
-            ExitState::Signal(signal) => Err(format!("the command was ended by signal {signal}")),
-            ExitState::Unknown => {
-                let why = match waited {
-                    Ok(()) => "the connection broke before the command's exit code came".to_owned(),
-                    Err(_) => format!("the command did not end within {} s", limit.as_secs_f64()),
-                };
+            Some(end) => end,
+            None => {
                 let _ = channel.close().await;
-                Err(why)
+                Err(match timed_out {
+                    true => format!("the command did not end within {} s", limit.as_secs_f64()),
+                    false => "the connection broke before the command's exit code came".to_owned(),
+                })
             }
         };
         CommandResult::Ran(ProgramResult { end, out, err })
     }
-}
-
-/// How a command ended.
-enum ExitState {
-    /// It has not ended, or that is not known.
-    Unknown,
-    Code(u32),
-    Signal(String),
-    /// It was not started.
-    Refused,
 }
 
 async fn with_key(handle: &mut Handle<KnownHost>, user: &str, key: &Arc<PrivateKey>) -> Result<(), String> {

@@ -26,7 +26,7 @@ impl Addresses {
         let base = base(&options.base_url, options.allow_http)?;
         let prefix = path("prefix", &base, &options.prefix)?;
         let event = |what: &str, name: &str| {
-            if name.is_empty() || !name.bytes().all(fits) || name.bytes().all(|b| b == b'.') {
+            if !is_segment(name) {
                 return Err(Error::invalid(format!(
                     "the event name {name:?} for {what} must be one part of a path, such as change-status-job"
                 )));
@@ -81,6 +81,11 @@ impl Addresses {
     }
 }
 
+/// Whether `text` is one part of a path that stays in its place.
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(fits) && !text.bytes().all(|b| b == b'.')
+}
+
 fn fits(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-._~".contains(&b)
 }
@@ -105,8 +110,7 @@ fn base(text: &str, allow_http: bool) -> Result<Url> {
 fn path(what: &str, base: &Url, text: &str) -> Result<String> {
     let text = text.trim_end_matches('/');
     let relative = text.strip_prefix('/').unwrap_or(text);
-    let part = |part: &str| !part.is_empty() && part.bytes().all(fits) && !part.bytes().all(|b| b == b'.');
-    if !relative.split('/').all(part) {
+    if !relative.split('/').all(is_segment) {
         return Err(Error::invalid(format!(
             "{what} {text:?} must be a path such as event or /AEWS/api/event: letters, digits and -._~ between slashes"
         )));

@@ -277,8 +277,8 @@ fn what_may_have_arrived_is_unknown_and_what_was_never_sent_is_not() {
     assert_eq!(half, Outcome::Delivered { detail: Some("abc".to_owned()) }, "the status is the proof");
     let silent = outcome(&rude(None), Duration::from_millis(200));
     assert!(word(&silent) == "unknown" && detail(&silent).contains("did not answer"), "{silent:?}");
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let refused = outcome(&format!("http://{nobody}"), plenty);
+    let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let refused = outcome(&format!("http://{unused}"), plenty);
     assert!(word(&refused) == "transient" && detail(&refused).contains("could not be reached"), "{refused:?}");
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::super::super::shell::quoted;
+use super::super::super::vms::VmCommand;
 use super::super::script::{MOST_EVENTS, outcome};
 use super::*;
 
@@ -27,9 +28,10 @@ fn program(dir: &Path, name: &str, text: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn settings() -> ScriptSettings {
-    let limit = Duration::from_secs(20);
-    ScriptSettings { program: "sendevent".to_owned(), env_file: None, run_as: None, limit }
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn command() -> VmCommand {
+    VmCommand::new(None, MOST_EVENTS)
 }
 
 fn one(argument: &str) -> Vec<String> {
@@ -43,7 +45,7 @@ fn codes(printed: ScriptOutput) -> Vec<Option<i32>> {
     }
 }
 
-/// A `sudo` that says for whom it is called and does without being somebody else.
+/// A `sudo` that records its user and runs the command as the current one.
 const SUDO: &str = r#"echo "$1 $2 $3 $4" >>"${0%/*}/sudoers"; shift 4; exec "$@""#;
 /// A `sendevent` that keeps its arguments.
 const RECORDER: &str = r#"printf '%s\0' "$@" >>"${0%/*}/arguments""#;
@@ -61,7 +63,7 @@ proptest! {
         program(dir.path(), "sendevent", RECORDER);
         program(dir.path(), "sudo", SUDO);
         let run_as = as_user.then(|| "autosys".to_owned());
-        let script = Script::new(&ScriptSettings { run_as, ..settings() }, &values.iter().map(|value| one(value)).collect::<Vec<_>>());
+        let script = Script::new(&VmCommand { run_as, ..command() }, LIMIT, &values.iter().map(|value| one(value)).collect::<Vec<_>>());
         let printed = shell(&script, dir.path());
         prop_assert_eq!(codes(script.read(&printed)), vec![Some(0); values.len()], "{}", printed);
         let arrived = fs::read(dir.path().join("arguments")).unwrap();
@@ -75,13 +77,13 @@ fn another_user_is_asked_for_without_a_password() {
     let dir = tempfile::tempdir().unwrap();
     program(dir.path(), "sendevent", RECORDER);
     program(dir.path(), "sudo", SUDO);
-    let settings = ScriptSettings { run_as: Some("autosys".to_owned()), ..settings() };
-    let script = Script::new(&settings, &[one("it's")]);
+    let command = VmCommand { run_as: Some("autosys".to_owned()), ..command() };
+    let script = Script::new(&command, LIMIT, &[one("it's")]);
     assert_eq!(codes(script.read(&shell(&script, dir.path()))), [Some(0)]);
     let line = "-n -H -u autosys\n";
     assert_eq!(fs::read_to_string(dir.path().join("sudoers")).unwrap(), line.repeat(2));
     program(dir.path(), "sudo", "exit 1");
-    let script = Script::new(&settings, &[one("x")]);
+    let script = Script::new(&command, LIMIT, &[one("x")]);
     let ScriptOutput::NothingSent(why) = script.read(&shell(&script, dir.path())) else { panic!("something was sent") };
     assert!(why.contains("run_as"), "{why}");
 }
@@ -92,7 +94,7 @@ fn all_lines_fit_whatever_is_printed() {
     let noise = "i=0; while [ $i -lt 2000 ]; do printf 'ü|%s.\\n\\t' \"$1 0 0 all well\"; i=$((i+1)); done; exit 3";
     program(dir.path(), "sendevent", noise);
     for count in [1, 2, script::DEFAULT_BATCH, MOST_EVENTS] {
-        let script = Script::new(&settings(), &vec![one("x"); count]);
+        let script = Script::new(&command(), LIMIT, &vec![one("x"); count]);
         let printed = shell(&script, dir.path());
         assert!(printed.len() <= 4096 - 500, "{} bytes for {count}", printed.len());
         assert_eq!(codes(script.read(&printed)), vec![Some(3); count]);
@@ -105,7 +107,7 @@ fn a_program_cannot_forge_a_line_and_a_cut_line_counts_for_nothing() {
     let forged =
         "for word in 0123456789abcdef $PPID; do printf '%s 1 0 .\\n%s none.\\n1 0 \\n' $word $word; done; exit 7";
     program(dir.path(), "sendevent", forged);
-    let script = Script::new(&settings(), &[one("x"), one("y")]);
+    let script = Script::new(&command(), LIMIT, &[one("x"), one("y")]);
     let printed = shell(&script, dir.path());
     assert_eq!(codes(script.read(&printed)), [Some(7), Some(7)]);
     for cut in 0..printed.len() {
@@ -113,7 +115,7 @@ fn a_program_cannot_forge_a_line_and_a_cut_line_counts_for_nothing() {
         let (from, to) = (script.read(&printed[cut..]), script.read(&printed[..cut]));
         assert!(codes(from).iter().chain(&codes(to)).all(|code| matches!(code, None | Some(7))), "at {cut}");
     }
-    let other = Script::new(&settings(), &[one("x"), one("y")]);
+    let other = Script::new(&command(), LIMIT, &[one("x"), one("y")]);
     assert_eq!(codes(other.read(&printed)), [None, None], "lines of another script");
 }
 
@@ -122,10 +124,10 @@ fn the_environment_file_is_sourced_once_and_its_settings_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     program(dir.path(), "sendevent", r#"echo "$AUTOSERV"; [ "$1" = good ]"#);
     let file = dir.path().join("it's.sh");
-    let settings = ScriptSettings { env_file: Some(file.display().to_string()), ..settings() };
+    let command = VmCommand { env_file: Some(file.display().to_string()), ..command() };
     let run = |text: &str| {
         fs::write(&file, text).unwrap();
-        let script = Script::new(&settings, &[one("good"), one("bad"), one("good")]);
+        let script = Script::new(&command, LIMIT, &[one("good"), one("bad"), one("good")]);
         script.read(&shell(&script, dir.path()))
     };
     let count = dir.path().join("count");
@@ -142,19 +144,18 @@ fn the_environment_file_is_sourced_once_and_its_settings_do_no_harm() {
         assert!(why.contains("env_file"), "{why}");
     }
     fs::remove_file(&file).unwrap();
-    let script = Script::new(&settings, &[one("good")]);
+    let script = Script::new(&command, LIMIT, &[one("good")]);
     assert!(matches!(script.read(&shell(&script, dir.path())), ScriptOutput::NothingSent(_)));
 }
 
 #[test]
 fn a_missing_program_sends_nothing_and_a_slow_one_is_ended() {
     let dir = tempfile::tempdir().unwrap();
-    let script = Script::new(&settings(), &[one("x")]);
+    let script = Script::new(&command(), LIMIT, &[one("x")]);
     let ScriptOutput::NothingSent(why) = script.read(&shell(&script, dir.path())) else { panic!("something was sent") };
     assert!(why.contains("program"), "{why}");
     program(dir.path(), "sendevent", r#"[ "$1" = quick ] || sleep 600"#);
-    let script =
-        Script::new(&ScriptSettings { limit: Duration::from_millis(500), ..settings() }, &[one("slow"), one("quick")]);
+    let script = Script::new(&command(), Duration::from_millis(500), &[one("slow"), one("quick")]);
     let codes = codes(script.read(&shell(&script, dir.path())));
     assert_eq!(codes, [Some(124), Some(0)]);
     assert!(matches!(outcome(124, "", Duration::from_secs(1)), Outcome::Unknown { .. }));
@@ -166,7 +167,7 @@ fn errors_are_found_in_front_of_much_text() {
     let text = "echo CAUAJM_I_1 fine; echo CAUAJM_E_50029 Invalid job name: x; i=0; \
                 while [ $i -lt 100 ]; do echo more and more; i=$((i+1)); done";
     program(dir.path(), "sendevent", text);
-    let script = Script::new(&settings(), &vec![one("x"); MOST_EVENTS]);
+    let script = Script::new(&command(), LIMIT, &vec![one("x"); MOST_EVENTS]);
     let ScriptOutput::Events(events) = script.read(&shell(&script, dir.path())) else { panic!("nothing was sent") };
     for event in events {
         let (code, text) = event.unwrap();
