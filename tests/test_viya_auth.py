@@ -306,7 +306,7 @@ def test_a_certificate_is_checked_unless_told_otherwise(
 
 def test_a_bundle_or_proxy_that_is_none_is_named(viya: jobrota.Sandbox, tmp_path: Path) -> None:
     tokens = response(viya)
-    for text, expected in ((None, "cannot be read"), ("nonsense", "no certificate|no PEM")):
+    for text, expected in ((None, "cannot be read"), ("nonsense", "no certificate|not a PEM")):
         bundle = tmp_path / "bundle.pem"
         if text is not None:
             bundle.write_text(text)

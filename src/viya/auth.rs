@@ -194,19 +194,23 @@ impl Login {
         let (login, http, under_way) = (Arc::clone(&self.0), http.clone(), UnderWay::one());
         let renewal = tokio::spawn(async move {
             let _under_way = under_way;
-            match refused {
-                None => login.bearer(&http).await,
-                Some(refused) => login.renewed(&refused, &http).await,
-            }
+            login.bearer(&http, refused).await
         });
         renewal.await.map_err(|e| Error::new(ErrorKind::Internal, "renewing the token panicked").with_source(e))?
     }
 }
 
 impl LoginState {
-    async fn bearer(&self, http: &Client) -> Result<Bearer> {
+    /// A token to send now, other than the one that was `refused`.
+    async fn bearer(&self, http: &Client, refused: Option<Bearer>) -> Result<Bearer> {
         let mut slot = self.tokens.lock().await;
         let Some(tokens) = slot.as_mut() else { return self.renew(&mut slot, http).await };
+        if let Some(refused) = refused {
+            return match tokens.generation == refused.generation {
+                true => self.renew(&mut slot, http).await,
+                false => Ok(tokens.bearer()),
+            };
+        }
         if tokens.unsaved {
             self.save(tokens).await?;
         }
@@ -231,14 +235,6 @@ impl LoginState {
             }
         }
         Ok(tokens.bearer())
-    }
-
-    async fn renewed(&self, refused: &Bearer, http: &Client) -> Result<Bearer> {
-        let mut slot = self.tokens.lock().await;
-        match slot.as_ref() {
-            Some(tokens) if tokens.generation != refused.generation => Ok(tokens.bearer()),
-            _ => self.renew(&mut slot, http).await,
-        }
     }
 
     fn is_renewable(&self, tokens: Option<&TokenPair>) -> bool {
@@ -286,25 +282,25 @@ impl LoginState {
         let refresh_token = slot.as_ref().and_then(|tokens| tokens.refresh.clone());
         // A callback returns the same refresh token again, which would be spent if the new one is not stored.
         let refresh_token = refresh_token.filter(|_| !is_callback || self.storage.is_persistent());
+        if refresh_token.is_none() && self.grant.is_none() {
+            return Err(self.expired(slot.as_ref()));
+        }
+        if refresh_token.is_some() {
+            self.storage.check_rotation()?;
+        }
+        // Prepared before the refresh token is spent: a folder that cannot be written to must not cost the login.
+        let write = self.storage.prepare_write()?;
         let refreshed = match refresh_token {
-            Some(refresh_token) => {
-                self.storage.check_rotation()?;
-                // Prepared before the refresh token is spent: a folder that cannot be written to must not cost the login.
-                let write = self.storage.prepare_write()?;
-                match grant::refresh(http, &self.client, &refresh_token, &self.storage).await {
-                    Err(e) if e.kind() == ErrorKind::Authentication && self.grant.is_some() => None,
-                    response => Some((response?, write)),
-                }
-            }
+            Some(token) => match grant::refresh(http, &self.client, &token, &self.storage).await {
+                Err(e) if e.kind() == ErrorKind::Authentication && self.grant.is_some() => None,
+                response => Some(response?),
+            },
             None => None,
         };
         let from_callback = refreshed.is_none() && is_callback;
-        let (response, write) = match (refreshed, &self.grant) {
-            (Some(refreshed), _) => refreshed,
-            (None, Some(grant)) => {
-                let write = self.storage.prepare_write()?;
-                (grant.request(http, &self.client).await?, write)
-            }
+        let response = match (refreshed, &self.grant) {
+            (Some(response), _) => response,
+            (None, Some(grant)) => grant.request(http, &self.client).await?,
             (None, None) => return Err(self.expired(slot.as_ref())),
         };
         // The old tokens stay until the new ones are known to be readable.

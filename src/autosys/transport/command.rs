@@ -36,6 +36,11 @@ fn job_argument(job_id: &str, program: &str, result: &str) -> Result<String, Str
     }
 }
 
+/// `text` as one word in which the shell interprets nothing.
+pub(super) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Checks that a comment cannot be read as an option.
 ///
 /// # Errors

@@ -9,7 +9,7 @@
 //! | [`callable`] | a function of the user |
 //! | [`rehearsal`] | sends nothing |
 //!
-//! `command`, `shell`, `output` and `vms` are what several of them share.
+//! `command`, `output` and `vms` are what several of them share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,6 @@ mod output;
 pub mod rehearsal;
 pub mod run_command;
 pub mod sendevent;
-mod shell;
 #[cfg(feature = "ssh")]
 pub mod ssh;
 mod vms;

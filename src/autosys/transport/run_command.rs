@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::shell::quoted;
+use super::command::quoted;
 use super::vms::{Arguments, BatchAttempt, EventAttempt, VmCommand, VmRunner, VmTransport, run_on_next_vm};
 use super::{Gate, Outcome};
 use crate::azure::{

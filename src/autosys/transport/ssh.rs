@@ -18,9 +18,11 @@ use crate::error::{Error, Result};
 use crate::http::Secret;
 use crate::selection::{RoundRobinSelector, Selection};
 
+mod command_line;
 mod connection;
 mod known_hosts;
 
+use command_line::command_line;
 use connection::{CommandResult, Connection, SshLogin};
 use known_hosts::HostKeyCheck;
 
@@ -172,7 +174,7 @@ impl SshRunner {
         gate: &Gate,
     ) -> EventAttempt {
         let program = &command.program;
-        match connection.run(&command.line(arguments), gate, self.options.timeout).await {
+        match connection.run(&command_line(command, arguments), gate, self.options.timeout).await {
             CommandResult::Ran(ProgramResult { end: Ok(code), err, .. })
                 if NOT_RUN.contains(&code) && err.error_code().is_none() =>
             {
@@ -229,7 +231,7 @@ impl VmRunner for SshRunner {
             Some(connection) => connection,
             None => self.connection(&selector.select(&[]).await.map_err(|e| e.full_message())?).await?,
         };
-        match connection.run(&command.line(&arguments), &Gate::open(), self.options.timeout).await {
+        match connection.run(&command_line(command, &arguments), &Gate::open(), self.options.timeout).await {
             CommandResult::Ran(result) => result.status(),
             CommandResult::NotStarted(why) => Err(why),
             CommandResult::GateClosed => Err("the command was not started".to_owned()),

@@ -56,12 +56,6 @@ impl VmCommand {
         Self { program, autostatus, env_file: None, run_as: None, mapping: Mapping::default(), comment: None, batch }
     }
 
-    /// The command line for a shell on the VM.
-    #[cfg(feature = "ssh")]
-    pub(super) fn line(&self, arguments: &[String]) -> String {
-        super::shell::line(self.env_file.as_deref(), self.run_as.as_deref(), &self.program, arguments)
-    }
-
     /// Refuses a command that can never work.
     pub(super) fn check(&self) -> Result<()> {
         let texts = [

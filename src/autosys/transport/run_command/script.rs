@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::Outcome;
+use super::super::command::quoted;
 use super::super::output::{find_error_code, names_invalid_job, names_no_authority};
-use super::super::shell::quoted;
+
 use super::super::vms::VmCommand;
 
 /// How much of the output Run Command returns, in bytes.

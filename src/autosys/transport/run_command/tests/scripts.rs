@@ -7,7 +7,7 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-use super::super::super::shell::quoted;
+use super::super::super::command::quoted;
 use super::super::super::vms::VmCommand;
 use super::super::script::{MOST_EVENTS, outcome};
 use super::*;

@@ -1,26 +1,23 @@
-//! Command lines for a POSIX shell on another machine.
+//! The command line that a login shell on a VM runs.
 
-/// `text` as one word in which the shell interprets nothing.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
+use crate::autosys::transport::command::quoted;
+use crate::autosys::transport::vms::VmCommand;
 
-/// A line that runs `program` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that
-/// gets the values as arguments. `env_file` is sourced before, without its output. `run_as` is the user who runs it,
-/// through sudo, which must not ask for a password.
-pub(super) fn line(env_file: Option<&str>, run_as: Option<&str>, program: &str, arguments: &[String]) -> String {
+/// A line that runs `command` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that gets
+/// the values as arguments. The shell file is sourced before, without its output. sudo must not ask for a password.
+pub(super) fn command_line(command: &VmCommand, arguments: &[String]) -> String {
     /// The exit code 126 is that of shells for a file that cannot be run or read.
     const SOURCE: &str = r#"[ -r "$1" ] || { echo "jobrota: env_file cannot be read: $1" >&2; exit 126; }; . "$1" >/dev/null 2>&1; shift; exec "$@""#;
     let mut words: Vec<&str> = Vec::new();
-    if let Some(user) = run_as {
+    if let Some(user) = &command.run_as {
         words.extend(["sudo", "-n", "-H", "-u", user, "--"]);
     }
     words.extend(["/bin/sh", "-c"]);
-    match env_file {
+    match &command.env_file {
         Some(file) => words.extend([SOURCE, "jobrota", file]),
         None => words.extend([r#"exec "$@""#, "jobrota"]),
     }
-    words.push(program);
+    words.push(&command.program);
     words.extend(arguments.iter().map(String::as_str));
     words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
@@ -33,6 +30,11 @@ mod tests {
 
     use super::*;
 
+    fn line(env_file: Option<&str>, program: &str, arguments: &[String]) -> String {
+        let (program, env_file) = (program.to_owned(), env_file.map(str::to_owned));
+        command_line(&VmCommand { program, env_file, ..VmCommand::new(None, 1) }, arguments)
+    }
+
     /// The arguments that a program gets that `shell` starts through `line`.
     fn through(shell: &str, env_file: Option<&str>, arguments: &[String]) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
@@ -43,7 +45,7 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let line = line(env_file, None, program.to_str().unwrap(), arguments);
+        let line = line(env_file, program.to_str().unwrap(), arguments);
         let done = Command::new(shell).arg("-c").arg(line).current_dir(dir.path()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
@@ -67,10 +69,10 @@ mod tests {
         let file = dir.path().join("it's env.sh");
         std::fs::write(&file, "echo noise; AUTOSERV=ACE; export AUTOSERV\n").unwrap();
         let command = ["-c".to_owned(), "printf %s \"$AUTOSERV\"".to_owned()];
-        let line = line(Some(file.to_str().unwrap()), None, "/bin/sh", &command);
+        let line = line(Some(file.to_str().unwrap()), "/bin/sh", &command);
         let done = Command::new("sh").arg("-c").arg(line).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&done.stdout), "ACE");
-        let line = self::line(Some("/nonexistent/env"), None, "/bin/echo", &["x".to_owned()]);
+        let line = self::line(Some("/nonexistent/env"), "/bin/echo", &["x".to_owned()]);
         let done = Command::new("sh").arg("-c").arg(line).output().unwrap();
         assert_eq!((done.status.code(), done.stdout.len()), (Some(126), 0));
     }
