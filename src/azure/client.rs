@@ -17,7 +17,7 @@ use super::token_cache::TokenCache;
 use super::token_fetcher::TokenFetcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Retry;
-use crate::http::{Client, Deadline, Failure, Response, SendState, address, token};
+use crate::http::{Client, Deadline, RequestFailure, Response, SendState, address, token};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit of a request without a deadline.
@@ -139,8 +139,10 @@ impl ArmClient {
         match self.send_once(&request.url(self.http.url()), request, deadline, may_send).await {
             // Status and headers say what was taken and where to ask about it, whatever becomes of the body.
             Ok(Ok((response, _))) => PostOutcome::Answered(response),
-            Err(error) | Ok(Err(Failure { error, state: SendState::NotSent, .. })) => PostOutcome::NotSent(error),
-            Ok(Err(Failure { error, .. })) => PostOutcome::Unknown(error),
+            Err(error) | Ok(Err(RequestFailure { error, state: SendState::NotSent, .. })) => {
+                PostOutcome::NotSent(error)
+            }
+            Ok(Err(RequestFailure { error, .. })) => PostOutcome::Unknown(error),
         }
     }
 
@@ -165,12 +167,12 @@ impl ArmClient {
                     }
                     retry.after(error, true, response.retry_after())?
                 }
-                Err(Failure { error, .. })
+                Err(RequestFailure { error, .. })
                     if !may_repeat || error.kind() != ErrorKind::Network || deadline.is_over() =>
                 {
                     return Err(error);
                 }
-                Err(Failure { error, .. }) => retry.after(error, false, None)?,
+                Err(RequestFailure { error, .. }) => retry.after(error, false, None)?,
             };
             tracing::debug!(request = request.shown(), ?wait, "Resource Manager is asked again");
             tokio::time::sleep(wait).await;
@@ -187,7 +189,7 @@ impl ArmClient {
         request: &ArmRequest,
         deadline: Deadline,
         may_send: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Result<(Response, Arc<AccessToken>), Failure>> {
+    ) -> Result<Result<(Response, Arc<AccessToken>), RequestFailure>> {
         let mut token = self.token(deadline, None).await?;
         for is_renewed in [false, true] {
             if !may_send() {

@@ -41,14 +41,14 @@ pub(crate) enum SendState {
 
 /// A request to which no complete response came.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct RequestFailure {
     pub error: Error,
     pub state: SendState,
     /// The response took too long: the server may still work on it.
     pub timed_out: bool,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for RequestFailure {
     /// An error from before the request was sent.
     fn from(error: Error) -> Self {
         Self { error, state: SendState::NotSent, timed_out: false }
@@ -67,7 +67,7 @@ pub struct Response {
     /// The body, as far as it came.
     pub body: Bytes,
     /// Why the body is not complete.
-    incomplete: Option<Failure>,
+    incomplete: Option<RequestFailure>,
 }
 
 impl Client {
@@ -114,9 +114,9 @@ impl Client {
     /// A body that breaks off is in the response as far as it came: see [`Response::complete`].
     ///
     /// # Errors
-    /// A [`Failure`] when no status came; its error is [`ErrorKind::Network`] and retryable, or
+    /// A [`RequestFailure`] when no status came; its error is [`ErrorKind::Network`] and retryable, or
     /// [`ErrorKind::InvalidInput`] for a request that cannot be built.
-    pub(crate) async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+    pub(crate) async fn send(&self, request: RequestBuilder, what: &str) -> Result<Response, RequestFailure> {
         self.send_until(request, what, Deadline::after(self.limit)).await
     }
 
@@ -129,8 +129,8 @@ impl Client {
         request: RequestBuilder,
         what: &str,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
-        let late = |state| Failure { error: self.too_late(what, deadline), state, timed_out: true };
+    ) -> Result<Response, RequestFailure> {
+        let late = |state| RequestFailure { error: self.too_late(what, deadline), state, timed_out: true };
         let sent = timeout_at(deadline.at(), request.send()).await.map_err(|_| late(SendState::MaybeSent))?;
         let mut response = sent.map_err(|e| self.failure(e, None, what))?;
         let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
@@ -149,7 +149,7 @@ impl Client {
         Ok(Response { status, url, headers, body: body.into(), incomplete })
     }
 
-    fn failure(&self, e: reqwest::Error, answered: Option<StatusCode>, what: &str) -> Failure {
+    fn failure(&self, e: reqwest::Error, answered: Option<StatusCode>, what: &str) -> RequestFailure {
         let (shown, timed_out) = (&self.shown, e.is_timeout());
         let state = match answered {
             Some(status) => SendState::Answered(status),
@@ -169,7 +169,7 @@ impl Client {
             };
             Error::new(ErrorKind::Network, text).with_retryable(true)
         };
-        Failure { error: error.with_source(e.without_url()), state, timed_out }
+        RequestFailure { error: error.with_source(e.without_url()), state, timed_out }
     }
 
     /// The error for `what`, which was not done before `deadline`.
@@ -199,8 +199,8 @@ impl Response {
     /// The response, if all of its body came.
     ///
     /// # Errors
-    /// The [`Failure`] that cut the body off.
-    pub(crate) fn complete(mut self) -> Result<Self, Failure> {
+    /// The [`RequestFailure`] that cut the body off.
+    pub(crate) fn complete(mut self) -> Result<Self, RequestFailure> {
         match self.incomplete.take() {
             Some(failure) => Err(failure),
             None => Ok(self),

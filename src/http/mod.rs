@@ -17,6 +17,6 @@ pub(crate) mod tls;
 pub(crate) mod token;
 
 pub use client::Response;
-pub(crate) use client::{Client, Failure, SendState};
+pub(crate) use client::{Client, RequestFailure, SendState};
 pub use retry::Deadline;
 pub use secret::Secret;

@@ -14,7 +14,7 @@ use super::clock::Clock;
 use crate::error::Result;
 use crate::http::address::{AddressRules, is_loopback};
 use crate::http::retry::Retry;
-use crate::http::{Client, Failure, Response, Secret, tls, token};
+use crate::http::{Client, RequestFailure, Response, Secret, tls, token};
 
 mod pages;
 mod request;
@@ -182,7 +182,7 @@ impl ViyaClient {
     }
 
     /// Sends a request once. A 401 is repeated with a renewed token, because the server did nothing.
-    pub(crate) async fn once(&self, request: &ViyaRequest<'_>) -> Result<Response, Failure> {
+    pub(crate) async fn once(&self, request: &ViyaRequest<'_>) -> Result<Response, RequestFailure> {
         let bearer = self.login.bearer(&self.http).await?;
         let response = self.exchange(request, bearer.token()).await?;
         if response.status != StatusCode::UNAUTHORIZED {
@@ -192,7 +192,7 @@ impl ViyaClient {
         self.exchange(request, bearer.token()).await
     }
 
-    async fn exchange(&self, request: &ViyaRequest<'_>, token: &str) -> Result<Response, Failure> {
+    async fn exchange(&self, request: &ViyaRequest<'_>, token: &str) -> Result<Response, RequestFailure> {
         let url = request.url(self.http.url())?;
         let what = format!("{} {}", request.method, url.path());
         let mut sent = self

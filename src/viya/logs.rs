@@ -12,7 +12,7 @@ const QUOTED: usize = 12;
 
 /// A log as text, and its errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Log {
+pub struct JobLog {
     /// The whole log.
     pub text: String,
     /// Its first `ERROR` lines, with the lines that continue them.
@@ -26,7 +26,7 @@ pub struct Log {
 ///
 /// # Errors
 /// [`ErrorKind::Server`] for a log that is neither in a file nor in a session; those of any call.
-pub async fn fetch(client: &ViyaClient, job: &Job) -> Result<Option<Log>> {
+pub async fn fetch(client: &ViyaClient, job: &Job) -> Result<Option<JobLog>> {
     let Some(location) = job.text("logLocation") else { return Ok(None) };
     let is_known = location.starts_with("/files/files/") || location.starts_with("/compute/sessions/");
     if !is_known || location.split('/').any(|part| part == "..") {
@@ -42,14 +42,14 @@ pub async fn fetch(client: &ViyaClient, job: &Job) -> Result<Option<Log>> {
     }))
 }
 
-fn from_items(items: &[Value]) -> Log {
+fn from_items(items: &[Value]) -> JobLog {
     collect(items.iter().map(|item| {
         let line = json::text(item, "line").unwrap_or_default();
         (line, json::text(item, "type") == Some("error") || starts_error(line))
     }))
 }
 
-fn from_text(body: &str) -> Log {
+fn from_text(body: &str) -> JobLog {
     let mut in_error = false;
     collect(body.lines().map(|line| {
         // SAS indents the lines that continue an error by the width of "ERROR: ".
@@ -62,8 +62,8 @@ fn starts_error(line: &str) -> bool {
     line.strip_prefix("ERROR").is_some_and(|rest| rest.starts_with([':', ' ']))
 }
 
-fn collect<'a>(lines: impl Iterator<Item = (&'a str, bool)>) -> Log {
-    let mut log = Log::default();
+fn collect<'a>(lines: impl Iterator<Item = (&'a str, bool)>) -> JobLog {
+    let mut log = JobLog::default();
     for (line, is_error) in lines {
         if is_error && log.errors.len() < QUOTED && !line.trim().is_empty() {
             log.errors.push(line.trim_end().to_owned());

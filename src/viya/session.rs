@@ -10,7 +10,7 @@ use crate::http::token;
 
 /// Who a token belongs to, as far as that is known.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Identity {
+pub struct UserIdentity {
     /// The user's id.
     pub user: Option<String>,
     /// The user's name.
@@ -31,12 +31,12 @@ pub struct Identity {
 ///
 /// # Errors
 /// [`ErrorKind::Authentication`] when the token is refused; those of any call but a missing service.
-pub async fn whoami(client: &ViyaClient) -> Result<Identity> {
+pub async fn whoami(client: &ViyaClient) -> Result<UserIdentity> {
     let bearer = client.token().await?;
     let claims = token::claims(&bearer).unwrap_or(Value::Null);
     let text = |value: &Value, key: &str| json::text(value, key).map(str::to_owned);
     let validity = client.login().validity();
-    let mut identity = Identity {
+    let mut identity = UserIdentity {
         user: text(&claims, "user_name").or_else(|| text(&claims, "sub")),
         scopes: match claims.get("scope") {
             Some(Value::Array(scopes)) => scopes.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -46,7 +46,7 @@ pub async fn whoami(client: &ViyaClient) -> Result<Identity> {
         expires: validity.expires,
         renewable: validity.renewable,
         origin: client.login().origin(),
-        ..Identity::default()
+        ..UserIdentity::default()
     };
     match client.send_json(&ViyaRequest::get("/identities/users/@currentUser", "application/json")).await {
         Ok(user) => {

@@ -27,7 +27,7 @@ mod vm_ids;
 mod vm_queue;
 
 pub use options::RunCommandOptions;
-use script::{Script, ScriptOutput};
+use script::{BatchScript, ScriptOutput};
 use vm_ids::VmIds;
 
 /// Version of Microsoft.Compute's interface.
@@ -103,7 +103,7 @@ impl ScriptRunner {
         let _turn = vm_queue::wait_for_turn(&id).await;
         let limit = self.options.event_timeout;
         let arguments: Vec<Arguments> = events.iter().map(|(_, arguments)| arguments.clone()).collect();
-        let script = Script::new(command, limit, &arguments);
+        let script = BatchScript::new(command, limit, &arguments);
         let body = json!({ "commandId": "RunShellScript", "script": script.text.lines().collect::<Vec<_>>() });
         let request = ArmRequest::post(format!("{}/runCommand", id.path()), API_VERSION, body).needing(PERMISSION);
         let response = self.start(&request, gate).await?;
@@ -180,7 +180,7 @@ impl ScriptRunner {
 }
 
 /// The outcome of each event in the output of a script.
-fn read(script: &Script, result: &OperationResult, limit: Duration) -> Result<Vec<Outcome>, BatchEnd> {
+fn read(script: &BatchScript, result: &OperationResult, limit: Duration) -> Result<Vec<Outcome>, BatchEnd> {
     let parts = result.output.get("value").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let messages: Vec<&str> = parts.iter().filter_map(|part| part.get("message")?.as_str()).collect();
     let why = result.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();

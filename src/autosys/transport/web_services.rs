@@ -14,7 +14,7 @@ use super::{Delivery, Gate, Outcome, Sent, Transport, command};
 use crate::autosys::event::{Event, JobName, Mapping};
 use crate::error::{Error, Result};
 use crate::http::retry::retry_after_text;
-use crate::http::{Client, Failure, Response, SendState, tls};
+use crate::http::{Client, RequestFailure, Response, SendState, tls};
 
 mod address;
 mod credentials;
@@ -170,7 +170,7 @@ impl WebServices {
         Ok((address, body))
     }
 
-    async fn exchange(&self, request: RequestBuilder, what: &str) -> Result<Response, Failure> {
+    async fn exchange(&self, request: RequestBuilder, what: &str) -> Result<Response, RequestFailure> {
         let mut request = request.header("Accept", "application/json");
         if let Some(value) = &self.authorization {
             request = request.header(AUTHORIZATION, value.clone());
@@ -218,7 +218,7 @@ impl Transport for WebServices {
                 let (status, accepted) = (response.status.as_u16(), &self.options.accepted);
                 response::outcome(status, accepted, &delivery.job_id, &said, retry_after.as_deref())
             }
-            Err(Failure { error, state, .. }) => {
+            Err(RequestFailure { error, state, .. }) => {
                 let reason = self.without_secrets(error.full_message());
                 match state {
                     SendState::NotSent => Outcome::transient(reason),

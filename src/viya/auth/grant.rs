@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::token_storage::TokenStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Retry;
-use crate::http::{Client, Failure, Response, Secret, SendState};
+use crate::http::{Client, RequestFailure, Response, Secret, SendState};
 use crate::runtime;
 use crate::viya::json::error_text;
 
@@ -170,8 +170,8 @@ struct NoTokens {
     may_be_issued: bool,
 }
 
-fn read(sent: Result<Response, Failure>) -> Result<Map<String, Value>, NoTokens> {
-    let response = sent.map_err(|Failure { error, state, .. }| {
+fn read(sent: Result<Response, RequestFailure>) -> Result<Map<String, Value>, NoTokens> {
+    let response = sent.map_err(|RequestFailure { error, state, .. }| {
         let may_be_issued = match state {
             SendState::NotSent => false,
             SendState::MaybeSent => true,

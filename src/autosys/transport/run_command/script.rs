@@ -31,7 +31,7 @@ const SEARCHED: usize = 8192;
 
 /// A script and how to read its output.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct BatchScript {
     pub(super) text: String,
     events: usize,
     first: String,
@@ -47,7 +47,7 @@ pub(super) enum ScriptOutput {
     Events(Vec<Option<(i32, String)>>),
 }
 
-impl Script {
+impl BatchScript {
     /// A script that runs the program once with each of `arguments`, of which there are at most [`MOST_EVENTS`].
     pub(super) fn new(command: &VmCommand, limit: Duration, arguments: &[Vec<String>]) -> Self {
         let random = uuid::Uuid::new_v4().simple().to_string();

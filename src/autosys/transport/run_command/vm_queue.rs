@@ -7,25 +7,25 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::azure::ResourceId;
 
-type Queue = tokio::sync::Mutex<()>;
-type Queues = HashMap<(u32, String), Weak<Queue>>;
+type VmQueue = tokio::sync::Mutex<()>;
+type VmQueues = HashMap<(u32, String), Weak<VmQueue>>;
 
 /// The key has the process id, because a forked child must not wait for threads of its parent.
-static QUEUES: LazyLock<Mutex<Queues>> = LazyLock::new(Mutex::default);
+static QUEUES: LazyLock<Mutex<VmQueues>> = LazyLock::new(Mutex::default);
 
 /// Waits for the turn on `vm`, in the order of the calls. The turn ends when the guard is dropped.
 pub(super) async fn wait_for_turn(vm: &ResourceId) -> OwnedMutexGuard<()> {
     queue(vm).lock_owned().await
 }
 
-fn queue(vm: &ResourceId) -> Arc<Queue> {
+fn queue(vm: &ResourceId) -> Arc<VmQueue> {
     let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
     queues.retain(|_, queue| queue.strong_count() > 0);
     let key = (std::process::id(), vm.key());
     if let Some(queue) = queues.get(&key).and_then(Weak::upgrade) {
         return queue;
     }
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(VmQueue::default());
     queues.insert(key, Arc::downgrade(&queue));
     queue
 }

@@ -17,11 +17,11 @@ use crate::http::Secret;
 /// The file is an argument and not part of the script. `env -0` ends each variable with a NUL, because values have newlines.
 const SOURCE: &str = r#"[ -r "$1" ] || exit 126; . "$1" >/dev/null 2>&1; exec env -0"#;
 
-type Variables = Arc<Vec<(OsString, OsString)>>;
+type SourcedVariables = Arc<Vec<(OsString, OsString)>>;
 
 /// The variables of the file, after it was sourced.
 #[derive(Default)]
-pub(super) struct EnvFile(OnceCell<Variables>);
+pub(super) struct EnvFile(OnceCell<SourcedVariables>);
 
 impl std::fmt::Debug for EnvFile {
     /// Shows no values, because they may be credentials.
@@ -40,12 +40,12 @@ impl EnvFile {
         file: &Path,
         given: &BTreeMap<String, Secret>,
         limit: Duration,
-    ) -> Result<Variables, Outcome> {
+    ) -> Result<SourcedVariables, Outcome> {
         self.0.get_or_try_init(|| source(file, given, limit)).await.cloned()
     }
 }
 
-async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) -> Result<Variables, Outcome> {
+async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) -> Result<SourcedVariables, Outcome> {
     let failed = |why: String| Outcome::transient(format!("env_file {} {why}", file.display()));
     let mut command = Command::new("/bin/sh");
     command

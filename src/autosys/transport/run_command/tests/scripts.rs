@@ -13,7 +13,7 @@ use super::super::script::{MOST_EVENTS, outcome};
 use super::*;
 
 /// Runs a script as Run Command does, with `bin` in `PATH`; gives its standard output.
-fn shell(script: &Script, bin: &Path) -> String {
+fn shell(script: &BatchScript, bin: &Path) -> String {
     let file = bin.join("script");
     fs::write(&file, &script.text).unwrap();
     let output =
@@ -63,7 +63,7 @@ proptest! {
         program(dir.path(), "sendevent", RECORDER);
         program(dir.path(), "sudo", SUDO);
         let run_as = as_user.then(|| "autosys".to_owned());
-        let script = Script::new(&VmCommand { run_as, ..command() }, LIMIT, &values.iter().map(|value| one(value)).collect::<Vec<_>>());
+        let script = BatchScript::new(&VmCommand { run_as, ..command() }, LIMIT, &values.iter().map(|value| one(value)).collect::<Vec<_>>());
         let printed = shell(&script, dir.path());
         prop_assert_eq!(codes(script.read(&printed)), vec![Some(0); values.len()], "{}", printed);
         let arrived = fs::read(dir.path().join("arguments")).unwrap();
@@ -78,12 +78,12 @@ fn another_user_is_asked_for_without_a_password() {
     program(dir.path(), "sendevent", RECORDER);
     program(dir.path(), "sudo", SUDO);
     let command = VmCommand { run_as: Some("autosys".to_owned()), ..command() };
-    let script = Script::new(&command, LIMIT, &[one("it's")]);
+    let script = BatchScript::new(&command, LIMIT, &[one("it's")]);
     assert_eq!(codes(script.read(&shell(&script, dir.path()))), [Some(0)]);
     let line = "-n -H -u autosys\n";
     assert_eq!(fs::read_to_string(dir.path().join("sudoers")).unwrap(), line.repeat(2));
     program(dir.path(), "sudo", "exit 1");
-    let script = Script::new(&command, LIMIT, &[one("x")]);
+    let script = BatchScript::new(&command, LIMIT, &[one("x")]);
     let ScriptOutput::NothingSent(why) = script.read(&shell(&script, dir.path())) else { panic!("something was sent") };
     assert!(why.contains("run_as"), "{why}");
 }
@@ -94,7 +94,7 @@ fn all_lines_fit_whatever_is_printed() {
     let noise = "i=0; while [ $i -lt 2000 ]; do printf 'ü|%s.\\n\\t' \"$1 0 0 all well\"; i=$((i+1)); done; exit 3";
     program(dir.path(), "sendevent", noise);
     for count in [1, 2, script::DEFAULT_BATCH, MOST_EVENTS] {
-        let script = Script::new(&command(), LIMIT, &vec![one("x"); count]);
+        let script = BatchScript::new(&command(), LIMIT, &vec![one("x"); count]);
         let printed = shell(&script, dir.path());
         assert!(printed.len() <= 4096 - 500, "{} bytes for {count}", printed.len());
         assert_eq!(codes(script.read(&printed)), vec![Some(3); count]);
@@ -107,7 +107,7 @@ fn a_program_cannot_forge_a_line_and_a_cut_line_counts_for_nothing() {
     let forged =
         "for word in 0123456789abcdef $PPID; do printf '%s 1 0 .\\n%s none.\\n1 0 \\n' $word $word; done; exit 7";
     program(dir.path(), "sendevent", forged);
-    let script = Script::new(&command(), LIMIT, &[one("x"), one("y")]);
+    let script = BatchScript::new(&command(), LIMIT, &[one("x"), one("y")]);
     let printed = shell(&script, dir.path());
     assert_eq!(codes(script.read(&printed)), [Some(7), Some(7)]);
     for cut in 0..printed.len() {
@@ -115,7 +115,7 @@ fn a_program_cannot_forge_a_line_and_a_cut_line_counts_for_nothing() {
         let (from, to) = (script.read(&printed[cut..]), script.read(&printed[..cut]));
         assert!(codes(from).iter().chain(&codes(to)).all(|code| matches!(code, None | Some(7))), "at {cut}");
     }
-    let other = Script::new(&command(), LIMIT, &[one("x"), one("y")]);
+    let other = BatchScript::new(&command(), LIMIT, &[one("x"), one("y")]);
     assert_eq!(codes(other.read(&printed)), [None, None], "lines of another script");
 }
 
@@ -127,7 +127,7 @@ fn the_environment_file_is_sourced_once_and_its_settings_do_no_harm() {
     let command = VmCommand { env_file: Some(file.display().to_string()), ..command() };
     let run = |text: &str| {
         fs::write(&file, text).unwrap();
-        let script = Script::new(&command, LIMIT, &[one("good"), one("bad"), one("good")]);
+        let script = BatchScript::new(&command, LIMIT, &[one("good"), one("bad"), one("good")]);
         script.read(&shell(&script, dir.path()))
     };
     let count = dir.path().join("count");
@@ -144,18 +144,18 @@ fn the_environment_file_is_sourced_once_and_its_settings_do_no_harm() {
         assert!(why.contains("env_file"), "{why}");
     }
     fs::remove_file(&file).unwrap();
-    let script = Script::new(&command, LIMIT, &[one("good")]);
+    let script = BatchScript::new(&command, LIMIT, &[one("good")]);
     assert!(matches!(script.read(&shell(&script, dir.path())), ScriptOutput::NothingSent(_)));
 }
 
 #[test]
 fn a_missing_program_sends_nothing_and_a_slow_one_is_ended() {
     let dir = tempfile::tempdir().unwrap();
-    let script = Script::new(&command(), LIMIT, &[one("x")]);
+    let script = BatchScript::new(&command(), LIMIT, &[one("x")]);
     let ScriptOutput::NothingSent(why) = script.read(&shell(&script, dir.path())) else { panic!("something was sent") };
     assert!(why.contains("program"), "{why}");
     program(dir.path(), "sendevent", r#"[ "$1" = quick ] || sleep 600"#);
-    let script = Script::new(&command(), Duration::from_millis(500), &[one("slow"), one("quick")]);
+    let script = BatchScript::new(&command(), Duration::from_millis(500), &[one("slow"), one("quick")]);
     let codes = codes(script.read(&shell(&script, dir.path())));
     assert_eq!(codes, [Some(124), Some(0)]);
     assert!(matches!(outcome(124, "", Duration::from_secs(1)), Outcome::Unknown { .. }));
@@ -167,7 +167,7 @@ fn errors_are_found_in_front_of_much_text() {
     let text = "echo CAUAJM_I_1 fine; echo CAUAJM_E_50029 Invalid job name: x; i=0; \
                 while [ $i -lt 100 ]; do echo more and more; i=$((i+1)); done";
     program(dir.path(), "sendevent", text);
-    let script = Script::new(&command(), LIMIT, &vec![one("x"); MOST_EVENTS]);
+    let script = BatchScript::new(&command(), LIMIT, &vec![one("x"); MOST_EVENTS]);
     let ScriptOutput::Events(events) = script.read(&shell(&script, dir.path())) else { panic!("nothing was sent") };
     for event in events {
         let (code, text) = event.unwrap();
