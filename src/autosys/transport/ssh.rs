@@ -209,8 +209,8 @@ impl VmRunner for SshRunner {
     ) -> BatchAttempt {
         let events = match self.connection(vm).await {
             Ok(connection) => {
-                let run = |(_, arguments): &_| self.run_event(&connection, command, arguments, gate);
-                join_all(events.iter().map(run)).await
+                let runs = events.iter().map(|(_, arguments)| self.run_event(&connection, command, arguments, gate));
+                join_all(runs).await
             }
             Err(why) => vec![EventAttempt::TryNextVm(why); events.len()],
         };
