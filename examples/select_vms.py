@@ -20,7 +20,9 @@ def main() -> None:
                 print("selected", selection.vm, selection.ip_address, selection.nic_name)
 
         morning.drain("vm2")
-        print("vm2 is drained; the next turns:", [evening.select().vm for _ in range(3)])
+        for _ in range(2):
+            with evening.select() as selection:
+                print("vm2 is drained; selected", selection.vm)
         morning.restore("vm2")
 
         # Each VM may be in use once at a time. A fourth selection fails while three VMs are in use.

@@ -33,7 +33,13 @@ SCRIPTS = {
         "parked: ['NOT A NAME']",
         "pending 0, parked 0",
     ],
-    "select_vms.py": ["does not answer: vm3", "selected vm1", "all in use (retryable: True)", "vm3: 0 turns"],
+    "select_vms.py": [
+        "does not answer: vm3",
+        "selected vm1",
+        "vm2 is drained; selected vm",
+        "all in use (retryable: True)",
+        "vm3: 0 turns",
+    ],
 }
 
 
