@@ -15,9 +15,13 @@ def main() -> None:
         tempfile.TemporaryDirectory() as root,
     ):
         # In Azure itself, leave out `endpoint`; on Databricks, take the credential from a secret scope.
-        azure = {"credential": sandbox.azure_credential, "endpoint": sandbox.azure_url}
+        credential, endpoint = sandbox.azure_credential, sandbox.azure_url
         inventory = Inventory.from_azure(
-            sandbox.azure_subscription_id, sandbox.azure_resource_group, max_age=0, **azure
+            sandbox.azure_subscription_id,
+            sandbox.azure_resource_group,
+            credential=credential,
+            endpoint=endpoint,
+            max_age=0,
         )
         print("from", inventory.source)
         for vm in inventory.vms:
@@ -29,7 +33,8 @@ def main() -> None:
             selector,
             subscription_id=sandbox.azure_subscription_id,
             resource_group=sandbox.azure_resource_group,
-            **azure,
+            credential=credential,
+            endpoint=endpoint,
         )
         ledger = JobLedger(root)
         ledger.log_job_completion("ae.sas", "STUDY.AE", "SUCCESS")
