@@ -16,9 +16,9 @@ pub enum ErrorKind {
     InvalidInput,
     /// Something named does not exist: a ledger, a file, a compute context.
     NotFound,
-    /// Another writer won, and the time allowed for trying again ran out.
+    /// Other writers won each try until the time limit.
     Conflict,
-    /// Somebody else holds the lease: does what must not be done twice at a time.
+    /// Another process holds the lease, and the action must not run twice at the same time.
     LeaseHeld,
     /// The table, path or platform has something that this version cannot work with.
     Unsupported,
@@ -89,7 +89,7 @@ impl Error {
         self.retryable
     }
 
-    /// Whether the same call may go better later, though nobody promised it: a network that broke off may be back.
+    /// Whether the same call can succeed later, though that is not certain: a network that failed can be back.
     pub fn may_pass(&self) -> bool {
         self.retryable || self.kind == ErrorKind::Network
     }

@@ -299,7 +299,7 @@ fn a_link_to_another_host_is_not_followed() {
 }
 
 #[test]
-fn an_address_where_nobody_is_is_a_network_error() {
+fn an_address_without_a_server_is_a_network_error() {
     let azure = azure(1);
     let options = options(&azure);
     let token = azure.issue_token();
@@ -442,10 +442,10 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
     let variables = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]);
     let managed = |id: &str| Credential::ManagedIdentity { client_id: Some(id.to_owned()) };
     assert_eq!(list(&all(), &with(&azure, managed(IDENTITY_CLIENT_ID), variables.clone())).unwrap().len(), 2);
-    let error = list(&all(), &with(&azure, managed("somebody-else"), variables)).unwrap_err();
+    let error = list(&all(), &with(&azure, managed("another-identity"), variables)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().starts_with("the managed identity gave no token"), "{error}");
-    let unknown = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url), ("AZURE_CLIENT_ID", "somebody-else")]);
+    let unknown = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url), ("AZURE_CLIENT_ID", "another-identity")]);
     let error = list(&all(), &with(&azure, Credential::Environment, unknown)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     let text = error.to_string();
@@ -459,7 +459,7 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
 #[test]
 fn without_a_metadata_service_the_error_says_what_was_tried_and_soon() {
     let azure = azure(1);
-    // A port that is reserved with nobody listening: connections are refused.
+    // A port that was reserved and has no listener: connections are refused.
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let host = format!("http://{reserved}");
     let variables = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*host), ("AZURE_TENANT_ID", TENANT_ID)]);

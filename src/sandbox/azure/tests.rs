@@ -91,7 +91,7 @@ fn a_vm_runs_one_command_at_a_time_and_tells_the_end_of_its_output() {
     let dir = tempfile::tempdir().unwrap();
     let wait = dir.path().join("wait");
     assert!(std::process::Command::new("mkfifo").arg(&wait).status().unwrap().success());
-    // It goes on once somebody writes into the pipe.
+    // It continues when the test writes into the pipe.
     let script = [format!("read line <'{}'", wait.display()), "echo \"$line\"; seq 1 5000; echo oops >&2".to_owned()];
     let script: Vec<&str> = script.iter().map(String::as_str).collect();
     let (status, headers, _) = run(&azure, &script);

@@ -130,7 +130,7 @@ fn tokens_are_given_for_each_grant_and_refused_as_saslogon_does() {
         let (status, error) = f.token(&wrong, cli).await;
         assert_eq!((status, error["error_description"].as_str()), (401, Some("Bad credentials")));
         assert_eq!(f.token(&[("grant_type", "client_credentials")], cli).await.1["error"], "invalid_client");
-        assert_eq!(f.token(&[("grant_type", "password")], ("nobody", "")).await.0, 401);
+        assert_eq!(f.token(&[("grant_type", "password")], ("unknown", "")).await.0, 401);
         assert_eq!(f.token(&[("grant_type", "other")], cli).await.1["error"], "unsupported_grant_type");
     });
 }

@@ -227,7 +227,7 @@ async fn a_chain_resolves_the_name_once_and_says_every_reason() {
     );
     let listener = TcpListener::bind("127.0.0.5:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    // Nobody listens there under this address.
+    // There is no listener at this address.
     let chain = Probe::any_of(vec![
         Probe::Tcp(port),
         Probe::any_of(vec![Probe::Tcp(port), probe(&format!("http://{{ip}}:{port}/"))]).unwrap(),

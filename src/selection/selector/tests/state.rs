@@ -52,7 +52,7 @@ async fn in_one_process_vms_are_drained_as_well() {
 }
 
 #[tokio::test]
-async fn looking_at_a_shared_cursor_that_nobody_used_creates_nothing() {
+async fn looking_at_an_unused_shared_cursor_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fleet = Arc::<Fleet>::default();
     let rows = selector(&["a"], &fleet, shared(&dir)).state().await.unwrap();
@@ -125,7 +125,7 @@ async fn reports_and_checks_count_like_probes() {
 }
 
 #[tokio::test]
-async fn when_nobody_can_be_selected_what_was_seen_still_counts() {
+async fn when_no_vm_can_be_selected_what_was_seen_still_counts() {
     let fleet = Arc::<Fleet>::default();
     let selector = with(&fleet, CursorKind::Process, |options| options.rise = 2);
     fleet.set_down(&["a", "b", "c"]);
@@ -156,10 +156,10 @@ async fn a_vm_has_no_more_in_flight_than_it_may() {
     let again = here.select(&[]).await.unwrap();
     assert_eq!(again.vm, "b");
     assert_eq!(again.skipped, [("a".to_owned(), "1 of 1 selections in flight".to_owned())]);
-    drop(second); // its slot is somebody else's by now
+    drop(second); // another selection has its slot by now
     assert_eq!(there.state().await.unwrap()[1].in_flight, 1);
     assert_eq!(there.select_many(1).await.unwrap_err().kind(), ErrorKind::NoReachableVm);
-    // Without the limit, nobody is asked.
+    // Without the limit, no VM is probed.
     let unlimited = selector(&["a", "b", "c"], &fleet, shared(&dir));
     assert!(unlimited.select(&[]).await.unwrap().hold.is_none());
 }
