@@ -391,6 +391,16 @@ def test_the_twins_of_a_result(sandbox: jobrota.Sandbox, tmp_path: Path) -> None
     asyncio.run(work())
 
 
+def test_a_sandbox_works_with_async_with() -> None:
+    async def work() -> None:
+        async with jobrota.Sandbox(viya=False, autosys=False, vms=1, vms_down=0) as sandbox:
+            assert len(sandbox.inventory) == 1
+        await sandbox.close_async()
+        assert repr(sandbox) == "Sandbox(closed)"
+
+    asyncio.run(work())
+
+
 def test_the_twins_of_a_session(sandbox: jobrota.Sandbox) -> None:
     from jobrota.viya import ViyaSession
 

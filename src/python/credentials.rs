@@ -1,6 +1,5 @@
 //! `jobrota.viya.Credentials`, and what `tokens` may be.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -128,11 +127,8 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         .into());
     }
     if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
-        return Ok(Credentials::File(PathBuf::from(arguments::named(
-            value.py(),
-            "tokens",
-            arguments::location(value),
-        )?)));
+        let path = arguments::named(value.py(), "tokens", arguments::location(value))?;
+        return Ok(Credentials::File(path.into()));
     }
     if value.is_callable() {
         return Ok(Credentials::with_grant(client, callback(value), None));

@@ -37,21 +37,10 @@ impl From<Raised> for PyErr {
     }
 }
 
-fn class_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::InvalidInput => "InvalidInputError",
-        ErrorKind::NotFound => "NotFoundError",
-        ErrorKind::Conflict => "ConflictError",
-        ErrorKind::LeaseHeld => "LeaseHeldError",
-        ErrorKind::Unsupported => "UnsupportedError",
-        ErrorKind::Storage => "StorageError",
-        ErrorKind::Network => "NetworkError",
-        ErrorKind::Authentication | ErrorKind::Forbidden => "AuthenticationError",
-        ErrorKind::Server => "ServerError",
-        ErrorKind::NoReachableVm => "NoReachableVmError",
-        ErrorKind::Delivery => "DeliveryError",
-        ErrorKind::Internal => "InternalError",
-    }
+/// The name of the class in `jobrota.errors`: that of the kind. `Forbidden` has no class of its own.
+fn class_name(kind: ErrorKind) -> String {
+    let kind = if kind == ErrorKind::Forbidden { ErrorKind::Authentication } else { kind };
+    format!("{kind:?}Error")
 }
 
 /// The Python exception for `error`, with `.retryable` and, for unreachable VMs, `.failures`.

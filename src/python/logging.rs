@@ -43,6 +43,15 @@ struct Queue {
     lost: u64,
 }
 
+impl Queue {
+    fn drop_records_of_the_parent(&mut self) {
+        let pid = std::process::id();
+        if self.pid != pid {
+            *self = Self { pid, records: VecDeque::new(), lost: 0 };
+        }
+    }
+}
+
 struct Record {
     target: &'static str,
     level: u8,
@@ -82,9 +91,7 @@ pub(super) fn deliver(py: Python<'_>) -> PyResult<()> {
     let (records, lost) = {
         let Ok(mut queue) = QUEUE.try_lock() else { return Ok(()) };
         WAITING.store(false, Ordering::Release);
-        if queue.pid != std::process::id() {
-            *queue = Queue { pid: std::process::id(), records: VecDeque::new(), lost: 0 };
-        }
+        queue.drop_records_of_the_parent();
         (std::mem::take(&mut queue.records), std::mem::take(&mut queue.lost))
     };
     let lost = (lost > 0).then(|| Record {
@@ -236,9 +243,7 @@ impl Subscriber for Bridge {
             std::thread::yield_now();
         }
         let Some(mut queue) = locked else { return };
-        if queue.pid != std::process::id() {
-            *queue = Queue { pid: std::process::id(), records: VecDeque::new(), lost: 0 };
-        }
+        queue.drop_records_of_the_parent();
         if queue.records.len() >= CAPACITY {
             queue.records.pop_front();
             queue.lost += 1;

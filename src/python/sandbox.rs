@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
-use super::arguments::{self, Names};
+use super::arguments::{self, Names, Text};
 use super::convert;
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
 use super::inventory::PyInventory;
 use super::sandbox_viya;
+use super::wait::{self, Mode};
 use crate::error::{Error, Result};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
@@ -58,7 +59,7 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 #[pyclass(module = "jobrota", name = "Sandbox", frozen)]
 pub(super) struct PySandbox {
     /// None once it is closed.
-    sandbox: Mutex<Option<Sandbox>>,
+    sandbox: Arc<Mutex<Option<Sandbox>>>,
     speed: f64,
     guard: ForkGuard,
 }
@@ -69,6 +70,16 @@ impl PySandbox {
         let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
         let running = sandbox.as_ref().ok_or_else(|| Error::invalid("the sandbox is closed; start another one"))?;
         Ok(ask(running)?)
+    }
+
+    fn close_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+        self.guard.check("Sandbox")?;
+        let sandbox = Arc::clone(&self.sandbox);
+        let close = move || {
+            drop(sandbox.lock().unwrap_or_else(PoisonError::into_inner).take());
+            Ok(())
+        };
+        mode.run_blocking(py, close, |py, ()| Ok(py.None()))
     }
 
     fn with_autosys<T>(&self, ask: impl FnOnce(&AutosysSandbox) -> Result<T>) -> PyOutcome<T> {
@@ -140,8 +151,8 @@ impl PySandbox {
             azure_options: AzureOptions { throttle_first: azure_throttle_first, ..AzureOptions::default() },
             ..SandboxOptions::default()
         };
-        let sandbox = super::wait::blocking(py, || Sandbox::start(options))?;
-        Ok(Self { sandbox: Mutex::new(Some(sandbox)), speed, guard: ForkGuard::new() })
+        let sandbox = wait::blocking(py, || Sandbox::start(options))?;
+        Ok(Self { sandbox: Arc::new(Mutex::new(Some(sandbox))), speed, guard: ForkGuard::new() })
     }
 
     /// Base URL of the SAS Viya.
@@ -188,12 +199,8 @@ impl PySandbox {
     #[getter]
     fn azure_credential<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyDict>> {
         let (secret, url) = self.with_azure(|azure| Ok((azure.client_secret(), azure.url())))?;
-        let dict = PyDict::new(py);
-        dict.set_item("tenant_id", azure::TENANT_ID)?;
-        dict.set_item("client_id", azure::CLIENT_ID)?;
-        dict.set_item("client_secret", secret)?;
-        dict.set_item("authority_host", url)?;
-        Ok(dict)
+        let ids = [("tenant_id", azure::TENANT_ID), ("client_id", azure::CLIENT_ID)];
+        Ok(convert::dict(py, ids.into_iter().chain([("client_secret", &*secret), ("authority_host", &*url)]))?)
     }
 
     /// A token for Azure Resource Manager, as its login service gives it out.
@@ -211,12 +218,8 @@ impl PySandbox {
     /// Args:
     ///     vm: Name of the VM.
     ///     state: Such as `running`, `stopped` or `deallocated`.
-    fn set_azure_power(
-        &self,
-        #[pyo3(from_py_with = arguments::text)] vm: &str,
-        #[pyo3(from_py_with = arguments::text)] state: &str,
-    ) -> PyOutcome<()> {
-        self.with_azure(|azure| azure.set_power(vm, state))
+    fn set_azure_power(&self, vm: Text, state: Text) -> PyOutcome<()> {
+        self.with_azure(|azure| azure.set_power(&vm.0, &state.0))
     }
 
     /// Says what Run Command does on a VM of Azure from now on.
@@ -226,16 +229,13 @@ impl PySandbox {
     ///     mode: `normal`; `busy`, as if another command were running; `forbidden`, `agent_down` or `throttled`, which
     ///         run nothing; `fails_afterwards`, `output_lost` or `forgotten`, which run the script and lose what became of
     ///         it; `operation_fails`, which runs nothing and says so only at the end.
-    fn set_azure_run_command(
-        &self,
-        #[pyo3(from_py_with = arguments::text)] vm: &str,
-        #[pyo3(from_py_with = arguments::text)] mode: &str,
-    ) -> PyOutcome<()> {
-        let known = azure::RunCommandMode::named(mode).ok_or_else(|| {
+    fn set_azure_run_command(&self, vm: Text, mode: Text) -> PyOutcome<()> {
+        let Text(mode) = mode;
+        let known = azure::RunCommandMode::named(&mode).ok_or_else(|| {
             Error::invalid(format!("mode {mode:?} is none of Run Command: see help(Sandbox.set_azure_run_command)"))
         })?;
         self.with_azure(|azure| {
-            azure.set_run_command(vm, known);
+            azure.set_run_command(&vm.0, known);
             Ok(())
         })
     }
@@ -280,10 +280,7 @@ impl PySandbox {
     fn viya_jobs<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
         let jobs = self.with(|sandbox| Ok(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?.jobs()))?;
         let dicts = jobs.into_iter().map(|job| {
-            let dict = PyDict::new(py);
-            dict.set_item("id", job.id)?;
-            dict.set_item("name", job.name)?;
-            dict.set_item("state", job.state)?;
+            let dict = convert::dict(py, [("id", &*job.id), ("name", &*job.name), ("state", job.state)])?;
             dict.set_item("created", job.created)?;
             dict.set_item("ended", job.ended)?;
             Ok(dict)
@@ -345,8 +342,7 @@ impl PySandbox {
     fn autosys_events<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
         let events = self.with_autosys(AutosysSandbox::events)?;
         let dicts = events.into_iter().map(|event| {
-            let dict = PyDict::new(py);
-            dict.set_item("at", event.at)?;
+            let dict = convert::dict(py, [("at", event.at)])?;
             dict.set_item("via", event.via)?;
             dict.set_item("event", event.event)?;
             dict.set_item("job", event.job)?;
@@ -357,28 +353,32 @@ impl PySandbox {
         Ok(dicts.collect::<PyResult<_>>()?)
     }
 
-    /// Stops everything and removes its files. Doing it again does nothing.
-    fn close(&self, py: Python<'_>) -> PyOutcome<()> {
-        self.guard.check("Sandbox")?;
-        let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        py.detach(|| drop(sandbox));
-        Ok(())
+    /// Stops everything and removes its files. A second call has no effect.
+    fn close(&self, py: Python<'_>) -> PyOutcome {
+        self.close_in(Mode::Wait, py)
+    }
+
+    /// Like `close`, as a coroutine.
+    fn close_async(&self, py: Python<'_>) -> PyOutcome {
+        self.close_in(Mode::Coroutine, py)
     }
 
     fn __enter__(this: Py<Self>) -> Py<Self> {
         this
     }
 
-    #[pyo3(signature = (exc_type, exc, traceback, /))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exc_type: Option<&Bound<'_, PyAny>>,
-        exc: Option<&Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyOutcome<()> {
-        let _ = (exc_type, exc, traceback);
-        self.close(py)
+    #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
+        self.close_in(Mode::Wait, py)
+    }
+
+    fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
+        Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+    }
+
+    #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
+    fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
+        self.close_in(Mode::Coroutine, py)
     }
 
     fn __repr__(&self) -> String {
@@ -417,14 +417,12 @@ impl PySandbox {
 ///     One dict per measure of each arm; seconds, but for counts.
 #[pyfunction]
 pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome<Vec<Bound<'_, PyDict>>> {
-    let rows = super::wait::blocking(py, calibration)?;
+    let rows = wait::blocking(py, calibration)?;
     let dicts = rows.into_iter().map(|row| {
-        let dict = PyDict::new(py);
-        dict.set_item("error_percent", row.error_percent())?;
-        dict.set_item("arm", row.arm)?;
-        dict.set_item("measure", row.measure)?;
+        let dict = convert::dict(py, [("arm", &row.arm), ("measure", &row.measure)])?;
         dict.set_item("recorded", row.recorded)?;
         dict.set_item("sandbox", row.sandbox)?;
+        dict.set_item("error_percent", row.error_percent())?;
         Ok(dict)
     });
     Ok(dicts.collect::<PyResult<_>>()?)

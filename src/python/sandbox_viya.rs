@@ -1,10 +1,11 @@
-//! What the SAS Viya of a `Sandbox` is to be like.
+//! The options of the SAS Viya of a `Sandbox`.
 
 use std::collections::HashMap;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::arguments;
 use super::errors::PyOutcome;
 use crate::error::Error;
 use crate::sandbox::viya::{Behaviour, HostParameters, JobDefinition, Orchestrator};
@@ -17,7 +18,7 @@ pub(super) fn share(name: &str, value: f64) -> PyOutcome<f64> {
     Err(Error::invalid(format!("{name} is {value}: give a share of the requests, from 0 to 1")).into())
 }
 
-/// The orchestrator that `name` stands for.
+/// Converts the name of an orchestrator.
 pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
     match name {
         "normal" => Ok(Orchestrator::Normal),
@@ -29,7 +30,8 @@ pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
     }
 }
 
-/// Hosts with the names of `HostParameters`; those of `fixed` and `pool` are written `fixed_slots`, `pool_cores` and so on.
+/// Converts the parameters of hosts. Their names are those of `HostParameters`; `fixed` and `pool` are prefixes, as in
+/// `fixed_slots` and `pool_cores`.
 pub(super) fn hosts(given: Option<HashMap<String, f64>>) -> PyOutcome<HostParameters> {
     let mut hosts = HostParameters::default();
     for (name, value) in given.unwrap_or_default() {
@@ -67,12 +69,13 @@ pub(super) fn hosts(given: Option<HashMap<String, f64>>) -> PyOutcome<HostParame
     Ok(hosts)
 }
 
-/// Definitions from names and seconds; none for the example's.
+/// Converts definitions from names and durations. None is the example's.
 pub(super) fn definitions(given: Option<&Bound<'_, PyDict>>) -> PyOutcome<Option<Vec<JobDefinition>>> {
     let Some(given) = given else { return Ok(None) };
     let mut definitions = Vec::new();
     for (name, seconds) in given.iter() {
-        let (name, work): (String, f64) = (name.extract()?, seconds.extract()?);
+        let work = arguments::named(given.py(), "definitions", arguments::unlimited_seconds(&seconds))?;
+        let name: String = name.extract()?;
         if name.is_empty() || !(work.is_finite() && work > 0.0) {
             return Err(Error::invalid(format!(
                 "definitions: {name:?} takes {work} s: give names and seconds above 0"

@@ -99,9 +99,8 @@ impl PySelection {
         slf
     }
 
-    #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
-    fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
-        let _ = exception;
+    #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
         self.release_in(Mode::Wait, py)?;
         Ok(false)
     }
@@ -110,9 +109,8 @@ impl PySelection {
         Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(slf))
     }
 
-    #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
-    fn __aexit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        let _ = exception;
+    #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
+    fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
         self.release_in(Mode::Coroutine, py)
     }
 

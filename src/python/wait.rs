@@ -311,8 +311,7 @@ struct Abort(tokio::task::AbortHandle);
 
 #[pymethods]
 impl Abort {
-    fn __call__(&self, future: &Bound<'_, PyAny>) {
-        let _ = future;
+    fn __call__(&self, _future: &Bound<'_, PyAny>) {
         self.0.abort();
     }
 }
