@@ -251,10 +251,10 @@ def test_values_of_another_kind_are_refused_and_unknown_ones_are_not() -> None:
         ({"jes_end_s": pyarrow.array([5, 12], pyarrow.timestamp("us"))}, "jes_end_s"),
         ({"pending_s": pyarrow.array([5, 12], pyarrow.duration("s"))}, "pending_s"),
         ({"arm": pyarrow.array([["a"], ["b"]])}, "arm"),
-        ({"round": [1.5, 1.0]}, "round is no whole number"),
+        ({"round": [1.5, 1.0]}, "round is not a whole number"),
         ({"pending_s": ["soon", "1"]}, "pending_s"),
         ({"wlo_start_s": [5.0, 5.0], "wlo_end_s": [4.0, 6.0]}, "left its host before"),
-        ({"arm": ["a", "a"], "jes_created_s": [0.0, 0.0], "sequence": [1, 1]}, "again"),
+        ({"arm": ["a", "a"], "jes_created_s": [0.0, 0.0], "sequence": [1, 1]}, "repeats row 1"),
     ]:
         with pytest.raises(jobrota.InvalidInputError, match=said):
             read(**columns)

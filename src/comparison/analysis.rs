@@ -1,47 +1,44 @@
-//! What a run shows, from server-side phases only, and how far it can be relied on.
+//! The analysis of a run, from server-side phases only, and how reliable it is.
 
 use serde::Serialize;
 
 pub mod arm;
-pub mod gains;
+pub mod comparisons;
+pub mod concurrency;
+pub mod from_table;
 pub mod hosts;
-pub mod interval;
-pub mod moments;
-pub mod observation;
-pub mod recorded;
-pub mod spread;
+pub mod ratio;
+pub mod run;
 pub mod verdict;
+pub mod warnings;
 
 #[cfg(test)]
 mod tests;
 
 pub use arm::ArmFigures;
-pub use gains::{Gain, Kind};
-pub use hosts::{Arrivals, HostFigures};
-pub use moments::Moment;
-pub use observation::{ArmPlan, Observation, Run};
-pub use spread::Spread;
+pub use comparisons::{ArmComparison, Difference};
+pub use hosts::{HostArrivals, HostFigures};
+pub use run::{ArmPlan, JobRow, RunData};
 pub use verdict::Verdict;
-
-use super::warnings::{Warning, warnings};
+pub use warnings::ComparisonWarning;
 
 /// The analysis of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Analysis {
-    /// One sentence.
+    /// The conclusion in one sentence.
     pub verdict: Verdict,
     /// Every pair of arms.
-    pub comparisons: Vec<Gain>,
+    pub comparisons: Vec<ArmComparison>,
     /// Every arm.
     pub arms: Vec<ArmFigures>,
 }
 
-/// Analyses a run; the second value is where a conclusion would be unsafe.
-pub fn analyse(run: &Run) -> (Analysis, Vec<Warning>) {
-    let arrivals = Arrivals::of(run);
+/// Analyses a run. The second value says where a conclusion would be unsafe.
+pub fn analyse(run: &RunData) -> (Analysis, Vec<ComparisonWarning>) {
+    let arrivals = HostArrivals::of(run);
     let arms: Vec<ArmFigures> = run.arms.iter().map(|plan| ArmFigures::of(run, plan, &arrivals)).collect();
-    let comparisons = gains::gains(run, &arms);
-    let warnings = warnings(run, &arms, &comparisons);
-    let verdict = verdict::verdict(run, &comparisons, &warnings);
+    let comparisons = comparisons::compare_arms(run, &arms);
+    let warnings = warnings::find_warnings(run, &arms, &comparisons);
+    let verdict = verdict::conclude(run, &comparisons, &warnings);
     (Analysis { verdict, comparisons, arms }, warnings)
 }

@@ -1,29 +1,30 @@
-//! The sides of a comparison: which compute context, how many jobs at a time, and how the next one is let in.
+//! The arms of a comparison: the compute context, the concurrency, and how jobs are submitted.
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::error::{Error, ErrorKind, Result};
+use super::files;
+use crate::error::{Error, Result};
 
-/// How an arm lets its jobs in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// How an arm submits its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// One job at a time.
     Sequential,
-    /// Batches of `concurrent` jobs; the next batch begins when the whole batch has ended.
+    /// Batches of `concurrent` jobs. The next batch starts when every job of the batch has ended.
     #[default]
     Batch,
     /// All jobs at once.
     All,
-    /// A constant number in flight: the next job begins as soon as one has ended.
+    /// A constant number in flight: the next job starts when one has ended.
     Window,
 }
 
 impl Mode {
-    /// Every mode, as people write it.
-    pub const NAMES: [&str; 4] = ["sequential", "batch", "all", "window"];
+    const ALL: [Self; 4] = [Self::Sequential, Self::Batch, Self::All, Self::Window];
 
     /// `sequential`, `batch`, `all` or `window`.
     pub fn as_str(self) -> &'static str {
@@ -34,61 +35,70 @@ impl Mode {
             Self::Window => "window",
         }
     }
+
+    fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
 }
 
 impl std::str::FromStr for Mode {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "sequential" => Ok(Self::Sequential),
-            "batch" => Ok(Self::Batch),
-            "all" => Ok(Self::All),
-            "window" => Ok(Self::Window),
-            _ => Err(Error::invalid(format!("mode {text:?} is unknown: it is one of {}", Self::NAMES.join(", ")))),
-        }
+        let unknown = || Error::invalid(format!("mode {text:?} is unknown: give one of {}", Self::names()));
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(unknown)
     }
 }
 
-/// One side of a comparison.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One arm of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Arm {
-    /// What people call it; a word of letters, digits, `_` and `-`.
+    /// Its name: letters, digits, `_` and `-`.
     pub name: String,
-    /// The compute context its jobs run in.
+    /// The compute context that its jobs run in.
     pub context: String,
-    /// How its jobs are let in.
+    /// How its jobs are submitted.
+    #[serde(default)]
     pub mode: Mode,
-    /// Jobs of a batch, or in flight; of no meaning for `sequential` and `all`.
+    /// Jobs of a batch, or in flight. Not used by `sequential` and `all`.
+    #[serde(default = "five")]
     pub concurrent: usize,
 }
 
+fn five() -> usize {
+    5
+}
+
 impl Arm {
-    /// An arm whose parts are checked.
+    /// An arm with checked parts.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a name or context that cannot be one, and for a concurrency of 0.
+    /// [`crate::ErrorKind::InvalidInput`] for an invalid name or context, and for a concurrency of 0.
     pub fn new(name: &str, context: &str, mode: Mode, concurrent: usize) -> Result<Self> {
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty()
-            || name.len() > 60
-            || !name.chars().all(word)
-            || !name.contains(|c: char| c.is_alphanumeric())
-        {
-            return Err(Error::invalid(format!(
-                "the arm name {name:?} cannot be one: give up to 60 letters, digits, _ and -, such as async_autoscaling"
-            )));
-        }
-        if context.trim().is_empty() {
-            return Err(Error::invalid(format!("arm {name} has no context: name a compute context")));
-        }
-        if concurrent == 0 {
-            return Err(Error::invalid(format!("arm {name}: concurrent is 0, and at least one job must be in flight")));
-        }
-        Ok(Self { name: name.to_owned(), context: context.to_owned(), mode, concurrent })
+        let arm = Self { name: name.to_owned(), context: context.to_owned(), mode, concurrent };
+        arm.check()?;
+        Ok(arm)
     }
 
-    /// How many of `jobs` are in flight at most.
+    fn check(&self) -> Result<()> {
+        let name = &self.name;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.len() > 60 || !name.chars().all(allowed) || !name.contains(char::is_alphanumeric) {
+            return Err(Error::invalid(format!(
+                "the arm name {name:?} is invalid: give up to 60 letters, digits, _ and -, such as async_autoscaling"
+            )));
+        }
+        if self.context.trim().is_empty() {
+            return Err(Error::invalid(format!("arm {name} has no context: name a compute context")));
+        }
+        if self.concurrent == 0 {
+            return Err(Error::invalid(format!("arm {name}: concurrent is 0: give at least 1")));
+        }
+        Ok(())
+    }
+
+    /// The most jobs in flight, of `jobs` in all.
     pub fn in_flight(&self, jobs: usize) -> usize {
         match self.mode {
             Mode::Sequential => 1,
@@ -97,9 +107,9 @@ impl Arm {
         }
     }
 
-    /// The part of job names that tells people the arm: at most ten letters and digits, which other arms may have too.
+    /// The part of job names that shows the arm: at most ten letters and digits. Other arms can have the same.
     pub fn short(&self) -> String {
-        // The names that every comparison has, as short as their users know them.
+        // The names that every comparison has, in the short form that users know.
         match self.name.as_str() {
             "sequential" => "seq".to_owned(),
             "async_regular" => "asyncreg".to_owned(),
@@ -108,7 +118,7 @@ impl Arm {
         }
     }
 
-    /// How its jobs run, in words.
+    /// The mode and the concurrency in words.
     pub fn describe(&self) -> String {
         match self.mode {
             Mode::Sequential => "one job at a time".to_owned(),
@@ -119,88 +129,60 @@ impl Arm {
     }
 }
 
-/// Which arms a comparison has.
+/// The arms of a comparison, as the caller chose them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Arms {
-    /// `sequential` in the one context and `async` in the other. Parallelism and context cannot be told apart.
+    /// `sequential` in one context and `async` in the other. Parallelism and context cannot be told apart.
     #[default]
     Pair,
-    /// `sequential` and `async_regular` in the one context, `async_autoscaling` in the other.
+    /// `sequential` and `async_regular` in one context, `async_autoscaling` in the other.
     ThreeWay,
     /// These.
     Given(Vec<Arm>),
 }
 
-/// Checks that a list of arms can be compared: at least one, each with a name of its own.
+/// Checks that a list of arms can be compared: at least one arm, each with a different name.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] with what is wrong.
+/// [`crate::ErrorKind::InvalidInput`] with the arm.
 pub fn check(arms: &[Arm]) -> Result<()> {
     if arms.is_empty() {
-        return Err(Error::invalid("there are no arms: give one at least, or leave arms out for the two known ones"));
+        return Err(Error::invalid("there are no arms: give at least one, or leave arms out for the two default arms"));
     }
     for (at, arm) in arms.iter().enumerate() {
+        arm.check()?;
         if arms[..at].iter().any(|other| other.name.eq_ignore_ascii_case(&arm.name)) {
-            return Err(Error::invalid(format!("two arms are named {}: give each a name of its own", arm.name)));
+            return Err(Error::invalid(format!("two arms are named {}: give each a different name", arm.name)));
         }
     }
     Ok(())
 }
 
-/// Reads arms from a file: a list of `{"name", "context", "mode", "concurrent"}`, or an object that has it as `arms`. JSON,
-/// YAML or TOML, by its extension.
+/// Reads arms from a file: a list of `{"name", "context", "mode", "concurrent"}`, or an object with this list as `arms`.
+/// The extension says whether it is JSON, YAML or TOML.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] with the file and the place; no retry helps.
+/// [`crate::ErrorKind::NotFound`] or [`crate::ErrorKind::InvalidInput`] with the file and the position. Not retryable.
 pub fn load(path: &Path) -> Result<Vec<Arm>> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Entry {
-        name: String,
-        context: String,
-        #[serde(default)]
-        mode: Mode,
-        #[serde(default = "five")]
-        concurrent: usize,
-    }
-    #[derive(Deserialize)]
-    struct Wrapped {
-        arms: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Document {
-        List(Vec<Entry>),
-        Wrapped(Wrapped),
-    }
-    fn five() -> usize {
-        5
-    }
     let file = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        let kind = if e.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
-        let text =
-            format!("the arms cannot be read from {file}: give \"three_way\", or name a file that exists (arms)");
-        Error::new(kind, text).with_source(e)
-    })?;
+    let text = files::read_text(
+        path,
+        format!("the arms cannot be read from {file}: give \"three_way\", or name a file that exists (arms)"),
+    )?;
     let refused = |e: Box<dyn std::error::Error + Send + Sync>| {
+        let names = Mode::names();
         Error::invalid(format!(
-            "{file} is no list of arms: each has a name, a context, and perhaps mode ({}) and concurrent",
-            Mode::NAMES.join(", ")
+            "{file} is not a list of arms: an arm has a name, a context, and optionally mode ({names}) and concurrent"
         ))
         .with_source(e)
     };
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let document: Document = match extension.to_ascii_lowercase().as_str() {
+    let value: Value = match extension.to_ascii_lowercase().as_str() {
         "yaml" | "yml" => serde_saphyr::from_str(&text).map_err(|e| refused(e.into()))?,
-        "toml" => Document::Wrapped(toml::from_str(&text).map_err(|e| refused(e.into()))?),
+        "toml" => toml::from_str(&text).map_err(|e| refused(e.into()))?,
         _ => serde_json::from_str(&text).map_err(|e| refused(e.into()))?,
     };
-    let (Document::List(entries) | Document::Wrapped(Wrapped { arms: entries })) = document;
-    let arms: Vec<Arm> = entries
-        .iter()
-        .map(|entry| Arm::new(&entry.name, &entry.context, entry.mode, entry.concurrent))
-        .collect::<Result<_>>()?;
+    let arms = Vec::<Arm>::deserialize(value.get("arms").unwrap_or(&value)).map_err(|e| refused(e.into()))?;
     check(&arms)?;
     Ok(arms)
 }
@@ -208,6 +190,7 @@ pub fn load(path: &Path) -> Result<Vec<Arm>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn file(extension: &str, text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::Builder::new().suffix(extension).tempfile().unwrap();

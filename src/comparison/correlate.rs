@@ -1,57 +1,36 @@
-//! Finds each job's Workload Orchestrator entry: one listing for the whole run, exact names first. Nothing is invented:
-//! a job without an entry says so.
+//! Finds the Workload Orchestrator entry of each job: one listing for the whole run, exact names first. A job without an
+//! entry has the correlation `none`.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::halt::Halt;
+use super::follow::RunContext;
+use super::records::{ArmRecord, Correlation};
 use crate::error::{Error, ErrorKind};
-use crate::viya::ViyaClient;
+use crate::viya::jobs::Job;
 use crate::viya::orchestrator::{self, Entry};
 
-/// What entries are called whose names were not passed on.
+/// The name of entries if the server does not pass on the names of jobs.
 const DEFAULT_PREFIX: &str = "sas-compute-server";
 
-/// How a job's orchestrator entry was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Correlation {
-    /// By its name, `<unique name>-<uuid>`.
-    Exact,
-    /// The only entry of the same time (within 3 s), queue and user: where the server does not pass the name on.
-    Time,
-    /// Not found.
-    None,
-}
-
-impl Correlation {
-    /// `exact`, `time` or `none`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Time => "time",
-            Self::None => "none",
-        }
-    }
-}
-
-/// What is known of a job whose entry is wanted.
+/// A job whose entry is wanted.
 #[derive(Debug, Clone)]
-pub struct Wanted {
-    /// The unique name it was submitted under.
+pub struct JobToMatch {
+    /// The unique name that it was submitted under.
     pub name: String,
-    /// When the server took it.
+    /// When the server accepted it.
     pub created: Option<DateTime<Utc>>,
-    /// Whether it has ended: then the entry is complete only with its end.
+    /// Whether it has ended. Its entry is then complete only with an end.
     pub ended: bool,
-    /// The queue of its context, where known.
+    /// The queue of its context, if known.
     pub queue: Option<String>,
-    /// Who submitted it, where known.
+    /// The user who submitted it, if known.
     pub user: Option<String>,
 }
 
-/// The unique name in an orchestrator name: what stands before `-<uuid>`.
+/// The unique name in the name of an entry: the part before `-<uuid>`.
 pub fn prefix(name: &str) -> Option<&str> {
     let cut = name.len().checked_sub(37)?;
     let (prefix, tail) = (name.get(..cut)?, name.get(cut..)?);
@@ -63,15 +42,19 @@ pub fn prefix(name: &str) -> Option<&str> {
     (shaped && !prefix.is_empty()).then_some(prefix)
 }
 
-/// Matches `wanted` with `entries`, in the order of `wanted`. `by_time` allows the fallback.
-pub fn matches(wanted: &[Wanted], entries: &[Entry], by_time: bool) -> Vec<(Correlation, Option<Entry>)> {
+fn unique_name(entry: &Entry) -> Option<String> {
+    entry.name().and_then(prefix).map(str::to_ascii_lowercase)
+}
+
+/// Matches `wanted` with `entries`, in the order of `wanted`. `by_time` allows a match by time, queue and user.
+pub fn matches(wanted: &[JobToMatch], entries: &[Entry], by_time: bool) -> Vec<(Correlation, Option<Entry>)> {
     let mut named: HashMap<String, &Entry> = HashMap::new();
     for entry in entries {
-        if let Some(prefix) = entry.name().and_then(prefix) {
-            let kept = named.entry(prefix.to_ascii_lowercase()).or_insert(entry);
-            // A name that was started again has a newer entry, which is the one that ended.
-            if entry.id() > kept.id() {
-                *kept = entry;
+        if let Some(name) = unique_name(entry) {
+            let newest = named.entry(name).or_insert(entry);
+            // A job that the orchestrator started again has a newer entry, and this one has the end.
+            if entry.id() > newest.id() {
+                *newest = entry;
             }
         }
     }
@@ -82,35 +65,35 @@ pub fn matches(wanted: &[Wanted], entries: &[Entry], by_time: bool) -> Vec<(Corr
             None => (Correlation::None, None),
         })
         .collect();
-    if by_time {
-        let names: HashSet<String> = wanted.iter().map(|job| job.name.to_ascii_lowercase()).collect();
-        // Where any name was passed on all are: what has another name is somebody else's then, however near it is.
-        let passed_on = found.iter().any(|(correlation, _)| *correlation == Correlation::Exact);
-        let may_be_ours = |entry: &Entry| match entry.name().and_then(prefix).map(str::to_ascii_lowercase) {
-            Some(prefix) => !names.contains(&prefix) && (!passed_on || prefix == DEFAULT_PREFIX),
-            None => true,
-        };
-        let free: Vec<&Entry> = entries.iter().filter(|entry| may_be_ours(entry)).collect();
-        let candidates: Vec<Vec<usize>> = wanted
-            .iter()
-            .zip(&found)
-            .map(|(job, (correlation, _))| match correlation {
-                Correlation::None => (0..free.len()).filter(|at| is_candidate(job, free[*at])).collect(),
-                _ => Vec::new(),
-            })
-            .collect();
-        for (at, mine) in candidates.iter().enumerate() {
-            if let [only] = mine[..]
-                && candidates.iter().filter(|others| others.contains(&only)).count() == 1
-            {
-                found[at] = (Correlation::Time, Some(free[only].clone()));
-            }
+    if !by_time {
+        return found;
+    }
+    let names: HashSet<String> = wanted.iter().map(|job| job.name.to_ascii_lowercase()).collect();
+    // If the server passed on any name, it passed on all: an entry with another name is then not from this run.
+    let passed_on = found.iter().any(|(correlation, _)| *correlation == Correlation::Exact);
+    let may_be_ours = |entry: &&Entry| {
+        unique_name(entry).is_none_or(|name| !names.contains(&name) && (!passed_on || name == DEFAULT_PREFIX))
+    };
+    let free: Vec<&Entry> = entries.iter().filter(may_be_ours).collect();
+    let candidates: Vec<Vec<usize>> = wanted
+        .iter()
+        .zip(&found)
+        .map(|(job, (correlation, _))| match correlation {
+            Correlation::None => (0..free.len()).filter(|at| is_candidate(job, free[*at])).collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    for (at, mine) in candidates.iter().enumerate() {
+        if let [only] = mine[..]
+            && candidates.iter().filter(|others| others.contains(&only)).count() == 1
+        {
+            found[at] = (Correlation::Time, Some(free[only].clone()));
         }
     }
     found
 }
 
-fn is_candidate(job: &Wanted, entry: &Entry) -> bool {
+fn is_candidate(job: &JobToMatch, entry: &Entry) -> bool {
     let near =
         job.created.zip(entry.submitted()).is_some_and(|(ours, theirs)| (theirs - ours).abs() <= TimeDelta::seconds(3));
     let same_user =
@@ -118,54 +101,59 @@ fn is_candidate(job: &Wanted, entry: &Entry) -> bool {
     near && same_user && job.queue.is_some() && job.queue.as_deref() == entry.queue()
 }
 
-/// The names of `wanted` that several jobs of the orchestrator have: the server was given the job more than once, or a
-/// client of the server was.
-fn entered_twice(wanted: &[Wanted], entries: &[Entry]) -> Vec<String> {
+/// The names of `wanted` that more than one entry has: the server accepted the job more than once.
+fn submitted_twice(wanted: &[JobToMatch], entries: &[Entry]) -> Vec<String> {
     let mut ids: HashMap<String, HashSet<Option<i64>>> = HashMap::new();
     for entry in entries {
-        if let Some(prefix) = entry.name().and_then(prefix) {
-            ids.entry(prefix.to_ascii_lowercase()).or_default().insert(entry.id());
+        if let Some(name) = unique_name(entry) {
+            ids.entry(name).or_default().insert(entry.id());
         }
     }
-    let twice = |job: &&Wanted| ids.get(&job.name.to_ascii_lowercase()).is_some_and(|ids| ids.len() > 1);
+    let twice = |job: &&JobToMatch| ids.get(&job.name.to_ascii_lowercase()).is_some_and(|ids| ids.len() > 1);
     wanted.iter().filter(twice).map(|job| job.name.clone()).collect()
 }
 
-/// What the orchestrator knows of the jobs.
-#[derive(Debug, Default)]
-pub(super) struct Account {
-    /// In the order of the jobs.
-    pub found: Vec<(Correlation, Option<Entry>)>,
-    /// Names that more than one entry has.
-    pub twice: Vec<String>,
-    /// Why it could not be read, if so.
-    pub problem: Option<Error>,
+/// Adds the entries to the accepted jobs of a run. Returns the names that more than one entry has, and the error if the
+/// orchestrator could not be read.
+pub(super) async fn attach_entries(run: &RunContext<'_>, records: &mut [ArmRecord]) -> (Vec<String>, Option<Error>) {
+    let mut wanted = Vec::new();
+    for record in records.iter() {
+        wanted.extend(record.jobs.iter().filter(|job| job.job.is_some()).map(|job| JobToMatch {
+            name: job.unique_name.clone(),
+            created: job.created(),
+            ended: job.ended().is_some(),
+            queue: record.context.queue.clone(),
+            user: job.job.as_ref().and_then(|job: &Job| job.text("createdBy")).map(str::to_owned),
+        }));
+    }
+    if wanted.is_empty() {
+        return (Vec::new(), None);
+    }
+    let (entries, complete, problem) = list_entries(run, &wanted).await;
+    let jobs = records.iter_mut().flat_map(|record| &mut record.jobs).filter(|job| job.job.is_some());
+    for (job, (correlation, entry)) in jobs.zip(matches(&wanted, &entries, !complete)) {
+        (job.correlation, job.entry) = (correlation, entry);
+    }
+    (submitted_twice(&wanted, &entries), problem)
 }
 
-/// Lists until every entry is found and complete, or `timeout` server seconds have passed; the reason is told where the
-/// orchestrator could not be read, and what was found before is kept. SAS: the orchestrator's times are those of the
-/// server, so the listing reaches back to a minute before the first job of ours by the server's clock, and to `oldest`
-/// where the server does not tell when it took a job.
-pub(super) async fn correlate(
-    client: &ViyaClient,
-    wanted: &[Wanted],
-    oldest: DateTime<Utc>,
-    timeout: f64,
-    halt: &Halt,
-) -> Account {
-    if wanted.is_empty() {
-        return Account::default();
-    }
+/// Lists entries until every job has a complete one (the second value), or the correlation timeout has passed. The third
+/// value is the last error of the orchestrator; the entries are then those of an earlier listing.
+///
+/// SAS: the times of the orchestrator are those of the server, so the listing starts one minute before the first job by the
+/// clock of the server, or at the oldest possible time if the server does not return when it accepted a job.
+async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<Entry>, bool, Option<Error>) {
+    let (client, control) = (run.client, run.control);
     let first = wanted.iter().map(|job| job.created).min().flatten();
-    let since = first.map_or(oldest, |first| first - TimeDelta::seconds(60));
+    let since = first.map_or_else(|| run.oldest(), |first| first - TimeDelta::seconds(60));
     let (started, mut pause, mut entries) = (Instant::now(), 1.0, Vec::new());
-    // By name, as the pages come in: once every job has its entry, and the entry its end, no further page is asked for.
+    // Whether the job has ended, by name. No further page is requested when every job has its entry, with an end.
     let names: HashMap<String, bool> = wanted.iter().map(|job| (job.name.to_ascii_lowercase(), job.ended)).collect();
     loop {
         let (mut read, mut done) = (0, HashSet::new());
         let enough = |entries: &[Entry]| {
             for entry in &entries[read..] {
-                if let Some(name) = entry.name().and_then(prefix).map(str::to_ascii_lowercase)
+                if let Some(name) = unique_name(entry)
                     && names.get(&name).is_some_and(|ended| !ended || entry.ended().is_some())
                 {
                     done.insert(name);
@@ -174,24 +162,23 @@ pub(super) async fn correlate(
             read = entries.len();
             done.len() == names.len()
         };
-        let listed = halt.in_grace(client.clock(), orchestrator::list_since(client, since, enough)).await;
+        let listed = control.with_grace(orchestrator::list_since(client, since, enough)).await;
         let problem = match listed {
             Some(Ok(listed)) => {
                 entries = listed;
                 None
             }
             Some(Err(e)) => Some(e),
-            None => Some(Error::new(ErrorKind::Conflict, "the run was stopped before the orchestrator had answered")),
+            None => Some(Error::new(ErrorKind::Conflict, "the run was stopped before the orchestrator answered")),
         };
-        let whole = problem.is_none() && done.len() == names.len();
-        // A proxy's page in place of an answer passes like an outage; what this user may not read stays so.
-        let passes = |e: &Error| e.may_pass() || e.kind() == ErrorKind::Server;
-        let left = timeout - client.clock().since(started);
-        if whole || left <= 0.0 || halt.stopped() || problem.as_ref().is_some_and(|e| !passes(e)) {
-            let (found, twice) = (matches(wanted, &entries, !whole), entered_twice(wanted, &entries));
-            return Account { found, twice, problem };
+        let complete = problem.is_none() && done.len() == names.len();
+        // An outage, or a page of a proxy in place of an answer, can pass. A missing permission does not.
+        let permanent = problem.as_ref().is_some_and(|e| !e.may_pass() && e.kind() != ErrorKind::Server);
+        let left = run.options.correlation_timeout - client.clock().since(started);
+        if complete || permanent || left <= 0.0 || control.is_stopped() {
+            return (entries, complete, problem);
         }
-        halt.pause(client.clock(), left.min(pause)).await;
+        control.sleep(left.min(pause)).await;
         pause = (pause * 1.5_f64).min(10.0);
     }
 }
@@ -209,9 +196,9 @@ mod tests {
             "processingInfo": {"submitTime": format!("2025-09-15T20:45:{second:02}Z"), "executionHost": format!("h{id}")}}))
     }
 
-    fn wanted(name: &str, second: u32) -> Wanted {
+    fn wanted(name: &str, second: u32) -> JobToMatch {
         let created = crate::viya::json::parse_time(&format!("2025-09-15T20:45:{second:02}.400Z"));
-        Wanted { name: name.into(), created, ended: true, queue: Some("q".into()), user: Some("u".into()) }
+        JobToMatch { name: name.into(), created, ended: true, queue: Some("q".into()), user: Some("u".into()) }
     }
 
     fn ids(found: &[(Correlation, Option<Entry>)]) -> Vec<(Correlation, Option<i64>)> {
@@ -235,9 +222,9 @@ mod tests {
         );
         assert_eq!(prefix("é"), None);
         assert_eq!(prefix(&format!("-{UUID}")), None);
-        // A page that came twice is no second entry.
+        // A page that was listed twice adds no second entry.
         let again = [&entries[..], &entries[..2]].concat();
-        assert_eq!(entered_twice(&jobs, &again), ["cmasync11757"]);
+        assert_eq!(submitted_twice(&jobs, &again), ["cmasync11757"]);
     }
 
     #[test]
@@ -249,15 +236,15 @@ mod tests {
         let found = ids(&matches(&jobs, &entries, true));
         assert_eq!(found, [(Time, Some(1)), (No, None), (No, None), (No, None), (No, None)]);
         assert!(ids(&matches(&jobs, &entries, false)).iter().all(|(how, _)| *how == No));
-        // Where names are passed on, an entry of another name is somebody else's.
+        // Where names are passed on, an entry of another name is not from this run.
         let (ours, near) = (entry(1, &format!("a-{UUID}"), 10), entry(3, &format!("nightly-{UUID}"), 30));
         let both = [wanted("a", 10), wanted("b", 30)];
         use Correlation::Exact;
         assert_eq!(ids(&matches(&both, &[ours.clone(), near], true)), [(Exact, Some(1)), (No, None)]);
         assert_eq!(ids(&matches(&both, &[ours, server(4, 30)], true)), [(Exact, Some(1)), (Time, Some(4))]);
         let elsewhere = [
-            Wanted { queue: Some("other".into()), ..wanted("a", 11) },
-            Wanted { user: Some("x".into()), ..wanted("a", 11) },
+            JobToMatch { queue: Some("other".into()), ..wanted("a", 11) },
+            JobToMatch { user: Some("x".into()), ..wanted("a", 11) },
         ];
         assert!(ids(&matches(&elsewhere, &entries, true)).iter().all(|(how, _)| *how == No));
     }

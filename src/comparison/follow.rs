@@ -1,146 +1,96 @@
-//! One job from submission to its end.
+//! One job of a run: it is submitted once, followed to its end, and canceled if it takes too long or the run is stopped.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::Semaphore;
 
 use super::arms::Arm;
-use super::correlate::Correlation;
-use super::halt::{GRACE, Halt};
-use super::journal::{End, Event, Journal, Place, Prior};
+use super::job_configs::JobConfig;
+use super::journal::{JobEnd, JobKey, Journal, JournalEvent, JournalHeader, PriorState};
 use super::names;
-use super::plan::JobConfig;
-use super::progress::Counter;
-use super::record::JobRecord;
+use super::options::RunnerOptions;
+use super::progress::ProgressCounter;
+use super::records::{Correlation, JobRecord};
+use super::run_control::{GRACE, RunControl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::ViyaClient;
 use crate::viya::jobs::{self, Job, State};
 use crate::viya::submission::{self, Submission};
 use crate::viya::watch::{JobUpdate, Watch};
 
-mod patience;
-
-use patience::{PATIENCE, Patience};
-
-/// How long the end of a canceled job is waited for, in the server's seconds.
+/// Calls that submit, read or cancel jobs at the same time. A proxy in front of a server refuses many more.
+const CALLS: usize = 32;
+/// How long the end of a canceled job is waited for, in seconds of the server.
 const CANCEL_WAIT: f64 = 120.0;
-/// What is said of a job that is not on the server any more.
-const DELETED: &str = "it was deleted on the server before it was seen to end";
+/// How long a call is retried while the server cannot be reached or fails, in seconds of the server.
+const RETRY_LIMIT: f64 = 900.0;
+/// The longest pause between two attempts, in seconds of the server.
+const LONGEST_PAUSE: f64 = 30.0;
+const DELETED: &str = "it was deleted on the server before its end was seen";
 
-/// What every job of an arm's round shares.
-pub(super) struct Following<'a> {
+/// What all jobs of a run share.
+pub(super) struct RunContext<'a> {
     pub client: &'a ViyaClient,
-    pub watch: &'a Watch<'a>,
     pub journal: &'a Journal,
-    /// How many jobs may be submitted, read or canceled at a time.
-    pub calls: &'a Semaphore,
-    pub arm: &'a Arm,
-    /// The arm's number, from 0.
-    pub arm_number: usize,
-    pub counter: Counter<'a>,
-    pub halt: &'a Halt,
-    pub job_timeout: f64,
-    pub poll_interval: f64,
-    pub expires_after: Option<&'a str>,
-    /// The round, from 1.
-    pub round: u32,
-    /// The end of every unique name of the run.
-    pub tag: &'a str,
-    /// No job of the run is older, by any clock.
-    pub oldest: DateTime<Utc>,
+    pub header: &'a JournalHeader,
+    pub options: &'a RunnerOptions,
+    pub control: &'a RunControl,
+    pub watch: Watch<'a>,
+    calls: Semaphore,
 }
 
-impl Following<'_> {
-    /// Submits the job and follows it to its end, or goes on where an interrupted run was; `None` when the run broke off
-    /// before it was submitted.
-    pub(super) async fn run(
+impl<'a> RunContext<'a> {
+    pub(super) fn new(
+        client: &'a ViyaClient,
+        journal: &'a Journal,
+        header: &'a JournalHeader,
+        options: &'a RunnerOptions,
+        control: &'a RunControl,
+    ) -> Self {
+        let watch = Watch::new(client, options.poll_interval);
+        Self { client, journal, header, options, control, watch, calls: Semaphore::new(CALLS) }
+    }
+
+    /// No job of the run is older, by any clock: clocks differ by minutes at most.
+    pub(super) fn oldest(&self) -> DateTime<Utc> {
+        self.header.began - TimeDelta::hours(1)
+    }
+
+    /// Writes to the journal. An error ends the run, because a job that is not in the journal could run twice.
+    async fn write(&self, event: &JournalEvent) -> Result<()> {
+        self.journal.write(event).await.inspect_err(|e| self.control.abort(e))
+    }
+}
+
+/// One round of an arm.
+pub(super) struct ArmRound<'a> {
+    pub run: &'a RunContext<'a>,
+    pub arm: &'a Arm,
+    /// The number of the arm, from 0.
+    pub arm_number: usize,
+    /// The round, from 1.
+    pub round: u32,
+    pub counter: ProgressCounter<'a>,
+}
+
+impl ArmRound<'_> {
+    /// Submits the job and follows it to its end, or continues from the state in which an interrupted run left it. `None`
+    /// when the run ended before the job was submitted.
+    pub(super) async fn run_job(
         &self,
         config: &Arc<JobConfig>,
         sequence: usize,
-        prior: Option<&Prior>,
+        prior: Option<&PriorState>,
     ) -> Option<JobRecord> {
-        let place = Place { arm: self.arm_number, round: self.round, sequence };
-        let mut record = self.record(config, place);
-        if let Some(Prior::Ended(name, latency, end)) = prior {
-            record.unique_name.clone_from(name);
-            record.submit_latency = *latency;
-            self.recall(&mut record, end);
-            self.counter.recalled(&config.name, &record.status);
-            return Some(record);
-        }
-        // What an interrupted run left on the server is followed, and canceled, by a run that is stopped as well.
-        let left = matches!(prior, Some(Prior::Submitting(_) | Prior::Submitted(..)));
-        if self.halt.reached() && !left {
-            return None;
-        }
-        if let Some(Prior::Again(attempt)) = prior {
-            // The name of the job that was canceled is taken.
-            record.unique_name.push_str(&format!("r{attempt}"));
-        }
-        // Whether the server may have the job, and when that was first so.
-        let (mut in_doubt, mut start) = (left, Instant::now());
-        let accepted = match prior {
-            Some(Prior::Submitted(name, id, latency)) => {
-                record.unique_name.clone_from(name);
-                record.submit_latency = *latency;
-                self.find_again(id).await
-            }
-            prior => {
-                if let Some(Prior::Submitting(name)) = prior {
-                    record.unique_name.clone_from(name);
-                }
-                self.submit(&mut record, place, &mut in_doubt, &mut start).await
-            }
-        };
-        let job = match accepted {
-            Ok(Some(job)) => job,
-            Ok(None) => return None,
-            Err(e) => {
-                self.halt.note(&e);
-                record.error = Some(e.full_message());
-                if matches!(prior, Some(Prior::Submitted(..))) && e.kind() == ErrorKind::NotFound {
-                    self.settle(&mut record, place, "canceled", DELETED).await;
-                } else if in_doubt {
-                    // No end: it is looked for again when the run is resumed.
-                    record.status = "unknown".into();
-                } else if !self.halt.reached() {
-                    self.settle(&mut record, place, "failed", &e.full_message()).await;
-                }
-                // Else it was to be run and could not be: it is submitted when the run is resumed.
-                self.counter.ended(&config.name, &record.status, false);
-                return Some(record);
-            }
-        };
-        self.counter.submitted(&config.name);
-        let inside = self.watch.count_in_flight();
-        if left {
-            // Another process submitted it: when, is not known here.
-            record.submit_latency = record.submit_latency.filter(|_| matches!(prior, Some(Prior::Submitted(..))));
-        }
-        self.follow(&mut record, job, start, left).await;
-        drop(inside);
-        if record.status == "canceled" && self.halt.stopped() {
-            // Not an end of its own: when the run is resumed it is submitted anew.
-            self.write(&Event::Dropped { place }).await;
-        } else if record.status != "unknown" {
-            // What this run lost sight of is looked for again when it is resumed.
-            let (status, error) = (record.status.clone(), record.error.clone());
-            let job = record.job.as_ref().map(|job| job.raw().clone());
-            self.write(&Event::Ended { place, end: End { status, error, job, observed: record.observed_duration } })
-                .await;
-        }
-        self.counter.ended(&config.name, &record.status, true);
-        Some(record)
-    }
-
-    fn record(&self, config: &Arc<JobConfig>, place: Place) -> JobRecord {
-        JobRecord {
+        let control = self.run.control;
+        let key = JobKey { arm: self.arm_number, round: self.round, sequence };
+        let mut record = JobRecord {
             config: config.clone(),
-            round: place.round,
-            sequence: place.sequence,
-            unique_name: names::unique_name(&config.name, &self.arm.short(), place, self.tag),
+            round: self.round,
+            sequence,
+            unique_name: names::unique_name(&config.name, &self.arm.short(), key, &self.run.header.tag),
             status: "failed".into(),
             error: None,
             job: None,
@@ -148,108 +98,161 @@ impl Following<'_> {
             observed_duration: None,
             entry: None,
             correlation: Correlation::None,
+        };
+        match prior {
+            Some(PriorState::Ended(name, latency, end)) => {
+                record.unique_name.clone_from(name);
+                record.submit_latency = *latency;
+                record.status.clone_from(&end.status);
+                record.error.clone_from(&end.error);
+                record.job = end.job.clone().and_then(|job| Job::parse(job).ok());
+                record.observed_duration = end.observed;
+                self.counter.ended(&config.name, &record.status, false);
+                return Some(record);
+            }
+            Some(PriorState::Submitting(name) | PriorState::Submitted(name, ..)) => record.unique_name.clone_from(name),
+            // The canceled job has the name itself.
+            Some(PriorState::Canceled(times)) => record.unique_name.push_str(&format!("r{times}")),
+            None => {}
         }
-    }
-
-    fn recall(&self, record: &mut JobRecord, end: &End) {
-        record.status.clone_from(&end.status);
-        record.error.clone_from(&end.error);
-        record.job = end.job.clone().and_then(|job| Job::parse(job).ok());
-        record.observed_duration = end.observed;
-    }
-
-    /// The journal's refusal ends the run: what is not written there would run twice.
-    async fn write(&self, event: &Event) {
-        if let Err(e) = self.journal.write(event).await {
-            self.halt.because(&e);
+        // A job that an interrupted run left on the server is followed, and canceled, even if this run is stopped.
+        let left = matches!(prior, Some(PriorState::Submitting(_) | PriorState::Submitted(..)));
+        if control.is_ending() && !left {
+            return None;
         }
+        // Whether the server may have the job, and since when.
+        let (mut in_doubt, mut start) = (left, Instant::now());
+        let accepted = match prior {
+            Some(PriorState::Submitted(_, id, _)) => self.find_again(id).await.map(Some),
+            _ => self.submit(&mut record, key, &mut in_doubt, &mut start).await,
+        };
+        // When another process submitted a job is known only from the journal.
+        match prior {
+            Some(PriorState::Submitted(_, _, latency)) => record.submit_latency = *latency,
+            Some(PriorState::Submitting(_)) => record.submit_latency = None,
+            _ => {}
+        }
+        let job = match accepted {
+            Ok(job) => job?,
+            Err(e) => {
+                control.abort_if_fatal(&e);
+                let submitted = matches!(prior, Some(PriorState::Submitted(..)));
+                if submitted && e.kind() == ErrorKind::NotFound {
+                    (record.status, record.error) = ("canceled".into(), Some(DELETED.into()));
+                    self.write_end(key, &record).await;
+                } else {
+                    record.error = Some(e.full_message());
+                    if in_doubt {
+                        // Without an end in the journal, the resumed run looks for the job again.
+                        record.status = "unknown".into();
+                    } else if !control.is_ending() {
+                        self.write_end(key, &record).await;
+                    }
+                }
+                self.counter.ended(&config.name, &record.status, false);
+                return Some(record);
+            }
+        };
+        self.counter.submitted(&config.name);
+        let watched = self.run.watch.count_in_flight();
+        self.follow(&mut record, job, start, left).await;
+        drop(watched);
+        if record.status == "canceled" && control.is_stopped() {
+            // The resumed run submits the job anew. The journal aborts the run itself if it fails.
+            let _ = self.run.write(&JournalEvent::Dropped { key }).await;
+        } else if record.status != "unknown" {
+            self.write_end(key, &record).await;
+        }
+        self.counter.ended(&config.name, &record.status, true);
+        Some(record)
     }
 
-    async fn settle(&self, record: &mut JobRecord, place: Place, status: &str, error: &str) {
-        record.status = status.to_owned();
-        record.error = Some(error.to_owned());
+    async fn write_end(&self, key: JobKey, record: &JobRecord) {
         let (status, error) = (record.status.clone(), record.error.clone());
-        self.write(&Event::Ended { place, end: End { status, error, job: None, observed: None } }).await;
+        let job = record.job.as_ref().map(|job| job.raw().clone());
+        let end = JobEnd { status, error, job, observed: record.observed_duration };
+        let _ = self.run.write(&JournalEvent::Ended { key, end }).await;
     }
 
-    /// Submits the job once, however long that takes; `None` when the run broke off before. `in_doubt` says before and
-    /// after whether the server may have it.
+    /// Submits the job once, with as many attempts as that takes; `None` when the run ended before. `in_doubt` says, before
+    /// and after, whether the server may have the job.
     async fn submit(
         &self,
         record: &mut JobRecord,
-        place: Place,
+        key: JobKey,
         in_doubt: &mut bool,
         start: &mut Instant,
     ) -> Result<Option<Job>> {
-        let _call = self.calls.acquire().await.map_err(closed)?;
-        // What was waited for its turn is no time of the job's.
+        let RunContext { client, control, .. } = self.run;
+        let _call = self.run.calls.acquire().await.map_err(closed)?;
+        // The wait for a free call is not part of the time of the job.
         *start = Instant::now();
-        if self.halt.reached() && !*in_doubt {
-            return Ok(None);
-        }
         if !*in_doubt {
-            let name = record.unique_name.clone();
-            let noted = self.journal.write(&Event::Submitting { place, name }).await;
-            noted.inspect_err(|e| self.halt.because(e))?;
+            if control.is_ending() {
+                return Ok(None);
+            }
+            self.run.write(&JournalEvent::Submitting { key, name: record.unique_name.clone() }).await?;
         }
         let submission = Submission {
             name: record.unique_name.clone(),
             definition: record.config.definition_id.clone(),
             arguments: record.config.arguments.clone(),
             context: self.arm.context.clone(),
-            expires_after: self.expires_after.map(str::to_owned),
+            expires_after: self.run.options.expires_after.clone(),
         };
-        let mut patience = Patience::new(self);
+        let mut retry = Retry::new(self.run);
         let job = loop {
-            let tried = self.halt.in_grace(self.client.clock(), self.submit_or_find(&submission, in_doubt)).await;
-            match tried {
+            match control.with_grace(self.submit_or_find(&submission, in_doubt)).await {
                 Some(Ok(Some(job))) => break job,
                 Some(Ok(None)) => return Ok(None),
-                Some(Err(e)) => patience.after(e, &submission.name).await?,
+                Some(Err(e)) => retry.wait(e, &submission.name).await?,
                 None => {
                     *in_doubt = true;
-                    let text =
-                        format!("the run was stopped before SAS Viya had said whether it took {}", submission.name);
+                    let name = &submission.name;
+                    let text = format!("the run was stopped before SAS Viya answered whether it accepted {name}");
                     return Err(Error::new(ErrorKind::Conflict, text));
                 }
             }
         };
-        record.submit_latency = Some(self.client.clock().since(*start));
+        record.submit_latency = Some(client.clock().since(*start));
         let (id, latency) = (job.id().to_owned(), record.submit_latency);
-        self.write(&Event::Submitted { place, id, latency }).await;
+        let _ = self.run.write(&JournalEvent::Submitted { key, id, latency }).await;
         Ok(Some(job))
     }
 
-    /// One try; `None` when the run broke off and the job is not there.
+    /// One attempt; `None` when the run is ending and the server does not have the job.
     async fn submit_or_find(&self, submission: &Submission, in_doubt: &mut bool) -> Result<Option<Job>> {
+        let RunContext { client, control, .. } = self.run;
+        let oldest = self.run.oldest();
         if *in_doubt {
-            let found = submission::find_by_name(self.client, &submission.name, self.oldest).await?;
-            if found.is_some() || self.halt.reached() {
+            let found = submission::find_by_name(client, &submission.name, oldest).await?;
+            if found.is_some() || control.is_ending() {
                 return Ok(found);
             }
         }
-        let submitted = submission::submit(self.client, submission, self.oldest).await;
-        *in_doubt = submitted.as_ref().is_err_and(|not| not.in_doubt);
+        let submitted = submission::submit(client, submission, oldest).await;
+        *in_doubt = submitted.as_ref().is_err_and(|failed| failed.in_doubt);
         match submitted {
-            // A run that is stopped leaves nothing behind that it can find.
-            Err(_) if *in_doubt && self.halt.stopped() => {
-                submission::find_by_name(self.client, &submission.name, self.oldest).await
+            // A run that is stopped cancels what it can find.
+            Err(_) if *in_doubt && control.is_stopped() => {
+                submission::find_by_name(client, &submission.name, oldest).await
             }
-            submitted => submitted.map(Some).map_err(|not| not.error),
+            submitted => submitted.map(Some).map_err(|failed| failed.error),
         }
     }
 
-    /// A job that an interrupted run had submitted.
-    async fn find_again(&self, id: &str) -> Result<Option<Job>> {
-        let _call = self.calls.acquire().await.map_err(closed)?;
-        let mut patience = Patience::new(self);
+    /// Reads a job that an interrupted run submitted.
+    async fn find_again(&self, id: &str) -> Result<Job> {
+        let RunContext { client, control, calls, .. } = self.run;
+        let _call = calls.acquire().await.map_err(closed)?;
+        let mut retry = Retry::new(self.run);
         loop {
-            match self.halt.in_grace(self.client.clock(), jobs::get(self.client, id)).await {
-                Some(Ok(job)) => return Ok(Some(job)),
-                Some(Err(e)) => patience.after(e, id).await?,
+            match control.with_grace(jobs::get(client, id)).await {
+                Some(Ok(job)) => return Ok(job),
+                Some(Err(e)) => retry.wait(e, id).await?,
                 None => {
                     let text = format!(
-                        "the run was stopped before SAS Viya had said what became of job {id}: it may run there still"
+                        "the run was stopped before SAS Viya returned the state of job {id}: the job may run there still"
                     );
                     return Err(Error::new(ErrorKind::Conflict, text));
                 }
@@ -257,157 +260,179 @@ impl Following<'_> {
         }
     }
 
+    /// Waits for the end of the job, and cancels it if it takes too long or the run is stopped.
     async fn follow(&self, record: &mut JobRecord, job: Job, start: Instant, resumed: bool) {
+        let RunContext { client, control, watch, options, .. } = self.run;
         let id = job.id().to_owned();
-        let clock = self.client.clock();
+        let clock = client.clock();
         let mut state = job.state().unwrap_or(State::Pending);
         record.job = Some(job);
-        let limit = record.config.job_timeout.unwrap_or(self.job_timeout);
-        let (mut failing, mut over) = (None::<Instant>, None::<Over>);
+        let limit = record.config.job_timeout.unwrap_or(options.job_timeout);
+        let (mut failing_since, mut cancellation) = (None::<Instant>, None::<Cancellation>);
         let mut ended = None;
         while !state.is_final() {
             let elapsed = clock.since(start);
-            if over.is_none() && (elapsed > limit || self.halt.stopped()) {
-                over = Some(Over { stopped: self.halt.stopped(), since: elapsed, asked: false });
+            if cancellation.is_none() && (elapsed > limit || control.is_stopped()) {
+                cancellation = Some(Cancellation { stopped: control.is_stopped(), since: elapsed, accepted: false });
             }
-            let seen = match &mut over {
+            let seen = match &mut cancellation {
                 None => tokio::select! {
-                    seen = self.watch.next_update(&id, state) => seen,
-                    () = self.halt.when_stopped() => continue,
+                    seen = watch.next_update(&id, state) => seen,
+                    () = control.stopped() => continue,
                     () = clock.sleep((limit - elapsed).max(0.0)) => continue,
                 },
-                Some(over) => {
-                    // Canceling is quick where it works; a server that ignores it, or fails at it, must not hold the run.
-                    let patience = if over.asked || self.halt.stopped() { CANCEL_WAIT } else { PATIENCE };
-                    if elapsed > over.since + patience {
+                Some(cancellation) => {
+                    // A server that ignores the request, or fails, must not hold the run.
+                    let patience =
+                        if cancellation.accepted || control.is_stopped() { CANCEL_WAIT } else { RETRY_LIMIT };
+                    if elapsed > cancellation.since + patience {
                         record.status = "unknown".into();
-                        record.error = Some(format!("{}, and does not end: it may run there still", over.why(limit)));
+                        record.error =
+                            Some(format!("{}, and does not end: it may run there still", cancellation.reason(limit)));
                         return;
                     }
-                    self.end(&id, over, elapsed).await
+                    self.cancel(&id, cancellation, elapsed).await
                 }
             };
             match seen {
-                Ok(JobUpdate::State(now)) => (state, failing) = (now, None),
+                Ok(JobUpdate::State(now)) => (state, failing_since) = (now, None),
                 Ok(JobUpdate::Ended(job)) => {
                     state = job.state().unwrap_or(State::Pending);
                     ended = job.ended().is_some().then_some(job);
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    record.status = "canceled".into();
-                    record.error = Some(DELETED.into());
+                    (record.status, record.error) = ("canceled".into(), Some(DELETED.into()));
                     return;
                 }
                 Err(e) => {
-                    let since = *failing.get_or_insert_with(Instant::now);
+                    let since = *failing_since.get_or_insert_with(Instant::now);
                     if matches!(e.kind(), ErrorKind::Authentication | ErrorKind::Unsupported) {
-                        self.halt.note(&e);
+                        control.abort(&e);
                     }
-                    let patience = if self.halt.reached() { GRACE } else { PATIENCE };
+                    let patience = if control.is_ending() { GRACE } else { RETRY_LIMIT };
                     if clock.since(since) > patience {
-                        // Whatever ails the server for so long ails every job.
-                        if !self.halt.reached() {
-                            self.halt.because(&e);
+                        // A failure of this length concerns every job.
+                        if !control.is_ending() {
+                            control.abort(&e);
                         }
                         record.status = "unknown".into();
                         record.error = Some(format!("its end was not seen: {}", e.full_message()));
                         return;
                     }
-                    self.halt.pause(clock, self.poll_interval.max(1.0)).await;
+                    control.sleep(options.poll_interval.max(1.0)).await;
                 }
             }
         }
-        // Of a job that another process submitted it is not known when.
+        // The start of a job that another process submitted is not known.
         record.observed_duration = (!resumed).then(|| clock.since(start));
         match ended {
-            Some(job) => {
-                record.job = Some(*job);
-                self.judge(record, state);
-            }
-            None => self.finish(record, &id, state).await,
+            Some(job) => record.job = Some(*job),
+            None => self.fetch_ended(record, &id).await,
         }
-        if let Some(over) = over
-            && over.asked
-            && state != State::Completed
-        {
-            record.status = if over.stopped { "canceled".into() } else { "timedOut".into() };
-            record.error = Some(over.why(limit));
+        record.status = state.as_str().into();
+        if state != State::Completed {
+            let text = record.job.as_ref().map(Job::error).filter(|text| !text.is_empty());
+            record.error = Some(text.unwrap_or_else(|| format!("it ended {}", state.as_str())));
+            if let Some(cancellation) = cancellation.filter(|cancellation| cancellation.accepted) {
+                record.status = if cancellation.stopped { "canceled".into() } else { "timedOut".into() };
+                record.error = Some(cancellation.reason(limit));
+            }
         }
     }
 
-    /// Asks the server to cancel a job until it has taken that, and says what has become of the job.
-    async fn end(&self, id: &str, over: &mut Over, elapsed: f64) -> Result<JobUpdate> {
-        let clock = self.client.clock();
+    /// Asks the server to cancel a job until it accepts that, and reads the state of the job.
+    async fn cancel(&self, id: &str, cancellation: &mut Cancellation, elapsed: f64) -> Result<JobUpdate> {
+        let RunContext { client, control, calls, options, .. } = self.run;
         let call = async {
-            let _call = self.calls.acquire().await.map_err(closed)?;
-            if over.asked {
-                clock.sleep(self.poll_interval).await;
-            } else if let Err(e) = jobs::cancel(self.client, id).await {
-                // It may have ended this very moment: its state tells.
+            let _call = calls.acquire().await.map_err(closed)?;
+            if cancellation.accepted {
+                client.clock().sleep(options.poll_interval).await;
+            } else if let Err(e) = jobs::cancel(client, id).await {
+                // The job can have ended at this moment: its state says so.
                 tracing::debug!("job {id} could not be canceled: {}", e.full_message());
-                clock.sleep(self.poll_interval).await;
+                client.clock().sleep(options.poll_interval).await;
             } else {
-                (over.asked, over.since) = (true, elapsed);
+                (cancellation.accepted, cancellation.since) = (true, elapsed);
             }
-            jobs::state(self.client, id).await
+            jobs::state(client, id).await
         };
-        match self.halt.in_grace(clock, call).await {
-            Some(state) => state.map(JobUpdate::State),
-            None => {
-                let text = format!("SAS Viya did not say what became of job {id}: it may run there still");
-                Err(Error::new(ErrorKind::Network, text))
-            }
-        }
+        let state = control.with_grace(call).await.unwrap_or_else(|| {
+            let text = format!("SAS Viya did not return the state of job {id}: it may run there still");
+            Err(Error::new(ErrorKind::Network, text))
+        });
+        state.map(JobUpdate::State)
     }
 
-    /// Fetches the ended job for its time stamps, which may come a moment after its state.
-    async fn finish(&self, record: &mut JobRecord, id: &str, state: State) {
-        for round in 1..=5 {
-            match jobs::get(self.client, id).await {
+    /// Fetches the ended job for its timestamps, which can follow its state by a moment.
+    async fn fetch_ended(&self, record: &mut JobRecord, id: &str) {
+        let RunContext { client, control, .. } = self.run;
+        for attempt in 1..=5 {
+            match jobs::get(client, id).await {
                 Ok(job) => {
                     let ended = job.ended().is_some();
                     record.job = Some(job);
-                    if ended || !state.is_final() {
+                    if ended {
                         break;
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => break,
                 Err(e) => tracing::debug!("job {id} cannot be read: {e}"),
             }
-            if round < 5 && !self.halt.stopped() {
-                self.client.clock().sleep(1.0).await;
+            if attempt < 5 && !control.is_stopped() {
+                client.clock().sleep(1.0).await;
             }
         }
-        self.judge(record, state);
-    }
-
-    fn judge(&self, record: &mut JobRecord, state: State) {
-        record.status = state.as_str().into();
-        if state != State::Completed {
-            let why = record.job.as_ref().map(Job::error).unwrap_or_default();
-            record.error = Some(if why.is_empty() { format!("it ended {}", state.as_str()) } else { why });
-        }
     }
 }
 
-/// A job that is not to go on.
-struct Over {
-    /// The run was stopped; else it took too long.
+/// The request to cancel a job.
+struct Cancellation {
+    /// The run was stopped; otherwise the job took too long.
     stopped: bool,
-    /// Since when it is waited for, seconds of the server since it was submitted.
+    /// Since when the end is waited for: seconds of the server after the submission.
     since: f64,
-    /// The server was asked to cancel it, and took that.
-    asked: bool,
+    /// The server accepted the request.
+    accepted: bool,
 }
 
-impl Over {
-    fn why(&self, limit: f64) -> String {
-        let asked = if self.asked { "was canceled by jobrota" } else { "could not be canceled" };
+impl Cancellation {
+    fn reason(&self, limit: f64) -> String {
+        let done = if self.accepted { "was canceled by jobrota" } else { "could not be canceled" };
         if self.stopped {
-            format!("the run was stopped; it {asked}")
+            format!("the run was stopped; the job {done}")
         } else {
-            format!("it had not ended after {limit} s and {asked}")
+            format!("it had not ended after {limit} s and {done}")
         }
+    }
+}
+
+/// The attempts of one call.
+struct Retry<'a> {
+    run: &'a RunContext<'a>,
+    began: Instant,
+    pause: f64,
+}
+
+impl<'a> Retry<'a> {
+    fn new(run: &'a RunContext<'a>) -> Self {
+        Self { run, began: Instant::now(), pause: 1.0 }
+    }
+
+    /// Waits before the next attempt. Returns the error if a retry cannot help, and when the run is ending.
+    async fn wait(&mut self, e: Error, job: &str) -> Result<()> {
+        let RunContext { client, control, .. } = self.run;
+        if !e.may_pass() || control.is_ending() {
+            return Err(e);
+        }
+        if client.clock().since(self.began) >= RETRY_LIMIT {
+            // A failure of this length concerns every job.
+            control.abort(&e);
+            return Err(e);
+        }
+        tracing::warn!("job {job} is tried again: {}", e.full_message());
+        control.sleep(self.pause).await;
+        self.pause = (self.pause * 2.0).min(LONGEST_PAUSE);
+        Ok(())
     }
 }
 

@@ -1,13 +1,14 @@
-//! The journal of a run: every event on disk before what follows from it, so that a run that was killed goes on where it
-//! was, and no job runs twice.
+//! The journal of a run. Each event is on disk before its consequences, so that an interrupted run continues where it
+//! ended and no job runs twice.
 //!
-//! One line of JSON for each event. Where files can be appended to, the journal is one file; where they cannot (volumes and
-//! workspace files of Databricks), a folder of whole files, each written once. Events that come together are written
-//! together.
+//! An event is one line of JSON. Where files can be appended to, the journal is one file. Where they cannot (volumes and
+//! workspace files of Databricks), it is a folder of files that are each written once. Events that arrive together are
+//! written together.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,101 +18,76 @@ use crate::error::{Error, ErrorKind, Result};
 mod replay;
 mod store;
 
-pub use replay::{Prior, Replay};
-pub use store::Kind;
+pub use replay::{PriorState, Replay};
+pub use store::JournalFormat;
+use store::JournalStore;
 
-/// What the journal begins with: all that has to be the same when the run goes on.
+/// The first line of the journal: everything that must be the same when the run continues.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Header {
+pub struct JournalHeader {
     /// Identifies the run.
     pub run_id: String,
-    /// When it began.
-    pub began: chrono::DateTime<chrono::Utc>,
+    /// When the run began.
+    pub began: DateTime<Utc>,
     /// The end of every unique name.
     pub tag: String,
     /// The server.
     pub base_url: String,
     /// The arms in the order of the first round.
-    pub arms: Vec<ArmEntry>,
-    /// The entries of the job configs, in the order in which jobs are let in.
+    pub arms: Vec<Arm>,
+    /// The entries of the job configs, in the order of submission.
     pub jobs: Vec<Value>,
-    /// Rounds.
+    /// The number of rounds.
     pub repeat: u32,
     /// Seconds between one arm and the next.
     pub pause: f64,
-    /// The asynchronous arms' mode, as it was asked for.
-    pub mode: String,
+    /// The mode of the asynchronous arms.
+    pub mode: Mode,
 }
 
-/// An arm as the journal has it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ArmEntry {
-    name: String,
-    context: String,
-    mode: String,
-    concurrent: usize,
-}
-
-impl From<&Arm> for ArmEntry {
-    fn from(arm: &Arm) -> Self {
-        let (name, context) = (arm.name.clone(), arm.context.clone());
-        Self { name, context, mode: arm.mode.as_str().to_owned(), concurrent: arm.concurrent }
-    }
-}
-
-impl ArmEntry {
-    /// The arm.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] when the journal was written by something else.
-    pub fn arm(&self) -> Result<Arm> {
-        Arm::new(&self.name, &self.context, self.mode.parse::<Mode>()?, self.concurrent)
-    }
-}
-
-/// A job's place in the run.
+/// Identifies a job of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Place {
-    /// The arm's number in the header, from 0.
+pub struct JobKey {
+    /// The number of the arm in the header, from 0.
     pub arm: usize,
     /// The round, from 1.
     pub round: u32,
-    /// The job's place in the header's list, from 1.
+    /// The position of the job in the list of the header, from 1.
     pub sequence: usize,
 }
 
 /// One line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum JournalEvent {
     /// The run began.
-    Run(Box<Header>),
-    /// It goes on after it was interrupted.
-    Resumed { at: chrono::DateTime<chrono::Utc> },
+    Run(Box<JournalHeader>),
+    /// The run continues after an interruption.
+    Resumed { at: DateTime<Utc> },
     /// A job is about to be submitted under this name.
     Submitting {
         #[serde(flatten)]
-        place: Place,
+        key: JobKey,
         name: String,
     },
-    /// The server took it.
+    /// The server accepted the job.
     Submitted {
         #[serde(flatten)]
-        place: Place,
+        key: JobKey,
         id: String,
         latency: Option<f64>,
     },
-    /// Nothing follows for this job.
+    /// The job ended.
     Ended {
         #[serde(flatten)]
-        place: Place,
+        key: JobKey,
         #[serde(flatten)]
-        end: End,
+        end: JobEnd,
     },
-    /// It was canceled because the run was stopped.
+    /// The job was canceled because the run was stopped.
     Dropped {
         #[serde(flatten)]
-        place: Place,
+        key: JobKey,
     },
     /// The result was written.
     Result { path: PathBuf },
@@ -119,67 +95,72 @@ pub enum Event {
 
 /// How a job ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct End {
+pub struct JobEnd {
     /// `completed`, `failed`, `canceled`, `timedOut` or `unknown`.
     pub status: String,
-    /// Why it did not end well.
+    /// Why it did not complete.
     pub error: Option<String>,
-    /// The job as the server described it last.
+    /// The last description of the job by the server.
     pub job: Option<Value>,
-    /// Seconds from submitting to seeing the end.
+    /// Seconds from the submission until its end was seen.
     pub observed: Option<f64>,
 }
 
-/// An open journal. Clones of the events queue up and are written together by whoever comes first.
+/// An open journal. Concurrent writers queue their lines, and one of them writes all.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    queue: Mutex<Queue>,
-    store: tokio::sync::Mutex<store::Store>,
+    queue: Mutex<LineQueue>,
+    store: tokio::sync::Mutex<JournalStore>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LineQueue {
     lines: String,
     queued: u64,
     written: u64,
 }
 
 impl Journal {
-    /// A new journal beside the results: `<stem>.journal.jsonl` or, of whole files, the folder `<stem>.journal`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`] when the folder takes none.
-    pub fn create(folder: &Path, stem: &str, kind: Kind) -> Result<Self> {
-        let (path, store) = store::Store::create(folder, stem, kind).map_err(|e| refused(folder, e))?;
-        Ok(Self { path, queue: Mutex::default(), store: tokio::sync::Mutex::new(store) })
+    fn new(path: PathBuf, store: JournalStore) -> Self {
+        Self { path, queue: Mutex::default(), store: tokio::sync::Mutex::new(store) }
     }
 
-    /// Opens the journal of an interrupted run, to go on with it.
+    /// Creates a journal beside the results: the file `<stem>.journal.jsonl`, or the folder `<stem>.journal`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::InvalidInput`] when it is no journal, [`ErrorKind::Conflict`] when another
-    /// process works with it.
+    /// [`ErrorKind::Storage`] when it cannot be written.
+    pub fn create(folder: &Path, stem: &str, format: JournalFormat) -> Result<Self> {
+        let (path, store) = JournalStore::create(folder, stem, format).map_err(|e| write_error(folder, e))?;
+        Ok(Self::new(path, store))
+    }
+
+    /// Opens the journal of an interrupted run to continue it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::InvalidInput`] when it is not a journal, [`ErrorKind::Conflict`] when another
+    /// process has it open.
     pub fn reopen(path: &Path) -> Result<(Self, Replay)> {
-        let (text, store) = store::Store::reopen(path)?;
+        let (text, store) = JournalStore::reopen(path)?;
         let replay = Replay::read(&text, path)?;
-        Ok((Self { path: path.to_owned(), queue: Mutex::default(), store: tokio::sync::Mutex::new(store) }, replay))
+        Ok((Self::new(path.to_owned(), store), replay))
     }
 
-    /// Where it is.
+    /// The file or folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes an event; it survives the end of this process when the call returns.
+    /// Writes an event. The event survives the end of this process when the call returns.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] when the folder does not take it any more.
-    pub async fn write(&self, event: &Event) -> Result<()> {
+    /// [`ErrorKind::Storage`] when it cannot be written.
+    pub async fn write(&self, event: &JournalEvent) -> Result<()> {
         let line = serde_json::to_string(event)
-            .map_err(|e| Error::new(ErrorKind::Internal, "an event is no JSON").with_source(e))?;
+            .map_err(|e| Error::new(ErrorKind::Internal, "a journal event cannot be written as JSON").with_source(e))?;
+        let queue = || self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mine = {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = queue();
             queue.lines.push_str(&line);
             queue.lines.push('\n');
             queue.queued += 1;
@@ -187,41 +168,42 @@ impl Journal {
         };
         let mut store = self.store.lock().await;
         let (lines, upto) = {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = queue();
             if queue.written >= mine {
                 return Ok(());
             }
             (std::mem::take(&mut queue.lines), queue.queued)
         };
         if let Err(e) = store.write(&lines).await {
-            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            // Part of them may be there: what is written next begins on a line of its own.
-            queue.lines.insert_str(0, &format!("\n{lines}"));
-            return Err(refused(&self.path, e));
+            // A part of the lines can be there: the next attempt starts on a new line.
+            queue().lines.insert_str(0, &format!("\n{lines}"));
+            return Err(write_error(&self.path, e));
         }
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).written = upto;
+        queue().written = upto;
         Ok(())
     }
 }
 
-/// The server of the run that `path` is the journal of; what the run did is not read.
+/// The server of the run that wrote the journal `path`. Only the header is read.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] when it is no journal; no retry helps.
+/// [`ErrorKind::NotFound`], or [`ErrorKind::InvalidInput`] when it is not a journal. Not retryable.
 pub fn base_url(path: &Path) -> Result<String> {
-    Ok(Replay::read(&store::Store::first_line(path)?, path)?.header.base_url)
+    Ok(Replay::read(&store::first_line(path)?, path)?.header.base_url)
 }
 
-fn refused(path: &Path, e: std::io::Error) -> Error {
-    if e.kind() == std::io::ErrorKind::AlreadyExists {
-        let text = format!("another process goes on with the run of {}: wait for it, or end it first", path.display());
-        return Error::new(ErrorKind::Conflict, text).with_source(e);
-    }
-    let text = format!(
-        "the journal {} cannot be written: make room or name another folder (results_dir), and resume the run",
-        path.display()
-    );
-    Error::new(ErrorKind::Storage, text).with_source(e)
+fn write_error(path: &Path, e: std::io::Error) -> Error {
+    let path = path.display();
+    let (kind, text) = if e.kind() == std::io::ErrorKind::AlreadyExists {
+        let text = format!("another process continues the run of {path}: wait for it, or end it first");
+        (ErrorKind::Conflict, text)
+    } else {
+        let text = format!(
+            "the journal {path} cannot be written: free some space or name another folder (results_dir), and resume the run"
+        );
+        (ErrorKind::Storage, text)
+    };
+    Error::new(kind, text).with_source(e)
 }
 
 #[cfg(test)]

@@ -1,34 +1,41 @@
-//! Compares how SAS Viya runs the same jobs in different compute contexts, with the Workload Orchestrator's own account
-//! as evidence. Server-side phases and client-side time are never mixed.
+//! Compares how SAS Viya runs the same jobs in different compute contexts, with the Workload Orchestrator's metrics as
+//! evidence. Server-side phases and client-side time are never mixed.
+//!
+//! | step | module |
+//! | --- | --- |
+//! | what to compare | [`options`], [`arms`], [`job_configs`], [`job_durations`] |
+//! | a run | [`runner`], `rounds` (every arm runs all jobs), `follow` (one job), `run_control` (when a run ends early) |
+//! | what happened | [`journal`] (to resume a run), [`records`], [`correlate`] (orchestrator entries), `job_files` (logs) |
+//! | the figures | [`analysis`] |
+//! | the result | [`result`] (JSON), [`table`] (Arrow), [`history`] (runs in a Delta table) |
 
 pub mod analysis;
 pub mod arms;
 pub mod correlate;
-pub mod durations;
 pub mod history;
+pub mod job_configs;
+pub mod job_durations;
 pub mod journal;
 pub mod names;
 pub mod options;
-pub mod plan;
 pub mod progress;
-pub mod record;
+pub mod records;
 pub mod result;
 pub mod runner;
 pub mod statistics;
 pub mod table;
-pub mod warnings;
 
-mod aftermath;
+mod files;
 mod follow;
-mod halt;
-mod observed;
+mod job_files;
 mod rounds;
+mod run_control;
 
+pub use analysis::ComparisonWarning;
 pub use arms::{Arm, Arms, Mode};
-pub use correlate::Correlation;
+pub use job_configs::JobConfig;
 pub use options::{JobOrder, RunnerOptions};
-pub use plan::JobConfig;
-pub use progress::{Progress, ProgressEvent};
+pub use progress::{ProgressEvent, ProgressListener};
+pub use records::Correlation;
 pub use result::ComparisonResult;
 pub use runner::ViyaComparisonRunner;
-pub use warnings::Warning;

@@ -1,27 +1,27 @@
-//! Names of jobs that no other job has, and that the Workload Orchestrator keeps as they are.
+//! Unique names of jobs, in a form that the Workload Orchestrator does not change.
 
-use super::journal::Place;
+use super::journal::JobKey;
 
-/// What all names of one run end with: its beginning in Unix seconds and three random letters, as two runs may begin in
-/// one second. Nine letters and digits.
+/// The end of all names of one run: its beginning in Unix seconds and three random letters, because two runs can begin in
+/// the same second. Nine letters and digits.
 pub fn run_tag(unix: i64) -> String {
     let letters: String = (0..3).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
     format!("{}{letters}", base36(unix.unsigned_abs()))
 }
 
-/// A name of `[a-z0-9]` only, which no other job of the run has: job, arm with its number (from 0), round, sequence number and
-/// the run's tag, e.g. `cmpooledseqa0r1x12t5k2f9qzk`. Read from the right it has only one meaning, whatever arms are called.
+/// A name of `[a-z0-9]` that no other job of the run has: job, arm with its number (from 0), round, sequence number and the
+/// tag of the run, such as `cmpooledseqa0r1x12t5k2f9qzk`. Read from the right it is unambiguous for all names of arms.
 ///
-/// SAS: the orchestrator lower-cases names, drops `_` and appends `-<uuid>`; 71 characters in all were seen to pass uncut,
-/// so names of usual length stay below that.
-pub fn unique_name(job: &str, arm_short: &str, place: Place, tag: &str) -> String {
-    let mut kept: String =
-        job.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(20).collect();
-    if !kept.starts_with(|c: char| c.is_ascii_lowercase()) {
-        kept.insert_str(0, "job");
+/// SAS: the orchestrator converts names to lower case, removes `_` and appends `-<uuid>`. Names of 71 characters in all
+/// passed uncut, so names of usual length stay below that.
+pub fn unique_name(job: &str, arm_short: &str, key: JobKey, tag: &str) -> String {
+    let letters = job.chars().filter(char::is_ascii_alphanumeric);
+    let mut short: String = letters.take(20).collect::<String>().to_ascii_lowercase();
+    if !short.starts_with(|c: char| c.is_ascii_lowercase()) {
+        short.insert_str(0, "job");
     }
-    let Place { arm, round, sequence } = place;
-    format!("{kept}{arm_short}a{arm}r{round}x{sequence}{tag}")
+    let JobKey { arm, round, sequence } = key;
+    format!("{short}{arm_short}a{arm}r{round}x{sequence}{tag}")
 }
 
 fn base36(mut number: u64) -> String {
@@ -41,15 +41,15 @@ mod tests {
     use crate::comparison::arms::{Arm, Mode};
 
     #[test]
-    fn names_are_kept_by_the_orchestrator() {
+    fn names_pass_the_orchestrator_unchanged() {
         assert_eq!(base36(1_757_479_582), "t2cvxa");
-        let place = |arm, round, sequence| Place { arm, round, sequence };
-        assert_eq!(unique_name("cm_pooled", "seq", place(0, 1, 12), "t2cvxaqzk"), "cmpooledseqa0r1x12t2cvxaqzk");
-        assert_eq!(unique_name("3D-Übersicht", "async", place(1, 2, 11), "t"), "job3dbersichtasynca1r2x11t");
-        assert_eq!(unique_name("___", "seq", place(0, 1, 1), "t"), "jobseqa0r1x1t");
-        let long = unique_name(&"x".repeat(500), "asyncautos", place(99, 999, 99_999), &run_tag(1_757_479_582));
+        let key = |arm, round, sequence| JobKey { arm, round, sequence };
+        assert_eq!(unique_name("cm_pooled", "seq", key(0, 1, 12), "t2cvxaqzk"), "cmpooledseqa0r1x12t2cvxaqzk");
+        assert_eq!(unique_name("3D-Übersicht", "async", key(1, 2, 11), "t"), "job3dbersichtasynca1r2x11t");
+        assert_eq!(unique_name("___", "seq", key(0, 1, 1), "t"), "jobseqa0r1x1t");
+        let long = unique_name(&"x".repeat(500), "asyncautos", key(99, 999, 99_999), &run_tag(1_757_479_582));
         assert!(long.len() + 37 <= 100, "{long}");
-        let usual = unique_name("cm_pooled", "asyncauto", place(2, 1, 54), &run_tag(1_757_479_582));
+        let usual = unique_name("cm_pooled", "asyncauto", key(2, 1, 54), &run_tag(1_757_479_582));
         assert!(usual.len() + 37 <= 71, "{usual}");
         assert_eq!(run_tag(1_757_479_582).len(), 9);
     }
@@ -64,7 +64,7 @@ mod tests {
             for (round, sequence, job) in
                 (1..=12).flat_map(|round| (1..=12).map(move |at| (round, at, ["a", "b"][at % 2])))
             {
-                let name = unique_name(job, &short, Place { arm, round, sequence }, "t2cvxaqzk");
+                let name = unique_name(job, &short, JobKey { arm, round, sequence }, "t2cvxaqzk");
                 assert!(names.insert(name.clone()), "{name}");
             }
         }

@@ -4,70 +4,72 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::arms::{self, Arm, Arms, Mode};
-use super::journal;
+use super::journal::JournalFormat;
 use crate::error::{Error, Result};
 use crate::viya::clock::check_time_scale;
 use crate::viya::{ClientOptions, Credentials};
 
-/// In which order the jobs of an arm are let in.
+/// The order in which the jobs of an arm are submitted.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum JobOrder {
-    /// As the job configs have them.
+    /// The order of the job configs.
     #[default]
     Submission,
-    /// The longest first, by seconds of job names, which leaves the short ones to fill the gaps at the end; without seconds
-    /// those of the newest result in the results' folder. Jobs that are not known go first, as they may be long.
+    /// The longest jobs first, by seconds of job names, so that short jobs fill the gaps at the end. Without seconds, those
+    /// of the newest result in the results folder apply. Unknown jobs go first, because they can be long.
     LongestFirst(Option<HashMap<String, f64>>),
 }
 
 /// What to compare, and how. Times are seconds of the server.
 #[derive(Debug, Clone)]
 pub struct RunnerOptions {
-    /// The SAS Viya, e.g. `https://viya.example.com`.
+    /// The SAS Viya server, such as `https://viya.example.com`.
     pub base_url: String,
-    /// Where the login comes from.
+    /// The source of access tokens.
     pub tokens: Credentials,
     /// The job configs.
     pub jobs: PathBuf,
-    /// Which arms run.
+    /// The arms.
     pub arms: Arms,
-    /// How the asynchronous arms run, where `arms` are not given one by one.
+    /// The mode of the asynchronous arms, unless `arms` are given one by one.
     pub mode: Mode,
-    /// Jobs of a batch, or in flight, of the asynchronous arms, where `arms` are not given one by one.
+    /// Jobs of a batch, or in flight, in the asynchronous arms, unless `arms` are given one by one.
     pub concurrent: usize,
-    /// How often all arms run: the order of the arms is turned round in every second round.
+    /// The number of rounds. The order of the arms is reversed in every second round.
     pub repeat: u32,
-    /// Pause between one arm and the next, so that hosts which are not needed can go.
+    /// The pause between one arm and the next, in which idle hosts can be released.
     pub pause: f64,
-    /// Compute context of the sequential arm.
+    /// The compute context of the sequential arm.
     pub sequential_context: String,
-    /// Compute context of the asynchronous arm.
+    /// The compute context of the asynchronous arm.
     pub async_context: String,
-    /// Only the first so many jobs. With 0 there is nothing to run: see [`ViyaComparisonRunner::describe`].
+    /// Only the first jobs, this many. With 0 nothing runs: see [`ViyaComparisonRunner::describe`].
+    ///
+    /// [`ViyaComparisonRunner::describe`]: super::ViyaComparisonRunner::describe
     pub limit_jobs: Option<usize>,
     /// Only the sequential arm.
     pub sequential_only: bool,
     /// Only the asynchronous arm.
     pub async_only: bool,
-    /// Folder of the result files.
+    /// The folder of the result files.
     pub results_dir: PathBuf,
-    /// How long orchestrator entries are waited for once the jobs have ended.
+    /// How long to wait for orchestrator entries after the jobs have ended.
     pub correlation_timeout: f64,
     /// A job that takes longer is canceled and counts as failed.
     pub job_timeout: f64,
-    /// Time between two looks at a job, where the server does not wait with its answer until the job has ended.
+    /// The time between two reads of a job's state, if the server cannot delay its answer until the job has ended.
     pub poll_interval: f64,
-    /// In which order the jobs of an arm are let in.
+    /// The order in which the jobs of an arm are submitted.
     pub order: JobOrder,
-    /// Whether the server's jobs are deleted, with their logs and results, once the result is written.
+    /// Whether to delete the jobs from the server, with their logs and results, after the result is written.
     pub cleanup: bool,
-    /// What an hour of a compute host costs, in whichever currency; for the cost of jobs.
+    /// The price of an hour of a compute host, in any currency, for the cost of jobs.
     pub host_price: Option<f64>,
-    /// Directory or URI of the Delta table that keeps the jobs of every run, with the options of its store.
+    /// Directory or URI of the Delta table with the jobs of every run, and the options of its store.
     pub results_table: Option<(String, HashMap<String, String>)>,
-    /// How the journal is kept.
-    pub journal: journal::Kind,
-    /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them for ever.
+    /// How the journal is stored.
+    pub journal: JournalFormat,
+    /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them.
     pub expires_after: Option<String>,
     /// Limits of the HTTP client, in real seconds.
     pub client: ClientOptions,
@@ -97,7 +99,7 @@ impl Default for RunnerOptions {
             cleanup: false,
             host_price: None,
             results_table: None,
-            journal: journal::Kind::Auto,
+            journal: JournalFormat::Auto,
             expires_after: Some("P7D".into()),
             client: ClientOptions::default(),
         }
@@ -105,7 +107,7 @@ impl Default for RunnerOptions {
 }
 
 impl RunnerOptions {
-    /// Refuses what can never work.
+    /// Checks the values.
     ///
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`].
@@ -113,7 +115,7 @@ impl RunnerOptions {
         crate::viya::client::parse_base_url(&self.base_url)?;
         if self.sequential_only && self.async_only {
             return Err(Error::invalid(
-                "sequential_only and async_only exclude each other: give one of them, or none for both arms",
+                "sequential_only and async_only exclude each other: give one of them, or neither for both arms",
             ));
         }
         for (name, value) in [
@@ -122,14 +124,14 @@ impl RunnerOptions {
             ("poll_interval", self.poll_interval),
             ("pause", self.pause),
         ] {
-            let may_be_none = ["correlation_timeout", "pause"].contains(&name);
-            if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_none) {
+            let may_be_zero = ["correlation_timeout", "pause"].contains(&name);
+            if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_zero) {
                 return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds")));
             }
         }
         if let Some(after) = self.expires_after.as_deref().filter(|after| !is_duration(after)) {
             return Err(Error::invalid(format!(
-                "expires_after is {after:?}, which is no ISO 8601 duration: give one such as P7D or PT12H"
+                "expires_after is {after:?}, which is not an ISO 8601 duration: give one such as P7D or PT12H"
             )));
         }
         if self.repeat == 0 {
@@ -141,41 +143,42 @@ impl RunnerOptions {
         check_price(self.host_price)
     }
 
-    /// The arms in the order of the first round, checked.
+    /// The arms in the order of the first round.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidInput`] for arms that cannot be compared.
     pub(super) fn planned_arms(&self) -> Result<Vec<Arm>> {
         let (one, other) = (&self.sequential_context, &self.async_context);
         let parallel = |name: &str, context: &str| Arm::new(name, context, self.mode, self.concurrent);
         let sequential = Arm::new("sequential", one, Mode::Sequential, 1);
-        let arms = match &self.arms {
-            Arms::Given(arms) => arms.clone(),
-            Arms::ThreeWay => {
-                vec![sequential?, parallel("async_regular", one)?, parallel("async_autoscaling", other)?]
-            }
-            Arms::Pair => vec![sequential?, parallel("async", other)?],
-        };
         if (self.sequential_only || self.async_only) && self.arms != Arms::Pair {
             return Err(Error::invalid(
-                "sequential_only and async_only choose between the two known arms: leave them out where arms are given",
+                "sequential_only and async_only choose between the two default arms: leave them out if arms are given",
             ));
         }
-        let arms: Vec<Arm> = match (self.sequential_only, self.async_only) {
-            (true, _) => arms.into_iter().take(1).collect(),
-            (_, true) => arms.into_iter().skip(1).collect(),
-            _ => arms,
+        let mut arms = match &self.arms {
+            Arms::Given(arms) => arms.clone(),
+            Arms::ThreeWay => vec![sequential?, parallel("async_regular", one)?, parallel("async_autoscaling", other)?],
+            Arms::Pair => vec![sequential?, parallel("async", other)?],
         };
+        if self.sequential_only {
+            arms.truncate(1);
+        } else if self.async_only {
+            arms.remove(0);
+        }
         arms::check(&arms)?;
         Ok(arms)
     }
 }
 
-/// Refuses what is no price of an hour.
+/// Checks the price of an hour of a host.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`].
 pub(super) fn check_price(host_price: Option<f64>) -> Result<()> {
     match host_price {
         Some(price) if !(price.is_finite() && price >= 0.0) => {
-            Err(Error::invalid("host_price is no price: give what an hour of a host costs, 0 or more"))
+            Err(Error::invalid("host_price is not a price: give the price of an hour of a host, 0 or more"))
         }
         _ => Ok(()),
     }

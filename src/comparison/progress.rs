@@ -1,7 +1,6 @@
-//! What a run tells while it goes on.
+//! The progress of a run, as events for a listener.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One change of one job.
 #[derive(Debug, Clone)]
@@ -12,11 +11,11 @@ pub struct ProgressEvent {
     pub round: u32,
     /// Rounds of the run.
     pub rounds: u32,
-    /// Jobs of the arm's round that have ended, well or not.
+    /// Jobs of the arm's round that have ended.
     pub done: usize,
-    /// Those of them that did not end well.
+    /// Jobs of `done` that did not complete.
     pub failed: usize,
-    /// Jobs submitted and not ended.
+    /// Jobs that are submitted and have not ended.
     pub in_flight: usize,
     /// Jobs of the arm's round.
     pub total: usize,
@@ -26,62 +25,44 @@ pub struct ProgressEvent {
     pub state: String,
 }
 
-/// Takes events; called from the run's own task, so it must return at once.
-pub type Progress = Arc<dyn Fn(ProgressEvent) + Send + Sync>;
+/// Receives events. The task of the run calls it, so it must return immediately.
+pub type ProgressListener = Arc<dyn Fn(ProgressEvent) + Send + Sync>;
 
-/// Counts the jobs of one arm and tells the listener.
-pub(super) struct Counter<'a> {
-    arm: &'a str,
-    round: (u32, u32),
-    total: usize,
-    done: AtomicUsize,
-    failed: AtomicUsize,
-    in_flight: AtomicUsize,
-    listener: Option<&'a Progress>,
+/// Counts the jobs of one arm's round, and reports every change.
+pub(super) struct ProgressCounter<'a> {
+    counts: Mutex<ProgressEvent>,
+    listener: Option<&'a ProgressListener>,
 }
 
-impl<'a> Counter<'a> {
-    /// Of the round `round.0` of `round.1`.
-    pub(super) fn new(arm: &'a str, round: (u32, u32), total: usize, listener: Option<&'a Progress>) -> Self {
-        let zero = AtomicUsize::default;
-        Self { arm, round, total, done: zero(), failed: zero(), in_flight: zero(), listener }
+impl<'a> ProgressCounter<'a> {
+    /// A counter of the round `round.0` of `round.1`.
+    pub(super) fn new(arm: &str, round: (u32, u32), total: usize, listener: Option<&'a ProgressListener>) -> Self {
+        let (round, rounds) = round;
+        let (arm, job, state) = (arm.to_owned(), String::new(), String::new());
+        let counts = ProgressEvent { arm, round, rounds, done: 0, failed: 0, in_flight: 0, total, job, state };
+        Self { counts: Mutex::new(counts), listener }
     }
 
     pub(super) fn submitted(&self, job: &str) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.tell(job, "submitted");
+        self.change(job, "submitted", |counts| counts.in_flight += 1);
     }
 
     pub(super) fn ended(&self, job: &str, state: &str, was_submitted: bool) {
-        if was_submitted {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.done.fetch_add(1, Ordering::Relaxed);
-        if state != "completed" {
-            self.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        self.tell(job, state);
+        self.change(job, state, |counts| {
+            counts.in_flight -= usize::from(was_submitted);
+            counts.done += 1;
+            counts.failed += usize::from(state != "completed");
+        });
     }
 
-    /// A job that an interrupted run had seen to its end.
-    pub(super) fn recalled(&self, job: &str, state: &str) {
-        self.ended(job, state, false);
-    }
-
-    fn tell(&self, job: &str, state: &str) {
+    fn change(&self, job: &str, state: &str, update: impl FnOnce(&mut ProgressEvent)) {
+        let event = {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            update(&mut counts);
+            ProgressEvent { job: job.to_owned(), state: state.to_owned(), ..counts.clone() }
+        };
         if let Some(listener) = self.listener {
-            let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
-            listener(ProgressEvent {
-                arm: self.arm.to_owned(),
-                round: self.round.0,
-                rounds: self.round.1,
-                done: count(&self.done),
-                failed: count(&self.failed),
-                in_flight: count(&self.in_flight),
-                total: self.total,
-                job: job.to_owned(),
-                state: state.to_owned(),
-            });
+            listener(event);
         }
     }
 }

@@ -1,29 +1,33 @@
-//! Runs a comparison, or goes on with one that was interrupted, and writes what was done, also when the run breaks off.
+//! Runs a comparison, or resumes an interrupted one, and writes the result, also of a run that ends early.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 
-use super::aftermath;
-use super::arms::Arm;
-use super::durations;
-use super::halt::Halt;
+use super::analysis::RunData;
+use super::arms::{self, Arm};
+use super::correlate;
+use super::files;
+use super::follow::RunContext;
 use super::history;
-use super::journal::{ArmEntry, Event, Header, Journal, Replay};
+use super::job_configs::{self, JobConfig};
+use super::job_durations;
+use super::job_files;
+use super::journal::{Journal, JournalEvent, JournalHeader, Replay};
 use super::names;
 use super::options::{JobOrder, RunnerOptions};
-use super::plan::{self, JobConfig};
-use super::progress::Progress;
-use super::record::ArmRecord;
-use super::result::{ComparisonResult, ResultFile, RunFacts};
-use super::rounds::Rounds;
+use super::progress::ProgressListener;
+use super::records::{ArmRecord, run_data};
+use super::result::{ComparisonResult, ResultFolder, RunMetadata};
+use super::rounds;
+use super::run_control::RunControl;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
 use crate::viya::ViyaClient;
 use crate::viya::contexts;
 
-/// Runs the same jobs in every arm, in every round, and compares.
+/// Runs the same jobs in every arm and round, and compares the arms.
 #[derive(Debug)]
 pub struct ViyaComparisonRunner {
     options: RunnerOptions,
@@ -31,10 +35,10 @@ pub struct ViyaComparisonRunner {
 }
 
 impl ViyaComparisonRunner {
-    /// Checks the options; no file is read and nothing is sent yet.
+    /// Checks the options. No file is read and nothing is sent yet.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidInput`] for options that can never work.
+    /// [`ErrorKind::InvalidInput`] for invalid options.
     pub fn new(options: RunnerOptions) -> Result<Self> {
         options.check()?;
         let arms = options.planned_arms()?;
@@ -46,25 +50,20 @@ impl ViyaComparisonRunner {
         &self.options
     }
 
-    /// The arms in the order they run in the first round.
-    pub fn arms(&self) -> &[Arm] {
-        &self.arms
-    }
-
-    /// Version and configuration as text, for `limit_jobs = 0`: reads the job configs, sends nothing, runs nothing.
+    /// Version and configuration as text, for `limit_jobs = 0`. Reads the job configs; sends and runs nothing.
     ///
     /// # Errors
-    /// Those of [`plan::load_jobs`].
+    /// Those of [`job_configs::load`].
     pub fn describe(&self) -> Result<String> {
         let options = &self.options;
-        let enabled = plan::load_jobs(&options.jobs, None)?.len();
+        let enabled = job_configs::load(&options.jobs, None)?.len();
         let chosen = options.limit_jobs.unwrap_or(enabled).min(enabled);
         let mut text = format!("jobrota {}\n", env!("CARGO_PKG_VERSION"));
         let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<20} {value}\n"));
         line("base_url", options.base_url.clone());
         line("tokens", options.tokens.describe());
         line("jobs", format!("{} ({enabled} enabled, {chosen} to run)", options.jobs.display()));
-        for arm in self.arms() {
+        for arm in &self.arms {
             line(&arm.name, format!("{:?}, {}", arm.context, arm.describe()));
         }
         line("repeat", format!("{} rounds", options.repeat));
@@ -76,105 +75,89 @@ impl ViyaComparisonRunner {
 
     /// Runs the comparison and writes its result file.
     ///
-    /// A job that fails is a row of the result, not an error. When the run breaks off (credentials refused, server gone,
-    /// stopped), what was done is written all the same, and the error names the file and the journal to go on from.
+    /// A job that fails is a row of the result, not an error. When the run ends early (credentials refused, server gone,
+    /// stopped), the result of the finished jobs is written, and the error names the file and the journal to resume from.
+    /// Stopping cancels the running jobs on the server. A dropped future would leave them running.
     ///
     /// # Errors
-    /// Before any job is submitted: bad files, contexts that do not exist, an unreachable server. Afterwards: what broke
-    /// the run off, or [`crate::ErrorKind::Storage`] when the result cannot be written.
-    pub async fn run(&self, progress: Option<Progress>) -> Result<ComparisonResult> {
-        self.run_until(progress, &Stop::default()).await
-    }
-
-    /// [`ViyaComparisonRunner::run`] that can be stopped, e.g. on Ctrl-C: running jobs are canceled on the server, the result
-    /// of what was done is written, and the error names it. Dropping the future instead would leave the jobs running.
-    ///
-    /// # Errors
-    /// Those of [`ViyaComparisonRunner::run`]; [`crate::ErrorKind::Conflict`] when it was stopped.
-    pub async fn run_until(&self, progress: Option<Progress>, stop: &Stop) -> Result<ComparisonResult> {
+    /// Before any job is submitted: bad files, contexts that do not exist, an unreachable server. Afterwards: why the run
+    /// ended early ([`ErrorKind::Conflict`] when it was stopped), or [`ErrorKind::Storage`] when the result cannot be
+    /// written.
+    pub async fn run(&self, progress: Option<ProgressListener>, stop: &Stop) -> Result<ComparisonResult> {
         let options = &self.options;
-        let jobs = self.in_order(plan::load_jobs(&options.jobs, options.limit_jobs)?)?;
+        let jobs = self.in_order(job_configs::load(&options.jobs, options.limit_jobs)?)?;
         if jobs.is_empty() {
             return Err(Error::invalid(
                 "limit_jobs is 0, so there is nothing to run: leave it out, or ask for the description",
             ));
         }
-        let (client, file) = self.prepare()?;
-        let records = records(&client, self.arms.clone(), stop).await?;
+        let (client, folder) = self.prepare()?;
+        let records = find_contexts(&client, self.arms.clone(), stop).await?;
         let began = Utc::now();
-        let header = Header {
+        let header = JournalHeader {
             run_id: uuid::Uuid::new_v4().to_string(),
             began,
             tag: names::run_tag(began.timestamp()),
             base_url: base_url(&client),
-            arms: self.arms.iter().map(ArmEntry::from).collect(),
+            arms: self.arms.clone(),
             jobs: jobs.iter().map(|job| job.entry.clone()).collect(),
             repeat: options.repeat,
             pause: options.pause,
-            mode: options.mode.as_str().to_owned(),
+            mode: options.mode,
         };
-        let journal = Journal::create(&options.results_dir, &stem(began), options.journal)?;
-        journal.write(&Event::Run(Box::new(header.clone()))).await?;
+        let journal = Journal::create(&options.results_dir, &files::stem(began), options.journal)?;
+        journal.write(&JournalEvent::Run(Box::new(header.clone()))).await?;
         let replay = Replay::new(header);
-        self.go(Going { client, file, journal, replay, jobs, records }, progress.as_ref(), stop).await
+        self.execute(PreparedRun { client, folder, journal, replay, jobs, records }, progress.as_ref(), stop).await
     }
 
-    /// Goes on with an interrupted run from its journal: no job that has ended runs again, jobs that were running are followed
-    /// on, and one that may or may not have been submitted is looked for by its name first. Arms, jobs and rounds are those
-    /// of the journal; server, tokens, folders and limits those of this runner. Of a run that is done the result is read.
+    /// Resumes an interrupted run from its journal. No job that has ended runs again, running jobs are followed, and a job
+    /// that may have been submitted is searched by its name first. Arms, jobs and rounds are those of the journal; server,
+    /// tokens, folders and limits those of this runner. If the run is complete, its result is read.
     ///
     /// # Errors
-    /// Those of [`ViyaComparisonRunner::run`]; [`crate::ErrorKind::NotFound`] and [`crate::ErrorKind::InvalidInput`] for what
-    /// is no journal or one of another server, [`crate::ErrorKind::Conflict`] when another process works with it.
-    pub async fn resume(&self, journal: &Path, progress: Option<Progress>) -> Result<ComparisonResult> {
-        self.resume_until(journal, progress, &Stop::default()).await
-    }
-
-    /// [`ViyaComparisonRunner::resume`] that can be stopped.
-    ///
-    /// # Errors
-    /// Those of [`ViyaComparisonRunner::resume`].
-    pub async fn resume_until(
+    /// Those of [`ViyaComparisonRunner::run`]; [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] when it is not a
+    /// journal, or that of another server; [`ErrorKind::Conflict`] when another process uses it.
+    pub async fn resume(
         &self,
         journal: &Path,
-        progress: Option<Progress>,
+        progress: Option<ProgressListener>,
         stop: &Stop,
     ) -> Result<ComparisonResult> {
         let (journal, mut replay) = Journal::reopen(journal)?;
-        let (client, file) = self.prepare()?;
+        let (client, folder) = self.prepare()?;
         if replay.header.base_url != base_url(&client) {
             return Err(Error::invalid(format!(
-                "the run of {} was on {}, and base_url is {}: jobs of one server cannot be followed on another",
+                "the run of {} was on {}, and base_url is {}: a run cannot continue on another server",
                 journal.path().display(),
                 replay.header.base_url,
                 base_url(&client)
             )));
         }
         if let Some(path) = replay.result.as_ref().filter(|path| path.exists()) {
-            // Nothing is left to be done.
             return ComparisonResult::load(path);
         }
-        let jobs = plan::parse(&replay.header.jobs, &journal.path().display().to_string())?;
-        let arms = replay.header.arms.iter().map(ArmEntry::arm).collect::<Result<Vec<Arm>>>()?;
-        let records = records(&client, arms, stop).await?;
-        journal.write(&Event::Resumed { at: Utc::now() }).await?;
+        let jobs = job_configs::parse(&replay.header.jobs, &journal.path().display().to_string())?;
+        arms::check(&replay.header.arms)?;
+        let records = find_contexts(&client, replay.header.arms.clone(), stop).await?;
+        journal.write(&JournalEvent::Resumed { at: Utc::now() }).await?;
         replay.resume();
-        self.go(Going { client, file, journal, replay, jobs, records }, progress.as_ref(), stop).await
+        self.execute(PreparedRun { client, folder, journal, replay, jobs, records }, progress.as_ref(), stop).await
     }
 
-    fn prepare(&self) -> Result<(ViyaClient, ResultFile)> {
+    fn prepare(&self) -> Result<(ViyaClient, ResultFolder)> {
         let options = &self.options;
         let tokens = options.tokens.open(&options.base_url)?;
-        let file = ResultFile::prepare(&options.results_dir)?;
-        Ok((ViyaClient::new(&options.base_url, tokens, &options.client)?, file))
+        let folder = ResultFolder::prepare(&options.results_dir)?;
+        Ok((ViyaClient::new(&options.base_url, tokens, &options.client)?, folder))
     }
 
-    /// The jobs in the order in which they are let in.
+    /// The jobs in the order of submission.
     fn in_order(&self, mut jobs: Vec<Arc<JobConfig>>) -> Result<Vec<Arc<JobConfig>>> {
         if let JobOrder::LongestFirst(known) = &self.options.order {
             let known = match known {
                 Some(known) => known.clone(),
-                None => durations::read(&durations::newest(&self.options.results_dir)?)?,
+                None => job_durations::read(&job_durations::newest(&self.options.results_dir)?)?,
             };
             let seconds = |job: &JobConfig| known.get(&job.name).copied().unwrap_or(f64::INFINITY);
             jobs.sort_by(|one, other| seconds(other).total_cmp(&seconds(one)));
@@ -182,106 +165,96 @@ impl ViyaComparisonRunner {
         Ok(jobs)
     }
 
-    /// Adds the run to the table of all runs. The result file is there already, should that fail.
-    async fn keep(&self, result: &ComparisonResult) -> Result<()> {
+    /// Appends the run to the table of all runs. The result file exists already.
+    async fn append_to_table(&self, result: &ComparisonResult) -> Result<()> {
         let Some((root, options)) = self.options.results_table.clone() else { return Ok(()) };
-        let (kept, shown) = (result.clone(), root.clone());
-        let added = tokio::task::spawn_blocking(move || history::append(&kept, &root, &options)).await;
-        let added =
-            added.map_err(|e| Error::new(ErrorKind::Internal, "the results table broke down").with_source(e))?;
+        let (appended, shown) = (result.clone(), root.clone());
+        let added = tokio::task::spawn_blocking(move || history::append(&appended, &root, &options)).await;
+        let added = added
+            .map_err(|e| Error::new(ErrorKind::Internal, "appending to the results table failed").with_source(e))?;
         added.map(drop).map_err(|e| {
             let file = result.path.clone().unwrap_or_default();
-            Error::new(
-                e.kind(),
-                format!(
-                    "the run is done and its result is in {}, but the table below {shown} did not take it: {e}; add it with \
-                     ComparisonResult.load(…).append_to(…)",
-                    file.display()
-                ),
-            )
-            .with_retryable(e.is_retryable())
-            .with_source(e)
+            let text = format!(
+                "the run is done and its result is in {}, but could not be appended to the table below {shown}: {e}; append \
+                 it with ComparisonResult.load(…).append_to(…)",
+                file.display()
+            );
+            Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(e)
         })
     }
 
-    async fn go(&self, going: Going, progress: Option<&Progress>, stop: &Stop) -> Result<ComparisonResult> {
-        let Going { client, file, journal, replay, jobs, mut records } = going;
-        let options = &self.options;
-        let halt = Halt::new(stop.subscribe());
-        Rounds { client: &client, journal: &journal, replay: &replay, jobs: &jobs, halt: &halt, options, progress }
-            .run(&mut records)
-            .await;
+    async fn execute(
+        &self,
+        prepared: PreparedRun,
+        progress: Option<&ProgressListener>,
+        stop: &Stop,
+    ) -> Result<ComparisonResult> {
+        let PreparedRun { client, folder, journal, replay, jobs, mut records } = prepared;
+        let (options, header) = (&self.options, &replay.header);
+        let control = RunControl::new(stop, client.clock());
+        let run = RunContext::new(&client, &journal, header, options, &control);
+        rounds::run_rounds(&run, &replay, &jobs, progress, &mut records).await;
         records.retain(|record| !record.rounds.is_empty());
-        // What is stopped from here on is the waiting for evidence: all jobs have ended.
-        let halted = halt.reason();
-        let oldest = replay.header.began - TimeDelta::hours(1);
-        let (submitted_twice, problem) =
-            aftermath::correlate_all(&client, &mut records, oldest, options.correlation_timeout, &halt).await;
-        let logs = options.results_dir.join(format!("{}.logs", stem(replay.header.began)));
-        let fetched = halt.in_grace(client.clock(), aftermath::fetch_logs(&client, &mut records, &logs)).await;
-        if fetched.is_none() {
-            tracing::warn!("not all logs of failed jobs were fetched, as the run was stopped");
+        // All jobs have ended: a later stop only ends the wait for orchestrator entries and logs.
+        let ended_early = control.reason();
+        let (submitted_twice, problem) = correlate::attach_entries(&run, &mut records).await;
+        let logs = options.results_dir.join(format!("{}.logs", files::stem(header.began)));
+        if control.with_grace(job_files::fetch_logs(&client, &mut records, &logs)).await.is_none() {
+            tracing::warn!("not all logs of failed jobs were fetched, because the run was stopped");
         }
-        let facts = RunFacts {
-            began: replay.header.began,
-            base_url: replay.header.base_url.clone(),
-            speed: client.clock().time_scale(),
-            mode: replay.header.mode.parse()?,
-            max_concurrent: records.iter().map(|record| record.arm.in_flight(jobs.len())).max().unwrap_or(0),
-            repeat: replay.header.repeat,
-            resumed: replay.resumed,
-            run_id: replay.header.run_id.clone(),
-            journal: journal.path().to_owned(),
+        if options.cleanup && ended_early.is_none() {
+            job_files::delete_jobs(&client, &records).await;
+        }
+        let data = RunData {
             host_price: options.host_price,
-            correlation_timeout: options.correlation_timeout,
-            broke_off: halted.as_ref().map(Error::full_message),
+            broke_off: ended_early.as_ref().map(Error::full_message),
             orchestrator_problem: problem.map(|e| e.full_message()),
-            submitted_twice,
+            submitted_twice: submitted_twice.into_iter().collect(),
+            resumed: replay.resumed,
+            ..run_data(&records)
         };
-        if options.cleanup && halted.is_none() {
-            aftermath::delete_jobs(&client, &records).await;
-        }
-        let result = ComparisonResult::build(facts, &jobs, records, file)?;
+        let metadata = RunMetadata {
+            header: header.clone(),
+            journal: journal.path().to_owned(),
+            speed: client.clock().time_scale(),
+            correlation_timeout: options.correlation_timeout,
+        };
+        let result = ComparisonResult::build(metadata, data, &jobs, &records, &folder)?;
         let path = result.path.clone().unwrap_or_default();
-        // A run that is resumed is kept when it is whole, once.
-        let kept = if halted.is_none() { self.keep(&result).await } else { Ok(()) };
-        if let Err(e) = journal.write(&Event::Result { path: path.clone() }).await {
-            tracing::warn!("the journal does not say where the result is: {}", e.full_message());
+        // A run that ends early is appended when it is complete.
+        let appended = if ended_early.is_none() { self.append_to_table(&result).await } else { Ok(()) };
+        if let Err(e) = journal.write(&JournalEvent::Result { path: path.clone() }).await {
+            tracing::warn!("the journal does not name the result: {}", e.full_message());
         }
-        match halted {
-            None if halt.stopped() => {
-                kept?;
-                let text = format!("the run was stopped once all jobs had ended: its result is in {}", path.display());
-                Err(Error::new(ErrorKind::Conflict, text))
-            }
-            None => kept.map(|()| result),
-            Some(e) => Err(Error::new(
-                e.kind(),
-                format!(
-                    "the comparison broke off: {e}. What was done until then is in {}; to go on, resume it from {}",
-                    path.display(),
-                    journal.path().display()
-                ),
-            )
-            .with_retryable(e.is_retryable())
-            .with_source(e)),
+        if let Some(e) = ended_early {
+            let text = format!(
+                "the comparison ended early: {e}. The result of the finished jobs is in {}; to continue, resume the run from {}",
+                path.display(),
+                journal.path().display()
+            );
+            return Err(Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(e));
         }
+        appended?;
+        if control.is_stopped() {
+            let text = format!("the run was stopped after all jobs had ended: its result is in {}", path.display());
+            return Err(Error::new(ErrorKind::Conflict, text));
+        }
+        Ok(result)
     }
 }
 
-/// A run that is ready to go, or to go on.
-struct Going {
+/// A run that is ready to start or to continue.
+struct PreparedRun {
     client: ViyaClient,
-    file: ResultFile,
+    folder: ResultFolder,
     journal: Journal,
     replay: Replay,
     jobs: Vec<Arc<JobConfig>>,
     records: Vec<ArmRecord>,
 }
 
-/// The arms with their contexts: all before the first job, as a typing error in the second must not cost the first arm's
-/// hours.
-async fn records(client: &ViyaClient, arms: Vec<Arm>, stop: &Stop) -> Result<Vec<ArmRecord>> {
+/// Finds the contexts of all arms before the first job, so that a wrong name is reported at once.
+async fn find_contexts(client: &ViyaClient, arms: Vec<Arm>, stop: &Stop) -> Result<Vec<ArmRecord>> {
     let mut records = Vec::new();
     for arm in arms {
         let Some(context) = stop.unless(contexts::find(client, &arm.context)).await else {
@@ -294,9 +267,4 @@ async fn records(client: &ViyaClient, arms: Vec<Arm>, stop: &Stop) -> Result<Vec
 
 fn base_url(client: &ViyaClient) -> String {
     client.base_url().as_str().trim_end_matches('/').to_owned()
-}
-
-/// What the names of a run's files begin with.
-fn stem(began: DateTime<Utc>) -> String {
-    format!("pooled_jobs_comparison_{}", began.format("%Y%m%d_%H%M%S"))
 }

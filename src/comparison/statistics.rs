@@ -1,6 +1,46 @@
-//! Figures of lists of seconds.
+//! Summary statistics of lists of numbers.
 
-/// The `share` quantile (0 to 1) of `values`, linear between neighbours as NumPy has it; `None` of nothing.
+use serde::Serialize;
+
+/// Count, mean, extremes, sum and percentiles.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SummaryStats {
+    /// The number of values.
+    pub count: usize,
+    /// The arithmetic mean.
+    pub mean: f64,
+    /// The least value.
+    pub min: f64,
+    /// The median.
+    pub p50: f64,
+    /// The 90th percentile.
+    pub p90: f64,
+    /// The 95th percentile.
+    pub p95: f64,
+    /// The greatest value.
+    pub max: f64,
+    /// The sum.
+    pub sum: f64,
+}
+
+impl SummaryStats {
+    /// The statistics of the finite `values`; `None` if there are none.
+    pub fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+        Some(Self {
+            count: values.len(),
+            mean: mean(&values)?,
+            min: quantile(&values, 0.0)?,
+            p50: quantile(&values, 0.5)?,
+            p90: quantile(&values, 0.9)?,
+            p95: quantile(&values, 0.95)?,
+            max: quantile(&values, 1.0)?,
+            sum: values.iter().sum(),
+        })
+    }
+}
+
+/// The `share` quantile (0 to 1) of the finite `values`, with linear interpolation as in NumPy; `None` if there are none.
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -11,7 +51,7 @@ pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     Some(sorted[below] + (sorted[above] - sorted[below]) * (at - below as f64))
 }
 
-/// The arithmetic mean; `None` of nothing.
+/// The arithmetic mean; `None` if there are no values.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

@@ -10,9 +10,9 @@ use super::arguments::{self, Location, Moment, StorageOptions};
 use super::convert::{self, Rows};
 use super::errors::PyOutcome;
 use super::wait::{self, Mode};
-use crate::comparison::{self, ComparisonResult};
+use crate::comparison::{self, ComparisonResult, table};
 
-/// What a comparison found.
+/// The result of a comparison.
 #[pyclass(module = "jobrota", name = "ComparisonResult", frozen)]
 pub(super) struct PyComparisonResult {
     result: Arc<ComparisonResult>,
@@ -26,8 +26,8 @@ impl From<ComparisonResult> for PyComparisonResult {
 
 impl PyComparisonResult {
     /// Seconds that each job occupied a host.
-    pub(super) fn durations(&self) -> crate::error::Result<comparison::durations::Durations> {
-        Ok(comparison::durations::of_result(&self.result.to_value()?))
+    pub(super) fn durations(&self) -> crate::error::Result<comparison::job_durations::JobDurations> {
+        Ok(comparison::job_durations::of_result(&self.result.to_value()?))
     }
 }
 
@@ -67,19 +67,19 @@ fn workbook<'py>(result: &Bound<'py, PyComparisonResult>, path: Location) -> PyO
 
 #[pymethods]
 impl PyComparisonResult {
-    /// The same analysis of a run that was recorded elsewhere.
+    /// Analyses a run that was recorded elsewhere.
     ///
     /// Args:
-    ///     table: Anything Arrow with a row per job and the columns that `jobs()` has: `arm`, `job`, `jes_created_s` and
-    ///         `jes_end_s` at least (seconds, from any moment on); without `round` there was one round. What is missing is
-    ///         not known, and said in the warnings.
-    ///     host_price: What an hour of a compute host cost, for the cost of jobs.
+    ///     table: Arrow data with a row per job and the columns of `jobs()`. Required are `arm`, `job`, `jes_created_s` and
+    ///         `jes_end_s` (seconds since any time). Without `round` there is one round. The values of missing columns are
+    ///         unknown, and the warnings say so.
+    ///     host_price: The price of an hour of a compute host, for the cost of jobs.
     ///
     /// Returns:
-    ///     A `ComparisonResult` that is not written yet: its `path` is None.
+    ///     A `ComparisonResult` without a file: its `path` is None.
     ///
     /// Raises:
-    ///     InvalidInputError: The table is no run.
+    ///     InvalidInputError: The table is not a run.
     ///
     /// Example:
     ///     >>> from arro3.core import Array, DataType, Table
@@ -102,14 +102,14 @@ impl PyComparisonResult {
         Ok(wait::blocking(py, move || ComparisonResult::from_table(&[batch], host_price))?.into())
     }
 
-    /// Reads a result file, of this or of the first job execution client, and analyses it.
+    /// Reads a result file, of this or of the first job execution client, and repeats the analysis.
     ///
     /// Args:
-    ///     path: The JSON.
+    ///     path: The JSON file.
     ///
     /// Raises:
-    ///     NotFoundError: There is no such file.
-    ///     InvalidInputError: It is no result of a comparison.
+    ///     NotFoundError: The file does not exist.
+    ///     InvalidInputError: The file is not the result of a comparison.
     #[staticmethod]
     fn load(py: Python<'_>, path: Location) -> PyOutcome {
         load_in(Mode::Wait, py, path)
@@ -121,7 +121,7 @@ impl PyComparisonResult {
         load_in(Mode::Coroutine, py, path)
     }
 
-    /// The result JSON; None while the result was not written.
+    /// The result JSON; None while the result is not written.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
         self.result.path.clone()
@@ -130,7 +130,7 @@ impl PyComparisonResult {
     /// Writes the result JSON.
     ///
     /// Args:
-    ///     path: The file; what is there is replaced.
+    ///     path: The file. An existing file is replaced.
     ///
     /// Returns:
     ///     The path.
@@ -165,14 +165,14 @@ impl PyComparisonResult {
         Ok(slf.py().import("asyncio")?.call_method1("to_thread", (write, result, analysis, path))?)
     }
 
-    /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, once: a run that is there adds nothing.
+    /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, unless the table has the run already.
     ///
     /// Args:
-    ///     root: Directory or URI that holds the table, such as that of the ledger.
-    ///     storage_options: Credentials and the like of the store.
+    ///     root: The directory or URI of the table's parent, such as the root of the ledger.
+    ///     storage_options: Credentials and other options of the store.
     ///
     /// Returns:
-    ///     How many rows were added.
+    ///     The number of added rows.
     #[pyo3(signature = (root, storage_options = None))]
     fn append_to(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
         self.append_in(Mode::Wait, py, root, storage_options)
@@ -187,8 +187,8 @@ impl PyComparisonResult {
     /// Writes the report: one HTML file that works offline.
     ///
     /// Args:
-    ///     path: The file; beside the result JSON if not given.
-    ///     options: As `jobrota.report.write` has them.
+    ///     path: The file. By default it is beside the result JSON.
+    ///     options: Those of `jobrota.report.write`.
     ///
     /// Returns:
     ///     The path.
@@ -215,58 +215,58 @@ impl PyComparisonResult {
         slf.py().import("asyncio")?.call_method("to_thread", (write, slf, path), options)
     }
 
-    /// What makes the comparison less than it seems, each with a code and a text.
+    /// Reasons to be careful with the comparison, each with a code and a text.
     #[getter]
     fn warnings(&self) -> Vec<PyComparisonWarning> {
         let warnings = self.result.warnings.iter();
         warnings.map(|warning| PyComparisonWarning { code: warning.code.clone(), text: warning.text.clone() }).collect()
     }
 
-    /// Jobs of all arms that did not complete.
+    /// The number of jobs of all arms that did not complete.
     #[getter]
     fn failed_jobs(&self) -> usize {
         self.result.failed_jobs()
     }
 
-    /// What the result JSON holds.
+    /// The content of the result JSON.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome {
         convert::json(py, &self.result.to_value()?)
     }
 
-    /// One row per job, arm and round: the columns of a recorded run, and more after these.
+    /// One row per job, arm and round, with the columns of a recorded run and more.
     fn jobs(&self, py: Python<'_>) -> PyOutcome {
-        convert::table(py, self.result.jobs_batch()?)
+        convert::table(py, table::jobs(&self.result.run)?)
     }
 
     /// One row per arm and host.
     fn hosts(&self, py: Python<'_>) -> PyOutcome {
-        convert::table(py, self.result.hosts()?)
+        convert::table(py, table::hosts(&self.result.analysis)?)
     }
 
     /// One row per arm.
     fn arms(&self, py: Python<'_>) -> PyOutcome {
-        convert::table(py, self.result.arms()?)
+        convert::table(py, table::arms(&self.result.run, &self.result.analysis)?)
     }
 
-    /// One row per arm and phase: how its seconds are spread.
+    /// One row per arm and phase, with statistics of its seconds.
     fn phases(&self, py: Python<'_>) -> PyOutcome {
-        convert::table(py, self.result.phases()?)
+        convert::table(py, table::phases(&self.result.analysis)?)
     }
 
     fn __repr__(&self) -> String {
-        let place = self.result.path.as_ref().map_or_else(|| "not written".to_owned(), |path| format!("{path:?}"));
-        format!("ComparisonResult({place}, failed_jobs={})", self.result.failed_jobs())
+        let path = self.result.path.as_ref().map_or_else(|| "not written".to_owned(), |path| format!("{path:?}"));
+        format!("ComparisonResult({path}, failed_jobs={})", self.result.failed_jobs())
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
-        // A notebook that is shown again may have outlived the file.
+        // The file can be gone when a notebook is shown again.
         let document = self.result.to_value().or_else(|_| self.result.summary())?;
         let document = convert::json(py, &document)?;
         Ok(convert::repr_html(py, "comparison_result", document)?)
     }
 }
 
-/// Something that makes a comparison less than it seems.
+/// A reason to be careful with a comparison.
 #[pyclass(module = "jobrota", name = "ComparisonWarning", frozen)]
 pub(super) struct PyComparisonWarning {
     code: String,
@@ -281,7 +281,7 @@ impl PyComparisonWarning {
         &self.code
     }
 
-    /// What it means, for people.
+    /// The meaning for this run.
     #[getter]
     fn text(&self) -> &str {
         &self.text
@@ -292,15 +292,15 @@ impl PyComparisonWarning {
     }
 }
 
-/// Runs of months beside each other: one row per run and arm that `ComparisonResult.append_to` put there, oldest first.
+/// Reads the runs that `ComparisonResult.append_to` stored: one row per run and arm, oldest first.
 ///
 /// Args:
-///     root: Directory or URI that holds the table.
-///     since: Only runs from then on.
-///     storage_options: Credentials and the like of the store.
+///     root: The directory or URI of the table's parent.
+///     since: Only runs from this time on.
+///     storage_options: Credentials and other options of the store.
 ///
 /// Raises:
-///     NotFoundError: There is no such table.
+///     NotFoundError: The table does not exist.
 #[pyfunction]
 #[pyo3(signature = (root, *, since = None, storage_options = None))]
 pub(super) fn comparison_history(

@@ -17,7 +17,9 @@ use super::fork_guard::ForkGuard;
 use super::interrupt::Call;
 use super::viya_session::client_options;
 use super::wait::{Mode, in_context};
-use crate::comparison::{self, ComparisonResult, JobOrder, Progress, ProgressEvent, RunnerOptions, durations};
+use crate::comparison::{
+    self, ComparisonResult, JobOrder, ProgressEvent, ProgressListener, RunnerOptions, job_durations,
+};
 use crate::error::Error;
 use crate::viya::{ClientOptions, server};
 
@@ -133,7 +135,7 @@ impl Reporter {
     }
 
     /// The callback for the core.
-    fn progress(self: &Arc<Self>) -> Option<Progress> {
+    fn progress(self: &Arc<Self>) -> Option<ProgressListener> {
         let reporter = self.callback.is_some().then(|| Arc::clone(self))?;
         Some(Arc::new(move |event| reporter.report(&event)))
     }
@@ -341,7 +343,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             } else if let Ok(result) = value.cast::<PyComparisonResult>() {
                 result.get().durations()?
             } else {
-                durations::read(Path::new(&arguments::named(
+                job_durations::read(Path::new(&arguments::named(
                     value.py(),
                     "durations_from",
                     arguments::location(value),
@@ -384,8 +386,8 @@ impl PyViyaComparisonRunner {
         let stop = call.stop();
         let work = async move {
             match journal {
-                Some(journal) => runner.resume_until(&journal, progress, &stop).await,
-                None => runner.run_until(progress, &stop).await,
+                Some(journal) => runner.resume(&journal, progress, &stop).await,
+                None => runner.run(progress, &stop).await,
             }
         };
         mode.run_stoppable(py, call, work, move |py, result| reporter.finish(py, result))

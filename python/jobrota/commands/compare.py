@@ -35,7 +35,7 @@ def add_arguments(
     number: Callable[[str], float],
 ) -> None:
     """Adds the options of `jobrota compare` to its parser."""
-    arms = parser.add_argument_group("what is compared")
+    arms = parser.add_argument_group("comparison")
     arms.add_argument(
         "--mode",
         choices=("sequential", "batch", "window", "all"),

@@ -1,6 +1,6 @@
-"""A comparison as people look at it: one HTML file that works offline, images of its charts, the same in a notebook.
+"""The report of a comparison: one HTML file that works offline, images of its charts, and the same page in a notebook.
 
-Needs the extra `report`: `pip install jobrota[report]` (Altair and vl-convert: neither a browser nor a network).
+Needs the extra `report`: `pip install jobrota[report]` (Altair, Jinja2 and vl-convert; no browser and no network).
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ def write(
     """Writes the report of a comparison as one HTML file.
 
     Args:
-        result: A `ComparisonResult`, what its `to_dict()` gave, or the path of a result JSON.
-        path: The HTML file; beside the result JSON if not given. Folders are made if needed.
-        title: The page's title.
-        images: A folder for images of each chart as well.
-        formats: Of the images: `"png"` and `"svg"`, or one of them.
+        result: A `ComparisonResult`, its `to_dict()`, or the path of a result JSON.
+        path: The HTML file. By default it is beside the result JSON. Missing folders are made.
+        title: The title of the page.
+        images: A folder for images of the charts.
+        formats: The formats of the images: `"png"`, `"svg"`, or both.
 
     Returns:
         The path of the HTML file.
 
     Raises:
-        InvalidInputError: The result has no jobs, there is no path to write to, the path is that of the result itself,
-            or a format is unknown.
-        NotFoundError: There is no such result file.
+        InvalidInputError: The result has no jobs, the path is missing, the path is that of the result itself, or a format
+            is unknown.
+        NotFoundError: The result file does not exist.
         StorageError: The file or an image cannot be written.
         ImportError: The extra is missing: `pip install jobrota[report]`.
 
@@ -66,7 +66,7 @@ def write(
     formats = _formats(formats)
     comparison = read(result, title)
     target = Path(path) if path is not None else _beside(comparison)
-    _spare(comparison, target)
+    _check_target(comparison, target)
     from jobrota.report import charts, page
     from jobrota.report import images as drawn
 
@@ -89,14 +89,15 @@ def write(
 
 
 def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], *, height: int = 2400) -> ReportView:
-    """The report in a notebook: the same page, in a frame of its own.
+    """Shows the report in a notebook: the same page, in a frame.
 
     Args:
-        result: As `write` has it.
-        height: Of the frame until its charts are drawn, pixels; where the notebook lets it, it then takes the page's.
+        result: The same as for `write`.
+        height: The height of the frame in pixels, until the charts are drawn. If the notebook allows it, the frame then
+            gets the height of the page.
 
     Returns:
-        What a notebook displays when it is the last value of a cell; Databricks and Jupyter both do.
+        A view that Databricks and Jupyter display when it is the last value of a cell.
 
     Raises:
         InvalidInputError: The result has no jobs.
@@ -113,31 +114,27 @@ class ReportView:
     """A report for a notebook."""
 
     def __init__(self, html: str, height: int) -> None:
-        """Of a whole page."""
+        """Takes the HTML of the page and the height of the frame."""
         self.html = html
         self.height = height
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from jobrota.report import page
 
-        # A frame keeps the notebook's styles out, and the page's scripts in.
-        return (
-            f'<iframe title="SAS Viya comparison" srcdoc="{escape(self.html)}" '
-            f'style="width:100%;height:{int(self.height)}px;border:0"></iframe>'
-        )
+        return page.frame(self.html, self.height)
 
     def __repr__(self) -> str:
         return f"ReportView({len(self.html):,} characters)"
 
 
 def require() -> None:
-    """Says what to install where the extra is missing, before anything takes its time.
+    """Checks that the extra is installed.
 
     Raises:
         ImportError: The extra is missing: `pip install jobrota[report]`.
     """
-    if any(find_spec(name) is None for name in ("altair", "vl_convert")):
-        raise ImportError("reports need Altair and vl-convert: pip install 'jobrota[report]'")
+    if any(find_spec(name) is None for name in ("altair", "jinja2", "vl_convert")):
+        raise ImportError("reports need Altair, Jinja2 and vl-convert: pip install 'jobrota[report]'")
 
 
 def _formats(formats: str | Sequence[str]) -> list[str]:
@@ -150,12 +147,12 @@ def _formats(formats: str | Sequence[str]) -> list[str]:
 
 def _beside(comparison: Comparison) -> Path:
     if comparison.path is None:
-        raise InvalidInputError("the result was not written to a file, so say where the report goes (path)")
+        raise InvalidInputError("the result is not in a file, so say where the report goes (path)")
     return comparison.path.with_suffix(".html")
 
 
-def _spare(comparison: Comparison, target: Path) -> None:
-    """The report never takes the place of its own result."""
+def _check_target(comparison: Comparison, target: Path) -> None:
+    """Refuses to replace the result with its report."""
     source = comparison.path
     if source is not None and (source == target or (target.exists() and source.exists() and target.samefile(source))):
         raise InvalidInputError(f"{target} is the result itself: say where the report goes (path, or -o FILE)")

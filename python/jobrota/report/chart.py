@@ -1,4 +1,4 @@
-"""What every chart of a report is, and what several of them need."""
+"""A chart of a report, and helpers that several charts use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["CLAIMABLE", "NOT_KNOWN", "Chart", "finish", "named", "of_a_round", "
 NOT_KNOWN = "Not known: the orchestrator had no entry for any of these jobs."
 
 CLAIMABLE = 5
-"""Fewer rounds than these claim nothing, and their interval is not shown."""
+"""The least number of rounds for a claim. With fewer rounds, no interval is shown."""
 
 SVG_MARKS = 6000
-"""More marks than these are drawn on a canvas: a browser takes seconds for so many elements."""
+"""The most marks of an SVG. More marks are drawn on a canvas, because a browser needs seconds for as many elements."""
 
 
 @dataclass
@@ -29,14 +29,14 @@ class Chart:
     title: str
     finding: str
     spec: dict[str, Any] | None
-    """None where there is nothing to draw, and the finding says why."""
+    """None if there is nothing to draw. The finding says why."""
     columns: list[str]
     rows: list[list[Any]]
     marks: int
     findings: dict[int, str] = field(default_factory=dict)
-    """Of a chart that shows one round at a time: its finding by round."""
+    """The finding of each round, for a chart that shows one round at a time."""
     of_jobs: bool = False
-    """Whether each row is a job, which the table of all jobs has as well."""
+    """Whether each row is a job, so that the table of all jobs has it, too."""
 
     @property
     def renderer(self) -> str:
@@ -45,24 +45,24 @@ class Chart:
 
 
 def named(name: str = "rows") -> Any:
-    """Data that `finish` puts into the chart: Altair would check each row of it against Vega-Lite's schema."""
+    """Data that `finish` adds to the chart. Altair itself would validate each row."""
     return alt.NamedData(name)
 
 
 def finish(chart: Any, datasets: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The specification with its data, without a theme of its own."""
+    """Returns the specification with its data and without a theme."""
     spec: dict[str, Any] = chart.to_dict()
     spec.pop("config", None)
     return spec | {"datasets": dict(datasets)}
 
 
 def seconds(value: float | None) -> float | None:
-    """To the millisecond."""
+    """Returns `value` rounded to milliseconds."""
     return None if value is None else round(value, 3)
 
 
 def of_a_round(comparison: Comparison, spec: dict[str, Any]) -> dict[str, Any]:
-    """The chart of the round that its parameter `round` says, which the page lets people choose."""
+    """Limits the chart to the round in its parameter `round`, which readers of the page choose."""
     if len(comparison.rounds) < 2:
         return spec
     return spec | {
@@ -72,5 +72,5 @@ def of_a_round(comparison: Comparison, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown(key: str, title: str) -> Chart:
-    """The place of a chart that needs the orchestrator's account where there is none."""
+    """Returns a chart without a picture, for a run without orchestrator entries."""
     return Chart(key, title, NOT_KNOWN, None, [], [], 0)

@@ -1,4 +1,4 @@
-"""The charts of a report, as Vega-Lite: each with what it shows in words, and the same as a table."""
+"""The charts of a report in Vega-Lite. Each has a finding in words and a table with its data."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from jobrota.report.timeline import timelines
 __all__ = ["draw"]
 
 LINES = 150
-"""More jobs than these are a band and a median: their lines would be a grey area."""
+"""The most lines of jobs. More jobs are shown as a band and a median."""
 LARGEST = 10
-"""So many of the jobs that changed most are drawn beside the band."""
+"""The number of jobs with the largest change that are drawn beside the band."""
 
 
 def draw(comparison: Comparison) -> list[Chart]:
-    """All charts for which the result has data, in the order of the page."""
+    """Returns the charts for which the result has data, in the order of the page."""
     alt.data_transformers.disable_max_rows()
     makers: list[Callable[[Comparison], Chart | None]] = [
         _ratios,
@@ -38,7 +38,7 @@ def draw(comparison: Comparison) -> list[Chart]:
 
 
 def _arms(comparison: Comparison) -> Any:
-    """The colour of arms: the same in every chart."""
+    """Returns the colours of arms, which are the same in every chart."""
     return alt.Color("arm:N", title="arm", scale=alt.Scale(domain=comparison.names), sort=comparison.names)
 
 
@@ -50,7 +50,7 @@ def _ratios(comparison: Comparison) -> Chart | None:
         "parallelism": "parallelism alone",
         "context": "context alone",
         "total": "both together",
-        "mixed": "both, not told apart",
+        "mixed": "both, not separated",
         "same": "nothing known",
     }
     data = [
@@ -62,7 +62,7 @@ def _ratios(comparison: Comparison) -> Chart | None:
             "high": gain.get("high"),
             "rounds": gain.get("rounds"),
             "difference": "claimed" if gain.get("claimed") else "not claimed",
-            # Three lines, so that what is cut at the end still differs: which arms, and what they differ in.
+            # Three lines, so that labels that are cut still differ.
             "label": f"{gain['treatment']}|/ {gain['baseline']}|{names.get(gain['kind'], gain['kind'])}",
         }
         for gain in gains
@@ -73,21 +73,21 @@ def _ratios(comparison: Comparison) -> Chart | None:
     keys = ["comparison", "differs", *columns[2:]]
     table = [[row[key] for key in keys] for row in data]
     spec = finish(chart, {"rows": data, "one": [{"ratio": 1}]})
-    return Chart("ratios", "What was gained", finding + ".", spec, columns, table, len(data) * 2 + 1)
+    return Chart("ratios", "Gain", finding + ".", spec, columns, table, len(data) * 2 + 1)
 
 
 def _ratio_chart(data: list[dict[str, Any]]) -> Any:
-    """A short tick for each ratio, filled where the difference is claimed, and its interval."""
+    """Draws a short tick for each ratio, filled if the difference is claimed, and its interval."""
     spans = [row for row in data if row["low"] is not None and row["high"] is not None]
     spans = [row for row in spans if (row["rounds"] or 0) >= CLAIMABLE]
     for row in spans:
         row["interval"] = True
     values = [1, *(row["ratio"] for row in data), *(row[end] for row in spans for end in ("low", "high"))]
     logarithmic = min(values) > 0
-    # Without `nice`, which goes to powers of ten and makes an interval a speck.
+    # `nice` would extend the axis to powers of ten, and make an interval very small.
     domain = [round(min(values) / 1.15, 4), round(max(values) * 1.15, 4)]
     scale = alt.Scale(type="log" if logarithmic else "linear", domain=domain, nice=False)
-    # Both layers name the axis: a layer without a title would take it from the other.
+    # Both layers name the axis: without a title, Vega-Lite joins those of all layers.
     title = "times the baseline's makespan" + (" (log)" if logarithmic else "")
     axis = alt.Axis(format="~g", tickCount=6)
     x = alt.X("ratio:Q", title=title, scale=scale, axis=axis)
@@ -111,7 +111,7 @@ def _ratio_chart(data: list[dict[str, Any]]) -> Any:
     if spans:
         ends = base.transform_filter("datum.interval").mark_rule(strokeWidth=3)
         layers.append(ends.encode(y=y, x=alt.X("low:Q", title=title, scale=scale, axis=axis), x2="high:Q"))
-    # Of the text's colour: the colours of arms and phases mean something else.
+    # In the colour of text, because the colours of arms and phases have other meanings.
     tick = {"shape": "M-.12,-.7H.12V.7H-.12Z", "size": 500, "opacity": 1, "color": alt.ExprRef("ink")}
     for difference, filled in (("claimed", True), ("not claimed", False)):
         if any(row["difference"] == difference for row in data):
@@ -145,7 +145,7 @@ def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Cha
         .encode(
             x=alt.X("s:Q", title="seconds since the arm's first submission"),
             y=alt.Y(
-                "count:Q", title=column, axis=alt.Axis(values=_whole(max(row["count"] for row in data)), format="d")
+                "count:Q", title=column, axis=alt.Axis(values=_count_ticks(max(row["count"] for row in data)), format="d")
             ),
             color=_arms(comparison),
             strokeDash=alt.StrokeDash(
@@ -168,8 +168,8 @@ def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Cha
     )
 
 
-def _whole(most: int) -> list[int]:
-    """Whole numbers from 0 to `most` or a little more: hosts and jobs have no halves."""
+def _count_ticks(most: int) -> list[int]:
+    """Returns integers from 0 to `most` or a little more, as the ticks of a count."""
     step = next(step for power in range(12) for step in (10**power, 2 * 10**power, 5 * 10**power) if most <= 8 * step)
     return list(range(0, most + step, step))
 
@@ -280,7 +280,7 @@ def _slopes(comparison: Comparison) -> Chart | None:
 
 
 def _running(comparison: Comparison) -> dict[tuple[str, str], float]:
-    """How long each job ran in each arm, the median of the rounds; jobs of one name are told apart by their number."""
+    """Returns the running seconds of each job and arm, as the median of the rounds. Duplicate names get a number."""
     counts = Counter((row["arm"], row["round"], row["job"]) for row in comparison.rows)
     repeated = {job for (_, _, job), count in counts.items() if count > 1}
 
@@ -295,7 +295,7 @@ def _running(comparison: Comparison) -> dict[tuple[str, str], float]:
 
 
 def _change(before: float, after: float) -> float:
-    """How much a job changed, as a factor either way; from or to nothing is the most."""
+    """Returns the change of a job as a factor of at least 1; infinity from or to zero."""
     if before > 0 and after > 0:
         return max(before / after, after / before)
     return 1.0 if before == after else float("inf")
@@ -307,7 +307,7 @@ def _band(arm: str, values: list[float]) -> dict[str, Any]:
 
 
 def _slope_chart(comparison: Comparison, datasets: dict[str, list[dict[str, Any]]]) -> Any:
-    # Where it is narrow, names go on at their underscores, one part a line.
+    # In a narrow chart, names break at underscores.
     expression = "width < 480 ? split(replace(datum.label, regexp('_', 'g'), '_|'), '|') : datum.label"
     x = alt.X(
         "arm:N",

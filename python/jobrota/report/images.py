@@ -1,4 +1,4 @@
-"""Images of charts, drawn without a browser."""
+"""Images of charts, made without a browser."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def write(charts: Sequence[Chart], folder: Path, formats: Sequence[str] = ("png"
 
     Args:
         charts: The charts.
-        folder: Where; it is made if needed.
-        formats: `png` and `svg`, or one of them.
+        folder: The folder. It is made if it is missing.
+        formats: `png`, `svg`, or both.
 
     Returns:
         The files.
 
     Raises:
-        OSError: One cannot be written.
+        OSError: An image cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = theme(dark=False) | {"background": "white", "font": "sans-serif"}
@@ -50,7 +50,7 @@ def write(charts: Sequence[Chart], folder: Path, formats: Sequence[str] = ("png"
 
 
 def _finding(chart: Chart) -> str:
-    """What the image shows; of a chart that shows one round, which."""
+    """Returns the finding, with the round if the chart shows one of several."""
     if len(chart.findings) < 2:
         return chart.finding
     shown = next((param["value"] for param in (chart.spec or {}).get("params", ()) if param["name"] == "round"), None)
@@ -58,7 +58,7 @@ def _finding(chart: Chart) -> str:
 
 
 def sized(spec: dict[str, Any], width: int) -> dict[str, Any]:
-    """The chart for a given width: Vega-Lite fits single views to their place, and not those in rows."""
+    """Sets the width of the chart. Vega-Lite adapts single views to their container, but not views in rows."""
     spec = copy.deepcopy(spec)
     inner = spec.get("spec", spec)
     inner["width"] = width

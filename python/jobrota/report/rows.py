@@ -1,4 +1,4 @@
-"""What a report shows, from the JSON of a result: arms in their order, and flat rows of jobs."""
+"""The input of a report, from the JSON of a result: arms in their order, and flat rows of jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Comparison:
-    """A result as the page and the charts take it."""
+    """A result in the form that the page and the charts use."""
 
     title: str
     path: Path | None
@@ -31,13 +31,13 @@ class Comparison:
     warnings: list[Mapping[str, str]]
     rows: list[Row] = field(default_factory=list)
     zeros: Mapping[tuple[str, int], float] = field(default_factory=dict)
-    """The first submission of each arm's round, in the run's seconds."""
+    """The first submission of each arm and round, in seconds of the run."""
     length: float = 0.0
-    """Of the longest round of any arm, seconds: timelines share their axis."""
+    """The length of the longest round in seconds, for the shared axis of timelines."""
 
     @property
     def names(self) -> list[str]:
-        """The arms' names, in their order."""
+        """The names of the arms in their order."""
         return [str(arm["name"]) for arm in self.arms]
 
     @property
@@ -47,11 +47,11 @@ class Comparison:
 
     @property
     def shown_round(self) -> int:
-        """The round that is shown first of charts that show one: the first that most arms did to their end."""
-        whole = Counter(
+        """The round that charts show first: the first round that most arms completed."""
+        complete = Counter(
             entry["round"] for arm in self.arms for entry in arm["rounds"] if not entry.get("interrupted")
         )  # fmt: skip
-        return max(self.rounds, key=lambda number: (whole[number], -number))
+        return max(self.rounds, key=lambda number: (complete[number], -number))
 
     @property
     def orchestrated(self) -> bool:
@@ -69,7 +69,7 @@ class Comparison:
 
 @dataclass
 class Interval:
-    """A part of a job: seconds since the first submission of its arm's round."""
+    """A phase of a job, in seconds since the first submission of its arm and round."""
 
     row: Row
     phase: str
@@ -78,11 +78,11 @@ class Interval:
 
 
 def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], title: str | None = None) -> Comparison:
-    """Takes a result in any form.
+    """Reads a result in any form.
 
     Args:
-        result: A `ComparisonResult`, what its `to_dict()` gave, or the path of a result JSON.
-        title: The page's title.
+        result: A `ComparisonResult`, its `to_dict()`, or the path of a result JSON.
+        title: The title of the page.
 
     Raises:
         InvalidInputError: It has no jobs.
@@ -100,8 +100,8 @@ def read(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
     arms, analysis = document.get("arms"), document.get("analysis")
     if not isinstance(arms, list) or not isinstance(analysis, Mapping):
         raise InvalidInputError(
-            "this is no result of a comparison: it has neither arms nor an analysis; "
-            "read it with ComparisonResult.load, which knows older results as well"
+            "this is not the result of a comparison: it has neither arms nor an analysis; "
+            "read it with ComparisonResult.load, which accepts older results, too"
         )
     rows = [_row(dict(job)) for arm in arms for job in arm["jobs"]]
     if not rows:
@@ -135,7 +135,7 @@ def _row(row: Row) -> Row:
 
 
 def _rebase(rows: Iterable[Row]) -> dict[tuple[str, int], float]:
-    """Adds the moments that charts need, counted from the first submission of the row's arm and round; gives these."""
+    """Adds times since the first submission of the row's arm and round. Returns these first submissions."""
     groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["arm"], row["round"]].append(row)
@@ -159,7 +159,7 @@ def _rebase(rows: Iterable[Row]) -> dict[tuple[str, int], float]:
 
 
 def intervals(rows: Iterable[Row]) -> list[Interval]:
-    """The phases of the jobs of one round as far as they are known; what is not known of a job is one part.
+    """Returns the known phases of the jobs of one round. The unknown time of a job is one interval.
 
     A job that started and has no known end lasts until the round's end.
     """

@@ -1,7 +1,7 @@
-"""The colours of charts in light and in dark.
+"""The colours of charts in the light and the dark theme.
 
-Phases are ordinal and take the range `ordinal`; arms are nominal and take the range `category`: so one chart does for
-both themes.
+Phases are ordinal and use the range `ordinal`. Arms are nominal and use the range `category`. One chart therefore works
+with both themes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 __all__ = ["theme"]
 
-# Near Okabe and Ito's colours, which people with any colour vision tell apart; lighter ones on dark ground. Each has
-# a contrast of 3:1 and more to its ground, and phases that follow each other differ in luminance as well.
+# Close to the colours of Okabe and Ito, which work for every colour vision; lighter on a dark background. Each has a
+# contrast of at least 3:1 to its background, and successive phases differ in luminance, too.
 _LIGHT = {
     "category": ["#0072b2", "#c04f00", "#00795a", "#a34d7c", "#8a6d00", "#444444"],
     "ordinal": ["#8b949e", "#b35900", "#005a8c", "#7a7a7a"],
@@ -33,7 +33,7 @@ _DARK = {
 
 
 def theme(dark: bool) -> dict[str, Any]:
-    """The Vega configuration of the light or the dark theme."""
+    """Returns the Vega configuration of the light or the dark theme."""
     colours: dict[str, Any] = _DARK if dark else _LIGHT
     text, grid = colours["text"], colours["grid"]
     font = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
@@ -57,7 +57,7 @@ def theme(dark: bool) -> dict[str, Any]:
         "title": {"color": text, "subtitleColor": text, "subtitleFontSize": 12, "subtitlePadding": 6},
         "range": {"category": colours["category"], "ordinal": colours["ordinal"]},
         "rule": {"color": text},
-        # What marks take as `{"expr": "ink"}`: a style does not reach their colour, which has a default.
+        # Marks use these as `{"expr": "ink"}`, because a style does not replace the default colour of a mark.
         "params": [
             {"name": "ink", "value": text},
             *({"name": name, "value": colours[name]} for name in ("slope", "band", "failed")),

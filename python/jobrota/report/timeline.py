@@ -16,14 +16,14 @@ __all__ = ["timelines"]
 
 PHASES = ("pending", "starting", "running", "not known")
 LANES = 220
-"""So many jobs of an arm get a line each; of more, those on a host share its lines."""
+"""The most jobs with a line each. More jobs share the lines of their host."""
 NAMED_LANES = 60
-"""Of so many lines, each has its job's name beside it, where there is room."""
+"""The most lines with the name of the job beside them."""
 LANE_DIGITS = 4
 
 
 def timelines(comparison: Comparison) -> list[Callable[[Comparison], Chart | None]]:
-    """What draws the timeline of each arm."""
+    """Returns a function for each arm that draws its timeline."""
 
     def maker(arm: str) -> Callable[[Comparison], Chart | None]:
         return lambda comparison: _timeline(comparison, arm)
@@ -33,7 +33,7 @@ def timelines(comparison: Comparison) -> list[Callable[[Comparison], Chart | Non
 
 def _timeline(comparison: Comparison, arm: str) -> Chart | None:
     rounds = {number: rows for number in comparison.rounds if (rows := comparison.of_round(arm, number))}
-    # On a line that jobs share, waiting for the host would lie on top of those that are there.
+    # On shared lines, the wait of one job would cover the run of another.
     shared = max(map(len, rounds.values()), default=0) > LANES
     data: list[dict[str, Any]] = []
     table: list[list[Any]] = []
@@ -65,14 +65,14 @@ def _timeline(comparison: Comparison, arm: str) -> Chart | None:
 
 
 def _bars(number: int, parts: Iterable[Interval], lanes: dict[int, int], shared: bool) -> list[dict[str, Any]]:
-    """A row for each part; of a job that did not end well, the name has a cross."""
+    """Returns a row for each part. The name of a job that did not complete has a cross."""
     bars = []
     for part in parts:
         row, place = part.row, id(part.row)
         cross = "" if ended_well(row) else "✕ "
         bar = {
             "round": number,
-            # Its name as well, which is then the line's label; digits keep the order.
+            # The name is the label of the line, and the digits keep the order.
             "lane": f"{lanes[place]:0{LANE_DIGITS}}{cross}{row['job']}" if not shared else lanes[place],
             "host": row.get("host") or "host not known",
             "job": row["job"],
@@ -104,17 +104,17 @@ def _table(number: int, rows: Iterable[Row]) -> list[list[Any]]:
 
 
 def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) -> Any:
-    """Bars in rows of hosts, with the jobs' names where lines are few."""
+    """Draws bars in rows of hosts, with the names of jobs if there are few lines."""
     names = count <= NAMED_LANES and not shared
     step = 12 if names else 9 if count <= 80 else max(2, round(720 / count))
     hosts = sorted({str(row["host"]) for row in data}, key=_natural)
     occurring = [phase for phase in PHASES if any(row["phase"] == phase for row in data)]
-    # All phases are in the scale, so that each has its colour in every chart.
+    # The scale has all phases, so that each has the same colour in every chart.
     phase: dict[str, Any] = {"shorthand": "phase:O", "title": "phase"}
     phase |= {"scale": alt.Scale(domain=list(PHASES)), "legend": alt.Legend(values=occurring)}
     axis = None
     if names:
-        # The page leaves it out where it is narrow.
+        # A narrow page has no such axis.
         axis = alt.Axis(
             labelExpr=f"slice(datum.label, {LANE_DIGITS})", labelFontSize=10, labelLimit=150, domain=False, ticks=False
         )
@@ -131,7 +131,7 @@ def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) 
         alt.Tooltip("end:Q", title="to s"),
         "seconds:Q",
     ]
-    # The line around it lets a part be seen that is shorter than a pixel.
+    # The stroke makes parts visible that are shorter than a pixel.
     failed = "datum.state != 'completed'"
     bars = (
         alt.Chart()
@@ -141,8 +141,8 @@ def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) 
             x2="end:Q",
             y=y,
             color=alt.Color(**phase),
-            # Those that did not end well are pale, with an edge: a layer of crosses would be a second source of lanes,
-            # of which Vega-Lite warns.
+            # Jobs that did not complete are pale with an edge. A layer of crosses would be a second source of lanes, and
+            # Vega-Lite warns about that.
             stroke=alt.condition(failed, alt.value(alt.ExprRef("failed")), alt.Stroke(**phase)),
             fillOpacity=alt.condition(failed, alt.value(0.3), alt.value(1)),
             tooltip=tooltip,
@@ -159,7 +159,7 @@ def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) 
 def _finding(
     comparison: Comparison, arm: str, number: int, rows: list[Row], parts: list[Interval], shared: bool
 ) -> str:
-    """What the timeline of one round shows, in words."""
+    """Returns the finding of one round."""
     by_host: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("host"):
@@ -181,7 +181,7 @@ def _finding(
 
 
 def _peak(rows: list[Row], parts: list[Interval]) -> int:
-    """Most jobs that were on the host at once: from start to end, and who ends makes room for who starts then."""
+    """Returns the most jobs on the host at once. A job that starts at the end of another does not overlap it."""
     mine = {id(row) for row in rows}
     spans: dict[int, tuple[float, float]] = {}
     for part in parts:
@@ -202,7 +202,7 @@ def _peak(rows: list[Row], parts: list[Interval]) -> int:
 
 
 def _new_hosts(comparison: Comparison, arm: str, number: int) -> list[str]:
-    """The arm's new hosts that began in this round."""
+    """Returns the new hosts of the arm that began in this round."""
     hosts = comparison.figures(arm)["hosts"]
     return sorted((host["host"] for host in hosts if host["new"] and host.get("first_round") == number), key=_natural)
 
@@ -212,7 +212,7 @@ def _natural(text: str) -> list[Any]:
 
 
 def _lanes(parts: Iterable[Interval], shared: bool) -> dict[int, int]:
-    """A line for each job in the order of starts; of very many jobs those of a host share lines where they can."""
+    """Returns the line of each job, in the order of starts. With `shared`, jobs of a host share lines."""
     spans: dict[int, Interval] = {}
     for part in parts:
         span = spans.setdefault(id(part.row), Interval(part.row, "", part.start, part.end))

@@ -1,113 +1,112 @@
-//! The figures of one arm, from server-side phases; what the client saw is kept apart.
+//! The figures of one arm, from server-side phases. Client-side figures are separate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::hosts::{Arrivals, HostFigures};
-use super::moments::{Moment, moments};
-use super::observation::{ArmPlan, Observation, Run};
-use super::spread::Spread;
+use super::concurrency::{ConcurrencyPoint, concurrency_points};
+use super::hosts::{HostArrivals, HostFigures};
+use super::run::{ArmPlan, JobRow, RunData};
+use crate::comparison::statistics::SummaryStats;
 
-/// One arm, over all its rounds. Seconds are the server's.
+/// One arm, over all its rounds. Seconds are those of the server.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ArmFigures {
     /// The arm.
     pub arm: String,
-    /// Rounds that it did to their end.
+    /// Complete rounds.
     pub rounds: usize,
-    /// Jobs, over all rounds.
+    /// Jobs of all rounds.
     pub jobs: usize,
-    /// Those that ended well.
+    /// Jobs that completed.
     pub completed: usize,
-    /// Those that did not.
+    /// Jobs that did not complete.
     pub failed: usize,
-    /// Those, by how they ended.
+    /// Jobs that did not complete, by state.
     pub failures: BTreeMap<String, usize>,
-    /// From the first creation to the last end of a round.
-    pub makespan_s: Option<Spread>,
-    /// The same, of each round.
+    /// From the first creation to the last end, of complete rounds.
+    pub makespan_s: Option<SummaryStats>,
+    /// The makespan of each complete round.
     pub makespans_s: Vec<f64>,
-    /// The same with the round's number.
+    /// The same, with the number of the round.
     #[serde(skip)]
     pub makespans: Vec<(i64, f64)>,
-    /// Jobs that ended well per hour of makespan, of the rounds that were done to their end.
+    /// Completed jobs per hour of makespan, in complete rounds.
     pub throughput_per_hour: Option<f64>,
-    /// Most jobs on hosts at a time, in whichever round.
+    /// The most jobs on hosts at the same time.
     pub peak_concurrency: Option<usize>,
-    /// Jobs on hosts on average over the makespan, of the rounds that were done to their end.
+    /// The mean number of jobs on hosts over the makespan, in complete rounds.
     pub mean_concurrency: Option<f64>,
-    /// In the queue.
-    pub pending_s: Option<Spread>,
-    /// Start of pods.
-    pub starting_s: Option<Spread>,
-    /// Running.
-    pub running_s: Option<Spread>,
+    /// Time in the queue.
+    pub pending_s: Option<SummaryStats>,
+    /// Time in which pods started.
+    pub starting_s: Option<SummaryStats>,
+    /// Time in which jobs ran.
+    pub running_s: Option<SummaryStats>,
     /// From the orchestrator's end to the Job Execution Service's.
-    pub finish_lag_s: Option<Spread>,
-    /// Client side: by how much ends were seen late.
-    pub observe_lag_s: Option<Spread>,
-    /// Starts that had to wait for an image.
-    pub starting_cold_s: Option<Spread>,
-    /// The other starts.
-    pub starting_warm_s: Option<Spread>,
-    /// How many had to wait for an image.
+    pub finish_lag_s: Option<SummaryStats>,
+    /// Client side: from the end of a job until it was seen.
+    pub observe_lag_s: Option<SummaryStats>,
+    /// Starts that waited for an image.
+    pub starting_cold_s: Option<SummaryStats>,
+    /// All other starts.
+    pub starting_warm_s: Option<SummaryStats>,
+    /// The number of starts that waited for an image.
     pub cold_starts: usize,
-    /// From the arm's first submission of a round to the first start on a host that had not been seen before; none when
-    /// there was no such host.
+    /// From the arm's first submission of a round to the first start on a new host; `None` if there was no new host.
     pub scale_up_s: Option<f64>,
-    /// Hosts that no arm had used before; of the run's first arm, those that came while it ran.
+    /// Hosts that no arm had used before. For the first arm of a run: hosts that were added while it ran.
     pub new_hosts: Vec<String>,
-    /// Running over CPU seconds, of each job.
-    pub running_to_cpu: Option<Spread>,
-    /// CPU seconds.
+    /// The ratio of running seconds to CPU seconds of a job.
+    pub running_to_cpu: Option<SummaryStats>,
+    /// The sum of CPU seconds.
     pub cpu_s: Option<f64>,
-    /// Seconds of running.
+    /// The sum of running seconds.
     pub running_s_sum: Option<f64>,
-    /// Seconds that hosts were held: of each host and round from the first start to the last end.
+    /// Seconds that hosts were held: for each host and round, from the first start to the last end.
     pub host_seconds: Option<f64>,
-    /// The share of these in which a job was there.
+    /// The share of `host_seconds` in which a job was on the host.
     pub busy_share: Option<f64>,
     /// Host-seconds per job.
     pub host_seconds_per_job: Option<f64>,
-    /// What the host-seconds cost, where a price was given.
+    /// The cost of `host_seconds`, if a price was given.
     pub cost: Option<f64>,
-    /// The same per job.
+    /// The cost per job.
     pub cost_per_job: Option<f64>,
-    /// Jain's index of the jobs' slowdowns, (pending + starting + running) / running: 1 when all were slowed down alike.
+    /// Jain's index of the jobs' slowdowns, (pending + starting + running) / running: 1 if all jobs were slowed down equally.
     pub fairness: Option<f64>,
-    /// How often the orchestrator started jobs again.
+    /// How often the orchestrator restarted jobs.
     pub requeued: i64,
     /// Seconds that jobs were suspended.
     pub suspended_s: f64,
-    /// By host.
+    /// The figures of each host.
     pub hosts: Vec<HostFigures>,
-    /// Jobs on hosts, and hosts that are held, over time: round by round the moments of change, with the numbers from then on.
-    pub concurrency: Vec<Moment>,
+    /// Jobs on hosts and held hosts over time, round by round.
+    pub concurrency: Vec<ConcurrencyPoint>,
 }
 
 impl ArmFigures {
     /// The figures of `plan`.
-    pub fn of(run: &Run, plan: &ArmPlan, arrivals: &Arrivals) -> Self {
-        let jobs: Vec<&Observation> = run.of(&plan.name).collect();
-        let spread = |of: fn(&Observation) -> Option<f64>| Spread::of(jobs.iter().filter_map(|job| of(job)));
-        let sum = |of: fn(&Observation) -> Option<f64>| jobs.iter().filter_map(|job| of(job)).reduce(|a, b| a + b);
+    pub fn of(run: &RunData, plan: &ArmPlan, arrivals: &HostArrivals) -> Self {
+        let jobs: Vec<&JobRow> = run.of(&plan.name).collect();
+        let spread = |of: fn(&JobRow) -> Option<f64>| SummaryStats::of(jobs.iter().filter_map(|job| of(job)));
+        let sum = |of: fn(&JobRow) -> Option<f64>| jobs.iter().filter_map(|job| of(job)).reduce(|a, b| a + b);
         let starts = |cold: bool| {
             let those = jobs.iter().filter(move |job| arrivals.is_cold(job) == Some(cold));
-            Spread::of(those.filter_map(|job| job.starting_s))
+            SummaryStats::of(those.filter_map(|job| job.starting_s))
         };
         let makespans = run.makespans(plan);
         let makespans_s: Vec<f64> = makespans.iter().map(|(_, seconds)| *seconds).collect();
         let total: f64 = makespans_s.iter().sum();
-        // What is measured against the makespan has to be of the same rounds.
-        let whole: BTreeSet<i64> = makespans.iter().map(|(round, _)| *round).collect();
-        let in_whole = || jobs.iter().filter(|job| whole.contains(&job.round));
+        // Figures relative to the makespan need the same rounds.
+        let complete: BTreeSet<i64> = makespans.iter().map(|(round, _)| *round).collect();
+        let in_complete = || jobs.iter().filter(|job| complete.contains(&job.round));
         let completed = jobs.iter().filter(|job| job.completed()).count();
         let mut failures = BTreeMap::new();
         for job in jobs.iter().filter(|job| !job.completed()) {
             *failures.entry(job.state.clone()).or_insert(0) += 1;
         }
-        let concurrency = moments(&jobs);
+        let concurrency = concurrency_points(&jobs);
         let hosts = arrivals.figures(&jobs);
         let held: f64 = hosts.iter().map(|host| host.held_s).sum();
         let new = arrivals.new_hosts(jobs.iter().copied());
@@ -122,26 +121,26 @@ impl ArmFigures {
             completed,
             failed: jobs.len() - completed,
             failures,
-            makespan_s: Spread::of(makespans_s.iter().copied()),
+            makespan_s: SummaryStats::of(makespans_s.iter().copied()),
             throughput_per_hour: (total > 0.0)
-                .then(|| in_whole().filter(|job| job.completed()).count() as f64 / total * 3600.0),
-            peak_concurrency: concurrency.iter().map(|moment| moment.jobs).max(),
+                .then(|| in_complete().filter(|job| job.completed()).count() as f64 / total * 3600.0),
+            peak_concurrency: concurrency.iter().map(|point| point.jobs).max(),
             mean_concurrency: (total > 0.0 && known).then(|| {
-                in_whole().filter_map(|job| job.on_host()).map(|(start, end)| end - start).sum::<f64>() / total
+                in_complete().filter_map(|job| job.on_host()).map(|(start, end)| end - start).sum::<f64>() / total
             }),
             makespans_s,
             makespans,
             pending_s: spread(|job| job.pending_s),
             starting_s: spread(|job| job.starting_s),
             running_s: spread(|job| job.running_s),
-            finish_lag_s: spread(Observation::finish_lag),
+            finish_lag_s: spread(JobRow::finish_lag),
             observe_lag_s: spread(|job| job.observe_lag_s),
             starting_cold_s: starts(true),
             starting_warm_s: starts(false),
             cold_starts: jobs.iter().filter(|job| arrivals.is_cold(job) == Some(true)).count(),
             scale_up_s: scale_up,
             new_hosts: new.into_iter().map(|(host, _)| host).collect(),
-            running_to_cpu: spread(Observation::running_to_cpu),
+            running_to_cpu: spread(JobRow::running_to_cpu),
             cpu_s: sum(|job| job.max_cpu_s),
             running_s_sum: sum(|job| job.running_s),
             host_seconds: known.then_some(held),
@@ -159,7 +158,7 @@ impl ArmFigures {
 }
 
 /// Jain's index: (Σx)² / (n·Σx²).
-fn fairness(jobs: &[&Observation]) -> Option<f64> {
+fn fairness(jobs: &[&JobRow]) -> Option<f64> {
     let slowdowns: Vec<f64> = jobs
         .iter()
         .filter_map(|job| {

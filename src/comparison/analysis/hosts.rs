@@ -1,79 +1,79 @@
-//! Hosts: how many jobs they had at a time, when they came, and whether they were cold.
+//! Hosts: how many jobs they had at the same time, when they were added, and whether they were cold.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::moments::{busy, peak};
-use super::observation::{Observation, Run};
+use super::concurrency::{busy, peak};
+use super::run::{JobRow, RunData};
 use crate::comparison::statistics::quantile;
 
-/// A job that waited less did not wait for a host: the orchestrator's stamps have a resolution of a second, and it looks
-/// at its queue every few.
-const HARDLY_WAITED: f64 = 5.0;
-/// A start that took so many times the median of the others pulled an image. Recorded: 76 to 98 s against 6 to 10 s.
-const COLD: f64 = 3.0;
+/// A job that waited less, in seconds, did not wait for a host: the timestamps of the orchestrator have a resolution of a
+/// second, and it reads its queue every few seconds.
+const LEAST_WAIT: f64 = 5.0;
+/// A start that took this many times the median pulled an image. Measured: 76 to 98 s against 6 to 10 s.
+const COLD_FACTOR: f64 = 3.0;
 
-/// A round and a moment in it: rounds follow one another, and each may have been recorded with a clock of its own.
-type When = (i64, f64);
+/// A round and a time in it. Rounds follow one another, and each can be recorded with a different clock.
+type RoundTime = (i64, f64);
 
 /// What one arm did on one host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HostFigures {
     /// The host.
     pub host: String,
-    /// Jobs that the arm ran there.
+    /// Jobs that the arm ran on it.
     pub jobs: usize,
-    /// Most of them at a time, starting or running.
+    /// The most jobs at the same time, starting or running.
     pub peak_concurrency: usize,
     /// The first start.
     pub first_start_s: Option<f64>,
-    /// The round that was in.
+    /// The round of the first start.
     pub first_round: Option<i64>,
     /// The last end.
     pub last_end_s: Option<f64>,
-    /// Seconds in which a job was there.
+    /// Seconds in which a job was on it.
     pub busy_s: f64,
-    /// Seconds from the first start to the last end, round by round.
+    /// Seconds from the first start to the last end, summed over the rounds.
     pub held_s: f64,
-    /// Whether no arm had used it before; in the run's first arm, whether it came while that ran.
+    /// Whether no arm had used it before. In the first arm of a run: whether it was added while the arm ran.
     pub new: bool,
-    /// Whether it came while the arm ran: no arm had used it before, and its first job had had to wait.
+    /// Whether it was added while the arm ran: no arm had used it before, and its first job had waited.
     pub came: bool,
-    /// Where it is new: from the arm's first submission of the round to its first start, seconds.
+    /// For a new host: seconds from the arm's first submission of the round to the first start.
     pub new_after_s: Option<f64>,
-    /// Whether a job of the arm had to wait for its image.
+    /// Whether a job of the arm waited for its image.
     pub cold: bool,
-    /// Median of running over CPU seconds; much above 1, its cores were shared.
+    /// The median ratio of running seconds to CPU seconds. Much above 1, jobs shared cores.
     pub running_to_cpu: Option<f64>,
     /// The longest start of a pod, seconds.
     pub starting_s: Option<f64>,
 }
 
-/// What has to be known of all arms to judge one.
+/// The hosts of all arms: when each was used first, and from when it was warm.
 #[derive(Debug)]
-pub struct Arrivals {
-    /// The first start on each host, and whether its job had had to wait, so that the host came for it.
-    first: BTreeMap<String, (When, bool)>,
-    /// The arm that started first. To begin with all hosts are unseen: of its hosts those are new that came.
+pub struct HostArrivals {
+    /// The first start on each host, and whether its job had waited, so that the host was added for it.
+    first: BTreeMap<String, (RoundTime, bool)>,
+    /// The arm that started first. Its new hosts are those that were added, because all hosts are unused before it.
     first_arm: Option<String>,
-    /// On each host, when the first pod had started.
-    warm_from: BTreeMap<String, When>,
-    /// Median start on a warm host, seconds.
+    /// When the first pod on each host had started.
+    warm_from: BTreeMap<String, RoundTime>,
+    /// The median start on a warm host, in seconds.
     usual_start: Option<f64>,
 }
 
-impl Arrivals {
-    /// Of a run.
-    pub fn of(run: &Run) -> Self {
-        let mut first: BTreeMap<String, (When, bool)> = BTreeMap::new();
-        let mut warm_from: BTreeMap<String, When> = BTreeMap::new();
-        let mut starts: Vec<(When, &String, &Observation)> =
-            run.observations.iter().filter_map(|job| Some((started(job)?, job.host.as_ref()?, job))).collect();
+impl HostArrivals {
+    /// The hosts of a run.
+    pub fn of(run: &RunData) -> Self {
+        let mut first: BTreeMap<String, (RoundTime, bool)> = BTreeMap::new();
+        let mut warm_from: BTreeMap<String, RoundTime> = BTreeMap::new();
+        let mut starts: Vec<(RoundTime, &String, &JobRow)> =
+            run.job_rows.iter().filter_map(|job| Some((started(job)?, job.host.as_ref()?, job))).collect();
         starts.sort_by(|(one, ..), (other, ..)| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         let first_arm = starts.first().map(|(_, _, job)| job.arm.clone());
         for ((round, start), host, job) in starts {
-            let came = job.waited().is_some_and(|waited| waited >= HARDLY_WAITED);
+            let came = job.waited().is_some_and(|waited| waited >= LEAST_WAIT);
             first.entry(host.clone()).or_insert(((round, start), came));
             if let Some(starting) = job.starting_s {
                 let warm = warm_from.entry(host.clone()).or_insert((round, f64::INFINITY));
@@ -82,29 +82,29 @@ impl Arrivals {
                 }
             }
         }
-        // What a start takes on a host that has had one; of all, where no host has had two.
-        let warm = |job: &&Observation| {
+        // The median of starts on warm hosts, or of all starts if no host was warm.
+        let warm = |job: &&JobRow| {
             let from = job.host.as_ref().and_then(|host| warm_from.get(host));
             from.zip(started(job)).is_some_and(|(from, start)| start >= *from)
         };
-        let of = |jobs: &mut dyn Iterator<Item = &Observation>| {
+        let of = |jobs: &mut dyn Iterator<Item = &JobRow>| {
             quantile(&jobs.filter_map(|job| job.starting_s).collect::<Vec<_>>(), 0.5)
         };
-        let usual_start = of(&mut run.observations.iter().filter(warm)).or_else(|| of(&mut run.observations.iter()));
+        let usual_start = of(&mut run.job_rows.iter().filter(warm)).or_else(|| of(&mut run.job_rows.iter()));
         Self { first, first_arm, warm_from, usual_start }
     }
 
-    /// Whether the job's pod had to wait for an image: nothing had started on its host before it was given to it, and its
-    /// start took much longer than usual. None where that is not known.
-    pub fn is_cold(&self, job: &Observation) -> Option<bool> {
+    /// Whether the pod of the job waited for an image: no pod had started on the host before the job was assigned to it,
+    /// and the start took much longer than usual. `None` if this is not known.
+    pub fn is_cold(&self, job: &JobRow) -> Option<bool> {
         let (starting, start, host) = (job.starting_s?, started(job)?, job.host.as_ref()?);
         let before_any = self.warm_from.get(host).is_none_or(|warm| start < *warm);
-        Some(before_any && starting >= COLD * self.usual_start?.max(1.0))
+        Some(before_any && starting >= COLD_FACTOR * self.usual_start?.max(1.0))
     }
 
-    /// Hosts that had not been seen before, with the round and the moment of their first start.
-    pub fn new_hosts<'a>(&self, jobs: impl Iterator<Item = &'a Observation>) -> Vec<(String, (i64, f64))> {
-        let mut found: BTreeMap<&str, When> = BTreeMap::new();
+    /// New hosts, with the round and the time of their first start.
+    pub fn new_hosts<'a>(&self, jobs: impl Iterator<Item = &'a JobRow>) -> Vec<(String, (i64, f64))> {
+        let mut found: BTreeMap<&str, RoundTime> = BTreeMap::new();
         for job in jobs {
             let (Some(host), Some(start)) = (&job.host, started(job)) else { continue };
             let later = self.first_arm.as_ref() != Some(&job.arm);
@@ -112,22 +112,22 @@ impl Arrivals {
                 found.insert(host, start);
             }
         }
-        let mut found: Vec<(String, When)> = found.into_iter().map(|(host, at)| (host.to_owned(), at)).collect();
+        let mut found: Vec<(String, RoundTime)> = found.into_iter().map(|(host, at)| (host.to_owned(), at)).collect();
         found.sort_by(|(_, one), (_, other)| one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)));
         found
     }
 
-    /// The figures of every host that the jobs of an arm ran on, in order of their names.
-    pub fn figures(&self, jobs: &[&Observation]) -> Vec<HostFigures> {
+    /// The figures of every host that the jobs of an arm ran on, by name.
+    pub fn figures(&self, jobs: &[&JobRow]) -> Vec<HostFigures> {
         let all = jobs;
-        let mut by_host: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
+        let mut by_host: BTreeMap<&str, Vec<&JobRow>> = BTreeMap::new();
         for job in jobs {
             if let Some(host) = &job.host {
                 by_host.entry(host).or_default().push(job);
             }
         }
         let new = self.new_hosts(jobs.iter().copied());
-        let one = |(host, jobs): (&str, Vec<&Observation>)| {
+        let one = |(host, jobs): (&str, Vec<&JobRow>)| {
             let mut rounds: BTreeMap<i64, Vec<(f64, f64)>> = BTreeMap::new();
             for job in &jobs {
                 rounds.entry(job.round).or_default().extend(job.on_host());
@@ -159,13 +159,13 @@ impl Arrivals {
     }
 }
 
-/// When a job was given to its host.
-fn started(job: &Observation) -> Option<When> {
+/// When a job was assigned to its host.
+fn started(job: &JobRow) -> Option<RoundTime> {
     Some((job.round, job.wlo_start_s?))
 }
 
-/// Seconds from the first submission of the round to the moment `at` in it.
-fn since_submission(jobs: &[&Observation], (round, at): When) -> Option<f64> {
+/// Seconds from the first submission of the round to the time `at` in it.
+fn since_submission(jobs: &[&JobRow], (round, at): RoundTime) -> Option<f64> {
     let of_round = jobs.iter().filter(|job| job.round == round);
     let first = of_round.filter_map(|job| job.jes_created_s.or(job.wlo_submit_s)).reduce(f64::min)?;
     Some(at - first)
@@ -175,8 +175,8 @@ fn since_submission(jobs: &[&Observation], (round, at): When) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn job(arm: &str, host: &str, start: f64, waited: f64, starting: f64) -> Observation {
-        Observation {
+    fn job(arm: &str, host: &str, start: f64, waited: f64, starting: f64) -> JobRow {
+        JobRow {
             arm: arm.into(),
             host: Some(host.into()),
             wlo_start_s: Some(start),
@@ -186,13 +186,13 @@ mod tests {
             running_s: Some(10.0),
             max_cpu_s: Some(5.0),
             round: 1,
-            ..Observation::default()
+            ..JobRow::default()
         }
     }
 
     #[test]
     fn a_host_came_when_jobs_had_waited_for_it_and_is_cold_until_a_pod_has_started() {
-        let observations = vec![
+        let job_rows = vec![
             job("a", "h1", 0.0, 0.0, 6.0),
             job("a", "h2", 0.0, 0.0, 6.0),
             job("b", "h1", 100.0, 0.0, 7.0),
@@ -200,8 +200,8 @@ mod tests {
             job("b", "h3", 381.0, 281.0, 90.0),
             job("b", "h3", 500.0, 400.0, 6.0),
         ];
-        let run = Run { observations, ..Run::default() };
-        let arrivals = Arrivals::of(&run);
+        let run = RunData { job_rows, ..RunData::default() };
+        let arrivals = HostArrivals::of(&run);
         assert!(arrivals.new_hosts(run.of("a")).is_empty());
         assert_eq!(arrivals.new_hosts(run.of("b")), [("h3".to_owned(), (1, 380.0))]);
         let cold: Vec<_> = run.of("b").map(|job| arrivals.is_cold(job)).collect();
@@ -215,16 +215,16 @@ mod tests {
 
     #[test]
     fn a_later_round_is_later_whatever_its_own_clock_shows() {
-        let second = |job: Observation| Observation { round: 2, ..job };
-        let observations = vec![
+        let second = |job: JobRow| JobRow { round: 2, ..job };
+        let job_rows = vec![
             second(job("b", "h2", 5.0, 0.0, 90.0)),
             second(job("a", "h1", 10.0, 0.0, 6.0)),
             job("a", "h1", 50.0, 0.0, 6.0),
             job("b", "h1", 100.0, 0.0, 6.0),
             job("b", "h2", 400.0, 300.0, 80.0),
         ];
-        let run = Run { observations, ..Run::default() };
-        let arrivals = Arrivals::of(&run);
+        let run = RunData { job_rows, ..RunData::default() };
+        let arrivals = HostArrivals::of(&run);
         assert_eq!(arrivals.new_hosts(run.of("b")), [("h2".to_owned(), (1, 400.0))]);
         // Its second pod started slowly, and not because the host was cold.
         let cold: Vec<_> = run.of("b").map(|job| arrivals.is_cold(job)).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use serde_json::{Value, json};
 
-use crate::comparison::ComparisonResult;
+use crate::comparison::{ComparisonResult, table};
 use crate::error::ErrorKind;
 
 /// The recorded run as a table of texts, only these arms.
@@ -28,7 +28,7 @@ fn codes(result: &ComparisonResult) -> Vec<&str> {
     result.warnings.iter().map(|warning| warning.code.as_str()).collect()
 }
 
-/// Figures that somebody else counted from the same run, and the seconds to which they are given.
+/// Figures that were counted separately from the same run, and their precision in seconds.
 #[test]
 fn the_recorded_run_has_its_figures() {
     let result = ComparisonResult::from_table(&[recorded(&ALL)], None).unwrap();
@@ -176,7 +176,7 @@ fn what_is_not_known_stays_null_and_is_said() {
         assert_eq!(arm[key], Value::Null, "{key}");
     }
     assert_eq!(json["arms"][0]["jobs"][0]["jes_elapsed_ms"], 3333);
-    assert_eq!(result.jobs_batch().unwrap().num_columns(), 35);
+    assert_eq!(table::jobs(&result.run).unwrap().num_columns(), 35);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_result_that_is_read_back_says_the_same() {
     result.save(&path).unwrap();
     let again = ComparisonResult::load(&path).unwrap();
     assert!(again.analysis == result.analysis && again.warnings == result.warnings);
-    assert_eq!(again.run.observations.len(), 162);
+    assert_eq!(again.run.job_rows.len(), 162);
 
     // Of the first client: no arms, each execution under a key of its own.
     let job = |name: &str, start: &str, end: &str, host: &str| {
@@ -232,7 +232,7 @@ fn a_result_that_is_read_back_says_the_same() {
     let makespans: Vec<f64> = old.analysis.arms.iter().map(|arm| arm.makespans_s[0]).collect();
     assert_eq!(makespans, [60.0, 30.5]);
     assert!(codes(&old).contains(&"parallelism_confounded"), "{:?}", codes(&old));
-    assert_eq!(old.run.observations[1].host.as_deref(), Some("h1"));
+    assert_eq!(old.run.job_rows[1].host.as_deref(), Some("h1"));
     for text in ["{}", "[]", "{\"arms\": [{}]}", "nonsense"] {
         std::fs::write(&path, text).unwrap();
         assert_eq!(ComparisonResult::load(&path).unwrap_err().kind(), ErrorKind::InvalidInput, "{text}");

@@ -1,26 +1,26 @@
-//! One sentence: is it faster, and how sure is that.
+//! The conclusion of a comparison in one sentence.
 
 use serde::Serialize;
 
-use super::gains::{Gain, Kind};
-use super::interval::LEAST_ROUNDS;
-use super::observation::Run;
-use crate::comparison::warnings::Warning;
+use super::comparisons::{ArmComparison, Difference};
+use super::ratio::LEAST_ROUNDS;
+use super::run::RunData;
+use super::warnings::ComparisonWarning;
 
 /// The verdict of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
     /// `faster`, `slower`, `no_difference`, `too_few_rounds`, `incomplete` or `single_arm`.
     pub code: &'static str,
-    /// The same in words, interval first.
+    /// The verdict in words, its interval first.
     pub text: String,
-    /// The comparison it is about, by its place in the list.
+    /// The index of the comparison that it is about.
     pub comparison: Option<usize>,
-    /// Codes of warnings that speak against relying on it.
+    /// The codes of warnings that make it unreliable.
     pub cautions: Vec<String>,
 }
 
-/// Warnings under which a difference between arms may be due to something else.
+/// Warnings that name another possible cause of a difference between arms.
 const CAUTIONS: [&str; 11] = [
     "wrong_context",
     "wrong_queue",
@@ -35,48 +35,40 @@ const CAUTIONS: [&str; 11] = [
     "orchestrator_unavailable",
 ];
 
-/// The verdict: about the context where the arms can tell, else about the first and the last arm.
-pub fn verdict(run: &Run, gains: &[Gain], warnings: &[Warning]) -> Verdict {
-    let cautions: Vec<String> = CAUTIONS
-        .iter()
-        .filter(|code| warnings.iter().any(|warning| warning.code == **code))
-        .map(|code| (*code).to_owned())
-        .collect();
-    let done = |code, text: String, comparison, cautions| Verdict { code, text, comparison, cautions };
+/// The verdict about the context if the arms can separate its effect, otherwise about the first and the last arm.
+pub fn conclude(run: &RunData, comparisons: &[ArmComparison], warnings: &[ComparisonWarning]) -> Verdict {
+    let given = |code: &&str| warnings.iter().any(|warning| warning.code == *code);
+    let cautions: Vec<String> = CAUTIONS.into_iter().filter(given).map(str::to_owned).collect();
+    let but = match cautions.is_empty() {
+        true => String::new(),
+        false => format!(" Do not rely on it before you have read the warnings {}.", cautions.join(", ")),
+    };
+    let verdict = |code, text: String, comparison| Verdict { code, text, comparison, cautions: cautions.clone() };
     if run.arms.len() < 2 {
-        let text = "One arm alone was run: there is nothing to compare it with.".to_owned();
-        return done("single_arm", text, None, cautions);
+        return verdict("single_arm", "Only one arm was run: there is nothing to compare it with.".to_owned(), None);
     }
-    let about = gains.iter().rposition(|gain| gain.kind == Kind::Context).or_else(|| {
+    let about = comparisons.iter().rposition(|comparison| comparison.kind == Difference::Context).or_else(|| {
         let (first, last) = (run.arms.first()?, run.arms.last()?);
-        gains.iter().position(|gain| gain.baseline == first.name && gain.treatment == last.name)
+        comparisons.iter().position(|comparison| comparison.baseline == first.name && comparison.treatment == last.name)
     });
-    let Some((at, gain)) = about.and_then(|at| Some((at, gains.get(at)?))) else {
-        return done("incomplete", "Nothing was compared.".to_owned(), None, cautions);
+    let Some((at, comparison)) = about.and_then(|at| Some((at, comparisons.get(at)?))) else {
+        return verdict("incomplete", "Nothing was compared.".to_owned(), None);
     };
-    let Some(ratio) = gain.ratio else {
-        let text = format!("No verdict: {}.", gain.text);
-        return done("incomplete", text, Some(at), cautions);
-    };
-    let but = if cautions.is_empty() {
-        String::new()
-    } else {
-        format!(" Do not rely on it before you have read the warnings {}.", cautions.join(", "))
+    let Some(ratio) = comparison.ratio else {
+        return verdict("incomplete", format!("No verdict: {}.", comparison.text), Some(at));
     };
     if ratio.rounds < LEAST_ROUNDS {
         let rounds = if ratio.rounds == 1 { "1 round" } else { &format!("{} rounds", ratio.rounds) };
-        let text = format!(
-            "No verdict: {rounds}, and a difference is claimed from {LEAST_ROUNDS} on. So far: {}.{but}",
-            gain.text
-        );
-        return done("too_few_rounds", text, Some(at), cautions);
+        let so_far = &comparison.text;
+        let text = format!("No verdict: {rounds}, and a claim needs at least {LEAST_ROUNDS}. So far: {so_far}.{but}");
+        return verdict("too_few_rounds", text, Some(at));
     }
-    let (one, other) = (&gain.baseline, &gain.treatment);
+    let (one, other) = (&comparison.baseline, &comparison.treatment);
     let (code, words) = match (ratio.claimed, ratio.ratio < 1.0) {
         (true, true) => ("faster", format!("{other} is faster than {one}")),
         (true, false) => ("slower", format!("{other} is slower than {one}")),
         (false, _) => ("no_difference", format!("no difference between {other} and {one} was found")),
     };
-    let finding = gain.finding(&words).unwrap_or(words);
-    done(code, format!("{finding}.{but}"), Some(at), cautions)
+    let finding = comparison.finding(&words).unwrap_or(words);
+    verdict(code, format!("{finding}.{but}"), Some(at))
 }

@@ -1,4 +1,4 @@
-//! Against a small server that has one job, and on a bad day cannot say so.
+//! Tests against a small server that has one job, and fails on request.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,13 +8,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::comparison::arms::Mode;
-use crate::comparison::journal::{ArmEntry, Header, Kind, Replay};
-use crate::comparison::plan;
+use crate::comparison::job_configs;
+use crate::comparison::journal::{JournalFormat, Replay};
 use crate::stop::Stop;
 use crate::viya::tests::client_at;
 
@@ -90,7 +89,11 @@ async fn cancel(Shared(server): Shared<Arc<Server>>, Query(query): Query<HashMap
 }
 
 /// Runs one job against `server`; returns its record and how a later run finds it in the journal.
-async fn follow(server: &Arc<Server>, prior: Option<Prior>, stopped: bool) -> (Option<JobRecord>, Option<Prior>) {
+async fn follow(
+    server: &Arc<Server>,
+    prior: Option<PriorState>,
+    stopped: bool,
+) -> (Option<JobRecord>, Option<PriorState>) {
     let app = Router::new()
         .route("/jobExecution/jobs", get(jobs).post(submit))
         .route("/jobExecution/jobs/one", get(job))
@@ -98,62 +101,51 @@ async fn follow(server: &Arc<Server>, prior: Option<Prior>, stopped: bool) -> (O
         .with_state(server.clone());
     let (_tokens, client) = client_at(app, 200.0).await;
     let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::create(folder.path(), "run", Kind::default()).unwrap();
+    let journal = Journal::create(folder.path(), "run", JournalFormat::default()).unwrap();
     let arm = Arm::new("fixed", "SAS Job Execution compute context", Mode::Window, 4).unwrap();
-    let header = Header {
+    let header = JournalHeader {
         run_id: "run".into(),
         began: Utc::now(),
         tag: "tag".into(),
         base_url: "http://127.0.0.1".into(),
-        arms: vec![ArmEntry::from(&arm)],
+        arms: vec![arm.clone()],
         jobs: vec![json!({"name": "job", "definition_id": "definition"})],
         repeat: 1,
         pause: 0.0,
-        mode: "window".into(),
+        mode: Mode::Window,
     };
-    let jobs = plan::parse(&header.jobs, "the test").unwrap();
-    let place = Place { arm: 0, round: 1, sequence: 1 };
-    journal.write(&Event::Run(Box::new(header))).await.unwrap();
+    let jobs = job_configs::parse(&header.jobs, "the test").unwrap();
+    let key = JobKey { arm: 0, round: 1, sequence: 1 };
+    journal.write(&JournalEvent::Run(Box::new(header.clone()))).await.unwrap();
     // What the interrupted run had written.
-    if let Some(Prior::Submitting(name) | Prior::Submitted(name, ..)) = prior.clone() {
-        journal.write(&Event::Submitting { place, name }).await.unwrap();
+    if let Some(PriorState::Submitting(name) | PriorState::Submitted(name, ..)) = prior.clone() {
+        journal.write(&JournalEvent::Submitting { key, name }).await.unwrap();
     }
-    if let Some(Prior::Submitted(_, id, latency)) = prior.clone() {
-        journal.write(&Event::Submitted { place, id, latency }).await.unwrap();
+    if let Some(PriorState::Submitted(_, id, latency)) = prior.clone() {
+        journal.write(&JournalEvent::Submitted { key, id, latency }).await.unwrap();
     }
     let stop = Stop::default();
     if stopped {
         stop.stop();
     }
-    let (watch, halt) = (Watch::new(&client, 0.5), Halt::new(stop.subscribe()));
-    let following = Following {
-        client: &client,
-        watch: &watch,
-        journal: &journal,
-        calls: &Semaphore::new(1),
-        arm: &arm,
-        arm_number: 0,
-        counter: Counter::new("fixed", (1, 1), 1, None),
-        halt: &halt,
-        job_timeout: 600.0,
-        poll_interval: 0.5,
-        expires_after: None,
-        round: 1,
-        tag: "tag",
-        oldest: Utc::now() - TimeDelta::hours(1),
-    };
+    let control = RunControl::new(&stop, client.clock());
+    let options =
+        RunnerOptions { job_timeout: 600.0, poll_interval: 0.5, expires_after: None, ..RunnerOptions::default() };
+    let run = RunContext::new(&client, &journal, &header, &options, &control);
+    let counter = ProgressCounter::new("fixed", (1, 1), 1, None);
+    let round = ArmRound { run: &run, arm: &arm, arm_number: 0, round: 1, counter };
     let record = tokio::select! {
-        record = following.run(&jobs[0], 1, prior.as_ref()) => record,
-        never = watch.run_lists() => match never {},
+        record = round.run_job(&jobs[0], 1, prior.as_ref()) => record,
+        never = run.watch.run_lists() => match never {},
     };
     let path = journal.path().to_owned();
     drop(journal);
     let Replay { jobs, .. } = Journal::reopen(&path).unwrap().1;
-    (record, jobs.get(&place).cloned())
+    (record, jobs.get(&key).cloned())
 }
 
-fn known() -> Option<Prior> {
-    Some(Prior::Submitted("jobfixeda0r1x1tag".into(), "one".into(), None))
+fn known() -> Option<PriorState> {
+    Some(PriorState::Submitted("jobfixeda0r1x1tag".into(), "one".into(), None))
 }
 
 fn having(failing: usize) -> Arc<Server> {
@@ -164,7 +156,7 @@ fn having(failing: usize) -> Arc<Server> {
 async fn a_job_that_cannot_be_read_for_a_while_is_read_later() {
     let (record, found) = follow(&having(20), known(), false).await;
     assert_eq!(record.unwrap().status, "completed");
-    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "completed"));
+    assert!(matches!(found, Some(PriorState::Ended(_, _, end)) if end.status == "completed"));
 }
 
 #[tokio::test]
@@ -174,37 +166,37 @@ async fn a_job_that_cannot_be_read_at_all_has_no_end() {
     assert_eq!(record.status, "unknown");
     assert!(record.error.unwrap().contains("503"));
     // The next run looks again.
-    assert!(matches!(found, Some(Prior::Submitted(_, id, _)) if id == "one"));
+    assert!(matches!(found, Some(PriorState::Submitted(_, id, _)) if id == "one"));
 }
 
 #[tokio::test]
 async fn a_job_that_was_deleted_is_canceled() {
     let (record, found) = follow(&Arc::new(Server::default()), known(), false).await;
     assert_eq!(record.unwrap().status, "canceled");
-    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "canceled"));
+    assert!(matches!(found, Some(PriorState::Ended(_, _, end)) if end.status == "canceled"));
 }
 
 #[tokio::test]
 async fn what_may_have_been_submitted_is_not_written_down_as_failed() {
-    // It is taken, but nobody can say so.
+    // The server accepts it, but no answer says so.
     let server = Arc::new(Server { takes: true, says: 503, failing: usize::MAX.into(), ..Server::default() });
     let (record, found) = follow(&server, None, false).await;
     assert_eq!(record.unwrap().status, "unknown");
-    assert!(matches!(found, Some(Prior::Submitting(name)) if name == "jobfixeda0r1x1tag"));
+    assert!(matches!(found, Some(PriorState::Submitting(name)) if name == "jobfixeda0r1x1tag"));
     // A refusal is an end.
     let (record, found) = follow(&Arc::new(Server { says: 400, ..Server::default() }), None, false).await;
     assert_eq!(record.unwrap().status, "failed");
-    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "failed"));
+    assert!(matches!(found, Some(PriorState::Ended(_, _, end)) if end.status == "failed"));
 }
 
 #[tokio::test]
 async fn a_run_that_is_stopped_cancels_what_an_earlier_one_left() {
-    for prior in [known(), Some(Prior::Submitting("jobfixeda0r1x1tag".into()))] {
+    for prior in [known(), Some(PriorState::Submitting("jobfixeda0r1x1tag".into()))] {
         let server = Arc::new(Server { has_it: true.into(), runs: true, ..Server::default() });
         let (record, found) = follow(&server, prior, true).await;
         assert_eq!(record.unwrap().status, "canceled");
         assert!(server.canceled.load(Ordering::SeqCst));
-        assert!(matches!(found, Some(Prior::Again(1))));
+        assert!(matches!(found, Some(PriorState::Canceled(1))));
     }
     // Nothing new is begun.
     let server = Arc::new(Server { takes: true, says: 201, ..Server::default() });
@@ -222,7 +214,7 @@ async fn a_job_that_does_not_end_when_it_is_canceled_is_followed_by_the_next_run
         assert_eq!(record.status, "unknown", "{deaf}");
         assert!(record.error.unwrap().contains("may run there still"), "{deaf}");
         // Not to be submitted anew: it is there.
-        assert!(matches!(found, Some(Prior::Submitted(_, id, _)) if id == "one"), "{deaf}");
+        assert!(matches!(found, Some(PriorState::Submitted(_, id, _)) if id == "one"), "{deaf}");
     }
 }
 
@@ -230,7 +222,7 @@ async fn a_job_that_does_not_end_when_it_is_canceled_is_followed_by_the_next_run
 async fn a_job_that_ends_while_it_is_canceled_has_its_own_end() {
     let server = Arc::new(Server { has_it: true.into(), deaf: 409, ..Server::default() });
     let (record, found) =
-        follow(&server, Some(Prior::Submitted("jobfixeda0r1x1tag".into(), "one".into(), None)), true).await;
+        follow(&server, Some(PriorState::Submitted("jobfixeda0r1x1tag".into(), "one".into(), None)), true).await;
     assert_eq!(record.unwrap().status, "completed");
-    assert!(matches!(found, Some(Prior::Ended(_, _, end)) if end.status == "completed"));
+    assert!(matches!(found, Some(PriorState::Ended(_, _, end)) if end.status == "completed"));
 }

@@ -2,61 +2,61 @@ use serde_json::json;
 
 use super::*;
 
-fn header() -> Event {
-    Event::Run(Box::new(Header {
+fn header() -> JournalEvent {
+    JournalEvent::Run(Box::new(JournalHeader {
         run_id: "r".into(),
         began: "2026-01-02T03:04:05Z".parse().unwrap(),
         tag: "t2cvxaqzk".into(),
         base_url: "http://127.0.0.1:1".into(),
-        arms: vec![ArmEntry::from(&Arm::new("fixed", "A", Mode::Window, 3).unwrap())],
+        arms: vec![Arm::new("fixed", "A", Mode::Window, 3).unwrap()],
         jobs: vec![json!({"name": "a", "definition_id": "d"})],
         repeat: 2,
         pause: 0.0,
-        mode: "window".into(),
+        mode: Mode::Window,
     }))
 }
 
-fn place(sequence: usize) -> Place {
-    Place { arm: 0, round: 1, sequence }
+fn key(sequence: usize) -> JobKey {
+    JobKey { arm: 0, round: 1, sequence }
 }
 
-fn end() -> End {
-    End { status: "completed".into(), error: None, job: Some(json!({"id": "i1"})), observed: Some(3.5) }
+fn end() -> JobEnd {
+    JobEnd { status: "completed".into(), error: None, job: Some(json!({"id": "i1"})), observed: Some(3.5) }
 }
 
-fn events() -> Vec<Event> {
+fn events() -> Vec<JournalEvent> {
     vec![
         header(),
-        Event::Submitting { place: place(1), name: "n1".into() },
-        Event::Submitted { place: place(1), id: "i1".into(), latency: Some(0.5) },
-        Event::Submitting { place: place(2), name: "n2".into() },
-        Event::Ended { place: place(1), end: end() },
-        Event::Submitting { place: place(3), name: "n3".into() },
-        Event::Submitted { place: place(3), id: "i3".into(), latency: None },
+        JournalEvent::Submitting { key: key(1), name: "n1".into() },
+        JournalEvent::Submitted { key: key(1), id: "i1".into(), latency: Some(0.5) },
+        JournalEvent::Submitting { key: key(2), name: "n2".into() },
+        JournalEvent::Ended { key: key(1), end: end() },
+        JournalEvent::Submitting { key: key(3), name: "n3".into() },
+        JournalEvent::Submitted { key: key(3), id: "i3".into(), latency: None },
     ]
 }
 
 fn check(replay: &Replay) {
-    assert_eq!(replay.header.arms[0].arm().unwrap(), Arm::new("fixed", "A", Mode::Window, 3).unwrap());
+    assert_eq!(replay.header.arms[0], Arm::new("fixed", "A", Mode::Window, 3).unwrap());
     assert_eq!((replay.header.repeat, replay.jobs.len()), (2, 3));
     assert!(
-        matches!(&replay.jobs[&place(1)], Prior::Ended(name, Some(0.5), end) if name == "n1" && end.observed == Some(3.5))
+        matches!(&replay.jobs[&key(1)], PriorState::Ended(name, Some(0.5), end) if name == "n1" && end.observed == Some(3.5))
     );
-    assert!(matches!(&replay.jobs[&place(2)], Prior::Submitting(name) if name == "n2"));
-    assert!(matches!(&replay.jobs[&place(3)], Prior::Submitted(name, id, None) if name == "n3" && id == "i3"));
+    assert!(matches!(&replay.jobs[&key(2)], PriorState::Submitting(name) if name == "n2"));
+    assert!(matches!(&replay.jobs[&key(3)], PriorState::Submitted(name, id, None) if name == "n3" && id == "i3"));
 }
 
 #[tokio::test]
 async fn what_was_written_is_read_from_both_kinds() {
-    for kind in [Kind::Auto, Kind::Segments] {
+    for kind in [JournalFormat::Auto, JournalFormat::Segments] {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::create(folder.path(), "run", kind).unwrap();
         for event in events() {
             journal.write(&event).await.unwrap();
         }
         let path = journal.path().to_owned();
-        assert_eq!(path.is_dir(), kind == Kind::Segments);
-        if kind == Kind::Auto {
+        assert_eq!(path.is_dir(), kind == JournalFormat::Segments);
+        if kind == JournalFormat::Auto {
             let error = Journal::reopen(&path).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         }
@@ -64,7 +64,7 @@ async fn what_was_written_is_read_from_both_kinds() {
         let (journal, replay) = Journal::reopen(&path).unwrap();
         check(&replay);
         assert_eq!(replay.resumed, 0);
-        journal.write(&Event::Resumed { at: chrono::Utc::now() }).await.unwrap();
+        journal.write(&JournalEvent::Resumed { at: chrono::Utc::now() }).await.unwrap();
         drop(journal);
         assert_eq!(Journal::reopen(&path).unwrap().1.resumed, 1);
     }
@@ -74,7 +74,7 @@ async fn what_was_written_is_read_from_both_kinds() {
 async fn a_line_that_was_cut_off_is_left_out_wherever_it_was_cut() {
     let lines: Vec<String> = events().iter().map(|event| serde_json::to_string(event).unwrap()).collect();
     let whole = lines.join("\n") + "\n";
-    let last = Event::Ended { place: place(3), end: end() };
+    let last = JournalEvent::Ended { key: key(3), end: end() };
     let last = serde_json::to_string(&last).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.journal.jsonl");
@@ -82,20 +82,20 @@ async fn a_line_that_was_cut_off_is_left_out_wherever_it_was_cut() {
         std::fs::write(&path, format!("{whole}{}", &last[..cut])).unwrap();
         let (journal, replay) = Journal::reopen(&path).unwrap();
         check(&replay);
-        journal.write(&Event::Submitted { place: place(2), id: "i2".into(), latency: None }).await.unwrap();
+        journal.write(&JournalEvent::Submitted { key: key(2), id: "i2".into(), latency: None }).await.unwrap();
         drop(journal);
         let replay = Journal::reopen(&path).unwrap().1;
-        assert!(matches!(&replay.jobs[&place(2)], Prior::Submitted(_, id, _) if id == "i2"), "cut at {cut}");
+        assert!(matches!(&replay.jobs[&key(2)], PriorState::Submitted(_, id, _) if id == "i2"), "cut at {cut}");
     }
 }
 
 #[tokio::test]
 async fn events_of_many_are_all_written() {
     let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::create(folder.path(), "run", Kind::Segments).unwrap();
+    let journal = Journal::create(folder.path(), "run", JournalFormat::Segments).unwrap();
     journal.write(&header()).await.unwrap();
-    let names = (1..=200).map(|sequence| Event::Submitting { place: place(sequence), name: format!("n{sequence}") });
-    let events: Vec<Event> = names.collect();
+    let names = (1..=200).map(|sequence| JournalEvent::Submitting { key: key(sequence), name: format!("n{sequence}") });
+    let events: Vec<JournalEvent> = names.collect();
     let written = futures::future::join_all(events.iter().map(|event| journal.write(event))).await;
     assert!(written.iter().all(Result::is_ok));
     let path = journal.path().to_owned();

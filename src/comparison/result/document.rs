@@ -1,192 +1,222 @@
-//! The result's JSON. Jobs are written one by one: of thousands of them no second copy is made.
+//! The JSON document of a result. Jobs are written one by one, because a second copy of thousands of them would be large.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::ser::{Error as _, SerializeMap as _};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::{RunFacts, broken, comparison, execution, job, stamp, tidy};
-use crate::comparison::analysis::{Analysis, ArmPlan, Run};
+use super::execution::{self, timestamp};
+use crate::comparison::analysis::run::microseconds;
+use crate::comparison::analysis::{Analysis, ArmPlan, ComparisonWarning, RunData};
 use crate::comparison::arms::Mode;
-use crate::comparison::plan::JobConfig;
-use crate::comparison::record::{ArmRecord, Round};
-use crate::comparison::table;
-use crate::comparison::warnings::Warning;
-use crate::error::Result;
+use crate::comparison::job_configs::JobConfig;
+use crate::comparison::journal::JournalHeader;
+use crate::comparison::records::{ArmRecord, RoundRecord};
+use crate::error::{Error, ErrorKind, Result};
 
-/// All that goes into a result file. Of a run that was recorded elsewhere there are no facts, jobs and records.
-pub(super) struct Document<'a> {
-    pub facts: Option<&'a RunFacts>,
-    pub jobs: &'a [Arc<JobConfig>],
-    pub records: &'a [ArmRecord],
-    pub run: &'a Run,
-    pub analysis: &'a Analysis,
-    pub warnings: &'a [Warning],
+/// The facts of a run beside its arms and jobs.
+pub(in crate::comparison) struct RunMetadata {
+    pub header: JournalHeader,
+    pub journal: PathBuf,
+    /// Seconds of the server in a real second.
+    pub speed: f64,
+    pub correlation_timeout: f64,
 }
 
-impl Document<'_> {
-    /// The text.
-    pub(super) fn write(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(broken)
+/// The content of a result file. A run that was recorded elsewhere has no metadata, jobs and records.
+pub(super) struct ResultDocument<'a> {
+    pub metadata: Option<&'a RunMetadata>,
+    pub jobs: &'a [Arc<JobConfig>],
+    pub records: &'a [ArmRecord],
+    pub run: &'a RunData,
+    pub analysis: &'a Analysis,
+    pub warnings: &'a [ComparisonWarning],
+}
+
+impl<'a> ResultDocument<'a> {
+    /// The document of a run that was recorded elsewhere.
+    pub(super) fn of_run(run: &'a RunData, analysis: &'a Analysis, warnings: &'a [ComparisonWarning]) -> Self {
+        Self { metadata: None, jobs: &[], records: &[], run, analysis, warnings }
     }
 
-    /// The same into a file, without holding it.
+    /// The text.
+    pub(super) fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(json_error)
+    }
+
+    /// Writes the text without holding it in memory.
     pub(super) fn write_to(&self, sink: &mut dyn std::io::Write) -> std::io::Result<()> {
         Ok(serde_json::to_writer_pretty(sink, self)?)
     }
 
     fn metadata(&self) -> Value {
-        let Some(facts) = self.facts else {
+        let run = self.run;
+        let Some(RunMetadata { header, journal, speed, correlation_timeout }) = self.metadata else {
             return json!({"execution_timestamp": null, "base_url": null, "version": env!("CARGO_PKG_VERSION"),
                 "run_id": null, "source": "table", "speed": 1.0,
-                "host_price": self.run.host_price, "repeat": self.run.observations.iter().map(|job| job.round).max(),
+                "host_price": run.host_price, "repeat": run.job_rows.iter().map(|job| job.round).max(),
                 "durations": "seconds of the server"});
         };
+        let in_flight = self.records.iter().map(|record| record.arm.in_flight(self.jobs.len()));
         json!({
-            "execution_timestamp": stamp(Some(facts.began)),
-            "base_url": facts.base_url,
-            "speed": facts.speed,
+            "execution_timestamp": timestamp(Some(header.began)),
+            "base_url": header.base_url,
+            "speed": speed,
             "version": env!("CARGO_PKG_VERSION"),
-            "run_id": facts.run_id,
+            "run_id": header.run_id,
             "source": "run",
-            "mode": facts.mode.as_str(),
-            "max_concurrent": facts.max_concurrent,
-            "repeat": facts.repeat,
-            "resumed": facts.resumed,
-            "journal": facts.journal,
-            "host_price": facts.host_price,
+            "mode": header.mode,
+            "max_concurrent": in_flight.max().unwrap_or(0),
+            "repeat": header.repeat,
+            "resumed": run.resumed,
+            "journal": journal,
+            "host_price": run.host_price,
             "total_jobs": self.jobs.len(),
-            "correlation_timeout": facts.correlation_timeout,
-            "broke_off": facts.broke_off,
-            "orchestrator_problem": facts.orchestrator_problem,
-            "submitted_twice": facts.submitted_twice,
+            "correlation_timeout": correlation_timeout,
+            "broke_off": run.broke_off,
+            "orchestrator_problem": run.orchestrator_problem,
+            "submitted_twice": run.submitted_twice,
             "durations": "seconds of the server",
         })
     }
-
-    fn execution<'b>(&'b self, record: Option<&'b ArmRecord>) -> Option<Execution<'b>> {
-        record.map(|record| Execution { record, planned: self.jobs.len() })
-    }
 }
 
-impl Serialize for Document<'_> {
+impl Serialize for ResultDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let arm = |name: &str| self.records.iter().find(|record| record.arm.name == name);
-        // By their known names first: the asynchronous arm may run one job at a time too.
-        let alone = |record: &&ArmRecord| record.arm.mode == Mode::Sequential;
-        let sequential = arm("sequential").or_else(|| self.records.iter().find(alone));
-        let parallel = arm("async").or_else(|| self.records.iter().rev().find(|record| !alone(record)));
+        // By their known names first, because the asynchronous arm can be sequential, too.
+        let is_sequential = |record: &&ArmRecord| record.arm.mode == Mode::Sequential;
+        let sequential = arm("sequential").or_else(|| self.records.iter().find(is_sequential));
+        let parallel = arm("async").or_else(|| self.records.iter().rev().find(|record| !is_sequential(record)));
+        let execution = |record| ArmExecution { record, planned: self.jobs.len() };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("metadata", &self.metadata())?;
-        map.serialize_entry("jobs", &Each(|| self.jobs.iter().map(|job| &job.entry)))?;
-        map.serialize_entry("sequential_execution", &self.execution(sequential))?;
-        map.serialize_entry("async_execution", &self.execution(parallel))?;
+        map.serialize_entry("jobs", &LazyList(|| self.jobs.iter().map(|job| &job.entry)))?;
+        map.serialize_entry("sequential_execution", &sequential.map(execution))?;
+        map.serialize_entry("async_execution", &parallel.map(execution))?;
         // The names of the three-way comparison that users know.
         for name in ["async_regular", "async_autoscaling"] {
             if let Some(record) = arm(name) {
-                map.serialize_entry(&format!("{name}_execution"), &self.execution(Some(record)))?;
+                map.serialize_entry(&format!("{name}_execution"), &execution(record))?;
             }
         }
-        let compared = sequential.zip(parallel).map(|(sequential, parallel)| tidy(comparison(sequential, parallel)));
+        let compared = sequential.zip(parallel).map(|(one, other)| rounded(execution::comparison(one, other)));
         map.serialize_entry("comparison", &compared)?;
-        map.serialize_entry("arms", &Each(|| self.run.arms.iter().map(|plan| ArmEntry { document: self, plan })))?;
+        map.serialize_entry(
+            "arms",
+            &LazyList(|| self.run.arms.iter().map(|plan| ArmDocument { document: self, plan })),
+        )?;
         map.serialize_entry("analysis", &analysis(self.analysis).map_err(S::Error::custom)?)?;
-        map.serialize_entry("warnings", &warnings(self.warnings))?;
+        map.serialize_entry("warnings", self.warnings)?;
         map.end()
     }
 }
 
-/// An analysis as results have it.
+/// The JSON of an analysis.
 pub(super) fn analysis(analysis: &Analysis) -> serde_json::Result<Value> {
-    serde_json::to_value(analysis).map(tidy)
+    serde_json::to_value(analysis).map(rounded)
 }
 
-/// Warnings as results have them.
-pub(super) fn warnings(warnings: &[Warning]) -> Value {
-    warnings.iter().map(|warning| json!({"code": warning.code, "text": warning.text})).collect()
+pub(super) fn json_error(e: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Internal, "the result could not be written as JSON").with_source(e)
+}
+
+/// Rounds every number to microseconds.
+fn rounded(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(float) => json!(microseconds(float)),
+            None => Value::Number(number),
+        },
+        Value::Array(values) => values.into_iter().map(rounded).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, rounded(value))).collect(),
+        other => other,
+    }
 }
 
 /// A list whose items are made while it is written.
-struct Each<F>(F);
+struct LazyList<F>(F);
 
-impl<F: Fn() -> I, I: IntoIterator<Item = T>, T: Serialize> Serialize for Each<F> {
+impl<F: Fn() -> I, I: IntoIterator<Item = T>, T: Serialize> Serialize for LazyList<F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.collect_seq((self.0)())
     }
 }
 
-/// An arm as users know it.
-struct Execution<'a> {
+/// An arm below its known key, such as `sequential_execution`.
+struct ArmExecution<'a> {
     record: &'a ArmRecord,
     planned: usize,
 }
 
-impl Serialize for Execution<'_> {
+impl Serialize for ArmExecution<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        if let Value::Object(head) = tidy(execution(self.record, self.planned)) {
+        if let Value::Object(head) = rounded(execution::execution(self.record, self.planned)) {
             for (key, value) in &head {
                 map.serialize_entry(key, value)?;
             }
         }
-        map.serialize_entry("jobs", &Each(|| self.record.jobs.iter().map(|job| tidy(job::job(self.record, job)))))?;
+        let jobs = || self.record.jobs.iter().map(|job| rounded(execution::job(self.record, job)));
+        map.serialize_entry("jobs", &LazyList(jobs))?;
         map.end()
     }
 }
 
-/// An arm of any comparison, with its jobs as flat rows.
-struct ArmEntry<'a> {
-    document: &'a Document<'a>,
+/// An arm in the list `arms`, with its jobs as flat rows.
+struct ArmDocument<'a> {
+    document: &'a ResultDocument<'a>,
     plan: &'a ArmPlan,
 }
 
-impl ArmEntry<'_> {
+impl ArmDocument<'_> {
     fn rounds(&self) -> Vec<Value> {
         let (run, plan) = (self.document.run, self.plan);
         let record = self.document.records.iter().find(|record| record.arm.name == plan.name);
         let figures = self.document.analysis.arms.iter().find(|figures| figures.arm == plan.name);
         let makespan = |number: i64| {
-            figures
-                .and_then(|figures| figures.makespans.iter().find(|(round, _)| *round == number))
-                .map(|found| found.1)
+            let mut makespans = figures?.makespans.iter();
+            makespans.find(|(round, _)| *round == number).map(|(_, seconds)| *seconds)
         };
         let mut numbers: Vec<i64> = run.of(&plan.name).map(|job| job.round).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let describe = |number: i64| {
-            let jobs = || run.of(&plan.name).filter(move |job| job.round == number);
-            let known: Option<&Round> =
-                record.and_then(|record| record.rounds.iter().find(|round| i64::from(round.number) == number));
-            let of_round =
+            let rows = || run.of(&plan.name).filter(move |job| job.round == number);
+            let of_number = |round: &&RoundRecord| i64::from(round.number) == number;
+            let order = record.and_then(|record| record.rounds.iter().find(of_number)).map(|round| round.order);
+            let jobs =
                 || record.into_iter().flat_map(|record| &record.jobs).filter(|job| i64::from(job.round) == number);
             json!({
                 "round": number,
-                "order": known.map(|round| round.order),
-                "start_s": jobs().filter_map(|job| job.jes_created_s).reduce(f64::min),
-                "end_s": jobs().filter_map(|job| job.jes_end_s).reduce(f64::max),
-                "start_time": stamp(of_round().filter_map(|job| job.created()).min()),
-                "end_time": stamp(of_round().filter_map(|job| job.ended()).max()),
+                "order": order,
+                "start_s": rows().filter_map(|job| job.jes_created_s).reduce(f64::min),
+                "end_s": rows().filter_map(|job| job.jes_end_s).reduce(f64::max),
+                "start_time": timestamp(jobs().filter_map(|job| job.created()).min()),
+                "end_time": timestamp(jobs().filter_map(|job| job.ended()).max()),
                 "makespan_s": makespan(number),
                 "interrupted": plan.interrupted.contains(&number),
             })
         };
-        numbers.into_iter().map(describe).map(tidy).collect()
+        numbers.into_iter().map(describe).map(rounded).collect()
     }
 }
 
-impl Serialize for ArmEntry<'_> {
+impl Serialize for ArmDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let plan = self.plan;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("name", &plan.name)?;
         map.serialize_entry("context", &plan.context)?;
         map.serialize_entry("queue", &plan.queue)?;
-        map.serialize_entry("mode", &plan.mode.map(Mode::as_str))?;
+        map.serialize_entry("mode", &plan.mode)?;
         map.serialize_entry("concurrent", &plan.concurrent)?;
         map.serialize_entry("rounds", &self.rounds())?;
-        let jobs = || self.document.run.of(&plan.name).map(|job| tidy(table::row(job)));
-        map.serialize_entry("jobs", &Each(jobs))?;
+        let rows =
+            || self.document.run.of(&plan.name).map(|row| rounded(serde_json::to_value(row).unwrap_or_default()));
+        map.serialize_entry("jobs", &LazyList(rows))?;
         map.end()
     }
 }

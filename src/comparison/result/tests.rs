@@ -7,17 +7,19 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{Float64Type, Int64Type};
 use serde_json::{Value, json};
 
-use crate::comparison::{Arms, ComparisonResult, JobOrder, Mode, Progress, RunnerOptions, ViyaComparisonRunner};
+use crate::comparison::{
+    Arms, ComparisonResult, JobOrder, Mode, ProgressListener, RunnerOptions, ViyaComparisonRunner, table,
+};
 use crate::error::{ErrorKind, Result};
 use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
 use crate::stop::Stop;
 
-struct Place {
+struct Fixture {
     folder: tempfile::TempDir,
     sandbox: ViyaSandbox,
 }
 
-impl Place {
+impl Fixture {
     fn new(jobs: usize, options: ViyaOptions) -> Self {
         let sandbox = ViyaSandbox::start(ViyaOptions { speed: 400.0, ..options }).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -47,8 +49,8 @@ impl Place {
     }
 }
 
-fn run(options: RunnerOptions, progress: Option<Progress>) -> Result<ComparisonResult> {
-    crate::runtime::block_on(ViyaComparisonRunner::new(options)?.run(progress))
+fn run(options: RunnerOptions, progress: Option<ProgressListener>) -> Result<ComparisonResult> {
+    crate::runtime::block_on(ViyaComparisonRunner::new(options)?.run(progress, &Stop::default()))
 }
 
 fn read(path: &Path) -> Value {
@@ -61,15 +63,15 @@ fn codes(result: &ComparisonResult) -> Vec<&str> {
 
 #[test]
 fn two_arms_with_every_key_that_users_know() {
-    let place = Place::new(6, ViyaOptions::default());
+    let fixture = Fixture::new(6, ViyaOptions::default());
     let events = Arc::new(Mutex::new(Vec::new()));
     let log = events.clone();
-    let listener: Progress = Arc::new(move |event| log.lock().unwrap().push(event));
-    let result = run(RunnerOptions { concurrent: 3, ..place.options() }, Some(listener)).unwrap();
+    let listener: ProgressListener = Arc::new(move |event| log.lock().unwrap().push(event));
+    let result = run(RunnerOptions { concurrent: 3, ..fixture.options() }, Some(listener)).unwrap();
     let json = read(result.path.as_deref().unwrap());
     assert!(json == result.to_value().unwrap(), "the file differs from what was returned");
     assert_eq!(json["metadata"]["speed"], 400.0);
-    assert_eq!(json["metadata"]["base_url"], place.sandbox.url());
+    assert_eq!(json["metadata"]["base_url"], fixture.sandbox.url());
     assert_eq!(json["metadata"]["max_concurrent"], 3);
     assert_eq!(json["async_execution"]["max_concurrent"], 3);
     for arm in ["sequential_execution", "async_execution"] {
@@ -115,7 +117,7 @@ fn two_arms_with_every_key_that_users_know() {
     assert_eq!(events.len(), 24);
     assert!(events.iter().all(|event| event.in_flight <= if event.arm == "async" { 3 } else { 1 }));
 
-    let jobs = result.jobs_batch().unwrap();
+    let jobs = table::jobs(&result.run).unwrap();
     assert_eq!(jobs.num_rows(), 12);
     let column = |name: &str| jobs.column_by_name(name).unwrap().clone();
     assert_eq!(column("jes_created_s").as_primitive::<Float64Type>().value(0), 0.0);
@@ -123,15 +125,16 @@ fn two_arms_with_every_key_that_users_know() {
     for recorded in workload::RECORDED_RUN.lines().next().unwrap().split(',') {
         assert_eq!(column(recorded).null_count(), 0, "{recorded}");
     }
-    assert_eq!(result.arms().unwrap().num_rows(), 2);
-    assert!(result.hosts().unwrap().num_rows() >= 2);
+    assert_eq!(table::arms(&result.run, &result.analysis).unwrap().num_rows(), 2);
+    assert!(table::hosts(&result.analysis).unwrap().num_rows() >= 2);
 }
 
 #[test]
 fn one_arm_leaves_the_other_null() {
-    let place = Place::new(3, ViyaOptions::default());
+    let fixture = Fixture::new(3, ViyaOptions::default());
     let result =
-        run(RunnerOptions { async_only: true, mode: Mode::All, limit_jobs: Some(2), ..place.options() }, None).unwrap();
+        run(RunnerOptions { async_only: true, mode: Mode::All, limit_jobs: Some(2), ..fixture.options() }, None)
+            .unwrap();
     let json = &result.to_value().unwrap();
     assert_eq!((&json["sequential_execution"], &json["comparison"]), (&Value::Null, &Value::Null));
     assert_eq!(json["async_execution"]["execution_mode"], "all");
@@ -154,8 +157,8 @@ fn failed_jobs_are_rows_and_a_bad_day_of_the_server_is_survived() {
         fault("/jobExecution/jobs", 9, 429),
         fault("/workloadOrchestrator/jobs", 1, 504),
     ];
-    let place = Place::new(4, ViyaOptions { fail_jobs: vec![name.clone()], faults, ..ViyaOptions::default() });
-    let result = run(RunnerOptions { sequential_only: true, ..place.options() }, None).unwrap();
+    let fixture = Fixture::new(4, ViyaOptions { fail_jobs: vec![name.clone()], faults, ..ViyaOptions::default() });
+    let result = run(RunnerOptions { sequential_only: true, ..fixture.options() }, None).unwrap();
     let arm = &result.to_value().unwrap()["sequential_execution"];
     assert_eq!((&arm["successful_jobs"], &arm["failed_jobs"]), (&json!(3), &json!(1)));
     let failed = &arm["jobs"][1];
@@ -166,20 +169,20 @@ fn failed_jobs_are_rows_and_a_bad_day_of_the_server_is_survived() {
 
 #[test]
 fn a_context_that_does_not_exist_stops_before_any_job() {
-    let place = Place::new(2, ViyaOptions::default());
-    let error = run(RunnerOptions { async_context: "No such".into(), ..place.options() }, None).unwrap_err();
+    let fixture = Fixture::new(2, ViyaOptions::default());
+    let error = run(RunnerOptions { async_context: "No such".into(), ..fixture.options() }, None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
         error.to_string().contains("\"No such\"") && error.to_string().contains("Autoscaling POC Context"),
         "{error}"
     );
-    assert_eq!(std::fs::read_dir(place.results()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(fixture.results()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_job_beyond_its_limit_is_canceled_and_the_run_goes_on() {
-    let place = Place::new(2, ViyaOptions::default());
-    let result = run(RunnerOptions { sequential_only: true, job_timeout: 4.0, ..place.options() }, None).unwrap();
+    let fixture = Fixture::new(2, ViyaOptions::default());
+    let result = run(RunnerOptions { sequential_only: true, job_timeout: 4.0, ..fixture.options() }, None).unwrap();
     let arm = &result.to_value().unwrap()["sequential_execution"];
     assert_eq!(arm["failed_jobs"], 2);
     for job in arm["jobs"].as_array().unwrap() {
@@ -190,18 +193,18 @@ fn a_job_beyond_its_limit_is_canceled_and_the_run_goes_on() {
 
 #[test]
 fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
-    let place = Place::new(3, ViyaOptions::default());
-    let runner = ViyaComparisonRunner::new(RunnerOptions { sequential_only: true, ..place.options() }).unwrap();
+    let fixture = Fixture::new(3, ViyaOptions::default());
+    let runner = ViyaComparisonRunner::new(RunnerOptions { sequential_only: true, ..fixture.options() }).unwrap();
     let stop = Stop::default();
     let asked = stop.clone();
-    let listener: Progress = Arc::new(move |event| {
+    let listener: ProgressListener = Arc::new(move |event| {
         if event.done == 1 && event.state == "submitted" {
             asked.stop();
         }
     });
-    let error = crate::runtime::block_on(runner.run_until(Some(listener), &stop)).unwrap_err();
+    let error = crate::runtime::block_on(runner.run(Some(listener), &stop)).unwrap_err();
     let written = |extension: &str| {
-        let files = std::fs::read_dir(place.results()).unwrap().map(|entry| entry.unwrap().path());
+        let files = std::fs::read_dir(fixture.results()).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<PathBuf> =
             files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
         files.sort();
@@ -215,11 +218,11 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
     assert_eq!(states, ["completed", "canceled"]);
     assert!(json["metadata"]["broke_off"].is_string());
-    let error = crate::runtime::block_on(runner.run_until(None, &stop)).unwrap_err();
+    let error = crate::runtime::block_on(runner.run(None, &stop)).unwrap_err();
     assert!(error.to_string().contains("before a job was submitted"), "{error}");
 
     // Resumed, it runs what was canceled and what had not begun, and the first job not again.
-    let result = crate::runtime::block_on(runner.resume(&journal, None)).unwrap();
+    let result = crate::runtime::block_on(runner.resume(&journal, None, &Stop::default())).unwrap();
     let after = result.to_value().unwrap();
     let jobs = after["sequential_execution"]["jobs"].as_array().unwrap();
     let states: Vec<&str> = jobs.iter().map(|job| job["status"].as_str().unwrap()).collect();
@@ -228,7 +231,7 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     assert_ne!(jobs[1]["unique_job_name"], json["sequential_execution"]["jobs"][1]["unique_job_name"]);
     assert_eq!(result.to_value().unwrap()["metadata"]["resumed"], 1);
     // Once more: nothing is left to run, and the same comes out.
-    let again = crate::runtime::block_on(runner.resume(&journal, None)).unwrap();
+    let again = crate::runtime::block_on(runner.resume(&journal, None, &Stop::default())).unwrap();
     let ids = |json: &Value| -> Vec<Value> {
         json["sequential_execution"]["jobs"]
             .as_array()
@@ -239,15 +242,15 @@ fn a_stopped_run_cancels_its_jobs_and_writes_what_is_done() {
     };
     assert_eq!(ids(&again.to_value().unwrap()), ids(&result.to_value().unwrap()));
 
-    let elsewhere = Place::new(3, ViyaOptions::default());
+    let elsewhere = Fixture::new(3, ViyaOptions::default());
     let stranger = ViyaComparisonRunner::new(elsewhere.options()).unwrap();
-    let error = crate::runtime::block_on(stranger.resume(&journal, None)).unwrap_err();
+    let error = crate::runtime::block_on(stranger.resume(&journal, None, &Stop::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
 #[test]
 fn three_arms_run_forth_and_back_in_rounds() {
-    let place = Place::new(3, ViyaOptions::default());
+    let fixture = Fixture::new(3, ViyaOptions::default());
     let options = RunnerOptions {
         arms: Arms::ThreeWay,
         mode: Mode::Window,
@@ -255,11 +258,11 @@ fn three_arms_run_forth_and_back_in_rounds() {
         repeat: 2,
         order: JobOrder::LongestFirst(Some([("cm_pooled".to_owned(), 1.0), ("ae_pooled".to_owned(), 3.0)].into())),
         cleanup: true,
-        ..place.options()
+        ..fixture.options()
     };
     let order = Arc::new(Mutex::new(Vec::new()));
     let log = order.clone();
-    let listener: Progress = Arc::new(move |event| {
+    let listener: ProgressListener = Arc::new(move |event| {
         let mut log = log.lock().unwrap();
         if log.last() != Some(&(event.round, event.arm.clone())) {
             log.push((event.round, event.arm));
@@ -271,7 +274,7 @@ fn three_arms_run_forth_and_back_in_rounds() {
     let (one, two, three) = ("sequential", "async_regular", "async_autoscaling");
     assert_eq!(seen, [(1, one), (1, two), (1, three), (2, three), (2, two), (2, one)]);
     assert_eq!(result.failed_jobs(), 0);
-    let jobs = result.jobs_batch().unwrap();
+    let jobs = table::jobs(&result.run).unwrap();
     assert_eq!(jobs.num_rows(), 18);
     // A job that is not known goes first, then the longest.
     let names = jobs.column_by_name("job").unwrap().as_string::<i32>();
@@ -281,26 +284,26 @@ fn three_arms_run_forth_and_back_in_rounds() {
 
 #[test]
 fn options_that_cannot_work_are_refused_and_nothing_runs_with_none() {
-    let place = Place::new(2, ViyaOptions::default());
+    let fixture = Fixture::new(2, ViyaOptions::default());
     for bad in [
-        RunnerOptions { base_url: "viya".into(), ..place.options() },
-        RunnerOptions { sequential_only: true, async_only: true, ..place.options() },
-        RunnerOptions { concurrent: 0, ..place.options() },
-        RunnerOptions { job_timeout: f64::NAN, ..place.options() },
-        RunnerOptions { async_context: " ".into(), ..place.options() },
-        RunnerOptions { limit_jobs: Some(0), ..place.options() },
+        RunnerOptions { base_url: "viya".into(), ..fixture.options() },
+        RunnerOptions { sequential_only: true, async_only: true, ..fixture.options() },
+        RunnerOptions { concurrent: 0, ..fixture.options() },
+        RunnerOptions { job_timeout: f64::NAN, ..fixture.options() },
+        RunnerOptions { async_context: " ".into(), ..fixture.options() },
+        RunnerOptions { limit_jobs: Some(0), ..fixture.options() },
     ] {
         assert_eq!(run(bad, None).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     fn is_send(_: impl Send) {}
-    let runner = ViyaComparisonRunner::new(place.options()).unwrap();
-    is_send(runner.run(None));
-    let text = ViyaComparisonRunner::new(RunnerOptions { limit_jobs: Some(0), ..place.options() })
+    let runner = ViyaComparisonRunner::new(fixture.options()).unwrap();
+    is_send(runner.run(None, &Stop::default()));
+    let text = ViyaComparisonRunner::new(RunnerOptions { limit_jobs: Some(0), ..fixture.options() })
         .unwrap()
         .describe()
         .unwrap();
     for part in [env!("CARGO_PKG_VERSION"), "2 enabled, 0 to run", "batches of 5", "Autoscaling POC Context"] {
         assert!(text.contains(part), "{text}");
     }
-    assert!(!place.results().exists());
+    assert!(!fixture.results().exists());
 }

@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
 
-  // Links within the page. In a notebook's frame the browser would load the notebook itself into the frame.
+  // Links within the page. In the frame of a notebook, the browser would load the notebook itself.
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#"]');
     if (!link || event.ctrlKey || event.metaKey) return;
@@ -14,16 +14,16 @@
     target.focus({ preventScroll: true });
   });
 
-  // A notebook's frame becomes as high as the page, where the notebook lets it be changed.
+  // The frame of a notebook gets the height of the page, if the notebook allows it.
   const fit = () => {
     try {
       const frame = window.frameElement;
       if (frame) frame.style.height = `${Math.ceil(document.body.getBoundingClientRect().height) + 1}px`;
-    } catch { /* The frame is another site's. */ }
+    } catch { /* The frame is on another site. */ }
   };
   new ResizeObserver(() => requestAnimationFrame(fit)).observe(document.body);
 
-  // Charts. Single views fit their place; views in rows are given its width.
+  // Charts. Single views adapt to their container; views in rows need its width.
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(), views = new Map();
   const choice = document.getElementById("round");
@@ -32,7 +32,7 @@
     const rows = Boolean(spec.spec), inner = spec.spec || spec;
     inner.width = Math.max(room - less - (rows ? 24 : 0), 120);
     if (!rows) spec.autosize = { type: "fit-x", contains: "padding" };
-    // Names beside the lines of a timeline need room.
+    // The names beside the lines of a timeline need space.
     else if (room < 700 && inner.encoding) inner.encoding.y.axis = null;
     for (const param of spec.params || []) if (param.name === "round" && choice) param.value = Number(choice.value);
     if (room < 560) spec.config = { legend: { columns: 1 }, axisX: { labelFontSize: 10 }, axisY: { labelLimit: 120 } };
@@ -51,9 +51,9 @@
     const chart = data.charts[key];
     const config = data.themes[dark.matches ? "dark" : "light"];
     let less = 0;
-    // The width of names is known only after drawing: a chart that is too wide, or leaves much room, is drawn again.
+    // The width of names is unknown before they are drawn: a chart that is too wide or too narrow is drawn again.
     for (let tries = 0; tries < 3; tries++) {
-      // Within the figure, whose role and name it would replace by its own.
+      // In an inner element, because Vega replaces role and name of its container.
       const inner = document.createElement("div");
       if (views.has(key)) views.get(key).finalize();
       place.replaceChildren(inner);
@@ -64,7 +64,7 @@
       if (over <= 0 && over > -40) break;
       less += over;
     }
-    // The figure says what the picture shows: hundreds of marks would each be read out otherwise.
+    // The caption has the finding. A screen reader would read hundreds of marks otherwise.
     for (const part of place.querySelectorAll("svg, canvas")) part.setAttribute("aria-hidden", "true");
   };
   const draw = async (key) => {
@@ -76,7 +76,7 @@
     try {
       await embed(key, place, room);
     } catch (error) {
-      // The other charts are drawn all the same.
+      // The other charts are still drawn.
       place.textContent = `This chart could not be drawn (${error.message}); its table has the same.`;
     }
   };

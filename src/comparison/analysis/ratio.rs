@@ -1,37 +1,37 @@
-//! What rounds say about a ratio of two arms, and how sure that is.
+//! The ratio of the makespans of two arms, with a confidence interval.
 //!
-//! A server's speed changes from hour to hour, and more than contexts differ. So only what the two arms took in the same
-//! round is compared: the logarithm of the ratio of their makespans, one number for each round. Their mean is the
-//! difference, and Student's t says how far it may be from the truth.
+//! The speed of a server varies from hour to hour, by more than contexts differ. Therefore only makespans of the same round
+//! are compared: each round gives the logarithm of their ratio. The mean of these is the difference, and Student's t gives
+//! its interval.
 
 use serde::Serialize;
 use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
-/// Rounds below which nothing is claimed.
+/// The least number of rounds for a claim.
 pub const LEAST_ROUNDS: usize = 5;
-/// The level of every interval. Not 95 %: a comparison of three arms asks three questions, and of 200 comparisons of equals
-/// no more than one in twenty may find a difference, with certainty and not on average. Docs: `docs/analysis.md`.
+/// The level of every interval. It is not 95 %, because a comparison of three arms makes three tests, and at most one in
+/// twenty of 200 comparisons of equal arms may find a difference. See `docs/analysis.md`.
 pub const LEVEL: f64 = 0.98;
 
-/// A ratio with its interval.
+/// A ratio of makespans with its interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Ratio {
-    /// Rounds that both arms did to their end.
+pub struct MakespanRatio {
+    /// Rounds that both arms completed.
     pub rounds: usize,
-    /// Geometric mean of treatment over baseline.
+    /// The geometric mean of treatment over baseline.
     pub ratio: f64,
-    /// Lower end of the interval; none below three rounds.
+    /// The lower end of the interval; `None` below three rounds.
     pub low: Option<f64>,
-    /// Upper end of the interval.
+    /// The upper end of the interval.
     pub high: Option<f64>,
-    /// Probability of a difference at least as large between equals.
+    /// The probability of a difference at least as large between equal arms.
     pub p_value: Option<f64>,
-    /// Whether a difference is claimed: the interval leaves out 1, and there were rounds enough.
+    /// Whether a difference is claimed: the interval excludes 1, and there were enough rounds.
     pub claimed: bool,
 }
 
-impl Ratio {
-    /// From pairs of baseline and treatment, one of each round; none without any.
+impl MakespanRatio {
+    /// The ratio of pairs of baseline and treatment, one for each round; `None` without pairs.
     pub fn of(pairs: &[(f64, f64)]) -> Option<Self> {
         let logs: Vec<f64> = pairs
             .iter()
@@ -45,7 +45,7 @@ impl Ratio {
         let count = rounds as f64;
         let mean = logs.iter().sum::<f64>() / count;
         let mut ratio = Self { rounds, ratio: mean.exp(), low: None, high: None, p_value: None, claimed: false };
-        // Of two rounds it would reach from nothing to everything.
+        // The interval of two rounds would be useless.
         let Some(student) = (rounds >= 3).then(|| StudentsT::new(0.0, 1.0, count - 1.0).ok()).flatten() else {
             return Some(ratio);
         };
@@ -54,7 +54,7 @@ impl Ratio {
         let reach = student.inverse_cdf(f64::midpoint(1.0, LEVEL)) * error;
         ratio.low = Some((mean - reach).exp());
         ratio.high = Some((mean + reach).exp());
-        // Stamps have a resolution of a millisecond: rounds that are equal to that are all alike.
+        // Timestamps have a resolution of a millisecond: closer rounds are equal.
         let p_value = if error > 1e-12 {
             2.0 * (1.0 - student.cdf((mean / error).abs()))
         } else if mean.abs() > 1e-9 {

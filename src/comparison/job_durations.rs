@@ -1,29 +1,26 @@
-//! How long jobs took in an earlier run, so that the longest can be let in first.
+//! How long jobs took in an earlier run, to submit the longest first.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::files;
 use super::statistics::quantile;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Seconds by job name.
-pub type Durations = HashMap<String, f64>;
+pub type JobDurations = HashMap<String, f64>;
 
-/// Reads them from a result file: of each job the median of the seconds that it occupied a host (starting and running), over
-/// all arms and rounds; without orchestrator data the seconds from its creation to its end.
+/// Reads durations from a result file. The duration of a job is the median, over all arms and rounds, of the seconds that
+/// it occupied a host (starting and running); without orchestrator data, of the seconds from its creation to its end.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] or [`ErrorKind::InvalidInput`] when it is no result of a comparison; no retry helps.
-pub fn read(path: &Path) -> Result<Durations> {
+/// [`ErrorKind::NotFound`], or [`ErrorKind::InvalidInput`] when it is not the result of a comparison. Not retryable.
+pub fn read(path: &Path) -> Result<JobDurations> {
     let file = path.display();
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        let kind = if e.kind() == std::io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
-        Error::new(kind, format!("durations cannot be read from {file}: name the result file of an earlier run"))
-            .with_source(e)
-    })?;
-    let value: Value = serde_json::from_str(&text)
+    let failed = format!("durations cannot be read from {file}: name the result file of an earlier run");
+    let value: Value = serde_json::from_str(&files::read_text(path, failed)?)
         .map_err(|e| Error::invalid(format!("{file} is not the JSON of a comparison's result")).with_source(e))?;
     let found = of_result(&value);
     if found.is_empty() {
@@ -39,28 +36,26 @@ pub fn read(path: &Path) -> Result<Durations> {
 /// # Errors
 /// [`ErrorKind::NotFound`] when there is none.
 pub fn newest(folder: &Path) -> Result<PathBuf> {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let results = files.map(|entry| entry.path()).filter(|path| {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let results = entries.map(|entry| entry.path()).filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with("pooled_jobs_comparison_") && name.ends_with(".json")
+        name.starts_with(files::PREFIX) && name.ends_with(".json")
     });
-    // The names have the time in them.
+    // The names contain the time.
     results.max().ok_or_else(|| {
-        Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "the longest jobs cannot go first: {} has no result of an earlier run; run once in the order of submission, \
-                 or say where durations are (durations_from)",
-                folder.display()
-            ),
-        )
+        let text = format!(
+            "the longest jobs cannot go first: {} has no result of an earlier run; run once in the order of submission, or \
+             name a source of durations (durations_from)",
+            folder.display()
+        );
+        Error::new(ErrorKind::NotFound, text)
     })
 }
 
-/// [`read`] from the JSON itself; empty where there are none.
-pub fn of_result(result: &Value) -> Durations {
+/// Like [`read`], from the JSON itself. Empty if there are no durations.
+pub fn of_result(result: &Value) -> JobDurations {
     let mut seen: HashMap<String, Vec<f64>> = HashMap::new();
-    let mut note = |job: &Value, name: &str, seconds: Option<f64>| {
+    let mut add = |job: &Value, name: &str, seconds: Option<f64>| {
         if let (Some(name), Some(seconds)) = (job.get(name).and_then(Value::as_str), seconds) {
             seen.entry(name.to_owned()).or_default().push(seconds);
         }
@@ -70,7 +65,7 @@ pub fn of_result(result: &Value) -> Durations {
     for arm in list(result, "arms") {
         for job in list(&arm, "jobs") {
             let busy = number(&job, "/starting_s").zip(number(&job, "/running_s")).map(|(one, two)| one + two);
-            note(&job, "job", busy.or_else(|| Some(number(&job, "/jes_elapsed_ms")? / 1e3)));
+            add(&job, "job", busy.or_else(|| Some(number(&job, "/jes_elapsed_ms")? / 1e3)));
         }
     }
     // Results of the first job execution client have no arms.
@@ -78,7 +73,7 @@ pub fn of_result(result: &Value) -> Durations {
         let Some(arm) = result.get(key).filter(|_| result.get("arms").is_none()) else { continue };
         for job in list(arm, "jobs") {
             let busy = number(&job, "/metrics/orchestrator_timing/execution_seconds");
-            note(&job, "name", busy.or_else(|| number(&job, "/duration")));
+            add(&job, "name", busy.or_else(|| number(&job, "/duration")));
         }
     }
     seen.into_iter().filter_map(|(name, seconds)| Some((name, quantile(&seconds, 0.5)?))).collect()

@@ -53,7 +53,7 @@ fn claims(times: usize, rounds: usize, noise: Noise, scatter: f64, effect: f64, 
                     (baseline, effect * makespan(noise, scatter, hour, &mut random))
                 })
                 .collect();
-            Ratio::of(&pairs).unwrap().claimed
+            MakespanRatio::of(&pairs).unwrap().claimed
         })
         .count()
 }
@@ -95,20 +95,20 @@ fn a_fifth_is_found() {
 #[test]
 fn nothing_is_claimed_below_five_rounds() {
     let pairs = [(100.0, 50.0); 4];
-    let ratio = Ratio::of(&pairs).unwrap();
+    let ratio = MakespanRatio::of(&pairs).unwrap();
     assert_eq!((ratio.ratio, ratio.claimed, ratio.rounds), (0.5, false, 4));
-    assert!(Ratio::of(&[(100.0, 50.0); 5]).unwrap().claimed);
-    assert!(!Ratio::of(&[(100.0, 100.0); 9]).unwrap().claimed);
-    let one = Ratio::of(&pairs[..1]).unwrap();
+    assert!(MakespanRatio::of(&[(100.0, 50.0); 5]).unwrap().claimed);
+    assert!(!MakespanRatio::of(&[(100.0, 100.0); 9]).unwrap().claimed);
+    let one = MakespanRatio::of(&pairs[..1]).unwrap();
     assert_eq!((one.low, one.high, one.p_value), (None, None, None));
-    assert!(Ratio::of(&[]).is_none() && Ratio::of(&[(0.0, 1.0)]).is_none());
+    assert!(MakespanRatio::of(&[]).is_none() && MakespanRatio::of(&[(0.0, 1.0)]).is_none());
 }
 
 #[test]
 fn the_interval_is_that_of_student() {
-    // By hand: logs 0.1, 0.2, 0.3, 0.2, 0.2; mean 0.2, deviation 0.070711, error 0.031623; t(4, 0.99) = 3.746947.
+    // Computed manually: logs 0.1, 0.2, 0.3, 0.2, 0.2; mean 0.2, deviation 0.070711, error 0.031623; t(4, 0.99) = 3.746947.
     let pairs = [0.1_f64, 0.2, 0.3, 0.2, 0.2].map(|log| (100.0, 100.0 * log.exp()));
-    let ratio = Ratio::of(&pairs).unwrap();
+    let ratio = MakespanRatio::of(&pairs).unwrap();
     let near = |one: f64, other: f64| (one - other).abs() < 1e-5;
     assert!(near(ratio.ratio.ln(), 0.2), "{ratio:?}");
     assert!(near(ratio.low.unwrap().ln(), 0.2 - 3.746_947 * 0.031_622_8), "{ratio:?}");
