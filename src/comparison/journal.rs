@@ -63,34 +63,48 @@ pub enum JournalEvent {
     /// The run began.
     Run(Box<JournalHeader>),
     /// The run continues after an interruption.
-    Resumed { at: DateTime<Utc> },
+    Resumed {
+        /// When it continues.
+        at: DateTime<Utc>,
+    },
     /// A job is about to be submitted under this name.
     Submitting {
+        /// The job.
         #[serde(flatten)]
         key: JobKey,
+        /// The unique name.
         name: String,
     },
     /// The server accepted the job.
     Submitted {
+        /// The job.
         #[serde(flatten)]
         key: JobKey,
+        /// The id of the job on the server.
         id: String,
+        /// Seconds until the server accepted the job.
         latency: Option<f64>,
     },
     /// The job ended.
     Ended {
+        /// The job.
         #[serde(flatten)]
         key: JobKey,
+        /// How it ended.
         #[serde(flatten)]
         end: JobEnd,
     },
     /// The job was canceled because the run was stopped.
     Dropped {
+        /// The job.
         #[serde(flatten)]
         key: JobKey,
     },
     /// The result was written.
-    Result { path: PathBuf },
+    Result {
+        /// The result file.
+        path: PathBuf,
+    },
 }
 
 /// How a job ended.

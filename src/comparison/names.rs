@@ -24,15 +24,10 @@ pub fn unique_name(job: &str, arm_short: &str, key: JobKey, tag: &str) -> String
     format!("{short}{arm_short}a{arm}r{round}x{sequence}{tag}")
 }
 
-fn base36(mut number: u64) -> String {
-    let mut digits = Vec::new();
-    loop {
-        digits.push(char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize]));
-        number /= 36;
-        if number == 0 {
-            return digits.into_iter().rev().collect();
-        }
-    }
+fn base36(number: u64) -> String {
+    let rests = std::iter::successors(Some(number), |rest| (*rest >= 36).then_some(rest / 36));
+    let digits: Vec<char> = rests.filter_map(|rest| char::from_digit((rest % 36) as u32, 36)).collect();
+    digits.into_iter().rev().collect()
 }
 
 #[cfg(test)]
