@@ -78,7 +78,11 @@ def add_arguments(
     server = parser.add_argument_group("server")
     add_connection(server, positive_number)
     server.add_argument(
-        "--job-timeout", type=positive_number, default=3600.0, metavar="TIME", help="a job that takes longer is canceled"
+        "--job-timeout",
+        type=positive_number,
+        default=3600.0,
+        metavar="TIME",
+        help="a job that takes longer is canceled",
     )
     server.add_argument(
         "--poll-interval",

@@ -44,8 +44,8 @@ def write(
         The path of the HTML file.
 
     Raises:
-        InvalidInputError: The result has no jobs, the path is missing, the path is that of the result itself, or a format
-            is unknown.
+        InvalidInputError: The result has no jobs, the path is missing or that of the result itself, or a format is
+            unknown.
         NotFoundError: The result file does not exist.
         StorageError: The file or an image cannot be written.
         ImportError: The extra is missing: `pip install jobrota[report]`.

@@ -139,14 +139,13 @@ def _over_time(comparison: Comparison, key: str, title: str, column: str) -> Cha
             findings.setdefault(number, []).append(f"{arm} at most {most}, on average {mean:.1f}")
     if not data:
         return None if comparison.orchestrated else unknown(key, title)
+    ticks = _count_ticks(max(row["count"] for row in data))
     chart = (
         alt.Chart(named())
         .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
             x=alt.X("s:Q", title="seconds since the arm's first submission"),
-            y=alt.Y(
-                "count:Q", title=column, axis=alt.Axis(values=_count_ticks(max(row["count"] for row in data)), format="d")
-            ),
+            y=alt.Y("count:Q", title=column, axis=alt.Axis(values=ticks, format="d")),
             color=_arms(comparison),
             strokeDash=alt.StrokeDash(
                 "arm:N", sort=comparison.names, title="arm", scale=alt.Scale(domain=comparison.names)

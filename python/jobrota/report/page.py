@@ -183,7 +183,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
         ("queue", [(arm.get("queue") or None, None) for arm in arms]),
         ("jobs in flight", [(_in_flight(arm), None) for arm in arms]),
         ("rounds", [_number(arm["rounds"]) for arm in figures]),
-        ("jobs", [(f"{arm['completed']:,} done", f"{arm['failed']:,} failed" if arm["failed"] else None) for arm in figures]),
+        ("jobs", [(f"{arm['completed']:,} done", _failed(arm["failed"])) for arm in figures]),
     ]
     for name, key, part, unit in FACTS:
         values = [arm.get(key) if part is None else (arm.get(key) or {}).get(part) for arm in figures]
@@ -199,6 +199,10 @@ def _facts(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
         facts.append(("first new host after", cells))
     facts.append(("hosts", [_number(len(arm["hosts"]) or None) for arm in figures]))
     return facts
+
+
+def _failed(count: int) -> str | None:
+    return f"{count:,} failed" if count else None
 
 
 def _number(value: float | None, unit: str = "") -> Cell:

@@ -141,8 +141,8 @@ def _chart(data: list[dict[str, Any]], count: int, shared: bool, length: float) 
             x2="end:Q",
             y=y,
             color=alt.Color(**phase),
-            # Jobs that did not complete are pale with an edge. A layer of crosses would be a second source of lanes, and
-            # Vega-Lite warns about that.
+            # Jobs that did not complete are pale with an edge. A layer of crosses would be a second source of lanes,
+            # and Vega-Lite warns about that.
             stroke=alt.condition(failed, alt.value(alt.ExprRef("failed")), alt.Stroke(**phase)),
             fillOpacity=alt.condition(failed, alt.value(0.3), alt.value(1)),
             tooltip=tooltip,
