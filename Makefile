@@ -19,8 +19,8 @@ WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src python config examples -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 
 # Clippy wraps the compiler of this package while the tests and the wheel are built: it checks what is compiled anyway, and
-# no second pass over the dependencies is needed. `[lints]` in Cargo.toml says what it refuses.
-CLIPPY := RUSTC_WORKSPACE_WRAPPER=$(shell command -v clippy-driver)
+# no second pass over the dependencies is needed. `[lints]` in Cargo.toml says what it refuses; warnings count as errors.
+CLIPPY := CLIPPY_ARGS=-Dwarnings RUSTC_WORKSPACE_WRAPPER=$(shell command -v clippy-driver)
 CORE_FEATURES := --no-default-features --features sandbox,ssh
 
 define heading
@@ -84,8 +84,8 @@ rust-checks: $(VENV)/wheel/.built | toolchain
 	@cargo fmt --check
 	$(call heading,Compiling the Rust tests and checking them with clippy)
 	@$(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES) --no-run
-	$(call heading,Checking the core without optional features)
-	@$(CLIPPY) cargo rustc --lib --locked --quiet --no-default-features --crate-type rlib -- -C opt-level=0
+	$(call heading,Checking the core without Python and without the sandbox)
+	@$(CLIPPY) cargo rustc --lib --locked --quiet --no-default-features --features ssh --crate-type rlib -- -C opt-level=0
 
 .PHONY: rust-tests
 rust-tests: | toolchain

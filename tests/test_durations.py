@@ -29,7 +29,23 @@ ACCEPTED: list[tuple[Any, float]] = [
     ("2d", 172_800),
     (timedelta(minutes=15), 900),
 ]
-REFUSED: list[Any] = ["", " ", "soon", "-5m", "1h30", "5x", "P1D", "nan", "inf", -1, float("nan"), float("inf"), True, b"1s", []]
+REFUSED: list[Any] = [
+    "",
+    " ",
+    "soon",
+    "-5m",
+    "1h30",
+    "5x",
+    "P1D",
+    "nan",
+    "inf",
+    -1,
+    float("nan"),
+    float("inf"),
+    True,
+    b"1s",
+    [],
+]
 
 
 def probe(vm: str) -> tuple[str, str]:
