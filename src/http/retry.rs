@@ -47,7 +47,7 @@ impl Deadline {
 /// with the server's own clock where the response has a `Date`.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = header_text(headers, RETRY_AFTER)?;
-    if let Ok(seconds) = text.parse::<f64>() {
+    if let Some(seconds) = text.parse::<f64>().ok().filter(|seconds| !seconds.is_nan()) {
         return Duration::try_from_secs_f64(seconds.min(LONGEST_ASKED)).ok();
     }
     let date = |text: &str| DateTime::parse_from_rfc2822(text).ok().map(|at| at.to_utc());

@@ -191,7 +191,7 @@ async fn a_missing_program_is_a_transient_failure_that_says_so() {
     std::fs::write(&plain, "").unwrap();
     let (detail, permanent) =
         failure(transport(plain, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
-    assert!(!permanent && detail.contains("may not be run"), "{detail}");
+    assert!(!permanent && detail.contains("cannot be run"), "{detail}");
 }
 
 #[test]

@@ -115,7 +115,7 @@ async fn a_lookup_that_breaks_off_is_a_reason_and_the_next_one_works() {
         }),
     );
     let broken = names.resolve("broken", Deadline::after(PLENTY)).await.unwrap_err();
-    assert_eq!(broken, "the name \"broken\" could not be resolved: the resolver broke off");
+    assert_eq!(broken, "the name \"broken\" could not be resolved: the resolver stopped");
     let unknown = names.resolve("unknown", Deadline::after(PLENTY)).await.unwrap_err();
     assert_eq!(unknown, "the name \"unknown\" could not be resolved: no such name");
 }
