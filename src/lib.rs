@@ -6,6 +6,7 @@
 pub mod autosys;
 pub mod azure;
 pub mod comparison;
+pub mod delivery;
 pub mod delta;
 pub mod doctor;
 pub mod duration;

@@ -1,11 +1,11 @@
-//! Which AutoSys event a ledger status stands for, and which job names AutoSys takes.
+//! AutoSys events, the mapping from ledger statuses to events, and the job names that AutoSys accepts.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The statuses that `sendevent -E CHANGE_STATUS -s` takes (CA Workload Automation AE, command reference of `sendevent`).
+/// The statuses that `sendevent -E CHANGE_STATUS -s` accepts (CA Workload Automation AE, command reference of `sendevent`).
 pub const CHANGE_STATUS_VALUES: [&str; 11] = [
     "ACTIVATED",
     "FAILURE",
@@ -20,24 +20,24 @@ pub const CHANGE_STATUS_VALUES: [&str; 11] = [
     "TERMINATED",
 ];
 
-/// The statuses that a reporter can inject without side effects on AutoSys's own scheduling states.
+/// The statuses that can be reported without side effects on the scheduling states of AutoSys.
 const REPORTED: [&str; 5] = ["SUCCESS", "FAILURE", "TERMINATED", "RUNNING", "INACTIVE"];
 
-/// What AutoSys shows of a job that was started, until it is started again (AAI 12.3 REST reference, appendix B).
+/// The statuses of a job that was started, until it is started again (AAI 12.3 REST reference, appendix B).
 const STARTED: [&str; 8] =
     ["ACTIVATED", "FAILURE", "QUE_WAIT", "RESTART", "RUNNING", "STARTING", "SUCCESS", "TERMINATED"];
 
 /// The longest job name of AutoSys 11.x and later, in characters.
 const MAX_JOB_NAME: usize = 64;
 
-/// An event that AutoSys is told.
+/// An event that is sent to AutoSys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// `STARTJOB`: starts the job, as far as its conditions allow.
+    /// `STARTJOB`: starts the job if its conditions allow it.
     StartJob,
-    /// `FORCE_STARTJOB`: starts the job whatever its conditions say.
+    /// `FORCE_STARTJOB`: starts the job regardless of its conditions.
     ForceStartJob,
-    /// `CHANGE_STATUS` to one of [`CHANGE_STATUS_VALUES`]: rewrites the recorded status, starts and stops no process.
+    /// `CHANGE_STATUS` to one of [`CHANGE_STATUS_VALUES`]: changes the recorded status, and starts or stops no process.
     ChangeStatus(String),
 }
 
@@ -46,7 +46,7 @@ impl Event {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a status that AutoSys does not know; statuses are upper case.
-    pub fn change_status(status: &str) -> Result<Self> {
+    fn change_status(status: &str) -> Result<Self> {
         if CHANGE_STATUS_VALUES.contains(&status) {
             return Ok(Self::ChangeStatus(status.to_owned()));
         }
@@ -65,8 +65,8 @@ impl Event {
         }
     }
 
-    /// Whether a job that AutoSys shows with `status` shows what this event leads to: for `CHANGE_STATUS` that very status,
-    /// for a start event any that a started job can have. AutoSys shows `SUCCESS/ON_NOEXEC` for a job with a mode.
+    /// Whether this event leads to a `status` that AutoSys shows: for `CHANGE_STATUS` to the same status, for a start event to
+    /// any status of a started job. AutoSys shows `SUCCESS/ON_NOEXEC` for a job with a mode.
     pub fn shown_by(&self, status: &str) -> bool {
         let status = status.split('/').next().unwrap_or(status).trim();
         match self {
@@ -75,7 +75,7 @@ impl Event {
         }
     }
 
-    /// The status that goes with `CHANGE_STATUS`; none for the other events.
+    /// The status of `CHANGE_STATUS`; None for other events.
     pub fn status(&self) -> Option<&str> {
         match self {
             Self::ChangeStatus(status) => Some(status),
@@ -91,85 +91,66 @@ impl fmt::Display for Event {
     }
 }
 
-/// Which event each ledger status stands for. Case matters: `success` is not `SUCCESS`.
+/// The event of each ledger status. Case matters: `success` is not `SUCCESS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     events: BTreeMap<String, Event>,
 }
 
 impl Mapping {
-    /// SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word. The default.
+    /// SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word. This is the default.
     pub fn change_status() -> Self {
         Self { events: REPORTED.map(|status| (status.to_owned(), Event::ChangeStatus(status.to_owned()))).into() }
     }
 
-    /// SUCCESS starts the job, FAILURE changes its status to FAILURE; no other status is mapped. For set-ups in which
-    /// the job named by the row is the one to run after the reported work.
+    /// SUCCESS starts the job, and FAILURE changes its status to FAILURE. Other statuses are not mapped. For installations
+    /// in which the job of the row is to run after the reported work.
     pub fn start_job() -> Self {
         let failure = Event::ChangeStatus("FAILURE".to_owned());
         Self { events: [("SUCCESS".to_owned(), Event::StartJob), ("FAILURE".to_owned(), failure)].into() }
     }
 
-    /// A mapping of one's own, as pairs of ledger status and event.
+    /// A mapping from pairs of ledger status and event: `STARTJOB`, `FORCE_STARTJOB`, `CHANGE_STATUS` (to the ledger's status)
+    /// or `CHANGE_STATUS SUCCESS`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when it is empty, has an empty status or the same status twice, or changes to a status
-    /// that AutoSys does not have.
-    pub fn custom(pairs: impl IntoIterator<Item = (String, Event)>) -> Result<Self> {
+    /// [`ErrorKind::InvalidInput`] when there are no pairs, a status is empty or occurs twice, or AutoSys does not have the
+    /// event or the status.
+    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
         let mut events = BTreeMap::new();
-        for (status, event) in pairs {
+        for (status, text) in pairs {
             if status.is_empty() {
                 return Err(Error::invalid("the event mapping has an empty status; leave it out"));
             }
-            if let Event::ChangeStatus(to) = &event {
-                Event::change_status(to)?;
-            }
-            if let Some(before) = events.insert(status.clone(), event) {
+            let event = match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+                ["STARTJOB"] => Event::StartJob,
+                ["FORCE_STARTJOB"] => Event::ForceStartJob,
+                ["CHANGE_STATUS"] => Event::change_status(status)?,
+                ["CHANGE_STATUS", to] => Event::change_status(to)?,
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "status {status:?} cannot be mapped to {text:?}; use STARTJOB, FORCE_STARTJOB, CHANGE_STATUS or \
+                         CHANGE_STATUS and a status (event names are upper case)"
+                    )));
+                }
+            };
+            if let Some(before) = events.insert(status.to_owned(), event) {
                 return Err(Error::invalid(format!(
                     "the event mapping has status {status:?} twice, the first time as {before}; keep one"
                 )));
             }
         }
         if events.is_empty() {
-            return Err(Error::invalid(
-                "the event mapping is empty, so that nothing could be sent; map at least one status",
-            ));
+            let text = "the event mapping is empty, so that nothing could be sent; map at least one status";
+            return Err(Error::invalid(text));
         }
         Ok(Self { events })
-    }
-
-    /// A mapping of one's own with the events as text: `STARTJOB`, `FORCE_STARTJOB`, `CHANGE_STATUS` (to the same word as
-    /// the ledger's status) or `CHANGE_STATUS SUCCESS`.
-    ///
-    /// # Errors
-    /// Those of [`Mapping::custom`], and [`ErrorKind::InvalidInput`] for any other event.
-    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self> {
-        let events: Vec<_> = pairs
-            .into_iter()
-            .map(|(status, text)| {
-                let words: Vec<&str> = text.split_whitespace().collect();
-                let event = match words.as_slice() {
-                    ["STARTJOB"] => Event::StartJob,
-                    ["FORCE_STARTJOB"] => Event::ForceStartJob,
-                    ["CHANGE_STATUS"] => Event::change_status(status)?,
-                    ["CHANGE_STATUS", to] => Event::change_status(to)?,
-                    _ => {
-                        return Err(Error::invalid(format!(
-                            "status {status:?} cannot be mapped to {text:?}; use STARTJOB, FORCE_STARTJOB, CHANGE_STATUS or \
-                             CHANGE_STATUS and a status (event names are upper case)"
-                        )));
-                    }
-                };
-                Ok((status.to_owned(), event))
-            })
-            .collect::<Result<_>>()?;
-        Self::custom(events)
     }
 
     /// The event for a ledger status.
     ///
     /// # Errors
-    /// [`ErrorKind::Delivery`] when the status is not mapped. Sending the row again cannot help.
+    /// [`ErrorKind::Delivery`] when the status is not mapped. Sending the row again does not help.
     pub fn event(&self, status: &str) -> Result<&Event> {
         self.events.get(status).ok_or_else(|| {
             let known: Vec<&str> = self.events.keys().map(String::as_str).collect();
@@ -183,14 +164,9 @@ impl Mapping {
         })
     }
 
-    /// Whether `shown`, a job's status as AutoSys shows it, is what a ledger `status` leads to.
+    /// Whether the event of a ledger `status` leads to `shown`, a job's status in AutoSys.
     pub fn shows(&self, status: &str, shown: &str) -> bool {
         self.events.get(status).is_some_and(|event| event.shown_by(shown))
-    }
-
-    /// All pairs of ledger status and event, by status.
-    pub fn pairs(&self) -> impl Iterator<Item = (&str, &Event)> {
-        self.events.iter().map(|(status, event)| (status.as_str(), event))
     }
 }
 
@@ -200,8 +176,8 @@ impl Default for Mapping {
     }
 }
 
-/// A job name that AutoSys takes: 1 to 64 of `A-Z a-z 0-9 . _ # -` (CA Workload Automation AE, job naming rules). The
-/// wildcards `%` and `*`, which `sendevent` would expand, are thereby out.
+/// A job name that AutoSys accepts: 1 to 64 of `A-Z a-z 0-9 . _ # -` (CA Workload Automation AE, job naming rules). This
+/// excludes the wildcards `%` and `*`, which `sendevent` expands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JobName(String);
 
@@ -209,7 +185,7 @@ impl JobName {
     /// Checks a name.
     ///
     /// # Errors
-    /// [`ErrorKind::Delivery`] for a name that AutoSys refuses. Sending it again cannot help.
+    /// [`ErrorKind::Delivery`] for a name that AutoSys refuses. Sending it again does not help.
     pub fn parse(name: &str) -> Result<Self> {
         let refused = |why: String| {
             let shown: String = name.chars().take(MAX_JOB_NAME).collect();
@@ -256,7 +232,7 @@ mod tests {
         for status in REPORTED {
             assert_eq!(mapping.event(status).unwrap(), &Event::ChangeStatus(status.to_owned()));
         }
-        assert_eq!(mapping.pairs().count(), 5);
+        assert_eq!(mapping.events.len(), 5);
     }
 
     #[test]

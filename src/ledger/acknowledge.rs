@@ -1,48 +1,105 @@
-//! NO -> YES: exactly the rows meant, in one commit.
+//! Acknowledging: sets the flag of exactly the given rows from `NO` to `YES`, in one commit.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 
+use super::columns::{texts, value};
 use super::rows::{self, LedgerRow};
-use super::tables::{FLAG, LedgerTable, NO, YES};
-use crate::delta::{Predicate, Rewrite, Table};
+use super::tables::{FLAG, LedgerTable, NO, YES, equal};
+use super::{JobLedger, check_names};
+use crate::delta::Rewrite;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Says of one pending row whether it is to be acknowledged. It may count: it is made anew whenever a lost race makes the
+/// Says of one pending row whether to acknowledge it. It can count rows: a new one is made whenever a lost race makes the
 /// table be read again.
 type Matcher<'a> = Box<dyn FnMut(&LedgerRow) -> bool + 'a>;
 
-/// Acknowledges the pending rows that a matcher picks. Rows logged meanwhile by others are looked at too, as every lost
-/// race reads the table again.
-fn flip<'a>(table: &Table, kind: LedgerTable, fresh: &dyn Fn() -> Matcher<'a>) -> Result<u64> {
-    let matcher = RefCell::new(fresh());
-    let pending = Predicate { equals: vec![(FLAG.to_owned(), NO.to_owned())], time: None };
-    table.rewrite(&pending, &mut |file| decide(kind, file, &mut **matcher.borrow_mut()), &mut || {
-        *matcher.borrow_mut() = fresh()
-    })
+impl JobLedger {
+    /// Sets exactly these pending rows to `YES`, in one commit. Of n identical pending rows, k given rows set at most k.
+    /// A second call with the same rows changes nothing.
+    ///
+    /// # Errors
+    /// As [`JobLedger::rows`]; [`ErrorKind::Conflict`] (retryable) when other writers won until the timeout.
+    pub fn acknowledge(&self, table: LedgerTable, acknowledged: &[LedgerRow]) -> Result<u64> {
+        let mut counts: HashMap<&LedgerRow, usize> = HashMap::new();
+        acknowledged.iter().for_each(|row| *counts.entry(row).or_default() += 1);
+        self.set_flags(table, counts.is_empty(), &|| {
+            let mut left = counts.clone();
+            Box::new(move |row| match left.get_mut(row) {
+                Some(count) if *count > 0 => {
+                    *count -= 1;
+                    true
+                }
+                _ => false,
+            })
+        })
+    }
+
+    /// Sets every pending execution of this file and job to `YES`, as the legacy `UPDATE` statement does.
+    ///
+    /// # Errors
+    /// As [`JobLedger::acknowledge`]; [`ErrorKind::InvalidInput`] for an empty or too long name.
+    pub fn update_autosys_flag(&self, file_name: &str, job_id: &str) -> Result<u64> {
+        check_names(file_name, job_id)?;
+        self.set_flags(LedgerTable::Executions, false, &|| {
+            Box::new(move |row| row.file_name.as_deref() == Some(file_name) && row.job_id.as_deref() == Some(job_id))
+        })
+    }
+
+    /// Sets the pending executions to `YES` that belong to `delivered` notifications: those with the same file, job and
+    /// status that are not later. A NULL timestamp is earlier than any other.
+    ///
+    /// # Errors
+    /// As [`JobLedger::acknowledge`].
+    pub fn settle_executions(&self, delivered: &[LedgerRow]) -> Result<u64> {
+        type Key<'a> = (&'a Option<String>, &'a Option<String>, &'a Option<String>);
+        let mut latest: HashMap<Key<'_>, Option<i64>> = HashMap::new();
+        for row in delivered {
+            let at = latest.entry((&row.file_name, &row.job_id, &row.status)).or_default();
+            *at = (*at).max(row.timestamp);
+        }
+        self.set_flags(LedgerTable::Executions, latest.is_empty(), &|| {
+            Box::new(|row| {
+                let notified = latest.get(&(&row.file_name, &row.job_id, &row.status));
+                notified.is_some_and(|notified| row.timestamp <= *notified)
+            })
+        })
+    }
+
+    /// Acknowledges the pending rows that a matcher of `new_matcher` selects; none, if it `selects_nothing`.
+    fn set_flags<'a>(
+        &self,
+        table: LedgerTable,
+        selects_nothing: bool,
+        new_matcher: &dyn Fn() -> Matcher<'a>,
+    ) -> Result<u64> {
+        let Some(found) = self.existing(table)?.filter(|_| !selects_nothing) else { return Ok(0) };
+        let matcher = RefCell::new(new_matcher());
+        let rewrite = &mut |file: &RecordBatch| rewrite(table, file, &mut **matcher.borrow_mut());
+        found.rewrite(&equal(FLAG, NO), rewrite, &mut || *matcher.borrow_mut() = new_matcher())
+    }
 }
 
-fn decide(
-    kind: LedgerTable,
+fn rewrite(
+    table: LedgerTable,
     file: &RecordBatch,
     matches: &mut dyn FnMut(&LedgerRow) -> bool,
 ) -> Result<Option<Rewrite>> {
-    let flags = rows::strings(file, FLAG)?;
-    // Unpartitioned tables of others have acknowledged rows in the same file.
-    let is_pending = |row: usize| flags.is_valid(row) && flags.value(row) == NO;
-    let remove: BooleanArray = rows::from_batch(kind, &rows::as_utc(file.clone())?)?
+    let flags = texts(file, FLAG)?;
+    // In tables without partitions, the same file can also have acknowledged rows.
+    let remove: BooleanArray = rows::from_batch(table, &rows::as_utc(file.clone())?)?
         .iter()
         .enumerate()
-        .map(|(number, row)| Some(is_pending(number) && matches(row)))
+        .map(|(number, row)| Some(value(flags, number) == Some(NO) && matches(row)))
         .collect();
     if remove.true_count() == 0 {
         return Ok(None);
     }
-    let broken = |e| Error::new(ErrorKind::Internal, "acknowledged rows could not be built").with_source(e);
+    let broken = |e| Error::new(ErrorKind::Internal, "cannot build acknowledged rows").with_source(e);
     let taken = filter_record_batch(file, &remove).map_err(broken)?;
     let yes = Arc::new(StringArray::from(vec![YES; taken.num_rows()])) as ArrayRef;
     let schema = taken.schema();
@@ -50,45 +107,4 @@ fn decide(
     let columns = columns.map(|(field, column)| if field.name() == FLAG { &yes } else { column }.clone()).collect();
     let add = RecordBatch::try_new(taken.schema(), columns).map_err(broken)?;
     Ok(Some(Rewrite { remove, add }))
-}
-
-/// Sets exactly `rows` to YES, by count: of n identical pending rows, k given flips at most k.
-pub(super) fn rows_exactly(table: &Table, kind: LedgerTable, rows: &[LedgerRow]) -> Result<u64> {
-    let mut wanted: HashMap<&LedgerRow, usize> = HashMap::new();
-    for row in rows {
-        *wanted.entry(row).or_default() += 1;
-    }
-    flip(table, kind, &|| {
-        let mut left = wanted.clone();
-        Box::new(move |row| match left.get_mut(row) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                true
-            }
-            _ => false,
-        })
-    })
-}
-
-/// Sets every pending row of this file and job to YES, as today's `UPDATE` does.
-pub(super) fn file_and_job(table: &Table, kind: LedgerTable, file_name: &str, job_id: &str) -> Result<u64> {
-    flip(table, kind, &|| {
-        Box::new(move |row| row.file_name.as_deref() == Some(file_name) && row.job_id.as_deref() == Some(job_id))
-    })
-}
-
-/// Sets the pending executions to YES that `delivered` notifications speak of: same file, job and status, and not later
-/// than the notification. A NULL timestamp counts as earlier than any other.
-pub(super) fn executions_of(table: &Table, delivered: &[LedgerRow]) -> Result<u64> {
-    type Key<'a> = (&'a Option<String>, &'a Option<String>, &'a Option<String>);
-    let mut latest: HashMap<Key<'_>, Option<i64>> = HashMap::new();
-    for row in delivered {
-        let at = latest.entry((&row.file_name, &row.job_id, &row.status)).or_default();
-        *at = (*at).max(row.timestamp);
-    }
-    flip(table, LedgerTable::Executions, &|| {
-        Box::new(|row| {
-            latest.get(&(&row.file_name, &row.job_id, &row.status)).is_some_and(|notified| row.timestamp <= *notified)
-        })
-    })
 }

@@ -1,22 +1,24 @@
-//! `JobLedger`: job executions and notifications as rows of Delta tables below one root.
+//! The ledger: job executions and notifications as rows of Delta tables below one root.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `mod.rs` | [`JobLedger`]: opening, logging, reading |
+//! | `tables.rs` | names and columns of all tables |
+//! | `rows.rs`, `columns.rs` | rows as values, and as Arrow columns |
+//! | `acknowledge.rs` | sets flags from `NO` to `YES` |
+//! | `import/` | imports legacy JSON files |
+//! | `maintenance.rs` | maintains and inspects the tables |
+//!
+//! The ledger does not know how rows are delivered. `crate::delivery` adds the methods for attempts, leases and operators.
 
 mod acknowledge;
-mod attempts;
-mod by_hand;
+pub(crate) mod columns;
 mod import;
-mod inspect;
-mod leases;
-mod maintain;
-mod prometheus;
-mod rows;
-mod standings;
-mod summary;
-mod tables;
+mod maintenance;
+pub(crate) mod rows;
+pub(crate) mod tables;
 #[cfg(test)]
-mod tests;
-mod tried;
-mod unnotified;
-mod upkeep;
+pub(crate) mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,80 +26,81 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
 
-pub use attempts::Attempt;
-pub use by_hand::{ByHand, ParkedRow, Settlement};
 pub use import::{ImportFailure, ImportOptions, ImportReport};
-pub use inspect::{TableState, inspect};
-pub use leases::Lease;
-pub use maintain::{MaintenanceReport, TableMaintenance};
+pub(crate) use maintenance::maintain_in_background;
+pub use maintenance::{MaintenanceReport, TableMaintenance, TableState, inspect};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
-pub use standings::{Standing, StandingState, Standings};
-pub use summary::{AGES, LedgerSummary, NextTry, TableSummary};
 pub use tables::LedgerTable;
 
-use crate::delta::{Guard, Predicate, Table, TableSpec};
+use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::storage::{Durability, Requests, Storage};
-use tables::{ATTEMPTED_AT, DELIVERIES_SPEC, FLAG, NO};
+use tables::{DELIVERIES, FLAG, NO, equal};
 
-/// Which rows to read. All conditions must hold; the default reads all rows.
+/// Selects rows. All conditions must hold; the default selects all rows.
 #[derive(Debug, Clone, Default)]
 pub struct RowFilter {
     /// At or after this time.
     pub since: Option<DateTime<Utc>>,
     /// Before this time.
     pub until: Option<DateTime<Utc>>,
-    /// Of this job.
+    /// With this job name.
     pub job_id: Option<String>,
-    /// Of exactly this status.
+    /// With exactly this status.
     pub status: Option<String>,
     /// With exactly this flag.
     pub flag: Option<String>,
-    /// At most so many rows, the oldest ones.
+    /// The maximum number of rows. The oldest rows are selected.
     pub limit: Option<usize>,
+}
+
+impl RowFilter {
+    /// Selects the pending rows.
+    pub(crate) fn pending() -> Self {
+        Self { flag: Some(NO.to_owned()), ..Self::default() }
+    }
 }
 
 /// Job executions and notifications in Delta tables below one root. Thread-safe; clones share everything.
 #[derive(Clone, Debug)]
 pub struct JobLedger {
-    inner: Arc<Inner>,
+    inner: Arc<LedgerState>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct LedgerState {
     root: String,
     storage: Storage,
     commit_timeout: Option<Duration>,
     /// Tables that have been opened, by name.
     tables: Mutex<HashMap<&'static str, Table>>,
-    /// Tables of which it was said that maintenance is overdue.
+    /// Tables for which a warning about overdue maintenance was given.
     warned: Mutex<HashSet<&'static str>>,
 }
 
-impl Inner {
+impl LedgerState {
     fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, Table>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl JobLedger {
-    /// Checks `root` and the tables that are there, and creates nothing: the first log call creates the tables. A write
-    /// that loses races against other writers for `commit_timeout` fails; without a limit it goes on until it wins.
+    /// Checks `root` and the tables that exist, and creates nothing. The first log call creates the tables. A write that
+    /// loses races against other writers fails after `commit_timeout`; without a timeout it repeats until it wins.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an empty root or one that is a file, [`ErrorKind::Unsupported`] for a place that
-    /// cannot create files atomically, a scheme that this version does not have, or a table with a feature that it cannot
-    /// write: a retry does not help. [`ErrorKind::Storage`] when the store failed.
+    /// [`ErrorKind::InvalidInput`] for an empty root or a root that is a file. [`ErrorKind::Unsupported`] for a file
+    /// system that cannot create files atomically, an unknown scheme, or a table with a feature that this version cannot
+    /// write. [`ErrorKind::Storage`] when the store failed.
     pub fn open(root: &str, options: &HashMap<String, String>, commit_timeout: Option<Duration>) -> Result<Self> {
         Self::open_with(root, options, Durability::Store, commit_timeout)
     }
 
-    /// As [`JobLedger::open`], with rows that survive what `durability` says once the call that logged or acknowledged
-    /// them has returned.
+    /// As [`JobLedger::open`]; `durability` says what a row survives after the call that logged or acknowledged it has
+    /// returned.
     ///
     /// # Errors
     /// Those of [`JobLedger::open`].
@@ -108,28 +111,19 @@ impl JobLedger {
         commit_timeout: Option<Duration>,
     ) -> Result<Self> {
         let storage = Storage::open_with(root, options, durability)?;
-        let inner = Inner {
-            root: root.to_owned(),
-            storage,
-            commit_timeout,
-            tables: Mutex::default(),
-            warned: Mutex::default(),
-        };
+        let (tables, warned) = (Mutex::default(), Mutex::default());
+        let inner = LedgerState { root: root.to_owned(), storage, commit_timeout, tables, warned };
         let ledger = Self { inner: Arc::new(inner) };
-        for table in [LedgerTable::Executions, LedgerTable::Notifications] {
-            if let Some(found) = ledger.opened(table.spec())? {
-                found.check_rewritable()?;
-                found.check_columns(table.spec())?;
+        let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
+        for (spec, is_rewritten) in [(executions, true), (notifications, true), (&*DELIVERIES, false)] {
+            if let Some(table) = ledger.opened(spec)? {
+                maintenance::check(&table, spec, is_rewritten)?;
             }
-        }
-        if let Some(found) = ledger.opened(&DELIVERIES_SPEC)? {
-            found.check_writable()?;
-            found.check_columns(&DELIVERIES_SPEC)?;
         }
         Ok(ledger)
     }
 
-    /// How many requests went to the store since the ledger was opened, by kind.
+    /// The number of requests to the store since the ledger was opened, by kind.
     pub fn requests(&self) -> Requests {
         self.inner.storage.requests()
     }
@@ -139,16 +133,16 @@ impl JobLedger {
         &self.inner.root
     }
 
-    /// The options that it was opened with; they may hold credentials.
+    /// The storage options as they were given; they can contain credentials.
     pub fn storage_options(&self) -> &HashMap<String, String> {
         self.inner.storage.options()
     }
 
-    /// Logs one execution with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.
+    /// Logs one execution with the flag `NO`. The row is durable when the call returns. The default `timestamp` is now.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an empty or over-long value: nothing was written. [`ErrorKind::Conflict`]
-    /// (retryable) when other writers won until the time limit ran out, [`ErrorKind::Storage`] when the store failed.
+    /// [`ErrorKind::InvalidInput`] for an empty or too long value: nothing was written. [`ErrorKind::Conflict`]
+    /// (retryable) when other writers won until the timeout, [`ErrorKind::Storage`] when the store failed.
     pub fn log_job_execution(
         &self,
         file_name: &str,
@@ -159,7 +153,7 @@ impl JobLedger {
         self.log(LedgerTable::Executions, file_name, job_id, status, timestamp)
     }
 
-    /// Logs one notification with the flag `NO`; durable when it returns. Without a `timestamp`, it is now.
+    /// Logs one notification with the flag `NO`. The row is durable when the call returns. The default `timestamp` is now.
     ///
     /// # Errors
     /// As [`JobLedger::log_job_execution`].
@@ -181,14 +175,17 @@ impl JobLedger {
         status: &str,
         timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
-        let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
+        self.append(table, rows::new_row(table, file_name, job_id, status, timestamp)?)
+    }
+
+    fn append(&self, table: LedgerTable, batch: RecordBatch) -> Result<()> {
         let table = self.created(table.spec())?;
-        table.append(&rows::as_stored(row, &table.schema())?)?;
+        table.append(&rows::as_stored(batch, &table.schema())?)?;
         Ok(())
     }
 
-    /// Like [`JobLedger::log_job_execution`] and [`JobLedger::log_job_completion`], without a thread that waits: any number
-    /// of tasks may log at once, and those of one moment share a commit.
+    /// Like [`JobLedger::log_job_execution`] and [`JobLedger::log_job_completion`], without blocking a thread. Tasks that
+    /// log at the same moment share a commit.
     ///
     /// # Errors
     /// As [`JobLedger::log_job_execution`].
@@ -213,24 +210,23 @@ impl JobLedger {
         Ok(())
     }
 
-    /// Logs many rows in one commit. Columns are found by name: `file_name`, `job_id` and `status`; the timestamp (now)
-    /// and the flag (`NO`) may be left out.
+    /// Logs many rows in one commit. Finds columns by name: `file_name`, `job_id` and `status` are required; the timestamp
+    /// defaults to now, and the flag to `NO`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a missing, unknown or unfit column or a value that may not be logged, with its
-    /// row: nothing was written. Otherwise as [`JobLedger::log_job_execution`].
+    /// [`ErrorKind::InvalidInput`] for a missing or unknown column, a column of the wrong type, or an invalid value (the
+    /// error names its row): nothing was written. Otherwise as [`JobLedger::log_job_execution`].
     pub fn log_batch(&self, table: LedgerTable, data: &RecordBatch) -> Result<u64> {
         let checked = rows::checked(table, data, Utc::now())?;
         let count = checked.num_rows() as u64;
         if count > 0 {
-            let table = self.created(table.spec())?;
-            table.append(&rows::as_stored(checked, &table.schema())?)?;
+            self.append(table, checked)?;
         }
         Ok(count)
     }
 
-    /// Rows in the table's own column order, oldest first. With the flag `NO` this costs by what is pending. Timestamps are
-    /// UTC, also of tables that Spark made with TIMESTAMP_NTZ: such a timestamp is taken to be UTC, here and everywhere.
+    /// Rows in the table's own column order, oldest first. With the flag `NO`, the cost depends on the number of pending
+    /// rows. Timestamps are UTC. Timestamps without a time zone (Spark's TIMESTAMP_NTZ) are read as UTC.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no ledger at the root, [`ErrorKind::Storage`] when the store failed.
@@ -240,21 +236,20 @@ impl JobLedger {
         };
         let equals = [(FLAG, &filter.flag), ("job_id", &filter.job_id), ("status", &filter.status)];
         let equals = equals.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
-        let time = span(table.timestamp_column(), filter.since, filter.until);
+        let time = time_range(table.timestamp_column(), filter.since, filter.until);
         let batch = rows::as_utc(found.scan(&Predicate { equals, time })?)?;
         sorted(&batch, table.timestamp_column(), filter.limit)
     }
 
-    /// The pending rows (flag exactly `NO`), oldest first. Identical rows are separate events and stay so.
+    /// The pending rows (flag exactly `NO`), oldest first. Identical rows are separate events.
     ///
     /// # Errors
     /// As [`JobLedger::rows`].
     pub fn pending(&self, table: LedgerTable) -> Result<Vec<LedgerRow>> {
-        let filter = RowFilter { flag: Some(NO.to_owned()), ..RowFilter::default() };
-        rows::from_batch(table, &self.rows(table, &filter)?)
+        rows::from_batch(table, &self.rows(table, &RowFilter::pending())?)
     }
 
-    /// The newest version of `table`; None while there is none.
+    /// The newest version of `table`; None if the table does not exist.
     ///
     /// # Errors
     /// As [`JobLedger::rows`].
@@ -262,135 +257,39 @@ impl JobLedger {
         self.existing(table)?.map(|table| table.newest_version()).transpose()
     }
 
-    /// How many rows are pending.
+    /// The number of pending rows.
     ///
     /// # Errors
     /// As [`JobLedger::rows`].
     pub fn count_pending(&self, table: LedgerTable) -> Result<u64> {
         let Some(found) = self.existing(table)? else { return Ok(0) };
-        let pending = Predicate { equals: vec![(FLAG.to_owned(), NO.to_owned())], time: None };
-        Ok(found.scan(&pending)?.num_rows() as u64)
+        Ok(found.scan(&equal(FLAG, NO))?.num_rows() as u64)
     }
 
-    /// Sets exactly these pending rows to `YES`, in one commit: of n identical rows, k given flips at most k. Doing it
-    /// again flips nothing more.
+    /// The rows of an Arrow batch that has the table's columns by name. The flag column is optional.
     ///
     /// # Errors
-    /// As [`JobLedger::rows`]; [`ErrorKind::Conflict`] (retryable) when other writers won until the time limit ran out.
-    pub fn acknowledge(&self, table: LedgerTable, acknowledged: &[LedgerRow]) -> Result<u64> {
-        let found = self.existing(table)?;
-        match found {
-            Some(found) if !acknowledged.is_empty() => acknowledge::rows_exactly(&found, table, acknowledged),
-            _ => Ok(0),
-        }
-    }
-
-    /// The rows of an Arrow batch that has the table's columns by name; the flag column may be missing.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidInput`] when a column is missing or of a type that it cannot be.
+    /// [`ErrorKind::InvalidInput`] when a column is missing or has the wrong type.
     pub fn rows_from_batch(table: LedgerTable, batch: &RecordBatch) -> Result<Vec<LedgerRow>> {
         rows::from_batch(table, batch)
     }
 
-    /// Today's `UPDATE`: sets every pending execution of this file and job to `YES`.
-    ///
-    /// # Errors
-    /// As [`JobLedger::acknowledge`]; [`ErrorKind::InvalidInput`] for an empty or over-long name.
-    pub fn update_autosys_flag(&self, file_name: &str, job_id: &str) -> Result<u64> {
-        check_names(file_name, job_id)?;
-        match self.existing(LedgerTable::Executions)? {
-            Some(table) => acknowledge::file_and_job(&table, LedgerTable::Executions, file_name, job_id),
-            None => Ok(0),
-        }
-    }
-
-    /// Settles what `delivered` notifications speak of: flips the pending executions of the same file, job and status
-    /// that are not later, in one commit. A NULL timestamp counts as earlier than any other.
-    ///
-    /// # Errors
-    /// As [`JobLedger::acknowledge`].
-    pub fn settle_executions(&self, delivered: &[LedgerRow]) -> Result<u64> {
-        match self.existing(LedgerTable::Executions)? {
-            Some(table) if !delivered.is_empty() => acknowledge::executions_of(&table, delivered),
-            _ => Ok(0),
-        }
-    }
-
-    /// Appends attempts in one commit of their own; the first one creates the attempts table. Returns the table's version
-    /// that has them.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`] (retryable) when other writers won until the time limit ran out, [`ErrorKind::Storage`] when the store
-    /// failed.
-    pub fn append_attempts(&self, attempts: &[Attempt]) -> Result<u64> {
-        let deliveries = self.created(&DELIVERIES_SPEC)?;
-        if attempts.is_empty() {
-            return Ok(deliveries.version());
-        }
-        let batch = attempts::to_batch(attempts)?;
-        let guard = Guard { batch, transactions: Vec::new() };
-        let version = deliveries.append_guarded(&mut |_| Ok(Some(guard.clone())))?;
-        Ok(version.unwrap_or_else(|| deliveries.version()))
-    }
-
-    /// The attempts to deliver rows of `table`, oldest first; none while there is no attempts table.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`] when the store failed.
-    pub fn attempts(&self, table: LedgerTable) -> Result<Vec<Attempt>> {
-        let equals = vec![("table_name".to_owned(), table.name().to_owned())];
-        attempts::from_batch(&self.deliveries_matching(&Predicate { equals, time: None })?)
-    }
-
-    /// The status of the last row of each of `jobs` that was delivered. Reads all attempts.
-    ///
-    /// # Errors
-    /// As [`JobLedger::attempts`].
-    pub fn last_delivered(&self, table: LedgerTable, jobs: &HashSet<String>) -> Result<HashMap<String, String>> {
-        let equals =
-            vec![("table_name".to_owned(), table.name().to_owned()), ("outcome".to_owned(), "delivered".to_owned())];
-        let delivered = self.deliveries_matching(&Predicate { equals, time: None })?;
-        let (job_ids, statuses) = (rows::strings(&delivered, "job_id")?, rows::strings(&delivered, "status")?);
-        let found = job_ids.iter().zip(statuses).filter_map(|(job, status)| Some((job?, status?)));
-        // Oldest first: the last one stays.
-        Ok(found
-            .filter(|(job, _)| jobs.contains(*job))
-            .map(|(job, status)| (job.to_owned(), status.to_owned()))
-            .collect())
-    }
-
-    /// Rows of the attempts table, oldest first, `since` inclusive and `until` exclusive.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no ledger at the root, [`ErrorKind::Storage`] when the store failed.
-    pub fn deliveries(&self, since: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<RecordBatch> {
-        self.require_ledger()?;
-        self.deliveries_matching(&Predicate { equals: Vec::new(), time: span(ATTEMPTED_AT, since, until) })
-    }
-
-    fn deliveries_matching(&self, predicate: &Predicate) -> Result<RecordBatch> {
-        match self.opened(&DELIVERIES_SPEC)? {
-            Some(table) => sorted(&table.scan(predicate)?, ATTEMPTED_AT, None),
-            None => Ok(RecordBatch::new_empty(SchemaRef::clone(&DELIVERIES_SPEC.schema))),
-        }
-    }
-
-    /// The table, created when there is none.
-    fn created(&self, spec: &'static TableSpec) -> Result<Table> {
+    /// The table. Creates it if it does not exist.
+    pub(crate) fn created(&self, spec: &'static TableSpec) -> Result<Table> {
         self.cached(spec.name, || Table::open_or_create_within(&self.inner.storage, spec, self.inner.commit_timeout))
     }
 
-    /// The table, if there is one.
-    fn opened(&self, spec: &'static TableSpec) -> Result<Option<Table>> {
-        match self.cached(spec.name, || Table::open_within(&self.inner.storage, spec.name, self.inner.commit_timeout)) {
-            Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
-            opened => opened.map(Some),
-        }
+    /// The table, if it exists.
+    pub(crate) fn opened(&self, spec: &'static TableSpec) -> Result<Option<Table>> {
+        let open = || Table::open_within(&self.inner.storage, spec.name, self.inner.commit_timeout);
+        maintenance::if_exists(self.cached(spec.name, open))
     }
 
-    /// The table, if there is one in a ledger that exists.
-    fn existing(&self, table: LedgerTable) -> Result<Option<Table>> {
+    /// The table, if it exists.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no ledger at the root.
+    pub(crate) fn existing(&self, table: LedgerTable) -> Result<Option<Table>> {
         let found = self.opened(table.spec())?;
         if found.is_none() {
             self.require_ledger()?;
@@ -398,33 +297,30 @@ impl JobLedger {
         Ok(found)
     }
 
-    fn require_ledger(&self) -> Result<()> {
-        for table in [LedgerTable::Executions, LedgerTable::Notifications] {
+    pub(crate) fn require_ledger(&self) -> Result<()> {
+        for table in LedgerTable::ALL {
             if self.opened(table.spec())?.is_some() {
                 return Ok(());
             }
         }
-        Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "there is no ledger at {}; the first log call creates one, or see whether the root is right",
-                self.inner.root
-            ),
-        ))
+        let root = &self.inner.root;
+        let text = format!("there is no ledger at {root}; check the root, or log a row: the first log call creates it");
+        Err(Error::new(ErrorKind::NotFound, text))
     }
 
     fn cached(&self, name: &'static str, open: impl FnOnce() -> Result<Table>) -> Result<Table> {
         if let Some(table) = self.inner.lock().get(name) {
             return Ok(table.clone());
         }
-        // Opened without the lock: other tables must not wait for the store. Of two threads that open one table, the
-        // first to be done wins, so that all share its snapshot.
+        // Not under the lock, so that other tables do not wait for the store. If two threads open the same table, both
+        // use the one that is inserted first, so that they share its snapshot.
         let table = open()?;
         Ok(self.inner.lock().entry(name).or_insert(table).clone())
     }
 }
 
-fn span(
+/// The time range of a [`Predicate`]: `since` is inclusive, `until` is exclusive.
+pub(crate) fn time_range(
     column: &str,
     since: Option<DateTime<Utc>>,
     until: Option<DateTime<Utc>>,
@@ -433,16 +329,14 @@ fn span(
     (since.is_some() || until.is_some()).then(|| (column.to_owned(), since.map(micros), until.map(micros)))
 }
 
-/// `batch` by the time in the column `by`, NULLs first, cut at `limit` rows. Rows of the same time stay in the order in
-/// which they were logged: of a job's statuses within one second, the last one logged is the last one.
-fn sorted(batch: &RecordBatch, by: &str, limit: Option<usize>) -> Result<RecordBatch> {
-    let broken = |e| Error::new(ErrorKind::Internal, "rows could not be sorted").with_source(e);
-    let times = batch.column_by_name(by).ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("the table has no column \"{by}\"; is it a table of the ledger?"))
-    })?;
+/// Sorts `batch` by the timestamps in the column `by`, NULLs first, and keeps the first `limit` rows. Rows with equal
+/// timestamps stay in the order in which they were logged.
+pub(crate) fn sorted(batch: &RecordBatch, by: &str, limit: Option<usize>) -> Result<RecordBatch> {
+    let broken = |e| Error::new(ErrorKind::Internal, "cannot sort rows").with_source(e);
+    let times = Arc::new(columns::times(batch, by)?.clone()) as ArrayRef;
     let ascending = Some(SortOptions { descending: false, nulls_first: true });
     let logged: ArrayRef = Arc::new((0..batch.num_rows() as u64).collect::<UInt64Array>());
-    let columns = [times.clone(), logged].map(|values| SortColumn { values, options: ascending });
+    let columns = [times, logged].map(|values| SortColumn { values, options: ascending });
     let order = lexsort_to_indices(&columns, limit).map_err(broken)?;
     take_record_batch(batch, &order).map_err(broken)
 }

@@ -1,43 +1,43 @@
-//! Rows as values: what may be logged, and Arrow batches to rows and back.
+//! Rows as values: validation, and conversion between rows and Arrow batches.
 
 use std::collections::HashSet;
+use std::iter;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_empty_array, new_null_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_empty_array, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
+use super::columns::{named_rows, new_batch, row_columns, text_column, texts, time_column};
 use super::tables::{FLAG, LedgerTable, NO, timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Longest file name that may be logged, in bytes (the longest path that Linux takes).
+/// The maximum length of a file name, in bytes (the longest path on Linux).
 pub const MAX_FILE_NAME: usize = 4_096;
-/// Longest job name that may be logged, in bytes. AutoSys takes 64; longer ones are kept and parked at delivery.
+/// The maximum length of a job name, in bytes. AutoSys accepts 64; longer names are logged, and parked at delivery.
 pub const MAX_JOB_NAME: usize = 1_024;
-/// Longest flag that may be logged, in bytes. A flag names a directory, where a byte can take three, and file systems take
-/// 255 for the name of one.
+/// The maximum length of a flag, in bytes. A flag becomes the name of a directory, where each byte can take three, and
+/// file systems accept 255 for a name.
 pub(super) const MAX_FLAG: usize = 64;
 
-/// One row of either table, without its flag. NULLs from Spark are kept.
+/// One row of either table, without its flag. Rows that Spark wrote can have NULLs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LedgerRow {
     /// The file that was processed.
     pub file_name: Option<String>,
     /// The AutoSys job.
     pub job_id: Option<String>,
-    /// How it ended.
+    /// The status of the job.
     pub status: Option<String>,
-    /// When, in microseconds since 1970 UTC.
+    /// The time, in microseconds since 1970 UTC.
     pub timestamp: Option<i64>,
 }
 
-/// Refuses names that may not be logged.
+/// Checks names that are to be logged.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for an empty or over-long file or job name.
+/// [`ErrorKind::InvalidInput`] for an empty or too long file or job name.
 pub fn check_names(file_name: &str, job_id: &str) -> Result<()> {
     check_length("file_name", file_name, MAX_FILE_NAME)?;
     check_length("job_id", job_id, MAX_JOB_NAME)
@@ -45,7 +45,7 @@ pub fn check_names(file_name: &str, job_id: &str) -> Result<()> {
 
 pub(super) fn check_status(status: &str) -> Result<()> {
     if status.is_empty() {
-        return Err(Error::invalid("status is empty; give what AutoSys is to be told, such as SUCCESS"));
+        return Err(Error::invalid("status is empty; give the status to report, such as SUCCESS"));
     }
     Ok(())
 }
@@ -56,7 +56,7 @@ fn check_length(what: &str, value: &str, limit: usize) -> Result<()> {
     }
     if value.len() > limit {
         return Err(Error::invalid(format!(
-            "{what} has {} bytes, more than the {limit} that may be logged; nothing was logged: {}…",
+            "{what} has {} bytes, more than the {limit} that can be logged; nothing was logged: {}…",
             value.len(),
             value.chars().take(40).collect::<String>()
         )));
@@ -64,7 +64,7 @@ fn check_length(what: &str, value: &str, limit: usize) -> Result<()> {
     Ok(())
 }
 
-/// A row to be logged, as a batch of `table`; at this moment if there is no `timestamp`.
+/// A row to be logged, as a batch of `table`. The default time is now.
 pub(super) fn new_row(
     table: LedgerTable,
     file_name: &str,
@@ -80,88 +80,77 @@ pub(super) fn new_row(
         status: Some(status.to_owned()),
         timestamp: Some(at.unwrap_or_else(Utc::now).timestamp_micros()),
     };
-    single(table, &row)
+    to_batch(table, iter::once(&row), iter::once(NO))
 }
 
-/// One row with the flag `NO`, as a batch of `table`.
-pub(super) fn single(table: LedgerTable, row: &LedgerRow) -> Result<RecordBatch> {
-    let text = |value: &Option<String>| Arc::new(StringArray::from(vec![value.clone()])) as ArrayRef;
-    let at = Arc::new(TimestampMicrosecondArray::from(vec![row.timestamp]).with_timezone("UTC")) as ArrayRef;
-    let flag = Arc::new(StringArray::from(vec![NO])) as ArrayRef;
-    let (file, job, status) = (text(&row.file_name), text(&row.job_id), text(&row.status));
+/// `rows` as a batch of `table`, each with its flag.
+pub(crate) fn to_batch<'a>(
+    table: LedgerTable,
+    rows: impl Iterator<Item = &'a LedgerRow> + Clone,
+    flags: impl Iterator<Item = &'static str>,
+) -> Result<RecordBatch> {
+    let flag = text_column(flags.map(Some));
+    let [file, job, status, at] = row_columns(rows);
     let columns = match table {
         LedgerTable::Executions => vec![file, job, at, status, flag],
         LedgerTable::Notifications => vec![file, job, status, flag, at],
     };
-    batch(table, columns)
+    new_batch(table.spec(), columns)
 }
 
-fn batch(table: LedgerTable, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-    RecordBatch::try_new(table.schema(), columns).map_err(|e| {
-        Error::new(ErrorKind::Internal, format!("rows of {} could not be built", table.name())).with_source(e)
-    })
-}
-
-/// The rows of `data` in the shape of `table`, each value checked; the timestamp (`now`) and the flag (`NO`) may be left
-/// out.
+/// The rows of `data` in the shape of `table`, with every value checked. The timestamp defaults to `now`, the flag to `NO`.
 pub(super) fn checked(table: LedgerTable, data: &RecordBatch, now: DateTime<Utc>) -> Result<RecordBatch> {
     let schema = table.schema();
     check_columns(data)?;
-    for field in data.schema().fields() {
-        if schema.index_of(field.name()).is_err() {
-            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            return Err(Error::invalid(format!(
-                "column \"{}\" is not one of {}: {}; nothing was logged",
-                field.name(),
-                table.name(),
-                known.join(", ")
-            )));
-        }
+    if let Some(unknown) = data.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
+        let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        return Err(Error::invalid(format!(
+            "column \"{}\" is not one of {}: {}; nothing was logged",
+            unknown.name(),
+            table.name(),
+            known.join(", ")
+        )));
     }
     let rows = data.num_rows();
-    let mut columns = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        let given = data.column_by_name(field.name());
-        let column = match (field.name().as_str(), given) {
-            (name, Some(column)) if *field.data_type() == timestamp() => utc(name, column)?,
-            (name, Some(column)) => text(name, column)?,
-            (FLAG, None) => Arc::new(StringArray::from(vec![NO; rows])) as ArrayRef,
-            (_, None) if *field.data_type() == timestamp() => {
-                Arc::new(TimestampMicrosecondArray::from(vec![now.timestamp_micros(); rows]).with_timezone("UTC"))
-            }
-            (name, None) => {
-                return Err(Error::invalid(format!("column \"{name}\" is missing; nothing was logged")));
-            }
+    let column = |field: &FieldRef| -> Result<ArrayRef> {
+        let (name, is_time) = (field.name().as_str(), *field.data_type() == timestamp());
+        let column = match data.column_by_name(name) {
+            Some(column) if is_time => utc(name, column)?,
+            Some(column) => text(name, column)?,
+            None if name == FLAG => text_column(iter::repeat_n(Some(NO), rows)),
+            None if is_time => time_column(iter::repeat_n(Some(now.timestamp_micros()), rows)),
+            None => return Err(Error::invalid(format!("column \"{name}\" is missing; nothing was logged"))),
         };
-        if let Some(row) = (0..rows).find(|row| column.is_null(*row)) {
-            return Err(Error::invalid(format!(
-                "column \"{}\" has no value in row {row}; nothing was logged",
-                field.name()
-            )));
+        match (0..rows).find(|row| column.is_null(*row)) {
+            Some(row) => {
+                Err(Error::invalid(format!("column \"{name}\" has no value in row {row}; nothing was logged")))
+            }
+            None => Ok(column),
         }
-        columns.push(column);
-    }
-    let checked = batch(table, columns)?;
+    };
+    let checked = new_batch(table.spec(), schema.fields().iter().map(column).collect::<Result<_>>()?)?;
     for (number, row) in from_batch(table, &checked)?.iter().enumerate() {
         let value = |value: &Option<String>| value.clone().unwrap_or_default();
         check_names(&value(&row.file_name), &value(&row.job_id))
             .and_then(|()| check_status(&value(&row.status)))
             .map_err(|e| Error::invalid(format!("row {number}: {e}")))?;
     }
-    let flags = strings(&checked, FLAG)?;
-    if let Some(row) = (0..rows).find(|row| flags.value(*row).is_empty()) {
-        return Err(Error::invalid(format!("{FLAG} is empty in row {row}; give NO or YES, or leave the column out")));
-    }
-    if let Some(row) = (0..rows).find(|row| flags.value(*row).len() > MAX_FLAG) {
-        return Err(Error::invalid(format!(
-            "{FLAG} has {} bytes in row {row}, more than the {MAX_FLAG} that may be logged; nothing was logged",
-            flags.value(row).len()
-        )));
+    for (row, flag) in texts(&checked, FLAG)?.iter().flatten().enumerate() {
+        if flag.is_empty() {
+            let text = format!("{FLAG} is empty in row {row}; give NO or YES, or leave the column out");
+            return Err(Error::invalid(text));
+        }
+        if flag.len() > MAX_FLAG {
+            return Err(Error::invalid(format!(
+                "{FLAG} has {} bytes in row {row}, more than the {MAX_FLAG} that can be logged; nothing was logged",
+                flag.len()
+            )));
+        }
     }
     Ok(checked)
 }
 
-/// Refuses data in which a name means two columns: which one counts is anybody's guess.
+/// Refuses data with two columns of the same name.
 fn check_columns(data: &RecordBatch) -> Result<()> {
     let mut seen = HashSet::new();
     match data.schema_ref().fields().iter().find(|field| !seen.insert(field.name())) {
@@ -177,7 +166,7 @@ fn text(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
     };
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => cast(name, column, &DataType::Utf8),
-        // A column of nothing but NULLs: it gets the error about missing values, not one about its type.
+        // A column of NULLs: the error is about the missing values, not about the type.
         DataType::Null => Ok(Arc::new(StringArray::new_null(column.len()))),
         other => Err(Error::invalid(format!("column \"{name}\" must hold text, not {other}"))),
     }
@@ -186,7 +175,7 @@ fn text(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
 fn utc(name: &str, column: &ArrayRef) -> Result<ArrayRef> {
     match column.data_type() {
         DataType::Timestamp(_, Some(_)) => cast(name, column, &timestamp()),
-        // As with text: it has no values, whatever its type would have been.
+        // As with text.
         DataType::Null => Ok(new_null_array(&timestamp(), column.len())),
         DataType::Timestamp(_, None) => Err(Error::invalid(format!(
             "column \"{name}\" has timestamps without a timezone, so they could mean any hour; give them one, such as UTC"
@@ -201,75 +190,56 @@ fn cast(name: &str, column: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         .map_err(|e| Error::invalid(format!("column \"{name}\" cannot be read as {to}")).with_source(e))
 }
 
-/// `data` of a table with its timestamps as UTC. Spark's TIMESTAMP_NTZ, which some tables have, says no timezone: in these
-/// tables it means UTC, as in all others.
-pub(super) fn as_utc(data: RecordBatch) -> Result<RecordBatch> {
+/// `data` of a table with its timestamps as UTC. Timestamps without a time zone (Spark's TIMESTAMP_NTZ) mean UTC in the
+/// ledger's tables.
+pub(crate) fn as_utc(data: RecordBatch) -> Result<RecordBatch> {
     with_timezone(data, Some("UTC"))
 }
 
-/// `data` in the spelling of a table with `schema`: without the timezone where its timestamps have none.
+/// `data` with timestamps as a table with `schema` has them: without a time zone where the table has none.
 pub(super) fn as_stored(data: RecordBatch, schema: &Schema) -> Result<RecordBatch> {
     let naive = |field: &FieldRef| matches!(field.data_type(), DataType::Timestamp(_, None));
     if schema.fields().iter().any(naive) { with_timezone(data, None) } else { Ok(data) }
 }
 
-/// The same instants with another timezone, which is only how they are shown.
+/// The same instants with another time zone.
 fn with_timezone(data: RecordBatch, timezone: Option<&str>) -> Result<RecordBatch> {
     let other = |kind: &DataType| matches!(kind, DataType::Timestamp(TimeUnit::Microsecond, zone) if zone.as_deref() != timezone);
     if !data.schema().fields().iter().any(|field| other(field.data_type())) {
         return Ok(data);
     }
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
-    for (field, column) in data.schema().fields().iter().zip(data.columns()) {
-        if other(field.data_type()) {
-            let times = column.as_primitive::<TimestampMicrosecondType>().clone();
-            let times = Arc::new(times.with_timezone_opt(timezone)) as ArrayRef;
-            fields.push(Field::clone(field).with_data_type(times.data_type().clone()));
-            columns.push(times);
-        } else {
-            fields.push(Field::clone(field));
-            columns.push(Arc::clone(column));
+    let schema = data.schema();
+    let converted = schema.fields().iter().zip(data.columns()).map(|(field, column)| {
+        if !other(field.data_type()) {
+            return (Field::clone(field), Arc::clone(column));
         }
-    }
-    let schema = Schema::new_with_metadata(fields, data.schema().metadata().clone());
+        let times = column.as_primitive::<TimestampMicrosecondType>().clone().with_timezone_opt(timezone);
+        (Field::clone(field).with_data_type(times.data_type().clone()), Arc::new(times) as ArrayRef)
+    });
+    let (fields, columns): (Vec<_>, Vec<_>) = converted.unzip();
+    let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
     RecordBatch::try_new(Arc::new(schema), columns)
-        .map_err(|e| Error::new(ErrorKind::Internal, "timestamps could not be read as UTC").with_source(e))
+        .map_err(|e| Error::new(ErrorKind::Internal, "cannot read timestamps as UTC").with_source(e))
 }
 
-/// The rows of a batch that has the columns of `table` by name; its flag is not looked at.
-pub(super) fn from_batch(table: LedgerTable, data: &RecordBatch) -> Result<Vec<LedgerRow>> {
+/// The rows of a batch that has the columns of `table` by name. The flag is ignored.
+pub(crate) fn from_batch(table: LedgerTable, data: &RecordBatch) -> Result<Vec<LedgerRow>> {
     check_columns(data)?;
-    let text_column = |name: &str| -> Result<ArrayRef> {
-        let column = data.column_by_name(name).ok_or_else(|| missing(table, name))?;
-        text(name, column)
+    let time = table.timestamp_column();
+    let column = |name: &'static str| -> Result<(&str, ArrayRef)> {
+        let column = data.column_by_name(name).ok_or_else(|| {
+            let table = table.name();
+            Error::invalid(format!("the rows have no column \"{name}\", which rows of {table} have"))
+        })?;
+        let column = match name == time {
+            true if data.num_rows() == 0 => new_empty_array(&timestamp()),
+            true => utc(name, column)?,
+            false => text(name, column)?,
+        };
+        Ok((name, column))
     };
-    let (files, jobs, statuses) = (text_column("file_name")?, text_column("job_id")?, text_column("status")?);
-    let at = table.timestamp_column();
-    let times = data.column_by_name(at).ok_or_else(|| missing(table, at))?;
-    let times = if data.num_rows() == 0 { new_empty_array(&timestamp()) } else { utc(at, times)? };
-    let (files, jobs, statuses) = (files.as_string::<i32>(), jobs.as_string::<i32>(), statuses.as_string::<i32>());
-    let times = times.as_primitive::<TimestampMicrosecondType>();
-    let value = |column: &StringArray, row: usize| column.is_valid(row).then(|| column.value(row).to_owned());
-    Ok((0..data.num_rows())
-        .map(|row| LedgerRow {
-            file_name: value(files, row),
-            job_id: value(jobs, row),
-            status: value(statuses, row),
-            timestamp: times.is_valid(row).then(|| times.value(row)),
-        })
-        .collect())
-}
-
-fn missing(table: LedgerTable, name: &str) -> Error {
-    Error::invalid(format!("the rows have no column \"{name}\", which rows of {} have", table.name()))
-}
-
-/// A text column of a batch that this crate scanned.
-pub(super) fn strings<'a>(data: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
-    data.column_by_name(name).and_then(|column| column.as_string_opt::<i32>()).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Unsupported,
-            format!("the table has no text column \"{name}\"; see whether it really is a table of the ledger"),
-        )
-    })
+    let columns = ["file_name", "job_id", "status", time].map(column).into_iter().collect::<Result<Vec<_>>>()?;
+    let rows = RecordBatch::try_from_iter(columns)
+        .map_err(|e| Error::new(ErrorKind::Internal, "cannot read rows").with_source(e))?;
+    named_rows(&rows, time)
 }

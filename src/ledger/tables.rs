@@ -1,36 +1,39 @@
-//! The ledger's tables: names, columns in the order that today's positional `INSERT`s rely on, partitioning.
+//! The ledger's tables: their names, and their columns in the order that positional `INSERT` statements rely on.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::delta::TableSpec;
+use crate::delta::{Predicate, TableSpec};
 
 /// The flag column of both row tables.
-pub(super) const FLAG: &str = "autosys_update_flag";
-/// Flag of a row that AutoSys has not been told of. Other spellings are not pending.
-pub(super) const NO: &str = "NO";
-/// Flag of a row that AutoSys took.
-pub(super) const YES: &str = "YES";
-/// Name of the attempts table.
-pub(super) const DELIVERIES: &str = "autosys_deliveries";
-/// Name of the table of what was imported from legacy files.
-pub(super) const IMPORTS: &str = "autosys_imports";
-/// The column by which attempts are read in time.
-pub(super) const ATTEMPTED_AT: &str = "attempted_at";
+pub(crate) const FLAG: &str = "autosys_update_flag";
+/// Flag of a pending row. Other spellings are not pending.
+pub(crate) const NO: &str = "NO";
+/// Flag of an acknowledged row.
+pub(crate) const YES: &str = "YES";
+/// The column of the helper tables that has the timestamp of the row they are about.
+pub(crate) const ROW_TIMESTAMP: &str = "row_timestamp";
+/// The column by which the time range of attempts is read.
+pub(crate) const ATTEMPTED_AT: &str = "attempted_at";
 /// How long the tables' logs are kept, so that readers of older versions find them.
 const LOG_RETENTION: &str = "interval 7 days";
+/// How long the logs of tables are kept whose older versions are never read.
+const SHORT_LOG_RETENTION: &str = "interval 1 days";
 
-/// Which of the two row tables is meant.
+/// One of the two tables that hold rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LedgerTable {
     /// `autosys_job_log`: job executions.
     Executions,
-    /// `job_notifications`: what AutoSys is to be told.
+    /// `job_notifications`: the statuses to report.
     Notifications,
 }
 
 impl LedgerTable {
+    /// Both tables.
+    pub(crate) const ALL: [Self; 2] = [Self::Executions, Self::Notifications];
+
     /// The table's name in the store.
     pub fn name(self) -> &'static str {
         match self {
@@ -39,9 +42,9 @@ impl LedgerTable {
         }
     }
 
-    /// The table of this name.
+    /// The table with this name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Executions, Self::Notifications].into_iter().find(|table| table.name() == name)
+        Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
     /// The table's timestamp column.
@@ -57,7 +60,7 @@ impl LedgerTable {
         Arc::clone(&self.spec().schema)
     }
 
-    pub(super) fn spec(self) -> &'static TableSpec {
+    pub(crate) fn spec(self) -> &'static TableSpec {
         match self {
             Self::Executions => &EXECUTIONS,
             Self::Notifications => &NOTIFICATIONS,
@@ -65,73 +68,72 @@ impl LedgerTable {
     }
 }
 
-pub(super) static DELIVERIES_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
-    name: DELIVERIES,
-    schema: columns(&[
-        ("table_name", DataType::Utf8),
-        ("file_name", DataType::Utf8),
-        ("job_id", DataType::Utf8),
-        ("status", DataType::Utf8),
-        ("row_timestamp", timestamp()),
-        ("attempt", DataType::Int64),
-        ("outcome", DataType::Utf8),
-        ("detail", DataType::Utf8),
-        ("transport", DataType::Utf8),
-        ("vm", DataType::Utf8),
-        ("delivered_by", DataType::Utf8),
-        (ATTEMPTED_AT, timestamp()),
-    ]),
-    partition_by: &[],
-    log_retention: LOG_RETENTION,
+static EXECUTIONS: LazyLock<TableSpec> = LazyLock::new(|| {
+    let columns = "file_name string, job_id string, execution_timestamp timestamp, status string, \
+                   autosys_update_flag string";
+    spec(LedgerTable::Executions.name(), &[FLAG], LOG_RETENTION, columns)
 });
 
-/// What was imported from legacy files: one row per file and batch. See `import/remember.rs` for what it means.
-pub(super) static IMPORTS_SPEC: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
-    name: IMPORTS,
-    schema: columns(&[
-        ("batch", DataType::Int64),
-        ("previous", DataType::Int64),
-        ("path", DataType::Utf8),
-        ("stamp", DataType::Utf8),
-        ("records", DataType::Utf8),
-        ("imported", DataType::Int64),
-        ("imported_at", timestamp()),
-    ]),
-    partition_by: &[],
-    log_retention: LOG_RETENTION,
+static NOTIFICATIONS: LazyLock<TableSpec> = LazyLock::new(|| {
+    let columns = "file_name string, job_id string, status string, autosys_update_flag string, \
+                   notification_timestamp timestamp";
+    spec(LedgerTable::Notifications.name(), &[FLAG], LOG_RETENTION, columns)
 });
 
-static EXECUTIONS: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
-    name: LedgerTable::Executions.name(),
-    schema: columns(&[
-        ("file_name", DataType::Utf8),
-        ("job_id", DataType::Utf8),
-        ("execution_timestamp", timestamp()),
-        ("status", DataType::Utf8),
-        (FLAG, DataType::Utf8),
-    ]),
-    partition_by: &[FLAG],
-    log_retention: LOG_RETENTION,
+/// One row per attempt to deliver a row.
+pub(crate) static DELIVERIES: LazyLock<TableSpec> = LazyLock::new(|| {
+    let columns = "table_name string, file_name string, job_id string, status string, row_timestamp timestamp, \
+                   attempt bigint, outcome string, detail string, transport string, vm string, delivered_by string, \
+                   attempted_at timestamp";
+    spec("autosys_deliveries", &[], LOG_RETENTION, columns)
 });
 
-static NOTIFICATIONS: LazyLock<TableSpec> = LazyLock::new(|| TableSpec {
-    name: LedgerTable::Notifications.name(),
-    schema: columns(&[
-        ("file_name", DataType::Utf8),
-        ("job_id", DataType::Utf8),
-        ("status", DataType::Utf8),
-        (FLAG, DataType::Utf8),
-        ("notification_timestamp", timestamp()),
-    ]),
-    partition_by: &[FLAG],
-    log_retention: LOG_RETENTION,
+/// The retry state of pending rows.
+pub(crate) static RETRIES: LazyLock<TableSpec> = LazyLock::new(|| {
+    let columns = "table_name string, file_name string, job_id string, status string, row_timestamp timestamp, \
+                   state string, next_attempt bigint, failures bigint, in_doubt bigint, last_attempted_at timestamp, \
+                   next_attempt_at timestamp";
+    spec("autosys_retries", &[], SHORT_LOG_RETENTION, columns)
+});
+
+/// One row per lease.
+pub(crate) static LEASES: LazyLock<TableSpec> = LazyLock::new(|| {
+    spec("autosys_leases", &[], SHORT_LOG_RETENTION, "name string, owner string, expires_at timestamp")
+});
+
+/// The imported legacy files: one row per file and batch. `import/import_log.rs` defines what the rows mean.
+pub(crate) static IMPORTS: LazyLock<TableSpec> = LazyLock::new(|| {
+    let columns = "batch bigint, previous bigint, path string, stamp string, records string, imported bigint, \
+                   imported_at timestamp";
+    spec("autosys_imports", &[], LOG_RETENTION, columns)
 });
 
 /// The type of every timestamp in the ledger.
-pub(super) fn timestamp() -> DataType {
+pub(crate) fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-pub(super) fn columns(columns: &[(&str, DataType)]) -> SchemaRef {
-    Arc::new(Schema::new(columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect::<Vec<_>>()))
+/// A table with these `columns`, written as in `CREATE TABLE`.
+fn spec(
+    name: &'static str,
+    partition_by: &'static [&'static str],
+    log_retention: &'static str,
+    columns: &str,
+) -> TableSpec {
+    let field = |column: &str| {
+        let (name, kind) = column.split_once(' ').unwrap_or((column, "string"));
+        let kind = match kind {
+            "timestamp" => timestamp(),
+            "bigint" => DataType::Int64,
+            _ => DataType::Utf8,
+        };
+        Field::new(name, kind, true)
+    };
+    let schema = Arc::new(Schema::new(columns.split(", ").map(field).collect::<Vec<_>>()));
+    TableSpec { name, schema, partition_by, log_retention }
+}
+
+/// Selects the rows whose text column `column` is `value`.
+pub(crate) fn equal(column: &str, value: &str) -> Predicate {
+    Predicate { equals: vec![(column.to_owned(), value.to_owned())], time: None }
 }

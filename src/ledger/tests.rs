@@ -1,10 +1,8 @@
 //! Tests of the ledger on real Delta tables in a temporary directory.
 
 mod batches;
-mod by_hand;
 mod exactness;
 mod model;
-mod overview;
 mod reading;
 mod without_timezone;
 
@@ -16,20 +14,20 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A ledger in a directory of its own, which goes with it.
-struct Fixture {
-    ledger: JobLedger,
-    directory: TempDir,
+/// A ledger in its own temporary directory.
+pub(crate) struct Fixture {
+    pub(crate) ledger: JobLedger,
+    pub(crate) directory: TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         Self { ledger: open(&directory), directory }
     }
 
-    /// A second handle, as another process would have.
-    fn reopened(&self) -> JobLedger {
+    /// A second handle, as another process has.
+    pub(crate) fn reopened(&self) -> JobLedger {
         open(&self.directory)
     }
 }
@@ -39,11 +37,11 @@ fn open(directory: &TempDir) -> JobLedger {
 }
 
 /// A moment that is `seconds` after a fixed one.
-fn at(seconds: i64) -> DateTime<Utc> {
+pub(crate) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_790_000_000, 0).unwrap() + TimeDelta::seconds(seconds)
 }
 
-fn row(file: &str, job: &str, status: &str, seconds: i64) -> LedgerRow {
+pub(crate) fn row(file: &str, job: &str, status: &str, seconds: i64) -> LedgerRow {
     LedgerRow {
         file_name: Some(file.to_owned()),
         job_id: Some(job.to_owned()),
@@ -54,7 +52,12 @@ fn row(file: &str, job: &str, status: &str, seconds: i64) -> LedgerRow {
 
 fn flags(ledger: &JobLedger, table: LedgerTable) -> Vec<(LedgerRow, String)> {
     let batch = ledger.rows(table, &RowFilter::default()).unwrap();
-    let flags = rows::strings(&batch, FLAG).unwrap();
+    let flags = columns::texts(&batch, FLAG).unwrap();
     let flag = |row: usize| if flags.is_valid(row) { flags.value(row).to_owned() } else { "NULL".to_owned() };
     rows::from_batch(table, &batch).unwrap().into_iter().enumerate().map(|(number, row)| (row, flag(number))).collect()
+}
+
+/// One row with the flag `NO`, as a batch of `table`.
+fn single(table: LedgerTable, row: &LedgerRow) -> Result<RecordBatch> {
+    rows::to_batch(table, std::iter::once(row), std::iter::once(NO))
 }

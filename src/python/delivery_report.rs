@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert;
-use crate::autosys::{DeliveryReport, PlannedDelivery, RowFailure};
+use crate::delivery::{DeliveryReport, PlannedDelivery, RowFailure};
 use crate::ledger::LedgerRow;
 
 /// The result of one delivery cycle.
@@ -93,7 +93,7 @@ impl<'py> IntoPyObject<'py> for &RowFailure {
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
         let dict = row_dict(py, &self.row)?;
         dict.set_item("attempt", self.attempt)?;
-        dict.set_item("outcome", self.outcome)?;
+        dict.set_item("outcome", self.outcome.as_str())?;
         dict.set_item("detail", &self.detail)?;
         Ok(dict)
     }

@@ -19,8 +19,9 @@ use super::operator::OperatorAction;
 use super::tables;
 use super::track::PyTrack;
 use super::wait::{self, Mode};
+use crate::delivery::Settlement;
 use crate::error::Result;
-use crate::ledger::{self, ImportOptions, LedgerTable, RowFilter, Settlement};
+use crate::ledger::{self, ImportOptions, LedgerTable, RowFilter};
 use crate::runtime;
 use crate::storage::{Durability, Requests};
 

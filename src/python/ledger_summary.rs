@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert;
-use crate::ledger::{AGES, LedgerSummary, TableSummary};
+use crate::delivery::{AGES, LedgerSummary, TableSummary};
 
 /// What a ledger holds and how its deliveries go: which rows are pending, for how long, and the success rate of recent
 /// attempts.

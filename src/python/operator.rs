@@ -5,7 +5,8 @@ use pyo3::prelude::*;
 use super::convert::Rows;
 use super::convert::arguments::Text;
 use super::errors::PyOutcome;
-use crate::ledger::{ByHand, JobLedger, LedgerRow, LedgerTable};
+use crate::delivery::AuditNote;
+use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 
 /// The rows that an operator acts on, with the reason and the operator's name.
 pub(super) struct OperatorAction {
@@ -32,8 +33,8 @@ impl OperatorAction {
         })
     }
 
-    pub(super) fn core(&self) -> ByHand<'_> {
-        ByHand { by: &self.by, reason: self.reason.as_deref() }
+    pub(super) fn core(&self) -> AuditNote<'_> {
+        AuditNote { by: &self.by, reason: self.reason.as_deref() }
     }
 }
 

@@ -7,8 +7,9 @@ use arrow::array::{
 };
 use chrono::{DateTime, Utc};
 
+use crate::delivery::ParkedRow;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{LedgerTable, ParkedRow};
+use crate::ledger::LedgerTable;
 use crate::selection::{CheckRow, DistributionRow, StateRow};
 
 fn table<const N: usize>(columns: [(&str, ArrayRef); N]) -> Result<RecordBatch> {

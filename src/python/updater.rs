@@ -24,10 +24,8 @@ use super::sendevent::PySendEvent;
 use super::ssh::PySsh;
 use super::wait::{self, Mode, in_context};
 use super::web_services::PyWebServices;
-use crate::autosys::{
-    self, Backoff, CONFIRM_WITHIN, Callable, Mapping, Order, Outcome, SendEvent, SendEventOptions, Snooze, Transport,
-    UpdaterOptions,
-};
+use crate::autosys::{Callable, Mapping, Outcome, SendEvent, SendEventOptions, Transport};
+use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
 use crate::error::{Error, Result};
 use crate::ledger::LedgerTable;
 
@@ -127,7 +125,7 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
     let default = Backoff::default();
     let Ok(dict) = value.cast::<PyDict>() else {
         let first = arguments::duration(value)?;
-        return Ok(Some(Backoff::new(first, default.factor(), default.longest().max(first), default.jitter())?));
+        return Ok(Some(Backoff::new(first, default.factor, default.longest.max(first), default.jitter)?));
     };
     let known = ["first", "factor", "longest", "jitter"];
     for key in dict.keys() {
@@ -137,10 +135,9 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
     }
     let duration = |key: &str| dict.get_item(key)?.map(|value| arguments::duration(&value)).transpose();
     let number = |key: &str| dict.get_item(key)?.map(|value| arguments::number(&value)).transpose();
-    let first = duration("first")?.unwrap_or(default.first());
-    let longest = duration("longest")?.unwrap_or(default.longest().max(first));
-    let (factor, jitter) =
-        (number("factor")?.unwrap_or(default.factor()), number("jitter")?.unwrap_or(default.jitter()));
+    let first = duration("first")?.unwrap_or(default.first);
+    let longest = duration("longest")?.unwrap_or(default.longest.max(first));
+    let (factor, jitter) = (number("factor")?.unwrap_or(default.factor), number("jitter")?.unwrap_or(default.jitter));
     Ok(Some(Backoff::new(first, factor, longest, jitter)?))
 }
 
@@ -157,7 +154,7 @@ fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
     }
 }
 
-fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<Snooze>> {
+fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<SnoozeWindow>> {
     let Some(value) = value else { return Ok(Vec::new()) };
     if value.is_instance_of::<PyString>() {
         return Ok(vec![arguments::text(value)?.parse()?]);
@@ -210,13 +207,13 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<Snooze>> {
 ///     1
 #[pyclass(module = "jobrota", name = "AutosysUpdater", frozen)]
 pub(super) struct PyAutosysUpdater {
-    updater: Arc<autosys::AutosysUpdater>,
+    updater: Arc<delivery::AutosysUpdater>,
     transport: String,
     calls: Arc<Calls>,
     guard: ForkGuard,
 }
 
-type LastReport = Arc<Mutex<Option<autosys::DeliveryReport>>>;
+type LastReport = Arc<Mutex<Option<delivery::DeliveryReport>>>;
 
 fn take_report(last: &LastReport) -> Option<PyDeliveryReport> {
     last.lock().unwrap_or_else(PoisonError::into_inner).take().map(PyDeliveryReport::from)
@@ -245,7 +242,7 @@ impl PyAutosysUpdater {
         let newest = Arc::clone(&last);
         let work = async move {
             let mut failed = Ok(());
-            let each = |outcome: Result<autosys::DeliveryReport>| match outcome {
+            let each = |outcome: Result<delivery::DeliveryReport>| match outcome {
                 Ok(report) => {
                     *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
                     pass_on(on_report.as_ref(), report, &reporting)
@@ -323,7 +320,7 @@ impl PyAutosysUpdater {
             ..UpdaterOptions::default()
         };
         Ok(Self {
-            updater: Arc::new(autosys::AutosysUpdater::new(core, transport, options)?),
+            updater: Arc::new(delivery::AutosysUpdater::new(core, transport, options)?),
             transport: name,
             calls,
             guard: ForkGuard::new(),
@@ -427,7 +424,7 @@ fn is_terminated(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
 }
 
 /// Passes a report to the caller's function. Returns whether to continue.
-fn pass_on(on_report: Option<&Py<PyAny>>, report: autosys::DeliveryReport, call: &Call) -> bool {
+fn pass_on(on_report: Option<&Py<PyAny>>, report: delivery::DeliveryReport, call: &Call) -> bool {
     let Some(on_report) = on_report else { return true };
     attached(|py| match on_report.call1(py, (PyDeliveryReport::from(report),)) {
         Ok(_) => true,

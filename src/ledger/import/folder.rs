@@ -1,9 +1,9 @@
-//! The files of a folder: which of them are candidates, how to know one again, and reading one.
+//! The files of a folder: listing, reading, and recognizing unchanged files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -11,34 +11,34 @@ use std::time::SystemTime;
 
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 
-/// Endings of the files that are looked at, in any case.
+/// Extensions of the files that are imported, in any case.
 const ENDINGS: [&str; 3] = ["json", "jsonl", "ndjson"];
 
-/// A file is read whole, so that this and a few times as much for its records is the memory that an import needs.
+/// The maximum size of a file. An import needs a few times as much memory, because it reads files as a whole.
 pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// A file that was written so shortly before it was read may be written again within the same tick of its clock, unseen:
-/// its stamp is not trusted. Seconds; clocks of file servers may be off by some.
-const TOO_FRESH: i64 = 10;
+/// Seconds. A stamp is not reliable if the file changed so shortly before it was read: a second change within the same tick
+/// of the file server's clock would not show. Clocks of file servers can differ.
+const MIN_STAMP_AGE: i64 = 10;
 
-/// The candidates of a folder.
+/// The files of a folder.
 #[derive(Debug)]
-pub(super) struct Listing {
-    /// The folder, with links in its own path resolved.
+pub(super) struct FolderListing {
+    /// The folder, with the links in its path resolved.
     pub(super) folder: PathBuf,
-    /// In the order of their names.
+    /// The files to import, in the order of their names.
     pub(super) files: Vec<PathBuf>,
-    /// How many entries are no candidates, by the reason.
+    /// The number of other entries, by the reason.
     pub(super) ignored: BTreeMap<&'static str, u64>,
 }
 
-/// Lists `folder`, but not the folders in it: legacy scripts move what they have processed into one.
+/// Lists `folder` without its subfolders, because legacy scripts move processed files into one.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] when it is not a local folder that can be listed.
-pub(super) fn list(folder: &Path) -> Result<Listing> {
+pub(super) fn list(folder: &Path) -> crate::error::Result<FolderListing> {
     if folder.as_os_str().is_empty() {
         return Err(Error::invalid("the folder to import is an empty path; give the folder that holds the JSON files"));
     }
@@ -54,12 +54,12 @@ pub(super) fn list(folder: &Path) -> Result<Listing> {
     if !folder.is_dir() {
         return Err(Error::invalid(format!("{shown} is not a folder; give the folder that holds the JSON files")));
     }
-    let mut listing = Listing { folder, files: Vec::new(), ignored: BTreeMap::new() };
+    let mut listing = FolderListing { folder, files: Vec::new(), ignored: BTreeMap::new() };
     for entry in listing.folder.read_dir().map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let reason = match entry.file_type() {
             Ok(kind) if kind.is_dir() => Some("folder"),
-            // A link to a file of the folder would import it twice, and one out of the folder something unforeseen.
+            // A link can lead to a file of the same folder, which would be imported twice, or out of the folder.
             Ok(kind) if kind.is_symlink() => Some("symbolic link"),
             Ok(kind) if !kind.is_file() => Some("not a regular file"),
             _ if entry.file_name().as_bytes().starts_with(b".") => Some("hidden"),
@@ -80,20 +80,20 @@ fn is_json(name: &OsStr) -> bool {
     extension.is_some_and(|extension| ENDINGS.iter().any(|ending| extension.eq_ignore_ascii_case(ending)))
 }
 
-/// What a file is known by: its absolute path as a file URL, which can hold any name.
-pub(super) fn key(path: &Path) -> std::result::Result<String, String> {
+/// The key of a file: its absolute path as a file URL, which can represent any name.
+pub(super) fn key(path: &Path) -> Result<String, String> {
     Url::from_file_path(path).map(String::from).map_err(|()| "has a path that is not absolute".to_owned())
 }
 
-/// A file's size and times: as long as they are the same, so is the file.
+/// A file's size and times. While they do not change, the file does not change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     pub(super) text: String,
-    /// The later one of its times, in seconds since 1970.
+    /// The later of its times, in seconds since 1970.
     changed: i64,
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(file: &Metadata) -> Self {
         Self {
             text: format!(
@@ -108,53 +108,44 @@ impl Stamp {
         }
     }
 
-    /// Whether a later change would show in the stamp, if the file was read at `now`.
-    pub(super) fn is_trusted(&self, now: SystemTime) -> bool {
+    /// Whether a change after `now`, when the file was read, shows in the stamp.
+    pub(super) fn is_reliable(&self, now: SystemTime) -> bool {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        i64::try_from(now).is_ok_and(|now| self.changed < now - TOO_FRESH)
+        i64::try_from(now).is_ok_and(|now| self.changed < now - MIN_STAMP_AGE)
     }
 }
 
-/// The file's stamp, without opening it. None: it is gone.
-pub(super) fn stamp(path: &Path) -> std::result::Result<Option<Stamp>, String> {
-    match path.symlink_metadata() {
-        Ok(file) => Ok(Some(Stamp::of(&file))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(format!("cannot be looked at: {e}")),
+/// The result of an operation on a file; None if the file does not exist.
+fn if_exists<T>(result: io::Result<T>) -> Result<Option<T>, String> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some).map_err(|e| format!("cannot be read: {e}")),
     }
 }
 
-/// The file's bytes, and its stamp from before they were read. None: it is gone.
-pub(super) fn read(path: &Path) -> std::result::Result<Option<(Vec<u8>, Stamp)>, String> {
-    let failed = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => Ok(None),
-        _ => Err(format!("cannot be read: {e}")),
-    };
-    let listed = match path.symlink_metadata() {
-        Ok(listed) => listed,
-        Err(e) => return failed(e),
-    };
+/// The file's stamp, without opening the file. None if it does not exist.
+pub(super) fn stamp(path: &Path) -> Result<Option<FileStamp>, String> {
+    Ok(if_exists(path.symlink_metadata())?.map(|file| FileStamp::of(&file)))
+}
+
+/// The file's bytes, and its stamp from before they were read. None if it does not exist.
+pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, FileStamp)>, String> {
+    let Some(listed) = if_exists(path.symlink_metadata())? else { return Ok(None) };
     if !listed.is_file() {
         return Err("is not a regular file any more".to_owned());
     }
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) => return failed(e),
-    };
-    let opened = match file.metadata() {
-        Ok(opened) => opened,
-        Err(e) => return failed(e),
-    };
+    let Some(file) = if_exists(File::open(path))? else { return Ok(None) };
+    let Some(opened) = if_exists(file.metadata())? else { return Ok(None) };
     if (opened.dev(), opened.ino()) != (listed.dev(), listed.ino()) {
         return Err("was replaced while it was opened; the next import takes it".to_owned());
     }
     let mut bytes = Vec::new();
-    match file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes) {
-        Ok(_) if bytes.len() as u64 > MAX_FILE_BYTES => Err(format!(
+    let Some(_) = if_exists(file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))? else { return Ok(None) };
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!(
             "has {} bytes, more than the {MAX_FILE_BYTES} that are read at once; split it into several files",
             opened.len()
-        )),
-        Ok(_) => Ok(Some((bytes, Stamp::of(&opened)))),
-        Err(e) => failed(e),
+        ));
     }
+    Ok(Some((bytes, FileStamp::of(&opened))))
 }

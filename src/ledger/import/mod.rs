@@ -1,70 +1,111 @@
-//! Legacy JSON files, folder by folder, into `job_notifications`: each record once, whatever happens in between.
+//! Imports legacy JSON files, folder by folder, into `job_notifications`. Each record is imported once, also after a crash
+//! and when several processes import at the same time.
 //!
-//! `folder.rs` lists and reads files, `parse.rs` finds the records in one, `record.rs` makes a row of one and `time.rs`
-//! its timestamp, `remember.rs` knows what was imported before.
+//! | file | contents |
+//! | --- | --- |
+//! | `mod.rs` | one import: reads files, and commits their rows in batches |
+//! | `folder.rs` | lists and reads the files of a folder |
+//! | `parse.rs` | finds the records in a file |
+//! | `record.rs`, `time.rs` | makes a row of a record |
+//! | `import_log.rs` | which records were imported before |
 
 mod folder;
+mod import_log;
 mod parse;
 mod record;
-mod remember;
-mod report;
 #[cfg(test)]
 mod tests;
 mod time;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
-
-pub use report::{ImportFailure, ImportReport};
-
 use super::JobLedger;
-use super::rows::as_stored;
-use super::tables::{IMPORTS_SPEC, LedgerTable, NO, YES};
-use crate::error::{Error, ErrorKind, Result};
-use folder::Stamp;
-use parse::Item;
-use record::{Digest, Found, Reader};
-use remember::{Entry, Known, Memory};
+use super::rows;
+use super::tables::{IMPORTS, LedgerTable, NO, YES};
+use crate::error::Result;
+use folder::{FileStamp, FolderListing};
+use import_log::{ImportLog, ImportLogEntry, ImportedFile};
+use record::{LegacyRecord, RecordDigest, RecordReader};
 
-/// Files, bytes and records that share a commit; a file is never divided.
+/// The maximum numbers of files, bytes and records of one commit. A file is never divided.
 const BATCH_FILES: usize = 2_000;
 const BATCH_BYTES: usize = 64 << 20;
 const BATCH_RECORDS: usize = 20_000;
 
-/// So many files may be read again each time for want of a stamp to be trusted, before a commit is made for their stamps
-/// alone.
-const STAMPS_WORTH_A_COMMIT: usize = 64;
+/// Files without a reliable stamp are read again by each import. From this number of new stamps on, an import makes a commit
+/// for the stamps alone.
+const MIN_STAMPS_PER_COMMIT: usize = 64;
+
+/// The maximum number of failures that are listed per file; the others are counted.
+const MAX_LISTED_FAILURES: u64 = 20;
 
 /// How legacy files are read.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// Our names (`file_name`, `job_id`, `status`, `timestamp`, `autosys_update_flag`) and what the files call them.
-    /// Names that are not given are the same in the files.
+    /// Our names (`file_name`, `job_id`, `status`, `timestamp`, `autosys_update_flag`) and the names in the files. The
+    /// default is the same name.
     pub fields: Vec<(String, String)>,
-    /// IANA name of the zone of times without an offset; without it they are refused.
+    /// IANA name of the time zone of times without an offset. Without it, such times are refused.
     pub timezone: Option<String>,
-    /// Set to end the import early, between two files: what was read is imported, the rest is for the next import.
+    /// Set to end the import early, between two files. What was read is imported; the next import continues.
     pub stop: Arc<AtomicBool>,
 }
 
+/// What an import did.
+#[derive(Debug, Clone, Default)]
+pub struct ImportReport {
+    /// The folder, with the links in its path resolved.
+    pub folder: PathBuf,
+    /// Files that were examined.
+    pub files: u64,
+    /// Files from which rows were imported.
+    pub imported: u64,
+    /// Files without new records and without faults.
+    pub known: u64,
+    /// Files with faults. Their valid records are imported, so that a file can be in `imported`, too.
+    pub bad: u64,
+    /// Rows that were written to `job_notifications`.
+    pub rows: u64,
+    /// Records that are invalid, including those that `failures` does not list.
+    pub bad_records: u64,
+    /// Rows with a local time that occurs twice, because clocks were put back. The first one was imported.
+    pub ambiguous_times: u64,
+    /// Entries of the folder that were not examined, by the reason.
+    pub ignored: BTreeMap<&'static str, u64>,
+    /// The faults, at most 20 per file.
+    pub failures: Vec<ImportFailure>,
+}
+
+/// Something in a folder that could not be imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportFailure {
+    /// The file's name in the folder. Bytes that are not UTF-8 are shown as replacement characters.
+    pub file: String,
+    /// The line on which the record begins, from 1. None for the file as a whole.
+    pub line: Option<u64>,
+    /// The number of the record in the file, from 1. None for the file as a whole.
+    pub record: Option<u64>,
+    /// The reason, and what to do.
+    pub reason: String,
+}
+
 impl JobLedger {
-    /// Imports the JSON files of a local folder (not of the folders in it) into `job_notifications`: each record once,
-    /// however often, from however many processes at once, and whenever an import was killed. What is wrong in a file is
-    /// reported and stops nothing else.
+    /// Imports the JSON files of a local folder, without its subfolders, into `job_notifications`. Each record is imported
+    /// once, also by repeated, simultaneous and killed imports. Faults in a file are reported, and the import continues.
     ///
-    /// A file is known by its absolute path, a record by the file and its content; of n records of a file that are the
-    /// same, all n are events. Files are read whole, up to 64 MiB each.
+    /// A file is identified by its absolute path, a record by the file and its content. Of n equal records of a file, each
+    /// is an event. Files are read as a whole, up to 64 MiB each.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a folder that cannot be listed, an unknown field or an unknown timezone: nothing was
-    /// written. [`ErrorKind::Conflict`] (retryable) and [`ErrorKind::Storage`] as for logging: what was written before is
-    /// remembered, and the next import goes on from there.
+    /// [`crate::ErrorKind::InvalidInput`] for a folder that cannot be listed, an unknown field or an unknown time zone:
+    /// nothing was written. [`crate::ErrorKind::Conflict`] (retryable) and [`crate::ErrorKind::Storage`] as for logging: the
+    /// next import continues with what was not written.
     pub fn import_json(&self, folder: &Path, options: &ImportOptions) -> Result<ImportReport> {
-        let reader = Reader::new(&options.fields, options.timezone.as_deref())?;
+        let reader = RecordReader::new(&options.fields, options.timezone.as_deref())?;
         let listing = folder::list(folder)?;
         let mut import = Import::new(self, reader, &listing)?;
         for path in &listing.files {
@@ -73,41 +114,41 @@ impl JobLedger {
             }
             import.file(path)?;
         }
-        import.flush(true)?;
+        import.commit(true)?;
         Ok(import.report)
     }
 }
 
-/// An import under way.
+/// A running import.
 struct Import<'a> {
     ledger: &'a JobLedger,
-    reader: Reader,
-    memory: Memory,
+    reader: RecordReader,
+    log: ImportLog,
     report: ImportReport,
     /// Files that were read and are not committed yet.
-    waiting: Vec<Waiting>,
+    read: Vec<ReadFile>,
     bytes: usize,
     records: usize,
 }
 
 /// A file that was read.
-struct Waiting {
+struct ReadFile {
     path: String,
-    /// None: it cannot be trusted, or something is wrong in the file.
+    /// None if the stamp is not reliable, or the file has faults.
     stamp: Option<String>,
-    found: Vec<Found>,
-    bad: bool,
+    records: Vec<LegacyRecord>,
+    is_bad: bool,
 }
 
 impl<'a> Import<'a> {
-    fn new(ledger: &'a JobLedger, reader: Reader, listing: &folder::Listing) -> Result<Self> {
+    fn new(ledger: &'a JobLedger, reader: RecordReader, listing: &FolderListing) -> Result<Self> {
         let report = ImportReport {
             folder: listing.folder.clone(),
             ignored: listing.ignored.clone(),
             ..ImportReport::default()
         };
-        let memory = remembered(ledger)?;
-        Ok(Self { ledger, reader, memory, report, waiting: Vec::new(), bytes: 0, records: 0 })
+        let log = read_log(ledger)?;
+        Ok(Self { ledger, reader, log, report, read: Vec::new(), bytes: 0, records: 0 })
     }
 
     /// Reads one file, unless it is as it was when it was imported.
@@ -115,14 +156,14 @@ impl<'a> Import<'a> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let read = folder::key(path).and_then(|key| {
             let Some(stamp) = folder::stamp(path)? else { return Ok(None) };
-            if self.memory.of(&key).and_then(|known| known.stamp.as_ref()) == Some(&stamp.text) {
+            if self.log.file(&key).and_then(|imported| imported.stamp.as_ref()) == Some(&stamp.text) {
                 return Ok(Some((key, None)));
             }
             let now = SystemTime::now();
             Ok(folder::read(path)?.map(|(bytes, stamp)| (key, Some((bytes, stamp, now)))))
         });
         match read {
-            // It was there when the folder was listed.
+            // It was removed after the folder was listed.
             Ok(None) => *self.report.ignored.entry("gone before it was read").or_default() += 1,
             Ok(Some((_, None))) => {
                 self.report.files += 1;
@@ -133,7 +174,7 @@ impl<'a> Import<'a> {
             }
             Ok(Some((key, Some((bytes, stamp, now))))) => {
                 self.report.files += 1;
-                self.take(name, key, &bytes, &stamp, now);
+                self.parse(name, key, &bytes, &stamp, now);
             }
             Err(reason) => {
                 self.report.files += 1;
@@ -141,117 +182,86 @@ impl<'a> Import<'a> {
                 self.report.failures.push(ImportFailure { file: name, line: None, record: None, reason });
             }
         }
-        if self.waiting.len() >= BATCH_FILES || self.bytes >= BATCH_BYTES || self.records >= BATCH_RECORDS {
-            self.flush(false)?;
+        if self.read.len() >= BATCH_FILES || self.bytes >= BATCH_BYTES || self.records >= BATCH_RECORDS {
+            self.commit(false)?;
         }
         Ok(())
     }
 
-    fn take(&mut self, name: String, path: String, bytes: &[u8], stamp: &Stamp, read_at: SystemTime) {
-        let mut found = Vec::new();
+    /// Adds the records of a file to the next commit.
+    fn parse(&mut self, name: String, path: String, bytes: &[u8], stamp: &FileStamp, read_at: SystemTime) {
+        let mut records = Vec::new();
         let mut faults = 0;
+        let mut fail = |line, record, reason| {
+            self.report.failures.push(ImportFailure { file: name.clone(), line, record, reason });
+        };
         for (number, item) in (1..).zip(parse::items(bytes, &self.reader)) {
-            let Item { line, found: content } = item;
-            match content {
-                Ok(record) => found.push(record),
+            match item.record {
+                Ok(record) => records.push(record),
                 Err(reason) => {
                     faults += 1;
-                    if faults <= report::LISTED_PER_FILE {
-                        let (line, record) = (Some(line), Some(number));
-                        self.report.failures.push(ImportFailure { file: name.clone(), line, record, reason });
+                    if faults <= MAX_LISTED_FAILURES {
+                        fail(Some(item.line), Some(number), reason);
                     }
                 }
             }
         }
-        if faults > report::LISTED_PER_FILE {
-            let reason = format!("has {} more records that were not imported", faults - report::LISTED_PER_FILE);
-            self.report.failures.push(ImportFailure { file: name, line: None, record: None, reason });
+        if faults > MAX_LISTED_FAILURES {
+            let reason = format!("has {} more records that were not imported", faults - MAX_LISTED_FAILURES);
+            fail(None, None, reason);
         }
         self.report.bad_records += faults;
         self.report.bad += u64::from(faults > 0);
         self.bytes += bytes.len();
-        self.records += found.len();
-        let stamp = (faults == 0 && stamp.is_trusted(read_at)).then(|| stamp.text.clone());
-        self.waiting.push(Waiting { path, stamp, found, bad: faults > 0 });
+        self.records += records.len();
+        let stamp = (faults == 0 && stamp.is_reliable(read_at)).then(|| stamp.text.clone());
+        self.read.push(ReadFile { path, stamp, records, is_bad: faults > 0 });
     }
 
-    /// Commits what waits, if there is anything new in it. At the end also stamps that are worth a commit.
-    fn flush(&mut self, end: bool) -> Result<()> {
-        let waiting = std::mem::take(&mut self.waiting);
+    /// Commits the files that were read, if they have new records; at the end of the import also for enough new stamps.
+    fn commit(&mut self, is_end: bool) -> Result<()> {
+        let read = std::mem::take(&mut self.read);
         (self.bytes, self.records) = (0, 0);
         loop {
-            let plan = Plan::of(&waiting, &self.memory);
-            if !plan.new.is_empty() || end && plan.entries.len() >= STAMPS_WORTH_A_COMMIT {
+            let (mut entries, mut records, mut imported, mut known) = (Vec::new(), Vec::new(), 0, 0);
+            for file in &read {
+                let before = self.log.file(&file.path);
+                let digests: Vec<RecordDigest> = file.records.iter().map(|record| record.digest).collect();
+                let is_new = ImportedFile::new_records(before, &digests);
+                let new: Vec<_> = file.records.iter().zip(is_new).filter(|(_, is_new)| *is_new).collect();
+                imported += u64::from(!new.is_empty());
+                known += u64::from(new.is_empty() && !file.is_bad);
+                let has_new_stamp =
+                    file.stamp.is_some() && before.and_then(|file| file.stamp.as_ref()) != file.stamp.as_ref();
+                if !new.is_empty() || has_new_stamp {
+                    let records = new.iter().map(|(record, _)| record.digest).collect();
+                    entries.push(ImportLogEntry { path: file.path.clone(), stamp: file.stamp.clone(), records });
+                }
+                records.extend(new.into_iter().map(|(record, _)| record));
+            }
+            if !records.is_empty() || is_end && entries.len() >= MIN_STAMPS_PER_COMMIT {
                 let notifications = self.ledger.created(LedgerTable::Notifications.spec())?;
-                let imports = self.ledger.created(&IMPORTS_SPEC)?;
-                let rows = as_stored(rows(&plan.new)?, &notifications.schema())?;
-                if !self.memory.commit(&notifications, &imports, plan.entries, &rows)? {
-                    self.memory = remembered(self.ledger)?;
+                let imports = self.ledger.created(&IMPORTS)?;
+                if !self.log.commit(&notifications, &imports, entries, &to_rows(&records)?)? {
+                    self.log = read_log(self.ledger)?;
                     continue;
                 }
             }
-            self.report.rows += plan.new.len() as u64;
-            self.report.ambiguous_times += plan.new.iter().filter(|found| found.ambiguous).count() as u64;
-            self.report.imported += plan.files;
-            self.report.known += plan.known;
+            self.report.rows += records.len() as u64;
+            self.report.ambiguous_times += records.iter().filter(|record| record.is_ambiguous).count() as u64;
+            self.report.imported += imported;
+            self.report.known += known;
             return Ok(());
         }
     }
 }
 
-/// What a batch would bring, given what is known.
-struct Plan<'a> {
-    entries: Vec<Entry>,
-    new: Vec<&'a Found>,
-    /// Files that something is taken from.
-    files: u64,
-    /// Files with nothing new and nothing wrong.
-    known: u64,
-}
-
-impl<'a> Plan<'a> {
-    fn of(waiting: &'a [Waiting], memory: &Memory) -> Self {
-        let mut plan = Self { entries: Vec::new(), new: Vec::new(), files: 0, known: 0 };
-        for file in waiting {
-            let known = memory.of(&file.path);
-            let digests: Vec<Digest> = file.found.iter().map(|found| found.digest).collect();
-            let news = Known::news(known, &digests);
-            let new: Vec<&Found> =
-                file.found.iter().zip(news).filter_map(|(found, new)| new.then_some(found)).collect();
-            plan.files += u64::from(!new.is_empty());
-            plan.known += u64::from(new.is_empty() && !file.bad);
-            if !new.is_empty()
-                || file.stamp.is_some() && known.and_then(|known| known.stamp.as_ref()) != file.stamp.as_ref()
-            {
-                plan.entries.push(Entry {
-                    path: file.path.clone(),
-                    stamp: file.stamp.clone(),
-                    records: new.iter().map(|found| found.digest).collect(),
-                });
-            }
-            plan.new.extend(new);
-        }
-        plan
-    }
-}
-
-fn remembered(ledger: &JobLedger) -> Result<Memory> {
+fn read_log(ledger: &JobLedger) -> Result<ImportLog> {
     let notifications = ledger.opened(LedgerTable::Notifications.spec())?;
-    Memory::read(notifications.as_ref(), || ledger.opened(&IMPORTS_SPEC))
+    ImportLog::read(notifications.as_ref(), || ledger.opened(&IMPORTS))
 }
 
-fn rows(found: &[&Found]) -> Result<RecordBatch> {
-    let text = |value: fn(&Found) -> Option<&str>| -> ArrayRef {
-        Arc::new(found.iter().map(|found| value(found)).collect::<StringArray>())
-    };
-    let times: TimestampMicrosecondArray = found.iter().map(|found| found.row.timestamp).collect();
-    let columns = vec![
-        text(|found| found.row.file_name.as_deref()),
-        text(|found| found.row.job_id.as_deref()),
-        text(|found| found.row.status.as_deref()),
-        text(|found| Some(if found.acknowledged { YES } else { NO })),
-        Arc::new(times.with_timezone("UTC")),
-    ];
-    RecordBatch::try_new(LedgerTable::Notifications.schema(), columns)
-        .map_err(|e| Error::new(ErrorKind::Internal, "imported rows could not be built").with_source(e))
+fn to_rows(records: &[&LegacyRecord]) -> Result<arrow::array::RecordBatch> {
+    let flags = records.iter().map(|record| if record.is_acknowledged { YES } else { NO });
+    rows::to_batch(LedgerTable::Notifications, records.iter().map(|record| &record.row), flags)
 }

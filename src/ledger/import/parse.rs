@@ -1,33 +1,31 @@
-//! The bytes of a legacy file as its records: one object, a list, JSON lines, or several of these one after the other.
+//! Finds the records in a legacy file: one object, a list, JSON lines, or several of these one after the other.
 //!
-//! Nothing is guessed: a record is taken whole or not at all, and what is not taken is an item with the reason.
+//! A record is imported as a whole or not at all. What is not imported is an item with the reason.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
-use super::record::{Digester, Found, Reader, Scalar, Slots};
+use super::record::{Digester, LegacyRecord, RecordFields, RecordReader, Scalar};
 
-/// One thing in a file: a record, or something that is none.
+/// One value in a file: a record, or something else.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Item {
-    /// The line on which it (or the list that it is in) begins, from 1.
+pub(super) struct FileItem {
+    /// The line on which it, or the list that contains it, begins; from 1.
     pub(super) line: u64,
-    /// The record, or why it is none.
-    pub(super) found: Result<Found, String>,
+    /// The record, or why it is not a record.
+    pub(super) record: Result<LegacyRecord, String>,
 }
 
-/// All items of a file, in order. No items: the file is empty, or holds empty lists.
-pub(super) fn items(bytes: &[u8], reader: &Reader) -> Vec<Item> {
-    let decoded;
+/// All items of a file, in order. There are none if the file is empty, or has empty lists.
+pub(super) fn items(bytes: &[u8], reader: &RecordReader) -> Vec<FileItem> {
     let text = match decode(bytes) {
-        Ok(Decoded::AsIs(text)) => text,
-        Ok(Decoded::FromUtf16(text)) => {
-            decoded = text;
-            decoded.as_bytes()
-        }
-        Err(reason) => return vec![Item { line: 1, found: Err(reason) }],
+        Ok(text) => text,
+        Err(reason) => return vec![FileItem { line: 1, record: Err(reason) }],
     };
+    let text = text.as_ref();
     match values(text, 1, reader) {
         Ok(items) => items,
         Err(_) if is_json_lines(text) => lines(text)
@@ -37,23 +35,18 @@ pub(super) fn items(bytes: &[u8], reader: &Reader) -> Vec<Item> {
     }
 }
 
-enum Decoded<'a> {
-    AsIs(&'a [u8]),
-    FromUtf16(String),
-}
-
-/// Takes a byte order mark off, and UTF-16 to UTF-8: what Windows tools write.
-fn decode(bytes: &[u8]) -> Result<Decoded<'_>, String> {
+/// Removes a byte order mark, and converts UTF-16 to UTF-8: Windows tools write both.
+fn decode(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let units: fn([u8; 2]) -> u16 = match bytes {
-        [0xEF, 0xBB, 0xBF, rest @ ..] => return Ok(Decoded::AsIs(rest)),
+        [0xEF, 0xBB, 0xBF, rest @ ..] => return Ok(rest.into()),
         [0xFF, 0xFE, ..] => u16::from_le_bytes,
         [0xFE, 0xFF, ..] => u16::from_be_bytes,
-        _ => return Ok(Decoded::AsIs(bytes)),
+        _ => return Ok(bytes.into()),
     };
     let (pairs, rest) = bytes[2..].as_chunks::<2>();
     let text: Result<String, _> = char::decode_utf16(pairs.iter().map(|pair| units(*pair))).collect();
     match text {
-        Ok(text) if rest.is_empty() => Ok(Decoded::FromUtf16(text)),
+        Ok(text) if rest.is_empty() => Ok(text.into_bytes().into()),
         _ => Err("is not valid UTF-16, which its byte order mark says it is; if it is still being written, the next \
                   import takes it"
             .to_owned()),
@@ -65,25 +58,25 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     (1..).zip(text.split(|byte| *byte == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty())
 }
 
-/// Whether a broken file is one of JSON lines, so that its other lines are records all the same. The lines of a broken
-/// pretty-printed file must not be taken for records: they may be parts of one.
+/// Whether a broken file has JSON lines, so that its other lines are records. The lines of a broken pretty-printed file are
+/// not records, because they can be parts of one.
 fn is_json_lines(text: &[u8]) -> bool {
-    let whole = |line: &[u8]| {
+    let is_object = |line: &[u8]| {
         line.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(line.trim_ascii()).is_ok()
     };
     let mut rest = lines(text).map(|(_, line)| line);
     let Some(first) = rest.next() else { return false };
-    if whole(first) {
+    if is_object(first) {
         return true;
     }
-    // The first line is broken: cut, or what is left of a file whose beginning was cut away. In a pretty-printed file no
-    // two lines in a row are whole objects, as there is a comma or a key between them.
-    let (good, all) = rest.fold((0_u64, 1_u64), |(good, all), line| (good + u64::from(whole(line)), all + 1));
+    // The first line is broken, or the beginning of the file was cut off. In a pretty-printed file, two consecutive lines are
+    // never objects, because there is a comma or a key between them.
+    let (good, all) = rest.fold((0_u64, 1_u64), |(good, all), line| (good + u64::from(is_object(line)), all + 1));
     !first.trim_ascii_start().starts_with(b"[") && good * 2 > all
 }
 
 /// The items of all values in `text`, which begins on line `line`; or the first syntax error.
-fn values(text: &[u8], line: u64, reader: &Reader) -> Result<Vec<Item>, Item> {
+fn values(text: &[u8], line: u64, reader: &RecordReader) -> Result<Vec<FileItem>, FileItem> {
     let mut items = Vec::new();
     let (mut at, mut line) = (0, line);
     loop {
@@ -94,10 +87,10 @@ fn values(text: &[u8], line: u64, reader: &Reader) -> Result<Vec<Item>, Item> {
         if rest.is_empty() {
             return Ok(items);
         }
-        // Found first and read then: whatever is in a value, it is known where the next one begins.
+        // The value is found first and read then, so that the next value is found also if this one is invalid.
         let mut ahead = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
         if let Some(Err(e)) = ahead.next() {
-            return Err(Item { line, found: Err(broken(&e)) });
+            return Err(FileItem { line, record: Err(broken(&e)) });
         }
         let end = ahead.byte_offset().max(1);
         one_value(&rest[..end], line, reader, &mut items);
@@ -106,15 +99,46 @@ fn values(text: &[u8], line: u64, reader: &Reader) -> Result<Vec<Item>, Item> {
     }
 }
 
-fn one_value(value: &[u8], line: u64, reader: &Reader, items: &mut Vec<Item>) {
-    let before = items.len();
-    let mut json = serde_json::Deserializer::from_slice(value);
-    let read = Value { reader, line, items, in_list: false }.deserialize(&mut json).and_then(|()| json.end());
-    if let Err(e) = read {
-        // What came before the fault in the same list goes as well: the list is taken whole or not at all.
-        items.truncate(before);
-        items.push(Item { line, found: Err(broken(&e)) });
+/// Adds the items of one value. A list is imported as a whole or not at all.
+fn one_value(value: &[u8], line: u64, reader: &RecordReader, items: &mut Vec<FileItem>) {
+    let records = match value.first() {
+        Some(b'[') => serde_json::from_slice(value).and_then(|elements: Vec<&RawValue>| {
+            elements.iter().map(|element| one_record(element.get().as_bytes(), reader)).collect()
+        }),
+        _ => one_record(value, reader).map(|record| vec![record]),
+    };
+    match records {
+        Ok(records) => items.extend(records.into_iter().map(|record| FileItem { line, record })),
+        // The position of the error is to be the one in the whole value.
+        Err(e) => {
+            let error = serde_json::from_slice::<serde_json::Value>(value).err().unwrap_or(e);
+            items.push(FileItem { line, record: Err(broken(&error)) });
+        }
     }
+}
+
+/// The record in a value that is not a list, or why it is not a record.
+///
+/// # Errors
+/// The value is not valid JSON.
+fn one_record(value: &[u8], reader: &RecordReader) -> serde_json::Result<Result<LegacyRecord, String>> {
+    let what = match value.first() {
+        Some(b'{') => {
+            let mut json = serde_json::Deserializer::from_slice(value);
+            let record = json.deserialize_map(RecordVisitor(reader))?;
+            return json.end().map(|()| record);
+        }
+        Some(b'[') => return Ok(not_an_object("a list in a list")),
+        Some(b'"') => "text",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') => "null",
+        _ => "a number",
+    };
+    serde_json::from_slice::<serde_json::Value>(value).map(|_| not_an_object(what))
+}
+
+fn not_an_object(what: &str) -> Result<LegacyRecord, String> {
+    Err(format!("is {what}, not an object with the fields of a notification"))
 }
 
 fn newlines(text: &[u8]) -> u64 {
@@ -139,95 +163,31 @@ fn broken(error: &serde_json::Error) -> String {
     format!("is not valid JSON ({text}{place})")
 }
 
-/// Reads a top-level value, or an element of a list.
-struct Value<'a> {
-    reader: &'a Reader,
-    line: u64,
-    items: &'a mut Vec<Item>,
-    in_list: bool,
-}
+/// Reads an object as a record.
+struct RecordVisitor<'a>(&'a RecordReader);
 
-impl Value<'_> {
-    fn push(self, found: Result<Found, String>) {
-        self.items.push(Item { line: self.line, found });
-    }
-
-    fn not_an_object<E>(self, what: &str) -> Result<(), E> {
-        self.push(Err(format!("is {what}, not an object with the fields of a notification")));
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Value<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Value<'_> {
-    type Value = ();
+impl<'de> Visitor<'de> for RecordVisitor<'_> {
+    type Value = Result<LegacyRecord, String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or a list of objects")
+        f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut digester = Digester::default();
-        let mut slots = Slots::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut digester, mut fields) = (Digester::default(), RecordFields::default());
         while let Some(key) = map.next_key::<String>()? {
             digester.key(&key);
-            let value = map.next_value_seed(Scan(&mut digester))?;
-            slots.take(self.reader, &key, value);
+            let value = map.next_value_seed(FieldValue(&mut digester))?;
+            fields.set(self.0, &key, value);
         }
-        let found = self.reader.read(slots, digester.finish());
-        self.push(found);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
-        if self.in_list {
-            while elements.next_element::<IgnoredAny>()?.is_some() {}
-            return self.not_an_object("a list in a list");
-        }
-        loop {
-            let element = Value { reader: self.reader, line: self.line, items: &mut *self.items, in_list: true };
-            if elements.next_element_seed(element)?.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        self.not_an_object("text")
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        self.not_an_object("true or false")
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        self.not_an_object("a number")
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        self.not_an_object("a number")
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        self.not_an_object("a number")
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        self.not_an_object("null")
+        Ok(self.0.read(fields, digester.finish()))
     }
 }
 
-/// Reads the value of one field and adds all of it to the digest.
-struct Scan<'a>(&'a mut Digester);
+/// Reads the value of one field, and adds it to the digest.
+struct FieldValue<'a>(&'a mut Digester);
 
-impl<'de> DeserializeSeed<'de> for Scan<'_> {
+impl<'de> DeserializeSeed<'de> for FieldValue<'_> {
     type Value = Scalar;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Scalar, D::Error> {
@@ -235,7 +195,7 @@ impl<'de> DeserializeSeed<'de> for Scan<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Scan<'_> {
+impl<'de> Visitor<'de> for FieldValue<'_> {
     type Value = Scalar;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -246,7 +206,7 @@ impl<'de> Visitor<'de> for Scan<'_> {
         self.0.begin(b'{');
         while let Some(key) = map.next_key::<String>()? {
             self.0.key(&key);
-            map.next_value_seed(Scan(&mut *self.0))?;
+            map.next_value_seed(FieldValue(&mut *self.0))?;
         }
         self.0.begin(b'}');
         Ok(Scalar::Other("an object"))
@@ -254,7 +214,7 @@ impl<'de> Visitor<'de> for Scan<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Scalar, A::Error> {
         self.0.begin(b'[');
-        while elements.next_element_seed(Scan(&mut *self.0))?.is_some() {}
+        while elements.next_element_seed(FieldValue(&mut *self.0))?.is_some() {}
         self.0.begin(b']');
         Ok(Scalar::Other("a list"))
     }
@@ -262,11 +222,6 @@ impl<'de> Visitor<'de> for Scan<'_> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Scalar, E> {
         self.0.text(text);
         Ok(Scalar::Text(text.to_owned()))
-    }
-
-    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Scalar, E> {
-        self.0.text(&text);
-        Ok(Scalar::Text(text))
     }
 
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Scalar, E> {
@@ -293,10 +248,4 @@ impl<'de> Visitor<'de> for Scan<'_> {
         self.0.begin(b'n');
         Ok(Scalar::Null)
     }
-}
-
-/// The digests of a file's records, in order.
-#[cfg(test)]
-pub(super) fn digests(items: &[Item]) -> Vec<super::record::Digest> {
-    items.iter().filter_map(|item| item.found.as_ref().ok()).map(|found| found.digest).collect()
 }

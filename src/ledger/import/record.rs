@@ -1,51 +1,51 @@
-//! One record of a legacy file: its fields become a row, its whole content a digest.
+//! One record of a legacy file: its fields become a row, and its content becomes a digest.
 
 use std::hash::Hasher as _;
 
 use chrono_tz::Tz;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use super::time::{self, Moment, shown};
+use super::time::{self, RecordTime, shown};
 use crate::error::{Error, Result};
 use crate::ledger::LedgerRow;
 use crate::ledger::rows::{check_names, check_status};
 use crate::ledger::tables::{FLAG, NO, YES};
 
-/// What a record is known by: a digest of its keys and values in their order. Spacing does not count.
-pub(super) type Digest = [u8; 16];
+/// Identifies a record: a digest of its keys and values in their order, without the spacing.
+pub(super) type RecordDigest = [u8; 16];
 
-/// Ours, in the order of [`Slots`].
-const OURS: [&str; 5] = ["file_name", "job_id", "status", "timestamp", FLAG];
+/// Our field names, in the order of [`RecordFields`].
+const FIELDS: [&str; 5] = ["file_name", "job_id", "status", "timestamp", FLAG];
 
 /// A record that can be imported.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Found {
-    pub(super) digest: Digest,
+pub(super) struct LegacyRecord {
+    pub(super) digest: RecordDigest,
     pub(super) row: LedgerRow,
-    /// It says that AutoSys took it already.
-    pub(super) acknowledged: bool,
-    /// Its local time came twice that day; the first one was taken.
-    pub(super) ambiguous: bool,
+    /// Its flag is `YES`.
+    pub(super) is_acknowledged: bool,
+    /// Its local time occurs twice on that day. The first one was used.
+    pub(super) is_ambiguous: bool,
 }
 
-/// How records are read: which fields, and where the clocks were.
+/// Reads records: the names of their fields, and the time zone of their times.
 #[derive(Debug, Clone)]
-pub(super) struct Reader {
-    /// The names that the files have for [`OURS`].
+pub(super) struct RecordReader {
+    /// The names in the files, in the order of [`FIELDS`].
     names: [String; 5],
     zone: Option<Tz>,
 }
 
-impl Reader {
-    /// `fields` maps our names to those in the files.
+impl RecordReader {
+    /// A reader; `fields` maps our names to the names in the files.
     pub(super) fn new(fields: &[(String, String)], timezone: Option<&str>) -> Result<Self> {
-        let mut names = OURS.map(str::to_owned);
+        let mut names = FIELDS.map(str::to_owned);
         for (ours, theirs) in fields {
-            let Some(slot) = OURS.iter().position(|name| name == ours) else {
+            let Some(slot) = FIELDS.iter().position(|name| name == ours) else {
                 return Err(Error::invalid(format!(
                     "fields has the key {}, which is not one of {}; nothing was imported",
                     shown(ours),
-                    OURS.join(", ")
+                    FIELDS.join(", ")
                 )));
             };
             if theirs.is_empty() {
@@ -55,28 +55,23 @@ impl Reader {
             }
             names[slot].clone_from(theirs);
         }
-        let zone = timezone
-            .map(|name| {
-                time::zone(name).ok_or_else(|| {
-                    Error::invalid(format!(
-                        "timezone {} is not in the IANA database; give a name such as \"Europe/Berlin\" or \"UTC\"",
-                        shown(name)
-                    ))
-                })
-            })
-            .transpose()?;
+        let unknown = |name| {
+            let text = "is not in the IANA database; give a name such as \"Europe/Berlin\" or \"UTC\"";
+            Error::invalid(format!("timezone {} {text}", shown(name)))
+        };
+        let zone = timezone.map(|name| name.parse().map_err(|_| unknown(name))).transpose()?;
         Ok(Self { names, zone })
     }
 
-    /// The row that the fields of a record make, or why they make none.
-    pub(super) fn read(&self, slots: Slots, digest: Digest) -> std::result::Result<Found, String> {
-        if let Some(slot) = slots.twice {
+    /// The record with these fields, or why they are invalid.
+    pub(super) fn read(&self, fields: RecordFields, digest: RecordDigest) -> std::result::Result<LegacyRecord, String> {
+        if let Some(slot) = fields.duplicate {
             return Err(format!("has the field \"{}\" twice", self.names[slot]));
         }
-        let [file_name, job_id, status, timestamp, flag] = slots.values;
+        let [file_name, job_id, status, timestamp, flag] = fields.values;
         let text = |slot: usize, value: Option<Scalar>| match value {
             Some(Scalar::Text(text)) => Ok(text),
-            // A whole number has one spelling only, so that no information is made up or lost.
+            // A whole number has only one spelling, so that the text is exact.
             Some(Scalar::Whole(number)) => Ok(number.to_string()),
             None => Err(format!("has no field \"{}\"{}", self.names[slot], self.hint(slot))),
             Some(other) => {
@@ -87,8 +82,8 @@ impl Reader {
         check_names(&file_name, &job_id)
             .and_then(|()| check_status(&status))
             .map_err(|e| e.to_string().replace("; nothing was logged", ""))?;
-        let moment = self.moment(timestamp)?;
-        let acknowledged = match flag {
+        let time = self.time(timestamp)?;
+        let is_acknowledged = match flag {
             None | Some(Scalar::Null) => false,
             Some(Scalar::Text(flag)) if flag == NO => false,
             Some(Scalar::Text(flag)) if flag == YES => true,
@@ -103,12 +98,12 @@ impl Reader {
             file_name: Some(file_name),
             job_id: Some(job_id),
             status: Some(status),
-            timestamp: Some(moment.micros),
+            timestamp: Some(time.micros),
         };
-        Ok(Found { digest, row, acknowledged, ambiguous: moment.ambiguous })
+        Ok(LegacyRecord { digest, row, is_acknowledged, is_ambiguous: time.is_ambiguous })
     }
 
-    fn moment(&self, value: Option<Scalar>) -> std::result::Result<Moment, String> {
+    fn time(&self, value: Option<Scalar>) -> std::result::Result<RecordTime, String> {
         let name = &self.names[3];
         match value {
             Some(Scalar::Text(text)) => time::from_text(&text, self.zone),
@@ -119,41 +114,41 @@ impl Reader {
         }
     }
 
-    /// What to do about a missing field that nobody mapped.
+    /// What to do about a missing field without a mapping.
     fn hint(&self, slot: usize) -> String {
-        if self.names[slot] != OURS[slot] {
+        if self.names[slot] != FIELDS[slot] {
             return String::new();
         }
-        format!(" (if the files call it something else, say so with fields={{\"{}\": …}})", OURS[slot])
+        format!(" (if the files call it something else, say so with fields={{\"{}\": …}})", FIELDS[slot])
     }
 }
 
-/// The values of a record that matter.
+/// The values of a record's known fields.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(super) struct RecordFields {
     values: [Option<Scalar>; 5],
-    /// A field that was there more than once: which value counts is anybody's guess.
-    twice: Option<usize>,
+    /// A field that occurs more than once.
+    duplicate: Option<usize>,
 }
 
-impl Slots {
-    pub(super) fn take(&mut self, reader: &Reader, key: &str, value: Scalar) {
+impl RecordFields {
+    pub(super) fn set(&mut self, reader: &RecordReader, key: &str, value: Scalar) {
         for (slot, name) in reader.names.iter().enumerate() {
             if name == key && self.values[slot].replace(value.clone()).is_some() {
-                self.twice = Some(slot);
+                self.duplicate = Some(slot);
             }
         }
     }
 }
 
-/// The value of a field, as far as a row can take it.
+/// The value of a field.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar {
     Null,
     Whole(i128),
     Fraction(f64),
     Text(String),
-    /// Something that no field can be; what, in words.
+    /// A value that no field can have; its kind, in words.
     Other(&'static str),
 }
 
@@ -169,7 +164,7 @@ impl Scalar {
     }
 }
 
-/// Digests a record as a sequence of tagged values, each of known length, so that no two sequences look alike.
+/// Digests a record as a sequence of tagged values of known length, so that no two sequences are alike.
 #[derive(Default)]
 pub(super) struct Digester(SipHasher24);
 
@@ -196,7 +191,7 @@ impl Digester {
         self.0.write(text.as_bytes());
     }
 
-    pub(super) fn finish(&self) -> Digest {
+    pub(super) fn finish(&self) -> RecordDigest {
         u128::from(self.0.finish128()).to_le_bytes()
     }
 }

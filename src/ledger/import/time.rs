@@ -1,28 +1,23 @@
-//! When a record happened: the text or number in a legacy file as microseconds since 1970 UTC.
+//! The time of a record: text or a number in a legacy file becomes microseconds since 1970 UTC.
 
 use chrono::{DateTime, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
-/// Seconds since 1970 of the years 2000 and 2100. A number is taken for a time between them, in seconds, milliseconds or
-/// microseconds: only one of the three can be, as the ranges do not overlap.
+/// Seconds since 1970 of the years 2000 and 2100. A number is a time between them in seconds, milliseconds or microseconds.
+/// Only one of the three is possible, because the ranges do not overlap.
 const YEAR_2000: f64 = 946_684_800.0;
 const YEAR_2100: f64 = 4_102_444_800.0;
 
-/// A moment, and whether the local time that it was given as came twice that day.
+/// A time, and whether its local time occurs twice on that day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
+pub(super) struct RecordTime {
     pub(super) micros: i64,
-    pub(super) ambiguous: bool,
+    pub(super) is_ambiguous: bool,
 }
 
-/// The zone of this IANA name.
-pub(super) fn zone(name: &str) -> Option<Tz> {
-    name.parse().ok()
-}
-
-/// An ISO 8601 date and time (extended format, `T` or one space between, seconds and fraction optional), with an offset
-/// or else local to `zone`. Digits beyond microseconds are cut off.
-pub(super) fn from_text(text: &str, zone: Option<Tz>) -> Result<Moment, String> {
+/// Reads an ISO 8601 date and time (extended format, `T` or one space in between, optional seconds and fraction), with an
+/// offset or local to `zone`. Digits beyond microseconds are cut off.
+pub(super) fn from_text(text: &str, zone: Option<Tz>) -> Result<RecordTime, String> {
     let not_iso = || {
         format!(
             "the timestamp {} is not an ISO 8601 date and time such as 2025-04-16T09:01:05 or 2025-04-16T09:01:05+02:00",
@@ -37,7 +32,7 @@ pub(super) fn from_text(text: &str, zone: Option<Tz>) -> Result<Moment, String> 
             return Err(not_iso());
         }
     }
-    let moment = |at: DateTime<Utc>, ambiguous| Moment { micros: at.timestamp_micros(), ambiguous };
+    let moment = |at: DateTime<Utc>, is_ambiguous| RecordTime { micros: at.timestamp_micros(), is_ambiguous };
     if !rest.0.is_empty() {
         let offset = offset(&mut rest).filter(|_| rest.0.is_empty()).ok_or_else(not_iso)?;
         let at = offset.from_local_datetime(&local).single().ok_or_else(not_iso)?;
@@ -61,14 +56,14 @@ pub(super) fn from_text(text: &str, zone: Option<Tz>) -> Result<Moment, String> 
     }
 }
 
-/// Seconds, milliseconds or microseconds since 1970, whichever makes a time between the years 2000 and 2100.
-pub(super) fn from_number(number: f64) -> Result<Moment, String> {
+/// Reads seconds, milliseconds or microseconds since 1970, whichever is a time between the years 2000 and 2100.
+pub(super) fn from_number(number: f64) -> Result<RecordTime, String> {
     for per_second in [1.0, 1e3, 1e6] {
         let seconds = number / per_second;
         if (YEAR_2000..YEAR_2100).contains(&seconds) {
             // In range, so that neither the product nor the conversion can overflow.
             let micros = (number * (1e6 / per_second)).round() as i64;
-            return Ok(Moment { micros, ambiguous: false });
+            return Ok(RecordTime { micros, is_ambiguous: false });
         }
     }
     Err(format!(
@@ -76,7 +71,7 @@ pub(super) fn from_number(number: f64) -> Result<Moment, String> {
     ))
 }
 
-/// What is left to read.
+/// The text that is left to read.
 struct Digits<'a>(&'a [u8]);
 
 impl Digits<'_> {
@@ -141,7 +136,7 @@ fn offset(rest: &mut Digits<'_>) -> Option<FixedOffset> {
     FixedOffset::east_opt(sign * i32::try_from(hours * 3600 + minutes * 60).ok()?)
 }
 
-/// A value as a message shows it: quoted, with control characters escaped, and cut.
+/// A value for a message: quoted, with control characters escaped, and shortened.
 pub(super) fn shown(text: &str) -> String {
     let mut cut: String = text.chars().take(60).collect();
     if cut.len() < text.len() {

@@ -119,10 +119,10 @@ fn a_table_of_somebody_else_without_partitions_is_acknowledged_too() {
     let fixture = Fixture::new();
     let spec = TableSpec { partition_by: &[], ..Notifications.spec().clone() };
     let table = Table::open_or_create(&fixture.ledger.inner.storage, &spec).unwrap();
-    let batch = rows::single(Notifications, &row("a", "J", "SUCCESS", 0)).unwrap();
+    let batch = single(Notifications, &row("a", "J", "SUCCESS", 0)).unwrap();
     let nulls = LedgerRow { file_name: None, job_id: Some("J".into()), status: None, timestamp: None };
     table.append(&batch).unwrap();
-    table.append(&rows::single(Notifications, &nulls).unwrap()).unwrap();
+    table.append(&single(Notifications, &nulls).unwrap()).unwrap();
     assert_eq!(fixture.ledger.acknowledge(Notifications, &[nulls]).unwrap(), 1);
     assert_eq!(fixture.ledger.pending(Notifications).unwrap(), [row("a", "J", "SUCCESS", 0)]);
 }

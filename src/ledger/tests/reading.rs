@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::delivery::TableSummary;
 use crate::ledger::LedgerTable::{Executions, Notifications};
 
 const NASTY: &str = "'; DROP TABLE x; -- $(touch y) `z` \"q\" \\ \t\n é 🚀 %41 NULL";
@@ -111,7 +112,7 @@ fn the_summary_counts_other_spellings_apart() {
     ledger.acknowledge(Notifications, &[row("g", "J", "FAILURE", 1)]).unwrap();
     let table = Table::open(&ledger.inner.storage, Notifications.name()).unwrap();
     for flag in ["No", "no"] {
-        let one = rows::single(Notifications, &row("h", "J", "S", 0)).unwrap();
+        let one = single(Notifications, &row("h", "J", "S", 0)).unwrap();
         let mut columns = one.columns().to_vec();
         columns[3] = Arc::new(arrow::array::StringArray::from(vec![flag]));
         table.append(&RecordBatch::try_new(one.schema(), columns).unwrap()).unwrap();
@@ -135,7 +136,7 @@ fn rows_of_nulls_are_read_counted_and_acknowledged() {
     let nothing = LedgerRow { file_name: None, job_id: None, status: None, timestamp: None };
     let timeless = LedgerRow { timestamp: None, ..row("f", "J", "S", 0) };
     for (row, flag) in [(&nothing, None), (&nothing, Some("NO")), (&timeless, Some("NO")), (&timeless, None)] {
-        let mut columns = rows::single(Executions, row).unwrap().columns().to_vec();
+        let mut columns = single(Executions, row).unwrap().columns().to_vec();
         columns[4] = Arc::new(arrow::array::StringArray::from(vec![flag]));
         table.append(&RecordBatch::try_new(Executions.schema(), columns).unwrap()).unwrap();
     }
@@ -157,33 +158,6 @@ fn rows_of_nulls_are_read_counted_and_acknowledged() {
     assert_eq!(ledger.acknowledge(Executions, &[nothing.clone(), nothing, timeless.clone(), timeless]).unwrap(), 2);
     assert_eq!(ledger.pending(Executions).unwrap(), [row("f", "J", "SUCCESS", 1)]);
     assert_eq!(ledger.summary(None, None).unwrap().executions.other_flags, 2, "what is not pending stays as it is");
-}
-
-#[test]
-fn attempts_come_back_as_they_were() {
-    let fixture = Fixture::new();
-    fixture.ledger.log_job_completion("f", "J", "S", Some(at(0))).unwrap();
-    let attempt = |number: i64, outcome: &str| Attempt {
-        table: Notifications,
-        row: LedgerRow { file_name: None, ..row("f", "J", "S", 0) },
-        attempt: number,
-        outcome: outcome.to_owned(),
-        detail: (number == 2).then(|| NASTY.to_owned()),
-        transport: "callable".to_owned(),
-        vm: None,
-        delivered_by: "host:1".to_owned(),
-        attempted_at: at(number),
-    };
-    let attempts = [attempt(1, "failed"), attempt(2, "delivered")];
-    fixture.ledger.append_attempts(&attempts).unwrap();
-    fixture.ledger.append_attempts(&[]).unwrap();
-    assert_eq!(fixture.reopened().attempts(Notifications).unwrap(), attempts);
-    assert!(fixture.ledger.attempts(Executions).unwrap().is_empty());
-    assert_eq!(fixture.ledger.deliveries(Some(at(2)), None).unwrap().num_rows(), 1);
-    assert_eq!(
-        fixture.ledger.summary(Some(at(0)), None).unwrap().attempts,
-        [("delivered".to_owned(), 1), ("failed".to_owned(), 1)]
-    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Input that nobody meant to write: no panic, nothing that is not in the file, and nothing that is neither taken nor
+//! Malformed input: no panic, nothing that is not in the file, and nothing that is neither taken nor
 //! reported. Proptest prints the seed and the smallest input of a failure.
 
 use proptest::collection::vec;
@@ -70,12 +70,12 @@ fn same(row: &LedgerRow, object: &Json) -> bool {
 }
 
 /// What holds for any bytes at all.
-fn check(bytes: &[u8]) -> Vec<Item> {
+fn check(bytes: &[u8]) -> Vec<FileItem> {
     let items = parse::items(bytes, &reader());
     // Only what has no byte order mark of UTF-16 can be read again byte by byte.
     if !bytes.starts_with(&[0xFF, 0xFE]) && !bytes.starts_with(&[0xFE, 0xFF]) {
         let objects = objects(bytes);
-        for found in items.iter().filter_map(|item| item.found.as_ref().ok()) {
+        for found in items.iter().filter_map(|item| item.record.as_ref().ok()) {
             assert!(objects.iter().any(|object| same(&found.row, object)), "{:?} is not in the file", found.row);
         }
         let something = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii();
@@ -87,8 +87,8 @@ fn check(bytes: &[u8]) -> Vec<Item> {
     items
 }
 
-fn digests_of(bytes: &[u8]) -> Vec<Digest> {
-    parse::digests(&check(bytes))
+fn digests_of(bytes: &[u8]) -> Vec<RecordDigest> {
+    digests(&check(bytes))
 }
 
 #[derive(Debug, Clone)]
@@ -196,7 +196,7 @@ proptest! {
         prop_assert_eq!(all.len(), records.len(), "a good file is taken whole");
         for cut in 0..whole.len() {
             let items = check(&whole[..cut]);
-            let before = parse::digests(&items);
+            let before = digests(&items);
             prop_assert!(all.starts_with(&before), "cut at {}", cut);
             let faults = items.len() - before.len();
             prop_assert!(faults <= 1 || before.is_empty(), "cut at {}", cut);
@@ -205,8 +205,8 @@ proptest! {
                 let rest = digests_of(&whole[cut..]);
                 prop_assert_eq!([before.clone(), rest].concat(), all.clone(), "cut at {}", cut);
             }
-            let known = remember::known_for_test(&before);
-            let new = Known::news(Some(&known), &all);
+            let known = ImportedFile { stamp: None, records: before.clone() };
+            let new = ImportedFile::new_records(Some(&known), &all);
             prop_assert_eq!(new.iter().filter(|new| **new).count(), all.len() - before.len(), "cut at {}", cut);
         }
     }
@@ -222,10 +222,10 @@ proptest! {
         while !lines[damaged].is_char_boundary(end) {
             end -= 1;
         }
-        let expected: Vec<Digest> = (0..lines.len()).filter(|at| *at != damaged).map(|at| digests_of(lines[at].as_bytes())[0]).collect();
+        let expected: Vec<RecordDigest> = (0..lines.len()).filter(|at| *at != damaged).map(|at| digests_of(lines[at].as_bytes())[0]).collect();
         lines[damaged].truncate(end);
         let items = check(lines.join("\n").as_bytes());
-        prop_assert_eq!(parse::digests(&items), expected);
+        prop_assert_eq!(digests(&items), expected);
         prop_assert_eq!(items.len(), lines.len());
     }
 }

@@ -1,9 +1,9 @@
-//! Tests of the import: of one file's records, of folders and ledgers, and with input that nobody meant to write.
+//! Tests of the import: of one file's records, of folders and ledgers, and with malformed input.
 
+mod crashes;
 mod files;
 mod folders;
 mod fuzz;
-mod memory;
 mod model;
 
 use std::collections::HashMap;
@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use tempfile::TempDir;
 
+use super::parse::FileItem;
 use super::*;
+use crate::ErrorKind;
 use crate::ledger::{LedgerRow, RowFilter};
 
 /// A folder to import from and a ledger to import to.
@@ -70,8 +72,8 @@ fn rows(ledger: &JobLedger) -> Vec<LedgerRow> {
     JobLedger::rows_from_batch(LedgerTable::Notifications, &batch).unwrap()
 }
 
-fn reader() -> Reader {
-    Reader::new(&[], Some("Europe/Berlin")).unwrap()
+fn reader() -> RecordReader {
+    RecordReader::new(&[], Some("Europe/Berlin")).unwrap()
 }
 
 /// A record of the job, at `second` of a minute, as a line.
@@ -83,7 +85,7 @@ fn record(job: &str, second: u32) -> String {
 
 /// Each record as (job, nothing) and each fault as (nothing, reason).
 fn outcome(text: impl AsRef<[u8]>) -> Vec<(Option<String>, String)> {
-    let read = parse::items(text.as_ref(), &reader()).into_iter().map(|item| match item.found {
+    let read = parse::items(text.as_ref(), &reader()).into_iter().map(|item| match item.record {
         Ok(found) => (found.row.job_id, String::new()),
         Err(reason) => (None, reason),
     });
@@ -106,4 +108,9 @@ fn fault(text: impl AsRef<[u8]>) -> String {
 
 fn at(text: &str) -> Option<i64> {
     Some(text.parse::<DateTime<Utc>>().unwrap().timestamp_micros())
+}
+
+/// The digests of a file's records, in order.
+fn digests(items: &[FileItem]) -> Vec<RecordDigest> {
+    items.iter().filter_map(|item| item.record.as_ref().ok()).map(|record| record.digest).collect()
 }

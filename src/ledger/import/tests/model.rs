@@ -88,11 +88,11 @@ proptest! {
                 Step::Delete(file) => drop(folder.remove(&file)),
                 Step::Reopen => ledger = fixture.reopened(),
                 Step::Killed => {
-                    let imports = ledger.created(&IMPORTS_SPEC).unwrap();
-                    let memory = remembered(&ledger).unwrap();
-                    let records = parse::digests(&parse::items(line(0).as_bytes(), &reader()));
+                    let imports = ledger.created(&IMPORTS).unwrap();
+                    let log = read_log(&ledger).unwrap();
+                    let records = digests(&parse::items(line(0).as_bytes(), &reader()));
                     let path = folder::key(&fixture.folder().canonicalize().unwrap().join("0.jsonl")).unwrap();
-                    remember::announce_for_test(&imports, &memory, vec![Entry { path, stamp: None, records }]);
+                    import_log::write_batch(&imports, log.head, &vec![ImportLogEntry { path, stamp: None, records }]).unwrap();
                 }
                 Step::Import => {
                     let report = import(&ledger, &fixture.folder());

@@ -1,0 +1,333 @@
+//! The history of a row: how often it was tried, whether it can have arrived, whether it was given up. The delivery cycle,
+//! the summary and the operator actions read the same history.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+
+use super::attempts::{Attempt, AttemptOutcome};
+use super::retry_state::{RetryState, RowProgress, RowState};
+use crate::ledger::LedgerRow;
+
+/// The attempts of one row, or of several identical rows. Identical rows are separate events that cannot be told apart:
+/// each has its own attempts from number 1, so that several attempts can have the same number.
+#[derive(Debug, Default, Clone)]
+pub(super) struct AttemptHistory {
+    /// The rows as the saved retry state has them.
+    saved: Vec<RowProgress>,
+    saved_finished: u64,
+    /// The attempts since then, by number.
+    rounds: BTreeMap<i64, Round>,
+    /// Attempts up to this number do not count, because the row was redriven after them.
+    redriven: i64,
+    last_try: Option<DateTime<Utc>>,
+    /// When the next try is due, from the saved retry state.
+    next_try: Option<DateTime<Utc>>,
+    /// The attempts that parked a row.
+    parked_attempts: Vec<Attempt>,
+}
+
+/// The attempts with one number.
+#[derive(Debug, Default, Clone)]
+struct Round {
+    sending: u64,
+    not_sent: u64,
+    failed: u64,
+    unknown: u64,
+    parked: u64,
+    finished: u64,
+}
+
+impl Round {
+    fn answered(&self) -> u64 {
+        self.failed + self.unknown + self.parked + self.finished
+    }
+
+    fn sent(&self) -> u64 {
+        self.sending.saturating_sub(self.not_sent)
+    }
+
+    /// How many rows were sent, or got an outcome without being sent.
+    fn rows(&self) -> u64 {
+        self.sent().max(self.answered())
+    }
+
+    /// How many attempts can have arrived or not.
+    fn in_doubt(&self) -> u64 {
+        self.unknown + self.sent().saturating_sub(self.answered())
+    }
+}
+
+impl AttemptHistory {
+    /// The histories by row, from the saved retry state and the attempts since.
+    pub(super) fn by_row(
+        saved: &[RetryState],
+        attempts: impl IntoIterator<Item = Attempt>,
+    ) -> HashMap<LedgerRow, Self> {
+        let mut histories: HashMap<LedgerRow, Self> = HashMap::new();
+        saved.iter().for_each(|state| histories.entry(state.row.clone()).or_default().add_saved(state));
+        attempts.into_iter().for_each(|attempt| histories.entry(attempt.row.clone()).or_default().add(&attempt));
+        histories
+    }
+
+    fn add_saved(&mut self, saved: &RetryState) {
+        self.last_try = self.last_try.max(saved.last_try);
+        self.next_try = self.next_try.or(saved.next_try);
+        match saved.progress.state {
+            RowState::Finished => self.saved_finished += 1,
+            RowState::Open | RowState::Parked => self.saved.push(saved.progress),
+        }
+    }
+
+    /// Adds one attempt. The order in which attempts are added does not matter.
+    pub(super) fn add(&mut self, attempt: &Attempt) {
+        if attempt.outcome == AttemptOutcome::Redriven {
+            self.redriven = self.redriven.max(attempt.attempt);
+            self.next_try = None;
+            return;
+        }
+        let round = self.rounds.entry(attempt.attempt).or_default();
+        let (count, was_tried) = match attempt.outcome {
+            _ if attempt.outcome.is_not_sent(attempt.detail.as_deref()) => (&mut round.not_sent, false),
+            AttemptOutcome::Sending => (&mut round.sending, true),
+            AttemptOutcome::Failed => (&mut round.failed, true),
+            AttemptOutcome::Parked => (&mut round.parked, false),
+            AttemptOutcome::Delivered
+            | AttemptOutcome::Superseded
+            | AttemptOutcome::Expired
+            | AttemptOutcome::ByHand => (&mut round.finished, false),
+            // An outcome that only a later version knows: whether the attempt arrived is in doubt.
+            AttemptOutcome::Unknown | AttemptOutcome::Other(_) | AttemptOutcome::Redriven => (&mut round.unknown, true),
+        };
+        *count += 1;
+        if was_tried {
+            self.last_try = self.last_try.max(Some(attempt.attempted_at));
+            self.next_try = None;
+        }
+        if attempt.outcome == AttemptOutcome::Parked {
+            self.parked_attempts.push(attempt.clone());
+        }
+    }
+
+    /// When the row was last tried, if that try can have failed.
+    pub(super) fn last_try(&self) -> Option<DateTime<Utc>> {
+        self.last_try
+    }
+
+    /// When the next try is due, as the retry state has it. None after a later attempt.
+    pub(super) fn next_try(&self) -> Option<DateTime<Utc>> {
+        self.next_try
+    }
+
+    /// How many identical rows were delivered or settled.
+    pub(super) fn finished(&self) -> u64 {
+        self.saved_finished + self.rounds.values().map(|round| round.finished).sum::<u64>()
+    }
+
+    /// The highest number of an attempt; 0 if there is none.
+    pub(super) fn last_attempt(&self) -> i64 {
+        let last = self.rounds.keys().last().copied().unwrap_or_default().max(self.redriven);
+        self.saved.iter().map(|row| row.next_attempt - 1).fold(last, i64::max)
+    }
+
+    fn since_redriven(&self) -> impl Iterator<Item = (i64, &Round)> {
+        self.rounds.iter().map(|(number, round)| (*number, round)).filter(|(number, _)| *number > self.redriven)
+    }
+
+    /// How many rows are parked.
+    pub(super) fn parked(&self) -> u64 {
+        let saved = self.saved().filter(|row| row.state == RowState::Parked).count() as u64;
+        saved + self.since_redriven().map(|(_, round)| round.parked).sum::<u64>()
+    }
+
+    /// The attempts that parked the `count` rows that were parked last, the newest first. Only a history that was read
+    /// without the retry state has all of them.
+    pub(super) fn parked_attempts(&self, count: u64) -> impl Iterator<Item = &Attempt> {
+        let mut attempts: Vec<_> =
+            self.parked_attempts.iter().filter(|attempt| attempt.attempt > self.redriven).collect();
+        attempts.sort_by_key(|attempt| attempt.attempted_at);
+        attempts.into_iter().rev().take(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// How often the row was tried since it was redriven; of identical rows, the one that was tried most often. As
+    /// [`Self::parked_attempts`], without what the retry state counts.
+    pub(super) fn tries(&self) -> u64 {
+        let tried = |round: &Round| round.sent() + round.failed + round.unknown > 0;
+        self.since_redriven().filter(|(_, round)| tried(round)).count() as u64
+    }
+
+    /// The rows before the rounds. Rows that were redriven since then start anew.
+    fn saved(&self) -> impl Iterator<Item = RowProgress> {
+        let redriven = self.redriven;
+        self.saved.iter().map(move |row| {
+            if row.next_attempt - 1 <= redriven && redriven > 0 { RowProgress::after(redriven) } else { *row }
+        })
+    }
+
+    /// The progress of `open` identical rows that are neither finished nor parked, those that were tried most often first.
+    pub(super) fn open_rows(&self, open: u64) -> Vec<RowProgress> {
+        let gone: u64 = self.since_redriven().map(|(_, round)| round.parked + round.finished).sum();
+        let fresh = RowProgress::after(self.redriven);
+        let all = usize::try_from(open + gone).unwrap_or(usize::MAX);
+        let mut rows: Vec<RowProgress> = self.saved().filter(|row| row.state == RowState::Open).collect();
+        rows.sort_by_key(|row| Reverse((row.failures, row.in_doubt)));
+        rows.resize(all, fresh);
+        for (number, round) in self.since_redriven() {
+            // Answers to attempts that were in doubt when the retry state was saved.
+            let late = usize::try_from(round.answered().saturating_sub(round.sent())).unwrap_or(usize::MAX);
+            let in_doubt = rows.iter_mut().filter(|row| row.in_doubt == Some(number) && row.next_attempt == number + 1);
+            for row in in_doubt.take(late) {
+                *row = RowProgress {
+                    next_attempt: number,
+                    failures: row.failures.saturating_sub(1),
+                    in_doubt: None,
+                    ..*row
+                };
+            }
+            // First the rows that have this number next; then others, if another writer counted differently.
+            rows.sort_by_key(|row| (row.next_attempt != number, Reverse(row.failures)));
+            let tried = usize::try_from(round.rows()).unwrap_or(usize::MAX).min(rows.len());
+            let left = rows.split_off(tried);
+            let remaining = round.failed + round.in_doubt();
+            rows.truncate(usize::try_from(remaining).unwrap_or(usize::MAX));
+            for (at, row) in (0..).zip(&mut rows) {
+                row.next_attempt = number.saturating_add(1).max(1);
+                row.failures += 1;
+                row.in_doubt = (at < round.in_doubt()).then_some(number);
+            }
+            rows.extend(left);
+        }
+        rows.sort_by_key(|row| Reverse((row.failures, row.in_doubt)));
+        // If the attempts of another writer do not add up, every row still gets its progress.
+        rows.resize(usize::try_from(open).unwrap_or(usize::MAX), fresh);
+        rows
+    }
+
+    /// The retry state of `pending` identical rows.
+    pub(super) fn retry_state(&self, row: &LedgerRow, pending: u64) -> Vec<RetryState> {
+        let parked = self.parked().min(pending);
+        // Parked at the highest number that exists: redriving this number returns the row.
+        let given_up = RowProgress { state: RowState::Parked, ..RowProgress::after(self.last_attempt()) };
+        let finished = RowProgress { state: RowState::Finished, ..RowProgress::after(0) };
+        let open = self.open_rows(pending - parked).into_iter();
+        let rows = open.chain((0..parked).map(|_| given_up)).chain((0..self.finished()).map(|_| finished));
+        rows.map(|progress| RetryState { row: row.clone(), progress, last_try: self.last_try, next_try: None })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::attempts::NOT_SENT;
+    use super::*;
+    use crate::ledger::LedgerTable;
+
+    fn row() -> LedgerRow {
+        LedgerRow {
+            file_name: Some("f".into()),
+            job_id: Some("a".into()),
+            status: Some("S".into()),
+            timestamp: Some(1),
+        }
+    }
+
+    fn attempt(number: i64, outcome: &str, at: i64) -> Attempt {
+        Attempt {
+            table: LedgerTable::Notifications,
+            row: row(),
+            attempt: number,
+            outcome: AttemptOutcome::parse(outcome),
+            detail: None,
+            transport: "test".into(),
+            vm: None,
+            delivered_by: "host:1".into(),
+            attempted_at: DateTime::from_timestamp_micros(at).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_parked_row_that_was_written_down_comes_back_when_it_is_redriven() {
+        let attempts =
+            [attempt(1, "sending", 1), attempt(1, "failed", 2), attempt(2, "sending", 3), attempt(2, "parked", 4)];
+        let history = &AttemptHistory::by_row(&[], attempts)[&row()];
+        let written = history.retry_state(&row(), 1);
+        assert_eq!((written.len(), written[0].progress.state), (1, RowState::Parked));
+        let mut later = AttemptHistory::by_row(&written, []).remove(&row()).unwrap();
+        assert_eq!((later.parked(), later.open_rows(0)), (1, vec![]));
+        later.add(&attempt(2, "redriven", 9));
+        assert_eq!((later.parked(), later.open_rows(1)), (0, vec![RowProgress::after(2)]));
+    }
+
+    #[test]
+    fn the_last_try_is_not_that_of_a_row_whose_turn_did_not_come() {
+        let mut stopped = attempt(2, "failed", 9);
+        stopped.detail = Some(NOT_SENT.to_owned());
+        let history = &AttemptHistory::by_row(&[], [attempt(1, "failed", 5), stopped, attempt(2, "parked", 7)])[&row()];
+        assert_eq!(history.last_try(), DateTime::from_timestamp_micros(5));
+    }
+
+    #[test]
+    fn the_order_of_attempts_does_not_matter() {
+        let mut stopped = attempt(1, "failed", 2);
+        stopped.detail = Some(NOT_SENT.to_owned());
+        let history = &AttemptHistory::by_row(&[], [stopped, attempt(1, "sending", 1)])[&row()];
+        assert_eq!(history.open_rows(1), [RowProgress::after(0)]);
+    }
+
+    proptest! {
+        /// Saving the retry state between any two attempts, and for a single row also while it is being sent, changes no
+        /// later result.
+        #[test]
+        fn the_retry_state_stands_for_the_attempts_before_it(
+            rows in 1..4usize,
+            words in proptest::collection::vec(0..6usize, 1..40),
+            redrive_at in proptest::option::of(0..40usize),
+            cut in 0..40usize,
+        ) {
+            // The attempts as an updater makes them: rows in turn, each with numbers of its own.
+            let mut tries = vec![(1i64, true); rows];
+            let (mut attempts, mut flipped, mut boundaries) = (Vec::new(), Vec::new(), Vec::new());
+            for (at, word) in words.iter().enumerate() {
+                if redrive_at == Some(at) {
+                    let last = tries.iter().map(|(next, _)| next - 1).max().unwrap_or_default();
+                    attempts.push(attempt(last, "redriven", attempts.len() as i64));
+                    tries.iter_mut().filter(|(_, open)| *open).for_each(|(next, _)| *next = last + 1);
+                }
+                boundaries.push(attempts.len());
+                let Some((next, open)) = tries.iter_mut().filter(|(_, open)| *open).nth(at % rows) else { continue };
+                attempts.push(attempt(*next, "sending", attempts.len() as i64));
+                let word = ["delivered", "failed", "unknown", "parked", "sending", "failed"][*word];
+                if word != "sending" {
+                    attempts.push(attempt(*next, word, attempts.len() as i64));
+                }
+                *next += 1;
+                *open = word != "delivered" && word != "parked";
+                if word == "delivered" {
+                    flipped.push(attempts.len());
+                }
+            }
+            let cut = match rows {
+                1 => cut.min(attempts.len()),
+                _ => boundaries.get(cut).copied().unwrap_or(attempts.len()),
+            };
+            let pending_at = |count: usize| (rows - flipped.iter().filter(|at| **at <= count).count()) as u64;
+            let pending = pending_at(attempts.len());
+            let whole = AttemptHistory::by_row(&[], attempts.clone()).remove(&row()).unwrap_or_default();
+            let before = AttemptHistory::by_row(&[], attempts[..cut].to_vec()).remove(&row()).unwrap_or_default();
+            let written = before.retry_state(&row(), pending_at(cut));
+            let split = AttemptHistory::by_row(&written, attempts[cut..].to_vec()).remove(&row()).unwrap_or_default();
+            prop_assert_eq!(split.finished(), whole.finished());
+            prop_assert_eq!(split.last_try(), whole.last_try());
+            prop_assert_eq!(split.parked(), whole.parked(), "{:?}", attempts);
+            let open = pending - whole.parked().min(pending);
+            let (split, whole) = (split.open_rows(open), whole.open_rows(open));
+            let numbers = |tries: &[RowProgress]| tries.iter().map(|row| (row.next_attempt, row.failures)).collect::<Vec<_>>();
+            prop_assert_eq!(numbers(&split), numbers(&whole), "{:?}\nwritten {:?}", attempts, written);
+            // Which of identical rows is in doubt cannot be told.
+            prop_assert!(rows > 1 || split == whole, "{:?}\n{:?}", split, whole);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Leases: of several processes, only the holder of the lease delivers. A lease expires, so that a process that died does
+//! not block the others.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::delta::{Guard, Predicate};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
+use crate::ledger::tables::LEASES;
+use crate::ledger::{JobLedger, maintain_in_background};
+use crate::runtime::{self, blocking};
+use crate::stop::Stop;
+
+/// How often a lease is renewed in its time: two renewals can fail.
+const RENEWALS: u32 = 3;
+/// Nothing new is started in the last part of a lease's time; this is the divisor.
+const MARGIN: u32 = 10;
+
+/// The right to do something until it expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// What it is for: the name of a table.
+    pub name: String,
+    /// Who holds it.
+    pub owner: String,
+    /// When it expires, by the owner's clock.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl Lease {
+    /// Whether it has not expired yet.
+    pub fn is_held(&self) -> bool {
+        self.expires_at > Utc::now()
+    }
+}
+
+impl JobLedger {
+    /// Gives `owner` the lease `name` for `ttl` from now, unless another owner holds it. Extends it if `owner` holds it.
+    /// Returns the lease as it is then. The commit fails if another owner takes the lease at the same time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] (retryable) when other writers won until the timeout, [`ErrorKind::Storage`] when the store
+    /// failed.
+    pub fn take_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease> {
+        let ttl =
+            TimeDelta::from_std(ttl).map_err(|e| Error::invalid("the time of the lease is too long").with_source(e))?;
+        let mut holder = None;
+        let table = self.created(&LEASES)?;
+        let committed = table.replace(&mut |rows| {
+            let mut leases = from_batch(rows)?;
+            if let Some(other) =
+                leases.iter().find(|lease| lease.name == name && lease.owner != owner && lease.is_held())
+            {
+                holder = Some(other.clone());
+                return Ok(None);
+            }
+            let ours = Lease { name: name.to_owned(), owner: owner.to_owned(), expires_at: Utc::now() + ttl };
+            leases.retain(|lease| lease.name != name);
+            leases.push(ours.clone());
+            holder = Some(ours);
+            Ok(Some(Guard { batch: to_batch(&leases)?, transactions: Vec::new() }))
+        })?;
+        maintain_in_background(&table, committed);
+        holder.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was requested, but has no holder"))
+    }
+
+    /// Ends the lease now, if `owner` holds it. The row stays, with the last owner.
+    ///
+    /// # Errors
+    /// As [`JobLedger::take_lease`]; then the lease expires by itself.
+    pub fn release_lease(&self, name: &str, owner: &str) -> Result<()> {
+        self.created(&LEASES)?.replace(&mut |rows| {
+            let mut leases = from_batch(rows)?;
+            let ours = leases.iter_mut().find(|lease| lease.name == name && lease.owner == owner && lease.is_held());
+            let Some(ours) = ours else { return Ok(None) };
+            ours.expires_at = Utc::now();
+            Ok(Some(Guard { batch: to_batch(&leases)?, transactions: Vec::new() }))
+        })?;
+        Ok(())
+    }
+
+    /// The lease `name` of its last owner, also if it has expired.
+    ///
+    /// # Errors
+    /// As [`JobLedger::take_lease`].
+    pub fn lease(&self, name: &str) -> Result<Option<Lease>> {
+        let Some(table) = self.opened(&LEASES)? else { return Ok(None) };
+        Ok(from_batch(&table.scan(&Predicate::default())?)?.into_iter().find(|lease| lease.name == name))
+    }
+}
+
+fn to_batch(leases: &[Lease]) -> Result<RecordBatch> {
+    let names = text_column(leases.iter().map(|lease| Some(&lease.name)));
+    let owners = text_column(leases.iter().map(|lease| Some(&lease.owner)));
+    let expiry = time_column(leases.iter().map(|lease| Some(lease.expires_at.timestamp_micros())));
+    new_batch(&LEASES, vec![names, owners, expiry])
+}
+
+/// The leases in a batch. Rows without an owner or an expiry, which other programs can write, are no leases.
+fn from_batch(batch: &RecordBatch) -> Result<Vec<Lease>> {
+    let (names, owners, expiry) = (texts(batch, "name")?, texts(batch, "owner")?, times(batch, "expires_at")?);
+    let lease = |row| {
+        let expires_at = DateTime::from_timestamp_micros(value(expiry, row)?)?;
+        Some(Lease { name: value(names, row)?.to_owned(), owner: value(owners, row)?.to_owned(), expires_at })
+    };
+    Ok((0..batch.num_rows()).filter_map(lease).collect())
+}
+
+/// A lease that this process holds. It is renewed until it is released or dropped.
+#[derive(Debug)]
+pub(super) struct LeaseGuard {
+    shared: Arc<SharedLease>,
+    renewal: AbortHandle,
+}
+
+#[derive(Debug)]
+struct SharedLease {
+    ledger: JobLedger,
+    name: &'static str,
+    owner: String,
+    ttl: Duration,
+    /// By this process's own clock, counted from before the request: never later than what others read.
+    valid_until: Mutex<Instant>,
+    lost: Stop,
+}
+
+impl LeaseGuard {
+    /// Takes the lease `name`. The inner error is the lease of another owner that holds it.
+    pub(super) async fn take(
+        ledger: &JobLedger,
+        name: &'static str,
+        owner: String,
+        ttl: Duration,
+    ) -> Result<std::result::Result<Self, Lease>> {
+        let (ledger, valid_until) = (ledger.clone(), Mutex::new(Instant::now()));
+        let shared = Arc::new(SharedLease { ledger, name, owner, ttl, valid_until, lost: Stop::default() });
+        if let Some(holder) = shared.extend().await? {
+            return Ok(Err(holder));
+        }
+        let renewal = runtime::handle()?.spawn(Arc::clone(&shared).renew()).abort_handle();
+        Ok(Ok(Self { shared, renewal }))
+    }
+
+    /// Returns a check of whether something new can be started: the lease stays valid for a while.
+    pub(super) fn validity(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || Instant::now() + shared.ttl / MARGIN < shared.valid_until()
+    }
+
+    /// Stopped when the lease has expired or another owner has taken it.
+    pub(super) fn lost(&self) -> Stop {
+        self.shared.lost.clone()
+    }
+
+    /// Ends the lease now. If that fails, it expires by itself, and others have to wait until then.
+    pub(super) async fn release(self) {
+        self.renewal.abort();
+        let shared = Arc::clone(&self.shared);
+        if let Err(error) = blocking(move || shared.ledger.release_lease(shared.name, &shared.owner)).await {
+            tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
+        }
+    }
+}
+
+impl Drop for LeaseGuard {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}
+
+impl SharedLease {
+    fn valid_until(&self) -> Instant {
+        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes or renews the lease. Returns the lease of another owner that holds it.
+    async fn extend(self: &Arc<Self>) -> Result<Option<Lease>> {
+        let requested = Instant::now();
+        let shared = Arc::clone(self);
+        let lease = blocking(move || shared.ledger.take_lease(shared.name, &shared.owner, shared.ttl)).await?;
+        if lease.owner != self.owner {
+            return Ok(Some(lease));
+        }
+        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = requested + self.ttl;
+        Ok(None)
+    }
+
+    async fn renew(self: Arc<Self>) {
+        let mut wait = self.ttl / RENEWALS;
+        loop {
+            sleep(wait).await;
+            match self.extend().await {
+                Ok(None) => wait = self.ttl / RENEWALS,
+                Ok(Some(holder)) => {
+                    tracing::warn!(name = self.name, holder = holder.owner, "the lease expired; another owner took it");
+                    break;
+                }
+                Err(error) if Instant::now() < self.valid_until() => {
+                    tracing::warn!(name = self.name, error = error.full_message(), "the lease was not renewed yet");
+                    wait = self.ttl / MARGIN;
+                }
+                Err(error) => {
+                    tracing::warn!(name = self.name, error = error.full_message(), "the lease could not be renewed");
+                    break;
+                }
+            }
+        }
+        self.lost.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn ledger(dir: &tempfile::TempDir) -> JobLedger {
+        JobLedger::open(dir.path().join("ledger").to_str().unwrap(), &HashMap::new(), None).unwrap()
+    }
+
+    #[test]
+    fn of_two_only_one_has_it_until_it_expires_or_is_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        assert_eq!(ledger.lease("n").unwrap(), None);
+        assert_eq!(ledger.take_lease("n", "a", TTL).unwrap().owner, "a");
+        assert_eq!(ledger.take_lease("n", "b", TTL).unwrap().owner, "a");
+        assert_eq!(ledger.take_lease("other", "b", TTL).unwrap().owner, "b");
+        let before = ledger.lease("n").unwrap().unwrap().expires_at;
+        assert!(ledger.take_lease("n", "a", TTL).unwrap().expires_at > before, "extended");
+        ledger.release_lease("n", "b").unwrap();
+        assert_eq!(ledger.take_lease("n", "b", TTL).unwrap().owner, "a", "only its owner releases it");
+        ledger.release_lease("n", "a").unwrap();
+        assert_eq!(ledger.lease("n").unwrap().unwrap().owner, "a", "who had it last");
+        assert_eq!(ledger.take_lease("n", "b", Duration::ZERO).unwrap().owner, "b");
+        assert_eq!(ledger.take_lease("n", "a", TTL).unwrap().owner, "a", "b's has expired");
+        assert_eq!(ledger.lease("other").unwrap().unwrap().owner, "b");
+    }
+
+    #[test]
+    fn of_many_at_once_exactly_one_gets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("ledger");
+        let holders: Vec<String> = std::thread::scope(|threads| {
+            let start = |owner: usize| {
+                let root = root.to_str().unwrap().to_owned();
+                threads.spawn(move || {
+                    // A handle of its own, as another process would have.
+                    let ledger = JobLedger::open(&root, &HashMap::new(), None).unwrap();
+                    ledger.take_lease("n", &owner.to_string(), TTL).unwrap().owner
+                })
+            };
+            let running: Vec<_> = (0..8).map(start).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(holders.iter().all(|holder| *holder == holders[0]), "{holders:?}");
+    }
+}

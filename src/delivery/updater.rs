@@ -1,0 +1,360 @@
+//! Delivers a ledger's pending rows to AutoSys: one cycle, or one cycle after the other.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time::Instant;
+
+use super::attempts::{Attempt, AttemptOutcome, this_process};
+use super::backoff::Backoff;
+use super::cycle::{Cycle, CycleRecord, acknowledge};
+use super::history::AttemptHistory;
+use super::lease::{Lease, LeaseGuard};
+use super::options::{CONFIRM_WITHIN, UpdaterOptions};
+use super::pending::{Histories, PendingRows, counted};
+use super::plan::{Plan, PlanRules, UnsentRow, plan};
+use super::report::{DeliveryReport, PlannedDelivery};
+use super::retry_state::{RowState, SavedRetryState};
+use super::sender::Sender;
+use crate::autosys::transport::{Gate, Transport};
+use crate::error::{Error, Result};
+use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
+use crate::runtime::blocking;
+use crate::stop::Stop;
+
+/// Delivers the pending rows of a ledger to AutoSys. Clones share the ledger and the transport.
+#[derive(Clone)]
+pub struct AutosysUpdater {
+    ledger: JobLedger,
+    transport: Arc<dyn Transport>,
+    options: UpdaterOptions,
+}
+
+impl fmt::Debug for AutosysUpdater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AutosysUpdater")
+            .field("ledger", &self.ledger.root())
+            .field("transport", &self.transport.name())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AutosysUpdater {
+    /// An updater. It reads and sends nothing yet.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidInput`] for an option that can never work, such as a `max_attempts` or `concurrency`
+    /// below 1, or a `confirm` where the transport cannot read a status.
+    pub fn new(ledger: JobLedger, transport: Arc<dyn Transport>, options: UpdaterOptions) -> Result<Self> {
+        options.check(transport.as_ref())?;
+        Ok(Self { ledger, transport, options })
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &JobLedger {
+        &self.ledger
+    }
+
+    /// The options.
+    pub fn options(&self) -> &UpdaterOptions {
+        &self.options
+    }
+
+    /// Runs one cycle. It tries each pending row at most once; a row that fails stays `NO` for the next cycle.
+    ///
+    /// Only one cycle at a time delivers from a table. Another cycle reports who delivers, and sends nothing. Each row is
+    /// recorded as `sending`, sent, recorded with its outcome, and then acknowledged together with the matching
+    /// executions. A crash in between loses nothing: the next cycle acknowledges delivered rows without sending them, and
+    /// reads rows without an outcome back where the transport can; otherwise it sends them again and marks them so.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::NotFound`] for a ledger that does not exist, and those of the ledger's store, which end the
+    /// cycle; the next cycle continues. What AutoSys or the transport refuses is in the report instead.
+    pub async fn run(&self) -> Result<DeliveryReport> {
+        self.run_until(&Stop::default()).await
+    }
+
+    /// [`AutosysUpdater::run`] that can be stopped. After `stop` it sends no further row, waits for the answers to what is
+    /// being sent, and records and acknowledges them, so that these rows are not sent again. Dropping the future loses
+    /// these answers.
+    ///
+    /// # Errors
+    /// Those of [`AutosysUpdater::run`].
+    pub async fn run_until(&self, stop: &Stop) -> Result<DeliveryReport> {
+        let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
+        report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
+        let source = self.options.source;
+        let pending = self.with_ledger(move |ledger| PendingRows::read(ledger, source)).await?;
+        report.pending = pending.rows.len() as u64;
+        if self.options.dry_run {
+            let plan = self.plan(&pending)?;
+            self.describe(plan, &mut report);
+            return Ok(report);
+        }
+        if report.snoozed_until.is_some() || pending.rows.is_empty() {
+            report.lease_held_by = self.lease_owner().await?;
+            return Ok(report);
+        }
+        let owner = format!("{}/{}", this_process(), &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        match LeaseGuard::take(&self.ledger, source.name(), owner, self.options.lease_ttl).await? {
+            Err(holder) => report.lease_held_by = Some(holder.owner),
+            Ok(lease) => {
+                let ended = self.deliver(pending, stop, &lease, &mut report).await;
+                if lease.lost().is_stopped() {
+                    report.stopped = true;
+                    report.lease_held_by = self.lease_owner().await?;
+                }
+                lease.release().await;
+                ended?;
+            }
+        }
+        report.log();
+        Ok(report)
+    }
+
+    /// Runs one cycle after the other until `stop`. `every` is the time between the starts of two cycles. A cycle that takes
+    /// longer delays the next one. `each` gets the result of each cycle, and returns whether to continue.
+    pub async fn run_forever(
+        &self,
+        every: Duration,
+        stop: &Stop,
+        mut each: impl FnMut(Result<DeliveryReport>) -> bool,
+    ) {
+        loop {
+            let begun = Instant::now();
+            let report = self.run_until(stop).await;
+            // If the holder of the lease has died, the lease expires before the next cycle is due.
+            let is_held = matches!(&report, Ok(report) if report.lease_held_by.is_some());
+            if !each(report) || stop.is_stopped() {
+                return;
+            }
+            let pause = if is_held { every.min(self.options.lease_ttl) } else { every };
+            if stop.unless(tokio::time::sleep_until(begun + pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Runs blocking `work` on the ledger.
+    async fn with_ledger<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&JobLedger) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let ledger = self.ledger.clone();
+        blocking(move || work(&ledger)).await
+    }
+
+    /// The owner of the lease, if it is held.
+    async fn lease_owner(&self) -> Result<Option<String>> {
+        let name = self.options.source.name();
+        let lease = self.with_ledger(move |ledger| ledger.lease(name)).await?;
+        Ok(lease.filter(Lease::is_held).map(|lease| lease.owner))
+    }
+
+    fn plan(&self, pending: &PendingRows) -> Result<Plan> {
+        let options = &self.options;
+        let now = Utc::now();
+        let stale = options.stale_after.map(chrono::TimeDelta::from_std).transpose();
+        let stale = stale.map_err(|e| Error::invalid("stale_after is too long; leave it out").with_source(e))?;
+        let check = |delivery: &_| self.transport.check(delivery);
+        let next_try = |row: &_, failures, at| options.backoff.map(|backoff| backoff.next_try(row, failures, at));
+        let rules = PlanRules {
+            order: options.order,
+            max_attempts: options.max_attempts.map(i64::unsigned_abs),
+            first: &options.first,
+            priority: &options.priority,
+            stale_before: stale.and_then(|age| now.checked_sub_signed(age)),
+            next_try: &next_try,
+            now,
+            check: &check,
+        };
+        Ok(plan(pending, &rules))
+    }
+
+    /// Adds to the report of a dry run what a cycle would do.
+    fn describe(&self, plan: Plan, report: &mut DeliveryReport) {
+        report.add_plan(&plan);
+        let (held_back, rest) = match plan.first_is_blocked {
+            true => (plan.queues.iter().map(|queue| queue.len() as u64).sum(), Default::default()),
+            false => (0, plan.queues),
+        };
+        report.held_back = held_back;
+        let planned = plan.first.into_iter().chain(rest).flatten();
+        report.planned = planned
+            .map(|queued| PlannedDelivery { action: self.transport.describe(&queued.delivery), row: queued.row })
+            .collect();
+    }
+
+    /// Delivers under the lease.
+    async fn deliver(
+        &self,
+        pending: PendingRows,
+        stop: &Stop,
+        lease: &LeaseGuard,
+        report: &mut DeliveryReport,
+    ) -> Result<()> {
+        let (source, backoff) = (self.options.source, self.options.backoff);
+        let pending = self.with_ledger(move |ledger| pending.refreshed(ledger, source)).await?;
+        let plan = self.plan(&pending)?;
+        report.add_plan(&plan);
+        let mut record = CycleRecord::default();
+        let ended = self.send_all(plan, &pending.duplicates(), stop, lease, report, &mut record).await;
+        let is_complete = ended.is_ok() && !lease.lost().is_stopped();
+        let left = self.with_ledger(move |ledger| {
+            let left = pending.count_left(ledger, source, record.acknowledged_count, record.acknowledge_commits);
+            if is_complete && let Err(error) = save_retry_state(ledger, source, backoff, pending, record) {
+                let error = error.full_message();
+                tracing::warn!(error, "the retry state was not saved; the next cycle reads the attempts instead");
+            }
+            left
+        });
+        let left = left.await;
+        ended?;
+        report.pending = left?;
+        Ok(())
+    }
+
+    async fn send_all(
+        &self,
+        plan: Plan,
+        duplicates: &HashSet<LedgerRow>,
+        stop: &Stop,
+        lease: &LeaseGuard,
+        report: &mut DeliveryReport,
+        record: &mut CycleRecord,
+    ) -> Result<()> {
+        self.settle_without_sending(&plan, report, record).await?;
+        let in_doubt = plan.first.iter().chain(&plan.queues).flatten().filter(|queued| queued.in_doubt.is_some());
+        let before = self.last_delivered(in_doubt.map(|queued| queued.delivery.job_id.clone()).collect()).await?;
+        let mut sender = Sender { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
+        let (is_valid, stopped) = (lease.validity(), stop.clone());
+        let gate = Gate::new(move || !stopped.is_stopped() && is_valid());
+        let rest: u64 = plan.queues.iter().map(|queue| queue.len() as u64).sum();
+        for (queues, goes_first) in [(plan.first, true), (plan.queues, false)] {
+            let planned: u64 = queues.iter().map(|queue| queue.len() as u64).sum();
+            let delivered_before = report.delivered;
+            if goes_first && self.transport.reads_status() {
+                sender.confirm = sender.confirm.or(Some(CONFIRM_WITHIN));
+            }
+            let mut cycle = Cycle {
+                ledger: &self.ledger,
+                sender: &sender,
+                options: &self.options,
+                stop,
+                lost: lease.lost(),
+                gate: gate.clone(),
+                duplicates,
+                report,
+                record,
+            };
+            cycle.send(queues).await?;
+            sender.confirm = self.options.confirm;
+            if goes_first && (plan.first_is_blocked || report.delivered - delivered_before < planned) {
+                if rest > 0 {
+                    tracing::warn!(rows = rest, "rows are held back, because jobs that go first are not delivered");
+                }
+                report.held_back = rest;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last delivered status of each of `jobs`, if the transport can read a status to compare it with.
+    async fn last_delivered(&self, jobs: HashSet<String>) -> Result<Arc<HashMap<String, String>>> {
+        if jobs.is_empty() || !self.transport.reads_status() {
+            return Ok(Arc::default());
+        }
+        let source = self.options.source;
+        Ok(Arc::new(self.with_ledger(move |ledger| ledger.last_delivered(source, &jobs)).await?))
+    }
+
+    /// Parks, supersedes, expires and acknowledges the rows that need no sending.
+    async fn settle_without_sending(
+        &self,
+        plan: &Plan,
+        report: &mut DeliveryReport,
+        record: &mut CycleRecord,
+    ) -> Result<()> {
+        let source = self.options.source;
+        let attempt = |unsent: &UnsentRow, outcome| {
+            let detail = Some(unsent.reason.clone());
+            Attempt::new(source, &unsent.row, unsent.attempt, outcome, detail, self.transport.name())
+        };
+        let parked = plan.park.iter().map(|unsent| attempt(unsent, AttemptOutcome::Parked));
+        let superseded = plan.superseded.iter().map(|unsent| attempt(unsent, AttemptOutcome::Superseded));
+        let expired = plan.expired.iter().map(|unsent| attempt(unsent, AttemptOutcome::Expired));
+        let attempts: Vec<Attempt> = parked.chain(superseded).chain(expired).collect();
+        if !attempts.is_empty() {
+            let given = attempts.clone();
+            record.versions.push(self.with_ledger(move |ledger| ledger.append_attempts(&given)).await?);
+            record.attempts.extend(attempts);
+        }
+        let settled = plan.superseded.iter().chain(&plan.expired).map(|unsent| &unsent.row);
+        let rows: Vec<LedgerRow> = plan.recovered.iter().chain(settled).cloned().collect();
+        if !rows.is_empty() {
+            let given = rows.clone();
+            let (count, executions) = self.with_ledger(move |ledger| acknowledge(ledger, source, &given)).await?;
+            report.settled += executions;
+            record.add(rows, count);
+        }
+        for UnsentRow { row, reason, .. } in &plan.park {
+            tracing::info!(job_id = row.job_id, status = row.status, reason, "row parked");
+        }
+        Ok(())
+    }
+}
+
+/// Saves the retry state of the rows that are pending after the cycle.
+fn save_retry_state(
+    ledger: &JobLedger,
+    source: LedgerTable,
+    backoff: Option<Backoff>,
+    pending: PendingRows,
+    record: CycleRecord,
+) -> Result<()> {
+    let Histories { mut by_row, version, latest, are_saved } = pending.histories;
+    if are_saved && record.versions.is_empty() && record.acknowledged.is_empty() {
+        return Ok(());
+    }
+    let ours: HashSet<u64> = record.versions.into_iter().collect();
+    // Other processes can have recorded attempts meanwhile, such as that a row was redriven.
+    let (version, others) = match ledger.attempts_since(source, version, &|version| ours.contains(&version))? {
+        Some((others, version)) => (version, others),
+        // The attempts table does not exist yet, or its log was cleaned.
+        None if ours.is_empty() => (version, Vec::new()),
+        None => return Ok(()),
+    };
+    let mut counts = counted(&pending.rows);
+    for row in &record.acknowledged {
+        if let Some(count) = counts.get_mut(row) {
+            *count = count.saturating_sub(1);
+        }
+    }
+    counts.retain(|_, count| *count > 0);
+    let known = latest.map_or_else(|| ledger.latest_attempted(source), Ok)?;
+    let mut latest = known.max(record.latest);
+    for attempt in record.attempts.iter().chain(&others) {
+        latest = latest.max(attempt.row.timestamp);
+        if let Some(history) = by_row.get_mut(&attempt.row) {
+            history.add(attempt);
+        } else if counts.contains_key(&attempt.row) {
+            by_row.entry(attempt.row.clone()).or_default().add(attempt);
+        }
+    }
+    let none = AttemptHistory::default();
+    let mut rows: Vec<_> =
+        counts.into_iter().flat_map(|(row, count)| by_row.get(row).unwrap_or(&none).retry_state(row, count)).collect();
+    for state in rows.iter_mut().filter(|state| state.progress.state == RowState::Open && state.progress.failures > 0) {
+        let due = backoff.zip(state.last_try);
+        state.next_try = due.map(|(backoff, at)| backoff.next_try(&state.row, state.progress.failures, at));
+    }
+    ledger.save_retry_state(source, &SavedRetryState { rows, version, latest })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Arrow columns of the ledger's tables: built from values, and read by name.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayAccessor, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+
+use super::rows::LedgerRow;
+use crate::delta::TableSpec;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) fn text_column<V: AsRef<str>>(values: impl IntoIterator<Item = Option<V>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<StringArray>())
+}
+
+pub(crate) fn integer_column(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<Int64Array>())
+}
+
+/// Timestamps, given in microseconds since 1970 UTC.
+pub(crate) fn time_column(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+}
+
+/// File name, job, status and timestamp of `rows`.
+pub(crate) fn row_columns<'a>(rows: impl Iterator<Item = &'a LedgerRow> + Clone) -> [ArrayRef; 4] {
+    [
+        text_column(rows.clone().map(|row| row.file_name.as_deref())),
+        text_column(rows.clone().map(|row| row.job_id.as_deref())),
+        text_column(rows.clone().map(|row| row.status.as_deref())),
+        time_column(rows.map(|row| row.timestamp)),
+    ]
+}
+
+/// A batch in the shape of `spec`.
+pub(crate) fn new_batch(spec: &TableSpec, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    RecordBatch::try_new(Arc::clone(&spec.schema), columns)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot build rows of {}", spec.name)).with_source(e))
+}
+
+/// The text column `name` of a batch that was read from a table of the ledger.
+pub(crate) fn texts<'a>(data: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
+    typed(data, name, "text")
+}
+
+/// The column `name` of whole numbers, as [`texts`].
+pub(crate) fn integers<'a>(data: &'a RecordBatch, name: &str) -> Result<&'a Int64Array> {
+    typed(data, name, "whole numbers")
+}
+
+/// The column `name` of timestamps, as [`texts`].
+pub(crate) fn times<'a>(data: &'a RecordBatch, name: &str) -> Result<&'a TimestampMicrosecondArray> {
+    typed(data, name, "timestamps")
+}
+
+fn typed<'a, A: Array + 'static>(data: &'a RecordBatch, name: &str, kind: &str) -> Result<&'a A> {
+    data.column_by_name(name).and_then(|column| column.as_any().downcast_ref()).ok_or_else(|| {
+        let text = format!("the table has no column \"{name}\" of {kind}; check that it is a table of the ledger");
+        Error::new(ErrorKind::Unsupported, text)
+    })
+}
+
+/// The rows that `file_name`, `job_id`, `status` and the column `time` of a table of the ledger name.
+pub(crate) fn named_rows(data: &RecordBatch, time: &str) -> Result<Vec<LedgerRow>> {
+    let (files, jobs, statuses) = (texts(data, "file_name")?, texts(data, "job_id")?, texts(data, "status")?);
+    let times = times(data, time)?;
+    let text = |column, row| value::<&StringArray>(column, row).map(str::to_owned);
+    let row = |row| LedgerRow {
+        file_name: text(files, row),
+        job_id: text(jobs, row),
+        status: text(statuses, row),
+        timestamp: value(times, row),
+    };
+    Ok((0..data.num_rows()).map(row).collect())
+}
+
+/// The value of `column` in this row; None for NULL.
+pub(crate) fn value<A: ArrayAccessor>(column: A, row: usize) -> Option<A::Item> {
+    column.is_valid(row).then(|| column.value(row))
+}
