@@ -27,6 +27,8 @@ pub mod ssh;
 mod vms;
 pub mod web_services;
 
+pub use vms::{VmCommand, VmTransport};
+
 /// One status to report to AutoSys, unchanged from its ledger row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Delivery {

@@ -11,22 +11,24 @@ use crate::error::{Error, Result};
 use crate::selection::{RoundRobinSelector, Selection};
 
 /// The arguments of one `sendevent` call.
-pub(super) type Arguments = Vec<String>;
+pub type Arguments = Vec<String>;
 
 /// What happened to one event on one VM.
-#[derive(Clone)]
-pub(super) enum EventAttempt {
+#[derive(Debug, Clone)]
+pub enum EventAttempt {
+    /// The event has this outcome.
     Done(Outcome),
     /// Nothing was sent, for this reason of the VM.
     TryNextVm(String),
 }
 
 /// What happened to a batch on one VM.
-pub(super) struct BatchAttempt {
+#[derive(Debug)]
+pub struct BatchAttempt {
     /// One for each event of the batch.
-    pub(super) events: Vec<EventAttempt>,
+    pub events: Vec<EventAttempt>,
     /// Whether the VM works; `None` when the attempt does not tell.
-    pub(super) vm_works: Option<bool>,
+    pub vm_works: Option<bool>,
 }
 
 /// What is run on a VM, and how deliveries become events.
