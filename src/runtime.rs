@@ -1,20 +1,18 @@
-//! The process's one tokio runtime, rebuilt in a forked child, where the parent's threads do not exist.
+//! What belongs to the whole process: its tokio runtime, its random numbers, and the work that its end waits for.
 
 use std::cell::Cell;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, ErrorKind, Result};
 
-struct Owned {
-    pid: u32,
-    runtime: &'static Runtime,
-}
+/// The runtime, and the process that started it. A forked child starts its own, as the parent's threads do not exist there.
+static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
 
-static RUNTIME: Mutex<Option<Owned>> = Mutex::new(None);
-
-/// A handle on the process's runtime, which is started at the first call and again in each forked child.
+/// A handle on the process's runtime. The first call in a process starts the runtime.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`], retryable, when the operating system refuses threads.
@@ -22,15 +20,15 @@ pub fn handle() -> Result<Handle> {
     Ok(runtime()?.handle().clone())
 }
 
-/// The process's runtime itself, for those who keep it for the life of the process.
+/// The process's runtime itself, for callers that need it as long as the process lives.
 ///
 /// # Errors
 /// Those of [`handle`].
 pub fn runtime() -> Result<&'static Runtime> {
-    let mut owned = RUNTIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut started = lock(&RUNTIME);
     let pid = std::process::id();
-    if let Some(owned) = owned.as_ref().filter(|owned| owned.pid == pid) {
-        return Ok(owned.runtime);
+    if let Some((_, runtime)) = started.filter(|(process, _)| *process == pid) {
+        return Ok(runtime);
     }
     let runtime = Builder::new_multi_thread()
         .worker_threads(worker_threads())
@@ -38,17 +36,17 @@ pub fn runtime() -> Result<&'static Runtime> {
         .thread_name("jobrota")
         .build()
         .map_err(|e| {
-            Error::new(ErrorKind::Internal, "the threads that jobrota works with could not be started")
+            Error::new(ErrorKind::Internal, "the operating system refused the threads that jobrota needs; try again")
                 .with_retryable(true)
                 .with_source(e)
         })?;
     // Leaked on purpose: a runtime inherited over fork() must not be dropped, as joining its threads would hang.
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
-    *owned = Some(Owned { pid, runtime });
+    *started = Some((pid, runtime));
     Ok(runtime)
 }
 
-/// Runs `future` to its end on the process's runtime. Must not be called from one of the runtime's own threads.
+/// Runs `future` to completion on the process's runtime. Do not call it from one of the runtime's own threads.
 ///
 /// # Errors
 /// Those of [`handle`] and of `future` itself.
@@ -63,16 +61,16 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e))?
+        .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota panicked").with_source(e))?
 }
 
 thread_local! {
-    /// The process that seeded this thread's random numbers; 0 before.
+    /// The process that seeded this thread's random number generator, or 0.
     static SEEDED_IN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Makes sure that this thread's random numbers are this process's own. Over fork() a thread's generator is copied, and
-/// `rand` does not notice: parent and children would name their data files alike and overwrite each other's rows.
+/// Reseeds this thread's random number generator after a fork. fork() copies the generator, which `rand` does not detect:
+/// parent and child would give the same names to different data files and overwrite each other's rows.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`], retryable, when the operating system has no randomness to give.
@@ -82,12 +80,81 @@ pub fn own_randomness() -> Result<()> {
         return Ok(());
     }
     rand::rng().reseed().map_err(|e| {
-        Error::new(ErrorKind::Internal, "the operating system gave no random numbers")
+        Error::new(ErrorKind::Internal, "the operating system gave no random numbers; try again")
             .with_retryable(true)
             .with_source(e)
     })?;
     SEEDED_IN.set(pid);
     Ok(())
+}
+
+/// How much work is in flight in this process.
+static IN_FLIGHT: Mutex<usize> = Mutex::new(0);
+static NOTHING_IN_FLIGHT: Condvar = Condvar::new();
+/// The process that [`IN_FLIGHT`] counts for, or 0 before the first count. A forked child inherits its parent's count, and
+/// a thread that does not exist in the child may hold the lock.
+static COUNTED_IN: AtomicU32 = AtomicU32::new(0);
+/// The process is about to end.
+static EXITING: AtomicBool = AtomicBool::new(false);
+
+/// Work that [`drain`] waits for. The work is in flight until this guard is dropped.
+pub struct InFlight;
+
+impl InFlight {
+    /// Counts one more piece of work.
+    pub fn begin() -> Self {
+        if COUNTED_IN.load(Ordering::Acquire) == 0 {
+            COUNTED_IN.store(std::process::id(), Ordering::Release);
+        }
+        if COUNTED_IN.load(Ordering::Acquire) == std::process::id() {
+            *lock(&IN_FLIGHT) += 1;
+        }
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if COUNTED_IN.load(Ordering::Acquire) != std::process::id() {
+            return;
+        }
+        let mut count = lock(&IN_FLIGHT);
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            NOTHING_IN_FLIGHT.notify_all();
+        }
+    }
+}
+
+/// Blocks the thread for `duration`, or until the process is about to end.
+pub fn sleep_unless_exiting(duration: Duration) {
+    const INTERVAL: Duration = Duration::from_millis(5);
+    let until = Instant::now() + duration;
+    while !EXITING.load(Ordering::Acquire) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(INTERVAL));
+    }
+}
+
+/// Waits until nothing is [`InFlight`] (rows of asynchronous calls, checkpoints, renewals of tokens), at most for `timeout`.
+/// Returns whether all work ended. Call it when the process is about to end. A forked child does not wait for the work of
+/// its parent.
+pub fn drain(timeout: Duration) -> bool {
+    if COUNTED_IN.load(Ordering::Acquire) != std::process::id() {
+        return true;
+    }
+    EXITING.store(true, Ordering::Release);
+    let count = lock(&IN_FLIGHT);
+    let waited = NOTHING_IN_FLIGHT.wait_timeout_while(count, timeout, |count| *count > 0);
+    !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+}
+
+/// Locks `mutex`, also after a thread panicked while it held the lock. Use it where no panic leaves the value half-changed.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn worker_threads() -> usize {

@@ -14,7 +14,7 @@ use super::analysis::{ArmComparison, ArmFigures, ArmPlan, Difference, RunData, a
 use super::result::ComparisonResult;
 use super::statistics::SummaryStats;
 use super::table::{self, count, number, text};
-use crate::delta::{Guard, Predicate, Table, TableSpec, View};
+use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -68,11 +68,11 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
         .map_err(|e| Error::new(ErrorKind::Internal, "the rows of the run do not fit together").with_source(e))?;
     // If two processes append the same run, the transaction of one is visible to the other.
     let transaction = format!("viya_comparison:{run_id}");
-    let done = opened.append_guarded(&mut |view: &View<'_>| {
+    let done = opened.append_conditionally(&mut |view: &SnapshotView<'_>| {
         if view.transaction(&transaction)?.is_some() {
             return Ok(None);
         }
-        Ok(Some(Guard { batch: batch.clone(), transactions: vec![(transaction.clone(), 1)] }))
+        Ok(Some(ConditionalWrite { batch: batch.clone(), transactions: vec![(transaction.clone(), 1)] }))
     })?;
     Ok(if done.is_some() { rows } else { 0 })
 }

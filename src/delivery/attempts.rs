@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::max;
 use chrono::{DateTime, Utc};
 
-use crate::delta::{Guard, Predicate};
+use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::Result;
 use crate::ledger::columns::{
     integer_column, integers, named_rows, new_batch, row_columns, text_column, texts, time_column, times, value,
@@ -148,8 +148,8 @@ impl JobLedger {
         if attempts.is_empty() {
             return Ok(deliveries.version());
         }
-        let guard = Guard { batch: to_batch(attempts)?, transactions: Vec::new() };
-        let version = deliveries.append_guarded(&mut |_| Ok(Some(guard.clone())))?;
+        let guard = ConditionalWrite { batch: to_batch(attempts)?, transactions: Vec::new() };
+        let version = deliveries.append_conditionally(&mut |_| Ok(Some(guard.clone())))?;
         Ok(version.unwrap_or_else(|| deliveries.version()))
     }
 
@@ -225,7 +225,7 @@ impl JobLedger {
     /// As [`JobLedger::attempts`].
     pub(super) fn attempts_about(&self, table: LedgerTable, spans: &[TimeSpan]) -> Result<(Vec<Attempt>, u64)> {
         let Some(deliveries) = self.opened(&DELIVERIES)? else { return Ok((Vec::new(), 0)) };
-        deliveries.look(|view| {
+        deliveries.read_snapshot(|view| {
             let mut attempts = Vec::new();
             for span in spans {
                 let mut predicate = equal("table_name", table.name());

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::delta::{Guard, Predicate};
+use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::tables::LEASES;
@@ -64,7 +64,7 @@ impl JobLedger {
             leases.retain(|lease| lease.name != name);
             leases.push(ours.clone());
             holder = Some(ours);
-            Ok(Some(Guard { batch: to_batch(&leases)?, transactions: Vec::new() }))
+            Ok(Some(ConditionalWrite { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
         maintain_in_background(&table, committed);
         holder.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was requested, but has no holder"))
@@ -80,7 +80,7 @@ impl JobLedger {
             let ours = leases.iter_mut().find(|lease| lease.name == name && lease.owner == owner && lease.is_held());
             let Some(ours) = ours else { return Ok(None) };
             ours.expires_at = Utc::now();
-            Ok(Some(Guard { batch: to_batch(&leases)?, transactions: Vec::new() }))
+            Ok(Some(ConditionalWrite { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
         Ok(())
     }

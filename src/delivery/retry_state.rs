@@ -5,7 +5,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, filter_record_batch, kernels::cmp, not};
 use chrono::{DateTime, Utc};
 
-use crate::delta::{Guard, View};
+use crate::delta::{ConditionalWrite, SnapshotView};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{
     integer_column, integers, named_rows, new_batch, row_columns, text_column, texts, time_column, times, value,
@@ -94,7 +94,7 @@ impl JobLedger {
     /// [`ErrorKind::Storage`] when the store failed; [`ErrorKind::Unsupported`] for a table of a later version.
     pub(super) fn retry_state(&self, table: LedgerTable) -> Result<Option<SavedRetryState>> {
         let Some(retries) = self.opened(&RETRIES)? else { return Ok(None) };
-        retries.look(|view| read(view, table))
+        retries.read_snapshot(|view| read(view, table))
     }
 
     /// Saves the retry state of the pending rows of `table`, in one commit.
@@ -116,14 +116,14 @@ impl JobLedger {
             let batch = concat_batches(&others.schema(), [&others, &ours]).map_err(broken)?;
             let mut transactions = vec![(version_key(table), version)];
             transactions.extend(state.latest.map(|latest| (latest_key(table), latest)));
-            Ok(Some(Guard { batch, transactions }))
+            Ok(Some(ConditionalWrite { batch, transactions }))
         })?;
         maintain_in_background(&retries, committed);
         Ok(())
     }
 }
 
-fn read(view: &View<'_>, table: LedgerTable) -> Result<Option<SavedRetryState>> {
+fn read(view: &SnapshotView<'_>, table: LedgerTable) -> Result<Option<SavedRetryState>> {
     let Some(version) = view.transaction(&version_key(table))? else { return Ok(None) };
     let rows = from_batch(&view.scan(&equal("table_name", table.name()))?)?;
     let latest = view.transaction(&latest_key(table))?;

@@ -10,7 +10,7 @@ use super::attempts::AttemptOutcome;
 use super::backoff::NextTry;
 use super::overdue::before;
 use super::pending::Histories;
-use crate::delta::{Predicate, Tally};
+use crate::delta::{Predicate, ValueCounts};
 use crate::error::Result;
 use crate::ledger::columns::{texts, value};
 use crate::ledger::tables::{ATTEMPTED_AT, DELIVERIES, FLAG, NO, YES};
@@ -136,7 +136,7 @@ impl JobLedger {
         next_try: Option<NextTry<'_>>,
     ) -> Result<(TableSummary, Option<RecordBatch>)> {
         let Some(found) = self.existing(table)? else { return Ok((TableSummary::default(), None)) };
-        let Tally { counts, rows: pending } = found.tally(FLAG, NO)?;
+        let ValueCounts { counts, rows: pending } = found.count_values(FLAG, NO)?;
         let pending = rows::as_utc(pending)?;
         let rows = rows::from_batch(table, &pending)?;
         let count = |flag: &str| counts.get(&Some(flag.to_owned())).copied().unwrap_or_default();

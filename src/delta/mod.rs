@@ -1,41 +1,35 @@
-//! Concurrent-safe Delta tables on `delta_kernel`. Knows nothing of jobs.
+//! Concurrent-safe Delta tables on `delta_kernel`. This module knows nothing of jobs.
 //!
-//! Every write, whatever it is, goes through the one loop in `commit.rs`. What the others do: `schema.rs` brings
-//! batches into a table's shape, `stage.rs` writes data files, `tally.rs` counts rows, `scan.rs` reads them, `read_files.rs` remembers small ones, `rewrite.rs` replaces rows,
-//! `shared.rs` is what the handles on one table share, `create.rs` makes version 0, `checkpoint.rs` keeps the log
-//! short, `group_commit.rs` lets everyone who appends at the same moment share one commit, `transactions.rs` reads transaction ids, `turn.rs` lets the threads
-//! of one process queue up instead of racing each other, `maintenance/` keeps a table as quick as it was when it was
-//! new, `log_entry.rs` reads what the winner of a race did, `recording.rs` what became of our own attempt, `failure.rs`
-//! says what went wrong, `appended.rs` reads what is new, `replace.rs` replaces a small table's content, `foreign.rs` who must not write beside us, `legacy_protocol.rs` what a legacy version stands
-//! for.
-mod appended;
-mod checkpoint;
+//! Each file imports only files above it in this table, a parent its own children aside.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `types.rs` | what callers pass to a table and get back |
+//! | `errors.rs` | converts errors of the kernel and of Arrow |
+//! | `schema.rs` | converts batches to a table's columns |
+//! | `log/` | version 0, log entries, legacy protocols, writers that must not share a table |
+//! | `state/` | what the handles on one table share: snapshot, lock, row cache, queue of appends |
+//! | `table.rs` | the handle: opens and creates tables |
+//! | `scan/` | lists data files and reads them; views of a snapshot |
+//! | `commit/` | the one retry loop, and what goes through it: group commit, conditional appends, rewrites; staging of data files; checkpoints |
+//! | `writable.rs` | refuses tables that cannot be written |
+//! | `maintenance/` | compaction, vacuum and clean-up of the log |
+
 mod commit;
-mod create;
-mod failure;
-mod foreign;
-mod group_commit;
-mod legacy_protocol;
-mod log_entry;
+mod errors;
+mod log;
 mod maintenance;
-mod read_files;
-mod recording;
-mod replace;
-mod rewrite;
 mod scan;
 mod schema;
-mod shared;
-mod stage;
+mod state;
 pub mod table;
-mod tally;
-mod transactions;
-mod turn;
+mod types;
 mod writable;
 
-pub use group_commit::{UnderWay, drain};
-pub use maintenance::{Maintained, Retention};
-pub use table::{Guard, Predicate, Rewrite, Table, TableSpec, View};
-pub use tally::Tally;
+pub use maintenance::{MaintenanceOutcome, Retention};
+pub use scan::SnapshotView;
+pub use table::Table;
+pub use types::{ConditionalWrite, Predicate, Rewrite, TableSpec, ValueCounts};
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,17 @@
-//! Brings batches into a table's shape: its columns, their order and their types.
+//! Converts batches to a table's columns, their order and their types.
 
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use delta_kernel::SnapshotRef;
 use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
 
-use super::failure::from_arrow;
-use crate::error::{Error, ErrorKind, Result};
+use super::errors::from_arrow;
+use crate::error::{Error, Result};
 
-/// The table's Arrow schema at `snapshot`: partition columns in their place, no field metadata.
+/// The table's Arrow schema at `snapshot`: with the partition columns in their places, without field metadata.
 pub(super) fn of(snapshot: &SnapshotRef) -> Result<SchemaRef> {
     let schema: Schema =
         snapshot.schema().as_ref().try_into_arrow().map_err(|e| from_arrow("reading the table's schema", e))?;
@@ -20,10 +20,10 @@ pub(super) fn of(snapshot: &SnapshotRef) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// `batch` with the columns of `schema`: by name, in its order and types. Absent nullable columns become NULL.
+/// `batch` with the columns of `schema`, matched by name, in its order and types. Absent nullable columns become NULL.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for a column that the table does not have, one that is missing, one of another kind of
+/// [`crate::ErrorKind::InvalidInput`] for a column that the table does not have, one that is missing, one of another kind of
 /// type, and a NULL where the table takes none.
 pub(super) fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
@@ -31,11 +31,7 @@ pub(super) fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBat
     }
     for field in batch.schema_ref().fields() {
         if schema.column_with_name(field.name()).is_none() {
-            return Err(Error::invalid(format!(
-                "the table has no column '{}'; its columns are {}",
-                field.name(),
-                names(schema)
-            )));
+            return Err(no_such_column(field.name(), schema));
         }
     }
     let columns: Vec<ArrayRef> = schema
@@ -57,7 +53,7 @@ pub(super) fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBat
         .map_err(|e| Error::invalid("the rows do not fit the table's columns").with_source(e))
 }
 
-/// Values that data files hold in another spelling of the table's type (Spark's timestamps, dictionaries, views).
+/// Converts a column that holds the table's type in another representation (Spark's timestamps, dictionaries, views).
 pub(super) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let (from, to) = (column.data_type(), field.data_type());
     if from == to {
@@ -66,7 +62,7 @@ pub(super) fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if !same_kind(from, to) {
         return Err(Error::invalid(format!("the column '{}' is {from}, but the table's is {to}", field.name())));
     }
-    // Not "safe": a value that does not fit must be an error and never silently NULL.
+    // Not `safe`: a value that does not fit must be an error, not NULL.
     cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() }).map_err(|e| {
         Error::invalid(format!("a value of the column '{}' does not fit the table's {to}", field.name())).with_source(e)
     })
@@ -77,8 +73,8 @@ pub(super) fn same_kind(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (DataType::Null, _) => true,
         (DataType::Dictionary(_, value), to) => value.as_ref() == to || text(value) && text(to),
-        // A time zone is only how an instant is shown; with and without one are different things. But what a table holds
-        // without one is UTC to this crate.
+        // A time zone only says how an instant is displayed. Timestamps with and without one are different types, but this
+        // crate takes the values of a column without one as UTC.
         (DataType::Timestamp(_, a), DataType::Timestamp(_, b)) => {
             a.is_some() == b.is_some() || a.as_deref() == Some("UTC") && b.is_none()
         }
@@ -90,24 +86,23 @@ pub(super) fn same_kind(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-fn names(schema: &Schema) -> String {
-    schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ")
+fn no_such_column(name: &str, schema: &Schema) -> Error {
+    let names = schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+    Error::invalid(format!("the table has no column '{name}'; its columns are {names}"))
 }
 
-/// The rows of all `batches`, which have the schema given.
-pub(super) fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
-    match batches {
-        [one] if one.schema_ref() == schema => Ok(one.clone()),
-        many => arrow::compute::concat_batches(schema, many).map_err(|e| from_arrow("putting rows together", e)),
+/// The rows of all `batches`, which have this schema.
+pub(super) fn concat<'a>(
+    schema: &SchemaRef,
+    batches: impl IntoIterator<Item = &'a RecordBatch>,
+) -> Result<RecordBatch> {
+    match batches.into_iter().collect::<Vec<_>>().as_slice() {
+        [one] if one.schema_ref() == schema => Ok((*one).clone()),
+        many => concat_batches(schema, many.iter().copied()).map_err(|e| from_arrow("putting rows together", e)),
     }
 }
 
 /// The column `name`.
 pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| {
-        Error::new(
-            ErrorKind::InvalidInput,
-            format!("the table has no column '{name}'; its columns are {}", names(batch.schema_ref())),
-        )
-    })
+    batch.column_by_name(name).ok_or_else(|| no_such_column(name, batch.schema_ref()))
 }

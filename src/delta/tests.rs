@@ -135,23 +135,27 @@ fn a_rewrite_moves_exactly_the_rows_it_decided_about() {
 }
 
 #[test]
-fn a_guarded_append_decides_on_transactions() {
+fn a_conditional_append_decides_on_transactions() {
     let dir = tempfile::tempdir().expect("directory");
     let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
     for expected in 1..=3 {
-        let version = table.append_guarded(&mut |view| {
+        let version = table.append_conditionally(&mut |view| {
             let turn = view.transaction("cursor")?.unwrap_or(0) + 1;
             assert_eq!(view.scan(&Predicate::default())?.num_rows() as i64, turn - 1);
-            Ok(Some(Guard { batch: batch(&[row("x", turn, "NO")]), transactions: vec![("cursor".to_owned(), turn)] }))
+            Ok(Some(ConditionalWrite {
+                batch: batch(&[row("x", turn, "NO")]),
+                transactions: vec![("cursor".to_owned(), turn)],
+            }))
         });
         assert_eq!(version.expect("appended"), Some(expected));
     }
-    assert_eq!(table.append_guarded(&mut |_| Ok(None)).expect("ended"), None);
-    let bare = table
-        .append_guarded(&mut |_| Ok(Some(Guard { batch: batch(&[]), transactions: vec![("cursor".to_owned(), 9)] })));
+    assert_eq!(table.append_conditionally(&mut |_| Ok(None)).expect("ended"), None);
+    let bare = table.append_conditionally(&mut |_| {
+        Ok(Some(ConditionalWrite { batch: batch(&[]), transactions: vec![("cursor".to_owned(), 9)] }))
+    });
     assert_eq!(bare.expect("a transaction without rows"), Some(4));
     table
-        .append_guarded(&mut |view| {
+        .append_conditionally(&mut |view| {
             assert_eq!(view.transaction("cursor")?, Some(9));
             Ok(None)
         })

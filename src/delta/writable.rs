@@ -1,60 +1,91 @@
-//! Whether a table can be written at all: asked when it is opened, so that nobody finds out after the first rows.
+//! Checks when a table is opened whether it can be written, so that the error does not come after the first rows.
 
-use delta_kernel::transaction::UpdateTableOperation;
-
-use super::commit::{Attempt, Kind};
-use super::schema;
-use super::shared::Inner;
-use super::table::TableSpec;
+use super::commit::{Attempt, CommitKind};
+use super::schema::same_kind;
+use super::table::Table;
+use super::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Refuses a table that the kernel cannot append to or, if asked for, replace rows in.
-pub(super) fn check(table: &Inner, rewritable: bool) -> Result<()> {
-    let snapshot = table.known();
-    let kind = Kind { operation: UpdateTableOperation::Write, blind: false, data_change: true, parameters: Vec::new() };
-    if let Err(error) = Attempt::ahead(table, &kind, &snapshot).transaction() {
-        let message = error.full_message();
-        let table = &table.url;
-        let text = match named_feature(&message) {
-            Some(feature) => {
-                let remedy = remedy(feature);
-                format!(
-                    "the table '{table}' has the table feature '{feature}', which this version cannot write; {remedy}"
-                )
-            }
-            None => {
-                format!(
-                    "the table '{table}' cannot be written by this version; give another root for a ledger of its own"
-                )
-            }
+impl Table {
+    /// Refuses a table to which rows cannot be appended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], which names the table feature and says what can be done.
+    pub fn check_writable(&self) -> Result<()> {
+        let (table, snapshot) = (&self.state.url, self.state.known());
+        let Err(error) = Attempt::new(&self.state, &CommitKind::append(false), &snapshot).transaction() else {
+            return Ok(());
         };
-        return Err(Error::new(error.kind(), text).with_retryable(error.is_retryable()).with_source(error));
+        let text = match named_feature(&error.full_message()) {
+            Some(feature) => format!(
+                "the table '{table}' has the table feature '{feature}', which this version cannot write; {}",
+                remedy(feature)
+            ),
+            None => format!(
+                "the table '{table}' cannot be written by this version; give another root for a ledger of its own"
+            ),
+        };
+        Err(Error::new(error.kind(), text).with_retryable(error.is_retryable()).with_source(error))
     }
-    if !rewritable {
-        return Ok(());
-    }
-    let properties = snapshot.table_properties();
-    let in_the_way = [
-        (properties.append_only, "appendOnly", "delta.appendOnly"),
-        (properties.enable_change_data_feed, "changeDataFeed", "delta.enableChangeDataFeed"),
-        (properties.enable_row_tracking, "rowTracking", "delta.enableRowTracking"),
-    ];
-    for (enabled, feature, property) in in_the_way {
-        if enabled == Some(true) {
-            return Err(Error::new(
+
+    /// Refuses a table in which rows cannot be replaced.
+    ///
+    /// # Errors
+    /// As [`Table::check_writable`].
+    pub fn check_rewritable(&self) -> Result<()> {
+        self.check_writable()?;
+        let snapshot = self.state.known();
+        let properties = snapshot.table_properties();
+        let in_the_way = [
+            (properties.append_only, "appendOnly", "delta.appendOnly"),
+            (properties.enable_change_data_feed, "changeDataFeed", "delta.enableChangeDataFeed"),
+            (properties.enable_row_tracking, "rowTracking", "delta.enableRowTracking"),
+        ];
+        match in_the_way.into_iter().find(|(enabled, ..)| *enabled == Some(true)) {
+            None => Ok(()),
+            Some((_, feature, property)) => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(
                     "rows of the table '{}' cannot be acknowledged, because of its table feature '{feature}'; switch it off with \
                      Spark (ALTER TABLE delta.`…` SET TBLPROPERTIES ('{property}' = 'false')), or give another root",
-                    table.url
+                    self.state.url
                 ),
-            ));
+            )),
         }
     }
-    Ok(())
+
+    /// Refuses a table that lacks a column of `spec` or has it with another type, and a table with a column that must not
+    /// be left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], which names the column.
+    pub fn check_columns(&self, spec: &TableSpec) -> Result<()> {
+        let unfit = |text: String| {
+            let text = format!("{text}; see whether '{}' really is such a table, or give another root", self.state.url);
+            Err(Error::new(ErrorKind::Unsupported, text))
+        };
+        let (schema, table) = (self.schema(), spec.name);
+        for wanted in spec.schema.fields() {
+            let (name, kind) = (wanted.name(), wanted.data_type());
+            match schema.field_with_name(name).map(|field| field.data_type()) {
+                Ok(found) if same_kind(kind, found) => {}
+                Ok(found) => return unfit(format!("the column '{name}' of {table} is {found}, not {kind}")),
+                Err(_) => return unfit(format!("the table {table} has no column '{name}'")),
+            }
+        }
+        for field in self.state.known().schema().fields() {
+            let known = spec.schema.field_with_name(field.name()).is_ok();
+            if !known && (!field.nullable || field.metadata.contains_key("CURRENT_DEFAULT")) {
+                let what = if field.nullable { "a default" } else { "NOT NULL" };
+                let text = format!("the table {table} has a column '{}' that jobrota does not know", field.name());
+                return unfit(format!("{text}, with {what}, which rows from here would break"));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// What Spark offers against a feature. Of those that columns have, none lets itself be dropped.
+/// How to remove a feature with Spark. A feature that columns use cannot be dropped.
 fn remedy(feature: &str) -> String {
     let another = "or give another root for a ledger of its own";
     match feature {
@@ -68,41 +99,7 @@ fn remedy(feature: &str) -> String {
     }
 }
 
-/// Refuses a table that lacks a column of `spec` or has it in another type, and one with a column that must not be left
-/// out.
-pub(super) fn check_columns(table: &Inner, spec: &TableSpec) -> Result<()> {
-    let unfit = |text: String| {
-        let text = format!("{text}; see whether '{}' really is such a table, or give another root", table.url);
-        Error::new(ErrorKind::Unsupported, text)
-    };
-    let schema = table.schema()?;
-    for wanted in spec.schema.fields() {
-        match schema.field_with_name(wanted.name()) {
-            Ok(field) if schema::same_kind(wanted.data_type(), field.data_type()) => {}
-            Ok(field) => {
-                let (name, found) = (wanted.name(), field.data_type());
-                return Err(unfit(format!(
-                    "the column '{name}' of {} is {found}, not {}",
-                    spec.name,
-                    wanted.data_type()
-                )));
-            }
-            Err(_) => return Err(unfit(format!("the table {} has no column '{}'", spec.name, wanted.name()))),
-        }
-    }
-    let snapshot = table.known();
-    for field in snapshot.schema().fields() {
-        let known = spec.schema.field_with_name(field.name()).is_ok();
-        if !known && (!field.nullable || field.metadata.contains_key("CURRENT_DEFAULT")) {
-            let what = if field.nullable { "a default" } else { "NOT NULL" };
-            let text = format!("the table {} has a column '{}' that jobrota does not know", spec.name, field.name());
-            return Err(unfit(format!("{text}, with {what}, which rows from here would break")));
-        }
-    }
-    Ok(())
-}
-
-/// The feature that the kernel's message speaks of: `Feature 'checkConstraints' is not supported`.
+/// The feature in the kernel's message: `Feature 'checkConstraints' is not supported`.
 fn named_feature(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("eature '")?;
     rest.split_once('\'').map(|(name, _)| name)
@@ -113,7 +110,7 @@ mod tests {
     use super::named_feature;
 
     #[test]
-    fn the_feature_is_read_from_the_kernels_message() {
+    fn parses_the_feature_from_the_kernels_message() {
         assert_eq!(
             named_feature("x: Unsupported: Feature 'checkConstraints' is not supported"),
             Some("checkConstraints")

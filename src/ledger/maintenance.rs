@@ -7,8 +7,9 @@ use arrow::datatypes::DataType;
 
 use super::JobLedger;
 use super::tables::{DELIVERIES, IMPORTS, LEASES, LedgerTable, RETRIES, equal};
-use crate::delta::{Maintained, Retention, Table, TableSpec, UnderWay};
+use crate::delta::{MaintenanceOutcome, Retention, Table, TableSpec};
 use crate::error::{ErrorKind, Result};
+use crate::runtime::InFlight;
 use crate::storage::Storage;
 
 /// The table of the shared round-robin cursor, which can be in the same root.
@@ -33,12 +34,12 @@ pub struct TableMaintenance {
     /// The table's name.
     pub table: &'static str,
     /// What was done.
-    pub done: Maintained,
+    pub done: MaintenanceOutcome,
 }
 
 impl MaintenanceReport {
     /// The sum over all tables.
-    pub fn total(&self, of: impl Fn(&Maintained) -> u64) -> u64 {
+    pub fn total(&self, of: impl Fn(&MaintenanceOutcome) -> u64) -> u64 {
         self.tables.iter().map(|table| of(&table.done)).sum()
     }
 
@@ -72,7 +73,7 @@ impl JobLedger {
                 Ok(table) => table.maintain(retention),
                 Err(error) => {
                     let problem = format!("opening the table: {}", error.full_message());
-                    Maintained { problems: vec![problem], ..Maintained::default() }
+                    MaintenanceOutcome { problems: vec![problem], ..MaintenanceOutcome::default() }
                 }
             };
             Some(TableMaintenance { table, done })
@@ -110,12 +111,12 @@ pub(crate) fn maintain_in_background(table: &Table, committed: Option<u64>) {
     if !committed.is_some_and(|version| version.is_multiple_of(BACKGROUND_INTERVAL)) {
         return;
     }
-    let (table, under_way) = (table.clone(), UnderWay::one());
+    let (table, in_flight) = (table.clone(), InFlight::begin());
     let work = move || {
         if let Ok(retention) = Retention::hours(BACKGROUND_RETENTION_HOURS) {
             table.maintain(retention); // logs its own problems
         }
-        drop(under_way);
+        drop(in_flight);
     };
     // If no thread can be started, a later commit starts it.
     drop(thread::Builder::new().name("jobrota-upkeep".to_owned()).spawn(work));

@@ -77,7 +77,7 @@ fn shown_url(url: &str) -> String {
 /// because their coroutines are no longer awaited then.
 #[pyfunction]
 fn drain(py: Python<'_>) -> PyResult<bool> {
-    let drained = py.detach(|| crate::delta::drain(std::time::Duration::from_secs(30)));
+    let drained = py.detach(|| crate::runtime::drain(std::time::Duration::from_secs(30)));
     logging::deliver(py)?;
     attach::end(py);
     Ok(drained)

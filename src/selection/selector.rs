@@ -169,7 +169,7 @@ impl RoundRobinSelector {
     /// [`ErrorKind::NoReachableVm`], retryable, when no VM can be selected, with the reason per VM: it does not answer, is
     /// drained, or has as much work as it may have;
     /// [`ErrorKind::InvalidInput`] when `exclude` names every VM or one that is unknown; with a shared cursor also
-    /// those of [`crate::delta::Table::open_or_create`] and [`crate::delta::Table::append_guarded`].
+    /// those of [`crate::delta::Table::open_or_create`] and [`crate::delta::Table::append_conditionally`].
     pub async fn select(&self, exclude: &[String]) -> Result<Selection> {
         let mut turns = self.turns(1, exclude).await?;
         turns.pop().ok_or_else(|| Error::new(ErrorKind::Internal, "a turn was taken, but for no VM"))

@@ -12,9 +12,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use crate::delta::UnderWay;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Client, Secret};
+use crate::runtime::InFlight;
 
 mod cli_profile;
 mod credentials;
@@ -191,9 +191,9 @@ impl Login {
     /// Renews in a task of its own, which completes when the caller stops waiting: the refresh token is spent by then, and
     /// the new one has to be stored.
     async fn renew_detached(&self, http: &Client, refused: Option<Bearer>) -> Result<Bearer> {
-        let (login, http, under_way) = (Arc::clone(&self.0), http.clone(), UnderWay::one());
+        let (login, http, in_flight) = (Arc::clone(&self.0), http.clone(), InFlight::begin());
         let renewal = tokio::spawn(async move {
-            let _under_way = under_way;
+            let _in_flight = in_flight;
             login.bearer(&http, refused).await
         });
         renewal.await.map_err(|e| Error::new(ErrorKind::Internal, "renewing the token panicked").with_source(e))?

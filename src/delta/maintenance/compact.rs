@@ -1,8 +1,8 @@
-//! Compaction: small files become larger ones that hold the same rows in the same order.
+//! Compaction: replaces small files by larger ones that hold the same rows in the same order.
 //!
-//! The rows are read and written outside of the commit loop and once. Whoever wins a race meanwhile only makes the loop
-//! look whether the files in question still stand; those that do not are left to the next pass. So compaction neither
-//! starves next to busy writers nor keeps them waiting.
+//! The rows are read and written once, before the commit loop. After a lost race, the loop only checks whether the files
+//! are still in the table, and leaves those that are not to the next pass. So compaction neither starves next to busy
+//! writers nor makes them wait.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,58 +10,55 @@ use std::time::Instant;
 
 use delta_kernel::SnapshotRef;
 use delta_kernel::scan::state::{DvInfo, ScanFile};
-use delta_kernel::transaction::UpdateTableOperation;
 
-use super::Maintained;
-use crate::delta::commit::{self, Attempt, Kind, Plan, Queue};
-use crate::delta::log_entry;
-use crate::delta::scan::{Listing, Scanner, no_such_row, oldest_first};
+use super::MaintenanceOutcome;
+use crate::delta::commit::{Attempt, CommitKind, FileRows, Proposal, StagedFiles, commit, nothing_written};
+use crate::delta::scan::{FileBatch, Scanner, oldest_first, select};
 use crate::delta::schema;
-use crate::delta::shared::Inner;
-use crate::delta::stage::{Part, Staged};
-use crate::delta::table::{Predicate, nothing_written};
+use crate::delta::state::TableState;
+use crate::delta::types::Predicate;
 use crate::error::Result;
 
-/// Files grow up to this size, in bytes, or number of rows. Both bound the memory that one commit needs, too.
+/// Limits on a new file, in bytes and rows. They also bound the memory that one commit needs.
 const TARGET: i64 = 64 << 20;
 const TARGET_ROWS: u64 = 1_000_000;
 
-/// So many files are replaced in one commit at most, as the log entry names each of them.
+/// Limit on the files that one commit replaces, as the log entry names each of them.
 const MOST_FILES: usize = 10_000;
 
-/// A file is not written anew for the sake of files that are together this many times smaller, unless it is smaller than
-/// the second figure, in bytes: so each row is rewritten a logarithmic number of times, however often maintenance runs.
+/// A file is not rewritten together with files that are in total this many times smaller, unless it is smaller than the
+/// second figure, in bytes. So each row is rewritten a logarithmic number of times, however often maintenance runs.
 const UNEVEN: i64 = 4;
 const CHEAP: i64 = 1 << 20;
 
-/// What one pass makes can be compacted further by the next one.
+/// Limit on passes. A pass can compact the files that the pass before wrote.
 const PASSES: usize = 6;
 
-/// Up to so many commits are looked at one by one after a lost race; beyond that, the files are listed again.
+/// Up to this many commits are read one by one after a lost race. Beyond that, the files are listed again.
 const NEAR: u64 = 32;
 
-/// Files of one partition that become one, oldest first, each with its listing and its place in there.
+/// Files of one partition that become one file, oldest first, each with the index of its batch and its row there.
 #[derive(Debug, Default)]
 struct Run<'a> {
     files: Vec<(usize, usize, &'a ScanFile)>,
 }
 
-/// A run whose new file is written.
+/// A run and its new file.
 struct Written<'a> {
     run: Run<'a>,
     rows: u64,
-    staged: Staged,
+    staged: StagedFiles,
 }
 
-/// Replaces small files until nothing is gained any more.
-pub(super) fn compact(table: &Arc<Inner>, report: &mut Maintained) -> Result<()> {
+/// Replaces small files until there is nothing to gain.
+pub(super) fn compact(table: &Arc<TableState>, report: &mut MaintenanceOutcome) -> Result<()> {
     for _ in 0..PASSES {
-        let snapshot = table.newest()?;
-        let scanner = Scanner::new(table.storage.engine()?, &snapshot, &Predicate::default())?;
-        let listings = scanner.files()?;
+        let snapshot = table.refresh()?;
+        let scanner = Scanner::uncached(table, &snapshot, &Predicate::default(), None)?;
+        let batches = scanner.files()?;
         let compacted = report.files_compacted;
-        for group in groups(runs(&listings)) {
-            replace(table, &snapshot, &scanner, &listings, group, report)?;
+        for group in groups(runs(&batches)) {
+            replace(table, &snapshot, &scanner, &batches, group, report)?;
         }
         if report.files_compacted == compacted {
             break;
@@ -70,11 +67,10 @@ pub(super) fn compact(table: &Arc<Inner>, report: &mut Maintained) -> Result<()>
     Ok(())
 }
 
-/// What is worth being compacted. Only files that follow each other are put together, so that every row keeps its place
-/// in the order of its partition.
-fn runs(listings: &[Listing]) -> Vec<Run<'_>> {
+/// The files to compact. Only consecutive files become one, so that every row keeps its position in its partition.
+fn runs(batches: &[FileBatch]) -> Vec<Run<'_>> {
     let mut partitions: BTreeMap<Vec<(&str, &str)>, Vec<_>> = BTreeMap::new();
-    for found in oldest_first(listings) {
+    for found in oldest_first(batches) {
         let mut key: Vec<_> = found.2.partition_values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         key.sort_unstable();
         partitions.entry(key).or_default().push(found);
@@ -89,18 +85,18 @@ fn runs(listings: &[Listing]) -> Vec<Run<'_>> {
                 || run.rows() + rows(file) > TARGET_ROWS
                 || run.files.len() == MOST_FILES;
             if large || full {
-                runs.extend(std::mem::take(&mut run).ended(Some(file)));
+                runs.extend(std::mem::take(&mut run).end(Some(file)));
             }
             if !large {
                 run.files.push(found);
             }
         }
-        runs.extend(run.ended(None));
+        runs.extend(run.end(None));
     }
     runs
 }
 
-/// Rows in the file as far as its statistics say.
+/// Rows in the file according to its statistics.
 fn rows(file: &ScanFile) -> u64 {
     file.stats.as_ref().map_or(0, |stats| stats.num_records)
 }
@@ -118,9 +114,9 @@ impl Run<'_> {
         self.files.iter().map(|(.., file)| &file.path)
     }
 
-    /// Without what is not worth rewriting, if anything is; `next` is the file that follows.
-    fn ended(mut self, next: Option<&ScanFile>) -> Option<Self> {
-        // The new file gets the time of the last one in it: if what follows has the same, it would come first.
+    /// The run without files that are not worth rewriting, unless none are left. `next` is the file that follows it.
+    fn end(mut self, next: Option<&ScanFile>) -> Option<Self> {
+        // The new file gets the time of its last file. If the next file has the same time, it would come first.
         while let (Some((.., last)), Some(next)) = (self.files.last(), next)
             && last.modification_time == next.modification_time
         {
@@ -140,7 +136,7 @@ impl Run<'_> {
     }
 }
 
-/// Runs that share a commit.
+/// Groups of runs that share a commit.
 fn groups(runs: Vec<Run<'_>>) -> Vec<Vec<Run<'_>>> {
     let mut groups: Vec<Vec<Run<'_>>> = Vec::new();
     let (mut size, mut count, mut files) = (0, 0, 0);
@@ -159,28 +155,23 @@ fn groups(runs: Vec<Run<'_>>) -> Vec<Vec<Run<'_>>> {
     groups
 }
 
-/// Replaces the files of each run that still stand when the commit is made.
+/// Replaces the files of each run that are still in the table when the commit is made.
 fn replace(
-    table: &Arc<Inner>,
+    table: &Arc<TableState>,
     snapshot: &SnapshotRef,
-    scanner: &Scanner,
-    listings: &[Listing],
+    scanner: &Scanner<'_>,
+    batches: &[FileBatch],
     group: Vec<Run<'_>>,
-    report: &mut Maintained,
+    report: &mut MaintenanceOutcome,
 ) -> Result<()> {
-    let kind = Kind {
-        operation: UpdateTableOperation::Optimize,
-        blind: false,
-        data_change: false,
-        parameters: vec![("predicate", "[]".to_owned()), ("targetSize", TARGET.to_string())],
-    };
+    let kind = CommitKind::optimize(TARGET);
     let mut written = Vec::new();
-    let ahead = Attempt::ahead(table, &kind, snapshot);
+    let ahead = Attempt::new(table, &kind, snapshot);
     for run in group {
-        match write(table, &ahead, scanner, run) {
+        match write(&ahead, scanner, run) {
             Ok(run) => written.push(run),
-            // Removed and vacuumed by others in the meantime.
-            Err(error) if table.moved_on(snapshot, &error) => {}
+            // Other clients removed and vacuumed its files meanwhile.
+            Err(error) if table.is_outdated(snapshot, &error) => {}
             Err(error) => {
                 discard(table, written);
                 return Err(error);
@@ -188,19 +179,18 @@ fn replace(
         }
     }
     let mut version = snapshot.version();
-    // However much was committed meanwhile is looked at here, before it is this commit's turn.
-    let stands = table.newest().and_then(|newest| keep_standing(table, &mut written, &mut version, &newest));
-    let ended = stands.and_then(|()| {
-        commit::commit(table, &kind, Queue::AfterLosing, Instant::now(), &mut |attempt| {
-            keep_standing(table, &mut written, &mut version, attempt.snapshot)?;
-            for lost in extract(&mut written, |run| Ok(!run.staged.fits(attempt)?))? {
-                lost.staged.discard(&table.storage);
-            }
+    // The commits made meanwhile are read here, before this commit waits for the lock.
+    let checked = table.refresh().and_then(|newest| drop_lost(table, &mut written, &mut version, &newest));
+    let ended = checked.and_then(|()| {
+        commit(table, &kind, Instant::now(), None, &mut |attempt| {
+            drop_lost(table, &mut written, &mut version, attempt.snapshot)?;
+            discard(table, extract(&mut written, |run| Ok(!run.staged.fits(attempt)?))?);
             if written.is_empty() {
                 return Ok(None);
             }
             let adds = written.iter().flat_map(|run| run.staged.adds.iter().cloned()).collect();
-            Ok(Some(Plan { adds, removes: removes(listings, &written)?, transactions: Vec::new() }))
+            let files = written.iter().flat_map(|run| &run.run.files).map(|(at, row, _)| (*at, *row));
+            Ok(Some(Proposal { adds, removes: select(batches, files)?, ..Proposal::default() }))
         })
     });
     match ended {
@@ -221,48 +211,39 @@ fn replace(
     }
 }
 
-fn write<'a>(table: &Inner, ahead: &Attempt<'_>, scanner: &Scanner, run: Run<'a>) -> Result<Written<'a>> {
+fn write<'a>(ahead: &Attempt<'_>, scanner: &Scanner<'_>, run: Run<'a>) -> Result<Written<'a>> {
     let batches = scanner.read_all(run.files.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
     let rows = schema::concat(scanner.schema(), &batches)?;
     let count = rows.num_rows() as u64;
-    let part = Part { rows, written_at: run.files.last().map(|(.., file)| file.modification_time) };
-    Ok(Written { rows: count, staged: Staged::write(&table.storage, ahead, vec![part])?, run })
+    let rows = FileRows { rows, written_at: run.files.last().map(|(.., file)| file.modification_time) };
+    Ok(Written { rows: count, staged: StagedFiles::write(ahead, vec![rows])?, run })
 }
 
-fn discard(table: &Inner, written: Vec<Written<'_>>) {
+fn discard(table: &TableState, written: Vec<Written<'_>>) {
     for run in written {
         run.staged.discard(&table.storage);
     }
 }
 
-/// Scan metadata with the files of these runs selected.
-fn removes(listings: &[Listing], written: &[Written<'_>]) -> Result<Vec<(arrow::array::RecordBatch, Vec<bool>)>> {
-    let mut selected: BTreeMap<usize, Vec<bool>> = BTreeMap::new();
-    for (listing, row, _) in written.iter().flat_map(|run| &run.run.files) {
-        let length = listings.get(*listing).ok_or_else(no_such_row)?.metadata.num_rows();
-        let rows = selected.entry(*listing).or_insert_with(|| vec![false; length]);
-        *rows.get_mut(*row).ok_or_else(no_such_row)? = true;
-    }
-    selected
-        .into_iter()
-        .map(|(at, rows)| Ok((listings.get(at).ok_or_else(no_such_row)?.metadata.clone(), rows)))
-        .collect()
-}
-
-/// Gives up the runs of which another commit has removed a file, or hidden rows of it, after `version`.
-fn keep_standing(table: &Inner, written: &mut Vec<Written<'_>>, version: &mut u64, newest: &SnapshotRef) -> Result<()> {
+/// Gives up the runs of which another commit after `version` has removed a file, or has hidden rows of it.
+fn drop_lost(
+    table: &TableState,
+    written: &mut Vec<Written<'_>>,
+    version: &mut u64,
+    newest: &SnapshotRef,
+) -> Result<()> {
     let now = newest.version();
     if now == *version || written.is_empty() {
         return Ok(());
     }
     let lost = if now - *version <= NEAR {
-        match log_entry::removed_since(table, *version, now)? {
+        match table.removed_since(*version, now)? {
             Some(removed) => extract(written, |run| Ok(run.run.paths().any(|path| removed.contains(path))))?,
             None => std::mem::take(written),
         }
     } else {
-        let listings = Scanner::new(table.storage.engine()?, newest, &Predicate::default())?.files()?;
-        let files = listings.iter().flat_map(|listing| &listing.rows);
+        let batches = Scanner::new(table, newest, &Predicate::default())?.files()?;
+        let files = batches.iter().flat_map(|batch| &batch.files);
         let live: HashMap<&str, &DvInfo> = files.map(|(_, file)| (file.path.as_str(), &file.dv_info)).collect();
         let gone = |file: &ScanFile| live.get(file.path.as_str()) != Some(&&file.dv_info);
         extract(written, |run| Ok(run.run.files.iter().any(|(.., file)| gone(file))))?
@@ -272,7 +253,7 @@ fn keep_standing(table: &Inner, written: &mut Vec<Written<'_>>, version: &mut u6
     Ok(())
 }
 
-/// Takes out of `from` what `wanted` says.
+/// Takes the wanted elements out of `from`.
 fn extract<T>(from: &mut Vec<T>, mut wanted: impl FnMut(&T) -> Result<bool>) -> Result<Vec<T>> {
     let chosen = from.iter().map(&mut wanted).collect::<Result<Vec<_>>>()?;
     let mut chosen = chosen.into_iter();

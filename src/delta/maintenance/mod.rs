@@ -1,37 +1,33 @@
-//! Maintenance: what keeps a table as quick after a year as on its first day. Small files are compacted, a checkpoint is
-//! written, files that nobody needs are deleted, and so are log entries below a checkpoint. No step changes a row, and
-//! each one is safe next to running readers and writers, ours and others', and next to itself.
+//! Maintenance keeps an old table as fast as a new one: it compacts small files, writes a checkpoint, and deletes data
+//! files and log entries that are no longer needed. No step changes a row. Each step is safe next to running readers and
+//! writers of any Delta client, and next to itself.
 
 mod clean;
 mod compact;
 mod files;
-mod health;
 mod paths;
 mod vacuum;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use delta_kernel::SnapshotRef;
-
-pub(super) use health::Health;
-
-use super::failure::from_kernel;
+use super::errors::from_kernel;
 use super::scan::Scanner;
-use super::shared::Inner;
-use super::table::Predicate;
+use super::state::TableState;
+use super::table::Table;
+use super::types::Predicate;
 use crate::error::{Error, Result};
 
-/// Nothing that may belong to a writer under way is deleted before it is this old, in milliseconds, whatever the caller
-/// says: a staged data file, and a log entry on which a writer's position rests.
+/// The minimum age, in milliseconds, of files to delete that may belong to an active writer, whatever the caller says: a
+/// staged data file, and a log entry that a writer's snapshot rests on.
 const FLOOR: i64 = 60 * 60 * 1000;
 
-/// For how long what the table does not need any more is kept, so that readers of older versions find it.
+/// How long files are kept that the newest version does not need, for readers of older versions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retention(Duration);
 
 impl Retention {
-    /// So many hours. With 0, readers of older versions may find files gone.
+    /// A retention in hours. With 0, readers of older versions may miss files.
     ///
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for a number that is negative, not finite or longer than 10,000 years.
@@ -43,7 +39,7 @@ impl Retention {
         Duration::try_from_secs_f64(hours * 3600.0).map(Self).map_err(|_| refused())
     }
 
-    /// The longer one of this and what the table's property asks for, in milliseconds.
+    /// The longer one of this and the table's property, in milliseconds.
     fn at_least(self, property: Option<Duration>) -> i64 {
         i64::try_from(self.0.max(property.unwrap_or_default()).as_millis()).unwrap_or(i64::MAX)
     }
@@ -51,7 +47,7 @@ impl Retention {
 
 /// What maintenance did to one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Maintained {
+pub struct MaintenanceOutcome {
     /// The table's version afterwards.
     pub version: u64,
     /// Data files in the table before and after.
@@ -72,63 +68,63 @@ pub struct Maintained {
     pub bytes_freed: u64,
     /// Files of the log deleted: commits, checkpoints and what belongs to them.
     pub log_entries_removed: u64,
-    /// What was done otherwise than asked for, because a property of the table says so.
+    /// Differences from what was requested, because of a property of the table.
     pub notes: Vec<String>,
-    /// What could not be done; the rest was.
+    /// Steps that failed; the others were done.
     pub problems: Vec<String>,
 }
 
-impl Maintained {
-    /// Takes note of a step that failed.
-    fn failed(&mut self, step: &str, error: &Error) {
-        tracing::warn!(step, error = %error.full_message(), "maintenance could not do everything");
-        self.problems.push(format!("{step}: {}", error.full_message()));
+impl MaintenanceOutcome {
+    /// The result of a step. Records it if it failed.
+    fn check<T>(&mut self, step: &str, done: Result<T>) -> Option<T> {
+        let error = match done {
+            Ok(done) => return Some(done),
+            Err(error) => error.full_message(),
+        };
+        tracing::warn!(step, error, "maintenance could not do everything");
+        self.problems.push(format!("{step}: {error}"));
+        None
     }
 }
 
-/// See [`super::Table::maintain`].
-pub(super) fn maintain(table: &Arc<Inner>, retention: Retention) -> Maintained {
-    maintain_by(table, retention, &|| files::now(table))
+impl Table {
+    /// Compacts small files, writes a checkpoint, and deletes data files that no version within the retention needs and log
+    /// entries that are no longer needed: next to running readers and writers, and without changing a row. The report has
+    /// what a step could not do; the other steps continue.
+    pub fn maintain(&self, retention: Retention) -> MaintenanceOutcome {
+        maintain_by(&self.state, retention, &|| files::now(&self.state))
+    }
 }
 
-/// Maintains the table by this clock, which gives milliseconds since 1970.
-fn maintain_by(table: &Arc<Inner>, retention: Retention, clock: &dyn Fn() -> Result<i64>) -> Maintained {
-    let mut report = Maintained { version: table.known().version(), ..Maintained::default() };
-    match table.newest().and_then(|snapshot| live_files(table, &snapshot)) {
-        Ok(count) => (report.files_before, report.files_after) = (count, count),
-        Err(error) => {
-            report.failed("looking at the table", &error);
-            return report;
-        }
-    }
-    if let Err(error) = compact::compact(table, &mut report) {
-        report.failed("compacting", &error);
-    }
-    if let Err(error) = checkpoint(table, &mut report) {
-        report.failed("writing a checkpoint", &error);
-    }
-    if let Err(error) = clock().and_then(|now| vacuum::vacuum(table, retention, now, &mut report)) {
-        report.failed("deleting files that are not needed any more", &error);
-    }
-    if let Err(error) = clock().and_then(|now| clean::clean(table, retention, now, &mut report)) {
-        report.failed("cleaning the log", &error);
-    }
-    match table.newest().and_then(|snapshot| Ok((snapshot.version(), live_files(table, &snapshot)?))) {
-        Ok((version, files)) => (report.version, report.files_after) = (version, files),
-        Err(error) => report.failed("looking at the table", &error),
+/// Maintains the table by this clock, which returns milliseconds since 1970.
+fn maintain_by(table: &Arc<TableState>, retention: Retention, clock: &dyn Fn() -> Result<i64>) -> MaintenanceOutcome {
+    let mut report = MaintenanceOutcome { version: table.known().version(), ..MaintenanceOutcome::default() };
+    let Some((_, files)) = report.check("looking at the table", live_files(table)) else { return report };
+    (report.files_before, report.files_after) = (files, files);
+    let compacted = compact::compact(table, &mut report);
+    report.check("compacting", compacted);
+    let checkpointed = checkpoint(table, &mut report);
+    report.check("writing a checkpoint", checkpointed);
+    let vacuumed = clock().and_then(|now| vacuum::vacuum(table, retention, now, &mut report));
+    report.check("deleting files that are not needed any more", vacuumed);
+    let cleaned = clock().and_then(|now| clean::clean(table, retention, now, &mut report));
+    report.check("cleaning the log", cleaned);
+    if let Some(now) = report.check("looking at the table", live_files(table)) {
+        (report.version, report.files_after) = now;
     }
     report
 }
 
-fn live_files(table: &Inner, snapshot: &SnapshotRef) -> Result<u64> {
-    let listings = Scanner::new(table.storage.engine()?, snapshot, &Predicate::default())?.files()?;
-    table.health.listed(&listings);
-    Ok(listings.iter().map(|listing| listing.rows.len() as u64).sum())
+/// The newest version, and the number of its files.
+fn live_files(table: &TableState) -> Result<(u64, u64)> {
+    let snapshot = table.refresh()?;
+    let batches = Scanner::new(table, &snapshot, &Predicate::default())?.files()?;
+    Ok((snapshot.version(), batches.iter().map(|batch| batch.files.len() as u64).sum()))
 }
 
-/// Writes a checkpoint of the newest version, if it has none and is more than the empty table.
-fn checkpoint(table: &Inner, report: &mut Maintained) -> Result<()> {
-    let snapshot = table.newest()?;
+/// Writes a checkpoint of the newest version, unless it has one or is the empty table.
+fn checkpoint(table: &TableState, report: &mut MaintenanceOutcome) -> Result<()> {
+    let snapshot = table.refresh()?;
     if snapshot.version() == 0 {
         return Ok(());
     }
@@ -136,7 +132,7 @@ fn checkpoint(table: &Inner, report: &mut Maintained) -> Result<()> {
     let (_, checkpointed) = written
         .map_err(|e| from_kernel(format!("the checkpoint of version {} of '{}'", snapshot.version(), table.url), e))?;
     report.checkpoint = Some(checkpointed.version());
-    table.exchange(&checkpointed);
+    table.replace(&checkpointed);
     Ok(())
 }
 

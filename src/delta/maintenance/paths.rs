@@ -1,27 +1,27 @@
-//! Which file a path in the log means. A mistake here deletes live data, so paths are not resolved but reduced: two
-//! spellings that any client could mean the same file by reduce to the same key, even if some that mean different files
-//! do as well. That only spares a file.
+//! Compares paths in the log with files in the store. A mistake here deletes live data, so paths are not resolved but
+//! reduced: all spellings that a client may use for one file reduce to the same key. Some spellings of different files do
+//! so too, and then a file is kept that could be deleted.
 
 use std::collections::HashSet;
 
-/// The files that must stay.
+/// Files to keep.
 #[derive(Debug)]
 pub(super) struct Needed {
     /// The table's own path, reduced.
     root: Vec<u8>,
     /// Reduced paths below the table.
     paths: HashSet<Vec<u8>>,
-    /// Names of files that are given by absolute paths from elsewhere: a link, or another name of the same place.
+    /// Names of files with absolute paths outside the table: through a link, or another name of the same directory.
     names: HashSet<Vec<u8>>,
 }
 
 impl Needed {
-    /// Nothing yet, of the table at this URL.
+    /// No files yet, of the table at this URL.
     pub(super) fn of(url: &url::Url) -> Self {
         Self { root: reduce(url.path()).unwrap_or_default(), paths: HashSet::new(), names: HashSet::new() }
     }
 
-    /// Adds a path as a log spells it: relative or absolute, percent-encoded or (by careless clients) not.
+    /// Adds a path as a log spells it: relative or absolute, percent-encoded or (by some clients) not.
     pub(super) fn insert(&mut self, path: &str) {
         if let Some(relative) = reduce(path) {
             self.paths.insert(relative);
@@ -35,7 +35,7 @@ impl Needed {
         }
     }
 
-    /// Whether the file with this path below the table, as the store has it, must stay.
+    /// Whether to keep the file with this path below the table, as the store spells it.
     pub(super) fn contains(&self, path: &str) -> bool {
         match reduce(path) {
             Some(key) => self.paths.contains(&key) || self.names.contains(&name(&key)),
@@ -44,8 +44,9 @@ impl Needed {
     }
 }
 
-/// What is common to all spellings of a path: percent-decoded until nothing changes (partition values are encoded twice
-/// in the log), without `.`, `..`, empty parts and the blanks that URL parsers leave out. `None` when it leads out of where it began.
+/// The common form of all spellings of a path: percent-decoded until nothing changes (partition values are encoded twice in
+/// the log), without `.`, `..`, empty parts and the blanks that URL parsers drop. `None` if the path leads out of its
+/// directory.
 pub(super) fn reduce(path: &str) -> Option<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in decoded(path).split(|&byte| matches!(byte, b'/' | b'\\')) {
@@ -69,7 +70,7 @@ fn decoded(path: &str) -> Vec<u8> {
     }
 }
 
-/// Every escape that is one makes the text shorter.
+/// Decodes once. Every valid escape makes the text shorter.
 fn decoded_once(text: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let mut out = Vec::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Maintenance as its callers see it: rows stay, files and log entries go, whoever works beside it.
+//! Maintenance as its callers see it: rows stay, and files and log entries go, next to readers and writers.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use arrow::array::AsArray as _;
 
 use super::*;
 use crate::ErrorKind;
-use crate::delta::Table;
 use crate::delta::tests::{all, batch, equals, flip, plain_spec, row, rows, spec, storage};
+use crate::delta::{SnapshotView, Table};
 
 const HOUR: i64 = 3_600_000;
 
@@ -19,9 +19,9 @@ pub(super) fn hours(hours: f64) -> Retention {
 }
 
 /// Maintains with a clock that is so many hours ahead.
-pub(super) fn maintain_later(table: &Table, retain: f64, ahead: i64) -> Maintained {
+pub(super) fn maintain_later(table: &Table, retain: f64, ahead: i64) -> MaintenanceOutcome {
     let clock = || Ok(chrono::Utc::now().timestamp_millis() + ahead * HOUR);
-    maintain_by(table.inner(), hours(retain), &clock)
+    maintain_by(&table.state, hours(retain), &clock)
 }
 
 /// Files below `directory` with their names relative to it.
@@ -90,7 +90,7 @@ fn small_files_become_one_with_the_same_rows_in_the_same_order() {
         // Nothing is left to do, so nothing is committed.
         let again = table.maintain(hours(168.0));
         assert_eq!((again.version, again.files_compacted, again.checkpoint), (31, 0, Some(31)));
-        // What is logged afterwards comes after what was compacted.
+        // Rows logged afterwards come after the compacted ones.
         table.append(&batch(&[row("new", 1, "NO")])).expect("appended");
         assert_eq!(in_order(&table).last().expect("row").0, "new");
         assert_eq!(flip(&table, &|name| name == "01").expect("flipped"), 1);
@@ -105,9 +105,9 @@ fn a_year_of_single_rows_leaves_a_fetch_as_it_was_on_the_first_day() {
     let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
     let long_lived = Table::open(&storage(&dir), "events").expect("opened");
     let fetched = |table: &Table| {
-        let snapshot = table.inner().newest().expect("snapshot");
-        let scanner = Scanner::new(table.inner().storage.engine().expect("engine"), &snapshot, &equals("flag", "NO"));
-        scanner.expect("scanner").files().expect("files").iter().map(|listing| listing.rows.len()).sum::<usize>()
+        let snapshot = table.state.refresh().expect("snapshot");
+        let scanner = Scanner::new(&table.state, &snapshot, &equals("flag", "NO"));
+        scanner.expect("scanner").files().expect("files").iter().map(|batch| batch.files.len()).sum::<usize>()
     };
     table.append(&batch(&[row("first", 0, "NO")])).expect("appended");
     let day_one = fetched(&table);
@@ -125,7 +125,7 @@ fn a_year_of_single_rows_leaves_a_fetch_as_it_was_on_the_first_day() {
         spawned.join()
     });
     writer.expect("written");
-    crate::delta::drain(Duration::from_secs(60));
+    crate::runtime::drain(Duration::from_secs(60));
     let before = all(&table);
     assert_eq!(before.len(), COMMITS);
     assert!(table.overdue().is_some(), "a year without maintenance is told");
@@ -240,15 +240,12 @@ fn a_reader_whose_files_vanish_looks_again() {
     for name in ["a", "b", "c"] {
         table.append(&batch(&[row(name, 1, "NO")])).expect("appended");
     }
-    let stale = table.inner().newest().expect("snapshot");
+    let stale = table.state.refresh().expect("snapshot");
     let report = Table::open(&storage(&dir), "events").expect("opened").maintain(hours(0.0));
     assert_eq!((report.files_compacted, report.files_vacuumed), (3, 3));
-    let engine = table.inner().storage.engine().expect("engine");
-    let known = crate::delta::read_files::ReadFiles::default();
-    let error = crate::delta::scan::rows(engine, &stale, &Predicate::default(), &Health::default(), &known);
-    let error = error.expect_err("gone");
+    let error = SnapshotView::new(&table.state, &stale).scan(&Predicate::default()).expect_err("gone");
     assert_eq!(error.kind(), ErrorKind::Storage);
-    assert!(table.inner().moved_on(&stale, &error), "{}", error.full_message());
+    assert!(table.state.is_outdated(&stale, &error), "{}", error.full_message());
     assert_eq!(all(&table).len(), 3);
     // A file that is lost and not only replaced is an error, and not an endless loop.
     let live = data_in(&events(&dir));

@@ -9,7 +9,7 @@ use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSys
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator};
 use proptest::prelude::*;
 
-use super::super::commit::Limits;
+use super::super::state::Limits;
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,10 +93,10 @@ proptest! {
         let table = faulty(&dir, faults, Duration::from_secs(60));
         table.append(&batch(&[row("a", 1, "NO")])).expect("appended");
         let mut decisions = 0;
-        table.append_guarded(&mut |view| {
+        table.append_conditionally(&mut |view| {
             decisions += 1;
             let turn = view.transaction("cursor")?.unwrap_or(0) + 1;
-            Ok(Some(Guard { batch: batch(&[row(format!("b{decisions}"), turn, "NO")]), transactions: vec![("cursor".into(), turn)] }))
+            Ok(Some(ConditionalWrite { batch: batch(&[row(format!("b{decisions}"), turn, "NO")]), transactions: vec![("cursor".into(), turn)] }))
         }).expect("guarded");
         // What was decided last is what was committed: a caller may act on it.
         prop_assert_eq!(own(&table), vec!["a".to_owned(), format!("b{decisions}")]);

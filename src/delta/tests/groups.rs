@@ -1,4 +1,4 @@
-//! Group commit: who logs at the same moment shares a commit, and nobody's error reaches anybody else.
+//! Group commit: callers that log at the same moment share a commit, and an error reaches only its caller.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSystemCommitter, PublishMetadata};
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator};
 
-use super::super::commit::Limits;
+use super::super::state::Limits;
 use super::*;
 use crate::runtime;
 
@@ -97,7 +97,7 @@ fn a_failed_commit_is_reported_to_exactly_its_callers() {
     }
     assert_eq!(names(&table), Vec::<String>::new());
     slow.broken.store(false, Ordering::SeqCst);
-    // While some fail, others do not: whoever got a version back has their row, and nobody else has.
+    // While some fail, others do not: exactly the callers that got a version back have their row.
     let breaker = Arc::clone(&slow);
     let breaking = thread::spawn(move || {
         for _ in 0..6 {

@@ -126,7 +126,7 @@ impl Disk for Plug {
 }
 
 impl Moment {
-    /// What is on the disk when the power is back: files whose bytes were not synced are empty.
+    /// The content of the disk after the power cut: files whose bytes were not synced are empty.
     fn restore(&self, names: &Names, from: &Path, to: &Path) {
         for (name, node) in names.get(from).into_iter().flatten() {
             let (inside, target) = (from.join(name), to.join(name));

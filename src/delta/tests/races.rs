@@ -105,9 +105,9 @@ fn a_turn_is_taken_once() {
             let table = if shared { table.clone() } else { Table::open(&storage(&dir), "events").expect("opened") };
             for _ in 0..EACH {
                 table
-                    .append_guarded(&mut |view| {
+                    .append_conditionally(&mut |view| {
                         let turn = view.transaction("cursor")?.unwrap_or(0) + 1;
-                        Ok(Some(Guard {
+                        Ok(Some(ConditionalWrite {
                             batch: batch(&[row(format!("{turn:04}"), turn, "NO")]),
                             transactions: vec![("cursor".into(), turn)],
                         }))
@@ -165,8 +165,9 @@ fn a_compaction_cannot_slip_under_a_rewrite() {
 fn writing_to_the_table_that_is_being_decided_about_is_an_error_and_no_deadlock() {
     let dir = tempfile::tempdir().expect("directory");
     let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
-    let error =
-        table.append_guarded(&mut |_| table.append(&batch(&[row("a", 1, "NO")])).map(|_| None)).expect_err("refused");
+    let error = table
+        .append_conditionally(&mut |_| table.append(&batch(&[row("a", 1, "NO")])).map(|_| None))
+        .expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Internal);
     table.append(&batch(&[row("a", 1, "NO")])).expect("the handle still works");
 }

@@ -1,4 +1,4 @@
-//! Replacing the content of small tables, and reading what is new.
+//! Replacing the content of small tables, and reading new rows.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn replaced(table: &Table, with: &[Row]) -> Vec<Row> {
     table
         .replace(&mut |found| {
             before = rows(found);
-            Ok(Some(Guard { batch: batch(with), transactions: vec![("app".to_owned(), with.len() as i64)] }))
+            Ok(Some(ConditionalWrite { batch: batch(with), transactions: vec![("app".to_owned(), with.len() as i64)] }))
         })
         .unwrap();
     before
@@ -23,7 +23,7 @@ fn replacing_takes_everything_and_leaves_what_is_given() {
     assert_eq!(all(&table), [row("c", 3, "NO")]);
     assert_eq!(replaced(&table, &[]), [row("c", 3, "NO")]);
     assert_eq!(all(&table), []);
-    assert_eq!(table.look(|view| view.transaction("app")).unwrap(), Some(0));
+    assert_eq!(table.read_snapshot(|view| view.transaction("app")).unwrap(), Some(0));
     let version = table.version();
     assert_eq!(table.replace(&mut |_| Ok(None)).unwrap(), None);
     assert_eq!(table.newest_version().unwrap(), version, "nothing was written");
@@ -42,7 +42,10 @@ fn of_replacements_at_the_same_time_each_sees_the_one_before() {
                     table
                         .replace(&mut |found| {
                             let count = rows(found).first().map_or(0, |row| row.1.unwrap()) + 1;
-                            Ok(Some(Guard { batch: batch(&[row("count", count, "NO")]), transactions: Vec::new() }))
+                            Ok(Some(ConditionalWrite {
+                                batch: batch(&[row("count", count, "NO")]),
+                                transactions: Vec::new(),
+                            }))
                         })
                         .unwrap();
                 }

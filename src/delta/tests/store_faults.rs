@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use url::Url;
 
 use super::*;
-use crate::delta::commit::Limits;
+use crate::delta::state::Limits;
 use crate::error::Error;
 use crate::storage::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
@@ -96,7 +96,7 @@ fn check(promises: &[(String, Promise, String)], found: &[Row]) {
         };
         assert!(kept, "{name} is there {count} times, promised was {promise:?}: {said}");
     }
-    assert!(counts.is_empty(), "rows that nobody wrote: {counts:?}");
+    assert!(counts.is_empty(), "rows that no caller wrote: {counts:?}");
 }
 
 fn said<T>(ended: &Result<T>) -> String {
@@ -104,9 +104,12 @@ fn said<T>(ended: &Result<T>) -> String {
 }
 
 fn guarded(table: &Table, name: &str) -> Result<Option<u64>> {
-    table.append_guarded(&mut |view| {
+    table.append_conditionally(&mut |view| {
         let turn = view.transaction("cursor")?.unwrap_or(0) + 1;
-        Ok(Some(Guard { batch: batch(&[row(name, turn, "NO")]), transactions: vec![("cursor".into(), turn)] }))
+        Ok(Some(ConditionalWrite {
+            batch: batch(&[row(name, turn, "NO")]),
+            transactions: vec![("cursor".into(), turn)],
+        }))
     })
 }
 

@@ -6,9 +6,9 @@ use super::*;
 
 fn write(table: &Table, ids: &[(&str, i64)]) -> u64 {
     let transactions: Vec<(String, i64)> = ids.iter().map(|(app, version)| ((*app).to_owned(), *version)).collect();
-    let mut guard = Some(Guard { batch: batch(&[]), transactions });
+    let mut guard = Some(ConditionalWrite { batch: batch(&[]), transactions });
     table
-        .append_guarded(&mut |_| Ok(guard.clone()))
+        .append_conditionally(&mut |_| Ok(guard.clone()))
         .map(|version| (guard.take(), version))
         .expect("commit")
         .1
@@ -22,7 +22,7 @@ type Seen = (BTreeMap<String, i64>, Option<Vec<(String, i64)>>);
 fn look(table: &Table, known: u64) -> Seen {
     let mut seen = None;
     table
-        .append_guarded(&mut |view| {
+        .append_conditionally(&mut |view| {
             let all: BTreeMap<String, i64> = view.transactions()?.into_iter().collect();
             for (app, version) in &all {
                 assert_eq!(view.transaction(app)?, Some(*version), "{app}");

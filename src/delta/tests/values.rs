@@ -58,7 +58,7 @@ fn roots_with_odd_names_hold_tables_with_long_logs() {
         for at in 0..22 {
             table.append(&batch(&[row("x", at, "NO")])).expect(name);
         }
-        drain(Duration::from_secs(30));
+        crate::runtime::drain(Duration::from_secs(30));
         assert!(dir.path().join(name).join("events/_delta_log/00000000000000000020.checkpoint.parquet").exists());
         assert_eq!(all(&Table::open(&storage, "events").expect(name)).len(), 22);
     }
@@ -85,13 +85,15 @@ fn a_long_log_has_checkpoints_and_reads_the_same_through_them() {
         table.append(&batch(&[row(format!("r{at}"), at, if at % 2 == 0 { "NO" } else { "YES" })])).expect("appended");
     }
     table
-        .append_guarded(&mut |_| Ok(Some(Guard { batch: batch(&[]), transactions: vec![("app".into(), 7)] })))
+        .append_conditionally(&mut |_| {
+            Ok(Some(ConditionalWrite { batch: batch(&[]), transactions: vec![("app".into(), 7)] }))
+        })
         .expect("guarded");
     assert_eq!(flip(&table, &|name| name == "r50").expect("flipped"), 1);
     for at in 105..125 {
         table.append(&batch(&[row(format!("r{at}"), at, "YES")])).expect("appended");
     }
-    drain(Duration::from_secs(30));
+    crate::runtime::drain(Duration::from_secs(30));
     let checkpoints = std::fs::read_dir(dir.path().join("events/_delta_log"))
         .expect("log")
         .filter(|e| e.as_ref().expect("entry").file_name().to_string_lossy().contains("checkpoint.parquet"))
@@ -102,7 +104,7 @@ fn a_long_log_has_checkpoints_and_reads_the_same_through_them() {
     assert_eq!(all(&cold), all(&table));
     assert_eq!(all(&cold).len(), 125);
     assert_eq!(cold.scan(&equals("flag", "NO")).expect("scan").num_rows(), 52);
-    cold.append_guarded(&mut |view| {
+    cold.append_conditionally(&mut |view| {
         assert_eq!(view.transaction("app")?, Some(7));
         assert_eq!(view.version(), 127);
         Ok(None)
@@ -251,7 +253,7 @@ fn legacy_versions_are_no_obstacle_where_nothing_of_what_they_stand_for_is_used(
             table.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
         }
         assert_eq!(flip(&table, &|name| name < "10").expect("flipped"), 10);
-        drain(Duration::from_secs(30));
+        crate::runtime::drain(Duration::from_secs(30));
         table.maintain(Retention::hours(0.0).expect("hours"));
         table.append(&batch(&[row("25", 25, "NO")])).expect("appended after a checkpoint");
         let cold = Table::open(&storage, "events").expect("opened");

@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chrono::Utc;
 
 use super::record::RecordDigest;
-use crate::delta::{Guard, Predicate, Table};
+use crate::delta::{ConditionalWrite, Predicate, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, value};
 use crate::ledger::rows::as_stored;
@@ -89,11 +89,11 @@ impl ImportLog {
         let rows = as_stored(rows.clone(), &notifications.schema())?;
         let batch = write_batch(imports, self.head, &entries)?;
         let expected = self.head;
-        let moved = notifications.append_guarded(&mut |view| {
+        let moved = notifications.append_conditionally(&mut |view| {
             if view.transaction(HEAD)? != expected {
                 return Ok(None);
             }
-            Ok(Some(Guard { batch: rows.clone(), transactions: vec![(HEAD.to_owned(), batch)] }))
+            Ok(Some(ConditionalWrite { batch: rows.clone(), transactions: vec![(HEAD.to_owned(), batch)] }))
         })?;
         if moved.is_none() {
             return Ok(false);
@@ -131,16 +131,19 @@ impl ImportedFile {
 
 /// The number of the batch that was imported last.
 fn read_head(notifications: &Table) -> Result<Option<i64>> {
-    notifications.look(|view| view.transaction(HEAD))
+    notifications.read_snapshot(|view| view.transaction(HEAD))
 }
 
 /// Writes a batch under a new number.
 pub(super) fn write_batch(imports: &Table, previous: Option<i64>, entries: &[ImportLogEntry]) -> Result<i64> {
     let mut number = 0;
-    imports.append_guarded(&mut |view| {
+    imports.append_conditionally(&mut |view| {
         // Also above the head, in case the table of the batches was created again.
         number = view.transaction(HEAD)?.max(previous).unwrap_or(0) + 1;
-        Ok(Some(Guard { batch: to_batch(number, previous, entries)?, transactions: vec![(HEAD.to_owned(), number)] }))
+        Ok(Some(ConditionalWrite {
+            batch: to_batch(number, previous, entries)?,
+            transactions: vec![(HEAD.to_owned(), number)],
+        }))
     })?;
     Ok(number)
 }

@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, Ti
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 
 use super::{Decide, SELECTED_AT, Step, TurnCount, now, upkeep};
-use crate::delta::{Guard, Predicate, Table, TableSpec, View};
+use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::selection::Selection;
 use crate::selection::state::{SelectionState, StateKey};
@@ -80,7 +80,7 @@ impl SharedCursor {
         let mut opened = self.lock();
         let Opened { table, version, state, .. } = self.open(&mut opened)?;
         let mut decided: Option<(u64, Step, T)> = None;
-        let committed = table.append_guarded(&mut |view| {
+        let committed = table.append_conditionally(&mut |view| {
             read(view, version, state)?;
             let (step, value) = decide(state);
             let guard = (!step.is_empty()).then(|| guard(&step)).transpose();
@@ -167,12 +167,12 @@ impl Opened {
     fn refresh(&mut self) -> Result<()> {
         let Self { table, version, state, .. } = self;
         // A guarded append that writes nothing reads the newest version.
-        table.append_guarded(&mut |view| read(view, version, state).map(|()| None)).map(drop)
+        table.append_conditionally(&mut |view| read(view, version, state).map(|()| None)).map(drop)
     }
 }
 
 /// Brings `state`, which is that of `version`, up to date with `view`.
-fn read(view: &View<'_>, version: &mut Option<u64>, state: &mut SelectionState) -> Result<()> {
+fn read(view: &SnapshotView<'_>, version: &mut Option<u64>, state: &mut SelectionState) -> Result<()> {
     if *version == Some(view.version()) {
         return Ok(());
     }
@@ -190,7 +190,7 @@ fn read(view: &View<'_>, version: &mut Option<u64>, state: &mut SelectionState) 
 }
 
 /// The commit of `step`.
-fn guard(step: &Step) -> Result<Guard> {
+fn guard(step: &Step) -> Result<ConditionalWrite> {
     let turns = &step.turns;
     let text =
         |of: fn(&Selection) -> Option<&str>| -> ArrayRef { Arc::new(turns.iter().map(of).collect::<StringArray>()) };
@@ -210,7 +210,7 @@ fn guard(step: &Step) -> Result<Guard> {
     })?;
     // The last value of each key: one commit may have an id only once.
     let last: HashMap<String, i64> = step.changes.iter().map(|(key, value)| (key.key(), *value)).collect();
-    Ok(Guard { batch, transactions: last.into_iter().collect() })
+    Ok(ConditionalWrite { batch, transactions: last.into_iter().collect() })
 }
 
 fn columns(rows: &RecordBatch) -> Option<(&StringArray, &TimestampMicrosecondArray)> {

@@ -6,8 +6,9 @@ use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 
 use super::{SELECTED_AT, now};
-use crate::delta::{Predicate, Retention, Rewrite, Table, UnderWay};
+use crate::delta::{Predicate, Retention, Rewrite, Table};
 use crate::error::Result;
+use crate::runtime::InFlight;
 
 /// Commits between two compactions. That many files are read in milliseconds, and compacting them takes as long as a few
 /// turns.
@@ -27,7 +28,7 @@ pub(super) fn when_due(table: &Table, version: u64) {
     if !version.is_multiple_of(COMPACT_EVERY) {
         return;
     }
-    let (table, under_way) = (table.clone(), UnderWay::one());
+    let (table, in_flight) = (table.clone(), InFlight::begin());
     let work = move || {
         if version.is_multiple_of(TRIM_EVERY)
             && let Err(error) = trim(&table, now(), MOST_ROWS)
@@ -37,7 +38,7 @@ pub(super) fn when_due(table: &Table, version: u64) {
         if let Ok(retention) = Retention::hours(KEPT_HOURS) {
             table.maintain(retention); // logs what it could not do
         }
-        drop(under_way);
+        drop(in_flight);
     };
     // Without a thread, a later selection does it.
     let started = thread::Builder::new().name("jobrota-upkeep".to_owned()).spawn(work);
@@ -101,7 +102,7 @@ mod tests {
             select(&cursor, turn);
         }
         // The last one that is due may be under way.
-        assert!(crate::delta::drain(std::time::Duration::from_secs(60)));
+        assert!(crate::runtime::drain(std::time::Duration::from_secs(60)));
         let table = Table::open(&Storage::open(root, &HashMap::new()).unwrap(), "vm_selections").unwrap();
         assert_eq!(wait(cursor.counts(None)).len(), 600);
         let files = table.maintain(Retention::hours(KEPT_HOURS).unwrap()).files_before;

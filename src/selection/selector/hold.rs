@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::delta::UnderWay;
 use crate::error::Result;
 use crate::runtime;
+use crate::runtime::InFlight;
 use crate::selection::cursor::{Cursor, Step, now};
 use crate::selection::schedule::microseconds;
 use crate::selection::state::{Changes, SelectionState, StateKey};
@@ -74,12 +74,12 @@ impl Drop for HoldGuard {
         if !self.registry.lock().until.contains_key(&self.key) {
             return;
         }
-        let (registry, key, under_way) = (self.registry.clone(), self.key.clone(), UnderWay::one());
+        let (registry, key, in_flight) = (self.registry.clone(), self.key.clone(), InFlight::begin());
         let work = async move {
             if let Err(error) = registry.release(&key).await {
                 tracing::warn!(vm = key.0, error = %error.full_message(), "a VM was not released: it counts as in use until hold_ttl is over");
             }
-            drop(under_way);
+            drop(in_flight);
         };
         if let Ok(runtime) = runtime::handle() {
             drop(runtime.spawn(work));

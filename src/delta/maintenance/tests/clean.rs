@@ -1,4 +1,4 @@
-//! Which log entries go, and that everyone can go on without them.
+//! Which log entries go, and that readers and writers can continue without them.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn old(dir: &tempfile::TempDir, commits: u64, hours_old: u64) -> Table {
     let table = Table::open_or_create(&storage(dir), &spec()).expect("created");
     for number in 0..commits {
         table.append(&batch(&[row(format!("{number:03}"), 1, "NO")])).expect("appended");
-        crate::delta::drain(Duration::from_secs(60));
+        crate::runtime::drain(Duration::from_secs(60));
     }
     for name in files_in(&log(dir)) {
         age(&log(dir).join(name), hours_old);
@@ -19,10 +19,10 @@ fn log(dir: &tempfile::TempDir) -> PathBuf {
     events(dir).join("_delta_log")
 }
 
-fn cleaned(table: &Table, retain: f64) -> Maintained {
-    let mut report = Maintained::default();
+fn cleaned(table: &Table, retain: f64) -> MaintenanceOutcome {
+    let mut report = MaintenanceOutcome::default();
     crate::delta::maintenance::clean::clean(
-        table.inner(),
+        &table.state,
         hours(retain),
         chrono::Utc::now().timestamp_millis(),
         &mut report,
@@ -66,12 +66,12 @@ fn a_handle_of_a_version_that_is_gone_reads_and_writes_on() {
     assert_eq!(all(&reader).len(), 51);
     // Entries are cleaned away after an hour at the earliest, so that is how long these handles have been idle.
     for idle in [&writer, &acknowledger] {
-        idle.inner().unseen(Duration::from_secs(2 * 3600));
+        idle.state.set_since_contact(Duration::from_secs(2 * 3600));
     }
     writer.append(&batch(&[row("late", 1, "NO")])).expect("appended");
     assert_eq!(flip(&acknowledger, &|name| name == "early" || name == "late").expect("flipped"), 2);
     assert_eq!(all(&Table::open(&storage(&dir), "events").expect("opened")).len(), 52);
-    // Version 1 was cleaned away: nobody may have taken its place.
+    // Version 1 was cleaned away: no writer may have taken its place.
     assert!(!log(&dir).join("00000000000000000001.json").exists());
 }
 
@@ -83,7 +83,7 @@ fn nothing_goes_that_is_young_or_that_readers_start_from() {
     for number in 0..45 {
         table.append(&batch(&[row(format!("{number}"), 1, "NO")])).expect("appended");
     }
-    crate::delta::drain(Duration::from_secs(60));
+    crate::runtime::drain(Duration::from_secs(60));
     let before = files_in(&log(&dir));
     assert_eq!(cleaned(&table, 0.0).log_entries_removed, 0);
     assert_eq!(files_in(&log(&dir)), before);
@@ -119,7 +119,7 @@ fn a_broken_checkpoint_or_a_gap_stops_the_clean_up() {
     let before = files_in(&log(&dir));
     let clean = |table: &Table| {
         let now = chrono::Utc::now().timestamp_millis();
-        crate::delta::maintenance::clean::clean(table.inner(), hours(0.0), now, &mut Maintained::default())
+        crate::delta::maintenance::clean::clean(&table.state, hours(0.0), now, &mut MaintenanceOutcome::default())
     };
     assert_eq!(clean(&table).expect_err("broken").kind(), ErrorKind::Storage);
     assert_eq!(files_in(&log(&dir)), before);
@@ -167,7 +167,7 @@ fn all_kinds_of_entries_go_and_what_is_not_of_the_log_stays() {
         std::fs::write(log(&dir).join(name), content).expect("written");
         age(&log(&dir).join(name), if name.contains("42.checkpoint") { 0 } else { 24 * 10 });
     }
-    // The handle was opened before: what is in the way of a fresh reader here is not in its way.
+    // The handle was opened before, so it does not read what stops a new reader here.
     cleaned(&table, 0.0);
     let left = files_in(&log(&dir));
     for (name, _) in &go {

@@ -58,12 +58,12 @@ proptest! {
                     let report = maintain_later(&table, f64::from(retain), i64::from(later));
                     prop_assert_eq!(&report.problems, &Vec::<String>::new());
                     // No background checkpoint may be looked at half-way.
-                    crate::delta::drain(Duration::from_secs(60));
+                    crate::runtime::drain(Duration::from_secs(60));
                     let after = in_order(&table);
                     prop_assert_eq!(pending(&after), pending(&before));
                 }
                 Step::Age(hours) => {
-                    crate::delta::drain(Duration::from_secs(60));
+                    crate::runtime::drain(Duration::from_secs(60));
                     for name in files_in(&events(&dir)) {
                         age(&events(&dir).join(name), u64::from(hours));
                     }

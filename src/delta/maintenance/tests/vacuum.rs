@@ -70,7 +70,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().expect("directory");
         let table = Table::open_or_create(&storage(&dir), &plain_spec()).expect("created");
-        let root = table.inner().url.clone();
+        let root = table.state.url.clone();
         // Two names that differ only in spelling may mean one file: not what this is about.
         let keys: Vec<_> = live.iter().map(|(path, _)| path).chain(dead.iter().map(|d| &d.0)).map(|p| reduce(p)).collect();
         prop_assume!(keys.iter().collect::<BTreeSet<_>>().len() == keys.len());
@@ -88,9 +88,9 @@ proptest! {
             serde_json::json!({"remove": {"path": path, "deletionTimestamp": 1, "dataChange": true}})
         }));
         commit(&log, 1, &actions);
-        let mut report = Maintained::default();
+        let mut report = MaintenanceOutcome::default();
         let now = chrono::Utc::now().timestamp_millis() + 100 * HOUR;
-        crate::delta::maintenance::vacuum::vacuum(table.inner(), hours(0.0), now, &mut report).expect("vacuumed");
+        crate::delta::maintenance::vacuum::vacuum(&table.state, hours(0.0), now, &mut report).expect("vacuumed");
         for (path, how) in &live {
             prop_assert!(events(&dir).join(path).exists(), "{path:?} was deleted, live as {:?}", spelled(&root, path, *how));
         }
@@ -129,7 +129,7 @@ proptest! {
             let report = maintain_later(&table, 0.0, 100);
             prop_assert_eq!(&report.problems, &Vec::<String>::new());
             prop_assert_eq!(&all(&table), &expected);
-            crate::delta::drain(Duration::from_secs(60));
+            crate::runtime::drain(Duration::from_secs(60));
         }
         let distinct = values.iter().collect::<BTreeSet<_>>().len();
         prop_assert_eq!(data_in(&events(&dir)).len(), distinct, "{:?}", data_in(&events(&dir)));

@@ -193,7 +193,7 @@ fn the_memory_survives_checkpoints() {
         fixture.write(&format!("{number:02}.json"), record(&format!("J{number:02}"), number));
         assert_eq!(import(&fixture.reopened(), &fixture.folder()).rows, 1);
     }
-    let _ = crate::delta::drain(Duration::from_secs(30));
+    let _ = crate::runtime::drain(Duration::from_secs(30));
     for table in ["job_notifications", "autosys_imports"] {
         let log = fixture.directory.path().join("ledger").join(table).join("_delta_log");
         let pointer = fs::read(log.join("_last_checkpoint")).unwrap();

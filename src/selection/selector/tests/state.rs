@@ -186,7 +186,7 @@ fn a_dropped_selection_gives_its_vm_back() {
     let runtime = crate::runtime::handle().unwrap();
     drop(runtime.block_on(selector.select_many(3)).unwrap());
     // The drain at exit waits for it, and so can we.
-    assert!(crate::delta::drain(PLENTY));
+    assert!(crate::runtime::drain(PLENTY));
     assert!(runtime.block_on(selector.state()).unwrap().iter().all(|row| row.in_flight == 0));
 }
 

@@ -1,6 +1,7 @@
-//! What the kernel's errors mean to a caller.
+//! Converts errors of the kernel and of Arrow.
 
 use std::error::Error as StdError;
+use std::fmt::Display;
 use std::io;
 
 use arrow::error::ArrowError;
@@ -8,8 +9,8 @@ use delta_kernel::KernelError;
 
 use crate::error::{Error, ErrorKind};
 
-/// Turns a kernel error into ours; `doing` says what was tried, on which table.
-pub(super) fn from_kernel(doing: impl std::fmt::Display, error: KernelError) -> Error {
+/// Converts a kernel error. `doing` says what was tried, on which table.
+pub(super) fn from_kernel(doing: impl Display, error: KernelError) -> Error {
     if let Some(known) = known_cause(&error) {
         return Error::new(known.kind(), format!("{doing} failed: {known}")).with_retryable(known.is_retryable());
     }
@@ -23,7 +24,7 @@ pub(super) fn from_kernel(doing: impl std::fmt::Display, error: KernelError) -> 
     Error::new(kind, format!("{doing} failed{advice}")).with_retryable(retryable).with_source(plain(error))
 }
 
-/// The error without the backtrace that the kernel takes when RUST_BACKTRACE is set: it is nothing for a message.
+/// The error without the backtrace that the kernel adds if RUST_BACKTRACE is set, which does not belong in a message.
 fn plain(error: KernelError) -> KernelError {
     match error {
         KernelError::Backtraced { source, .. } => plain(*source),
@@ -31,13 +32,13 @@ fn plain(error: KernelError) -> KernelError {
     }
 }
 
-/// An error of Arrow's while `doing` something: batches that passed our checks do not fail, so it is a defect.
-pub(super) fn from_arrow(doing: impl std::fmt::Display, error: arrow::error::ArrowError) -> Error {
+/// Converts an Arrow error. Batches that passed the checks of this crate do not fail, so it is a defect.
+pub(super) fn from_arrow(doing: impl Display, error: ArrowError) -> Error {
     Error::new(ErrorKind::Internal, format!("{doing} failed")).with_source(error)
 }
 
-/// Whether the same call can succeed later: the store was unavailable, not unwilling.
-pub(super) fn may_pass(error: &KernelError) -> bool {
+/// Whether the same call can succeed later, because the store was only unavailable.
+pub(super) fn is_transient(error: &KernelError) -> bool {
     classify(error).1
 }
 
@@ -61,7 +62,7 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
         KernelError::ObjectStore(error) => (ErrorKind::Storage, cause::<io::Error>(error).is_none_or(transient)),
         KernelError::Arrow(error) => match cause::<io::Error>(error) {
             Some(error) => (ErrorKind::Storage, transient(error)),
-            // A log entry or checkpoint that is not what it should be.
+            // A damaged log entry or checkpoint.
             None if matches!(error, ArrowError::JsonError(_) | ArrowError::ParquetError(_)) => {
                 (ErrorKind::Storage, false)
             }
@@ -99,7 +100,7 @@ fn transient(error: &io::Error) -> bool {
     )
 }
 
-/// What a cloud store says about its own failure; the kernel shows it, but does not name it as its error's source.
+/// The error of this crate's cloud stores in `error`. The kernel shows it, but does not report it as its error's source.
 fn known_cause(error: &KernelError) -> Option<&Error> {
     match error {
         KernelError::Backtraced { source, .. } => known_cause(source),
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_breaks_off_while_the_log_is_read_is_a_store_that_failed() {
+    fn io_errors_in_the_chain_of_causes_are_errors_of_the_store() {
         let broken = || io::Error::other("input/output error");
         for error in [
             KernelError::Arrow(ArrowError::IoError("reading".to_owned(), broken())),

@@ -1,10 +1,10 @@
-//! Writers that must not share a table with us: on S3, Spark and Databricks.
+//! Writers that must not share a table with this crate: on S3, Spark and Databricks.
 //!
-//! Delta needs log entries that are created only if they are not there yet. We create them by conditional writes, which
-//! S3 decides. Spark's own S3 writer looks first and writes then (Delta Lake's documentation, "Multi-cluster setup", asks
-//! for DynamoDB or one single cluster because of it), and Databricks decides races on S3 in a service of its own: either
-//! overwrites an entry of ours that was created in between, and the rows in it are gone without an error anywhere. On
-//! ADLS, Google Cloud Storage and local disks they create atomically like we do.
+//! Delta needs log entries that are created only if they do not exist yet. This crate creates them by conditional writes,
+//! which S3 arbitrates. Spark's own S3 writer checks first and then writes (the Delta Lake documentation, "Multi-cluster
+//! setup", therefore asks for DynamoDB or a single cluster), and Databricks arbitrates on S3 in a service of its own. Both
+//! overwrite an entry of this crate that was created in between, and its rows are lost without an error. On ADLS, Google
+//! Cloud Storage and local disks, they create entries atomically too.
 
 use futures::StreamExt as _;
 use object_store::ObjectStoreExt as _;
@@ -12,23 +12,23 @@ use serde_json::Value;
 use url::Url;
 
 use super::create::log_path;
-use super::failure::from_kernel;
+use crate::delta::errors::from_kernel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Storage, StoreKind};
 
-/// How many of the newest commits are looked at when a table is opened, beside the first one.
+/// How many of the newest commits are checked when a table is opened, besides the first one.
 const NEWEST: u64 = 32;
 
-/// Commits read side by side.
+/// Commits read concurrently.
 const READERS: usize = 8;
 
-/// Looks, on S3 only, at who wrote the table at `url`: its first commit and the newest ones up to version `newest`, as
-/// far as the log still has them. Costs nothing elsewhere.
+/// On S3, checks who wrote the table at `url`: its first commit and the newest ones up to version `newest`, as far as the
+/// log still has them. Does nothing on other stores.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] when Spark or Databricks wrote one of them; a retry does not help. [`ErrorKind::Storage`]
-/// and its kin when the log cannot be read.
-pub(super) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest: u64) -> Result<()> {
+/// [`ErrorKind::Unsupported`] when Spark or Databricks wrote one of them; a retry does not help. Those of the store when
+/// the log cannot be read.
+pub(in crate::delta) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest: u64) -> Result<()> {
     if storage.kind() != StoreKind::S3 {
         return Ok(());
     }
@@ -51,7 +51,7 @@ pub(super) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest: u64) -> R
     for (version, commit) in commits {
         match commit {
             Ok(commit) => refuse_spark_commit_on_s3(storage, url, version, &commit)?,
-            // Cleaned up: the log keeps what is younger than a week.
+            // Cleaned away.
             Err(object_store::Error::NotFound { .. }) => {}
             Err(e) => return Err(from_kernel(format!("reading version {version} of '{url}'"), e.into())),
         }
@@ -59,11 +59,16 @@ pub(super) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest: u64) -> R
     Ok(())
 }
 
-/// As [`refuse_spark_on_s3`], for one commit that was read anyway: one that won a race against us.
+/// As [`refuse_spark_on_s3`], for one commit that was read already because it won a race.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] when Spark or Databricks wrote it; a retry does not help.
-pub(super) fn refuse_spark_commit_on_s3(storage: &Storage, url: &Url, version: u64, commit: &[u8]) -> Result<()> {
+pub(in crate::delta) fn refuse_spark_commit_on_s3(
+    storage: &Storage,
+    url: &Url,
+    version: u64,
+    commit: &[u8],
+) -> Result<()> {
     if storage.kind() != StoreKind::S3 {
         return Ok(());
     }
@@ -80,7 +85,7 @@ pub(super) fn refuse_spark_commit_on_s3(storage: &Storage, url: &Url, version: u
     }
 }
 
-/// The Spark or Databricks that wrote `commit`, if one did.
+/// The engine that wrote `commit`, if it is Spark or Databricks.
 fn spark(commit: &[u8]) -> Option<String> {
     let info = commit
         .split(|&byte| byte == b'\n')
@@ -89,7 +94,7 @@ fn spark(commit: &[u8]) -> Option<String> {
     match info.get("engineInfo").and_then(Value::as_str) {
         Some(engine) => (engine.starts_with("Apache-Spark/") || engine.starts_with("Databricks-Runtime/"))
             .then(|| engine.chars().filter(|c| !c.is_control()).take(80).collect()),
-        // Releases before engineInfo; no other engine has clusters and notebooks.
+        // Old releases have no engineInfo. No other engine has clusters and notebooks.
         None => (info.get("clusterId").is_some() || info.get("notebook").is_some()).then(|| "Databricks".to_owned()),
     }
 }
@@ -103,7 +108,7 @@ mod tests {
             .into()
     }
 
-    /// A log at `root` with the given versions, of which one is by Spark, and what opening it says about that.
+    /// A log at `root` with the given versions, of which one is by Spark, and the result of checking it.
     fn verdict(root: &str, versions: std::ops::Range<u64>, by_spark: u64) -> Result<()> {
         let url = Url::parse(root).expect(root);
         let storage =
@@ -119,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_commit_and_the_newest_ones_are_looked_at_on_s3_alone() {
+    fn the_first_and_the_newest_commits_are_checked_on_s3_only() {
         for (versions, by_spark, refused) in [
             (0..1, 0, true),
             (0..50, 0, true),
@@ -142,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn spark_and_databricks_are_known_by_their_commits() {
+    fn spark_and_databricks_are_recognized_by_their_commits() {
         for (info, expected) in [
             (r#"{"engineInfo":"Apache-Spark/3.5.3 Delta-Lake/3.2.1"}"#, Some("Apache-Spark/3.5.3 Delta-Lake/3.2.1")),
             (r#"{"engineInfo":"Databricks-Runtime/16.4.x-scala2.12"}"#, Some("Databricks-Runtime/16.4.x-scala2.12")),

@@ -1,0 +1,70 @@
+//! Checkpoints, so that opening a table reads tens of log entries instead of thousands. A background thread writes them:
+//! no caller waits for one.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use delta_kernel::{Snapshot, SnapshotRef};
+
+use crate::delta::log::log_reader;
+use crate::delta::state::TableState;
+use crate::runtime::{InFlight, lock, sleep_unless_exiting};
+
+/// Commits between checkpoints if the table does not say: Delta's default.
+const DEFAULT_INTERVAL: u64 = 10;
+
+/// The pause after a checkpoint: this many times as long as it took, and at most the second figure. Writers that commit as
+/// fast as they can must not share the machine with one checkpoint after the other.
+const REST: u32 = 10;
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// Starts to write the checkpoint that the commit of `version` makes due. While one is being written, only the newest
+/// checkpoint that is due waits.
+pub(super) fn write_when_due(table: &Arc<TableState>, version: u64) {
+    let known = table.known();
+    let interval = known.table_properties().checkpoint_interval.map_or(DEFAULT_INTERVAL, NonZero::get);
+    if version == 0 || !version.is_multiple_of(interval) {
+        return;
+    }
+    let mut queue = lock(&table.checkpoints);
+    queue.next = Some(known);
+    if queue.busy {
+        return;
+    }
+    let (worker, in_flight) = (Arc::clone(table), InFlight::begin());
+    let work = move || {
+        while let Some(snapshot) = next(&worker) {
+            let started = Instant::now();
+            write(&worker, &snapshot);
+            sleep_unless_exiting(started.elapsed().saturating_mul(REST).min(LONGEST_REST));
+        }
+        drop(in_flight);
+    };
+    // A thread outside of any runtime, see `group`. If there is none, the next checkpoint makes up for it.
+    queue.busy = thread::Builder::new().name("jobrota-checkpoint".to_owned()).spawn(work).is_ok();
+}
+
+fn next(table: &TableState) -> Option<SnapshotRef> {
+    let mut queue = lock(&table.checkpoints);
+    let next = queue.next.take();
+    queue.busy = next.is_some();
+    next
+}
+
+fn write(table: &TableState, snapshot: &SnapshotRef) {
+    let Ok(engine) = table.storage.engine() else { return };
+    let checkpointed = match snapshot.checkpoint(engine.as_ref(), None) {
+        Ok((_, checkpointed)) => checkpointed,
+        Err(error) => {
+            let (table, version) = (&table.url, snapshot.version());
+            tracing::warn!(%table, version, %error, "the checkpoint was not written; the table is complete without it");
+            Arc::clone(snapshot)
+        }
+    };
+    // Commits went on meanwhile: the snapshot known is replaced by the same version, read from the new checkpoint.
+    if let Ok(current) = Snapshot::builder_from(checkpointed).build(&log_reader(engine)) {
+        table.replace(&current);
+    }
+}

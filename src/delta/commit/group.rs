@@ -1,0 +1,178 @@
+//! Group commit: callers that append to a table at the same moment share one data file and one commit.
+//!
+//! There is no dedicated thread. A caller that finds no leader becomes the leader: it takes all waiting rows, writes them
+//! to one file and commits it. As soon as it holds the table's lock, the next waiting caller gathers the next group, so
+//! that one group's data file is written while the group before is committed. A caller returns when its own rows are
+//! durable or have failed, so that no rows are left behind when a process ends.
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use tokio::sync::oneshot;
+
+use super::attempt::{Attempt, CommitKind, FileRows};
+use super::staging::StagedFiles;
+use super::{Proposal, commit};
+use crate::delta::schema;
+use crate::delta::state::TableState;
+use crate::delta::state::append_queue::{Caller, QueuedAppend, Signal, kib};
+use crate::delta::table::Table;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::InFlight;
+
+impl Table {
+    /// Appends rows as a blind append; they are durable when the call returns. Threads and tasks that append through
+    /// handles of one table at the same moment share one commit. Retries conflicts itself. Returns the version committed
+    /// (without rows: the version known, and no commit is made).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for rows that do not fit the table, [`ErrorKind::Unsupported`] for a table that the
+    /// kernel cannot write; a retry does not help. [`ErrorKind::Conflict`] (retryable) when the time limit for lost races
+    /// is over. [`ErrorKind::Storage`] when the store failed: if it is retryable, nothing was written; if the outcome is
+    /// unknown, the message says so and it is not retryable.
+    pub fn append(&self, batch: &RecordBatch) -> Result<u64> {
+        let table = &self.state;
+        if batch.num_rows() == 0 {
+            return Ok(self.version());
+        }
+        // Refused here in a forked child, where the parent's leader does not exist.
+        table.storage.engine()?;
+        let rows = fitting(table, batch)?;
+        let (permits, room) = (kib(&rows), Arc::clone(&table.appends.room));
+        let room = match Arc::clone(&room).try_acquire_many_owned(permits) {
+            Ok(room) => room,
+            Err(_) => table.storage.block_on(room.acquire_many_owned(permits))?.map_err(closed)?,
+        };
+        let (sender, signals) = sync_channel(2);
+        if table.appends.enter(QueuedAppend::new(rows, Caller::Thread(sender), room)) {
+            lead(table);
+        }
+        loop {
+            match signals.recv() {
+                Ok(Signal::Lead) => lead(table),
+                Ok(Signal::Committed(outcome)) => return outcome,
+                Err(_) => return Err(broken()),
+            }
+        }
+    }
+
+    /// Like [`Table::append`], without blocking a thread. If the future is dropped, the rows may be written or not.
+    ///
+    /// # Errors
+    /// As [`Table::append`].
+    pub async fn append_async(&self, batch: &RecordBatch) -> Result<u64> {
+        let table = &self.state;
+        if batch.num_rows() == 0 {
+            return Ok(self.version());
+        }
+        table.storage.engine()?;
+        let rows = fitting(table, batch)?;
+        let room = Arc::clone(&table.appends.room).acquire_many_owned(kib(&rows)).await.map_err(closed)?;
+        let (sender, outcome) = oneshot::channel();
+        let _in_flight = InFlight::begin();
+        if table.appends.enter(QueuedAppend::new(rows, Caller::Task(sender), room)) {
+            lead_in_background(table);
+        }
+        outcome.await.unwrap_or_else(|_| Err(broken()))
+    }
+}
+
+/// The rows with the table's columns. Rows that do not fit are refused here, before they share a commit with others.
+fn fitting(table: &TableState, rows: &RecordBatch) -> Result<RecordBatch> {
+    schema::align(rows, &table.schema(&table.known())?)
+}
+
+fn closed(e: tokio::sync::AcquireError) -> Error {
+    Error::new(ErrorKind::Internal, "the queue of rows to be written is closed").with_source(e)
+}
+
+fn broken() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "the commit that these rows were part of broke off; look whether they are in the table before trying again",
+    )
+}
+
+/// The leader's role. It passes to the next waiting caller when this is dropped, also after a panic.
+struct Leadership<'a>(Option<&'a Arc<TableState>>);
+
+impl Leadership<'_> {
+    fn pass_on(&mut self) {
+        if let Some(table) = self.0.take()
+            && table.appends.pass_lead()
+        {
+            lead_in_background(table);
+        }
+    }
+}
+
+impl Drop for Leadership<'_> {
+    fn drop(&mut self) {
+        self.pass_on();
+    }
+}
+
+/// Leads in a thread outside of any runtime: inside one, requests to a local disk would move between threads.
+fn lead_in_background(table: &Arc<TableState>) {
+    let leader = Arc::clone(table);
+    if let Err(e) = thread::Builder::new().name("jobrota-commit".to_owned()).spawn(move || lead(&leader)) {
+        let text = "the operating system gave no thread to commit in; nothing was written, try again";
+        let error = Error::new(ErrorKind::Internal, text).with_retryable(true).with_source(e);
+        for append in table.appends.clear() {
+            append.notify(Err(error.clone()));
+        }
+    }
+}
+
+/// Gathers one group, commits it and notifies its callers.
+fn lead(table: &Arc<TableState>) {
+    let mut leadership = Leadership(Some(table));
+    let group = table.appends.gather();
+    if group.is_empty() {
+        return;
+    }
+    let started = Instant::now();
+    let outcome = commit_group(table, &group, &mut leadership);
+    table.appends.record(group.len(), started.elapsed());
+    drop(leadership);
+    // The rows of one caller may be the reason: each caller's rows are tried alone, so that the error reaches that caller.
+    let one_by_one = group.len() > 1 && outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::InvalidInput);
+    for append in group {
+        let outcome = match one_by_one {
+            true => commit_rows(table, &append.rows, append.since, &mut || {}),
+            false => outcome.clone(),
+        };
+        append.notify(outcome);
+    }
+}
+
+fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], leadership: &mut Leadership<'_>) -> Result<u64> {
+    let Some(first) = group.first() else { return Ok(table.known().version()) };
+    let since = group.iter().map(|append| append.since).min().unwrap_or(first.since);
+    let schema = first.rows.schema_ref();
+    if group.iter().any(|append| append.rows.schema_ref() != schema) {
+        return Err(Error::invalid("the table's columns changed while these rows waited; log them again"));
+    }
+    let rows = schema::concat(schema, group.iter().map(|append| &append.rows))?;
+    commit_rows(table, &rows, since, &mut || leadership.pass_on())
+}
+
+/// Appends `rows` in a commit of their own. Calls `locked` as soon as this thread holds the table's lock. The time limits
+/// count from `since`.
+fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, locked: &mut dyn FnMut()) -> Result<u64> {
+    let (kind, known) = (CommitKind::append(true), table.known());
+    let files = |attempt: &Attempt<'_>| -> Result<Vec<FileRows>> {
+        Ok(vec![FileRows::new(schema::align(rows, &attempt.schema()?)?)])
+    };
+    // Written before this thread has the lock, as others can commit meanwhile.
+    let ahead = Attempt::new(table, &kind, &known);
+    let staged = StagedFiles::write(&ahead, files(&ahead)?)?;
+    let committed = commit(table, &kind, since, Some(staged), &mut |attempt| {
+        locked();
+        Ok(Some(Proposal { rows: files(attempt)?, ..Proposal::default() }))
+    });
+    committed.map(Option::unwrap_or_default)
+}

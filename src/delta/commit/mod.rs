@@ -1,0 +1,279 @@
+//! Writing: every commit of this crate goes through the retry loop in this file.
+//!
+//! A commit creates one file atomically: the version after its snapshot. A writer that finds the version taken has lost
+//! the race; it reads the newer snapshot and decides again. An error does not say whether the file was created, so after
+//! an error the loop reads the contested version before it tries again: each commit has an id of its own.
+
+mod attempt;
+mod checkpoint;
+mod conditional;
+mod group;
+mod observed;
+mod rewrite;
+mod staging;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use delta_kernel::engine::arrow_data::ArrowEngineData;
+use delta_kernel::transaction::CommitResult;
+use delta_kernel::{FilteredEngineData, KernelError};
+use rand::RngExt as _;
+
+pub(super) use self::attempt::{Attempt, CommitKind, FileRows};
+use self::observed::{Observed, ObservedCommitter};
+pub(super) use self::staging::StagedFiles;
+use super::errors::{from_kernel, is_transient};
+use super::log::LogEntry;
+use super::state::{LockGuard, MAX_VANISHED, TableState};
+use crate::error::{Error, ErrorKind, Result};
+
+/// If more time than this has passed since the log was read (the process was stopped, the machine slept), log entries may
+/// have been cleaned away meanwhile (never sooner than after an hour, see `maintenance`). Then a free version proves
+/// nothing.
+const PAUSE: Duration = Duration::from_secs(30 * 60);
+
+/// The pause between attempts is drawn from zero to this limit, which doubles from the first to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(64);
+
+/// What one attempt writes.
+#[derive(Default, Clone)]
+pub(super) struct Proposal {
+    /// Rows for new data files.
+    pub(super) rows: Vec<FileRows>,
+    /// `add` actions of data files that are written already.
+    pub(super) adds: Vec<RecordBatch>,
+    /// Scan metadata, and which of its rows are files to remove.
+    pub(super) removes: Vec<(RecordBatch, Vec<bool>)>,
+    pub(super) transactions: Vec<(String, i64)>,
+}
+
+enum Submitted {
+    Committed(u64),
+    /// Another writer took this version, with this entry.
+    Lost(u64, LogEntry),
+}
+
+/// Commits what `propose` makes of the newest snapshot (for a blind commit: the newest one known), and starts again after
+/// a lost race. `None` from `propose` ends the loop without a commit. The time limits count from `since`.
+///
+/// The loop writes the data files. It keeps those of a lost attempt, starting with `staged`, as long as the next attempt
+/// proposes the same rows, and deletes them if nothing was committed.
+pub(super) fn commit(
+    table: &Arc<TableState>,
+    kind: &CommitKind,
+    since: Instant,
+    mut staged: Option<StagedFiles>,
+    propose: &mut dyn FnMut(&Attempt<'_>) -> Result<Option<Proposal>>,
+) -> Result<Option<u64>> {
+    let ended = attempts(table, kind, since, &mut staged, propose);
+    if let Some(orphans) = staged.filter(|_| nothing_written(&ended)) {
+        orphans.discard(&table.storage);
+    }
+    ended
+}
+
+/// Whether a commit that ended like this certainly wrote nothing, so that no log entry names its data files.
+pub(super) fn nothing_written(ended: &Result<Option<u64>>) -> bool {
+    match ended {
+        Ok(committed) => committed.is_none(),
+        Err(error) => error.kind() == ErrorKind::Conflict,
+    }
+}
+
+fn attempts(
+    table: &Arc<TableState>,
+    kind: &CommitKind,
+    since: Instant,
+    staged: &mut Option<StagedFiles>,
+    propose: &mut dyn FnMut(&Attempt<'_>) -> Result<Option<Proposal>>,
+) -> Result<Option<u64>> {
+    crate::runtime::own_randomness()?;
+    let id = uuid::Uuid::new_v4().to_string();
+    for number in 0.. {
+        let lock = (kind.lock_first || number > 0).then(|| table.lock.acquire()).transpose()?;
+        if lock.as_ref().is_some_and(|lock| lock.contended) {
+            table.note_contention();
+        }
+        let fresh = if kind.blind && number == 0 { table.fresh() } else { None };
+        let snapshot = fresh.map_or_else(|| table.refresh(), Ok)?;
+        let attempt = Attempt { table, snapshot: &snapshot, kind, number };
+        let proposal = match propose(&attempt).and_then(|proposal| staged_files(&attempt, staged, proposal)) {
+            Ok(Some(proposal)) => proposal,
+            Ok(None) => return Ok(None),
+            // A file that the proposal read may have been removed and vacuumed meanwhile.
+            Err(error) if number < MAX_VANISHED && table.is_outdated(&snapshot, &error) => continue,
+            Err(error) => return Err(error),
+        };
+        match submit(&attempt, &proposal, &id)? {
+            Submitted::Committed(version) => {
+                drop::<Option<LockGuard<'_>>>(lock);
+                checkpoint::write_when_due(table, version);
+                return Ok(Some(version));
+            }
+            Submitted::Lost(version, winner) => {
+                table.note_contention();
+                drop(lock);
+                if !wait(number, table.limits.races.map(|limit| since + limit)) {
+                    let seconds = table.limits.races.unwrap_or_default().as_secs_f32();
+                    let text = format!(
+                        "other writers of '{}' won every race for {seconds} s, the last time with version {version} ({}); \
+                         nothing was written, try again",
+                        table.url, winner.description
+                    );
+                    return Err(Error::new(ErrorKind::Conflict, text).with_retryable(true));
+                }
+            }
+        }
+    }
+    Err(exhausted())
+}
+
+/// Writes the data files of `proposal`, unless files of an earlier attempt serve.
+fn staged_files(
+    attempt: &Attempt<'_>,
+    staged: &mut Option<StagedFiles>,
+    proposal: Option<Proposal>,
+) -> Result<Option<Proposal>> {
+    let Some(mut proposal) = proposal else { return Ok(None) };
+    let rows = std::mem::take(&mut proposal.rows);
+    if !rows.is_empty() {
+        let files = StagedFiles::reuse_or_write(attempt, staged.take(), rows)?;
+        proposal.adds.extend_from_slice(&files.adds);
+        *staged = Some(files);
+    }
+    Ok(Some(proposal))
+}
+
+/// Offers `proposal` as the version after the attempt's snapshot, until it is known who has that version.
+fn submit(attempt: &Attempt<'_>, proposal: &Proposal, id: &str) -> Result<Submitted> {
+    let table = attempt.table;
+    let version = attempt.snapshot.version() + 1;
+    let deadline = Some(Instant::now() + table.limits.errors);
+    let mut in_doubt = false;
+    for number in 0.. {
+        let committer = ObservedCommitter::new(&table.committer);
+        let observed = Arc::clone(&committer.observed);
+        let mut transaction = attempt.begin(&proposal.transactions, id, committer)?;
+        for add in &proposal.adds {
+            transaction.add_files(Box::new(ArrowEngineData::new(add.clone())));
+        }
+        for (metadata, selected) in &proposal.removes {
+            let metadata = Box::new(ArrowEngineData::new(metadata.clone()));
+            let removes = FilteredEngineData::try_new(metadata, selected.clone());
+            transaction.remove_files(removes.map_err(|e| from_kernel("removing files", e))?);
+        }
+        let error = match transaction.commit(table.storage.engine()?.as_ref()) {
+            Ok(CommitResult::Committed(committed)) => {
+                check_pause(table, version)?;
+                match committed.post_commit_snapshot() {
+                    Some(snapshot) => table.remember(snapshot),
+                    None => drop(table.refresh()),
+                }
+                return Ok(Submitted::Committed(committed.commit_version()));
+            }
+            Ok(CommitResult::Conflicted(_)) => None,
+            Ok(CommitResult::Retryable(failed)) => Some(failed.error),
+            Err(error) => Some(error),
+        };
+        match observed.get() {
+            // The kernel refused before it touched the log: no attempt can succeed.
+            None => {
+                let error = error.unwrap_or_else(|| KernelError::generic("the commit was not attempted"));
+                return Err(from_kernel(format!("committing to '{}'", table.url), error));
+            }
+            // The commit is durable; a later step failed.
+            Some(Observed::Committed) => {
+                let error = error.map(|e| e.to_string());
+                tracing::warn!(table = %table.url, version, error, "the commit succeeded, but not what follows it");
+                return Ok(Submitted::Committed(version));
+            }
+            // Stores retry by themselves, so even a conflict may be with an earlier request of this commit.
+            Some(Observed::Conflict | Observed::Failed) => {}
+        }
+        match table.log_entry(version) {
+            Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {
+                drop(table.refresh());
+                return Ok(Submitted::Committed(version));
+            }
+            Ok(Some(entry)) => return Ok(Submitted::Lost(version, entry)),
+            Ok(None) => {
+                let hopeless = error.as_ref().is_some_and(|e| !is_transient(e));
+                // The entry may still come: a remote store may be working on a request whose response did not arrive in
+                // time.
+                in_doubt |= error.is_none() || !hopeless && table.url.scheme() != "file";
+                if hopeless || !wait(number, deadline) {
+                    let error =
+                        error.unwrap_or_else(|| KernelError::generic("the version is taken, but cannot be read"));
+                    if in_doubt {
+                        return Err(unknown(table, version, id).with_source(error));
+                    }
+                    let doing =
+                        format!("committing version {version} to '{}': nothing was written, and that", table.url);
+                    return Err(from_kernel(doing, error));
+                }
+            }
+            // On S3, a writer that must not share the table has won.
+            Err(refused) if refused.kind() == ErrorKind::Unsupported => return Err(refused),
+            Err(unreadable) => {
+                if !wait(number, deadline) {
+                    return Err(unknown(table, version, id).with_source(unreadable));
+                }
+            }
+        }
+    }
+    Err(exhausted())
+}
+
+fn exhausted() -> Error {
+    Error::new(ErrorKind::Internal, "the number of attempts to commit is exhausted")
+}
+
+fn unknown(table: &TableState, version: u64, id: &str) -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        format!(
+            "it is not known whether version {version} of '{}' was written by this call (its id there would be '{id}'); look \
+             before trying again, as the rows may be in the table already",
+            table.url
+        ),
+    )
+}
+
+/// After a long pause, makes sure that the entry before this commit's is still in the log. Clean-up deletes the oldest
+/// entries first, so then this commit's version was not cleaned away before it was written.
+fn check_pause(table: &TableState, version: u64) -> Result<()> {
+    if table.since_contact() < PAUSE {
+        return Ok(());
+    }
+    let before = table.log_entry(version - 1);
+    if let Ok(Some(_)) = before {
+        return Ok(());
+    }
+    let error = Error::new(
+        ErrorKind::Storage,
+        format!(
+            "this process was stopped for so long while it committed version {version} of '{}' that the log may have been cleaned \
+             beneath it: it is not known whether the rows are in the table; look before trying again",
+            table.url
+        ),
+    );
+    Err(match before {
+        Err(unreadable) => error.with_source(unreadable),
+        Ok(_) => error,
+    })
+}
+
+/// Waits for a random time, which grows with each attempt. Returns false if the time is up.
+fn wait(number: u32, deadline: Option<Instant>) -> bool {
+    let longest = FIRST_WAIT.saturating_mul(1 << number.min(16)).min(LONGEST_WAIT);
+    let wait = longest.mul_f64(rand::rng().random_range(0.0..1.0));
+    if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+        return false;
+    }
+    thread::sleep(wait);
+    true
+}

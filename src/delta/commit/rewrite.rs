@@ -1,0 +1,128 @@
+//! Replacing rows by copy on write: the files that hold them are removed and written anew, all in one commit.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use arrow::array::{Array as _, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, not, prep_null_mask_filter};
+use delta_kernel::scan::state::ScanFile;
+
+use super::attempt::{Attempt, CommitKind, FileRows};
+use super::{Proposal, commit};
+use crate::delta::errors::from_arrow;
+use crate::delta::scan::{Scanner, select};
+use crate::delta::schema;
+use crate::delta::state::RowCache;
+use crate::delta::table::Table;
+use crate::delta::types::{Predicate, Rewrite};
+use crate::error::{Error, Result};
+
+/// Files are read this many at a time, so that a rewrite of a huge table does not hold all of it in memory.
+const WINDOW: usize = 16;
+
+type Decide<'a> = &'a mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>;
+
+impl Table {
+    /// Reads the files that may hold rows matching `predicate`, passes each file's live rows (all of them, with the
+    /// table's schema) to `decide` and replaces, in one commit, the files from which it removed rows. After a lost race
+    /// that concerns these files, calls `restart` and decides again. Returns the number of rows removed. `decide` must not
+    /// write to this table.
+    ///
+    /// # Errors
+    /// Those of `decide`, and as [`Table::append`]; [`crate::ErrorKind::Unsupported`] for append-only tables and those
+    /// with a change data feed or row tracking, where the kernel cannot replace rows.
+    pub fn rewrite(&self, predicate: &Predicate, decide: Decide<'_>, restart: &mut dyn FnMut()) -> Result<u64> {
+        let table = &self.state;
+        let cache = RowCache::of_large_files();
+        let mut decided: Option<(u64, Decisions)> = None;
+        let committed = commit(table, &CommitKind::update(predicate), Instant::now(), None, &mut |attempt| {
+            let now = attempt.snapshot.version();
+            // If the commits of others meanwhile have nothing to do with these files, the decisions stand, as if this
+            // commit had come first. Otherwise writers of single rows would starve callers that acknowledge.
+            if let Some((version, decisions)) = &mut decided
+                && table.removed_since(*version, now)?.is_some_and(|removed| removed.is_disjoint(&decisions.files))
+            {
+                *version = now;
+                return Ok(Some(decisions.proposal()));
+            }
+            if attempt.number > 0 {
+                restart();
+            }
+            let (_, decisions) = decided.insert((now, Decisions::make(attempt, predicate, &cache, decide)?));
+            let nothing = decisions.removes.is_empty() && decisions.added.is_empty();
+            Ok((!nothing).then(|| decisions.proposal()))
+        });
+        Ok(committed?.and(decided).map_or(0, |(_, decisions)| decisions.removed))
+    }
+}
+
+/// What was decided about one snapshot.
+#[derive(Default)]
+struct Decisions {
+    /// Scan metadata with the files to remove selected.
+    removes: Vec<(RecordBatch, Vec<bool>)>,
+    /// Paths of these files, as the log spells them.
+    files: HashSet<String>,
+    /// Rows written instead of removed ones.
+    added: Vec<FileRows>,
+    /// The other rows of each removed file.
+    kept: Vec<FileRows>,
+    /// How many rows are removed.
+    removed: u64,
+}
+
+impl Decisions {
+    fn make(attempt: &Attempt<'_>, predicate: &Predicate, cache: &RowCache, decide: Decide<'_>) -> Result<Self> {
+        let scanner = Scanner::new(attempt.table, attempt.snapshot, predicate)?.with_cache(cache);
+        let mut decisions = Self::default();
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        let batches = scanner.files()?;
+        let files = batches.iter().enumerate().flat_map(|(at, batch)| batch.files.iter().map(move |file| (at, file)));
+        for window in files.collect::<Vec<_>>().chunks(WINDOW) {
+            let read = scanner.read_all(window.iter().map(|(_, (_, file))| file), |_, rows| Ok(rows))?;
+            for ((at, (row, file)), rows) in window.iter().zip(&read) {
+                if rows.num_rows() > 0
+                    && let Some(Rewrite { remove, add }) = decide(rows)?
+                {
+                    if add.num_rows() > 0 {
+                        added.push(schema::align(&add, scanner.schema())?);
+                    }
+                    if decisions.remove(file, rows, remove)? {
+                        removed.push((*at, *row));
+                    }
+                }
+            }
+        }
+        decisions.removes = select(&batches, removed)?;
+        if !added.is_empty() {
+            decisions.added.push(FileRows::new(schema::concat(scanner.schema(), &added)?));
+        }
+        Ok(decisions)
+    }
+
+    /// Removes some of `rows`, the rows of `file`. Returns whether the file is removed.
+    fn remove(&mut self, file: &ScanFile, rows: &RecordBatch, remove: BooleanArray) -> Result<bool> {
+        let (given, decided) = (rows.num_rows(), remove.len());
+        if given != decided {
+            return Err(Error::invalid(format!("{given} rows were handed in, but {decided} were decided about")));
+        }
+        let remove = if remove.null_count() > 0 { prep_null_mask_filter(&remove) } else { remove };
+        let count = remove.true_count();
+        if count == 0 {
+            return Ok(false);
+        }
+        self.removed += count as u64;
+        if count < given {
+            let kept = not(&remove).and_then(|kept| filter_record_batch(rows, &kept));
+            let rows = kept.map_err(|e| from_arrow("keeping the other rows of a file", e))?;
+            self.kept.push(FileRows { rows, written_at: Some(file.modification_time) });
+        }
+        self.files.insert(file.path.clone());
+        Ok(true)
+    }
+
+    fn proposal(&self) -> Proposal {
+        let rows = self.added.iter().chain(&self.kept).cloned().collect();
+        Proposal { rows, removes: self.removes.clone(), ..Proposal::default() }
+    }
+}

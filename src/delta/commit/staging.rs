@@ -1,0 +1,221 @@
+//! Staging: rows become data files that no commit names yet. A file is written once and offered to as many commits as it
+//! takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
+use delta_kernel::expressions::Scalar;
+use delta_kernel::schema::PrimitiveType;
+use delta_kernel::{KernelResult, SnapshotRef};
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStoreExt as _;
+
+use super::attempt::{Attempt, FileRows};
+use crate::delta::errors::{from_arrow, from_kernel};
+use crate::delta::log::store_path;
+use crate::delta::schema;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// Data files written concurrently.
+const WRITERS: usize = 8;
+
+/// Staged files that are older are written anew before they are committed, for example after a long pause of the process:
+/// a vacuum deletes files that no commit names, but never before they are an hour old.
+const STALE: Duration = Duration::from_secs(20 * 60);
+
+/// Data files that were written, and their `add` actions.
+#[derive(Debug, Clone)]
+pub(in crate::delta) struct StagedFiles {
+    rows: Vec<FileRows>,
+    /// `add` actions, one row per file.
+    pub(in crate::delta) adds: Vec<RecordBatch>,
+    /// The snapshot whose schema and properties the files follow.
+    snapshot: SnapshotRef,
+    partitions: Vec<String>,
+    /// By both clocks, as either may stand still.
+    written: (Instant, SystemTime),
+}
+
+impl StagedFiles {
+    /// The files for `rows` in this attempt: those of an earlier attempt if they hold the same rows and still fit, else new
+    /// ones.
+    pub(super) fn reuse_or_write(attempt: &Attempt<'_>, before: Option<Self>, rows: Vec<FileRows>) -> Result<Self> {
+        if let Some(before) = before {
+            if before.rows == rows && before.fits(attempt)? {
+                return Ok(before);
+            }
+            before.discard(&attempt.table.storage);
+        }
+        Self::write(attempt, rows)
+    }
+
+    /// Writes the files for `rows`.
+    pub(in crate::delta) fn write(attempt: &Attempt<'_>, mut rows: Vec<FileRows>) -> Result<Self> {
+        let (storage, snapshot, transaction) = (&attempt.table.storage, attempt.snapshot, attempt.transaction()?);
+        let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
+        let partitions = transaction.logical_partition_columns().to_vec();
+        rows.retain(|part| part.rows.num_rows() > 0);
+        let written = (Instant::now(), SystemTime::now());
+        let mut writes = Vec::new();
+        if !rows.is_empty() {
+            let state = transaction.write_state().map_err(failed)?;
+            for part in &rows {
+                for (values, data) in split(&part.rows, &partitions)? {
+                    let mut context = state.write_context_builder();
+                    if !partitions.is_empty() {
+                        context = context.with_partition_values(values);
+                    }
+                    writes.push((context.build().map_err(failed)?, data, part.written_at.unwrap_or_else(now)));
+                }
+            }
+        }
+        let engine = Arc::clone(storage.engine()?);
+        let adds = storage.block_on(async move {
+            futures::stream::iter(writes.into_iter().map(|(context, data, written_at)| {
+                let engine = Arc::clone(&engine);
+                async move {
+                    let add = engine.write_parquet(&ArrowEngineData::new(data), &context).await;
+                    add.try_into_record_batch().and_then(|add| with_time(&add, written_at))
+                }
+            }))
+            .buffered(WRITERS)
+            .try_collect::<Vec<RecordBatch>>()
+            .await
+        })?;
+        Ok(Self { rows, adds: adds.map_err(failed)?, snapshot: Arc::clone(snapshot), partitions, written })
+    }
+
+    /// Whether the files can be committed in this attempt: they are recent, and the table has the same columns, partitions
+    /// and properties as when they were written.
+    pub(in crate::delta) fn fits(&self, attempt: &Attempt<'_>) -> Result<bool> {
+        let snapshot = attempt.snapshot;
+        let (instant, time) = self.written;
+        if instant.elapsed().max(time.elapsed().unwrap_or_default()) > STALE {
+            return Ok(false);
+        }
+        if Arc::ptr_eq(snapshot, &self.snapshot) {
+            return Ok(true);
+        }
+        Ok(self.snapshot.schema() == snapshot.schema()
+            && self.snapshot.table_properties() == snapshot.table_properties()
+            && self.partitions == attempt.transaction()?.logical_partition_columns())
+    }
+
+    /// Deletes the files, which no commit names. Ignores errors: an orphan only takes space, until the next vacuum.
+    pub(in crate::delta) fn discard(self, storage: &Storage) {
+        for path in self.paths() {
+            let Ok(url) = self.snapshot.table_root().join(&path) else { continue };
+            let Ok(location) = store_path(&url) else { continue };
+            let store = Arc::clone(storage.store());
+            let deleted = storage.block_on(async move { store.delete(&location).await });
+            tracing::debug!(%path, ?deleted, "a staged file that no commit names");
+        }
+    }
+
+    /// The files' paths below the table, as the log spells them.
+    pub(in crate::delta) fn paths(&self) -> Vec<String> {
+        let columns = self.adds.iter().filter_map(|add| add.column_by_name("path")?.as_string_opt::<i32>());
+        columns.flat_map(|paths| paths.iter().flatten().map(str::to_owned)).collect()
+    }
+}
+
+/// Now, in milliseconds since 1970. Never returns the same time twice in this process: files are read in this order, and
+/// several may be written within a millisecond.
+fn now() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = chrono::Utc::now().timestamp_millis();
+    let next = |last: i64| now.max(last + 1);
+    LAST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last))).map_or(now, next)
+}
+
+/// `add` actions with this modification time.
+fn with_time(add: &RecordBatch, written_at: i64) -> KernelResult<RecordBatch> {
+    let at = add.schema_ref().index_of("modificationTime")?;
+    let mut columns = add.columns().to_vec();
+    columns[at] = Arc::new(Int64Array::from(vec![written_at; add.num_rows()]));
+    Ok(RecordBatch::try_new(add.schema(), columns)?)
+}
+
+/// Divides rows by partition value and takes the partition columns out. As a partition value, an empty string is NULL:
+/// Delta writes both alike.
+fn split(rows: &RecordBatch, partitions: &[String]) -> Result<Vec<(HashMap<String, Scalar>, RecordBatch)>> {
+    if partitions.is_empty() {
+        return Ok(vec![(HashMap::new(), rows.clone())]);
+    }
+    let failed = |e| from_arrow("dividing rows by partition", e);
+    let columns = partitions.iter().map(|name| Ok((name, schema::column(rows, name)?))).collect::<Result<Vec<_>>>()?;
+    let texts = columns.iter().map(|(_, column)| cast(column, &DataType::Utf8).map_err(failed));
+    let texts = texts.collect::<Result<Vec<_>>>()?;
+    let texts: Vec<_> = texts.iter().map(|column| column.as_string::<i32>()).collect();
+    let mut order: Vec<Vec<u32>> = Vec::new();
+    let mut groups: HashMap<Vec<Option<&str>>, usize> = HashMap::new();
+    for row in 0..rows.num_rows() {
+        let group = *groups.entry(texts.iter().map(|column| text(*column, row)).collect()).or_insert_with(|| {
+            order.push(Vec::new());
+            order.len() - 1
+        });
+        order[group].push(u32::try_from(row).map_err(|e| {
+            Error::invalid("more than 4,294,967,295 rows at once; append them in parts").with_source(e)
+        })?);
+    }
+    let is_data = |at: &usize| !partitions.iter().any(|name| name == rows.schema_ref().field(*at).name());
+    let data: Vec<usize> = (0..rows.num_columns()).filter(is_data).collect();
+    let data = rows.project(&data).map_err(failed)?;
+    let part = |members: Vec<u32>| -> Result<_> {
+        let first = members.first().map_or(0, |&row| row as usize);
+        let values = columns.iter().zip(&texts).map(|((name, column), texts)| {
+            Ok(((*name).clone(), scalar(column, first, text(texts, first).unwrap_or_default())?))
+        });
+        let values = values.collect::<Result<HashMap<_, _>>>()?;
+        let rows = match members.len() == rows.num_rows() {
+            true => data.clone(),
+            false => take_record_batch(&data, &UInt32Array::from(members)).map_err(failed)?,
+        };
+        Ok((values, rows))
+    };
+    order.into_iter().map(part).collect()
+}
+
+fn text(column: &StringArray, row: usize) -> Option<&str> {
+    Some(column.value(row)).filter(|text| column.is_valid(row) && !text.is_empty())
+}
+
+/// The value of `column` at `row`, which `text` spells, as a partition value. An empty text is NULL.
+fn scalar(column: &ArrayRef, row: usize, text: &str) -> Result<Scalar> {
+    use PrimitiveType as P;
+    let kind = match column.data_type() {
+        DataType::Utf8 => P::String,
+        DataType::Int8 => P::Byte,
+        DataType::Int16 => P::Short,
+        DataType::Int32 => P::Integer,
+        DataType::Int64 => P::Long,
+        DataType::Float32 => P::Float,
+        DataType::Float64 => P::Double,
+        DataType::Boolean => P::Boolean,
+        DataType::Date32 => P::Date,
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+            let (kind, value): (_, fn(i64) -> Scalar) = match zone {
+                Some(_) => (P::Timestamp, Scalar::Timestamp),
+                None => (P::TimestampNtz, Scalar::TimestampNtz),
+            };
+            if column.is_valid(row) {
+                return Ok(value(column.as_primitive::<TimestampMicrosecondType>().value(row)));
+            }
+            kind
+        }
+        other => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("tables partitioned by a column of type {other} can be read, but not written"),
+            ));
+        }
+    };
+    kind.parse_scalar(text).map_err(|e| from_kernel("reading a partition value", e))
+}

@@ -1,0 +1,9 @@
+//! Reading: which data files of a snapshot may hold matching rows, and the rows themselves.
+
+mod predicate;
+mod read;
+mod scanner;
+mod view;
+
+pub(super) use self::scanner::{FileBatch, Scanner, oldest_first, select};
+pub use self::view::SnapshotView;

@@ -1,0 +1,146 @@
+//! Reads of a table's newest version: rows, counts of values, and what was appended since a version.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{AsArray as _, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::cmp;
+use delta_kernel::SnapshotRef;
+use delta_kernel::scan::state::ScanFile;
+
+use super::predicate::filter;
+use super::scanner::{Scanner, oldest_first};
+use crate::delta::errors::from_arrow;
+use crate::delta::schema;
+use crate::delta::table::Table;
+use crate::delta::types::{Predicate, ValueCounts};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Beyond this number of commits, reading the whole table is as fast as reading the commits one by one.
+const MOST_COMMITS: u64 = 5_000;
+
+/// Per value of a column, the number of rows.
+type Counts<T> = BTreeMap<Option<T>, u64>;
+
+impl Table {
+    /// The rows of the newest version that match, in the order in which they were written. Callers break ties by it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a predicate on a column that the table does not have or that has another type;
+    /// [`ErrorKind::Storage`] when the log or a data file cannot be read.
+    pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        self.state.read_newest(|snapshot| rows(&Scanner::new(&self.state, snapshot, predicate)?, predicate))
+    }
+
+    /// As [`Table::scan`], with only the columns `names`, in that order, which must include those of the predicate.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan_columns(&self, predicate: &Predicate, names: &[&str]) -> Result<RecordBatch> {
+        self.state
+            .read_newest(|snapshot| rows(&Scanner::uncached(&self.state, snapshot, predicate, Some(names))?, predicate))
+    }
+
+    /// The number of rows of the newest version per value of the text column `column`, and the rows in which the value is
+    /// `wanted`. For a partition column, this reads only the files of that value: the log has the number of rows of the
+    /// others. Files with deletion vectors or without statistics are read, and so are all files of a table that is not
+    /// partitioned by the column.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn count_values(&self, column: &str, wanted: &str) -> Result<ValueCounts> {
+        self.state.read_newest(|snapshot| {
+            let scanner = Scanner::new(&self.state, snapshot, &Predicate::default())?;
+            let batches = scanner.files()?;
+            let mut counts: Counts<String> = BTreeMap::new();
+            let mut unread = Vec::new();
+            for (.., file) in oldest_first(&batches) {
+                match count_in_log(file, column).filter(|(value, _)| *value != wanted) {
+                    Some((value, rows)) => *counts.entry(Some(value.to_owned())).or_default() += rows,
+                    None => unread.push(file),
+                }
+            }
+            let mut matching = Vec::with_capacity(unread.len());
+            for (rows, found) in scanner.read_all(unread, |_, rows| count(&rows, column, wanted))? {
+                for (value, count) in found {
+                    *counts.entry(value).or_default() += count;
+                }
+                matching.push(rows);
+            }
+            Ok(ValueCounts { counts, rows: schema::concat(scanner.schema(), &matching)? })
+        })
+    }
+
+    /// The rows that were appended after version `known`, and the newest version, without the rows of those versions for
+    /// which `except` returns true. Takes as long as the new commits take to read, however long the table's history is.
+    /// `None` if the rows cannot be known from these commits: one was cleaned away, or one removed rows.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn appended_since(&self, known: u64, except: &dyn Fn(u64) -> bool) -> Result<Option<(RecordBatch, u64)>> {
+        let snapshot = self.state.refresh()?;
+        Ok(self.appended_before(&snapshot, known, except)?.map(|rows| (rows, snapshot.version())))
+    }
+
+    fn appended_before(
+        &self,
+        snapshot: &SnapshotRef,
+        known: u64,
+        except: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<RecordBatch>> {
+        let now = snapshot.version();
+        if now < known || now - known > MOST_COMMITS {
+            return Ok(None);
+        }
+        let (mut files, mut incomplete) = (Vec::new(), false);
+        for version in (known + 1..=now).filter(|version| !except(*version)) {
+            match self.state.log_entry(version)? {
+                Some(entry) if entry.only_appends() => {
+                    files.extend(entry.added);
+                    incomplete |= entry.incomplete;
+                }
+                _ => return Ok(None),
+            }
+        }
+        let scanner = Scanner::new(&self.state, snapshot, &Predicate::default())?;
+        if incomplete || !files.is_empty() && !scanner.stores_logical_columns() {
+            return Ok(None);
+        }
+        match scanner.read_all(&files, |_, rows| Ok(rows)) {
+            Ok(batches) => schema::concat(scanner.schema(), &batches).map(Some),
+            // Compacted and vacuumed meanwhile: the rows are in other files.
+            Err(error) if error.kind() == ErrorKind::NotFound || self.state.is_outdated(snapshot, &error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The rows that match, in the order in which they were written.
+pub(super) fn rows(scanner: &Scanner<'_>, predicate: &Predicate) -> Result<RecordBatch> {
+    let batches = scanner.files()?;
+    let files = oldest_first(&batches).into_iter().map(|(.., file)| file);
+    schema::concat(scanner.schema(), &scanner.read_all(files, |_, rows| filter(&rows, predicate))?)
+}
+
+/// The value that all rows of `file` have, and their number, if the log has both. It does not if the column is not a
+/// partition column or the value is NULL. A file's statistics also count rows that a deletion vector hides.
+fn count_in_log<'a>(file: &'a ScanFile, column: &str) -> Option<(&'a str, u64)> {
+    let value = file.partition_values.get(column).filter(|value| !value.is_empty())?;
+    let stats = file.stats.as_ref().filter(|_| !file.dv_info.has_vector())?;
+    Some((value, stats.num_records))
+}
+
+/// The rows that have the value `wanted`, and the number of rows per value.
+fn count(rows: &RecordBatch, column: &str, wanted: &str) -> Result<(RecordBatch, Counts<String>)> {
+    let values = schema::column(rows, column)?
+        .as_string_opt::<i32>()
+        .ok_or_else(|| Error::invalid(format!("the column '{column}' holds no text, so its values are not counted")))?;
+    let mut counts: Counts<&str> = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    let counts = counts.into_iter().map(|(value, count)| (value.map(str::to_owned), count)).collect();
+    let failed = |e| from_arrow("filtering rows", e);
+    let matching = cmp::eq(values, &StringArray::new_scalar(wanted)).map_err(failed)?;
+    Ok((filter_record_batch(rows, &matching).map_err(failed)?, counts))
+}

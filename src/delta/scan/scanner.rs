@@ -1,0 +1,238 @@
+//! Lists the data files of a snapshot and reads them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{AsArray as _, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Int64Type, SchemaRef};
+use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
+use delta_kernel::scan::Scan;
+use delta_kernel::scan::state::{ScanFile, transform_to_logical};
+use delta_kernel::{Engine as _, FileMeta, KernelError, KernelResult, SnapshotRef};
+
+use super::predicate;
+use crate::delta::errors::{from_arrow, from_kernel};
+use crate::delta::schema;
+use crate::delta::state::{RowCache, TableState};
+use crate::delta::types::Predicate;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::lock;
+use crate::storage::KernelEngine;
+
+/// Data files read concurrently: small files cost the object store's latency, not its bandwidth.
+const READERS: usize = 8;
+
+/// Files below this size, in bytes, count as small.
+const SMALL_FILE: i64 = 4 << 20;
+
+/// A scan of one snapshot.
+pub(in crate::delta) struct Scanner<'a> {
+    table: &'a TableState,
+    engine: &'a Arc<KernelEngine>,
+    scan: Scan,
+    schema: SchemaRef,
+    caches: Vec<&'a RowCache>,
+}
+
+/// Data files from one batch of the log.
+pub(in crate::delta) struct FileBatch {
+    /// Scan metadata, which the kernel takes back to remove files.
+    pub(in crate::delta) metadata: RecordBatch,
+    /// The files that may hold matching rows, each with its row in `metadata`.
+    pub(in crate::delta) files: Vec<(usize, ScanFile)>,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scan of `snapshot` that skips files by `predicate`. It reads small files through the table's cache.
+    pub(in crate::delta) fn new(table: &'a TableState, snapshot: &SnapshotRef, predicate: &Predicate) -> Result<Self> {
+        Ok(Self { caches: vec![&table.row_cache], ..Self::uncached(table, snapshot, predicate, None)? })
+    }
+
+    /// As [`Scanner::new`], without a cache, and of some columns (`None`: all), which must include those of the predicate.
+    pub(in crate::delta) fn uncached(
+        table: &'a TableState,
+        snapshot: &SnapshotRef,
+        predicate: &Predicate,
+        columns: Option<&[&str]>,
+    ) -> Result<Self> {
+        let mut schema = table.schema(snapshot)?;
+        let pruning = predicate::to_kernel(predicate, &schema)?;
+        let failed = |e| from_kernel(format!("planning the read of '{}'", snapshot.table_root()), e);
+        let mut scan = Arc::clone(snapshot).scan_builder().with_predicate(pruning.map(Arc::new));
+        if let Some(columns) = columns {
+            let places = columns.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>();
+            let projected = places.and_then(|places| schema.project(&places));
+            schema = Arc::new(projected.map_err(|e| from_arrow("picking columns", e))?);
+            scan = scan.with_schema(snapshot.schema().project(columns).map_err(failed)?);
+        }
+        let (scan, engine) = (scan.build().map_err(failed)?, table.storage.engine()?);
+        Ok(Self { table, engine, scan, schema, caches: Vec::new() })
+    }
+
+    /// Reads through `cache` too.
+    pub(in crate::delta) fn with_cache(mut self, cache: &'a RowCache) -> Self {
+        self.caches.push(cache);
+        self
+    }
+
+    /// The schema of the rows read.
+    pub(in crate::delta) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Whether data files hold all columns of the table, under the same names.
+    pub(super) fn stores_logical_columns(&self) -> bool {
+        let (physical, logical) = (self.scan.physical_schema(), self.scan.logical_schema());
+        physical.fields().map(|field| field.name()).eq(logical.fields().map(|field| field.name()))
+    }
+
+    /// The files that may hold matching rows.
+    pub(in crate::delta) fn files(&self) -> Result<Vec<FileBatch>> {
+        let batches =
+            self.list().map_err(|e| from_kernel(format!("reading the log of '{}'", self.scan.table_root()), e))?;
+        // Files that the predicate skips count too: replaying the log takes as long for them.
+        let small = batches.iter().map(|batch| batch.small_files().unwrap_or(batch.files.len()) as u64).sum();
+        self.table.small_files.store(small, Ordering::Relaxed);
+        Ok(batches)
+    }
+
+    fn list(&self) -> KernelResult<Vec<FileBatch>> {
+        let mut batches = Vec::new();
+        for found in self.scan.scan_metadata(self.engine.as_ref())? {
+            let found = found?;
+            let files = found.visit_scan_files(Vec::new(), |files: &mut Vec<ScanFile>, file| files.push(file))?;
+            let (data, selected) = found.scan_files.into_parts();
+            // Rows beyond the selection vector count as selected.
+            let rows: Vec<usize> = (0..data.len()).filter(|&row| selected.get(row).copied().unwrap_or(true)).collect();
+            if rows.len() != files.len() {
+                let text = format!("{} files are selected, but {} were listed", rows.len(), files.len());
+                return Err(KernelError::generic(text));
+            }
+            let files = rows.into_iter().zip(files).collect();
+            batches.push(FileBatch { metadata: data.try_into_record_batch()?, files });
+        }
+        Ok(batches)
+    }
+
+    /// Reads the live rows of `file` (without those that a deletion vector hides) and caches them.
+    fn read(&self, file: &ScanFile) -> Result<RecordBatch> {
+        let root = self.scan.table_root();
+        let batches =
+            self.read_batches(file).map_err(|e| from_kernel(format!("reading '{}' of '{root}'", file.path), e))?;
+        let convert = |batch: &RecordBatch| {
+            let fields = self.schema.fields().iter();
+            let columns = fields.map(|field| schema::convert(schema::column(batch, field.name())?, field));
+            RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<Vec<_>>>()?)
+                .map_err(|e| from_arrow(format!("reading '{}'", file.path), e))
+        };
+        let batches = batches.iter().map(convert).collect::<Result<Vec<_>>>()?;
+        let rows = schema::concat(&self.schema, &batches)?;
+        let hidden = file
+            .dv_info
+            .get_selection_vector(self.engine.as_ref(), root)
+            .map_err(|e| from_kernel(format!("reading the deletion vector of '{}'", file.path), e))?;
+        let rows = match hidden {
+            None => rows,
+            Some(mut live) => {
+                // A vector may be shorter than the file: the rest is live.
+                live.resize(rows.num_rows(), true);
+                filter_record_batch(&rows, &live.into()).map_err(|e| from_arrow("hiding deleted rows", e))?
+            }
+        };
+        for cache in &self.caches {
+            cache.put(&self.schema, file, &rows);
+        }
+        Ok(rows)
+    }
+
+    fn read_batches(&self, file: &ScanFile) -> KernelResult<Vec<RecordBatch>> {
+        let negative = |_| KernelError::generic(format!("'{}' has a negative size", file.path));
+        let meta = FileMeta {
+            location: self.scan.table_root().join(&file.path)?,
+            last_modified: file.modification_time,
+            size: file.size.try_into().map_err(negative)?,
+        };
+        let (physical, logical) = (self.scan.physical_schema(), self.scan.logical_schema());
+        let engine = self.engine.as_ref();
+        // Without a predicate: row groups that a reader skips would shift the deletion vector.
+        let read = engine.parquet_handler().read_parquet_files(&[meta], Arc::clone(physical), None)?;
+        read.map(|batch| {
+            transform_to_logical(engine, batch?, physical, logical, file.transform.clone()).try_into_record_batch()
+        })
+        .collect()
+    }
+
+    /// What `each` makes of the rows of every file, in the order of `files`. Reads files concurrently.
+    pub(in crate::delta) fn read_all<'f, T: Send>(
+        &self,
+        files: impl IntoIterator<Item = &'f ScanFile>,
+        each: impl Fn(&ScanFile, RecordBatch) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let (mut done, mut unread) = (Vec::new(), Vec::new());
+        for (at, file) in files.into_iter().enumerate() {
+            match self.caches.iter().find_map(|cache| cache.get(&self.schema, file)) {
+                Some(rows) => done.push((at, each(file, rows))),
+                None => unread.push((at, file)),
+            }
+        }
+        let read = |file: &ScanFile| self.read(file).and_then(|rows| each(file, rows));
+        if let [(at, file)] = unread.as_slice() {
+            done.push((*at, read(file)));
+        } else if !unread.is_empty() {
+            let next = AtomicUsize::new(0);
+            let shared = Mutex::new(&mut done);
+            let work = || {
+                while let Some((at, file)) = unread.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let made = read(file);
+                    lock(&shared).push((*at, made));
+                }
+            };
+            std::thread::scope(|threads| {
+                for _ in 0..unread.len().min(READERS) {
+                    threads.spawn(work);
+                }
+            });
+        }
+        done.sort_by_key(|(at, _)| *at);
+        done.into_iter().map(|(_, made)| made).collect()
+    }
+}
+
+impl FileBatch {
+    /// The number of small files. Rows without a size belong to no file.
+    fn small_files(&self) -> Option<usize> {
+        let sizes = self.metadata.column_by_name("size")?.as_primitive_opt::<Int64Type>()?;
+        Some(sizes.iter().flatten().filter(|size| *size < SMALL_FILE).count())
+    }
+}
+
+/// The files in the order in which they were written, each with the index of its batch and its row there. The log is
+/// replayed newest commit first, which determines the order of files that other clients wrote within one millisecond.
+pub(in crate::delta) fn oldest_first(batches: &[FileBatch]) -> Vec<(usize, usize, &ScanFile)> {
+    let mut files: Vec<_> = batches
+        .iter()
+        .enumerate()
+        .rev()
+        .flat_map(|(at, batch)| batch.files.iter().map(move |(row, file)| (at, *row, file)))
+        .collect();
+    files.sort_by_key(|(_, _, file)| file.modification_time);
+    files
+}
+
+/// Scan metadata with these files selected, each given by the index of its batch and its row there.
+pub(in crate::delta) fn select(
+    batches: &[FileBatch],
+    files: impl IntoIterator<Item = (usize, usize)>,
+) -> Result<Vec<(RecordBatch, Vec<bool>)>> {
+    let mut selected: BTreeMap<usize, (RecordBatch, Vec<bool>)> = BTreeMap::new();
+    for (at, row) in files {
+        let select = batches.get(at).and_then(|FileBatch { metadata, .. }| {
+            let all = || (metadata.clone(), vec![false; metadata.num_rows()]);
+            selected.entry(at).or_insert_with(all).1.get_mut(row)
+        });
+        *select.ok_or_else(|| Error::new(ErrorKind::Internal, "the table's log lists a file twice"))? = true;
+    }
+    Ok(selected.into_values().collect())
+}

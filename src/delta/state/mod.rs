@@ -1,0 +1,235 @@
+//! What the handles on one table share: the newest snapshot known, the lock, the caches and the queue of appends.
+
+pub(super) mod append_queue;
+mod lock;
+mod row_cache;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use arrow::datatypes::SchemaRef;
+use delta_kernel::committer::Committer;
+use delta_kernel::schema::SchemaRef as KernelSchemaRef;
+use delta_kernel::{Snapshot, SnapshotRef};
+use url::Url;
+
+use self::append_queue::AppendQueue;
+use self::lock::AdvisoryLock;
+pub(super) use self::lock::LockGuard;
+pub(super) use self::row_cache::RowCache;
+use super::errors::{from_kernel, is_transient};
+use super::log::{LogEntry, log_reader};
+use super::schema;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+use crate::storage::Storage;
+
+/// Creates log entries. A catalog has its own for the tables that it manages.
+pub(super) type SharedCommitter = Arc<dyn Committer + Send + Sync>;
+
+/// How long a commit is tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// While the store answers with errors.
+    pub(super) errors: Duration,
+    /// While other writers win; `None`: without a limit.
+    pub(super) races: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { errors: Duration::from_secs(60), races: None }
+    }
+}
+
+/// What the handles on one table share.
+pub(super) struct TableState {
+    pub(super) storage: Storage,
+    pub(super) url: Url,
+    pub(super) committer: SharedCommitter,
+    pub(super) limits: Limits,
+    pub(super) lock: AdvisoryLock,
+    pub(super) appends: AppendQueue,
+    pub(super) checkpoints: Mutex<CheckpointQueue>,
+    pub(super) row_cache: RowCache,
+    /// Small files that the last scan found.
+    pub(super) small_files: AtomicU64,
+    snapshot: RwLock<SnapshotRef>,
+    schema: Mutex<Option<(KernelSchemaRef, SchemaRef)>>,
+    contact: Mutex<Contact>,
+}
+
+/// The checkpoint to write next, and whether a thread is writing checkpoints.
+#[derive(Default)]
+pub(super) struct CheckpointQueue {
+    pub(super) next: Option<SnapshotRef>,
+    pub(super) busy: bool,
+}
+
+/// When this process last read the log or committed to it.
+struct Contact {
+    /// By both clocks: the first stands still while a machine sleeps, the second can be set.
+    at: (Instant, SystemTime),
+    /// Until then, other processes are assumed to commit all the time.
+    contended_until: Option<Instant>,
+}
+
+/// A snapshot that was confirmed longer ago than this is refreshed before a commit: if the log entry that follows it were
+/// cleaned away, a commit in the place of that entry would be lost.
+const FRESH: Duration = Duration::from_secs(120);
+
+/// How long after a lost race the log is read before each commit. A lost attempt costs more than reading the log.
+const CONTENTION: Duration = Duration::from_secs(1);
+
+/// How often an operation starts again because files vanished while it read them.
+pub(super) const MAX_VANISHED: u32 = 8;
+
+/// With this many small files, reading the log and the files takes many times longer than in a new table.
+const OVERDUE: u64 = 1000;
+
+impl TableState {
+    pub(super) fn new(
+        storage: &Storage,
+        url: Url,
+        committer: SharedCommitter,
+        limits: Limits,
+        snapshot: SnapshotRef,
+    ) -> Self {
+        let log = url.join("_delta_log/").ok().filter(|log| log.scheme() == "file");
+        Self {
+            storage: storage.clone(),
+            committer,
+            limits,
+            lock: AdvisoryLock::new(log.and_then(|log| log.to_file_path().ok())),
+            appends: AppendQueue::default(),
+            checkpoints: Mutex::default(),
+            row_cache: RowCache::of_small_files(),
+            small_files: AtomicU64::default(),
+            snapshot: RwLock::new(snapshot),
+            schema: Mutex::default(),
+            contact: Mutex::new(Contact { at: (Instant::now(), SystemTime::now()), contended_until: None }),
+            url,
+        }
+    }
+
+    /// The newest snapshot that this process has seen.
+    pub(super) fn known(&self) -> SnapshotRef {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The snapshot known, if a commit may build on it without reading the log first.
+    pub(super) fn fresh(&self) -> Option<SnapshotRef> {
+        let contended = runtime::lock(&self.contact).contended_until.is_some_and(|until| Instant::now() < until);
+        (!contended && self.since_contact() < FRESH).then(|| self.known())
+    }
+
+    /// Records that another writer won a race.
+    pub(super) fn note_contention(&self) {
+        runtime::lock(&self.contact).contended_until = Some(Instant::now() + CONTENTION);
+    }
+
+    /// How long ago this process last read the log or committed to it.
+    pub(super) fn since_contact(&self) -> Duration {
+        let (instant, time) = runtime::lock(&self.contact).at;
+        instant.elapsed().max(time.elapsed().unwrap_or_default())
+    }
+
+    /// Pretends that this process last read the log this long ago.
+    #[cfg(test)]
+    pub(super) fn set_since_contact(&self, since: Duration) {
+        runtime::lock(&self.contact).at.1 = SystemTime::now() - since;
+    }
+
+    /// Reads the newest snapshot from the store.
+    pub(super) fn refresh(&self) -> Result<SnapshotRef> {
+        let reader = log_reader(self.storage.engine()?);
+        let snapshot = match Snapshot::builder_from(self.known()).build(&reader) {
+            // The snapshot known may rest on log entries that were cleaned away: then the newest checkpoint is read.
+            Err(error) if !is_transient(&error) => Snapshot::builder_for(self.url.as_str()).build(&reader),
+            built => built,
+        };
+        let snapshot = snapshot.map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
+        self.remember(&snapshot);
+        Ok(snapshot)
+    }
+
+    /// Whether `error` may come from files of `snapshot` that were removed and vacuumed since, so that the operation can
+    /// succeed on a newer snapshot.
+    pub(super) fn is_outdated(&self, snapshot: &SnapshotRef, error: &Error) -> bool {
+        error.kind() == ErrorKind::Storage
+            && !error.is_retryable()
+            && self.refresh().is_ok_and(|newest| newest.version() > snapshot.version())
+    }
+
+    /// Calls `read` with the newest snapshot, and again with a newer one if files of that snapshot were removed meanwhile.
+    pub(super) fn read_newest<T>(&self, mut read: impl FnMut(&SnapshotRef) -> Result<T>) -> Result<T> {
+        let mut vanished = 0;
+        loop {
+            let snapshot = self.refresh()?;
+            match read(&snapshot) {
+                Err(error) if vanished < MAX_VANISHED && self.is_outdated(&snapshot, &error) => vanished += 1,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// The table's Arrow schema at `snapshot`. As long as the columns stay the same, all calls return the same schema.
+    pub(super) fn schema(&self, snapshot: &SnapshotRef) -> Result<SchemaRef> {
+        let columns = snapshot.schema();
+        let mut known = runtime::lock(&self.schema);
+        match &*known {
+            Some((of, schema)) if *of == columns => Ok(SchemaRef::clone(schema)),
+            _ => {
+                let schema = schema::of(snapshot)?;
+                *known = Some((columns, SchemaRef::clone(&schema)));
+                Ok(schema)
+            }
+        }
+    }
+
+    /// Keeps `snapshot` for later calls, unless a newer one is known.
+    pub(super) fn remember(&self, snapshot: &SnapshotRef) {
+        let mut known = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.version() > known.version() {
+            *known = Arc::clone(snapshot);
+        }
+        drop(known);
+        runtime::lock(&self.contact).at = (Instant::now(), SystemTime::now());
+    }
+
+    /// Replaces a known snapshot of the same or an older version by `snapshot`.
+    pub(super) fn replace(&self, snapshot: &SnapshotRef) {
+        let mut known = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.version() >= known.version() {
+            *known = Arc::clone(snapshot);
+        }
+    }
+
+    /// The number of small files, if there are so many that maintenance is overdue.
+    pub(super) fn overdue(&self) -> Option<u64> {
+        Some(self.small_files.load(Ordering::Relaxed)).filter(|small| *small >= OVERDUE)
+    }
+
+    /// The log entry of `version`, or `None` if it was not written yet or was cleaned away.
+    ///
+    /// # Errors
+    /// Those of the store; [`ErrorKind::Unsupported`] as in [`super::log::foreign`].
+    pub(super) fn log_entry(&self, version: u64) -> Result<Option<LogEntry>> {
+        LogEntry::read(&self.storage, &self.url, version)
+    }
+
+    /// The files that the commits after `version` up to `newest` removed, as the log spells them. `None` if one of these
+    /// commits redefines the table or cannot be read.
+    pub(super) fn removed_since(&self, version: u64, newest: u64) -> Result<Option<HashSet<String>>> {
+        let mut removed = HashSet::new();
+        for version in version + 1..=newest {
+            match self.log_entry(version)? {
+                Some(entry) if !entry.redefines => removed.extend(entry.removed),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(removed))
+    }
+}
