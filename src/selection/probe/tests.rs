@@ -126,7 +126,7 @@ async fn a_callback_decides_and_says_what_it_found() {
     assert!(reason(callback(|_| Ok(None))).await.contains("says that it is unreachable"));
     assert_eq!(reason(callback(|_| Err("on fire".to_owned()))).await, "on fire");
     assert!(reason(callback(|_| Ok(Some((" ".to_owned(), None))))).await.contains("empty IP address"));
-    assert!(reason(callback(|_| panic!("a defect"))).await.contains("broke off"));
+    assert!(reason(callback(|_| panic!("a defect"))).await.contains("stopped with an error"));
 }
 
 #[tokio::test]
