@@ -44,13 +44,13 @@ SCRIPTS = {
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """Each public name of the native module, with its description."""
-    for name, thing in vars(_native).items():
+    """Each public name of the native module, with its description. In one order, as test processes compare their lists."""
+    for name, thing in sorted(vars(_native).items()):
         if name.startswith("_"):
             continue
         yield name, inspect.getdoc(thing) or ""
         if inspect.isclass(thing):
-            for member, attribute in vars(thing).items():
+            for member, attribute in sorted(vars(thing).items()):
                 if not member.startswith("_"):
                     yield f"{name}.{member}", inspect.getdoc(attribute) or ""
 
