@@ -59,7 +59,7 @@ bench: $(VENV)/.installed-dist $(VENV)/.spark $(VENV)/.bench-tools ## measure an
 	@$(BIN)/python benches/comparison.py $(BENCH)
 
 .PHONY: lint
-lint: rust-checks python-checks ## clippy, rustfmt, ruff, mypy and stubtest, without the tests
+lint: rust-checks python-checks ## clippy, rustfmt, circles and layers, ruff, mypy and stubtest, without the tests
 
 .PHONY: deny
 deny: | toolchain ## check licences, advisories, duplicates and sources of the crates (needs cargo-deny)
@@ -93,7 +93,7 @@ rust-tests: | toolchain
 	@$(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES)
 
 .PHONY: python-checks
-python-checks: $(VENV)/.installed $(VENV)/.spark
+python-checks: $(VENV)/.installed $(VENV)/.spark module-checks
 	$(call heading,ruff)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -101,6 +101,11 @@ python-checks: $(VENV)/.installed $(VENV)/.spark
 	@$(BIN)/mypy
 	$(call heading,stubtest: do the stubs tell the truth?)
 	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
+
+.PHONY: module-checks
+module-checks:
+	$(call heading,Circles between files; layers; words)
+	@$(PYTHON) tools/check_modules.py
 
 .PHONY: test-environment
 test-environment: $(VENV)/.programs $(VENV)/.azurite $(VENV)/.spark
