@@ -18,7 +18,7 @@ use super::wait::{self, Mode};
 use crate::error::{Error, Result};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
-use crate::sandbox::viya::{ViyaOptions, calibration};
+use crate::sandbox::viya::{ViyaOptions, ViyaSandbox, calibration};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// Local stand-ins for SAS Viya, AutoSys and the VMs, over real HTTP and real programs, on this machine's loopback only.
@@ -82,6 +82,10 @@ impl PySandbox {
         mode.run_blocking(py, close, |py, ()| Ok(py.None()))
     }
 
+    fn with_viya<T>(&self, ask: impl FnOnce(&ViyaSandbox) -> Result<T>) -> PyOutcome<T> {
+        self.with(|sandbox| ask(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?))
+    }
+
     fn with_autosys<T>(&self, ask: impl FnOnce(&AutosysSandbox) -> Result<T>) -> PyOutcome<T> {
         self.with(|sandbox| ask(sandbox.autosys().ok_or_else(|| absent("AutoSys", "autosys"))?))
     }
@@ -124,32 +128,33 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::number)] reset_rate: f64,
         #[pyo3(from_py_with = arguments::whole)] seed: u32,
     ) -> PyOutcome<Self> {
-        let refuse_first = refuse_first.map_or(RefuseFirst::Nobody, |jobs| RefuseFirst::Jobs(jobs.0));
+        let refuse_first = refuse_first.map_or(RefuseFirst::None, |jobs| RefuseFirst::Jobs(jobs.0));
+        let token_lifetime = Duration::from_secs_f64(token_lifetime).max(Duration::from_millis(1));
+        let viya_options = ViyaOptions {
+            speed,
+            token_lifetime,
+            fail_jobs: fail_jobs.map(|jobs| jobs.0).unwrap_or_default(),
+            definitions: sandbox_viya::definitions(definitions)?,
+            hosts: sandbox_viya::hosts(hosts)?,
+            behaviour: sandbox_viya::behaviour(
+                long_poll,
+                list_filters,
+                orchestrator,
+                fault_rate,
+                reset_rate,
+                seed.into(),
+            )?,
+            ..ViyaOptions::default()
+        };
+        let azure_options =
+            AzureOptions { throttle_first: azure_throttle_first, token_lifetime, ..AzureOptions::default() };
         let options = SandboxOptions {
-            viya,
-            autosys,
-            azure,
+            viya: viya.then_some(viya_options),
+            autosys: autosys.then(|| AutosysOptions { refuse_first, ..AutosysOptions::default() }),
+            azure: azure.then_some(azure_options),
             vms,
             vms_down,
-            speed,
-            token_lifetime: Duration::from_secs_f64(token_lifetime).max(Duration::from_millis(1)),
-            viya_options: ViyaOptions {
-                fail_jobs: fail_jobs.map(|jobs| jobs.0).unwrap_or_default(),
-                definitions: sandbox_viya::definitions(definitions)?,
-                hosts: sandbox_viya::hosts(hosts)?,
-                behaviour: sandbox_viya::behaviour(
-                    long_poll,
-                    list_filters,
-                    orchestrator,
-                    fault_rate,
-                    reset_rate,
-                    seed.into(),
-                )?,
-                ..ViyaOptions::default()
-            },
-            autosys_options: AutosysOptions { refuse_first, ..AutosysOptions::default() },
-            azure_options: AzureOptions { throttle_first: azure_throttle_first, ..AzureOptions::default() },
-            ..SandboxOptions::default()
+            dir: None,
         };
         let sandbox = wait::blocking(py, || Sandbox::start(options))?;
         Ok(Self { sandbox: Arc::new(Mutex::new(Some(sandbox))), speed, guard: ForkGuard::new() })
@@ -158,7 +163,7 @@ impl PySandbox {
     /// Base URL of the SAS Viya.
     #[getter]
     fn viya_url(&self) -> PyOutcome<String> {
-        self.with(|sandbox| sandbox.viya_url().ok_or_else(|| absent("SAS Viya", "viya")))
+        self.with_viya(|viya| Ok(viya.url()))
     }
 
     /// URL of AutoSys's web services.
@@ -272,13 +277,13 @@ impl PySandbox {
 
     /// How many requests came to each route of SAS Viya, such as `GET /jobExecution/jobs/{id}/state`.
     fn viya_requests(&self) -> PyOutcome<BTreeMap<String, u64>> {
-        self.with(|sandbox| Ok(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?.requests()))
+        self.with_viya(|viya| Ok(viya.requests()))
     }
 
     /// Every job that was ever submitted to SAS Viya, in order: dicts of id, name, state, created and ended; moments are its
     /// seconds since the start.
     fn viya_jobs<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
-        let jobs = self.with(|sandbox| Ok(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?.jobs()))?;
+        let jobs = self.with_viya(|viya| Ok(viya.jobs()))?;
         let dicts = jobs.into_iter().map(|job| {
             let dict = convert::dict(py, [("id", &*job.id), ("name", &*job.name), ("state", job.state)])?;
             dict.set_item("created", job.created)?;
@@ -382,7 +387,7 @@ impl PySandbox {
     }
 
     fn __repr__(&self) -> String {
-        match self.with(|sandbox| Ok(sandbox.viya_url())) {
+        match self.with(|sandbox| Ok(sandbox.viya().map(ViyaSandbox::url))) {
             Ok(Some(url)) => format!("Sandbox(viya_url='{url}', speed={})", self.speed),
             Ok(None) => format!("Sandbox(speed={})", self.speed),
             Err(_) => "Sandbox(closed)".to_owned(),
@@ -394,7 +399,9 @@ impl PySandbox {
         data.set_item("speed", self.speed)?;
         let running = self.with(|sandbox| {
             let azure = sandbox.azure().map(AzureSandbox::url);
-            Ok((sandbox.viya_url(), sandbox.autosys_url().map(str::to_owned), azure, sandbox.vms_down().join(", ")))
+            let viya = sandbox.viya().map(ViyaSandbox::url);
+            let autosys = sandbox.autosys().map(|autosys| autosys.url().to_owned());
+            Ok((viya, autosys, azure, sandbox.vms_down().join(", ")))
         });
         match running {
             Ok((viya, autosys, azure, down)) => {

@@ -1,5 +1,5 @@
-//! A local stand-in for AutoSys: the programs `sendevent` and `autostatus`, and the web services (AEWS), over one event
-//! log. It checks what it is sent as the real one does, starts no job, and says nothing about the real one's speed.
+//! A local AutoSys: the programs `sendevent` and `autostatus`, and the web services (AEWS), over one event log. It checks events as
+//! the real AutoSys does, and starts no job. Its speed says nothing about the real AutoSys.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,20 +20,19 @@ use spool::Spool;
 const SENDEVENT: &str = include_str!("autosys/sendevent.sh");
 const AUTOSTATUS: &str = include_str!("autosys/autostatus.sh");
 
-/// Which jobs are refused the first time they get an event. The refusal is of the kind that is over when the event is
-/// sent again.
+/// Which jobs refuse their first event. The same event succeeds when it is sent again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RefuseFirst {
     /// None.
     #[default]
-    Nobody,
+    None,
     /// These.
     Jobs(Vec<String>),
     /// Every n-th of the known jobs in the given order, the n-th first. At least 1, which is all of them.
     Every(usize),
 }
 
-/// What the stand-in knows and how it behaves.
+/// What the simulated AutoSys is like.
 #[derive(Clone, Default)]
 pub struct AutosysOptions {
     /// The jobs it knows; none: it knows any job with a valid name.
@@ -54,10 +53,10 @@ impl fmt::Debug for AutosysOptions {
     }
 }
 
-/// An event that the stand-in took.
+/// An event that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedEvent {
-    /// When it was taken. The programs' stamps have a resolution of 1 s, those of the web services 1 µs.
+    /// When it was accepted. The programs' stamps have a resolution of 1 s, those of the web services 1 µs.
     pub at: DateTime<Utc>,
     /// `sendevent` or `web`.
     pub via: String,
@@ -71,7 +70,7 @@ pub struct RecordedEvent {
     pub comment: Option<String>,
 }
 
-/// A running stand-in. Dropping it stops the web services and makes the programs fail; the directory stays.
+/// A running AutoSys. Dropping it stops the web services and makes the programs fail; the directory stays.
 pub struct AutosysSandbox {
     bin: PathBuf,
     spool: Spool,
@@ -88,7 +87,7 @@ impl fmt::Debug for AutosysSandbox {
 
 impl AutosysSandbox {
     /// Writes the programs to `bin/` and the event log to `spool/` below `dir`, and serves the web services on a free
-    /// port of 127.0.0.1. A log that is there already, from a stand-in before, is gone on with.
+    /// port of 127.0.0.1. An existing log is continued.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a job name that AutoSys would refuse or `Every(0)`, or `Every` without known jobs;
@@ -133,7 +132,7 @@ impl AutosysSandbox {
         (&self.credentials.0, &self.credentials.1)
     }
 
-    /// The events taken so far, in the order in which they were.
+    /// The accepted events, in order.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the log cannot be read.
@@ -144,7 +143,7 @@ impl AutosysSandbox {
     /// The status of a job: that of its last event, `INACTIVE` before the first.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for a job that the stand-in does not know, [`ErrorKind::Storage`] when the log cannot be read.
+    /// [`ErrorKind::NotFound`] for an unknown job, [`ErrorKind::Storage`] when the log cannot be read.
     pub fn status(&self, job: &str) -> Result<String> {
         if !self.spool.knows(job) {
             return Err(Error::new(ErrorKind::NotFound, format!("the sandbox's AutoSys has no job {job:?}")));
@@ -152,7 +151,7 @@ impl AutosysSandbox {
         self.spool.status(job)
     }
 
-    /// Refuses the next event of each of these jobs, in a way that is over when it is sent again.
+    /// Refuses the next event of each of these jobs. The same event succeeds when it is sent again.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a name that AutoSys would never take; [`ErrorKind::Storage`] when the directory
@@ -162,7 +161,7 @@ impl AutosysSandbox {
         jobs.iter().try_for_each(|job| self.spool.refuse_next(job))
     }
 
-    /// Takes the event server away, or brings it back: while it is away, every event is refused and nothing recorded.
+    /// Stops or starts the event server. While it is stopped, every event is refused.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when the directory cannot be written.
@@ -173,7 +172,7 @@ impl AutosysSandbox {
 
 impl Drop for AutosysSandbox {
     fn drop(&mut self) {
-        // The directory may be gone already; then there are no programs to stop either.
+        // If the directory was removed, the programs were too.
         let _ = self.spool.set_up(false);
     }
 }
@@ -188,7 +187,7 @@ fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
         }
     }
     match &options.refuse_first {
-        RefuseFirst::Nobody => Ok(BTreeSet::new()),
+        RefuseFirst::None => Ok(BTreeSet::new()),
         RefuseFirst::Jobs(jobs) => {
             check_names(jobs)?;
             Ok(jobs.iter().cloned().collect())
@@ -204,12 +203,14 @@ fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
 
 fn check_names(jobs: &[String]) -> Result<()> {
     match jobs.iter().find(|job| !spool::valid_name(job)) {
-        Some(job) => Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys never takes the name"))),
+        Some(job) => {
+            Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys does not allow the name")))
+        }
         None => Ok(()),
     }
 }
 
-/// Writes an executable. Moved into place, so that a program that is running right now is not written to.
+/// Writes an executable. It is moved into place, because a running program cannot be written to.
 fn write_program(path: &Path, text: &str) -> Result<()> {
     let staged = path.with_extension("new");
     std::fs::write(&staged, text).map_err(|e| storage(&staged, e))?;

@@ -1,7 +1,7 @@
-//! Local stand-ins for the outside world, for the demo and the tests.
+//! Local stand-ins for SAS Viya, AutoSys, Azure and VMs, for the demo and the tests.
 //!
-//! Everything is on loopback, in one process, and ends with the [`Sandbox`] value. What it says about time is simulated
-//! from one recorded run (`examples/data/README.md`), never about anybody's real servers.
+//! Everything is on loopback, in one process, and stops when the [`Sandbox`] value is dropped. Its times are simulated from one
+//! recorded run (`examples/data/README.md`). They say nothing about real servers.
 
 pub mod autosys;
 pub mod azure;
@@ -13,6 +13,7 @@ mod vms;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,49 +32,27 @@ use vms::Vms;
 /// Times in token files are local and without a zone, as the first client wrote them.
 const TOKEN_FILE_TIME: &str = "%Y-%m-%dT%H:%M:%S%.6f";
 
-/// What a sandbox is to have.
+/// The parts of a sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
-    /// Whether there is a SAS Viya.
-    pub viya: bool,
-    /// Whether there is an AutoSys.
-    pub autosys: bool,
-    /// Whether there is an Azure with these VMs.
-    pub azure: bool,
+    /// SAS Viya; `None`: there is none.
+    pub viya: Option<ViyaOptions>,
+    /// AutoSys; `None`: there is none.
+    pub autosys: Option<AutosysOptions>,
+    /// An Azure, to which the VMs of the sandbox are added; `None`: there is none.
+    pub azure: Option<AzureOptions>,
     /// How many VMs the inventory has; at most 200.
     pub vms: usize,
     /// How many of them do not answer.
     pub vms_down: usize,
-    /// Virtual seconds per real second in SAS Viya.
-    pub speed: f64,
-    /// Directory for its files; kept afterwards. `None`: a temporary one that goes with the sandbox.
+    /// Directory for its files, which stay. `None`: a temporary one, which is removed with the sandbox.
     pub dir: Option<PathBuf>,
-    /// How long an access token is good, in real time.
-    pub token_lifetime: Duration,
-    /// More about SAS Viya. Its `speed` and `token_lifetime` are replaced by the ones here.
-    pub viya_options: ViyaOptions,
-    /// More about AutoSys.
-    pub autosys_options: AutosysOptions,
-    /// More about Azure. The VMs and `token_lifetime` here are added to it.
-    pub azure_options: AzureOptions,
 }
 
 impl Default for SandboxOptions {
     fn default() -> Self {
-        let viya_options = ViyaOptions::default();
-        Self {
-            viya: true,
-            autosys: true,
-            azure: false,
-            vms: 4,
-            vms_down: 1,
-            speed: viya_options.speed,
-            dir: None,
-            token_lifetime: viya_options.token_lifetime,
-            viya_options,
-            autosys_options: AutosysOptions::default(),
-            azure_options: AzureOptions::default(),
-        }
+        let (viya, autosys) = (Some(ViyaOptions::default()), Some(AutosysOptions::default()));
+        Self { viya, autosys, azure: None, vms: 4, vms_down: 1, dir: None }
     }
 }
 
@@ -86,69 +65,54 @@ pub struct Sandbox {
     vms: Vms,
     inventory: Option<Inventory>,
     dir: PathBuf,
-    // Last, so that the files outlive what uses them.
+    // Last, so that the files are removed after everything that uses them has stopped.
     _temporary: Option<TempDir>,
 }
 
 impl Sandbox {
-    /// Starts everything asked for on ports that the system chooses.
+    /// Starts the parts on ports that the system chooses.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for numbers that make no sense (speed, VMs) or job names that AutoSys would refuse;
+    /// [`ErrorKind::InvalidInput`] for numbers that cannot work (speed, VMs) or job names that AutoSys would refuse;
     /// [`ErrorKind::Storage`] when the directory cannot be written; [`ErrorKind::Network`], retryable, when the system
     /// gives no port.
     pub fn start(options: SandboxOptions) -> Result<Self> {
         let (dir, temporary) = directory(options.dir)?;
         let vms = Vms::start(options.vms, options.vms_down)?;
         let inventory = inventory(&vms)?;
-        let viya = if options.viya {
-            let viya_options =
-                ViyaOptions { speed: options.speed, token_lifetime: options.token_lifetime, ..options.viya_options };
-            let viya = ViyaSandbox::start(viya_options)?;
-            write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
-            write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), options.token_lifetime), 0o600)?;
-            Some(viya)
-        } else {
-            None
+        let viya = match options.viya {
+            Some(options) => {
+                let lifetime = options.token_lifetime;
+                let viya = ViyaSandbox::start(options)?;
+                write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
+                write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), lifetime), 0o600)?;
+                Some(viya)
+            }
+            None => None,
         };
-        let autosys = if options.autosys {
-            Some(AutosysSandbox::start(&dir.join("autosys"), options.autosys_options)?)
-        } else {
-            None
-        };
-        let azure = if options.azure {
-            let mut azure_options = AzureOptions { token_lifetime: options.token_lifetime, ..options.azure_options };
+        let start_autosys = |options| AutosysSandbox::start(&dir.join("autosys"), options);
+        let autosys = options.autosys.map(start_autosys).transpose()?;
+        let start_azure = |mut options: AzureOptions| {
             // The VMs have the AutoSys client, as the real ones do.
             let bin = autosys.as_ref().map(|autosys| autosys.bin().to_owned());
-            azure_options.run_command.path.extend(bin);
-            Some(AzureSandbox::start(azure_options.with_vms(vms.all()))?)
-        } else {
-            None
+            options.run_command.path.extend(bin);
+            AzureSandbox::start(options.with_vms(vms.all()))
         };
+        let azure = options.azure.map(start_azure).transpose()?;
         Ok(Self { viya, autosys, azure, vms, inventory, dir, _temporary: temporary })
     }
 
-    /// SAS Viya's base URL; `None` when there is none.
-    pub fn viya_url(&self) -> Option<String> {
-        self.viya.as_ref().map(ViyaSandbox::url)
-    }
-
-    /// The SAS Viya stand-in.
+    /// The simulated SAS Viya.
     pub fn viya(&self) -> Option<&ViyaSandbox> {
         self.viya.as_ref()
     }
 
-    /// The base URL of AutoSys' web services; `None` when there is no AutoSys.
-    pub fn autosys_url(&self) -> Option<&str> {
-        self.autosys.as_ref().map(AutosysSandbox::url)
-    }
-
-    /// The AutoSys stand-in: its programs, credentials and events.
+    /// The simulated AutoSys: its programs, credentials and events.
     pub fn autosys(&self) -> Option<&AutosysSandbox> {
         self.autosys.as_ref()
     }
 
-    /// The Azure stand-in, whose VMs are those of the sandbox and one more that is deallocated.
+    /// The simulated Azure, whose VMs are those of the sandbox and one more that is deallocated.
     pub fn azure(&self) -> Option<&AzureSandbox> {
         self.azure.as_ref()
     }
@@ -163,25 +127,20 @@ impl Sandbox {
         self.vms.down()
     }
 
-    /// The probe to tell live VMs from others, `tcp:PORT`. The system answers pings for all of 127.0.0.0/8, so that ICMP
+    /// The probe that distinguishes the VMs, `tcp:PORT`. The system answers pings for all of 127.0.0.0/8, so that ICMP
     /// would find every VM up.
     pub fn probe(&self) -> String {
         self.vms.probe()
     }
 
-    /// A token file for SAS Viya (mode 0600), good until it expires and then to be refreshed. Only there with SAS Viya.
+    /// A token file for SAS Viya (mode 0600), with a refresh token. It exists only with SAS Viya.
     pub fn tokens(&self) -> PathBuf {
         self.dir.join("sas_tokens.json")
     }
 
-    /// The job configurations for SAS Viya. Only there with SAS Viya.
+    /// The job configurations for SAS Viya. They exist only with SAS Viya.
     pub fn jobs(&self) -> PathBuf {
         self.dir.join("job_configs.json")
-    }
-
-    /// Where its files are.
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 }
 
@@ -201,16 +160,11 @@ fn directory(given: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
 }
 
 fn inventory(vms: &Vms) -> Result<Option<Inventory>> {
-    let all: Vec<Vm> = vms
-        .all()
-        .iter()
-        .map(|(name, address)| Vm {
-            name: name.clone(),
-            ip_address: address.to_string(),
-            nic_name: Some(format!("{name}-nic")),
-            weight: 1,
-        })
-        .collect();
+    let vm = |(name, address): &(String, IpAddr)| {
+        let nic_name = Some(format!("{name}-nic"));
+        Vm { name: name.clone(), ip_address: address.to_string(), nic_name, weight: 1 }
+    };
+    let all: Vec<Vm> = vms.all().iter().map(vm).collect();
     if all.is_empty() { Ok(None) } else { Inventory::new(all).map(Some) }
 }
 
@@ -238,7 +192,7 @@ fn job_configs(viya: &ViyaSandbox) -> Result<String> {
     Ok(format!("{configs:#}\n"))
 }
 
-/// SASLogon's response with the two times that the first client added.
+/// SASLogon's response with the time that the first client added.
 fn token_file(mut pair: Value, lifetime: Duration) -> String {
     pair["expires_at"] = json!((Local::now() + lifetime).naive_local().format(TOKEN_FILE_TIME).to_string());
     format!("{pair:#}\n")

@@ -5,9 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+fn with_speed(speed: f64) -> SandboxOptions {
+    let viya = Some(ViyaOptions { speed, ..ViyaOptions::default() });
+    SandboxOptions { viya, ..SandboxOptions::default() }
+}
+
 #[test]
 fn everything_it_names_is_there_and_goes_with_it() {
-    let sandbox = Sandbox::start(SandboxOptions { speed: 100.0, ..SandboxOptions::default() }).unwrap();
+    let sandbox = Sandbox::start(with_speed(100.0)).unwrap();
     let inventory = sandbox.inventory().unwrap();
     let names: Vec<&str> = inventory.vms().iter().map(|vm| vm.name.as_str()).collect();
     assert_eq!(names, ["vm1", "vm2", "vm3", "vm4"]);
@@ -25,12 +30,12 @@ fn everything_it_names_is_there_and_goes_with_it() {
     chrono::NaiveDateTime::parse_from_str(expires, "%Y-%m-%dT%H:%M:%S%.f").unwrap();
     let jobs: Value = serde_json::from_slice(&fs::read(sandbox.jobs()).unwrap()).unwrap();
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 54);
-    assert_eq!(jobs["settings"]["base_url"].as_str(), sandbox.viya_url().as_deref());
+    assert_eq!(jobs["settings"]["base_url"].as_str(), sandbox.viya().map(ViyaSandbox::url).as_deref());
     assert!(sandbox.autosys().unwrap().sendevent().is_file());
-    assert!(sandbox.autosys_url().unwrap().starts_with("http://127.0.0.1:"));
+    assert!(sandbox.autosys().unwrap().url().starts_with("http://127.0.0.1:"));
     assert!(!format!("{sandbox:?}").contains(tokens["access_token"].as_str().unwrap()));
 
-    let (dir, url) = (sandbox.dir().to_owned(), sandbox.viya_url().unwrap());
+    let (dir, url) = (sandbox.tokens().parent().unwrap().to_owned(), sandbox.viya().unwrap().url());
     drop(sandbox);
     assert!(!dir.exists());
     assert!(TcpStream::connect(url.strip_prefix("http://").unwrap()).is_err());
@@ -41,14 +46,14 @@ fn a_given_directory_stays_and_parts_can_be_left_out() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("mine");
     let options =
-        || SandboxOptions { autosys: false, vms: 0, vms_down: 0, dir: Some(dir.clone()), ..SandboxOptions::default() };
+        || SandboxOptions { autosys: None, vms: 0, vms_down: 0, dir: Some(dir.clone()), ..SandboxOptions::default() };
     let sandbox = Sandbox::start(options()).unwrap();
     assert!(sandbox.autosys().is_none() && sandbox.inventory().is_none());
     drop(sandbox);
     assert!(dir.join("sas_tokens.json").is_file());
     // A second one in the same place replaces the files.
-    let sandbox = Sandbox::start(SandboxOptions { viya: false, ..options() }).unwrap();
-    assert!(sandbox.viya_url().is_none());
+    let sandbox = Sandbox::start(SandboxOptions { viya: None, ..options() }).unwrap();
+    assert!(sandbox.viya().is_none());
 }
 
 #[test]
@@ -83,7 +88,7 @@ fn an_idle_sandbox_uses_no_cpu() {
         assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stdout));
         return;
     }
-    let sandbox = Sandbox::start(SandboxOptions { speed: 1_000.0, ..SandboxOptions::default() }).unwrap();
+    let sandbox = Sandbox::start(with_speed(1_000.0)).unwrap();
     let before = cpu_ticks();
     std::thread::sleep(Duration::from_secs(1));
     let used = cpu_ticks() - before;

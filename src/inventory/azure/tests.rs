@@ -445,7 +445,8 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
     let error = list(&all(), &with(&azure, managed("another-identity"), variables)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().starts_with("the managed identity gave no token"), "{error}");
-    let unknown = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url), ("AZURE_CLIENT_ID", "another-identity")]);
+    let unknown =
+        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url), ("AZURE_CLIENT_ID", "another-identity")]);
     let error = list(&all(), &with(&azure, Credential::Environment, unknown)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     let text = error.to_string();

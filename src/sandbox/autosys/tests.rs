@@ -144,7 +144,7 @@ fn an_event_server_that_is_away_takes_nothing() {
 fn bad_options_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for (known, refuse_first) in [
-        (jobs(&["a b"]), RefuseFirst::Nobody),
+        (jobs(&["a b"]), RefuseFirst::None),
         (jobs(&["a"]), RefuseFirst::Every(0)),
         (None, RefuseFirst::Every(2)),
         (None, RefuseFirst::Jobs(vec!["%".into()])),

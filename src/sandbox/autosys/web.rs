@@ -1,11 +1,11 @@
-//! The stand-in's web services: the few calls of AEWS that report a status and read it back.
+//! The web services: the calls of AEWS that report a status and read it back.
 //!
 //! Paths, bodies and 201 are those that clients of live installations use; error bodies and the fields of
 //! `job-run-info` are not published, so that clients must not depend on them.
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -36,14 +36,15 @@ pub(super) fn router(spool: Spool, (user, password): &(String, String)) -> Route
     let token = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     let expected = format!("Basic {token}");
     let routes = Router::new()
-        .route("/event/change-status-job", post(change_status))
-        .route("/event/start-job", post(start))
-        .route("/event/force-start-job", post(force_start))
+        .route("/event/change-status-job", post(|State(spool), body| take(spool, "CHANGE_STATUS", body)))
+        .route("/event/start-job", post(|State(spool), body| take(spool, "STARTJOB", body)))
+        .route("/event/force-start-job", post(|State(spool), body| take(spool, "FORCE_STARTJOB", body)))
         .route("/job-run-info/{name}", get(run_info))
         .route("/job/{name}", get(job))
         .with_state(spool);
     Router::new().nest("/AEWS", routes).layer(middleware::from_fn(move |request: Request, next: Next| {
-        let allowed = authorized(request.headers(), &expected);
+        let value = request.headers().get(header::AUTHORIZATION);
+        let allowed = value.is_some_and(|value| value.as_bytes() == expected.as_bytes());
         async move {
             if allowed {
                 return next.run(request).await;
@@ -52,10 +53,6 @@ pub(super) fn router(spool: Spool, (user, password): &(String, String)) -> Route
             (challenge, refusal(StatusCode::UNAUTHORIZED, "Authentication failed.")).into_response()
         }
     }))
-}
-
-fn authorized(headers: &HeaderMap, expected: &str) -> bool {
-    headers.get(header::AUTHORIZATION).is_some_and(|value| value.as_bytes() == expected.as_bytes())
 }
 
 #[derive(Deserialize)]
@@ -67,18 +64,6 @@ struct EventBody {
 }
 
 type Body = Result<Json<EventBody>, JsonRejection>;
-
-async fn change_status(State(spool): State<Spool>, body: Body) -> Response {
-    take(spool, "CHANGE_STATUS", body).await
-}
-
-async fn start(State(spool): State<Spool>, body: Body) -> Response {
-    take(spool, "STARTJOB", body).await
-}
-
-async fn force_start(State(spool): State<Spool>, body: Body) -> Response {
-    take(spool, "FORCE_STARTJOB", body).await
-}
 
 async fn take(spool: Spool, event: &'static str, body: Body) -> Response {
     let body = match body {

@@ -1,5 +1,5 @@
-//! Run Command: a script runs on a VM, which is this machine's `/bin/sh`; one at a time per VM, and asked about until it is
-//! over.
+//! Run Command: runs a script on a VM, which is this machine's `/bin/sh`, one at a time per VM. Clients ask for its state until it
+//! has ended.
 //!
 //! Source: Microsoft's reference of `Virtual Machines - Run Command` and "Run scripts in your Linux VM by using action Run
 //! Commands" (one at a time per VM, the last 4,096 bytes of output).
@@ -22,21 +22,21 @@ use super::model::AzureVm;
 use super::reply::{no_resource, refused};
 use super::{SUBSCRIPTION_ID, lock};
 
-/// Of the output so many bytes are kept.
+/// How many bytes of the output are kept.
 const OUTPUT_LIMIT: usize = 4096;
 
-/// How Run Command is done.
+/// How Run Command behaves.
 #[derive(Debug, Clone)]
 pub struct RunCommandOptions {
     /// Directories that are in the `PATH` of scripts before the system's.
     pub path: Vec<PathBuf>,
-    /// Of the output so many bytes are kept: the last ones.
+    /// How many bytes of the output are kept: the last ones.
     pub output_limit: usize,
-    /// How often an operation is said to go on although it is over.
+    /// How often an operation that has ended is reported as running.
     pub polls: u32,
     /// Seconds in `Retry-After`.
     pub retry_after: u32,
-    /// Whether only `Location` says where to ask.
+    /// Whether only `Location` has the address for the state.
     pub location_only: bool,
 }
 
@@ -47,12 +47,13 @@ impl Default for RunCommandOptions {
 }
 
 /// What Run Command does on one VM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RunCommandMode {
     /// It runs the script.
     #[default]
     Normal,
-    /// Somebody else's command is running: 409.
+    /// Another command is running: 409.
     Busy,
     /// The caller may not: 403.
     Forbidden,
@@ -66,33 +67,22 @@ pub enum RunCommandMode {
     OperationFails,
     /// The operation ends as failed after the script ran, and its output is lost.
     OutputLost,
-    /// The operation is forgotten: 404 when it is asked about.
+    /// The operation is unknown afterwards: 404.
     Forgotten,
 }
 
 impl RunCommandMode {
     /// The mode of this name, such as `agent_down`.
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "normal" => Self::Normal,
-            "busy" => Self::Busy,
-            "forbidden" => Self::Forbidden,
-            "agent_down" => Self::AgentDown,
-            "throttled" => Self::Throttled,
-            "fails_afterwards" => Self::FailsAfterwards,
-            "operation_fails" => Self::OperationFails,
-            "output_lost" => Self::OutputLost,
-            "forgotten" => Self::Forgotten,
-            _ => return None,
-        })
+        serde_json::from_value(name.into()).ok()
     }
 }
 
 #[derive(Debug)]
 struct Operation {
-    /// What it ended with: output, or an error's code and message.
+    /// Its result: output, or an error's code and message.
     ended: Option<Result<String, (&'static str, &'static str)>>,
-    /// How often it is still said to go on.
+    /// How often it is still reported as running.
     polls: u32,
     forgotten: bool,
 }
@@ -219,7 +209,7 @@ impl RunCommands {
         reply
     }
 
-    /// What is said about an operation: its status, or its result.
+    /// The status of an operation, or its result.
     pub fn answer(&self, id: &str, result: bool) -> Response {
         let mut state = lock(&self.state);
         let known = state.operations.get_mut(id).filter(|operation| !operation.forgotten);
@@ -256,7 +246,7 @@ fn output(text: &str) -> Value {
     }]})
 }
 
-/// Runs a script to its end, and then lets the next one come.
+/// Runs a script to its end, and then permits the next one.
 async fn execute(
     script: String,
     path: Vec<PathBuf>,

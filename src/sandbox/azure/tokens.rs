@@ -39,7 +39,7 @@ pub struct IdentityRequest {
     client_id: Option<String>,
 }
 
-/// All tokens handed out.
+/// All issued tokens.
 pub struct Tokens {
     lifetime: Duration,
     secret: String,
@@ -76,7 +76,7 @@ impl Tokens {
         self.good_until.clear();
     }
 
-    /// A new token and for how many seconds it is good.
+    /// A new token, and for how many seconds it is valid.
     pub fn issue(&mut self) -> (String, u64) {
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         self.good_until.insert(token.clone(), Instant::now() + self.lifetime);
@@ -86,39 +86,31 @@ impl Tokens {
 
     /// Answers a request for a token with the client credentials flow.
     pub fn login(&mut self, tenant: &str, request: &TokenRequest) -> (StatusCode, Value) {
-        let refused = |status, error: &str, code: u32, text: &str| {
-            let description = format!("AADSTS{code}: {text} Trace ID: {}", uuid::Uuid::new_v4());
-            (status, json!({"error": error, "error_description": description, "error_codes": [code]}))
-        };
         const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-        if !tenant.eq_ignore_ascii_case(TENANT_ID) {
-            let text = format!("Tenant '{tenant}' not found.");
-            return refused(StatusCode::BAD_REQUEST, "invalid_request", 90_002, &text);
-        }
-        if request.grant_type != "client_credentials" {
-            let text = "The app requested an unsupported grant type.";
-            return refused(StatusCode::BAD_REQUEST, "unsupported_grant_type", 70_003, text);
-        }
-        if request.client_id != CLIENT_ID {
-            let text = "Application was not found in the directory.";
-            return refused(StatusCode::BAD_REQUEST, "unauthorized_client", 700_016, text);
-        }
         let known = match (&request.client_secret, &request.client_assertion) {
             (Some(secret), None) => *secret == self.secret,
             (None, Some(assertion)) => *assertion == self.federated && request.client_assertion_type == ASSERTION,
             _ => false,
         };
-        if !known {
-            return refused(StatusCode::UNAUTHORIZED, "invalid_client", 7_000_215, "Invalid client secret provided.");
-        }
-        if request.scope != format!("{AUDIENCE}/.default") {
+        let bad = StatusCode::BAD_REQUEST;
+        let (status, error, code, text) = if !tenant.eq_ignore_ascii_case(TENANT_ID) {
+            (bad, "invalid_request", 90_002, format!("Tenant '{tenant}' not found."))
+        } else if request.grant_type != "client_credentials" {
+            (bad, "unsupported_grant_type", 70_003, "The app requested an unsupported grant type.".to_owned())
+        } else if request.client_id != CLIENT_ID {
+            (bad, "unauthorized_client", 700_016, "Application was not found in the directory.".to_owned())
+        } else if !known {
+            (StatusCode::UNAUTHORIZED, "invalid_client", 7_000_215, "Invalid client secret provided.".to_owned())
+        } else if request.scope != format!("{AUDIENCE}/.default") {
             let text = "The provided value for the input parameter 'scope' is not valid.";
-            return refused(StatusCode::BAD_REQUEST, "invalid_scope", 70_011, text);
-        }
-        let (token, seconds) = self.issue();
-        let body =
-            json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token});
-        (StatusCode::OK, body)
+            (bad, "invalid_scope", 70_011, text.to_owned())
+        } else {
+            let (token, seconds) = self.issue();
+            let body = json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token});
+            return (StatusCode::OK, body);
+        };
+        let description = format!("AADSTS{code}: {text} Trace ID: {}", uuid::Uuid::new_v4());
+        (status, json!({"error": error, "error_description": description, "error_codes": [code]}))
     }
 
     /// Answers a request for the managed identity's token.
@@ -138,7 +130,7 @@ impl Tokens {
             return refused("Identity not found");
         }
         let (token, seconds) = self.issue();
-        // Numbers are texts there.
+        // The metadata service gives numbers as text.
         let expires_on = (Utc::now().timestamp() + seconds as i64).to_string();
         let body = json!({
             "access_token": token, "expires_in": seconds.to_string(), "expires_on": expires_on, "resource": request.resource,

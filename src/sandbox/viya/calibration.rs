@@ -1,8 +1,12 @@
-//! The sandbox against the recording: what the host model makes of the recorded submissions.
+//! Compares the host model with the recorded run, given the same submissions.
 
+use std::collections::BTreeSet;
+
+use super::job::MEDIAN_END_LAG;
 use super::model::{HostModel, ModelJob};
 use super::parameters::HostParameters;
 use super::workload::{RecordedJob, recorded_run};
+use crate::comparison::statistics::{mean, quantile};
 use crate::error::Result;
 
 /// One line of the sandbox-against-recording table: one measure of one arm. Seconds, but for counts.
@@ -19,7 +23,7 @@ pub struct CalibrationRow {
 }
 
 impl CalibrationRow {
-    /// How far the sandbox is from the recording, in percent of the recorded value; `None` where that is 0.
+    /// The difference between the sandbox and the recording, in percent of the recorded value; `None` where that is 0.
     pub fn error_percent(&self) -> Option<f64> {
         (self.recorded != 0.0).then(|| 100.0 * (self.sandbox / self.recorded - 1.0))
     }
@@ -38,13 +42,12 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
     let parameters = HostParameters::default();
     let handover = parameters.handover;
     let mut model = HostModel::new(parameters);
-    let numbers: Vec<usize> = recorded
-        .iter()
-        .map(|job| {
-            let alone = recorded.iter().find(|other| other.arm == "sequential" && other.job == job.job).unwrap_or(job);
-            model.submit(job.jes_created_s, &job.queue, alone.running_s)
-        })
-        .collect();
+    // The job's run alone.
+    let alone = |job: &RecordedJob| -> RecordedJob {
+        recorded.iter().find(|other| other.arm == "sequential" && other.job == job.job).unwrap_or(job).clone()
+    };
+    let numbers: Vec<usize> =
+        recorded.iter().map(|job| model.submit(job.jes_created_s, &job.queue, alone(job).running_s)).collect();
     model.finish();
 
     let mut rows = Vec::new();
@@ -55,35 +58,29 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
             .filter(|(job, _)| job.arm == arm)
             .map(|(job, id)| (job, model.job(*id)))
             .collect();
-        // The end that a client sees lags behind the orchestrator's by 0.6 s in the median of the recorded run.
-        let lag = super::job::MEDIAN_END_LAG;
-        let cpu_share = |job: &RecordedJob| {
-            let alone = recorded.iter().find(|other| other.arm == "sequential" && other.job == job.job).unwrap_or(job);
-            alone.max_cpu_s / alone.running_s
-        };
         let moment = |value: Option<f64>| value.unwrap_or(f64::NAN);
         let column = |of: &dyn Fn(&RecordedJob, &ModelJob) -> (f64, f64)| -> (Vec<f64>, Vec<f64>) {
             pairs.iter().map(|(job, simulated)| of(job, simulated)).unzip()
         };
         let created = column(&|job, simulated| (job.jes_created_s, simulated.submitted - handover));
-        let ended = column(&|job, simulated| (job.jes_end_s, moment(simulated.ended) + lag));
+        // A client sees the end later than the orchestrator.
+        let ended = column(&|job, simulated| (job.jes_end_s, moment(simulated.ended) + MEDIAN_END_LAG));
         let pending = column(&|job, simulated| (job.pending_s, moment(simulated.started) - simulated.submitted));
         let starting =
             column(&|job, simulated| (job.starting_s, moment(simulated.running) - moment(simulated.started)));
         let running = column(&|job, simulated| (job.running_s, moment(simulated.ended) - moment(simulated.running)));
-        let cpu = column(&|job, simulated| (job.max_cpu_s, simulated.cpu * cpu_share(job)));
-        let mut hosts: (Vec<&str>, Vec<usize>) = (
-            pairs.iter().map(|(job, _)| job.host.as_str()).collect(),
-            pairs.iter().filter_map(|(_, job)| job.host).collect(),
-        );
-        hosts.0.sort_unstable();
-        hosts.0.dedup();
-        hosts.1.sort_unstable();
-        hosts.1.dedup();
+        let cpu = column(&|job, simulated| {
+            let alone = alone(job);
+            (job.max_cpu_s, simulated.cpu * alone.max_cpu_s / alone.running_s)
+        });
+        let recorded_hosts: BTreeSet<&str> = pairs.iter().map(|(job, _)| job.host.as_str()).collect();
+        let hosts: BTreeSet<usize> = pairs.iter().filter_map(|(_, job)| job.host).collect();
 
         let mut row = |measure: &str, recorded: f64, sandbox: f64| {
             rows.push(CalibrationRow { arm: arm.into(), measure: measure.into(), recorded, sandbox });
         };
+        let median = |values: &[f64]| quantile(values, 0.5).unwrap_or(f64::NAN);
+        let mean = |values: &[f64]| mean(values).unwrap_or(f64::NAN);
         row("makespan_s", max(&ended.0) - min(&created.0), max(&ended.1) - min(&created.1));
         row("pending_median_s", median(&pending.0), median(&pending.1));
         row("pending_mean_s", mean(&pending.0), mean(&pending.1));
@@ -91,7 +88,7 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
         row("starting_max_s", max(&starting.0), max(&starting.1));
         row("running_sum_s", running.0.iter().sum(), running.1.iter().sum());
         row("cpu_sum_s", cpu.0.iter().sum(), cpu.1.iter().sum());
-        row("hosts", hosts.0.len() as f64, hosts.1.len() as f64);
+        row("hosts", recorded_hosts.len() as f64, hosts.len() as f64);
     }
     Ok(rows)
 }
@@ -102,17 +99,6 @@ fn max(values: &[f64]) -> f64 {
 
 fn min(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -226,7 +227,7 @@ pub async fn delete(State(server): State<Arc<Server>>, Path(id): Path<String>) -
     match server.jobs().cancel(&id) {
         Some(job) => {
             job.deleted = true;
-            reply::no_content()
+            StatusCode::NO_CONTENT.into_response()
         }
         None => not_found("job", &id),
     }

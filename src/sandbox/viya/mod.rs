@@ -3,24 +3,24 @@
 //! Its time is virtual: real time since the start, multiplied by a speed. [`model`] simulates its hosts. Each request
 //! advances the model to the present moment; between requests nothing runs.
 
-pub mod calibration;
-pub mod contexts;
+mod calibration;
+mod contexts;
 mod definitions;
-pub mod filter;
+mod filter;
 mod job;
 mod jobs;
-pub mod model;
+mod model;
 mod options;
 mod orchestrator;
-pub mod parameters;
+mod parameters;
 mod reply;
 mod routes;
 mod server;
 #[cfg(test)]
 mod tests;
-pub mod tokens;
+mod tokens;
 mod virtual_clock;
-pub mod workload;
+pub(super) mod workload;
 
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
-//! What every answer of the stand-in has in common: error bodies, collection envelopes, paging and filters.
+//! What all answers have in common: error bodies, collection envelopes, paging and filters.
 
-use axum::body::Body;
-use axum::http::{Response, StatusCode, header};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::filter::Filter;
 
 /// An answer, also where it is an error.
-pub type Reply = Response<Body>;
+pub type Reply = Response;
 
 /// Items per page when the client does not ask for a number. Source: the self links of SAS's own samples.
 const DEFAULT_LIMIT: usize = 10;
@@ -32,25 +32,12 @@ impl Listing {
 
 /// A JSON body of the given media type.
 pub fn body(status: StatusCode, media_type: &'static str, value: &Value) -> Reply {
-    let mut reply = Response::new(Body::from(value.to_string()));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
-    reply
+    (status, [(header::CONTENT_TYPE, media_type)], value.to_string()).into_response()
 }
 
 /// A plain text body.
 pub fn text(status: StatusCode, text: impl Into<String>) -> Reply {
-    let mut reply = Response::new(Body::from(text.into()));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
-    reply
-}
-
-/// An empty 204.
-pub fn no_content() -> Reply {
-    let mut reply = Response::new(Body::empty());
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    reply
+    (status, [(header::CONTENT_TYPE, "text/plain")], text.into()).into_response()
 }
 
 /// An `application/vnd.sas.error+json`. As on SAS Viya the useful text is often only in the nested error: `reason`.

@@ -48,12 +48,12 @@ pub struct Authorization {
     code_challenge_method: String,
 }
 
-/// All tokens handed out. Lifetimes are real seconds: the clients that refresh live in real time.
+/// All issued tokens. Lifetimes are in real time, like the clients that refresh the tokens.
 pub struct Tokens {
     lifetime: Duration,
     refresh_lifetime: Duration,
     access: HashMap<String, Access>,
-    /// When each ends, and the client it was given to, if to any.
+    /// When each expires, and the client that it was issued to, if any.
     refresh: HashMap<String, (Instant, Option<String>)>,
     /// Codes that were shown in the browser, with the challenge that their verifier must answer (RFC 7636).
     codes: HashMap<String, String>,
@@ -68,74 +68,69 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
             .field("lifetime", &self.lifetime)
-            .field("handed_out", &self.access.len())
+            .field("issued", &self.access.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Tokens {
+    /// No tokens, for these lifetimes.
     pub fn new(lifetime: Duration, refresh_lifetime: Duration) -> Self {
         Self { lifetime, refresh_lifetime, access: HashMap::new(), refresh: HashMap::new(), codes: HashMap::new() }
     }
 
     /// Answers `POST /SASLogon/oauth/token`. Its errors are OAuth's, not `vnd.sas.error`, as on SAS Viya.
     pub fn answer(&mut self, headers: &HeaderMap, request: &TokenRequest) -> Reply {
-        let refused = |status, error: &str, description: &str| {
-            reply::body(status, "application/json", &json!({"error": error, "error_description": description}))
-        };
+        match self.grant(headers, request) {
+            Ok(tokens) => reply::body(StatusCode::OK, "application/json", &tokens),
+            Err((status, error, description)) => {
+                let body = json!({"error": error, "error_description": description});
+                reply::body(status, "application/json", &body)
+            }
+        }
+    }
+
+    fn grant(
+        &mut self,
+        headers: &HeaderMap,
+        request: &TokenRequest,
+    ) -> Result<Value, (StatusCode, &'static str, String)> {
+        let unauthorized = |error, text: &str| Err((StatusCode::UNAUTHORIZED, error, text.to_owned()));
+        let bad = |error, text: &str| Err((StatusCode::BAD_REQUEST, error, text.to_owned()));
         let (client, secret) = client(headers, request);
-        // The first client of this service sent the user's name and password as the client's: known and accepted.
+        // The first client of this service sent the user's name and password as the client's.
         let known = (PUBLIC_CLIENTS.contains(&client.as_str()) && secret.is_empty())
             || (client.as_str(), secret.as_str()) == CLIENT
             || (client.as_str(), secret.as_str()) == USER;
         if !known {
-            return refused(StatusCode::UNAUTHORIZED, "unauthorized", "Bad credentials");
+            return unauthorized("unauthorized", "Bad credentials");
         }
         match request.grant_type.as_str() {
             "password" if (request.username.as_str(), request.password.as_str()) == USER => {}
-            "password" => return refused(StatusCode::UNAUTHORIZED, "unauthorized", "Bad credentials"),
-            "client_credentials" if (client.as_str(), secret.as_str()) == CLIENT => {
-                return reply::body(StatusCode::OK, "application/json", &self.issue(false));
-            }
+            "password" => return unauthorized("unauthorized", "Bad credentials"),
+            "client_credentials" if (client.as_str(), secret.as_str()) == CLIENT => return Ok(self.issue(false)),
             "client_credentials" => {
-                return refused(
-                    StatusCode::UNAUTHORIZED,
-                    "invalid_client",
-                    "Unauthorized grant type: client_credentials",
-                );
+                return unauthorized("invalid_client", "Unauthorized grant type: client_credentials");
             }
             "authorization_code" if request.code == AUTHORIZATION_CODE => {}
-            // A code can be redeemed once, and by whoever asked for it.
-            "authorization_code"
-                if self.codes.remove(&request.code).is_some_and(|challenge| {
-                    URL_SAFE_NO_PAD.encode(Sha256::digest(request.code_verifier.as_bytes())) == challenge
-                }) => {}
             "authorization_code" => {
-                return refused(
-                    StatusCode::BAD_REQUEST,
-                    "invalid_grant",
-                    "Invalid authorization code: the code is not known",
-                );
-            }
-            "refresh_token" => {
-                // Removed whether or not it is still good: a refresh token can be used once.
-                let owned = |owner: &Option<String>| owner.as_ref().is_none_or(|owner| *owner == client);
-                let found = self.refresh.remove(&request.refresh_token);
-                let good = found.is_some_and(|(expires, owner)| Instant::now() < expires && owned(&owner));
-                if !good {
-                    let text = "Invalid refresh token: expired, revoked or used before";
-                    return refused(StatusCode::UNAUTHORIZED, "invalid_token", text);
+                // A code can be redeemed once, by the client that has its verifier.
+                let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(request.code_verifier.as_bytes()));
+                if self.codes.remove(&request.code).is_none_or(|expected| expected != challenge) {
+                    return bad("invalid_grant", "Invalid authorization code: the code is not known");
                 }
             }
-            other => {
-                return refused(
-                    StatusCode::BAD_REQUEST,
-                    "unsupported_grant_type",
-                    &format!("Unsupported grant type: {other}"),
-                );
+            "refresh_token" => {
+                // Removed whether or not it is valid: a refresh token can be used once.
+                let owned = |owner: &Option<String>| owner.as_ref().is_none_or(|owner| *owner == client);
+                let found = self.refresh.remove(&request.refresh_token);
+                if !found.is_some_and(|(expires, owner)| Instant::now() < expires && owned(&owner)) {
+                    return unauthorized("invalid_token", "Invalid refresh token: expired, revoked or used before");
+                }
             }
+            other => return bad("unsupported_grant_type", &format!("Unsupported grant type: {other}")),
         }
-        reply::body(StatusCode::OK, "application/json", &self.issue_to(Some(&client), true))
+        Ok(self.issue_to(Some(&client), true))
     }
 
     /// Answers `GET /SASLogon/oauth/authorize`: the page that shows the code, as if the user had logged on in it.
@@ -158,7 +153,7 @@ impl Tokens {
         self.issue_to(None, with_refresh)
     }
 
-    /// The same for an OAuth client, which alone can renew it.
+    /// The same for an OAuth client: no other client can renew it.
     fn issue_to(&mut self, client: Option<&str>, with_refresh: bool) -> Value {
         let now = Utc::now();
         let expires_at = now + self.lifetime;
@@ -170,7 +165,7 @@ impl Tokens {
             part(
                 json!({"jti": jti, "client_id": client, "sub": USER.0, "user_name": USER.0, "scope": SCOPE.split(' ').collect::<Vec<_>>(), "iat": now.timestamp(), "exp": expires_at.timestamp()})
             ),
-            // Not a signature: the sandbox knows the tokens that it handed out and needs none.
+            // Not a signature: the sandbox compares tokens with those that it issued.
             URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()),
         );
         self.access.insert(access.clone(), Access { expires: Instant::now() + self.lifetime, expires_at });
@@ -186,7 +181,7 @@ impl Tokens {
         pair
     }
 
-    /// The 401 that a request without a good token gets; `None` for a good one.
+    /// The 401 for a request without a valid token; `None` for a valid one.
     pub fn refusal(&self, headers: &HeaderMap) -> Option<Reply> {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let scheme = value.get(..7).unwrap_or_default();

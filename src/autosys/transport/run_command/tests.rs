@@ -21,7 +21,7 @@ mod scripts;
 
 fn sandbox(vms: usize, stand: Stand) -> Sandbox {
     let azure_options = AzureOptions { run_command: stand, ..AzureOptions::default() };
-    Sandbox::start(SandboxOptions { viya: false, azure: true, vms, vms_down: 0, azure_options, ..Default::default() })
+    Sandbox::start(SandboxOptions { viya: None, azure: Some(azure_options), vms, vms_down: 0, ..Default::default() })
         .unwrap()
 }
 
