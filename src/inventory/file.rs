@@ -19,15 +19,13 @@ pub(super) fn read(path: &Path) -> Result<Inventory> {
             "json" => |text| Ok(serde_json::from_str::<Unique>(text)?.0),
             "yaml" | "yml" => |text| Ok(serde_saphyr::from_str::<Unique>(text)?.0),
             "csv" => parse_csv,
-            "" => {
-                return Err(Error::invalid(format!(
-                    "the inventory file {} has no extension: its name has to end in .json, .yaml, .yml or .csv",
-                    path.display()
-                )));
-            }
             other => {
+                let what = match other {
+                    "" => "has no extension".to_owned(),
+                    other => format!("is of the unknown format .{other}"),
+                };
                 return Err(Error::invalid(format!(
-                    "the inventory file {} is of the unknown format .{other}: give .json, .yaml, .yml or .csv",
+                    "the inventory file {} {what}: its name must end in .json, .yaml, .yml or .csv",
                     path.display()
                 )));
             }

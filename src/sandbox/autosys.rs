@@ -2,13 +2,13 @@
 //! the real AutoSys does, and starts no job. Its speed says nothing about the real AutoSys.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
 use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::Secret;
 
 mod spool;
 #[cfg(test)]
@@ -33,24 +33,14 @@ pub enum RefuseFirst {
 }
 
 /// What the simulated AutoSys is like.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct AutosysOptions {
     /// The jobs it knows; none: it knows any job with a valid name.
     pub jobs: Option<Vec<String>>,
     /// Which jobs are refused the first time.
     pub refuse_first: RefuseFirst,
     /// User and password of the web services; none: user `sandbox` with a password made up for this run.
-    pub credentials: Option<(String, String)>,
-}
-
-impl fmt::Debug for AutosysOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AutosysOptions")
-            .field("jobs", &self.jobs)
-            .field("refuse_first", &self.refuse_first)
-            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
-            .finish_non_exhaustive()
-    }
+    pub credentials: Option<(String, Secret)>,
 }
 
 /// An event that was accepted.
@@ -71,18 +61,13 @@ pub struct RecordedEvent {
 }
 
 /// A running AutoSys. Dropping it stops the web services and makes the programs fail; the directory stays.
+#[derive(Debug)]
 pub struct AutosysSandbox {
     bin: PathBuf,
     spool: Spool,
     url: String,
-    credentials: (String, String),
+    credentials: (String, Secret),
     _server: LocalServer,
-}
-
-impl fmt::Debug for AutosysSandbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AutosysSandbox").field("bin", &self.bin).field("url", &self.url).finish_non_exhaustive()
-    }
 }
 
 impl AutosysSandbox {
@@ -100,8 +85,9 @@ impl AutosysSandbox {
         write_program(&bin.join("sendevent"), SENDEVENT)?;
         write_program(&bin.join("autostatus"), AUTOSTATUS)?;
 
-        let credentials =
-            options.credentials.unwrap_or_else(|| ("sandbox".to_owned(), uuid::Uuid::new_v4().simple().to_string()));
+        let credentials = options
+            .credentials
+            .unwrap_or_else(|| ("sandbox".to_owned(), uuid::Uuid::new_v4().simple().to_string().into()));
         let server = LocalServer::start("AutoSys", web::router(spool.clone(), &credentials))?;
         let url = format!("{}/AEWS", server.url());
         Ok(Self { bin, spool, url, credentials, _server: server })
@@ -129,7 +115,7 @@ impl AutosysSandbox {
 
     /// User and password of the web services.
     pub fn credentials(&self) -> (&str, &str) {
-        (&self.credentials.0, &self.credentials.1)
+        (&self.credentials.0, self.credentials.1.expose())
     }
 
     /// The accepted events, in order.

@@ -1,8 +1,8 @@
 //! A local Azure over real HTTP: the login service, a VM's metadata service, and Resource Manager with VMs, network
 //! interfaces and load balancers.
 //!
-//! Paths, parameters and error bodies are those of Microsoft's REST reference. It asks for `api-version`, checks tokens,
-//! gives short pages, and spells the same id in several ways, as Azure does.
+//! Paths, parameters and error bodies are those of Microsoft's REST reference. It requires `api-version`, checks tokens, returns
+//! short pages, and spells the same id in several ways, as Azure does.
 
 mod arm;
 mod model;
@@ -39,22 +39,22 @@ pub const DEALLOCATED_VM: &str = "vm-deallocated";
 const POWER_STATES: [&str; 7] =
     ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
 
-/// What the stand-in is to be like.
+/// What the simulated Azure is like.
 #[derive(Debug, Clone)]
 pub struct AzureOptions {
     /// Items per page of a listing.
     pub page_size: usize,
-    /// How many requests to Resource Manager are answered with 429 before the first is answered properly.
+    /// How many requests Resource Manager answers with 429 before it processes one.
     pub throttle_first: u32,
     /// Seconds in `Retry-After` of these answers.
     pub retry_after: u32,
-    /// How long a token is good.
+    /// How long a token is valid.
     pub token_lifetime: Duration,
-    /// Paths that are forbidden: what has one of these texts in it, in lower case, is answered with 403.
+    /// Forbidden paths: a path that contains one of these lower-case texts is answered with 403.
     pub forbidden: Vec<String>,
-    /// Host and port in `nextLink`, where they are not its own.
+    /// Host and port in `nextLink`; `None`: its own.
     pub next_link_host: Option<String>,
-    /// How Run Command is done.
+    /// How Run Command behaves.
     pub run_command: RunCommandOptions,
     /// Its VMs.
     pub vms: Vec<AzureVm>,
@@ -99,7 +99,7 @@ impl AzureOptions {
             }
             self.vms.push(vm);
         }
-        // Past the last one, as a static address that was given out with the others.
+        // The address after the last one.
         let next = u8::try_from(vms.len()).unwrap_or(u8::MAX - 11).saturating_add(11);
         let kept = IpAddr::V4(Ipv4Addr::new(127, 0, 0, next));
         self.vms.push(AzureVm { power: "deallocated".to_owned(), ..AzureVm::new(DEALLOCATED_VM, kept) });
@@ -111,7 +111,7 @@ impl AzureOptions {
     }
 }
 
-/// A running stand-in on a port of 127.0.0.1 that the system chose. It stops when it is dropped.
+/// A simulated Azure on a port of 127.0.0.1. It stops when it is dropped.
 #[derive(Debug)]
 pub struct AzureSandbox {
     server: Arc<Server>,
@@ -139,12 +139,12 @@ impl AzureSandbox {
 
     /// The secret of its service principal, made up for this sandbox.
     pub fn client_secret(&self) -> String {
-        self.tokens().client_secret().to_owned()
+        self.tokens().secret.clone()
     }
 
     /// The token with which a workload identity identifies itself, made up for this sandbox.
     pub fn federated_token(&self) -> String {
-        self.tokens().federated_token().to_owned()
+        self.tokens().federated.clone()
     }
 
     /// A token for its Resource Manager, as its login service issues it.
@@ -154,12 +154,12 @@ impl AzureSandbox {
 
     /// Makes all issued tokens invalid.
     pub fn revoke_tokens(&self) {
-        self.tokens().revoke();
+        self.tokens().valid_until.clear();
     }
 
     /// How many tokens it has issued.
     pub fn tokens_issued(&self) -> usize {
-        self.tokens().issued()
+        self.tokens().issued
     }
 
     /// Lets Resource Manager answer 503, or properly again.
@@ -188,17 +188,17 @@ impl AzureSandbox {
 
     /// What Run Command does on a VM from now on.
     pub fn set_run_command(&self, vm: &str, mode: RunCommandMode) {
-        self.server.commands.set_mode(vm, mode);
+        lock(&self.server.commands.state).modes.insert(vm.to_lowercase(), mode);
     }
 
     /// How many bytes of the output of Run Command are kept from now on: the last ones.
     pub fn set_output_limit(&self, bytes: usize) {
-        self.server.commands.set_output_limit(bytes);
+        lock(&self.server.commands.state).output_limit = bytes;
     }
 
     /// The scripts that Run Command ran: VM and script, in order.
     pub fn scripts(&self) -> Vec<(String, String)> {
-        self.server.commands.scripts()
+        lock(&self.server.commands.state).scripts.clone()
     }
 
     /// The address under which clients reach it, where something is in between, such as what adds TLS. Its links lead there.

@@ -1,4 +1,4 @@
-//! VMs that answer, or do not: TCP ports on loopback addresses of their own.
+//! VMs of which some do not answer: TCP ports, each VM on a loopback address of its own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// vm1 is 127.0.0.11, vm2 is 127.0.0.12 and so on. Linux answers for all of 127/8.
 const FIRST_ADDRESS: usize = 11;
-/// The last octet ends the addresses.
+/// The most VMs: the last octet of an address is limited.
 pub const MOST: usize = 200;
-/// How often another port is tried when one is taken at some of the addresses.
+/// How many ports are tried when one is in use at some of the addresses.
 const TRIES: usize = 20;
 const BACKLOG: u32 = 256;
-/// What accepting waits after the system refused (no file descriptors left), so that it does not spin.
+/// The pause after the system refused to accept a connection (no file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The sandbox's VMs. The live ones accept TCP connections on one port and close them again; for the others that port
-/// is reserved with nobody listening, so that connections are refused and no other process can answer.
+/// The VMs of the sandbox. Live VMs accept TCP connections on one port and close them. For the others the port is reserved
+/// without a listener, so that connections are refused and no other process can answer.
 #[derive(Debug)]
 pub struct Vms {
     vms: Vec<(String, IpAddr)>,
@@ -75,7 +75,7 @@ impl Vms {
         &self.down
     }
 
-    /// The probe that tells them apart: `tcp:PORT`.
+    /// The probe that distinguishes them: `tcp:PORT`.
     pub fn probe(&self) -> String {
         format!("tcp:{}", self.port)
     }
@@ -97,34 +97,29 @@ async fn answer(listener: TcpListener) {
 
 /// One port, free at every address, chosen by the system.
 fn bind_all(addresses: &[Ipv4Addr]) -> Result<(u16, Vec<TcpSocket>)> {
-    let mut failure = None;
-    for _ in 0..TRIES {
-        let mut port = 0;
-        let mut sockets = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            match bind(*address, port) {
-                Ok((socket, chosen)) => {
-                    port = chosen;
-                    sockets.push(socket);
-                }
-                Err(error) => {
-                    failure = Some(unavailable(*address, error));
-                    break;
-                }
-            }
+    let mut bound = try_bind_all(addresses);
+    for _ in 1..TRIES {
+        if bound.is_ok() {
+            break;
         }
-        if sockets.len() == addresses.len() {
-            return Ok((port, sockets));
-        }
+        bound = try_bind_all(addresses);
     }
-    Err(failure.unwrap_or_else(|| Error::new(ErrorKind::Internal, "the sandbox's VMs got no port")))
+    bound
 }
 
-fn bind(address: Ipv4Addr, port: u16) -> std::io::Result<(TcpSocket, u16)> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddr::from((address, port)))?;
-    let port = socket.local_addr()?.port();
-    Ok((socket, port))
+fn try_bind_all(addresses: &[Ipv4Addr]) -> Result<(u16, Vec<TcpSocket>)> {
+    let mut port = 0;
+    let mut sockets = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let bound = TcpSocket::new_v4().and_then(|socket| {
+            socket.bind(SocketAddr::from((*address, port)))?;
+            Ok((socket.local_addr()?.port(), socket))
+        });
+        let (chosen, socket) = bound.map_err(|e| unavailable(*address, e))?;
+        port = chosen;
+        sockets.push(socket);
+    }
+    Ok((port, sockets))
 }
 
 fn unavailable(address: Ipv4Addr, cause: std::io::Error) -> Error {

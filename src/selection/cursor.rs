@@ -64,7 +64,7 @@ impl TurnCount {
 }
 
 /// A cursor of either kind.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Cursor {
     /// Of one selector, in memory.
     Process(Arc<ProcessCursor>),

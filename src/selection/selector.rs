@@ -7,6 +7,7 @@ mod prober;
 mod tests;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,12 +81,11 @@ pub struct StateRow {
 
 /// Selects reachable VMs in round-robin order: always the one that was selected longest ago and answers its probe.
 /// Cheap to clone; clones share cursor and health. Safe to use from many threads and tasks at once.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RoundRobinSelector {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     /// Names and weights in the order that decides among VMs selected equally long ago.
     candidates: Arc<[Candidate]>,
@@ -130,6 +130,13 @@ impl Inner {
             (Step::of(changes), up)
         });
         observed.await
+    }
+}
+
+impl fmt::Debug for RoundRobinSelector {
+    /// Without the cursor, whose options may contain keys and tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoundRobinSelector").field("candidates", &self.inner.candidates).finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,8 @@
-//! The stand-in's event server: a directory that the programs and the web services share.
+//! The event server: a directory that the programs and the web services share.
 //!
-//! `events` is the log, one line of six tab-separated fields per event, and the only truth; `up` is there while the server
-//! is; `any_job` says that every job is known, else `jobs/j_<name>` does; `refuse/j_<name>` is removed by who refuses.
+//! `events` is the log: one line of six tab-separated fields per event. `up` exists while the server runs. `any_job` exists where
+//! every job is known; else each known job has `jobs/j_<name>`. `refuse/j_<name>` makes the next event of a job fail: the process
+//! that removes it refuses the event.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -23,7 +24,7 @@ impl Spool {
     pub(super) fn create(dir: &Path, jobs: Option<&[String]>, refused: &BTreeSet<String>) -> Result<Self> {
         let spool = Self { dir: dir.to_owned() };
         for name in ["jobs", "refuse"] {
-            // What a stand-in before knew does not count.
+            // The jobs of an earlier run do not count.
             let path = dir.join(name);
             match fs::remove_dir_all(&path) {
                 Err(e) if e.kind() != IoErrorKind::NotFound => return Err(storage(&path, e)),
@@ -54,12 +55,12 @@ impl Spool {
         valid_name(job) && (self.dir.join("any_job").exists() || self.dir.join(job_file("jobs", job)).exists())
     }
 
-    /// Lets the next event of `job` be refused.
+    /// Makes the next event of `job` fail.
     pub(super) fn refuse_next(&self, job: &str) -> Result<()> {
         self.mark(&job_file("refuse", job), true)
     }
 
-    /// Whether this caller is the one to be refused: of several exactly one is.
+    /// Whether this event is refused. Of several at the same time, exactly one is.
     pub(super) fn refuses(&self, job: &str) -> bool {
         fs::remove_file(self.dir.join(job_file("refuse", job))).is_ok()
     }
@@ -69,7 +70,7 @@ impl Spool {
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
         let comment = comment.map_or_else(|| "-".to_owned(), |text| format!("x{}", hex(text.as_bytes())));
         let line = format!("{at}\t{via}\t{event}\t{job}\t{status}\t{comment}\n");
-        // One write to a file that is open for appending: lines of several processes do not mix.
+        // One write to a file that is open for appending, so that lines of several processes do not mix.
         OpenOptions::new()
             .append(true)
             .open(self.log())
@@ -102,8 +103,8 @@ impl Spool {
     }
 }
 
-/// The name rules of AutoSys, spelled out again on purpose: a stand-in that shared the sender's check could not find a
-/// fault in it.
+/// The name rules of AutoSys. They are written a second time on purpose, because a check shared with the sender could not find
+/// a defect in it.
 pub(super) fn valid_name(job: &str) -> bool {
     (1..=64).contains(&job.len())
         && job.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'#' | b'-'))

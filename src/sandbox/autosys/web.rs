@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::spool::{Spool, valid_name};
+use crate::http::Secret;
 use crate::runtime::blocking;
 
 const STATUSES: [&str; 11] = [
@@ -32,8 +33,8 @@ const STATUSES: [&str; 11] = [
 ];
 
 /// The routes below `/AEWS`, behind Basic authentication.
-pub(super) fn router(spool: Spool, (user, password): &(String, String)) -> Router {
-    let token = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+pub(super) fn router(spool: Spool, (user, password): &(String, Secret)) -> Router {
+    let token = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose()));
     let expected = format!("Basic {token}");
     let routes = Router::new()
         .route("/event/change-status-job", post(|State(spool), body| take(spool, "CHANGE_STATUS", body)))

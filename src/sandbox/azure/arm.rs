@@ -115,7 +115,7 @@ impl Server {
                 if status_only && group.is_some() {
                     return refused(StatusCode::BAD_REQUEST, "BadRequest", "statusOnly is for whole subscriptions.");
                 }
-                // In the order in which they were made, the last one first: clients must not depend on an order.
+                // The newest first: clients must not depend on an order.
                 let all = vms.iter().rev().filter(|vm| in_group(&vm.resource_group));
                 let items = all.map(|vm| if status_only { vm.status() } else { vm.describe(false) }).collect();
                 self.page(path, query, items)
@@ -199,7 +199,7 @@ impl Server {
     }
 }
 
-/// All routes of the stand-in.
+/// All routes.
 pub fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(login))

@@ -1,4 +1,4 @@
-//! VMs, network interfaces and backend pools, and how Resource Manager describes them.
+//! VMs, network interfaces and backend pools, and their representations in Resource Manager.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ pub struct AzureNic {
     pub primary: bool,
     /// Name, private address and whether it is the primary one, of each IP configuration.
     pub configurations: Vec<(String, Option<IpAddr>, bool)>,
-    /// Whether the VM refers to it, but it is not there.
+    /// Whether it does not exist although the VM refers to it.
     pub missing: bool,
 }
 
@@ -43,7 +43,7 @@ pub struct AzurePool {
     pub members: PoolMembers,
 }
 
-/// What a pool refers to.
+/// The members of a pool.
 #[derive(Debug, Clone)]
 pub enum PoolMembers {
     /// The primary IP configurations of the VMs of these names.
@@ -76,7 +76,7 @@ impl AzureVm {
             .nics
             .iter()
             .map(|nic| {
-                // Azure names the primary one only where there are several, and often in another case.
+                // Azure marks the primary one only where there are several, and often spells ids in another case.
                 let id = nic.id().replace("/resourceGroups/", "/resourcegroups/");
                 if only { json!({"id": id}) } else { json!({"id": id, "properties": {"primary": nic.primary}}) }
             })
@@ -91,7 +91,7 @@ impl AzureVm {
         vm
     }
 
-    /// What a listing with `statusOnly` has of it: the resource group in capitals, as Azure gives it.
+    /// The VM in a listing with `statusOnly`: with the resource group in capitals, as in Azure.
     pub(super) fn status(&self) -> Value {
         let id = self.id().replace(&self.resource_group, &self.resource_group.to_uppercase());
         json!({"id": id, "name": self.name, "type": "Microsoft.Compute/virtualMachines", "location": "westeurope",

@@ -87,21 +87,22 @@ struct Operation {
     forgotten: bool,
 }
 
+/// What runs, and what has run.
 #[derive(Debug, Default)]
-struct State {
-    modes: HashMap<String, RunCommandMode>,
+pub struct CommandState {
+    pub modes: HashMap<String, RunCommandMode>,
     running: HashSet<String>,
     operations: HashMap<String, Operation>,
-    scripts: Vec<(String, String)>,
+    pub scripts: Vec<(String, String)>,
     tasks: Vec<AbortHandle>,
-    output_limit: usize,
+    pub output_limit: usize,
 }
 
 /// All commands of the stand-in.
 #[derive(Debug)]
 pub struct RunCommands {
     options: RunCommandOptions,
-    state: Arc<Mutex<State>>,
+    pub state: Arc<Mutex<CommandState>>,
 }
 
 #[derive(Deserialize)]
@@ -113,20 +114,8 @@ struct Body {
 
 impl RunCommands {
     pub fn new(options: RunCommandOptions) -> Self {
-        let state = State { output_limit: options.output_limit, ..State::default() };
+        let state = CommandState { output_limit: options.output_limit, ..CommandState::default() };
         Self { options, state: Arc::new(Mutex::new(state)) }
-    }
-
-    pub fn set_mode(&self, vm: &str, mode: RunCommandMode) {
-        lock(&self.state).modes.insert(vm.to_lowercase(), mode);
-    }
-
-    pub fn set_output_limit(&self, bytes: usize) {
-        lock(&self.state).output_limit = bytes;
-    }
-
-    pub fn scripts(&self) -> Vec<(String, String)> {
-        lock(&self.state).scripts.clone()
     }
 
     /// Ends everything that runs.
@@ -250,7 +239,7 @@ fn output(text: &str) -> Value {
 async fn execute(
     script: String,
     path: Vec<PathBuf>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CommandState>>,
     vm: String,
     id: String,
     mode: RunCommandMode,

@@ -42,10 +42,10 @@ pub struct IdentityRequest {
 /// All issued tokens.
 pub struct Tokens {
     lifetime: Duration,
-    secret: String,
-    federated: String,
-    good_until: HashMap<String, Instant>,
-    issued: usize,
+    pub secret: String,
+    pub federated: String,
+    pub valid_until: HashMap<String, Instant>,
+    pub issued: usize,
 }
 
 impl fmt::Debug for Tokens {
@@ -57,29 +57,13 @@ impl fmt::Debug for Tokens {
 impl Tokens {
     pub fn new(lifetime: Duration) -> Self {
         let random = || uuid::Uuid::new_v4().simple().to_string();
-        Self { lifetime, secret: random(), federated: random(), good_until: HashMap::new(), issued: 0 }
-    }
-
-    pub fn client_secret(&self) -> &str {
-        &self.secret
-    }
-
-    pub fn federated_token(&self) -> &str {
-        &self.federated
-    }
-
-    pub fn issued(&self) -> usize {
-        self.issued
-    }
-
-    pub fn revoke(&mut self) {
-        self.good_until.clear();
+        Self { lifetime, secret: random(), federated: random(), valid_until: HashMap::new(), issued: 0 }
     }
 
     /// A new token, and for how many seconds it is valid.
     pub fn issue(&mut self) -> (String, u64) {
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        self.good_until.insert(token.clone(), Instant::now() + self.lifetime);
+        self.valid_until.insert(token.clone(), Instant::now() + self.lifetime);
         self.issued += 1;
         (token, self.lifetime.as_secs())
     }
@@ -145,7 +129,7 @@ impl Tokens {
         let Some(token) = value.strip_prefix("Bearer ") else {
             return Some(("AuthenticationFailed", "Authentication failed. The 'Authorization' header is missing."));
         };
-        match self.good_until.get(token) {
+        match self.valid_until.get(token) {
             Some(until) if Instant::now() < *until => None,
             Some(_) => Some((
                 "ExpiredAuthenticationToken",

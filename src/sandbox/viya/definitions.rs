@@ -51,7 +51,9 @@ pub async fn get_context(Path(id): Path<String>) -> Reply {
 
 fn page(path: &str, name: &str, accept: &str, items: Vec<Value>, listing: &Listing) -> Reply {
     match reply::filtered(items, listing) {
-        Ok(items) => reply::body(StatusCode::OK, COLLECTION, &reply::collection(path, name, accept, listing, items)),
+        Ok(items) => {
+            reply::body(StatusCode::OK, COLLECTION, &reply::page(path, name, accept, listing, &items, Value::clone))
+        }
         Err(refusal) => *refusal,
     }
 }

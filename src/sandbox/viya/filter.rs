@@ -3,13 +3,18 @@
 
 use serde_json::Value;
 
-/// A filter that was understood.
+/// A filter that was read.
 #[derive(Debug, PartialEq)]
 pub enum Filter {
+    /// All of these.
     All(Vec<Filter>),
+    /// At least one of these.
     Any(Vec<Filter>),
+    /// The opposite.
     Not(Box<Filter>),
+    /// The member is absent or null.
     IsNull(String),
+    /// The member compares so with at least one of the values.
     Compare { operator: String, member: String, values: Vec<String> },
 }
 
@@ -17,7 +22,7 @@ pub enum Filter {
 const DEPTH: usize = 16;
 
 impl Filter {
-    /// Reads a filter expression; the error says what is not understood.
+    /// Reads a filter expression; the error has the text of an unsupported one.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::read(text.trim(), 0).ok_or_else(|| format!("The filter \"{text}\" is not valid or not supported."))
     }
@@ -59,7 +64,7 @@ impl Filter {
         }
     }
 
-    /// The ids that an item must have one of, where the filter says so: a listing then looks at these alone.
+    /// The ids of which an item must have one, where the filter limits them: a listing then reads only these.
     pub fn ids(&self) -> Option<&[String]> {
         match self {
             Self::All(parts) => parts.iter().find_map(Self::ids),

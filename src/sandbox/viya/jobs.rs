@@ -112,10 +112,8 @@ pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listi
     if reply::descending(&listing, "creationTimeStamp", true) {
         found.reverse();
     }
-    let (start, limit) = listing.window();
-    let items = found.iter().skip(start).take(limit).map(|job| job.json(&jobs)).collect();
     let accept = "application/vnd.sas.job.execution.job";
-    let value = reply::envelope("/jobExecution/jobs", "jobs", accept, &listing, found.len(), items);
+    let value = reply::page("/jobExecution/jobs", "jobs", accept, &listing, &found, |job| job.json(&jobs));
     reply::body(StatusCode::OK, COLLECTION, &value)
 }
 

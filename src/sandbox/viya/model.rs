@@ -1,7 +1,7 @@
 //! The host model: a discrete-event simulation of queues, hosts and pods in virtual seconds.
 //!
 //! It does no I/O, reads no clock and draws no random number: the same submissions give the same run. Time moves only
-//! in [`HostModel::advance`], from event to event, so that an idle model costs nothing. Jobs on a host share its cores
+//! in [`HostModel::advance`], from event to event, so that an idle model uses no CPU. Jobs on a host share its cores
 //! (processor sharing); between two events all rates are constant, which makes every end exact.
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ const EPSILON: f64 = 1e-6;
 /// The queue whose jobs use the fixed hosts first, and spill over to the pool.
 pub const DEFAULT_QUEUE: &str = "default";
 
-/// What a job is doing.
+/// The phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Not yet handed over to the orchestrator.
@@ -25,7 +25,7 @@ pub enum Phase {
     Starting,
     /// Its program runs.
     Running,
-    /// It ended by itself.
+    /// It ended.
     Ended,
     /// It was canceled.
     Canceled,
@@ -38,7 +38,7 @@ pub struct ModelJob {
     pub queue: String,
     /// Its work: seconds that its program runs alone on a fixed host.
     pub work: f64,
-    /// What it is doing at the model's present moment.
+    /// Its phase at the present moment.
     pub phase: Phase,
     /// When the orchestrator got it.
     pub submitted: f64,
@@ -57,7 +57,7 @@ pub struct ModelJob {
     left: f64,
 }
 
-/// A host that is, or was, there.
+/// A host, also one that was given back.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Its name, as orchestrator items show it.
@@ -180,7 +180,7 @@ impl HostModel {
     /// Advances until every submitted job has ended; returns the moment of the last end.
     pub fn finish(&mut self) -> f64 {
         while self.jobs.iter().any(|job| job.ended.is_none()) {
-            // Without a host to come or a job to end nothing would ever change again.
+            // Without a next event nothing can change.
             let Some(at) = self.next_event() else { break };
             self.step(at);
         }
@@ -297,9 +297,9 @@ impl HostModel {
         let mut waiting = Vec::new();
         let mut full: Vec<String> = Vec::new();
         for id in std::mem::take(&mut self.pending) {
-            // Where one of a queue finds no host, none of it does.
+            // Where one job of a queue finds no host, the others of the queue find none.
             let queue = &self.jobs[id].queue;
-            let host = if full.contains(queue) { None } else { self.place(queue) };
+            let host = if full.contains(queue) { None } else { self.free_host(queue) };
             match host {
                 Some(host) => self.start(id, host),
                 None => {
@@ -314,7 +314,7 @@ impl HostModel {
     }
 
     /// The host for the next job of `queue`: fixed ones first, then warm ones, then those that came first.
-    fn place(&self, queue: &str) -> Option<usize> {
+    fn free_host(&self, queue: &str) -> Option<usize> {
         let usable = |host: &Host| {
             host.left.is_none() && host.jobs.len() < self.class(host).slots && (host.pool || queue == DEFAULT_QUEUE)
         };

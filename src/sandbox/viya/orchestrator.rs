@@ -53,10 +53,8 @@ pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listi
     if reply::descending(&listing, "submitTime", true) {
         found.reverse();
     }
-    let (start, limit) = listing.window();
-    let items = found.iter().skip(start).take(limit).map(describe).collect();
     let accept = "application/vnd.sas.workload.orchestrator.job";
-    let page = reply::envelope(PATH, "jobs", accept, &listing, found.len(), items);
+    let page = reply::page(PATH, "jobs", accept, &listing, &found, describe);
     reply::body(StatusCode::OK, "application/json", &page)
 }
 

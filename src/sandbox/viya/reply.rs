@@ -65,17 +65,20 @@ pub fn link(method: &str, rel: &str, uri: &str, media_type: &str) -> Value {
     json!({"method": method, "rel": rel, "href": uri, "uri": uri, "type": media_type})
 }
 
-/// One page of `items` in the envelope that all SAS Viya services share.
-pub fn collection(path: &str, name: &str, accept: &str, listing: &Listing, items: Vec<Value>) -> Value {
+/// The page of `found` that `listing` asks for, in the envelope that all SAS Viya services share. `describe` gives an item:
+/// only those of the page are described.
+pub fn page<T>(
+    path: &str,
+    name: &str,
+    accept: &str,
+    listing: &Listing,
+    found: &[T],
+    describe: impl Fn(&T) -> Value,
+) -> Value {
     let (start, limit) = listing.window();
-    let count = items.len();
-    envelope(path, name, accept, listing, count, items.into_iter().skip(start).take(limit).collect())
-}
-
-/// The envelope around the `items` of the page that `listing` asks for, of `count` in all.
-pub fn envelope(path: &str, name: &str, accept: &str, listing: &Listing, count: usize, items: Vec<Value>) -> Value {
-    let (start, limit) = listing.window();
-    let page = |start: usize| {
+    let count = found.len();
+    let items: Vec<Value> = found.iter().skip(start).take(limit).map(describe).collect();
+    let address = |start: usize| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         for (key, value) in [("filter", &listing.filter), ("sortBy", &listing.sort_by)] {
             if let Some(value) = value {
@@ -87,7 +90,7 @@ pub fn envelope(path: &str, name: &str, accept: &str, listing: &Listing, count: 
     };
     let mut links = Vec::new();
     let mut add =
-        |rel: &str, start: usize| links.push(link("GET", rel, &page(start), "application/vnd.sas.collection"));
+        |rel: &str, start: usize| links.push(link("GET", rel, &address(start), "application/vnd.sas.collection"));
     add("self", start);
     add("first", 0);
     if start > 0 {
@@ -134,10 +137,10 @@ mod tests {
         let rels = |page: &Value| {
             page["links"].as_array().unwrap().iter().map(|l| l["rel"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        let first = collection("/x", "items", "a", &listing(0), items.clone());
+        let first = page("/x", "items", "a", &listing(0), &items, Value::clone);
         assert_eq!(first["items"].as_array().unwrap().len(), 10);
         assert!(rels(&first).contains(&"next".into()));
-        let last = collection("/x", "items", "a", &listing(20), items);
+        let last = page("/x", "items", "a", &listing(20), &items, Value::clone);
         assert_eq!((last["items"].as_array().unwrap().len(), last["count"].as_u64()), (5, Some(25)));
         assert!(!rels(&last).contains(&"next".into()));
     }

@@ -15,7 +15,7 @@ pub const RECORDED_RUN: &str = include_str!("../../../examples/data/viya_recorde
 /// When the sandbox's definitions and contexts say they were made.
 pub const MADE: &str = "2025-09-09T23:35:28.729Z";
 
-/// A job that the sandbox knows how to run.
+/// A job that the sandbox can run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobDefinition {
     /// Its id in `/jobDefinitions/definitions/{id}`.

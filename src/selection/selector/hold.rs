@@ -186,9 +186,3 @@ async fn renew_all(registry: Arc<HoldRegistry>) {
         }
     }
 }
-
-impl fmt::Debug for HoldRegistry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HoldRegistry").field("ttl", &self.ttl).finish_non_exhaustive()
-    }
-}

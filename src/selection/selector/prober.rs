@@ -18,7 +18,6 @@ const STAGGER: Duration = Duration::from_millis(50);
 pub(super) const PROBED_AT_ONCE: usize = 256;
 
 /// Probes VMs, and caches the results.
-#[derive(Debug)]
 pub(super) struct Prober {
     pub(super) inventory: Inventory,
     probe: Probe,
