@@ -367,7 +367,10 @@ fn a_token_that_has_expired_is_not_even_sent() {
     let azure = azure(1);
     let error = list(&all(), &with(&azure, Credential::Source(Arc::new(Expired)), Variables::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
-    assert!(error.to_string().contains("token that expired at") && !error.to_string().contains("secret-text"), "{error}");
+    assert!(
+        error.to_string().contains("token that expired at") && !error.to_string().contains("secret-text"),
+        "{error}"
+    );
     assert!(azure.requests().is_empty());
 }
 

@@ -9,7 +9,7 @@ mod definitions;
 mod filter;
 mod job;
 mod jobs;
-mod model;
+pub mod model;
 mod options;
 mod orchestrator;
 mod parameters;
@@ -20,7 +20,7 @@ mod server;
 mod tests;
 mod tokens;
 mod virtual_clock;
-pub(super) mod workload;
+pub mod workload;
 
 use std::sync::Arc;
 
