@@ -216,7 +216,9 @@ def test_executions_without_a_notification_are_found(ledger: jobrota.JobLedger) 
     assert found.column_names == ledger.executions().column_names
     assert column(found, "job_id") == ["OLD", "LOST"]
     for older_than, jobs in (
-        ("1d", ["OLD"]), (86_400, ["OLD"]), ("86400", ["OLD"]), ("23h 60m", ["OLD"]), (timedelta(days=1), ["OLD"]), ("90 s", ["OLD", "LOST"]), ("45m", ["OLD", "LOST"]), ("2d", []),
+        ("1d", ["OLD"]), (86_400, ["OLD"]),
+        ("86400", ["OLD"]), ("23h 60m", ["OLD"]), (timedelta(days=1), ["OLD"]),
+        ("90 s", ["OLD", "LOST"]), ("45m", ["OLD", "LOST"]), ("2d", []),
         (0, ["OLD", "LOST", "RUNNING"]), ("0s", ["OLD", "LOST", "RUNNING"]), (1.5, ["OLD", "LOST"]),
     ):  # fmt: skip
         assert column(ledger.executions_without_notification(older_than=older_than), "job_id") == jobs, older_than

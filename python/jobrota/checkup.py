@@ -53,8 +53,8 @@ class DoctorReport:
 
     Attributes:
         checks: All checks.
-        ok: Whether no necessary check failed: the ledger's root (if one is set), the settings file, and at least one kind
-            of probe, which at least one of the given VMs answers.
+        ok: Whether no necessary check failed: the ledger's root (if one is set), the settings file, and at least one
+            kind of probe, which at least one of the given VMs answers.
     """
 
     checks: list[Check]
@@ -134,8 +134,8 @@ def doctor(
 ) -> DoctorReport:
     """Checks which probes work here, whether the ledger's root is writable and atomic, and which credentials exist.
 
-    It writes to a new directory below the ledger's root, and removes it. Without VMs (given or configured) and `network`,
-    it sends requests only to this machine and to the ledger's store.
+    It writes to a new directory below the ledger's root, and removes it. Without VMs (given or configured) and
+    `network`, it sends requests only to this machine and to the ledger's store.
 
     Args:
         vms: Names of VMs to probe; of the inventory, where there is one.

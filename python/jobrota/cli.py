@@ -248,7 +248,11 @@ def _add_ledger_maintain(actions: Any) -> None:
     text = "compact the tables, and delete files and log entries that are no longer needed"
     parser = _ledger_action(actions, "maintain", text, _maintain)
     parser.add_argument(
-        "--retain-hours", type=_hours, default=168.0, metavar="N", help="hours that older versions stay readable, or a duration such as 7d"
+        "--retain-hours",
+        type=_hours,
+        default=168.0,
+        metavar="N",
+        help="hours that older versions stay readable, or a duration such as 7d",
     )
 
 

@@ -31,9 +31,7 @@ _TITLES = {
 _BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
 # White on red: no single shade of red text is readable on both light and dark backgrounds.
 _ALARM = "background:#b3261e;color:#fff;font-weight:600;border-radius:3px;padding:.05em .4em"
-_BOX = (
-    "display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;margin:.2em 0"
-)
+_BOX = "display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;margin:.2em 0"
 _BARS = {"share", "selections"}
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min–1 h", "1h_to_24h": "1–24 h", "over_24h": "older"}
 

@@ -252,9 +252,7 @@ def _skip(arguments: argparse.Namespace) -> int:
 def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     ledger = open_ledger(arguments)
     at = "notification_timestamp" if arguments.table == "job_notifications" else "execution_timestamp"
-    pending = (
-        ledger.pending_notifications if arguments.table == "job_notifications" else ledger.pending_executions
-    )
+    pending = ledger.pending_notifications if arguments.table == "job_notifications" else ledger.pending_executions
     table = pending(job_id=arguments.job)
     fitting = [
         (place, row)
