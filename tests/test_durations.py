@@ -131,13 +131,13 @@ def test_nested_durations(tmp_path: Path) -> None:
     for hours in (168, "7d", timedelta(days=7)):
         assert book.maintain(retain_hours=hours).problems == []
     for wrong in ("7", "soon", -1):
-        with pytest.raises(jobrota.InvalidInputError, match="retain_hours"):
+        with pytest.raises(jobrota.InvalidInputError, match="hours"):
             book.maintain(retain_hours=wrong)
 
 
 def test_limits_stay() -> None:
     for make, name, most, more in [
-        (selector, "timeout", "365d", "366d"),
+        (selector, "health_max_age", "365d", "366d"),
         (updater, "stale_after", "36500d", "36501d"),
     ]:
         options: dict[str, Any] = {name: most}
