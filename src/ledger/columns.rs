@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayAccessor, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayAccessor, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+};
 
 use super::rows::LedgerRow;
 use crate::delta::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) fn text_column<V: AsRef<str>>(values: impl IntoIterator<Item = Option<V>>) -> ArrayRef {
-    Arc::new(values.into_iter().collect::<StringArray>())
+    let values = values.into_iter();
+    // `collect` would reserve a kilobyte of text, which is most of what a single row in the queue of appends takes.
+    let mut column = StringBuilder::with_capacity(values.size_hint().0, 0);
+    column.extend(values);
+    Arc::new(column.finish())
 }
 
 pub(crate) fn integer_column(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
