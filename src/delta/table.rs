@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -15,6 +16,12 @@ use super::state::{Limits, SharedCommitter, TableState};
 use super::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
+
+/// How long a commit is tried while the store answers with errors.
+const ERRORS: Duration = Duration::from_secs(60);
+
+/// With this many small files, reading the log and the files takes many times longer than in a new table.
+const OVERDUE: u64 = 1000;
 
 /// A handle on one Delta table. Thread-safe; clones share the snapshot and the caches.
 #[derive(Clone)]
@@ -44,7 +51,7 @@ impl Table {
     /// # Errors
     /// As [`Table::open`].
     pub fn open_within(storage: &Storage, name: &str, races: Option<Duration>) -> Result<Self> {
-        Self::open_with(storage, name, Arc::new(FileSystemCommitter::new()), Limits { races, ..Limits::default() })
+        Self::open_with(storage, name, Arc::new(FileSystemCommitter::new()), Limits { errors: ERRORS, races })
     }
 
     /// Opens a table whose commits go through `committer`.
@@ -109,7 +116,7 @@ impl Table {
 
     /// The number of small files that the last scan found, if there are so many that maintenance is overdue.
     pub fn overdue(&self) -> Option<u64> {
-        self.state.overdue()
+        Some(self.state.small_files.load(Ordering::Relaxed)).filter(|small| *small >= OVERDUE)
     }
 }
 

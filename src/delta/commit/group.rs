@@ -40,7 +40,8 @@ impl Table {
         }
         // Refused here in a forked child, where the parent's leader does not exist.
         table.storage.engine()?;
-        let rows = fitting(table, batch)?;
+        // Rows that do not fit are refused here, before they share a commit with others.
+        let rows = schema::align(batch, &table.schema(&table.known())?)?;
         let (permits, room) = (kib(&rows), Arc::clone(&table.appends.room));
         let room = match Arc::clone(&room).try_acquire_many_owned(permits) {
             Ok(room) => room,
@@ -69,7 +70,7 @@ impl Table {
             return Ok(self.version());
         }
         table.storage.engine()?;
-        let rows = fitting(table, batch)?;
+        let rows = schema::align(batch, &table.schema(&table.known())?)?;
         let room = Arc::clone(&table.appends.room).acquire_many_owned(kib(&rows)).await.map_err(closed)?;
         let (sender, outcome) = oneshot::channel();
         let _in_flight = InFlight::begin();
@@ -78,11 +79,6 @@ impl Table {
         }
         outcome.await.unwrap_or_else(|_| Err(broken()))
     }
-}
-
-/// The rows with the table's columns. Rows that do not fit are refused here, before they share a commit with others.
-fn fitting(table: &TableState, rows: &RecordBatch) -> Result<RecordBatch> {
-    schema::align(rows, &table.schema(&table.known())?)
 }
 
 fn closed(e: tokio::sync::AcquireError) -> Error {

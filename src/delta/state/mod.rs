@@ -5,7 +5,7 @@ mod lock;
 mod row_cache;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,12 +36,6 @@ pub(super) struct Limits {
     pub(super) errors: Duration,
     /// While other writers win; `None`: without a limit.
     pub(super) races: Option<Duration>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { errors: Duration::from_secs(60), races: None }
-    }
 }
 
 /// What the handles on one table share.
@@ -85,9 +79,6 @@ const CONTENTION: Duration = Duration::from_secs(1);
 
 /// How often an operation starts again because files vanished while it read them.
 pub(super) const MAX_VANISHED: u32 = 8;
-
-/// With this many small files, reading the log and the files takes many times longer than in a new table.
-const OVERDUE: u64 = 1000;
 
 impl TableState {
     pub(super) fn new(
@@ -205,11 +196,6 @@ impl TableState {
         if snapshot.version() >= known.version() {
             *known = Arc::clone(snapshot);
         }
-    }
-
-    /// The number of small files, if there are so many that maintenance is overdue.
-    pub(super) fn overdue(&self) -> Option<u64> {
-        Some(self.small_files.load(Ordering::Relaxed)).filter(|small| *small >= OVERDUE)
     }
 
     /// The log entry of `version`, or `None` if it was not written yet or was cleaned away.
