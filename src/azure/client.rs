@@ -38,7 +38,7 @@ pub(super) const CHECK_ENDPOINT: &str = "endpoint is Resource Manager itself";
 #[derive(Debug)]
 pub enum PostOutcome {
     /// Resource Manager answered, with whatever status. The body may have been lost.
-    Answered(Response),
+    Answered(Box<Response>),
     /// The request was not sent.
     NotSent(Error),
     /// The request may have been sent, and no response came.
@@ -138,7 +138,7 @@ impl ArmClient {
     ) -> PostOutcome {
         match self.send_once(&request.url(self.http.url()), request, deadline, may_send).await {
             // Status and headers say what was taken and where to ask about it, whatever becomes of the body.
-            Ok(Ok((response, _))) => PostOutcome::Answered(response),
+            Ok(Ok((response, _))) => PostOutcome::Answered(Box::new(response)),
             Err(error) | Ok(Err(RequestFailure { error, state: SendState::NotSent, .. })) => {
                 PostOutcome::NotSent(error)
             }

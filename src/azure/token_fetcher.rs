@@ -62,7 +62,7 @@ impl TokenFetcher {
     /// [`super::TokenSource`].
     pub(super) async fn fetch(&self) -> Result<AccessToken> {
         match &self.credential {
-            Credential::Environment => self.from_environment().await,
+            Credential::Environment => self.environment_token().await,
             Credential::ServicePrincipal { tenant_id, client_id, client_secret } => {
                 self.service_principal(tenant_id, client_id, client_secret.expose()).await
             }
@@ -91,7 +91,7 @@ impl TokenFetcher {
         }
     }
 
-    async fn from_environment(&self) -> Result<AccessToken> {
+    async fn environment_token(&self) -> Result<AccessToken> {
         let of = |name: &'static str| self.variables.get(name);
         let (tenant, client) = (of("AZURE_TENANT_ID"), of("AZURE_CLIENT_ID"));
         if let (Some(tenant), Some(client), Some(secret)) = (tenant, client, of("AZURE_CLIENT_SECRET")) {

@@ -85,6 +85,8 @@ impl AnsweredRow {
 
 type BatchAnswers = (u64, Vec<Sent>, DateTime<Utc>);
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// An acknowledgement that is under way: how many notifications and executions it flips.
+type Acknowledging = Task<Result<(u64, u64)>>;
 
 /// What a cycle needs beside the rows.
 pub(super) struct Cycle<'a> {
@@ -134,7 +136,7 @@ impl Cycle<'_> {
         let mut rows = Pipeline { ready: queues, ..Pipeline::default() };
         let mut sends: FuturesUnordered<Task<BatchAnswers>> = FuturesUnordered::new();
         let mut recording: Option<(AttemptsCommit, Task<Result<u64>>)> = None;
-        let mut acknowledging: Option<(Vec<LedgerRow>, Instant, Task<Result<(u64, u64)>>)> = None;
+        let mut acknowledging: Option<(Vec<LedgerRow>, Instant, Acknowledging)> = None;
         let mut acknowledge_after = Instant::now();
         let mut limiter = RateLimiter::new(self.options.rate);
         let (mut deadline, mut failed): (Option<Instant>, Option<Error>) = (None, None);

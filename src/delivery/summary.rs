@@ -195,8 +195,11 @@ fn age(timestamp: Option<i64>, now: DateTime<Utc>) -> usize {
     AGE_LIMITS.iter().filter(|limit| minutes >= **limit).count()
 }
 
+/// The number of attempts by outcome.
+type OutcomeCounts = Vec<(String, u64)>;
+
 /// The number of attempts by outcome, and the share of the tries that delivered their row.
-fn outcomes(attempts: &RecordBatch) -> Result<(Vec<(String, u64)>, Option<f64>)> {
+fn outcomes(attempts: &RecordBatch) -> Result<(OutcomeCounts, Option<f64>)> {
     let (outcomes, details) = (texts(attempts, "outcome")?, texts(attempts, "detail")?);
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut tries, mut delivered) = (0_u64, 0_u64);

@@ -141,7 +141,7 @@ impl ScriptRunner {
                 PostOutcome::Unknown(error) => return Err(unknown(error.full_message())),
             };
             if response.status.is_success() {
-                return Ok(response);
+                return Ok(*response);
             }
             let status = response.status;
             let text = refusal(request, &response, "").to_string();

@@ -288,7 +288,8 @@ fn correlation(run: &RunData, plan: &ArmPlan, add: &mut Add<'_>) {
     let is_partial =
         |job: &JobRow| !is_missing(job) && job.completed() && (job.host.is_none() || job.on_host().is_none());
     let by_time = |job: &JobRow| job.correlation.as_deref() == Some("time");
-    let problems: [(&str, &dyn Fn(&JobRow) -> bool, &str); 3] = [
+    type Problem<'a> = (&'a str, &'a dyn Fn(&JobRow) -> bool, &'a str);
+    let problems: [Problem<'_>; 3] = [
         ("missing_correlation", &is_missing, "have no orchestrator entry, so their phases and hosts are not known"),
         ("missing_correlation", &is_partial, "have an orchestrator entry without a host, or without times on it"),
         ("time_correlation", &by_time, "were matched with their orchestrator entry only by time, queue and user"),

@@ -157,7 +157,7 @@ fn split(rows: &RecordBatch, partitions: &[String]) -> Result<Vec<(HashMap<Strin
     let mut order: Vec<Vec<u32>> = Vec::new();
     let mut groups: HashMap<Vec<Option<&str>>, usize> = HashMap::new();
     for row in 0..rows.num_rows() {
-        let group = *groups.entry(texts.iter().map(|column| text(*column, row)).collect()).or_insert_with(|| {
+        let group = *groups.entry(texts.iter().map(|column| text(column, row)).collect()).or_insert_with(|| {
             order.push(Vec::new());
             order.len() - 1
         });

@@ -33,7 +33,7 @@ fn a_batch_without_its_rows_means_nothing() {
                 .count()),
             expected
         );
-        import_log::write_batch(&imports, log.head, &vec![entry(job)]).unwrap();
+        import_log::write_batch(&imports, log.head, &[entry(job)]).unwrap();
         let mut log = read_log(&fixture.reopened()).unwrap();
         assert_eq!(ImportedFile::new_records(log.file("file:///a.json"), &[job.digest]), [true]);
         assert!(log.commit(&notifications, &imports, vec![entry(job)], &to_rows(&[job]).unwrap()).unwrap());

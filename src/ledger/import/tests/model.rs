@@ -92,7 +92,7 @@ proptest! {
                     let log = read_log(&ledger).unwrap();
                     let records = digests(&parse::items(line(0).as_bytes(), &reader()));
                     let path = folder::key(&fixture.folder().canonicalize().unwrap().join("0.jsonl")).unwrap();
-                    import_log::write_batch(&imports, log.head, &vec![ImportLogEntry { path, stamp: None, records }]).unwrap();
+                    import_log::write_batch(&imports, log.head, &[ImportLogEntry { path, stamp: None, records }]).unwrap();
                 }
                 Step::Import => {
                     let report = import(&ledger, &fixture.folder());
