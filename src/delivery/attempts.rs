@@ -9,9 +9,8 @@ use chrono::{DateTime, Utc};
 
 use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::Result;
-use crate::ledger::columns::{
-    integer_column, integers, named_rows, new_batch, row_columns, text_column, texts, time_column, times, value,
-};
+use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
+use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{ATTEMPTED_AT, DELIVERIES, ROW_TIMESTAMP, equal};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, sorted, time_range};
 

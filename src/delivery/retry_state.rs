@@ -7,9 +7,8 @@ use chrono::{DateTime, Utc};
 
 use crate::delta::{ConditionalWrite, SnapshotView};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::columns::{
-    integer_column, integers, named_rows, new_batch, row_columns, text_column, texts, time_column, times, value,
-};
+use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
+use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{RETRIES, ROW_TIMESTAMP, equal};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, maintain_in_background};
 

@@ -6,7 +6,6 @@ use arrow::array::{
     Array, ArrayAccessor, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
 };
 
-use super::rows::LedgerRow;
 use crate::delta::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,16 +24,6 @@ pub(crate) fn integer_column(values: impl IntoIterator<Item = Option<i64>>) -> A
 /// Timestamps, given in microseconds since 1970 UTC.
 pub(crate) fn time_column(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-}
-
-/// File name, job, status and timestamp of `rows`.
-pub(crate) fn row_columns<'a>(rows: impl Iterator<Item = &'a LedgerRow> + Clone) -> [ArrayRef; 4] {
-    [
-        text_column(rows.clone().map(|row| row.file_name.as_deref())),
-        text_column(rows.clone().map(|row| row.job_id.as_deref())),
-        text_column(rows.clone().map(|row| row.status.as_deref())),
-        time_column(rows.map(|row| row.timestamp)),
-    ]
 }
 
 /// A batch in the shape of `spec`.
@@ -63,20 +52,6 @@ fn typed<'a, A: Array + 'static>(data: &'a RecordBatch, name: &str, kind: &str) 
         let text = format!("the table has no column \"{name}\" of {kind}; check that it is a table of the ledger");
         Error::new(ErrorKind::Unsupported, text)
     })
-}
-
-/// The rows that `file_name`, `job_id`, `status` and the column `time` of a table of the ledger name.
-pub(crate) fn named_rows(data: &RecordBatch, time: &str) -> Result<Vec<LedgerRow>> {
-    let (files, jobs, statuses) = (texts(data, "file_name")?, texts(data, "job_id")?, texts(data, "status")?);
-    let times = times(data, time)?;
-    let text = |column, row| value::<&StringArray>(column, row).map(str::to_owned);
-    let row = |row| LedgerRow {
-        file_name: text(files, row),
-        job_id: text(jobs, row),
-        status: text(statuses, row),
-        timestamp: value(times, row),
-    };
-    Ok((0..data.num_rows()).map(row).collect())
 }
 
 /// The value of `column` in this row; None for NULL.

@@ -9,7 +9,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
-use super::columns::{named_rows, new_batch, row_columns, text_column, texts, time_column};
+use super::columns::{new_batch, text_column, texts, time_column, times, value};
 use super::tables::{FLAG, LedgerTable, NO, timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -242,4 +242,28 @@ pub(crate) fn from_batch(table: LedgerTable, data: &RecordBatch) -> Result<Vec<L
     let rows = RecordBatch::try_from_iter(columns)
         .map_err(|e| Error::new(ErrorKind::Internal, "cannot read rows").with_source(e))?;
     named_rows(&rows, time)
+}
+
+/// File name, job, status and timestamp of `rows`.
+pub(crate) fn row_columns<'a>(rows: impl Iterator<Item = &'a LedgerRow> + Clone) -> [ArrayRef; 4] {
+    [
+        text_column(rows.clone().map(|row| row.file_name.as_deref())),
+        text_column(rows.clone().map(|row| row.job_id.as_deref())),
+        text_column(rows.clone().map(|row| row.status.as_deref())),
+        time_column(rows.map(|row| row.timestamp)),
+    ]
+}
+
+/// The rows that `file_name`, `job_id`, `status` and the column `time` of a table of the ledger name.
+pub(crate) fn named_rows(data: &RecordBatch, time: &str) -> Result<Vec<LedgerRow>> {
+    let (files, jobs, statuses) = (texts(data, "file_name")?, texts(data, "job_id")?, texts(data, "status")?);
+    let times = times(data, time)?;
+    let text = |column, row| value::<&StringArray>(column, row).map(str::to_owned);
+    let row = |row| LedgerRow {
+        file_name: text(files, row),
+        job_id: text(jobs, row),
+        status: text(statuses, row),
+        timestamp: value(times, row),
+    };
+    Ok((0..data.num_rows()).map(row).collect())
 }

@@ -78,9 +78,9 @@ fn a_parked_row_is_listed_with_its_reason_and_sent_again_when_redriven() {
     assert_eq!((parked[0].reason.as_deref(), parked[0].transport.as_str()), (Some("no such job"), "sendevent"));
     assert_eq!(next_delivery(ledger), (BTreeMap::new(), 1));
 
-    let nobody = [super::row("f", "other", "SUCCESS", 0)];
+    let absent = [super::row("f", "other", "SUCCESS", 0)];
     let silent = AuditNote { reason: None, ..ALICE };
-    assert_eq!(ledger.redrive(Notifications, Some(&nobody), None, &silent).unwrap(), 0);
+    assert_eq!(ledger.redrive(Notifications, Some(&absent), None, &silent).unwrap(), 0);
     assert_eq!(ledger.redrive(Notifications, None, Some("other"), &silent).unwrap(), 0);
     assert_eq!(ledger.redrive(Notifications, None, Some("J"), &silent).unwrap(), 1);
     assert_eq!(ledger.redrive(Notifications, None, None, &silent).unwrap(), 0, "it is not parked any more");
