@@ -178,7 +178,7 @@ def test_a_submission_that_comes_through_long_after_it_was_given_up_is_told(tmp_
             threading.Thread(target=gateway.serve_forever, daemon=True).start()
             compared = jobrota.ViyaComparisonRunner(
                 f"http://127.0.0.1:{gateway.server_port}", tokens=server.tokens, jobs=server.jobs, results_dir=tmp_path,
-                arms=[jobrota.Arm("one", FIXED, "all"), jobrota.Arm("two", SCALING, "all")],
+                time_scale=server.speed, arms=[jobrota.Arm("one", FIXED, "all"), jobrota.Arm("two", SCALING, "all")],
             )  # fmt: skip
             result = compared.run(progress=False)
             gateway.shutdown()

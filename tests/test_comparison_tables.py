@@ -78,10 +78,12 @@ def test_text_is_never_a_formula(tmp_path: Path) -> None:
 
 
 def test_a_workbook_replaces_the_file_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = recorded(["a"]).to_excel(tmp_path / "x.xlsx")
+    folder = tmp_path / "results"
+    folder.mkdir()
+    path = recorded(["a"]).to_excel(folder / "x.xlsx")
     recorded(["b", "c"]).to_excel(path)
     assert [cell.value for cell in openpyxl.load_workbook(path)["Jobs"]["C"]] == ["job", "b", "c"]
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(folder.iterdir()) == [path]
     monkeypatch.setitem(sys.modules, "xlsxwriter", None)
     with pytest.raises(jobrota.JobrotaError, match=r"pip install 'jobrota\[report\]'"):
         recorded(["a"]).to_excel(path)
