@@ -44,7 +44,7 @@ SCRIPTS = {
 
 
 def documented() -> Iterator[tuple[str, str]]:
-    """Each public name of the native module, with its description. In one order, as test processes compare their lists."""
+    """Each public name of the native module, with its description, in an order that all test processes share."""
     for name, thing in sorted(vars(_native).items()):
         if name.startswith("_"):
             continue

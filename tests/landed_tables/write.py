@@ -1,7 +1,8 @@
 """Writes the tables that tests/test_landed_tables.py reads, with the build that is installed.
 
-Usage: `PYTHONPATH=tests write.py DIRECTORY`. The tables in this folder were written once, by the build of 2026-11-28 that landed. Do not
-write them anew: they show that a later build reads what that one wrote.
+Usage: `PYTHONPATH=tests write.py DIRECTORY`. The tables in this folder were written once, by the code that landed on
+2026-11-28 (with the dependencies of the commit after it). Do not write them anew: they show that a later build reads
+what that one wrote.
 """
 
 from __future__ import annotations
