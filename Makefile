@@ -11,8 +11,8 @@ SHELL := bash
 
 PYTHON ?= python3
 VENV := .venv
-# Tests wait for processes and servers more than they compute.
-TEST_PROCESSES ?= 3
+# The tests of a file share one process, and so one Spark or browser.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
@@ -85,7 +85,8 @@ rust-checks: $(VENV)/wheel/.built | toolchain
 	$(call heading,Compiling the Rust tests and checking them with clippy)
 	@$(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES) --no-run
 	$(call heading,Checking the core without Python and without the sandbox)
-	@$(CLIPPY) cargo rustc --lib --locked --quiet --no-default-features --features ssh --crate-type rlib -- -C opt-level=0
+	@$(CLIPPY) cargo rustc --lib --locked --quiet --no-default-features \
+		--features ssh,sandbox-dependencies --crate-type rlib -- -C opt-level=0
 
 .PHONY: rust-tests
 rust-tests: | toolchain
@@ -113,7 +114,7 @@ test-environment: $(VENV)/.programs $(VENV)/.azurite $(VENV)/.spark
 .PHONY: python-tests
 python-tests: $(VENV)/.installed test-environment
 	$(call heading,Python and end-to-end tests)
-	@$(BIN)/python -m pytest --quiet --numprocesses=$(TEST_PROCESSES) --durations=10
+	@$(BIN)/python -m pytest --quiet --numprocesses=$(TEST_PROCESSES) --dist=loadfile --durations=10
 	$(call heading,Examples in the documentation of the package)
 	@cd $(VENV) && bin/python -m pytest --quiet --config-file ../pyproject.toml --rootdir . --doctest-modules \
 		--pyargs jobrota

@@ -39,6 +39,8 @@ class Opened:
     def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
         """Opens it, without a network, and waits until all charts are drawn."""
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        # Other tests run beside this one, and both cores may be busy.
+        self.context.set_default_timeout(90_000)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -46,7 +48,7 @@ class Opened:
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-drawn]", timeout=60_000)
+        self.page.wait_for_selector("html[data-drawn]")
 
     def __enter__(self) -> Opened:
         return self

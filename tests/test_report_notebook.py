@@ -29,6 +29,7 @@ def test_links_within_a_notebooks_frame_stay_there_and_the_frame_fits(browser: A
     view = report.show(jobrota.ComparisonResult.from_table(recorded()), height=500)
     (tmp_path / "notebook.html").write_text(f"<!DOCTYPE html><p>A notebook</p>{view._repr_html_()}")
     context = browser.new_context(viewport={"width": 1100, "height": 900}, offline=True)
+    context.set_default_timeout(90_000)
     page = context.new_page()
     asked: list[str] = []
     page.goto((tmp_path / "notebook.html").as_uri())
