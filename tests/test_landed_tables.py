@@ -11,7 +11,7 @@ import pytest
 
 import jobrota
 import reported_runs
-from landed_tables.write import rows
+from write_landed_tables import rows
 
 LANDED = Path(__file__).with_name("landed_tables")
 EXPECTED: dict[str, Any] = json.loads((LANDED / "expected.json").read_text())

@@ -1,6 +1,6 @@
-"""Writes the tables that tests/test_landed_tables.py reads, with the build that is installed.
+"""Writes the tables that test_landed_tables.py reads, with the build that is installed.
 
-Usage: `PYTHONPATH=tests write.py DIRECTORY`. The tables in this folder were written once, by the code that landed on
+Usage: `write_landed_tables.py DIRECTORY`. The tables in `landed_tables` were written once, by the code that landed on
 2026-11-28 (with the dependencies of the commit after it). Do not write them anew: they show that a later build reads
 what that one wrote.
 """
