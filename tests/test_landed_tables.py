@@ -36,7 +36,12 @@ def test_each_row_is_read_as_it_was(root: Path) -> None:
 def test_delivery_goes_on_where_it_stopped(root: Path) -> None:
     ledger = jobrota.JobLedger(root)
     sent: list[str] = []
-    report = jobrota.AutosysUpdater(ledger, lambda file, job, status: sent.append(job) or True).run()
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        sent.append(job_id)
+        return True
+
+    report = jobrota.AutosysUpdater(ledger, send).run()
     parked = {row["job_id"] for row in EXPECTED["parked"]}
     due = [row["job_id"] for row in EXPECTED["pending"] if row["job_id"] not in parked]
     assert sorted(sent) == sorted(due)

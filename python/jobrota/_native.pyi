@@ -896,7 +896,7 @@ class Sandbox:
         token_lifetime: _Duration = 3600.0,
         azure: bool = False,
         azure_throttle_first: int = 0,
-        definitions: dict[str, _Duration] | None = None,
+        definitions: dict[str, float] | dict[str, str] | dict[str, _Duration] | None = None,
         hosts: dict[str, float] | None = None,
         long_poll: bool = True,
         list_filters: bool = True,
