@@ -44,8 +44,8 @@ def pythons() -> dict[str, str]:
 
 @cache
 def wheel() -> Path:
-    wheels = list((REPOSITORY / "dist").glob("jobrota-*.whl"))
-    assert len(wheels) == 1, "make wheel puts exactly one wheel into dist/"
+    wheels = list((REPOSITORY / ".venv" / "wheel").glob("jobrota-*.whl"))
+    assert len(wheels) == 1, "make build puts exactly one wheel into .venv/wheel/"
     return wheels[0]
 
 
