@@ -20,7 +20,9 @@ WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 
 # Clippy wraps the compiler of this package while the tests and the wheel are built: it checks what is compiled anyway, and
 # no second pass over the dependencies is needed. `[lints]` in Cargo.toml says what it refuses; warnings count as errors.
-CLIPPY := CLIPPY_ARGS=-Dwarnings RUSTC_WORKSPACE_WRAPPER=$(shell command -v clippy-driver)
+# `make demo` alone accepts warnings, because a newer compiler has new ones.
+CLIPPY = CLIPPY_ARGS=$(DENY_WARNINGS) RUSTC_WORKSPACE_WRAPPER=$(shell command -v clippy-driver)
+rust-checks rust-tests: DENY_WARNINGS := -Dwarnings
 CORE_FEATURES := --no-default-features --features sandbox,ssh
 
 define heading
@@ -80,6 +82,7 @@ prepare: rust-checks test-environment
 
 .PHONY: rust-checks
 rust-checks: $(VENV)/wheel/.built | toolchain
+	@command -v clippy-driver >/dev/null || { echo "clippy is missing: rustup component add clippy" >&2; exit 1; }
 	$(call heading,rustfmt)
 	@cargo fmt --check
 	$(call heading,Compiling the Rust tests and checking them with clippy)
@@ -100,7 +103,7 @@ python-checks: $(VENV)/.installed $(VENV)/.spark module-checks
 	@$(BIN)/ruff format --check --quiet
 	$(call heading,mypy)
 	@$(BIN)/mypy
-	$(call heading,stubtest: do the stubs tell the truth?)
+	$(call heading,stubtest: the stubs match the module)
 	@cd $(BIN) && ./python -m mypy.stubtest --mypy-config-file ../../pyproject.toml jobrota
 
 .PHONY: module-checks
@@ -126,7 +129,7 @@ toolchain:
 	@command -v cargo >/dev/null || { echo "cargo is not on the PATH: install a Rust toolchain with rustup" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "there is no C compiler (cc): install gcc or clang" >&2; exit 1; }
 
-# Creating a virtual environment needs a package of its own on Debian and Ubuntu: installed here when we may.
+# On Debian and Ubuntu, venv is a separate package. As root, make installs it.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "jobrota needs Python 3.10 or later, and $(PYTHON) is not: name another, as in make PYTHON=python3.12 test" >&2; \
@@ -152,8 +155,8 @@ $(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
 	@$(PIP) install --group dev
 	@touch $@
 
-# What apt-get installs where it may: for each program that the tests use, its Debian package. The tests that need a missing
-# one skip themselves (in CI: fail).
+# For each program that the tests use, its Debian package. As root, make installs what is missing. Otherwise the tests that
+# need it are skipped (in CI they fail).
 APT_INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 define install_programs
 @packages=; for pair in $(1); do \
@@ -164,7 +167,7 @@ done; \
 if [ -n "$$packages" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	printf '\n==> Installing%s\n' "$$packages"; $(APT_INSTALL) $$packages >/dev/null; \
 elif [ -n "$$packages" ]; then \
-	printf '\n==> Missing (their tests skip themselves):%s\n' "$$packages"; \
+	printf '\n==> Missing (their tests are skipped):%s\n' "$$packages"; \
 fi
 endef
 
@@ -173,7 +176,7 @@ $(VENV)/.programs: Makefile | $(BIN)/python
 		chromium/chromium-browser/google-chrome:chromium)
 	@touch $@
 
-# What others check many hosts with, to measure beside.
+# Tools for comparison in benchmarks.
 $(VENV)/.bench-tools: pyproject.toml $(VENV)/.programs | $(VENV)/.build-tools
 	@$(PIP) install --group bench
 	$(call install_programs,ping:iputils-ping fping:fping)
