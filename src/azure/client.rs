@@ -10,7 +10,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::cloud::Cloud;
-use super::credential::{AccessToken, Credential, Variables};
+use super::credential::{AccessToken, Credential, CredentialVariables};
 use super::refusal::{is_transient, refusal};
 use super::request::ArmRequest;
 use super::token_cache::TokenCache;
@@ -20,8 +20,6 @@ use crate::http::retry::Retry;
 use crate::http::{Client, Deadline, RequestFailure, Response, SendState, address, token};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Time limit of a request without a deadline.
-const LIMIT: Duration = Duration::from_secs(60);
 /// Longest silence within a response.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 /// How long an unused connection is kept. It is short, because a POST on a connection that the server is closing may or
@@ -57,8 +55,8 @@ impl ArmClient {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] when the machine has no working TLS.
-    pub fn new(cloud: &Cloud, credential: Credential, variables: Variables) -> Result<Self> {
-        let http = Client::new("Resource Manager", cloud.arm(), "check the network and its proxy", LIMIT, |builder| {
+    pub fn new(cloud: &Cloud, credential: Credential, variables: CredentialVariables) -> Result<Self> {
+        let http = Client::new("Resource Manager", cloud.arm(), "check the network and its proxy", |builder| {
             builder.connect_timeout(CONNECT_LIMIT).read_timeout(READ_LIMIT).pool_idle_timeout(IDLE_LIMIT)
         })?;
         let tokens = TokenCache::new(TokenFetcher::new(credential, variables, cloud.clone())?);

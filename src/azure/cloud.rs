@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::credential::Variables;
+use super::credential::CredentialVariables;
 use crate::error::{Error, Result};
 use crate::http::address::{AddressRules, is_loopback, without_userinfo};
 
@@ -29,7 +29,7 @@ impl Cloud {
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for an unknown name, and for an address that is not `https://host[:port]`.
     /// `http` is allowed for this machine only, where the sandbox runs. A retry does not help.
-    pub fn new(endpoint: Option<&str>, authority: Option<&str>, variables: &Variables) -> Result<Self> {
+    pub fn new(endpoint: Option<&str>, authority: Option<&str>, variables: &CredentialVariables) -> Result<Self> {
         let endpoint = endpoint.unwrap_or("public").trim();
         let name = endpoint.to_ascii_lowercase();
         let arm = match CLOUDS.iter().find(|(names, ..)| names.contains(&name.as_str())) {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn cloud(endpoint: Option<&str>, authority: Option<&str>) -> Result<Cloud> {
-        Cloud::new(endpoint, authority, &Variables::default())
+        Cloud::new(endpoint, authority, &CredentialVariables::default())
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_variable_names_the_authority() {
-        let variables = Variables::from([("AZURE_AUTHORITY_HOST", "https://login.chinacloudapi.cn/")]);
+        let variables = CredentialVariables::from([("AZURE_AUTHORITY_HOST", "https://login.chinacloudapi.cn/")]);
         let cloud = Cloud::new(None, None, &variables).unwrap();
         assert_eq!(cloud.authority().as_str(), "https://login.chinacloudapi.cn/");
         let cloud = Cloud::new(None, Some("https://login.microsoftonline.us"), &variables).unwrap();

@@ -1,4 +1,4 @@
-//! Whose rights are used: those of a service principal, a workload identity, a managed identity, or the caller's tokens.
+//! Credentials for Azure Resource Manager: a service principal, a workload identity, a managed identity, or the caller's tokens.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,13 +10,18 @@ use crate::error::Result;
 use crate::http::{Secret, token};
 
 /// The variables that hold credentials. Source: the environment variables of Azure's SDKs.
-const VARIABLES: [&str; 6] = [
+const VARIABLES: [&str; 11] = [
     "AZURE_TENANT_ID",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
     "AZURE_FEDERATED_TOKEN_FILE",
     "AZURE_AUTHORITY_HOST",
     "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "IDENTITY_SERVER_THUMBPRINT",
+    "IMDS_ENDPOINT",
+    "MSI_ENDPOINT",
 ];
 
 /// A bearer token.
@@ -95,7 +100,7 @@ impl Credential {
     }
 
     /// A text that tells credentials apart, without a secret.
-    pub fn identity(&self, variables: &Variables) -> String {
+    pub fn identity(&self, variables: &CredentialVariables) -> String {
         match self {
             Self::Environment => {
                 let of = |name: &'static str| variables.get(name).unwrap_or_default();
@@ -118,9 +123,9 @@ impl fmt::Debug for dyn TokenSource {
 
 /// The environment variables that hold credentials. Empty ones count as not set.
 #[derive(Debug, Clone, Default)]
-pub struct Variables(HashMap<String, Secret>);
+pub struct CredentialVariables(HashMap<String, Secret>);
 
-impl Variables {
+impl CredentialVariables {
     /// The variables of this process.
     pub fn from_process() -> Self {
         Self(VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?.into()))).collect())
@@ -132,7 +137,7 @@ impl Variables {
     }
 }
 
-impl<const N: usize> From<[(&str, &str); N]> for Variables {
+impl<const N: usize> From<[(&str, &str); N]> for CredentialVariables {
     fn from(pairs: [(&str, &str); N]) -> Self {
         Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect())
     }

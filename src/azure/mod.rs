@@ -5,7 +5,7 @@
 //! | module | content |
 //! | --- | --- |
 //! | `cloud` | the addresses of Resource Manager and of the login service |
-//! | `credential`, `token_fetcher`, `identity_transport`, `token_cache` | access tokens: from where, how, and until when |
+//! | `credential`, `token_fetcher`, `token_cache` | access tokens: from where, how, and until when |
 //! | `request`, `refusal`, `client` | one request, what an error response means, and sending with retries |
 //! | `operation` | operations that continue after their response |
 //! | `resource_id` | resource ids |
@@ -13,7 +13,6 @@
 mod client;
 mod cloud;
 mod credential;
-mod identity_transport;
 mod operation;
 mod refusal;
 mod request;
@@ -26,8 +25,8 @@ mod token_fetcher;
 pub use crate::http::{Deadline, Response};
 pub use client::{ArmClient, PostOutcome};
 pub use cloud::Cloud;
-pub use credential::{AccessToken, Credential, TokenSource, Variables};
-pub use operation::{Operation, OperationResult};
+pub use credential::{AccessToken, Credential, CredentialVariables, TokenSource};
+pub use operation::{ArmOperation, OperationResult};
 pub use refusal::refusal;
 pub use request::ArmRequest;
 pub use resource_id::{ResourceId, check_segment};

@@ -24,10 +24,10 @@ const LONGEST_POLL: Duration = Duration::from_secs(10);
 
 /// The addresses of an operation that continues.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub struct ArmOperation {
     /// The address of its status.
     status: Option<Url>,
-    /// The address of its result; until there is one, of its status as well.
+    /// The address of its result. Without `status` it is polled, and 202 means that the operation still runs.
     result: Option<Url>,
     retry_after: Option<Duration>,
 }
@@ -43,7 +43,7 @@ pub struct OperationResult {
     pub error: Option<String>,
 }
 
-impl Operation {
+impl ArmOperation {
     /// The operation that `response` started; `None` where it is over already.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl ArmClient {
     /// # Errors
     /// Those of [`ArmClient::send`] when the deadline is reached or Resource Manager does not know the operation; its result
     /// is unknown then.
-    pub async fn follow(&self, operation: Operation, deadline: Deadline) -> Result<OperationResult> {
+    pub async fn follow(&self, operation: ArmOperation, deadline: Deadline) -> Result<OperationResult> {
         let request = ArmRequest::operation();
         let json = |response: &Response| response.json(&request.shown(), CHECK_ENDPOINT);
         let (mut asked, mut wanted) = (0, operation.retry_after);

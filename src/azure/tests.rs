@@ -10,7 +10,7 @@ use crate::runtime::block_on;
 use crate::sandbox::azure::{AzureOptions, AzureSandbox, CLIENT_ID, SUBSCRIPTION_ID, TENANT_ID};
 
 fn client(azure: &AzureSandbox) -> ArmClient {
-    let variables = Variables::default();
+    let variables = CredentialVariables::default();
     let cloud = Cloud::new(Some(&azure.url()), Some(&azure.url()), &variables).unwrap();
     let credential = Credential::service_principal(TENANT_ID, CLIENT_ID, azure.client_secret());
     ArmClient::new(&cloud, credential, variables).unwrap()

@@ -1,28 +1,29 @@
-//! Fetches tokens with `azure_identity`, and turns its errors into this crate's.
+//! Fetches tokens for Azure Resource Manager: one request to the login service of Microsoft Entra ID, or to the metadata
+//! service of the machine.
+//!
+//! Sources: <https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow> (service principals and
+//! workload identities), <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>
+//! (managed identities of VMs), <https://learn.microsoft.com/azure/app-service/overview-managed-identity> (of App Service).
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azure_core::cloud::CustomConfiguration;
-use azure_core::credentials::{Secret, TokenCredential};
-use azure_core::error::ErrorKind as AzureKind;
-use azure_core::http::{ClientOptions, ExponentialRetryOptions, RetryOptions, Transport};
-use azure_identity::{
-    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential,
-    ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
-};
 use chrono::{DateTime, Utc};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::Value;
 use url::Url;
 
 use super::cloud::Cloud;
-use super::credential::{AccessToken, Credential, Variables};
-use super::identity_transport::IdentityTransport;
+use super::credential::{AccessToken, Credential, CredentialVariables};
+use super::refusal::is_transient;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{address, client};
+use crate::http::address::without_userinfo;
+use crate::http::retry::Retry;
+use crate::http::secret::{one_line, scrub};
+use crate::http::{Client, Deadline, RequestFailure, Response, SendState};
 use crate::runtime;
 
-/// The address of the metadata service on Azure's VMs.
+/// The metadata service of Azure's VMs.
 const METADATA_SERVICE: &str = "http://169.254.169.254";
 /// Time limit to connect to the metadata service, which is on the same host or does not exist.
 const METADATA_CONNECT: Duration = Duration::from_secs(1);
@@ -31,27 +32,40 @@ const METADATA_LIMIT: Duration = Duration::from_secs(10);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit for the login service, with all tries.
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+/// How often a request is tried.
+const TRIES: u32 = 4;
+/// Longest response that is read, in bytes.
+const LONGEST_BODY: usize = 1 << 20;
 
 /// Fetches tokens with a credential. It stores none.
 #[derive(Debug)]
 pub(super) struct TokenFetcher {
     credential: Credential,
-    variables: Variables,
+    variables: CredentialVariables,
     cloud: Cloud,
-    login: reqwest::Client,
-    metadata: reqwest::Client,
+    login: Client,
+}
+
+/// A request for a token.
+struct TokenExchange<'a> {
+    client: &'a Client,
+    /// What errors call the identity, for example `the service principal <client id>`.
+    identity: &'a str,
+    /// What must not appear in an error, even if the server repeats it.
+    secret: &'a str,
+    /// Whether the service exists on some machines only: one that cannot be reached is not there, and is asked once.
+    is_optional: bool,
+    retry: Retry,
+    deadline: Deadline,
 }
 
 impl TokenFetcher {
-    pub(super) fn new(credential: Credential, variables: Variables, cloud: Cloud) -> Result<Self> {
-        let login = client::pool(|builder| {
-            let builder = builder.connect_timeout(CONNECT_LIMIT).timeout(LOGIN_LIMIT);
-            if address::is_loopback(cloud.authority()) { builder.no_proxy() } else { builder }
+    pub(super) fn new(credential: Credential, variables: CredentialVariables, cloud: Cloud) -> Result<Self> {
+        let advice = "check the network and its proxy";
+        let login = Client::new("the login service", cloud.authority(), advice, |builder| {
+            builder.connect_timeout(CONNECT_LIMIT)
         })?;
-        // The metadata service is on the VM's own host. A proxy would ask about another machine.
-        let metadata =
-            client::pool(|builder| builder.connect_timeout(METADATA_CONNECT).timeout(METADATA_LIMIT).no_proxy())?;
-        Ok(Self { credential, variables, cloud, login, metadata })
+        Ok(Self { credential, variables, cloud, login: login.with_longest_body(LONGEST_BODY) })
     }
 
     /// A new token.
@@ -67,9 +81,9 @@ impl TokenFetcher {
                 self.service_principal(tenant_id, client_id, client_secret.expose()).await
             }
             Credential::ManagedIdentity { client_id } => {
-                self.managed_identity(client_id.as_deref()).await.map_err(|(error, reason)| {
-                    let retryable = error.is_some_and(|e| is_transient(&e));
-                    refused(format!("the managed identity gave no token: {reason}")).with_retryable(retryable)
+                self.managed_identity(client_id.as_deref()).await.map_err(|error| {
+                    let text = format!("the managed identity gave no token: {error}");
+                    refused(text).with_retryable(error.is_retryable()).with_source(error)
                 })
             }
             Credential::Source(source) => {
@@ -104,167 +118,168 @@ impl TokenFetcher {
             let missing: Vec<&str> = names.into_iter().filter(|name| of(name).is_none()).collect();
             format!("{} {} not set", missing.join(" and "), if missing.len() == 1 { "is" } else { "are" })
         };
-        self.managed_identity(client).await.map_err(|(error, reason)| {
+        self.managed_identity(client).await.map_err(|error| {
             let text = format!(
                 "no Azure credentials were found. It tried a service principal ({}), a workload identity ({}) and this \
-                 machine's managed identity ({reason}). Set the variables, or give credential=",
+                 machine's managed identity ({error}). Set the variables, or give credential=",
                 missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]),
                 missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"]),
             );
-            refused(text).with_retryable(error.is_some_and(|e| status(&e).is_some() && is_transient(&e)))
+            // A machine outside of Azure has no metadata service, however often it is asked.
+            let retryable = error.is_retryable() && error.kind() != ErrorKind::Network;
+            refused(text).with_retryable(retryable).with_source(error)
         })
     }
 
     async fn service_principal(&self, tenant: &str, client: &str, secret: &str) -> Result<AccessToken> {
-        let secret = Secret::new(secret.to_owned());
-        let options = ClientSecretCredentialOptions { client_options: self.login_options() };
-        let credential = ClientSecretCredential::new(tenant, client.to_owned(), secret, Some(options))
-            .map_err(|e| invalid("the service principal", &e))?;
-        self.login("the service principal", client, credential.as_ref()).await
+        let identity = format!("the service principal {client}");
+        self.login(&identity, secret, tenant, &[("client_id", client), ("client_secret", secret)]).await
     }
 
     async fn workload_identity(&self, tenant: &str, client: &str, file: &str) -> Result<AccessToken> {
-        let options = WorkloadIdentityCredentialOptions {
-            credential_options: ClientAssertionCredentialOptions { client_options: self.login_options() },
-            client_id: Some(client.to_owned()),
-            tenant_id: Some(tenant.to_owned()),
-            token_file_path: Some(file.into()),
-        };
-        let credential =
-            WorkloadIdentityCredential::new(Some(options)).map_err(|e| invalid("the workload identity", &e))?;
-        self.login("the workload identity", client, credential.as_ref()).await
-    }
-
-    async fn login(&self, what: &str, client: &str, credential: &dyn TokenCredential) -> Result<AccessToken> {
-        let scope = self.cloud.scope();
-        let at = self.cloud.authority().as_str().trim_end_matches('/');
-        let unreached = |text: String| Error::new(ErrorKind::Network, text).with_retryable(true);
-        let asked = tokio::time::timeout(LOGIN_LIMIT, credential.get_token(&[&scope], None)).await;
-        let response = asked.map_err(|_| {
-            let seconds = LOGIN_LIMIT.as_secs();
-            unreached(format!("the login service {at} gave {what} {client} no token within {seconds} seconds"))
+        const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        let identity = format!("the workload identity {client}");
+        let token = tokio::fs::read_to_string(file).await.map_err(|e| {
+            let text = format!("{identity} cannot be used: AZURE_FEDERATED_TOKEN_FILE {file} cannot be read");
+            Error::invalid(text).with_source(e)
         })?;
-        response.map(from_azure).map_err(|e| match (status(&e), reason(&e)) {
-            (None, reason) if is_transient(&e) => {
-                unreached(format!("the login service {at} could not be asked for a token of {what} {client}: {reason}"))
-            }
-            (_, reason) => refused(format!("the login service {at} refused {what} {client}: {reason}"))
-                .with_retryable(is_transient(&e)),
-        })
+        let (token, kind) = (token.trim(), ("client_assertion_type", ASSERTION));
+        self.login(&identity, token, tenant, &[("client_id", client), kind, ("client_assertion", token)]).await
     }
 
-    /// A token of the machine's identity; or the error, if there was one, and the reason in words.
-    async fn managed_identity(
-        &self,
-        client_id: Option<&str>,
-    ) -> std::result::Result<AccessToken, (Option<azure_core::Error>, String)> {
-        let mut routes = Vec::new();
-        let metadata_host = self.variables.get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
-        if let (Ok(from), Some(to)) = (Url::parse(METADATA_SERVICE), metadata_host) {
-            let to =
-                Url::parse(to).map_err(|e| (None, format!("AZURE_POD_IDENTITY_AUTHORITY_HOST is not a URL: {e}")))?;
-            routes.push((from, to));
+    /// A token by the client credentials flow.
+    async fn login(&self, identity: &str, secret: &str, tenant: &str, fields: &[(&str, &str)]) -> Result<AccessToken> {
+        if tenant.is_empty() || !tenant.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-')) {
+            return Err(Error::invalid(format!(
+                "{identity} cannot be used: the tenant id {tenant:?} has other characters than letters, digits, '.' and '-'"
+            )));
         }
-        let options = ManagedIdentityCredentialOptions {
-            user_assigned_id: client_id.map(|id| UserAssignedId::ClientId(id.to_owned())),
-            client_options: client_options(IdentityTransport::metadata(self.metadata.clone(), routes)),
-        };
+        let url = self.cloud.authority().join(&format!("/{tenant}/oauth2/v2.0/token")).map_err(|e| {
+            Error::invalid(format!("{identity} cannot be used: its tenant id is {tenant:?}")).with_source(e)
+        })?;
         let scope = self.cloud.scope();
-        let asked = async {
-            let credential = ManagedIdentityCredential::new(Some(options))?;
-            credential.get_token(&[&scope], None).await
+        let form = [fields, &[("grant_type", "client_credentials"), ("scope", &scope)]].concat();
+        let deadline = Deadline::after(LOGIN_LIMIT);
+        let retry = Retry::new(TRIES, TRIES).until(deadline);
+        let request = TokenExchange { client: &self.login, identity, secret, is_optional: false, retry, deadline };
+        request.send(|| self.login.request(Method::POST, url.clone()).form(&form), is_transient).await
+    }
+
+    /// A token of the identity that this machine has.
+    async fn managed_identity(&self, client_id: Option<&str>) -> Result<AccessToken> {
+        let of = |name: &'static str| self.variables.get(name);
+        let app_service = of("IDENTITY_ENDPOINT").zip(of("IDENTITY_HEADER"));
+        let unsupported = match (app_service, of("IDENTITY_ENDPOINT")) {
+            (Some(_), _) => of("IDENTITY_SERVER_THUMBPRINT").map(|_| "Service Fabric"),
+            (None, Some(_)) => of("IMDS_ENDPOINT").map(|_| "Azure Arc"),
+            (None, None) => of("MSI_ENDPOINT").map(|_| "Azure ML or Cloud Shell"),
         };
-        match tokio::time::timeout(METADATA_LIMIT, asked).await {
-            Ok(Ok(token)) => Ok(from_azure(token)),
-            Ok(Err(e)) => {
-                let reason = reason(&e);
-                Err((Some(e), reason))
-            }
-            Err(_) => {
-                let (at, seconds) = (metadata_host.unwrap_or(METADATA_SERVICE), METADATA_LIMIT.as_secs());
-                let text = format!("the metadata service {at} gave none within {seconds} seconds, as outside of Azure");
-                Err((None, text))
-            }
+        if let Some(source) = unsupported {
+            return Err(refused(format!("identities of {source} are not supported: use a service principal")));
         }
-    }
-
-    fn login_options(&self) -> ClientOptions {
-        let authority = self.cloud.authority();
-        let mut routes = Vec::new();
-        let mut accepted = authority.to_string();
-        if authority.scheme() == "http" {
-            // The https form keeps the port, so that the two origins differ only in their scheme.
-            let port = authority.port_or_known_default().unwrap_or(80);
-            accepted = format!("https://{}:{port}/", authority.host_str().unwrap_or_default());
-            if let Ok(from) = Url::parse(&accepted) {
-                routes.push((from, authority.clone()));
-            }
+        let pod_identity = of("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or(METADATA_SERVICE);
+        let (name, address, version) = match app_service {
+            Some((endpoint, _)) => ("IDENTITY_ENDPOINT", endpoint, "2019-08-01"),
+            None => ("AZURE_POD_IDENTITY_AUTHORITY_HOST", pod_identity, "2018-02-01"),
+        };
+        let not_a_url = |e| Error::invalid(format!("{name} is not a URL: {e}"));
+        let mut url = Url::parse(&without_userinfo(address)).map_err(not_a_url)?;
+        if app_service.is_none() {
+            url.set_path("/metadata/identity/oauth2/token");
         }
-        let mut custom = CustomConfiguration::default();
-        custom.authority_host = accepted;
-        ClientOptions {
-            cloud: Some(Arc::new(custom.into())),
-            ..client_options(IdentityTransport::login(self.login.clone(), routes))
+        let scope = self.cloud.scope();
+        let resource = scope.strip_suffix("/.default").unwrap_or(&scope);
+        url.query_pairs_mut().append_pair("api-version", version).append_pair("resource", resource);
+        if let Some(id) = client_id {
+            url.query_pairs_mut().append_pair("client_id", id);
         }
+        let mut host = url.clone();
+        host.set_path("");
+        host.set_query(None);
+        // The metadata service is on the VM's own host. A proxy would ask about another machine.
+        let advice = "this machine has no managed identity, or a firewall blocks the metadata service";
+        let client = Client::new("the metadata service", &host, advice, |builder| {
+            builder.connect_timeout(METADATA_CONNECT).no_proxy()
+        })?;
+        let client = client.with_longest_body(LONGEST_BODY);
+        let (_, header) = app_service.unwrap_or_default();
+        let deadline = Deadline::after(METADATA_LIMIT);
+        let retry = Retry::new(TRIES, TRIES).until(deadline);
+        let identity = "the identity of this machine";
+        let request = TokenExchange { client: &client, identity, secret: header, is_optional: true, retry, deadline };
+        let build = || {
+            let request = client.request(Method::GET, url.clone()).header("Metadata", "true");
+            if header.is_empty() { request } else { request.header("X-IDENTITY-HEADER", header) }
+        };
+        // 404 and 410: the service is being updated.
+        request
+            .send(build, |status| {
+                matches!(status.as_u16(), 404 | 410) || status.is_server_error() || is_transient(status)
+            })
+            .await
     }
 }
 
-fn client_options(transport: IdentityTransport) -> ClientOptions {
-    let retry = ExponentialRetryOptions { max_retries: 3, ..ExponentialRetryOptions::default() };
-    ClientOptions {
-        retry: RetryOptions::exponential(retry),
-        transport: Some(Transport::new(Arc::new(transport))),
-        ..ClientOptions::default()
+impl TokenExchange<'_> {
+    /// Sends the request until it is answered with a token or refused.
+    async fn send(
+        mut self,
+        build: impl Fn() -> RequestBuilder,
+        may_repeat: impl Fn(StatusCode) -> bool,
+    ) -> Result<AccessToken> {
+        let what = format!("the request for a token of {}", self.identity);
+        loop {
+            let sent = self.client.send_until(build(), &what, self.deadline).await;
+            let wait = match sent.and_then(Response::complete) {
+                Ok(response) if response.status.is_success() => return self.token(&response, &what),
+                Ok(response) => {
+                    let error = self.refusal(&response);
+                    if !may_repeat(response.status) {
+                        return Err(error);
+                    }
+                    self.retry.after(error, true, response.retry_after())?
+                }
+                Err(RequestFailure { error, state: SendState::NotSent, .. }) if self.is_optional => {
+                    return Err(error.with_retryable(false));
+                }
+                Err(RequestFailure { error, .. }) => self.retry.after(error, false, None)?,
+            };
+            tokio::time::sleep(wait).await;
+        }
     }
-}
 
-fn from_azure(token: azure_core::credentials::AccessToken) -> AccessToken {
-    let expires = DateTime::from_timestamp(token.expires_on.unix_timestamp(), 0);
-    AccessToken::new(token.token.secret().to_owned(), expires)
+    /// The token in a response.
+    fn token(&self, response: &Response, what: &str) -> Result<AccessToken> {
+        let body = response.json(what, "AZURE_AUTHORITY_HOST, IDENTITY_ENDPOINT and AZURE_POD_IDENTITY_AUTHORITY_HOST are right where they are set")?;
+        let Some(token) = body.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty()) else {
+            let text = format!("{} answered {what} without a token", self.client.shown());
+            return Err(Error::new(ErrorKind::Server, text));
+        };
+        // The metadata service gives numbers as text.
+        let number =
+            |name: &str| body.get(name).and_then(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
+        let seconds =
+            number("expires_on").or_else(|| Some(Utc::now().timestamp().saturating_add(number("expires_in")?)));
+        Ok(AccessToken::new(token, seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0))))
+    }
+
+    /// The error for a response that refuses: the first line of what it says.
+    fn refusal(&self, response: &Response) -> Error {
+        let body = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
+        let said = ["error_description", "error", "message"].iter().find_map(|name| body.get(name)?.as_str());
+        let text = said.map_or_else(|| String::from_utf8_lossy(&response.body).into_owned(), str::to_owned);
+        let text = scrub(text, &[self.secret]);
+        let mut reason = one_line(text.trim().lines().next().unwrap_or_default(), 500);
+        let status = response.status.as_u16();
+        if self.is_optional && status == 400 {
+            reason = format!("it has not been assigned to this machine: {reason}");
+        }
+        let retryable = status == 410 || is_transient(response.status) || response.status.is_server_error();
+        refused(format!("{} refused {} with HTTP status {status}: {reason}", self.client.shown(), self.identity))
+            .with_retryable(retryable)
+    }
 }
 
 fn refused(text: String) -> Error {
     Error::new(ErrorKind::Authentication, text)
-}
-
-fn invalid(what: &str, e: &azure_core::Error) -> Error {
-    Error::invalid(format!("{what} cannot be used: {}", reason(e)))
-}
-
-/// The errors of `azure_identity` in the chain of `e`, outermost first.
-fn chain(e: &azure_core::Error) -> Vec<&azure_core::Error> {
-    let mut found = vec![e];
-    let mut cause = e.source();
-    while let Some(error) = cause {
-        found.extend(error.downcast_ref::<azure_core::Error>());
-        cause = error.source();
-    }
-    found
-}
-
-fn status(e: &azure_core::Error) -> Option<u16> {
-    chain(e).into_iter().find_map(|e| match e.kind() {
-        AzureKind::HttpResponse { status, .. } => Some(u16::from(*status)),
-        _ => None,
-    })
-}
-
-/// Whether the same request may succeed later.
-fn is_transient(e: &azure_core::Error) -> bool {
-    match status(e) {
-        Some(status) => matches!(status, 408 | 410 | 429 | 500..=599),
-        None => chain(e).into_iter().any(|e| matches!(e.kind(), AzureKind::Connection | AzureKind::Io)),
-    }
-}
-
-/// The text of the innermost error that has one, as one line without the crate's links to web pages.
-fn reason(e: &azure_core::Error) -> String {
-    let texts = chain(e).into_iter().rev().map(ToString::to_string);
-    let line = |text: String| text.lines().next().unwrap_or_default().trim().to_owned();
-    let found = texts.map(line).find(|text| !text.is_empty());
-    let text = found.unwrap_or_else(|| "no reason was given".to_owned());
-    match status(e) {
-        Some(status) if !text.contains(&status.to_string()) => format!("{text} (HTTP status {status})"),
-        _ => text,
-    }
 }

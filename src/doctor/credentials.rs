@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::files;
 use super::report::{Area, Check, Status};
-use super::settings::Known;
-use super::variables::Variables;
+use super::settings::SettingValues;
+use super::variables::EnvironmentVariables;
 use super::viya;
+use crate::http::client;
 
 /// The Azure Instance Metadata Service. Its address is link-local, so that only a VM itself can reach it. The check needs
 /// the permission to use the network.
@@ -16,11 +17,11 @@ const METADATA: &str = "http://169.254.169.254/metadata/instance?api-version=202
 const METADATA_LIMIT: Duration = Duration::from_secs(2);
 
 /// An identity: its name, and the variables that it consists of. Each of these can have several names.
-type Identity = (&'static str, &'static [&'static [&'static str]]);
+type IdentityVariables = (&'static str, &'static [&'static [&'static str]]);
 
 const CLIENT: &[&str] = &["AZURE_CLIENT_ID", "AZURE_STORAGE_CLIENT_ID"];
 const TENANT: &[&str] = &["AZURE_TENANT_ID", "AZURE_STORAGE_TENANT_ID"];
-const AZURE_STORAGE: &[Identity] = &[
+const AZURE_STORAGE: &[IdentityVariables] = &[
     ("account key", &[&["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"]]),
     ("SAS", &[&["AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN"]]),
     ("bearer token", &[&["AZURE_STORAGE_TOKEN"]]),
@@ -29,20 +30,20 @@ const AZURE_STORAGE: &[Identity] = &[
     ("managed identity", &[&["AZURE_MSI_ENDPOINT", "AZURE_IDENTITY_ENDPOINT", "IDENTITY_ENDPOINT", "MSI_ENDPOINT"]]),
     ("Azure CLI", &[&["AZURE_USE_AZURE_CLI"]]),
 ];
-const AZURE_RESOURCE_MANAGER: &[Identity] = &[
+const AZURE_RESOURCE_MANAGER: &[IdentityVariables] = &[
     ("service principal", &[&["AZURE_CLIENT_SECRET"], &["AZURE_CLIENT_ID"], &["AZURE_TENANT_ID"]]),
     ("workload identity", &[&["AZURE_FEDERATED_TOKEN_FILE"], &["AZURE_CLIENT_ID"], &["AZURE_TENANT_ID"]]),
     ("managed identity", &[&["IDENTITY_ENDPOINT"], &["IDENTITY_HEADER"]]),
 ];
-const AWS: &[Identity] = &[
+const AWS: &[IdentityVariables] = &[
     ("access key", &[&["AWS_ACCESS_KEY_ID"], &["AWS_SECRET_ACCESS_KEY"]]),
     ("web identity", &[&["AWS_WEB_IDENTITY_TOKEN_FILE"], &["AWS_ROLE_ARN"]]),
     ("container", &[&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]]),
 ];
 
 pub(super) async fn examine(
-    variables: Variables,
-    known: Known,
+    variables: EnvironmentVariables,
+    known: SettingValues,
     storage_options: HashMap<String, String>,
     network: bool,
 ) -> Vec<Check> {
@@ -67,8 +68,8 @@ pub(super) async fn examine(
 
 /// The checks without the network.
 fn local(
-    variables: &Variables,
-    known: &Known,
+    variables: &EnvironmentVariables,
+    known: &SettingValues,
     storage_options: &HashMap<String, String>,
     home: Option<&Path>,
 ) -> Vec<Check> {
@@ -91,7 +92,7 @@ fn local(
 
 /// Checks which of `identities` the environment gives completely or in part. The first variable of an identity says
 /// whether it is present, because identities share the others.
-fn check_identities(name: &str, identities: &[Identity], variables: &Variables) -> Check {
+fn check_identities(name: &str, identities: &[IdentityVariables], variables: &EnvironmentVariables) -> Check {
     let (mut complete, mut incomplete) = (Vec::new(), Vec::new());
     for (identity, parts) in identities {
         let found: Vec<Option<&str>> = parts.iter().map(|names| variables.first(names)).collect();
@@ -114,7 +115,7 @@ fn check_identities(name: &str, identities: &[Identity], variables: &Variables) 
     }
 }
 
-fn azure_storage(variables: &Variables) -> Check {
+fn azure_storage(variables: &EnvironmentVariables) -> Check {
     let check = check_identities("Azure storage", AZURE_STORAGE, variables);
     match unreadable_file(variables, &["AZURE_FEDERATED_TOKEN_FILE"]) {
         Some(detail) => {
@@ -125,12 +126,12 @@ fn azure_storage(variables: &Variables) -> Check {
     }
 }
 
-fn azure_resource_manager(variables: &Variables) -> Check {
+fn azure_resource_manager(variables: &EnvironmentVariables) -> Check {
     check_identities("Azure Resource Manager", AZURE_RESOURCE_MANAGER, variables)
 }
 
 /// Says why the file that one of these variables names cannot be read.
-fn unreadable_file(variables: &Variables, names: &[&str]) -> Option<String> {
+fn unreadable_file(variables: &EnvironmentVariables, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| {
         let path = variables.get(name)?;
         let error = std::fs::File::open(path).err()?;
@@ -138,7 +139,7 @@ fn unreadable_file(variables: &Variables, names: &[&str]) -> Option<String> {
     })
 }
 
-fn aws(variables: &Variables, home: Option<&Path>) -> Check {
+fn aws(variables: &EnvironmentVariables, home: Option<&Path>) -> Check {
     let check = check_identities("AWS", AWS, variables);
     let files = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"];
     if let Some(detail) = unreadable_file(variables, &files) {
@@ -155,7 +156,7 @@ fn aws(variables: &Variables, home: Option<&Path>) -> Check {
 }
 
 /// Checks the files that variables name, and the one that `gcloud auth application-default login` writes.
-fn google(variables: &Variables, home: Option<&Path>) -> Check {
+fn google(variables: &EnvironmentVariables, home: Option<&Path>) -> Check {
     if let Some(name) = variables.first(&["GOOGLE_SERVICE_ACCOUNT_KEY"]) {
         return Area::Credentials.ok("Google", format!("service account key ({name})"));
     }
@@ -178,9 +179,11 @@ fn google(variables: &Variables, home: Option<&Path>) -> Check {
 /// Asks whether the metadata service of Azure exists. The request does not ask for a token.
 async fn managed_identity(url: &str) -> Check {
     let name = "Azure managed identity";
-    let client = reqwest::Client::builder().no_proxy().timeout(METADATA_LIMIT).build();
-    let request = async { client?.get(url).header("Metadata", "true").send().await };
-    let why = match request.await {
+    let client = match client::pool(|builder| builder.no_proxy().timeout(METADATA_LIMIT)) {
+        Ok(client) => client,
+        Err(error) => return Area::Credentials.note(name, error.full_message()),
+    };
+    let why = match client.get(url).header("Metadata", "true").send().await {
         Ok(response) if response.status().is_success() => {
             let detail = "the metadata service answers; whether an identity is assigned shows when it is used";
             return Area::Credentials.ok(name, detail);
@@ -194,7 +197,7 @@ async fn managed_identity(url: &str) -> Check {
     Area::Credentials.note(name, detail)
 }
 
-fn sendevent(variables: &Variables, known: &Known) -> Check {
+fn sendevent(variables: &EnvironmentVariables, known: &SettingValues) -> Check {
     let (area, name) = (Area::Credentials, "AutoSys sendevent");
     let set: Vec<&str> =
         ["AUTOSERV", "AUTOSYS", "AUTOUSER"].into_iter().filter(|variable| variables.has(variable)).collect();
@@ -241,7 +244,7 @@ fn is_executable(path: &Path) -> bool {
 /// The file names of keys in the order of OpenSSH (ssh(1), IdentityFile).
 const KEYS: [&str; 4] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk"];
 
-fn ssh(variables: &Variables, home: Option<&Path>) -> Vec<Check> {
+fn ssh(variables: &EnvironmentVariables, home: Option<&Path>) -> Vec<Check> {
     let area = Area::Credentials;
     let mut checks = vec![match variables.get("SSH_AUTH_SOCK") {
         None => area.note("SSH agent", "SSH_AUTH_SOCK is not set"),

@@ -52,7 +52,7 @@ fn options(azure: &AzureSandbox) -> AzureOptions {
         max_stale: Duration::ZERO,
         timeout: Duration::from_secs(30),
         state_dir: None,
-        variables: Variables::default(),
+        variables: CredentialVariables::default(),
     }
 }
 
@@ -335,7 +335,7 @@ impl TokenSource for Fixed {
     }
 }
 
-fn with(azure: &AzureSandbox, credential: Credential, variables: Variables) -> AzureOptions {
+fn with(azure: &AzureSandbox, credential: Credential, variables: CredentialVariables) -> AzureOptions {
     AzureOptions { credential, variables, ..options(azure) }
 }
 
@@ -343,10 +343,14 @@ fn with(azure: &AzureSandbox, credential: Credential, variables: Variables) -> A
 fn tokens_of_the_caller_are_used_and_asked_for_again_once() {
     let azure = azure(1);
     let good = Arc::new(Fixed::new(&azure.issue_token()));
-    assert_eq!(list(&all(), &with(&azure, Credential::Source(good.clone()), Variables::default())).unwrap().len(), 1);
+    assert_eq!(
+        list(&all(), &with(&azure, Credential::Source(good.clone()), CredentialVariables::default())).unwrap().len(),
+        1
+    );
     assert_eq!(good.asked.load(Ordering::Relaxed), 1);
     let bad = Arc::new(Fixed::new("made-up-token-text"));
-    let error = list(&all(), &with(&azure, Credential::Source(bad.clone()), Variables::default())).unwrap_err();
+    let error =
+        list(&all(), &with(&azure, Credential::Source(bad.clone()), CredentialVariables::default())).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Authentication, false));
     assert_eq!(bad.asked.load(Ordering::Relaxed), 2);
     assert!(
@@ -365,7 +369,8 @@ fn a_token_that_has_expired_is_not_even_sent() {
         }
     }
     let azure = azure(1);
-    let error = list(&all(), &with(&azure, Credential::Source(Arc::new(Expired)), Variables::default())).unwrap_err();
+    let error =
+        list(&all(), &with(&azure, Credential::Source(Arc::new(Expired)), CredentialVariables::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(
         error.to_string().contains("token that expired at") && !error.to_string().contains("secret-text"),
@@ -411,7 +416,7 @@ fn short_lived_tokens_are_renewed_while_pages_are_read() {
 fn a_wrong_secret_is_refused_without_being_shown() {
     let azure = azure(1);
     let credential = Credential::service_principal(TENANT_ID, CLIENT_ID, "wrong-secret-value".to_owned());
-    let error = list(&all(), &with(&azure, credential.clone(), Variables::default())).unwrap_err();
+    let error = list(&all(), &with(&azure, credential.clone(), CredentialVariables::default())).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Authentication, false));
     assert!(error.to_string().contains("AADSTS7000215"), "{error}");
     assert!(
@@ -419,7 +424,7 @@ fn a_wrong_secret_is_refused_without_being_shown() {
             && !format!("{error:?}{credential:?}").contains("wrong-secret-value")
     );
     let credential = Credential::service_principal("no tenant", CLIENT_ID, "x".to_owned());
-    let error = list(&all(), &with(&azure, credential, Variables::default())).unwrap_err();
+    let error = list(&all(), &with(&azure, credential, CredentialVariables::default())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
@@ -431,25 +436,42 @@ fn the_environment_has_a_service_principal_a_workload_identity_or_a_managed_iden
     std::fs::write(file.path(), azure.federated_token()).unwrap();
     let path = file.path().to_str().unwrap();
     let ids = [("AZURE_TENANT_ID", TENANT_ID), ("AZURE_CLIENT_ID", CLIENT_ID)];
+    let endpoint = format!("{url}/metadata/identity/oauth2/token");
+    let app_service = [("IDENTITY_ENDPOINT", endpoint.as_str()), ("IDENTITY_HEADER", "header-of-app-service")];
     let environments = [
-        Variables::from([ids[0], ids[1], ("AZURE_CLIENT_SECRET", &secret)]),
-        Variables::from([ids[0], ids[1], ("AZURE_FEDERATED_TOKEN_FILE", path)]),
-        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]),
-        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str()), ("AZURE_CLIENT_ID", IDENTITY_CLIENT_ID)]),
+        CredentialVariables::from(app_service),
+        CredentialVariables::from([ids[0], ids[1], ("AZURE_CLIENT_SECRET", &secret)]),
+        CredentialVariables::from([ids[0], ids[1], ("AZURE_FEDERATED_TOKEN_FILE", path)]),
+        CredentialVariables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]),
+        CredentialVariables::from([
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str()),
+            ("AZURE_CLIENT_ID", IDENTITY_CLIENT_ID),
+        ]),
     ];
     for (nth, variables) in environments.into_iter().enumerate() {
         let options = with(&azure, Credential::Environment, variables);
         assert_eq!(list(&all(), &options).unwrap().len(), 2, "environment {nth}");
         assert_eq!(azure.tokens_issued(), nth + 1);
     }
-    let variables = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]);
+    let fabric = CredentialVariables::from([app_service[0], app_service[1], ("IDENTITY_SERVER_THUMBPRINT", "x")]);
+    for (source, variables) in [
+        ("Service Fabric", fabric),
+        ("Azure Arc", CredentialVariables::from([app_service[0], ("IMDS_ENDPOINT", "http://localhost:40342")])),
+        ("Cloud Shell", CredentialVariables::from([("MSI_ENDPOINT", "http://localhost:50342/oauth2/token")])),
+    ] {
+        let error = list(&all(), &with(&azure, Credential::Environment, variables)).unwrap_err();
+        assert!(!error.is_retryable() && error.to_string().contains(source), "{error}");
+    }
+    let variables = CredentialVariables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]);
     let managed = |id: &str| Credential::ManagedIdentity { client_id: Some(id.to_owned()) };
     assert_eq!(list(&all(), &with(&azure, managed(IDENTITY_CLIENT_ID), variables.clone())).unwrap().len(), 2);
     let error = list(&all(), &with(&azure, managed("another-identity"), variables)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     assert!(error.to_string().starts_with("the managed identity gave no token"), "{error}");
-    let unknown =
-        Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url), ("AZURE_CLIENT_ID", "another-identity")]);
+    let unknown = CredentialVariables::from([
+        ("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*url),
+        ("AZURE_CLIENT_ID", "another-identity"),
+    ]);
     let error = list(&all(), &with(&azure, Credential::Environment, unknown)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authentication);
     let text = error.to_string();
@@ -466,7 +488,8 @@ fn without_a_metadata_service_the_error_says_what_was_tried_and_soon() {
     // A port that was reserved and has no listener: connections are refused.
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let host = format!("http://{reserved}");
-    let variables = Variables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*host), ("AZURE_TENANT_ID", TENANT_ID)]);
+    let variables =
+        CredentialVariables::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST", &*host), ("AZURE_TENANT_ID", TENANT_ID)]);
     let began = std::time::Instant::now();
     let error = list(&all(), &with(&azure, Credential::Environment, variables)).unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
