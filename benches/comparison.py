@@ -244,7 +244,7 @@ def bad_day(folder: Path, scale: Scale) -> Iterator[Result]:
     renewals = seen["requests"].get("POST /SASLogon/oauth/token", 0)
     lost = count - sum(row["state"] == "completed" for row in done["rows"])
     yield Result(
-        f"{count:,} jobs on a bad day (5 % 429/503, 2 % resets, tokens of 20 s; seed 7)",
+        f"{count:,} jobs on an unreliable server (5 % 429/503, 2 % resets, tokens of 20 s; seed 7)",
         f"{lost} not accounted for, {twice} submitted twice", f"{renewals} renewals", "", "0 and 0",
         lost == 0 and twice == 0,
     )  # fmt: skip

@@ -24,7 +24,7 @@ pub enum ErrorKind {
     Unsupported,
     /// The store failed: disk full, permission denied, object store unavailable.
     Storage,
-    /// A server could not be reached or broke off.
+    /// A server could not be reached or closed the connection.
     Network,
     /// Credentials are missing, expired or refused.
     Authentication,

@@ -234,7 +234,7 @@ def test_every_call_that_does_io_has_a_twin() -> None:
     from jobrota.viya import CodeLogin, ViyaSession
 
     without = {
-        jobrota.JobLedger: {"track"},
+        jobrota.JobLedger: {"open_async", "track"},
         jobrota.AutosysUpdater: set(),
         jobrota.RoundRobinSelector: set(),
         jobrota.Selection: set(),

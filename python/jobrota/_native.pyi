@@ -360,6 +360,14 @@ class JobLedger:
         durability: Literal["store", "fsync"] = "store",
         commit_timeout: _Duration | None = None,
     ) -> JobLedger: ...
+    @staticmethod
+    def open_async(
+        root: _Location,
+        *,
+        storage_options: _Options | None = None,
+        durability: Literal["store", "fsync"] = "store",
+        commit_timeout: _Duration | None = None,
+    ) -> Coroutine[Any, Any, JobLedger]: ...
     @property
     def root(self) -> str: ...
     @property

@@ -28,7 +28,7 @@ const STARTED: [&str; 8] =
     ["ACTIVATED", "FAILURE", "QUE_WAIT", "RESTART", "RUNNING", "STARTING", "SUCCESS", "TERMINATED"];
 
 /// The longest job name of AutoSys 11.x and later, in characters.
-const MAX_JOB_NAME: usize = 64;
+const MAX_AUTOSYS_JOB_NAME: usize = 64;
 
 /// An event that is sent to AutoSys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -165,7 +165,7 @@ impl Mapping {
     }
 
     /// Whether the event of a ledger `status` leads to `shown`, a job's status in AutoSys.
-    pub fn shows(&self, status: &str, shown: &str) -> bool {
+    pub fn confirms(&self, status: &str, shown: &str) -> bool {
         self.events.get(status).is_some_and(|event| event.shown_by(shown))
     }
 }
@@ -188,11 +188,11 @@ impl JobName {
     /// [`ErrorKind::Delivery`] for a name that AutoSys refuses. Sending it again does not help.
     pub fn parse(name: &str) -> Result<Self> {
         let refused = |why: String| {
-            let shown: String = name.chars().take(MAX_JOB_NAME).collect();
+            let shown: String = name.chars().take(MAX_AUTOSYS_JOB_NAME).collect();
             Error::new(
                 ErrorKind::Delivery,
                 format!(
-                    "name AutoSys refuses: {shown:?} {why}; job names are 1 to {MAX_JOB_NAME} of A-Z a-z 0-9 . _ # -"
+                    "name AutoSys refuses: {shown:?} {why}; job names are 1 to {MAX_AUTOSYS_JOB_NAME} of A-Z a-z 0-9 . _ # -"
                 ),
             )
         };
@@ -202,7 +202,7 @@ impl JobName {
         if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || "._#-".contains(*c))) {
             return Err(refused(format!("has the character {bad:?}")));
         }
-        if name.len() > MAX_JOB_NAME {
+        if name.len() > MAX_AUTOSYS_JOB_NAME {
             return Err(refused(format!("(shortened here) is {} characters long", name.len())));
         }
         Ok(Self(name.to_owned()))
@@ -267,10 +267,10 @@ mod tests {
     #[test]
     fn what_autosys_shows_after_an_event() {
         let mapping = Mapping::parse([("done", "STARTJOB"), ("FAILURE", "CHANGE_STATUS")]).unwrap();
-        assert!(mapping.shows("FAILURE", "FAILURE") && mapping.shows("FAILURE", "FAILURE/ON_NOEXEC"));
-        assert!(!mapping.shows("FAILURE", "SUCCESS") && !mapping.shows("other", "other"));
-        assert!(mapping.shows("done", "RUNNING") && mapping.shows("done", "SUCCESS"));
-        assert!(!mapping.shows("done", "INACTIVE") && !mapping.shows("done", "ON_HOLD"));
+        assert!(mapping.confirms("FAILURE", "FAILURE") && mapping.confirms("FAILURE", "FAILURE/ON_NOEXEC"));
+        assert!(!mapping.confirms("FAILURE", "SUCCESS") && !mapping.confirms("other", "other"));
+        assert!(mapping.confirms("done", "RUNNING") && mapping.confirms("done", "SUCCESS"));
+        assert!(!mapping.confirms("done", "INACTIVE") && !mapping.confirms("done", "ON_HOLD"));
     }
 
     #[test]

@@ -14,4 +14,4 @@ pub use transport::sendevent::{SendEvent, SendEventOptions};
 #[cfg(feature = "ssh")]
 pub use transport::ssh::{Ssh, SshOptions};
 pub use transport::web_services::{EventNames, WebCredentials, WebServices, WebServicesOptions};
-pub use transport::{Delivery, Gate, Outcome, Sent, Transport};
+pub use transport::{Delivery, Gate, SendOutcome, SendResult, Transport};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// How an arm submits its jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum SubmissionMode {
     /// One job at a time.
     Sequential,
     /// Batches of `concurrent` jobs. The next batch starts when every job of the batch has ended.
@@ -23,7 +23,7 @@ pub enum Mode {
     Window,
 }
 
-impl Mode {
+impl SubmissionMode {
     const ALL: [Self; 4] = [Self::Sequential, Self::Batch, Self::All, Self::Window];
 
     /// `sequential`, `batch`, `all` or `window`.
@@ -41,7 +41,7 @@ impl Mode {
     }
 }
 
-impl std::str::FromStr for Mode {
+impl std::str::FromStr for SubmissionMode {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -60,7 +60,7 @@ pub struct Arm {
     pub context: String,
     /// How its jobs are submitted.
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: SubmissionMode,
     /// Jobs of a batch, or in flight. Not used by `sequential` and `all`.
     #[serde(default = "five")]
     pub concurrent: usize,
@@ -75,7 +75,7 @@ impl Arm {
     ///
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for an invalid name or context, and for a concurrency of 0.
-    pub fn new(name: &str, context: &str, mode: Mode, concurrent: usize) -> Result<Self> {
+    pub fn new(name: &str, context: &str, mode: SubmissionMode, concurrent: usize) -> Result<Self> {
         let arm = Self { name: name.to_owned(), context: context.to_owned(), mode, concurrent };
         arm.check()?;
         Ok(arm)
@@ -101,9 +101,9 @@ impl Arm {
     /// The most jobs in flight, of `jobs` in all.
     pub fn in_flight(&self, jobs: usize) -> usize {
         match self.mode {
-            Mode::Sequential => 1,
-            Mode::Batch | Mode::Window => self.concurrent.min(jobs.max(1)),
-            Mode::All => jobs,
+            SubmissionMode::Sequential => 1,
+            SubmissionMode::Batch | SubmissionMode::Window => self.concurrent.min(jobs.max(1)),
+            SubmissionMode::All => jobs,
         }
     }
 
@@ -121,10 +121,10 @@ impl Arm {
     /// The mode and the concurrency in words.
     pub fn describe(&self) -> String {
         match self.mode {
-            Mode::Sequential => "one job at a time".to_owned(),
-            Mode::Batch => format!("batches of {}", self.concurrent),
-            Mode::All => "all at once".to_owned(),
-            Mode::Window => format!("{} in flight", self.concurrent),
+            SubmissionMode::Sequential => "one job at a time".to_owned(),
+            SubmissionMode::Batch => format!("batches of {}", self.concurrent),
+            SubmissionMode::All => "all at once".to_owned(),
+            SubmissionMode::Window => format!("{} in flight", self.concurrent),
         }
     }
 }
@@ -170,7 +170,7 @@ pub fn load(path: &Path) -> Result<Vec<Arm>> {
         format!("the arms cannot be read from {file}: give \"three_way\", or name a file that exists (arms)"),
     )?;
     let refused = |e: Box<dyn std::error::Error + Send + Sync>| {
-        let names = Mode::names();
+        let names = SubmissionMode::names();
         Error::invalid(format!(
             "{file} is not a list of arms: an arm has a name, a context, and optionally mode ({names}) and concurrent"
         ))
@@ -200,8 +200,10 @@ mod tests {
 
     #[test]
     fn arms_come_from_json_yaml_and_toml() {
-        let expected =
-            vec![Arm::new("fixed", "A", Mode::Window, 8).unwrap(), Arm::new("scaling", "B", Mode::Batch, 5).unwrap()];
+        let expected = vec![
+            Arm::new("fixed", "A", SubmissionMode::Window, 8).unwrap(),
+            Arm::new("scaling", "B", SubmissionMode::Batch, 5).unwrap(),
+        ];
         for (extension, text) in [
             (
                 ".json",
@@ -240,8 +242,8 @@ mod tests {
     #[test]
     fn in_flight_is_never_more_than_there_are_jobs() {
         let arm = |mode| Arm::new("a", "A", mode, 5).unwrap();
-        assert_eq!(arm(Mode::Sequential).in_flight(9), 1);
-        assert_eq!((arm(Mode::Batch).in_flight(9), arm(Mode::Window).in_flight(3)), (5, 3));
-        assert_eq!((arm(Mode::All).in_flight(9), arm(Mode::Batch).in_flight(0)), (9, 1));
+        assert_eq!(arm(SubmissionMode::Sequential).in_flight(9), 1);
+        assert_eq!((arm(SubmissionMode::Batch).in_flight(9), arm(SubmissionMode::Window).in_flight(3)), (5, 3));
+        assert_eq!((arm(SubmissionMode::All).in_flight(9), arm(SubmissionMode::Batch).in_flight(0)), (9, 1));
     }
 }

@@ -10,7 +10,7 @@ use super::follow::RunContext;
 use super::records::{ArmRecord, Correlation};
 use crate::error::{Error, ErrorKind};
 use crate::viya::jobs::Job;
-use crate::viya::orchestrator::{self, Entry};
+use crate::viya::orchestrator::{self, OrchestratorEntry};
 
 /// The name of entries if the server does not pass on the names of jobs.
 const DEFAULT_PREFIX: &str = "sas-compute-server";
@@ -42,13 +42,17 @@ pub fn prefix(name: &str) -> Option<&str> {
     (shaped && !prefix.is_empty()).then_some(prefix)
 }
 
-fn unique_name(entry: &Entry) -> Option<String> {
+fn unique_name(entry: &OrchestratorEntry) -> Option<String> {
     entry.name().and_then(prefix).map(str::to_ascii_lowercase)
 }
 
 /// Matches `wanted` with `entries`, in the order of `wanted`. `by_time` allows a match by time, queue and user.
-pub fn matches(wanted: &[JobToMatch], entries: &[Entry], by_time: bool) -> Vec<(Correlation, Option<Entry>)> {
-    let mut named: HashMap<String, &Entry> = HashMap::new();
+pub fn matches(
+    wanted: &[JobToMatch],
+    entries: &[OrchestratorEntry],
+    by_time: bool,
+) -> Vec<(Correlation, Option<OrchestratorEntry>)> {
+    let mut named: HashMap<String, &OrchestratorEntry> = HashMap::new();
     for entry in entries {
         if let Some(name) = unique_name(entry) {
             let newest = named.entry(name).or_insert(entry);
@@ -58,7 +62,7 @@ pub fn matches(wanted: &[JobToMatch], entries: &[Entry], by_time: bool) -> Vec<(
             }
         }
     }
-    let mut found: Vec<(Correlation, Option<Entry>)> = wanted
+    let mut found: Vec<(Correlation, Option<OrchestratorEntry>)> = wanted
         .iter()
         .map(|job| match named.get(&job.name.to_ascii_lowercase()) {
             Some(entry) => (Correlation::Exact, Some((*entry).clone())),
@@ -71,10 +75,10 @@ pub fn matches(wanted: &[JobToMatch], entries: &[Entry], by_time: bool) -> Vec<(
     let names: HashSet<String> = wanted.iter().map(|job| job.name.to_ascii_lowercase()).collect();
     // If the server passed on any name, it passed on all: an entry with another name is then not from this run.
     let passed_on = found.iter().any(|(correlation, _)| *correlation == Correlation::Exact);
-    let may_be_ours = |entry: &&Entry| {
+    let may_be_ours = |entry: &&OrchestratorEntry| {
         unique_name(entry).is_none_or(|name| !names.contains(&name) && (!passed_on || name == DEFAULT_PREFIX))
     };
-    let free: Vec<&Entry> = entries.iter().filter(may_be_ours).collect();
+    let free: Vec<&OrchestratorEntry> = entries.iter().filter(may_be_ours).collect();
     let candidates: Vec<Vec<usize>> = wanted
         .iter()
         .zip(&found)
@@ -93,7 +97,7 @@ pub fn matches(wanted: &[JobToMatch], entries: &[Entry], by_time: bool) -> Vec<(
     found
 }
 
-fn is_candidate(job: &JobToMatch, entry: &Entry) -> bool {
+fn is_candidate(job: &JobToMatch, entry: &OrchestratorEntry) -> bool {
     let near =
         job.created.zip(entry.submitted()).is_some_and(|(ours, theirs)| (theirs - ours).abs() <= TimeDelta::seconds(3));
     let same_user =
@@ -102,7 +106,7 @@ fn is_candidate(job: &JobToMatch, entry: &Entry) -> bool {
 }
 
 /// The names of `wanted` that more than one entry has: the server accepted the job more than once.
-fn submitted_twice(wanted: &[JobToMatch], entries: &[Entry]) -> Vec<String> {
+fn submitted_twice(wanted: &[JobToMatch], entries: &[OrchestratorEntry]) -> Vec<String> {
     let mut ids: HashMap<String, HashSet<Option<i64>>> = HashMap::new();
     for entry in entries {
         if let Some(name) = unique_name(entry) {
@@ -142,7 +146,7 @@ pub(super) async fn attach_entries(run: &RunContext<'_>, records: &mut [ArmRecor
 ///
 /// SAS: the times of the orchestrator are those of the server, so the listing starts one minute before the first job by the
 /// clock of the server, or at the oldest possible time if the server does not return when it accepted a job.
-async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<Entry>, bool, Option<Error>) {
+async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<OrchestratorEntry>, bool, Option<Error>) {
     let (client, control) = (run.client, run.control);
     let first = wanted.iter().map(|job| job.created).min().flatten();
     let since = first.map_or_else(|| run.oldest(), |first| first - TimeDelta::seconds(60));
@@ -151,7 +155,7 @@ async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<Entry
     let names: HashMap<String, bool> = wanted.iter().map(|job| (job.name.to_ascii_lowercase(), job.ended)).collect();
     loop {
         let (mut read, mut done) = (0, HashSet::new());
-        let enough = |entries: &[Entry]| {
+        let enough = |entries: &[OrchestratorEntry]| {
             for entry in &entries[read..] {
                 if let Some(name) = unique_name(entry)
                     && names.get(&name).is_some_and(|ended| !ended || entry.ended().is_some())
@@ -191,8 +195,8 @@ mod tests {
 
     const UUID: &str = "dd17f83c-887c-4e9c-8505-6296c0329891";
 
-    fn entry(id: i64, name: &str, second: u32) -> Entry {
-        Entry::new(&json!({"id": id, "request": {"name": name, "queue": "q", "user": "u"},
+    fn entry(id: i64, name: &str, second: u32) -> OrchestratorEntry {
+        OrchestratorEntry::new(&json!({"id": id, "request": {"name": name, "queue": "q", "user": "u"},
             "processingInfo": {"submitTime": format!("2025-09-15T20:45:{second:02}Z"), "executionHost": format!("h{id}")}}))
     }
 
@@ -201,8 +205,8 @@ mod tests {
         JobToMatch { name: name.into(), created, ended: true, queue: Some("q".into()), user: Some("u".into()) }
     }
 
-    fn ids(found: &[(Correlation, Option<Entry>)]) -> Vec<(Correlation, Option<i64>)> {
-        found.iter().map(|(how, entry)| (*how, entry.as_ref().and_then(Entry::id))).collect()
+    fn ids(found: &[(Correlation, Option<OrchestratorEntry>)]) -> Vec<(Correlation, Option<i64>)> {
+        found.iter().map(|(how, entry)| (*how, entry.as_ref().and_then(OrchestratorEntry::id))).collect()
     }
 
     #[test]

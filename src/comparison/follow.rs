@@ -16,7 +16,7 @@ use super::records::{Correlation, JobRecord};
 use super::run_control::{GRACE, RunControl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::ViyaClient;
-use crate::viya::jobs::{self, Job, State};
+use crate::viya::jobs::{self, Job, JobState};
 use crate::viya::submission::{self, Submission};
 use crate::viya::watch::{JobUpdate, Watch};
 
@@ -200,7 +200,7 @@ impl ArmRound<'_> {
             context: self.arm.context.clone(),
             expires_after: self.run.options.expires_after.clone(),
         };
-        let mut retry = Retry::new(self.run);
+        let mut retry = CallRetry::new(self.run);
         let job = loop {
             match control.with_grace(self.submit_or_find(&submission, in_doubt)).await {
                 Some(Ok(Some(job))) => break job,
@@ -245,7 +245,7 @@ impl ArmRound<'_> {
     async fn find_again(&self, id: &str) -> Result<Job> {
         let RunContext { client, control, calls, .. } = self.run;
         let _call = calls.acquire().await.map_err(closed)?;
-        let mut retry = Retry::new(self.run);
+        let mut retry = CallRetry::new(self.run);
         loop {
             match control.with_grace(jobs::get(client, id)).await {
                 Some(Ok(job)) => return Ok(job),
@@ -265,7 +265,7 @@ impl ArmRound<'_> {
         let RunContext { client, control, watch, options, .. } = self.run;
         let id = job.id().to_owned();
         let clock = client.clock();
-        let mut state = job.state().unwrap_or(State::Pending);
+        let mut state = job.state().unwrap_or(JobState::Pending);
         record.job = Some(job);
         let limit = record.config.job_timeout.unwrap_or(options.job_timeout);
         let (mut failing_since, mut cancellation) = (None::<Instant>, None::<Cancellation>);
@@ -297,7 +297,7 @@ impl ArmRound<'_> {
             match seen {
                 Ok(JobUpdate::State(now)) => (state, failing_since) = (now, None),
                 Ok(JobUpdate::Ended(job)) => {
-                    state = job.state().unwrap_or(State::Pending);
+                    state = job.state().unwrap_or(JobState::Pending);
                     ended = job.ended().is_some().then_some(job);
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -330,7 +330,7 @@ impl ArmRound<'_> {
             None => self.fetch_ended(record, &id).await,
         }
         record.status = state.as_str().into();
-        if state != State::Completed {
+        if state != JobState::Completed {
             let text = record.job.as_ref().map(Job::error).filter(|text| !text.is_empty());
             record.error = Some(text.unwrap_or_else(|| format!("it ended {}", state.as_str())));
             if let Some(cancellation) = cancellation.filter(|cancellation| cancellation.accepted) {
@@ -407,13 +407,13 @@ impl Cancellation {
 }
 
 /// The attempts of one call.
-struct Retry<'a> {
+struct CallRetry<'a> {
     run: &'a RunContext<'a>,
     began: Instant,
     pause: f64,
 }
 
-impl<'a> Retry<'a> {
+impl<'a> CallRetry<'a> {
     fn new(run: &'a RunContext<'a>) -> Self {
         Self { run, began: Instant::now(), pause: 1.0 }
     }

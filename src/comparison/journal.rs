@@ -6,14 +6,15 @@
 //! written together.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::arms::{Arm, Mode};
+use super::arms::{Arm, SubmissionMode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::lock;
 
 mod replay;
 mod store;
@@ -42,7 +43,7 @@ pub struct JournalHeader {
     /// Seconds between one arm and the next.
     pub pause: f64,
     /// The mode of the asynchronous arms.
-    pub mode: Mode,
+    pub mode: SubmissionMode,
 }
 
 /// Identifies a job of the run.
@@ -172,7 +173,7 @@ impl Journal {
     pub async fn write(&self, event: &JournalEvent) -> Result<()> {
         let line = serde_json::to_string(event)
             .map_err(|e| Error::new(ErrorKind::Internal, "a journal event cannot be written as JSON").with_source(e))?;
-        let queue = || self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = || lock(&self.queue);
         let mine = {
             let mut queue = queue();
             queue.lines.push_str(&line);

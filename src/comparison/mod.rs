@@ -32,7 +32,7 @@ mod rounds;
 mod run_control;
 
 pub use analysis::ComparisonWarning;
-pub use arms::{Arm, Arms, Mode};
+pub use arms::{Arm, Arms, SubmissionMode};
 pub use job_configs::JobConfig;
 pub use options::{JobOrder, RunnerOptions};
 pub use progress::{ProgressEvent, ProgressListener};

@@ -33,7 +33,7 @@ fn base36(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::arms::{Arm, Mode};
+    use crate::comparison::arms::{Arm, SubmissionMode};
 
     #[test]
     fn names_pass_the_orchestrator_unchanged() {
@@ -55,7 +55,7 @@ mod tests {
         let arms = ["autoscaling_5", "autoscaling_10", "window", "window1", "a", "a1", "a1r1", "ar", "x", "1"];
         let mut names = std::collections::HashSet::new();
         for (arm, name) in arms.iter().enumerate() {
-            let short = Arm::new(name, "context", Mode::All, 1).unwrap().short();
+            let short = Arm::new(name, "context", SubmissionMode::All, 1).unwrap().short();
             for (round, sequence, job) in
                 (1..=12).flat_map(|round| (1..=12).map(move |at| (round, at, ["a", "b"][at % 2])))
             {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::arms::{self, Arm, Arms, Mode};
+use super::arms::{self, Arm, Arms, SubmissionMode};
 use super::journal::JournalFormat;
 use crate::error::{Error, Result};
 use crate::viya::clock::check_time_scale;
@@ -32,7 +32,7 @@ pub struct RunnerOptions {
     /// The arms.
     pub arms: Arms,
     /// The mode of the asynchronous arms, unless `arms` are given one by one.
-    pub mode: Mode,
+    pub mode: SubmissionMode,
     /// Jobs of a batch, or in flight, in the asynchronous arms, unless `arms` are given one by one.
     pub concurrent: usize,
     /// The number of rounds. The order of the arms is reversed in every second round.
@@ -82,7 +82,7 @@ impl Default for RunnerOptions {
             tokens: Credentials::FileOrEnvironment("data/sas_tokens.json".into()),
             jobs: "config/job_configs.json".into(),
             arms: Arms::Pair,
-            mode: Mode::Batch,
+            mode: SubmissionMode::Batch,
             concurrent: 5,
             repeat: 1,
             pause: 0.0,
@@ -150,7 +150,7 @@ impl RunnerOptions {
     pub(super) fn planned_arms(&self) -> Result<Vec<Arm>> {
         let (one, other) = (&self.sequential_context, &self.async_context);
         let parallel = |name: &str, context: &str| Arm::new(name, context, self.mode, self.concurrent);
-        let sequential = Arm::new("sequential", one, Mode::Sequential, 1);
+        let sequential = Arm::new("sequential", one, SubmissionMode::Sequential, 1);
         if (self.sequential_only || self.async_only) && self.arms != Arms::Pair {
             return Err(Error::invalid(
                 "sequential_only and async_only choose between the two default arms: leave them out if arms are given",

@@ -1,6 +1,7 @@
 //! The progress of a run, as events for a listener.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::runtime::lock;
+use std::sync::{Arc, Mutex};
 
 /// One change of one job.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ impl<'a> ProgressCounter<'a> {
 
     fn change(&self, job: &str, state: &str, update: impl FnOnce(&mut ProgressEvent)) {
         let event = {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = lock(&self.counts);
             update(&mut counts);
             ProgressEvent { job: job.to_owned(), state: state.to_owned(), ..counts.clone() }
         };

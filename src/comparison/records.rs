@@ -11,7 +11,7 @@ use super::job_configs::JobConfig;
 use super::statistics::mean;
 use crate::viya::contexts::Context;
 use crate::viya::jobs::Job;
-use crate::viya::orchestrator::Entry;
+use crate::viya::orchestrator::OrchestratorEntry;
 
 /// How the orchestrator entry of a job was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct JobRecord {
     /// Client side: seconds from the submission until its end was seen.
     pub observed_duration: Option<f64>,
     /// Its Workload Orchestrator entry.
-    pub entry: Option<Entry>,
+    pub entry: Option<OrchestratorEntry>,
     /// How the entry was found.
     pub correlation: Correlation,
 }

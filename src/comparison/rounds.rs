@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::arms::Mode;
+use super::arms::SubmissionMode;
 use super::follow::{ArmRound, RunContext};
 use super::job_configs::JobConfig;
 use super::journal::{JobKey, Replay};
@@ -57,7 +57,7 @@ async fn run_jobs(arm: &ArmRound<'_>, jobs: &[Arc<JobConfig>], replay: &Replay) 
     let size = arm.arm.in_flight(jobs.len()).max(1);
     let mut done = Vec::with_capacity(jobs.len());
     // Only a batch waits for its slowest job before the next job is submitted.
-    let chunk = if arm.arm.mode == Mode::Batch { size } else { jobs.len().max(1) };
+    let chunk = if arm.arm.mode == SubmissionMode::Batch { size } else { jobs.len().max(1) };
     for (number, jobs) in jobs.chunks(chunk).enumerate() {
         let mut waiting = jobs.iter().zip(number * chunk + 1..);
         let mut running = FuturesUnordered::new();

@@ -1,8 +1,9 @@
 //! Whether a run continues: it ends early when it is stopped, or when an error concerns every job.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::error::{Error, ErrorKind};
+use crate::runtime::lock;
 use crate::stop::Stop;
 use crate::viya::Clock;
 
@@ -24,7 +25,7 @@ impl RunControl {
 
     /// Whether no further job may be submitted.
     pub(super) fn is_ending(&self) -> bool {
-        self.is_stopped() || self.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.is_stopped() || lock(&self.error).is_some()
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -52,7 +53,7 @@ impl RunControl {
 
     /// Why the run ended early, if it did.
     pub(super) fn reason(&self) -> Option<Error> {
-        let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let error = lock(&self.error).clone();
         let stopped = || Error::new(ErrorKind::Conflict, "the run was stopped, and its running jobs were canceled");
         error.or_else(|| self.is_stopped().then(stopped))
     }
@@ -60,7 +61,7 @@ impl RunControl {
     /// Ends the run early. The first error stays.
     pub(super) fn abort(&self, error: &Error) {
         let reason = || Error::new(error.kind(), error.full_message()).with_retryable(error.is_retryable());
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(reason);
+        lock(&self.error).get_or_insert_with(reason);
     }
 
     /// Ends the run early if `error` concerns every job, such as refused credentials or a server that cannot be reached.

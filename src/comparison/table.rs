@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
 
 use super::analysis::{Analysis, ArmFigures, HostFigures, RunData};
-use super::arms::Mode;
+use super::arms::SubmissionMode;
 use super::statistics::SummaryStats;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -106,7 +106,7 @@ pub fn arms(run: &RunData, analysis: &Analysis) -> Result<RecordBatch> {
         ("arm", text(plans, |plan| Some(&plan.name))),
         ("context", text(plans, |plan| plan.context.as_deref())),
         ("queue", text(plans, |plan| plan.queue.as_deref())),
-        ("mode", text(plans, |plan| plan.mode.map(Mode::as_str))),
+        ("mode", text(plans, |plan| plan.mode.map(SubmissionMode::as_str))),
         ("concurrent", integer(plans, |plan| plan.concurrent.and_then(|count| count.try_into().ok()))),
         ("rounds", count(rows, |arm| arm.rounds)),
         ("jobs", count(rows, |arm| arm.jobs)),

@@ -91,7 +91,7 @@ impl AttemptOutcome {
     }
 
     /// Whether an attempt with this outcome and `detail` ended a try, successful or not.
-    pub(super) fn ends_try(&self, detail: Option<&str>) -> bool {
+    pub(super) fn counts_as_try(&self, detail: Option<&str>) -> bool {
         matches!(self, Self::Delivered | Self::Failed | Self::Unknown | Self::Parked) && !self.is_not_sent(detail)
     }
 }

@@ -22,7 +22,7 @@ use super::plan::{QueuedRow, Queues};
 use super::rate_limit::RateLimiter;
 use super::report::{DeliveryReport, RowFailure};
 use super::sender::Sender;
-use crate::autosys::transport::{Gate, Outcome, Sent};
+use crate::autosys::transport::{Gate, SendOutcome, SendResult};
 use crate::error::{Error, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
@@ -73,19 +73,19 @@ struct ActiveRow {
 /// A row with its answer.
 struct AnsweredRow {
     row: ActiveRow,
-    sent: Sent,
+    sent: SendResult,
     at: DateTime<Utc>,
 }
 
 impl AnsweredRow {
-    fn now(row: ActiveRow, outcome: Outcome) -> Self {
+    fn now(row: ActiveRow, outcome: SendOutcome) -> Self {
         Self { row, sent: outcome.into(), at: Utc::now() }
     }
 }
 
-type BatchAnswers = (u64, Vec<Sent>, DateTime<Utc>);
+type BatchAnswers = (u64, Vec<SendResult>, DateTime<Utc>);
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-/// An acknowledgement that is under way: how many notifications and executions it flips.
+/// An acknowledgement that is under way. It gives the numbers of notifications and executions that it flips.
 type Acknowledging = Task<Result<(u64, u64)>>;
 
 /// What a cycle needs beside the rows.
@@ -163,7 +163,7 @@ impl Cycle<'_> {
             if stopping && !rows.marked.is_empty() {
                 // Not sent: recorded, so that their mark does not count.
                 self.report.stopped = true;
-                let not_sent = |row| AnsweredRow::now(row, Outcome::not_tried(NOT_SENT));
+                let not_sent = |row| AnsweredRow::now(row, SendOutcome::NotTried);
                 rows.answered.extend(rows.marked.drain(..).map(not_sent));
             }
             if recording.is_none() && failed.is_none() && self.is_time_to_record(&rows, stopping) {
@@ -219,7 +219,7 @@ impl Cycle<'_> {
                 () = until(deadline), if deadline.is_some() && !sends.is_empty() => {
                     // Dropping a send ends it where the transport can.
                     sends.clear();
-                    let unanswered = || Outcome::unknown("the delivery was stopped while the answer was waited for");
+                    let unanswered = || SendOutcome::unknown("the delivery was stopped while the answer was waited for");
                     let in_flight = rows.in_flight.drain().flat_map(|(_, rows)| rows);
                     rows.answered.extend(in_flight.map(|row| AnsweredRow::now(row, unanswered())));
                     rows.rows_in_flight = 0;
@@ -244,7 +244,7 @@ impl Cycle<'_> {
 
     /// How many batches can be in flight at a time.
     fn slots(&self) -> usize {
-        self.options.concurrency.min(self.sender.transport.at_once()).max(1)
+        self.options.concurrency.min(self.sender.transport.max_batches()).max(1)
     }
 
     /// How many rows can be in flight at a time.
@@ -301,7 +301,7 @@ impl Cycle<'_> {
             let attempt = self.answered_attempt(&answered);
             let AnsweredRow { row: ActiveRow { queued, rest }, sent, at } = answered;
             self.record.latest = self.record.latest.max(queued.row.timestamp);
-            let is_not_sent = matches!(sent.outcome, Outcome::NotTried { .. });
+            let is_not_sent = matches!(sent.outcome, SendOutcome::NotTried);
             let outcome = attempt.outcome.clone();
             match outcome {
                 AttemptOutcome::Delivered => self.report.delivered += 1,
@@ -364,15 +364,15 @@ impl Cycle<'_> {
         let tries = queued.failures + 1;
         let is_last_try = self.options.max_attempts.is_some_and(|most| tries >= most.unsigned_abs());
         let (outcome, detail) = match &answered.sent.outcome {
-            Outcome::Delivered { detail } => (AttemptOutcome::Delivered, detail.clone()),
-            Outcome::Failed { detail, permanent: true } => (AttemptOutcome::Parked, Some(detail.clone())),
-            Outcome::Failed { detail, .. } if is_last_try => {
+            SendOutcome::Delivered { detail } => (AttemptOutcome::Delivered, detail.clone()),
+            SendOutcome::Failed { detail, permanent: true } => (AttemptOutcome::Parked, Some(detail.clone())),
+            SendOutcome::Failed { detail, .. } if is_last_try => {
                 (AttemptOutcome::Parked, Some(format!("attempt {tries} was the last: {detail}")))
             }
-            Outcome::Failed { detail, .. } => (AttemptOutcome::Failed, Some(detail.clone())),
+            SendOutcome::Failed { detail, .. } => (AttemptOutcome::Failed, Some(detail.clone())),
             // Not parked at once, because it can have arrived. If no attempt is left, the next cycle parks it unsent.
-            Outcome::Unknown { detail } => (AttemptOutcome::Unknown, Some(detail.clone())),
-            Outcome::NotTried { .. } => (AttemptOutcome::Failed, Some(NOT_SENT.to_owned())),
+            SendOutcome::Unknown { detail } => (AttemptOutcome::Unknown, Some(detail.clone())),
+            SendOutcome::NotTried => (AttemptOutcome::Failed, Some(NOT_SENT.to_owned())),
         };
         let detail = detail.map(|text| shortened(&text));
         self.attempt(queued, outcome, detail, answered.sent.vm.clone(), answered.at)
@@ -394,11 +394,11 @@ impl Cycle<'_> {
 
 impl Pipeline {
     /// Adds the answers to a batch.
-    fn add_answers(&mut self, number: u64, answers: Vec<Sent>, at: DateTime<Utc>) {
+    fn add_answers(&mut self, number: u64, answers: Vec<SendResult>, at: DateTime<Utc>) {
         let rows = self.in_flight.remove(&number).unwrap_or_default();
         self.rows_in_flight -= rows.len();
         self.oldest_answer.get_or_insert_with(Instant::now);
-        let missing = || Outcome::unknown("the transport gave no answer for this row").into();
+        let missing = || SendOutcome::unknown("the transport gave no answer for this row").into();
         let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let answered = rows.into_iter().zip(answers);
         self.answered.extend(answered.map(|(row, sent)| AnsweredRow { row, sent: sent.unwrap_or_else(missing), at }));

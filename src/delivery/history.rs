@@ -18,7 +18,7 @@ pub(super) struct AttemptHistory {
     saved: Vec<RowProgress>,
     saved_finished: u64,
     /// The attempts since then, by number.
-    rounds: BTreeMap<i64, Round>,
+    by_number: BTreeMap<i64, AttemptCounts>,
     /// Attempts up to this number do not count, because the row was redriven after them.
     redriven: i64,
     last_try: Option<DateTime<Utc>>,
@@ -30,7 +30,7 @@ pub(super) struct AttemptHistory {
 
 /// The attempts with one number.
 #[derive(Debug, Default, Clone)]
-struct Round {
+struct AttemptCounts {
     sending: u64,
     not_sent: u64,
     failed: u64,
@@ -39,7 +39,7 @@ struct Round {
     finished: u64,
 }
 
-impl Round {
+impl AttemptCounts {
     fn answered(&self) -> u64 {
         self.failed + self.unknown + self.parked + self.finished
     }
@@ -87,7 +87,7 @@ impl AttemptHistory {
             self.next_try = None;
             return;
         }
-        let round = self.rounds.entry(attempt.attempt).or_default();
+        let round = self.by_number.entry(attempt.attempt).or_default();
         let (count, was_tried) = match attempt.outcome {
             _ if attempt.outcome.is_not_sent(attempt.detail.as_deref()) => (&mut round.not_sent, false),
             AttemptOutcome::Sending => (&mut round.sending, true),
@@ -122,17 +122,17 @@ impl AttemptHistory {
 
     /// How many identical rows were delivered or settled.
     pub(super) fn finished(&self) -> u64 {
-        self.saved_finished + self.rounds.values().map(|round| round.finished).sum::<u64>()
+        self.saved_finished + self.by_number.values().map(|round| round.finished).sum::<u64>()
     }
 
     /// The highest number of an attempt; 0 if there is none.
     pub(super) fn last_attempt(&self) -> i64 {
-        let last = self.rounds.keys().last().copied().unwrap_or_default().max(self.redriven);
+        let last = self.by_number.keys().last().copied().unwrap_or_default().max(self.redriven);
         self.saved.iter().map(|row| row.next_attempt - 1).fold(last, i64::max)
     }
 
-    fn since_redriven(&self) -> impl Iterator<Item = (i64, &Round)> {
-        self.rounds.iter().map(|(number, round)| (*number, round)).filter(|(number, _)| *number > self.redriven)
+    fn since_redriven(&self) -> impl Iterator<Item = (i64, &AttemptCounts)> {
+        self.by_number.iter().map(|(number, round)| (*number, round)).filter(|(number, _)| *number > self.redriven)
     }
 
     /// How many rows are parked.
@@ -153,11 +153,11 @@ impl AttemptHistory {
     /// How often the row was tried since it was redriven; of identical rows, the one that was tried most often. As
     /// [`Self::parked_attempts`], without what the retry state counts.
     pub(super) fn tries(&self) -> u64 {
-        let tried = |round: &Round| round.sent() + round.failed + round.unknown > 0;
+        let tried = |round: &AttemptCounts| round.sent() + round.failed + round.unknown > 0;
         self.since_redriven().filter(|(_, round)| tried(round)).count() as u64
     }
 
-    /// The rows before the rounds. Rows that were redriven since then start anew.
+    /// The rows before the by_number. Rows that were redriven since then start anew.
     fn saved(&self) -> impl Iterator<Item = RowProgress> {
         let redriven = self.redriven;
         self.saved.iter().map(move |row| {

@@ -1,7 +1,7 @@
 //! Leases: of several processes, only the holder of the lease delivers. A lease expires, so that a process that died does
 //! not block the others.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::tables::LEASES;
 use crate::ledger::{JobLedger, maintain_in_background};
-use crate::runtime::{self, blocking};
+use crate::runtime::{self, blocking, lock};
 use crate::stop::Stop;
 
 /// How often a lease is renewed in its time: two renewals can fail.
@@ -131,7 +131,7 @@ struct SharedLease {
 }
 
 impl LeaseGuard {
-    /// Takes the lease `name`. The inner error is the lease of another owner that holds it.
+    /// Takes the lease `name`, or returns the lease of the owner that holds it.
     pub(super) async fn take(
         ledger: &JobLedger,
         name: &'static str,
@@ -176,7 +176,7 @@ impl Drop for LeaseGuard {
 
 impl SharedLease {
     fn valid_until(&self) -> Instant {
-        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.valid_until)
     }
 
     /// Takes or renews the lease. Returns the lease of another owner that holds it.
@@ -187,7 +187,7 @@ impl SharedLease {
         if lease.owner != self.owner {
             return Ok(Some(lease));
         }
-        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = requested + self.ttl;
+        *lock(&self.valid_until) = requested + self.ttl;
         Ok(None)
     }
 

@@ -109,8 +109,7 @@ fn with_lease<T>(
         );
         Err(Error::new(ErrorKind::LeaseHeld, text).with_retryable(true))
     };
-    extend()?;
-    let done = work(&extend);
+    let done = extend().and_then(|()| work(&extend));
     if let Err(error) = ledger.release_lease(table.name(), &owner) {
         tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
     }

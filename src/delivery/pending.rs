@@ -24,8 +24,8 @@ pub(super) struct Histories {
     pub(super) version: u64,
     /// The latest timestamp of a row with an attempt, if the saved retry state has it.
     pub(super) latest: Option<Option<i64>>,
-    /// Whether the saved retry state says the same.
-    pub(super) are_saved: bool,
+    /// Whether the saved retry state already has all of this.
+    pub(super) is_up_to_date: bool,
 }
 
 impl Histories {
@@ -77,7 +77,7 @@ impl Histories {
         // A row that is later than every row tried by then was not tried by then.
         let is_new = |row: &LedgerRow| row.timestamp.is_some_and(|at| saved.latest.is_none_or(|latest| at > latest));
         let other: HashSet<&LedgerRow> = rows.iter().filter(|row| !has_state.contains(row) && !is_new(row)).collect();
-        let are_saved = new.is_empty() && other.is_empty();
+        let is_up_to_date = new.is_empty() && other.is_empty();
         let mut attempts: Vec<Attempt> = new.into_iter().filter(|attempt| !other.contains(&attempt.row)).collect();
         if !other.is_empty() {
             let rows: Vec<LedgerRow> = other.iter().copied().cloned().collect();
@@ -88,7 +88,7 @@ impl Histories {
             attempts.extend(older.into_iter().filter(|attempt| other.contains(&attempt.row)));
         }
         let by_row = AttemptHistory::by_row(&saved.rows, attempts);
-        Ok(Some(Self { by_row, version, latest: Some(latest), are_saved }))
+        Ok(Some(Self { by_row, version, latest: Some(latest), is_up_to_date }))
     }
 }
 

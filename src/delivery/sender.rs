@@ -8,7 +8,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::plan::QueuedRow;
-use crate::autosys::transport::{Delivery, Gate, Outcome, Sent, Transport};
+use crate::autosys::transport::{Delivery, Gate, SendOutcome, SendResult, Transport};
 
 /// Pauses between two reads of a status: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -35,18 +35,18 @@ impl Sender {
 
     /// How many rows it sends in one call.
     pub(super) fn batch_size(&self) -> usize {
-        self.transport.batch().max(1)
+        self.transport.batch_size().max(1)
     }
 
     /// Sends `rows`, and returns what became of each, in their order.
-    pub(super) async fn send(&self, rows: &[QueuedRow], gate: &Gate) -> Vec<Sent> {
-        let no_answer = || -> Sent { Outcome::unknown("the transport did not answer for each row").into() };
+    pub(super) async fn send(&self, rows: &[QueuedRow], gate: &Gate) -> Vec<SendResult> {
+        let no_answer = || -> SendResult { SendOutcome::unknown("the transport did not answer for each row").into() };
         let arrived = join_all(rows.iter().map(|row| self.arrived_before(row))).await;
         let open = rows.iter().zip(&arrived).filter(|(_, arrived)| arrived.is_none());
         let deliveries: Vec<Delivery> = open.map(|(row, _)| row.delivery.clone()).collect();
         let sent = match deliveries.as_slice() {
             _ if deliveries.is_empty() => Vec::new(),
-            _ if !gate.is_open() => deliveries.iter().map(|_| Outcome::not_tried("it is to stop").into()).collect(),
+            _ if !gate.is_open() => deliveries.iter().map(|_| SendOutcome::NotTried.into()).collect(),
             [delivery] => vec![self.transport.send(delivery, gate).await],
             deliveries => self.transport.send_batch(deliveries, gate).await,
         };
@@ -60,7 +60,7 @@ impl Sender {
 
     /// The result of a row in doubt that arrived: AutoSys shows the status that it leads to, and the row before it does
     /// not lead to that status.
-    async fn arrived_before(&self, row: &QueuedRow) -> Option<Sent> {
+    async fn arrived_before(&self, row: &QueuedRow) -> Option<SendResult> {
         let number = row.in_doubt?;
         if !self.transport.reads_status() {
             return None;
@@ -68,25 +68,25 @@ impl Sender {
         let shown = self.transport.status(&row.delivery.job_id).await.ok()?;
         let before = self.before.get(&row.delivery.job_id);
         let before = before.map(|status| Delivery { status: status.clone(), ..row.delivery.clone() });
-        let proves = self.transport.shows(&row.delivery, &shown)
-            && before.is_none_or(|before| !self.transport.shows(&before, &shown));
+        let proves = self.transport.confirms(&row.delivery, &shown)
+            && before.is_none_or(|before| !self.transport.confirms(&before, &shown));
         let detail = format!("not sent again: attempt {number} arrived, as AutoSys shows {shown}");
-        proves.then(|| Outcome::Delivered { detail: Some(detail) }.into())
+        proves.then(|| SendOutcome::Delivered { detail: Some(detail) }.into())
     }
 
     /// Waits until AutoSys shows an accepted event, if it is to be confirmed.
-    async fn confirmed(&self, delivery: &Delivery, sent: Sent) -> Sent {
-        let (Some(within), Outcome::Delivered { detail }) = (self.confirm, &sent.outcome) else { return sent };
+    async fn confirmed(&self, delivery: &Delivery, sent: SendResult) -> SendResult {
+        let (Some(within), SendOutcome::Delivered { detail }) = (self.confirm, &sent.outcome) else { return sent };
         let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             let left = within.saturating_sub(begun.elapsed());
             let status = tokio::time::timeout(left, self.transport.status(&delivery.job_id)).await;
             let status = status.unwrap_or_else(|_| Err("the status was not read in time".to_owned()));
             match status {
-                Ok(shown) if self.transport.shows(delivery, &shown) => {
+                Ok(shown) if self.transport.confirms(delivery, &shown) => {
                     let details = detail.iter().cloned().chain([format!("confirmed: AutoSys shows {shown}")]);
                     let detail = Some(details.collect::<Vec<_>>().join("; "));
-                    return Sent { outcome: Outcome::Delivered { detail }, vm: sent.vm };
+                    return SendResult { outcome: SendOutcome::Delivered { detail }, vm: sent.vm };
                 }
                 status if begun.elapsed() + pause >= within => {
                     let shows = match status {
@@ -95,7 +95,7 @@ impl Sender {
                     };
                     let seconds = within.as_secs_f64();
                     let detail = format!("the event was taken, but is not confirmed after {seconds} s: {shows}");
-                    return Sent { outcome: Outcome::unknown(detail), vm: sent.vm };
+                    return SendResult { outcome: SendOutcome::unknown(detail), vm: sent.vm };
                 }
                 _ => sleep(pause).await,
             }

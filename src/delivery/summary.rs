@@ -207,7 +207,7 @@ fn outcomes(attempts: &RecordBatch) -> Result<(OutcomeCounts, Option<f64>)> {
         let Some(word) = word else { continue };
         *counts.entry(word).or_default() += 1;
         let outcome = AttemptOutcome::parse(word);
-        if outcome.ends_try(value(details, row)) {
+        if outcome.counts_as_try(value(details, row)) {
             tries += 1;
             delivered += u64::from(outcome == AttemptOutcome::Delivered);
         }

@@ -317,8 +317,8 @@ fn save_retry_state(
     pending: PendingRows,
     record: CycleRecord,
 ) -> Result<()> {
-    let Histories { mut by_row, version, latest, are_saved } = pending.histories;
-    if are_saved && record.versions.is_empty() && record.acknowledged.is_empty() {
+    let Histories { mut by_row, version, latest, is_up_to_date } = pending.histories;
+    if is_up_to_date && record.versions.is_empty() && record.acknowledged.is_empty() {
         return Ok(());
     }
     let ours: HashSet<u64> = record.versions.into_iter().collect();

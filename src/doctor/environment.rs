@@ -5,7 +5,7 @@ use std::path::Path;
 use chrono::{Datelike as _, Local, Utc};
 
 use super::report::{Area, Check};
-use super::variables::Variables;
+use super::variables::EnvironmentVariables;
 
 /// The bit of CAP_NET_RAW in a capability set (Linux, capability.h).
 const CAP_NET_RAW: u32 = 13;
@@ -13,7 +13,7 @@ const CAP_NET_RAW: u32 = 13;
 /// With fewer file descriptors, a check of many VMs waits for free ones.
 const FEW_FILES: u64 = 1024;
 
-pub(super) fn examine(variables: &Variables, runtime: Option<&str>) -> Vec<Check> {
+pub(super) fn examine(variables: &EnvironmentVariables, runtime: Option<&str>) -> Vec<Check> {
     let mut checks = vec![
         Area::Environment.ok("jobrota", version(runtime)),
         Area::Environment.ok("system", system()),
@@ -52,7 +52,7 @@ fn pretty_name(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches(['"', '\'']))
 }
 
-fn container(variables: &Variables) -> Check {
+fn container(variables: &EnvironmentVariables) -> Check {
     let groups = read("/proc/1/cgroup").unwrap_or_default();
     let found = if variables.has("KUBERNETES_SERVICE_HOST") {
         Some("Kubernetes (KUBERNETES_SERVICE_HOST is set)".to_owned())
@@ -92,7 +92,7 @@ fn may_open_raw_sockets(set: &str) -> Option<bool> {
 
 /// Databricks sets DATABRICKS_RUNTIME_VERSION on clusters. On serverless compute, it begins with "client.", or
 /// IS_SERVERLESS is set.
-fn databricks(variables: &Variables) -> Check {
+fn databricks(variables: &EnvironmentVariables) -> Check {
     let Some(version) = variables.get("DATABRICKS_RUNTIME_VERSION") else {
         return Area::Environment.note("Databricks", "no (DATABRICKS_RUNTIME_VERSION is not set)");
     };
@@ -113,7 +113,7 @@ fn databricks(variables: &Variables) -> Check {
     Area::Environment.ok("Databricks", format!("runtime {version}; {mode}"))
 }
 
-fn clock(variables: &Variables) -> Check {
+fn clock(variables: &EnvironmentVariables) -> Check {
     let (utc, local) = (Utc::now(), Local::now());
     let zone = variables.get("TZ").map(|zone| format!("TZ={zone}")).or_else(|| {
         let link = std::fs::canonicalize("/etc/localtime").ok()?;
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn serverless_compute_is_distinguished_from_a_cluster() {
-        let of = |pairs: &[(&str, &str)]| databricks(&Variables::of(pairs));
+        let of = |pairs: &[(&str, &str)]| databricks(&EnvironmentVariables::of(pairs));
         assert_eq!(of(&[]).status, Status::Note);
         assert_eq!(of(&[("DATABRICKS_RUNTIME_VERSION", "16.4")]).status, Status::Ok);
         for serverless in [
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_described() {
-        let checks = examine(&Variables::default(), Some("Python 3.12"));
+        let checks = examine(&EnvironmentVariables::default(), Some("Python 3.12"));
         let detail = |name: &str| checks.iter().find(|check| check.name == name).unwrap().detail.clone();
         assert!(detail("jobrota").ends_with("Python 3.12"));
         assert!(detail("system").contains("CPU") && detail("clock").contains("UTC"));

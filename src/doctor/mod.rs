@@ -31,7 +31,7 @@ use std::time::Duration;
 pub use options::DoctorOptions;
 use report::Area;
 pub use report::{Check, Report, Status};
-use variables::Variables;
+use variables::EnvironmentVariables;
 
 use crate::error::Result;
 use crate::runtime;
@@ -46,7 +46,7 @@ const AREA_LIMIT: Duration = Duration::from_secs(9);
 /// [`crate::ErrorKind::InvalidInput`] for an unknown probe, [`crate::ErrorKind::Internal`] when the system refuses
 /// threads. A failed check is not an error, but part of the report.
 pub async fn examine(options: DoctorOptions) -> Result<Report> {
-    let variables = Variables::of_process();
+    let variables = EnvironmentVariables::of_process();
     let timeout = options.timeout.unwrap_or(Duration::from_secs(1));
     let mut vm_probes = vms::default_probes();
     for text in &options.probes {
@@ -76,7 +76,10 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
 }
 
 /// Reads the settings with a time limit, because they are files on a disk that can hang.
-async fn read_settings(options: &DoctorOptions, variables: &Variables) -> (Vec<Check>, settings::Known) {
+async fn read_settings(
+    options: &DoctorOptions,
+    variables: &EnvironmentVariables,
+) -> (Vec<Check>, settings::SettingValues) {
     let (options, variables) = (options.clone(), variables.clone());
     let reading = runtime::blocking(move || Ok(settings::examine(&options, &variables)));
     if let Ok(Ok(read)) = tokio::time::timeout(AREA_LIMIT, reading).await {
@@ -84,7 +87,7 @@ async fn read_settings(options: &DoctorOptions, variables: &Variables) -> (Vec<C
     }
     let detail = "the settings could not be read in time";
     let check = Area::Settings.failed("settings file", detail, "check whether their disk hangs");
-    (vec![check.needed()], settings::Known::default())
+    (vec![check.needed()], settings::SettingValues::default())
 }
 
 /// Runs the checks of an area as a task, and abandons the task after `limit`.
@@ -98,7 +101,7 @@ fn with_limit(
         match tokio::time::timeout(limit, task).await {
             Ok(Ok(checks)) => checks,
             Ok(Err(_)) => {
-                vec![area.failed("checks", "the checks broke off", "report this as a defect of jobrota").needed()]
+                vec![area.failed("checks", "the checks ended early", "report this as a defect of jobrota").needed()]
             }
             Err(_) => {
                 let detail = format!("the checks did not end within {} s", limit.as_secs());

@@ -2,7 +2,7 @@
 
 use super::options::DoctorOptions;
 use super::report::{Area, Check};
-use super::variables::Variables;
+use super::variables::EnvironmentVariables;
 use crate::http::address::without_userinfo;
 use crate::inventory::Inventory;
 use crate::selection::Probe;
@@ -13,7 +13,7 @@ const NAMES: [&str; 7] = ["ledger", "inventory", "probe", "transport", "mapping"
 
 /// The values that other checks need.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
+pub(super) struct SettingValues {
     pub(super) ledger: Option<String>,
     pub(super) probe: Option<String>,
     pub(super) transport: Option<String>,
@@ -21,8 +21,8 @@ pub(super) struct Known {
     pub(super) tokens: Option<String>,
 }
 
-pub(super) fn examine(options: &DoctorOptions, variables: &Variables) -> (Vec<Check>, Known) {
-    let mut known = Known { tokens: options.tokens.clone(), ..Known::default() };
+pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables) -> (Vec<Check>, SettingValues) {
+    let mut known = SettingValues { tokens: options.tokens.clone(), ..SettingValues::default() };
     let mut checks = Vec::new();
     let mut is_broken = false;
     for name in NAMES {
@@ -138,7 +138,7 @@ mod tests {
             ],
             ..DoctorOptions::default()
         };
-        let (checks, known) = examine(&options, &Variables::default());
+        let (checks, known) = examine(&options, &EnvironmentVariables::default());
         let of = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
         assert_eq!(of("ledger").detail, "/argument (from argument)");
         assert_eq!(of("probe").status, Status::Warning);

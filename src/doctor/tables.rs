@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::report::{Area, Check};
 use super::settings;
 use crate::error::{ErrorKind, Result};
-use crate::ledger::{TableState, inspect};
+use crate::ledger::{TableCheck, inspect};
 use crate::runtime;
 use crate::storage::Storage;
 
@@ -29,12 +29,12 @@ pub(super) async fn examine(storage: &Storage, root: &str) -> Vec<Check> {
     }
 }
 
-fn checks_of(found: Vec<(&'static str, Result<Option<TableState>>)>, root: &str) -> Vec<Check> {
+fn checks_of(found: Vec<(&'static str, Result<Option<TableCheck>>)>, root: &str) -> Vec<Check> {
     let mut checks = Vec::new();
     for (name, state) in found {
         checks.push(match state {
             Ok(None) => continue,
-            Ok(Some(TableState { version, overdue })) => {
+            Ok(Some(TableCheck { version, overdue })) => {
                 let detail = format!("can be written, at version {version}");
                 match overdue {
                     None => Area::Ledger.ok(name, detail),
@@ -73,8 +73,8 @@ mod tests {
     fn each_table_has_its_own_check() {
         let found = vec![
             ("a", Ok(None)),
-            ("b", Ok(Some(TableState { version: 3, overdue: None }))),
-            ("c", Ok(Some(TableState { version: 4, overdue: Some(2000) }))),
+            ("b", Ok(Some(TableCheck { version: 3, overdue: None }))),
+            ("c", Ok(Some(TableCheck { version: 4, overdue: Some(2000) }))),
             ("d", Err(Error::new(ErrorKind::Unsupported, "it has a feature"))),
         ];
         let checks = checks_of(found, "/x");

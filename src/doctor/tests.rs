@@ -68,5 +68,5 @@ fn an_area_that_hangs_or_panics_is_a_failure_and_the_others_are_reported() {
     })
     .unwrap();
     assert!(found.0[0].status == Status::Failed && found.0[0].needed);
-    assert!(found.1[0].status == Status::Failed && found.1[0].detail.contains("broke off"));
+    assert!(found.1[0].status == Status::Failed && found.1[0].detail.contains("ended early"));
 }

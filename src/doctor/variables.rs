@@ -5,9 +5,9 @@ use std::fmt;
 
 /// A copy of the environment. Empty variables count as not set.
 #[derive(Clone, Default)]
-pub(super) struct Variables(BTreeMap<String, String>);
+pub(super) struct EnvironmentVariables(BTreeMap<String, String>);
 
-impl fmt::Debug for Variables {
+impl fmt::Debug for EnvironmentVariables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
@@ -18,7 +18,7 @@ const SECRET: [&str; 8] = ["KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "SAS"
 const NO_SECRET: [&str; 9] =
     ["_FILE", "_PATH", "_URI", "_URL", "_URL_S3", "_URL_STS", "_ID", "_NAME", "GOOGLE_APPLICATION_CREDENTIALS"];
 
-impl Variables {
+impl EnvironmentVariables {
     pub(super) fn of_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -65,7 +65,7 @@ impl Variables {
 }
 
 #[cfg(test)]
-impl Variables {
+impl EnvironmentVariables {
     pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
         Self::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
     }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_name_says_whether_a_value_is_a_secret() {
-        let variables = Variables::of(&[
+        let variables = EnvironmentVariables::of(&[
             ("AZURE_CLIENT_SECRET", "secret-1"),
             ("AWS_ACCESS_KEY_ID", "secret-2"),
             ("DATABASE_URL", "postgres://user:secret-3@host/x"),

@@ -6,14 +6,14 @@ use chrono::Utc;
 
 use super::files;
 use super::report::{Area, Check, Status};
-use super::settings::{self, Known};
-use super::variables::Variables;
+use super::settings::{self, SettingValues};
+use super::variables::EnvironmentVariables;
 use crate::viya::auth::Login;
 
 /// The default token file of a comparison.
 const TOKENS: &str = "data/sas_tokens.json";
 
-pub(super) fn examine(variables: &Variables, known: &Known) -> Vec<Check> {
+pub(super) fn examine(variables: &EnvironmentVariables, known: &SettingValues) -> Vec<Check> {
     let mut checks = vec![tokens(Path::new(known.tokens.as_deref().unwrap_or(TOKENS)), known.base_url.is_some())];
     if let Some(name) = variables.first(&["SAS_CLIENT_ID", "SAS_CLIENT_SECRET"]) {
         checks.push(Area::Credentials.ok("SAS OAuth client", format!("from the environment ({name})")));
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn plain_http_is_a_warning() {
-        let known = Known { base_url: Some("http://u:secret@viya/".to_owned()), ..Known::default() };
-        let checks = examine(&Variables::of(&[("SAS_CLIENT_SECRET", "secret")]), &known);
+        let known = SettingValues { base_url: Some("http://u:secret@viya/".to_owned()), ..SettingValues::default() };
+        let checks = examine(&EnvironmentVariables::of(&[("SAS_CLIENT_SECRET", "secret")]), &known);
         assert!(checks.iter().any(|check| check.name == "SAS Viya" && check.status == Status::Warning));
         assert!(!format!("{checks:?}").contains("secret@"));
     }

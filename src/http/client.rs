@@ -71,8 +71,8 @@ pub struct Response {
 }
 
 impl Client {
-    /// A client of the server at `url`, which errors call `name`, with a time limit for each request. This machine is reached
-    /// without a proxy.
+    /// A client of the server at `url`, which errors call `name`. Requests have no time limit yet: see
+    /// [`Client::with_limit`]. This machine is reached without a proxy.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] when the machine has no working TLS.
@@ -80,13 +80,17 @@ impl Client {
         name: &str,
         url: &Url,
         advice: &'static str,
-        limit: Duration,
         configure: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Result<Self> {
         let direct = |builder: ClientBuilder| if is_loopback(url) { builder.no_proxy() } else { builder };
         let pool = pool(|builder| configure(direct(builder)))?;
         let shown = format!("{name} at {}", url.as_str().trim_end_matches('/'));
-        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: usize::MAX, limit })
+        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: usize::MAX, limit: Duration::MAX })
+    }
+
+    /// Gives each request this time limit, unless [`Client::send_until`] gets another one.
+    pub(crate) fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// Reads at most so many bytes of a body.
@@ -165,7 +169,7 @@ impl Client {
             } else if timed_out {
                 format!("{shown} did not answer {what} in time")
             } else {
-                format!("{shown} broke off the connection during {what}")
+                format!("{shown} closed the connection during {what}")
             };
             Error::new(ErrorKind::Network, text).with_retryable(true)
         };
@@ -205,6 +209,11 @@ impl Response {
             Some(failure) => Err(failure),
             None => Ok(self),
         }
+    }
+
+    /// Whether the time was up before all of the body came.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.incomplete.as_ref().is_some_and(|failure| failure.timed_out)
     }
 
     /// The body as JSON. `what` was asked, and errors advise to check that `setting` is the address of the server itself.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// First wait. It doubles from try to try.
+/// First wait without `Retry-After`. It doubles from try to try.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait that is chosen here. A server may ask for a longer one.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);

@@ -27,7 +27,10 @@ impl fmt::Debug for Secret {
 
 /// `text` without any of `secrets`, in case a server repeats them.
 pub(crate) fn scrub(text: String, secrets: &[&str]) -> String {
-    secrets.iter().filter(|secret| !secret.is_empty()).fold(text, |text, secret| text.replace(secret, "…"))
+    // Longest first: a secret may contain another one.
+    let mut secrets: Vec<&&str> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.into_iter().fold(text, |text, secret| text.replace(secret, "…"))
 }
 
 /// `text` on one line without control characters, cut after `longest` characters.
@@ -46,7 +49,7 @@ mod tests {
     #[test]
     fn secrets_are_neither_shown_nor_repeated() {
         assert_eq!(format!("{:?}", Some(Secret::from("hunter2"))), "Some(…)");
-        assert_eq!(scrub("bad hunter2 given".to_owned(), &["", "hunter2"]), "bad … given");
+        assert_eq!(scrub("bad hunter2 given".to_owned(), &["", "hunter", "hunter2"]), "bad … given");
         assert_eq!(one_line(" a\r\n b\u{7}c ", 9), "a b c");
         assert_eq!(one_line("äöü", 2), "äö…");
     }

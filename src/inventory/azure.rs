@@ -19,7 +19,7 @@ use self::arm::ResourceReader;
 use self::cache::{CachedListing, ListingCache};
 use self::listing::UsableVms;
 use super::{Inventory, Origin, duration_text};
-use crate::azure::{ArmClient, Cloud, Credential, Deadline, ResourceId, Variables, check_segment};
+use crate::azure::{ArmClient, Cloud, Credential, CredentialVariables, Deadline, ResourceId, check_segment};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The time limit where a cached inventory can be used instead.
@@ -78,7 +78,7 @@ pub struct AzureOptions {
     /// The directory of cached listings; `None`: they are in this process only.
     pub state_dir: Option<PathBuf>,
     /// The environment variables.
-    pub variables: Variables,
+    pub variables: CredentialVariables,
 }
 
 impl Default for AzureOptions {
@@ -91,7 +91,7 @@ impl Default for AzureOptions {
             max_stale: Duration::from_secs(86_400),
             timeout: Duration::from_secs(60),
             state_dir: crate::settings::state_dir().map(|dir| dir.join("jobrota").join("azure")),
-            variables: Variables::from_process(),
+            variables: CredentialVariables::from_process(),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Maintenance of the ledger's tables: on request, in the background, and the check that it is not overdue.
 
-use std::sync::PoisonError;
 use std::thread;
 
 use arrow::datatypes::DataType;
@@ -9,7 +8,7 @@ use super::JobLedger;
 use super::tables::{DELIVERIES, IMPORTS, LEASES, LedgerTable, RETRIES, equal};
 use crate::delta::{MaintenanceOutcome, Retention, Table, TableSpec};
 use crate::error::{ErrorKind, Result};
-use crate::runtime::InFlight;
+use crate::runtime::{InFlight, lock};
 use crate::storage::Storage;
 
 /// The table of the shared round-robin cursor, which can be in the same root.
@@ -88,7 +87,7 @@ impl JobLedger {
         let tables: Vec<(&'static str, Table)> =
             self.inner.lock().iter().map(|(name, table)| (*name, table.clone())).collect();
         let overdue = tables.into_iter().filter_map(|(name, table)| Some((name, table.overdue()?)));
-        let mut warned = self.inner.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = lock(&self.inner.warned);
         let new: Vec<_> = overdue.filter(|(name, _)| warned.insert(name)).collect();
         for (table, files) in &new {
             tracing::warn!(root = %self.inner.root, table, files, "maintenance is overdue");
@@ -119,12 +118,12 @@ pub(crate) fn maintain_in_background(table: &Table, committed: Option<u64>) {
         drop(in_flight);
     };
     // If no thread can be started, a later commit starts it.
-    drop(thread::Builder::new().name("jobrota-upkeep".to_owned()).spawn(work));
+    drop(thread::Builder::new().name("jobrota-maintenance".to_owned()).spawn(work));
 }
 
 /// The state of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableState {
+pub struct TableCheck {
     /// Its newest version.
     pub version: u64,
     /// The number of its small files, if maintenance is overdue.
@@ -133,20 +132,20 @@ pub struct TableState {
 
 /// Checks each table of the ledger below `storage` as [`JobLedger::open`] does, and reads its log. None for a table that
 /// does not exist. Writes nothing.
-pub fn inspect(storage: &Storage) -> Vec<(&'static str, Result<Option<TableState>>)> {
+pub fn inspect(storage: &Storage) -> Vec<(&'static str, Result<Option<TableCheck>>)> {
     let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
     let tables = [(executions, true), (notifications, true), (&*DELIVERIES, false), (&*IMPORTS, false)];
     tables.into_iter().map(|(spec, is_rewritten)| (spec.name, state(storage, spec, is_rewritten))).collect()
 }
 
-fn state(storage: &Storage, spec: &TableSpec, is_rewritten: bool) -> Result<Option<TableState>> {
+fn state(storage: &Storage, spec: &TableSpec, is_rewritten: bool) -> Result<Option<TableCheck>> {
     let Some(table) = if_exists(Table::open_within(storage, spec.name, None))? else { return Ok(None) };
     check(&table, spec, is_rewritten)?;
     // No row has this value: the scan replays the log and reads as few files as possible.
     let first_text = spec.schema.fields().iter().find(|field| *field.data_type() == DataType::Utf8);
     let column = spec.partition_by.first().copied().or(first_text.map(|field| field.name().as_str()));
     table.scan(&equal(column.unwrap_or_default(), "\u{0}"))?;
-    Ok(Some(TableState { version: table.version(), overdue: table.overdue() }))
+    Ok(Some(TableCheck { version: table.version(), overdue: table.overdue() }))
 }
 
 /// Refuses a table that this version cannot write, or that lacks columns of `spec`.

@@ -21,7 +21,7 @@ pub(crate) mod tables;
 pub(crate) mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
@@ -30,13 +30,14 @@ use chrono::{DateTime, Utc};
 
 pub use import::{ImportFailure, ImportOptions, ImportReport};
 pub(crate) use maintenance::maintain_in_background;
-pub use maintenance::{MaintenanceReport, TableMaintenance, TableState, inspect};
-pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_JOB_NAME, check_names};
+pub use maintenance::{MaintenanceReport, TableCheck, TableMaintenance, inspect};
+pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_LOGGED_JOB_NAME, check_names};
 pub use tables::LedgerTable;
 
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::runtime::lock;
 use crate::storage::{Durability, Requests, Storage};
 use tables::{DELIVERIES, FLAG, NO, equal};
 
@@ -83,7 +84,7 @@ struct LedgerState {
 
 impl LedgerState {
     fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, Table>> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.tables)
     }
 }
 

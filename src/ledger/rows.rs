@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The maximum length of a file name, in bytes (the longest path on Linux).
 pub const MAX_FILE_NAME: usize = 4_096;
 /// The maximum length of a job name, in bytes. AutoSys accepts 64; longer names are logged, and parked at delivery.
-pub const MAX_JOB_NAME: usize = 1_024;
+pub const MAX_LOGGED_JOB_NAME: usize = 1_024;
 /// The maximum length of a flag, in bytes. A flag becomes the name of a directory, where each byte can take three, and
 /// file systems accept 255 for a name.
 pub(super) const MAX_FLAG: usize = 64;
@@ -40,7 +40,7 @@ pub struct LedgerRow {
 /// [`ErrorKind::InvalidInput`] for an empty or too long file or job name.
 pub fn check_names(file_name: &str, job_id: &str) -> Result<()> {
     check_length("file_name", file_name, MAX_FILE_NAME)?;
-    check_length("job_id", job_id, MAX_JOB_NAME)
+    check_length("job_id", job_id, MAX_LOGGED_JOB_NAME)
 }
 
 pub(super) fn check_status(status: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 use super::arguments::{self, Location, Moment, StorageOptions};
 use super::convert::{self, Rows};
 use super::errors::PyOutcome;
-use super::wait::{self, Mode};
+use super::wait::{self, CallMode};
 use crate::comparison::{self, ComparisonResult, table};
 
 /// The result of a comparison.
@@ -32,14 +32,14 @@ impl PyComparisonResult {
 }
 
 impl PyComparisonResult {
-    fn save_in(&self, mode: Mode, py: Python<'_>, path: Location) -> PyOutcome {
+    fn save_in(&self, mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
         let (result, path) = (Arc::clone(&self.result), PathBuf::from(path.0));
         mode.run_blocking(py, move || result.save(&path).map(|()| path), |_, path| Ok(path))
     }
 
     fn append_in(
         &self,
-        mode: Mode,
+        mode: CallMode,
         py: Python<'_>,
         root: Location,
         storage_options: Option<StorageOptions>,
@@ -51,7 +51,7 @@ impl PyComparisonResult {
     }
 }
 
-fn load_in(mode: Mode, py: Python<'_>, path: Location) -> PyOutcome {
+fn load_in(mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
     let load = move || ComparisonResult::load(&PathBuf::from(path.0));
     mode.run_blocking(py, load, |_, result| Ok(PyComparisonResult::from(result)))
 }
@@ -112,13 +112,13 @@ impl PyComparisonResult {
     ///     InvalidInputError: The file is not the result of a comparison.
     #[staticmethod]
     fn load(py: Python<'_>, path: Location) -> PyOutcome {
-        load_in(Mode::Wait, py, path)
+        load_in(CallMode::Wait, py, path)
     }
 
     /// Like `load`, as a coroutine.
     #[staticmethod]
     fn load_async(py: Python<'_>, path: Location) -> PyOutcome {
-        load_in(Mode::Coroutine, py, path)
+        load_in(CallMode::Coroutine, py, path)
     }
 
     /// The result JSON; None while the result is not written.
@@ -135,12 +135,12 @@ impl PyComparisonResult {
     /// Returns:
     ///     The path.
     fn save(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_in(Mode::Wait, py, path)
+        self.save_in(CallMode::Wait, py, path)
     }
 
     /// Like `save`, as a coroutine.
     fn save_async(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_in(Mode::Coroutine, py, path)
+        self.save_in(CallMode::Coroutine, py, path)
     }
 
     /// Writes an Excel workbook: summary, warnings, arms, phases, hosts, jobs and concurrency, with charts.
@@ -175,13 +175,13 @@ impl PyComparisonResult {
     ///     The number of added rows.
     #[pyo3(signature = (root, storage_options = None))]
     fn append_to(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
-        self.append_in(Mode::Wait, py, root, storage_options)
+        self.append_in(CallMode::Wait, py, root, storage_options)
     }
 
     /// Like `append_to`, as a coroutine.
     #[pyo3(signature = (root, storage_options = None))]
     fn append_to_async(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
-        self.append_in(Mode::Coroutine, py, root, storage_options)
+        self.append_in(CallMode::Coroutine, py, root, storage_options)
     }
 
     /// Writes the report: one HTML file that works offline.
@@ -309,7 +309,7 @@ pub(super) fn comparison_history(
     since: Option<Moment>,
     storage_options: Option<StorageOptions>,
 ) -> PyOutcome {
-    history_in(Mode::Wait, py, root, since, storage_options)
+    history_in(CallMode::Wait, py, root, since, storage_options)
 }
 
 /// Like `comparison_history`, as a coroutine.
@@ -321,11 +321,11 @@ pub(super) fn comparison_history_async(
     since: Option<Moment>,
     storage_options: Option<StorageOptions>,
 ) -> PyOutcome {
-    history_in(Mode::Coroutine, py, root, since, storage_options)
+    history_in(CallMode::Coroutine, py, root, since, storage_options)
 }
 
 fn history_in(
-    mode: Mode,
+    mode: CallMode,
     py: Python<'_>,
     root: Location,
     since: Option<Moment>,

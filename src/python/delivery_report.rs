@@ -17,7 +17,7 @@ pub(super) struct PyDeliveryReport {
     failed: u64,
     /// Rows acknowledged without being sent, because a later row of their job was pending.
     superseded: u64,
-    /// Rows that were given up. They stay `NO`, and later cycles skip them.
+    /// Rows that were parked. They stay `NO`, and later cycles skip them.
     parked: u64,
     /// Rows acknowledged without being sent, because they are older than `stale_after`.
     expired: u64,

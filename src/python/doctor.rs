@@ -10,7 +10,7 @@ use super::convert::arguments::{self, Location, Names, StorageOptions};
 use super::errors::PyOutcome;
 use super::inventory::inventory as any_inventory;
 use super::ledger::PyJobLedger;
-use super::wait::Mode;
+use super::wait::CallMode;
 use crate::doctor::{Check, DoctorOptions, examine};
 
 /// A check as a tuple: area, name, status, detail, advice.
@@ -72,6 +72,6 @@ pub(super) fn doctor(
         configured: settings,
         runtime: Some(format!("{implementation} {version}")),
     };
-    let mode = if asynchronous { Mode::Coroutine } else { Mode::Wait };
+    let mode = if asynchronous { CallMode::Coroutine } else { CallMode::Wait };
     mode.run(py, examine(options), |_, report| Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>())))
 }

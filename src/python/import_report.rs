@@ -29,7 +29,7 @@ pub(super) struct PyImportReport {
     rows: u64,
     /// Records that are not rows, with those beyond the limit of `failures`.
     bad_records: u64,
-    /// Rows with a local time that came twice that day, as clocks were put back. The first one was taken.
+    /// Rows with a local time that occurs twice, because clocks are set back. The first one is used.
     ambiguous_times: u64,
     /// How many entries of the folder were not read, by the reason.
     ignored: BTreeMap<&'static str, u64>,

@@ -3,12 +3,13 @@
 //! They stop the calls of the object that are running, and reach the callers of these. Every other exception of a callable is
 //! a failure of that one call.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::errors::PyOutcome;
+use crate::runtime::lock;
 use crate::stop::Stop;
 
 /// The running calls of one object, whose callable runs in other threads than those that wait.
@@ -24,10 +25,6 @@ pub(super) struct Call {
     event_loop: Mutex<Option<Py<PyAny>>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Whether `error` concerns more than the call that raised it. `asyncio.CancelledError` is not an `Exception` either, but it
 /// concerns something that the callable itself awaited.
 fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
@@ -39,14 +36,14 @@ impl Calls {
     /// A call that begins now.
     pub(super) fn begin(&self) -> Arc<Call> {
         let call = Arc::new(Call::default());
-        let mut calls = locked(&self.0);
+        let mut calls = lock(&self.0);
         calls.retain(|call| call.strong_count() > 0);
         calls.push(Arc::downgrade(&call));
         call
     }
 
     fn running(&self) -> Vec<Arc<Call>> {
-        locked(&self.0).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.0).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Interrupts all running calls if `error` concerns more than the call that raised it. Returns whether it does.
@@ -58,16 +55,17 @@ impl Calls {
         interrupt
     }
 
-    /// The event loop of the latest call that a coroutine awaits.
+    /// The event loop of the first of the running calls, if a coroutine awaits that call. Later ones wait for its lease.
     pub(super) fn event_loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.running().iter().rev().find_map(|call| locked(&call.event_loop).as_ref().map(|it| it.clone_ref(py)))
+        let first = self.running().into_iter().next()?;
+        lock(&first.event_loop).as_ref().map(|event_loop| event_loop.clone_ref(py))
     }
 }
 
 impl Call {
     /// Ends the call with `error`.
     pub(super) fn fail(&self, error: PyErr) {
-        locked(&self.raised).get_or_insert(error);
+        lock(&self.raised).get_or_insert(error);
         self.stop.stop();
     }
 
@@ -79,7 +77,7 @@ impl Call {
     }
 
     pub(super) fn set_event_loop(&self, event_loop: &Bound<'_, PyAny>) {
-        *locked(&self.event_loop) = Some(event_loop.clone().unbind());
+        *lock(&self.event_loop) = Some(event_loop.clone().unbind());
     }
 
     /// The request to end the call.
@@ -94,6 +92,6 @@ impl Call {
 
     /// Takes the exception that interrupted the call.
     pub(super) fn take_exception(&self) -> Option<PyErr> {
-        locked(&self.raised).take()
+        lock(&self.raised).take()
     }
 }

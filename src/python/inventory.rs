@@ -14,7 +14,7 @@ use super::convert;
 use super::convert::arguments::{self, Names, Text};
 use super::errors::PyOutcome;
 use super::interrupt::Calls;
-use super::wait::Mode;
+use super::wait::CallMode;
 use crate::error::Error;
 use crate::inventory::azure::{AzureOptions, AzureQuery, Members, PowerFilter};
 use crate::inventory::{Inventory, Origin};
@@ -108,7 +108,7 @@ fn query(
 
 /// Lists VMs in the given mode. The durations are `max_age`, `max_stale` and `timeout` in seconds.
 fn list(
-    mode: Mode,
+    mode: CallMode,
     py: Python<'_>,
     query: AzureQuery,
     credential: Option<&Bound<'_, PyAny>>,
@@ -205,7 +205,7 @@ impl PyInventory {
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome {
         let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
-        list(Mode::Wait, py, query, credential, endpoint, [max_age, max_stale, timeout])
+        list(CallMode::Wait, py, query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// Like `from_azure`, as a coroutine.
@@ -227,7 +227,7 @@ impl PyInventory {
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome {
         let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
-        list(Mode::Coroutine, py, query, credential, endpoint, [max_age, max_stale, timeout])
+        list(CallMode::Coroutine, py, query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// What was listed, such as `Azure subscription …`; None when the VMs were given by the caller.

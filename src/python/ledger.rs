@@ -18,7 +18,7 @@ use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
 use super::operator::OperatorAction;
 use super::tables;
 use super::track::PyTrack;
-use super::wait::{self, Mode};
+use super::wait::{self, CallMode};
 use crate::delivery::Settlement;
 use crate::error::Result;
 use crate::ledger::{self, ImportOptions, LedgerTable, RowFilter};
@@ -28,7 +28,7 @@ use crate::storage::{Durability, Requests};
 /// Job executions and notifications in Delta tables, so that no AutoSys update is ever lost.
 ///
 /// The first log call creates the tables. Reading a ledger that does not exist is an error. Many threads, processes and Spark
-/// clusters can use a ledger at once.
+/// clusters can use a ledger at the same time.
 ///
 /// Args:
 ///     root: The directory or URI that holds (or will hold) the tables: a path on a local disk (`~/` is the home directory),
@@ -79,7 +79,7 @@ impl PyJobLedger {
     /// Reads a table in the given mode.
     fn read(
         &self,
-        mode: Mode,
+        mode: CallMode,
         py: Python<'_>,
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send + 'static,
     ) -> PyOutcome {
@@ -98,7 +98,7 @@ impl PyJobLedger {
     /// Writes rows in the given mode, and returns how many.
     fn write(
         &self,
-        mode: Mode,
+        mode: CallMode,
         py: Python<'_>,
         write: impl FnOnce(&ledger::JobLedger) -> Result<u64> + Send + 'static,
     ) -> PyOutcome {
@@ -106,7 +106,7 @@ impl PyJobLedger {
         mode.run_blocking(py, move || write(&ledger), |_, count| Ok(count))
     }
 
-    fn log_rows(&self, mode: Mode, py: Python<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
+    fn log_rows(&self, mode: CallMode, py: Python<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
         self.write(mode, py, move |ledger| ledger.log_batch(table, &rows.0))
     }
 
@@ -119,12 +119,12 @@ impl PyJobLedger {
     ) -> PyOutcome {
         let (ledger, at) = (self.core()?, at.map(|at| at.0));
         let work = async move { ledger.log_async(table, &file_name.0, &job_id.0, &status.0, at).await };
-        Mode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+        CallMode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
     }
 
     fn pending(
         &self,
-        mode: Mode,
+        mode: CallMode,
         py: Python<'_>,
         table: LedgerTable,
         limit: Option<Limit>,
@@ -135,36 +135,36 @@ impl PyJobLedger {
         self.read(mode, py, move |ledger| ledger.rows(table, &filter))
     }
 
-    fn without_notification(&self, mode: Mode, py: Python<'_>, older_than: Option<f64>) -> PyOutcome {
+    fn without_notification(&self, mode: CallMode, py: Python<'_>, older_than: Option<f64>) -> PyOutcome {
         let older_than = Duration::from_secs_f64(older_than.unwrap_or(3_600.0));
         self.read(mode, py, move |ledger| ledger.executions_without_notification(older_than))
     }
 
-    fn acknowledge_in(&self, mode: Mode, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
+    fn acknowledge_in(&self, mode: CallMode, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
         self.write(mode, py, move |ledger| {
             ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &rows.0)?)
         })
     }
 
-    fn redrive_in(&self, mode: Mode, py: Python<'_>, action: OperatorAction, job_id: Option<Text>) -> PyOutcome {
+    fn redrive_in(&self, mode: CallMode, py: Python<'_>, action: OperatorAction, job_id: Option<Text>) -> PyOutcome {
         let job_id = job_id.map(|job| job.0);
         self.write(mode, py, move |ledger| {
             ledger.redrive(action.table, action.rows.as_deref(), job_id.as_deref(), &action.core())
         })
     }
 
-    fn summary_in(&self, mode: Mode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+    fn summary_in(&self, mode: CallMode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
         let (ledger, since) = (self.core()?, since.map(|since| since.0));
         mode.run_blocking(py, move || ledger.summary(since, None), |_, summary| Ok(PyLedgerSummary::from(summary)))
     }
 
-    fn maintain_in(&self, mode: Mode, py: Python<'_>, retain_hours: f64) -> PyOutcome {
+    fn maintain_in(&self, mode: CallMode, py: Python<'_>, retain_hours: f64) -> PyOutcome {
         let ledger = self.core()?;
         let work = runtime::blocking(move || ledger.maintain(retain_hours));
         mode.run(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
     }
 
-    fn settle_in(&self, mode: Mode, py: Python<'_>, action: OperatorAction, delivered: bool) -> PyOutcome {
+    fn settle_in(&self, mode: CallMode, py: Python<'_>, action: OperatorAction, delivered: bool) -> PyOutcome {
         let settlement = if delivered { Settlement::Arrived } else { Settlement::NotToBeSent };
         self.write(mode, py, move |ledger| {
             ledger.settle_by_hand(action.table, action.rows.as_deref().unwrap_or_default(), settlement, &action.core())
@@ -182,6 +182,17 @@ fn row_filter([since, until]: [Option<Moment>; 2], [job_id, status, flag]: [Opti
         flag: text(flag),
         limit: None,
     }
+}
+
+fn opening(
+    root: Location,
+    storage_options: Option<StorageOptions>,
+    durability: Durability,
+    commit_timeout: Option<f64>,
+) -> impl FnOnce() -> Result<ledger::JobLedger> + Send + 'static {
+    let options = storage_options.map(|options| options.0).unwrap_or_default();
+    let timeout = commit_timeout.map(Duration::from_secs_f64);
+    move || ledger::JobLedger::open_with(&root.0, &options, durability, timeout)
 }
 
 fn durability(value: &Bound<'_, PyAny>) -> PyResult<Durability> {
@@ -213,10 +224,32 @@ impl PyJobLedger {
         #[pyo3(from_py_with = durability)] durability: Durability,
         #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome<Self> {
-        let options = storage_options.map(|options| options.0).unwrap_or_default();
-        let timeout = commit_timeout.map(Duration::from_secs_f64);
-        let ledger = wait::blocking(py, || ledger::JobLedger::open_with(&root.0, &options, durability, timeout))?;
+        let ledger = wait::blocking(py, opening(root, storage_options, durability, commit_timeout))?;
         Ok(Self { ledger, guard: ForkGuard::new() })
+    }
+
+    /// Like `JobLedger(...)`, as a coroutine. Opening a ledger reads its tables from the store, and creates missing ones.
+    ///
+    /// Example:
+    ///     >>> import asyncio, tempfile
+    ///     >>> from jobrota import JobLedger
+    ///     >>> async def pending():
+    ///     ...     ledger = await JobLedger.open_async(tempfile.mkdtemp())
+    ///     ...     return (await ledger.pending_executions_async()).num_rows
+    ///     >>> asyncio.run(pending())
+    ///     0
+    #[staticmethod]
+    #[pyo3(signature = (root, *, storage_options = None, durability = Durability::Store, commit_timeout = None),
+           text_signature = "(root, *, storage_options=None, durability='store', commit_timeout=None)")]
+    fn open_async(
+        py: Python<'_>,
+        root: Location,
+        storage_options: Option<StorageOptions>,
+        #[pyo3(from_py_with = durability)] durability: Durability,
+        #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
+    ) -> PyOutcome {
+        let opening = opening(root, storage_options, durability, commit_timeout);
+        CallMode::Coroutine.run_blocking(py, opening, |_, ledger| Ok(Self { ledger, guard: ForkGuard::new() }))
     }
 
     /// The root as it was given.
@@ -337,12 +370,12 @@ impl PyJobLedger {
     ///     InvalidInputError: A column is missing, unknown or of the wrong type, or a value is refused. Nothing was
     ///         written.
     fn log_executions(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(Mode::Wait, py, LedgerTable::Executions, rows)
+        self.log_rows(CallMode::Wait, py, LedgerTable::Executions, rows)
     }
 
     /// Like `log_executions`, as a coroutine.
     fn log_executions_async(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(Mode::Coroutine, py, LedgerTable::Executions, rows)
+        self.log_rows(CallMode::Coroutine, py, LedgerTable::Executions, rows)
     }
 
     /// Logs many notifications in one commit; columns as `log_executions`, with `notification_timestamp`.
@@ -354,12 +387,12 @@ impl PyJobLedger {
     /// Returns:
     ///     How many rows were logged.
     fn log_notifications(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(Mode::Wait, py, LedgerTable::Notifications, rows)
+        self.log_rows(CallMode::Wait, py, LedgerTable::Notifications, rows)
     }
 
     /// Like `log_notifications`, as a coroutine.
     fn log_notifications_async(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(Mode::Coroutine, py, LedgerTable::Notifications, rows)
+        self.log_rows(CallMode::Coroutine, py, LedgerTable::Notifications, rows)
     }
 
     /// The executions that AutoSys does not have yet (flag exactly `NO`), oldest first.
@@ -372,13 +405,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table` with the columns of `autosys_job_log`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_executions(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(Mode::Wait, py, LedgerTable::Executions, limit, job_id)
+        self.pending(CallMode::Wait, py, LedgerTable::Executions, limit, job_id)
     }
 
     /// Like `pending_executions`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_executions_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(Mode::Coroutine, py, LedgerTable::Executions, limit, job_id)
+        self.pending(CallMode::Coroutine, py, LedgerTable::Executions, limit, job_id)
     }
 
     /// Another name of `pending_executions`.
@@ -403,13 +436,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table` with the columns of `job_notifications`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(Mode::Wait, py, LedgerTable::Notifications, limit, job_id)
+        self.pending(CallMode::Wait, py, LedgerTable::Notifications, limit, job_id)
     }
 
     /// Like `pending_notifications`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(Mode::Coroutine, py, LedgerTable::Notifications, limit, job_id)
+        self.pending(CallMode::Coroutine, py, LedgerTable::Notifications, limit, job_id)
     }
 
     /// Sets every pending execution of this file and job to `YES`, as the notebooks do.
@@ -423,12 +456,12 @@ impl PyJobLedger {
     /// Returns:
     ///     How many rows were set.
     fn update_autosys_flag(&self, py: Python<'_>, file_name: Text, job_id: Text) -> PyOutcome {
-        self.write(Mode::Wait, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
+        self.write(CallMode::Wait, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
     }
 
     /// Like `update_autosys_flag`, as a coroutine.
     fn update_autosys_flag_async(&self, py: Python<'_>, file_name: Text, job_id: Text) -> PyOutcome {
-        self.write(Mode::Coroutine, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
+        self.write(CallMode::Coroutine, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
     }
 
     /// Sets exactly these rows from `NO` to `YES`: never an older or a later row of the same file and job.
@@ -445,14 +478,14 @@ impl PyJobLedger {
     #[pyo3(signature = (rows, *, table = LedgerTable::Notifications),
            text_signature = "($self, rows, *, table='job_notifications')")]
     fn acknowledge(&self, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
-        self.acknowledge_in(Mode::Wait, py, rows, table)
+        self.acknowledge_in(CallMode::Wait, py, rows, table)
     }
 
     /// Like `acknowledge`, as a coroutine.
     #[pyo3(signature = (rows, *, table = LedgerTable::Notifications),
            text_signature = "($self, rows, *, table='job_notifications')")]
     fn acknowledge_async(&self, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
-        self.acknowledge_in(Mode::Coroutine, py, rows, table)
+        self.acknowledge_in(CallMode::Coroutine, py, rows, table)
     }
 
     /// Rows of `autosys_job_log`, oldest first.
@@ -477,7 +510,7 @@ impl PyJobLedger {
         flag: Option<Text>,
     ) -> PyOutcome {
         let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(Mode::Wait, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
+        self.read(CallMode::Wait, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
     /// Like `executions`, as a coroutine.
@@ -492,7 +525,7 @@ impl PyJobLedger {
         flag: Option<Text>,
     ) -> PyOutcome {
         let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(Mode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
+        self.read(CallMode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
     }
 
     /// Rows of `job_notifications`, oldest first; arguments as `executions`.
@@ -510,7 +543,7 @@ impl PyJobLedger {
         flag: Option<Text>,
     ) -> PyOutcome {
         let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(Mode::Wait, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+        self.read(CallMode::Wait, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
     /// Like `notifications`, as a coroutine.
@@ -525,7 +558,7 @@ impl PyJobLedger {
         flag: Option<Text>,
     ) -> PyOutcome {
         let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(Mode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+        self.read(CallMode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
     }
 
     /// The attempts to deliver: rows of `autosys_deliveries`, oldest first.
@@ -538,13 +571,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (*, since = None, until = None))]
     fn deliveries(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
-        self.read(Mode::Wait, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
+        self.read(CallMode::Wait, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
     }
 
     /// Like `deliveries`, as a coroutine.
     #[pyo3(signature = (*, since = None, until = None))]
     fn deliveries_async(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
-        self.read(Mode::Coroutine, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
+        self.read(CallMode::Coroutine, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
     }
 
     /// Which rows are pending, for how long, and how deliveries go.
@@ -567,16 +600,16 @@ impl PyJobLedger {
     ///     {'SUCCESS': 1}
     #[pyo3(signature = (*, since = None))]
     fn summary(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        self.summary_in(Mode::Wait, py, since)
+        self.summary_in(CallMode::Wait, py, since)
     }
 
     /// Like `summary`, as a coroutine.
     #[pyo3(signature = (*, since = None))]
     fn summary_async(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        self.summary_in(Mode::Coroutine, py, since)
+        self.summary_in(CallMode::Coroutine, py, since)
     }
 
-    /// The pending rows that were given up: refused for good, or `max_attempts` times. They stay `NO` and are skipped until
+    /// The parked rows: refused permanently, or `max_attempts` times. They stay `NO` and are skipped until
     /// `redrive` returns them or `settle_by_hand` settles them. Oldest first; identical rows are separate.
     ///
     /// Args:
@@ -587,13 +620,13 @@ impl PyJobLedger {
     ///     `reason`, `parked_at` and `transport`.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
-        self.read(Mode::Wait, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
+        self.read(CallMode::Wait, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
     }
 
     /// Like `parked`, as a coroutine.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked_async(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
-        self.read(Mode::Coroutine, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
+        self.read(CallMode::Coroutine, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
     }
 
     /// Returns parked rows to delivery: the next delivery sends them again, and their attempts count from the beginning.
@@ -623,7 +656,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.redrive_in(Mode::Wait, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
+        self.redrive_in(CallMode::Wait, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
     }
 
     /// Like `redrive`, as a coroutine.
@@ -638,7 +671,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.redrive_in(Mode::Coroutine, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
+        self.redrive_in(CallMode::Coroutine, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
     }
 
     /// Settles pending rows manually: sets exactly these rows to `YES`, parked or not, together with the executions that
@@ -681,7 +714,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.settle_in(Mode::Wait, py, OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
+        self.settle_in(CallMode::Wait, py, OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
     }
 
     /// Like `settle_by_hand`, as a coroutine.
@@ -696,7 +729,12 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.settle_in(Mode::Coroutine, py, OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
+        self.settle_in(
+            CallMode::Coroutine,
+            py,
+            OperatorAction::new(py, Some(rows), Some(reason), by, table)?,
+            delivered,
+        )
     }
 
     /// The executions that have been pending for long and have no notification of the same file and job at or after them:
@@ -714,7 +752,7 @@ impl PyJobLedger {
         py: Python<'_>,
         #[pyo3(from_py_with = arguments::optional_seconds)] older_than: Option<f64>,
     ) -> PyOutcome {
-        self.without_notification(Mode::Wait, py, older_than)
+        self.without_notification(CallMode::Wait, py, older_than)
     }
 
     /// Like `executions_without_notification`, as a coroutine.
@@ -724,7 +762,7 @@ impl PyJobLedger {
         py: Python<'_>,
         #[pyo3(from_py_with = arguments::optional_seconds)] older_than: Option<f64>,
     ) -> PyOutcome {
-        self.without_notification(Mode::Coroutine, py, older_than)
+        self.without_notification(CallMode::Coroutine, py, older_than)
     }
 
     /// Imports the legacy JSON files of a folder into `job_notifications`, each record once.
@@ -739,8 +777,8 @@ impl PyJobLedger {
     ///     folder: A local or mounted folder.
     ///     fields: The names of the fields in the files, such as `{"job_id": "jobName", "timestamp": "time"}`; keys are
     ///         `file_name`, `job_id`, `status`, `timestamp` and `autosys_update_flag`.
-    ///     timezone: IANA name (or `zoneinfo.ZoneInfo`) for times without an offset; without it they are bad records. Of
-    ///         a local time that came twice, as clocks were put back, the first one is taken. A local time that did not exist
+    ///     timezone: IANA name (or `zoneinfo.ZoneInfo`) for times without an offset; without it they are bad records. If
+    ///         a local time occurs twice, because clocks are set back, the first one is used. A local time that did not exist
     ///         is a bad record.
     ///
     /// Returns:
@@ -787,7 +825,7 @@ impl PyJobLedger {
     ) -> PyOutcome {
         let (ledger, options) = (self.core()?, import_options(fields, timezone)?);
         let work = move || ledger.import_json(&folder.0, &options);
-        Mode::Coroutine.run_blocking(py, work, |_, report| Ok(PyImportReport::from(report)))
+        CallMode::Coroutine.run_blocking(py, work, |_, report| Ok(PyImportReport::from(report)))
     }
 
     /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
@@ -819,13 +857,13 @@ impl PyJobLedger {
     ///     3
     #[pyo3(signature = (*, retain_hours = 168.0))]
     fn maintain(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::hours)] retain_hours: f64) -> PyOutcome {
-        self.maintain_in(Mode::Wait, py, retain_hours)
+        self.maintain_in(CallMode::Wait, py, retain_hours)
     }
 
     /// Like `maintain`, as a coroutine.
     #[pyo3(signature = (*, retain_hours = 168.0))]
     fn maintain_async(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::hours)] retain_hours: f64) -> PyOutcome {
-        self.maintain_in(Mode::Coroutine, py, retain_hours)
+        self.maintain_in(CallMode::Coroutine, py, retain_hours)
     }
 
     /// A context manager that logs an execution and a notification when its body ends. `async with` works as well.

@@ -96,7 +96,7 @@ impl PyLedgerSummary {
         oldest(self.delivered())
     }
 
-    /// Pending rows that were given up: see `JobLedger.parked`.
+    /// Pending rows that were parked: see `JobLedger.parked`.
     #[getter]
     fn parked(&self) -> u64 {
         self.delivered().parked

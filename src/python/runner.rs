@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -16,11 +16,12 @@ use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
 use super::interrupt::Call;
 use super::viya_session::client_options;
-use super::wait::{Mode, in_context};
+use super::wait::{CallMode, in_context};
 use crate::comparison::{
     self, ComparisonResult, JobOrder, ProgressEvent, ProgressListener, RunnerOptions, job_durations,
 };
 use crate::error::Error;
+use crate::runtime::lock;
 use crate::viya::{ClientOptions, server};
 
 /// Runs the same SAS Viya jobs sequentially in one compute context and asynchronously in another, and compares them with
@@ -131,7 +132,7 @@ impl Reporter {
     }
 
     fn failed(&self) -> MutexGuard<'_, Option<PyErr>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failed)
     }
 
     /// The callback for the core.
@@ -283,7 +284,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (journal, progress = None))]
     fn resume_async(&self, py: Python<'_>, journal: Location, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome {
         let callback = progress.map(callable).transpose()?;
-        self.run_with(Mode::Coroutine, py, Some(journal.0.into()), callback)
+        self.run_with(CallMode::Coroutine, py, Some(journal.0.into()), callback)
     }
 
     /// Like `run`, as a coroutine, without progress bars. Canceling it cancels the jobs that run on the server, and the results
@@ -294,7 +295,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (progress = None))]
     fn run_async(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome {
         let callback = progress.map(callable).transpose()?;
-        self.run_with(Mode::Coroutine, py, None, callback)
+        self.run_with(CallMode::Coroutine, py, None, callback)
     }
 
     /// Version and configuration as text. Sends no request to a server.
@@ -369,17 +370,23 @@ impl PyViyaComparisonRunner {
         in_context(&terminable, |_| {
             let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
             match (flag, progress) {
-                (Some(false), _) => self.run_with(Mode::Wait, py, journal, None),
-                (None, Some(callback)) => self.run_with(Mode::Wait, py, journal, Some(callable(callback)?)),
+                (Some(false), _) => self.run_with(CallMode::Wait, py, journal, None),
+                (None, Some(callback)) => self.run_with(CallMode::Wait, py, journal, Some(callable(callback)?)),
                 _ => {
                     let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
-                    in_context(&bars, |bars| self.run_with(Mode::Wait, py, journal, Some(bars)))
+                    in_context(&bars, |bars| self.run_with(CallMode::Wait, py, journal, Some(bars)))
                 }
             }
         })
     }
 
-    fn run_with(&self, mode: Mode, py: Python<'_>, journal: Option<PathBuf>, callback: Option<Py<PyAny>>) -> PyOutcome {
+    fn run_with(
+        &self,
+        mode: CallMode,
+        py: Python<'_>,
+        journal: Option<PathBuf>,
+        callback: Option<Py<PyAny>>,
+    ) -> PyOutcome {
         self.guard.check("ViyaComparisonRunner")?;
         let (runner, reporter) = (Arc::clone(&self.runner), Reporter::new(callback));
         let (progress, call) = (reporter.progress(), Arc::clone(&reporter.call));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -14,8 +14,9 @@ use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
 use super::inventory::PyInventory;
 use super::sandbox_viya;
-use super::wait::{self, Mode};
+use super::wait::{self, CallMode};
 use crate::error::{Error, Result};
+use crate::runtime::lock;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
 use crate::sandbox::viya::{ViyaOptions, ViyaSandbox, calibration};
@@ -31,9 +32,9 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 ///     vms: How many VMs there are, from 0 to 200.
 ///     vms_down: How many of them do not answer.
 ///     speed: Virtual seconds per real second.
-///     refuse_first: AutoSys jobs whose first event is refused, in a way that is over when it is sent again.
+///     refuse_first: AutoSys jobs whose first event is refused, once; the same event is accepted when it is sent again.
 ///     fail_jobs: SAS Viya jobs that end as failed.
-///     token_lifetime: Real seconds for which an access token is good.
+///     token_lifetime: For how long an access token is valid, in real time.
 ///     azure: Whether there is an Azure with these VMs, and one more that is deallocated.
 ///     azure_throttle_first: How many requests Azure Resource Manager answers with 429 at first.
 ///     definitions: SAS Viya's job definitions instead of the example's: seconds alone on a host by name.
@@ -43,12 +44,12 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 ///     list_filters: Whether SAS Viya takes filters in listings of jobs.
 ///     orchestrator: `normal`; `missing` or `forbidden`; `unnamed`, which does not pass on the names of jobs, as older
 ///         releases do.
-///     fault_rate: The share of requests that SAS Viya answers with 429 or 503; some take effect all the same.
+///     fault_rate: The share of requests that SAS Viya answers with 429 or 503; some of these requests take effect.
 ///     reset_rate: The share of requests whose connection breaks off, before or after they took effect.
 ///     seed: Which requests these are.
 ///
 /// Raises:
-///     InvalidInputError: A number makes no sense, or AutoSys would refuse a job's name.
+///     InvalidInputError: A number is out of range, or AutoSys would refuse a job's name.
 ///
 /// Example:
 ///     >>> from jobrota import RoundRobinSelector, Sandbox
@@ -67,16 +68,18 @@ pub(super) struct PySandbox {
 impl PySandbox {
     fn with<T>(&self, ask: impl FnOnce(&Sandbox) -> Result<T>) -> PyOutcome<T> {
         self.guard.check("Sandbox")?;
-        let sandbox = self.sandbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let sandbox = lock(&self.sandbox);
         let running = sandbox.as_ref().ok_or_else(|| Error::invalid("the sandbox is closed; start another one"))?;
         Ok(ask(running)?)
     }
 
-    fn close_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+    fn close_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
         self.guard.check("Sandbox")?;
         let sandbox = Arc::clone(&self.sandbox);
         let close = move || {
-            drop(sandbox.lock().unwrap_or_else(PoisonError::into_inner).take());
+            // Other callers must not wait for the servers to stop.
+            let running = lock(&sandbox).take();
+            drop(running);
             Ok(())
         };
         mode.run_blocking(py, close, |py, ()| Ok(py.None()))
@@ -172,7 +175,7 @@ impl PySandbox {
         self.with_autosys(|autosys| Ok(autosys.url().to_owned()))
     }
 
-    /// User and password of AutoSys's web services, made up for this sandbox.
+    /// User and password of AutoSys's web services, generated for this sandbox.
     #[getter]
     fn autosys_credentials(&self) -> PyOutcome<(String, String)> {
         self.with_autosys(|autosys| {
@@ -199,7 +202,7 @@ impl PySandbox {
         self.with_azure(|_| Ok(azure::RESOURCE_GROUP))
     }
 
-    /// The service principal for `Inventory.from_azure`, made up for this sandbox: tenant_id, client_id, client_secret and
+    /// The service principal for `Inventory.from_azure`, generated for this sandbox: tenant_id, client_id, client_secret and
     /// authority_host.
     #[getter]
     fn azure_credential<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyDict>> {
@@ -208,7 +211,7 @@ impl PySandbox {
         Ok(convert::dict(py, ids.into_iter().chain([("client_secret", &*secret), ("authority_host", &*url)]))?)
     }
 
-    /// A token for Azure Resource Manager, as its login service gives it out.
+    /// A token for Azure Resource Manager, as its login service issues it.
     fn azure_token(&self) -> PyOutcome<String> {
         self.with_azure(|azure| Ok(azure.issue_token()))
     }
@@ -335,7 +338,7 @@ impl PySandbox {
         self.speed
     }
 
-    /// Lets AutoSys refuse the next event of each of these jobs, in a way that is over when it is sent again.
+    /// Lets AutoSys refuse the next event of each of these jobs, once; the same event is accepted when it is sent again.
     ///
     /// Args:
     ///     jobs: Names of AutoSys jobs.
@@ -360,12 +363,12 @@ impl PySandbox {
 
     /// Stops everything and removes its files. A second call has no effect.
     fn close(&self, py: Python<'_>) -> PyOutcome {
-        self.close_in(Mode::Wait, py)
+        self.close_in(CallMode::Wait, py)
     }
 
     /// Like `close`, as a coroutine.
     fn close_async(&self, py: Python<'_>) -> PyOutcome {
-        self.close_in(Mode::Coroutine, py)
+        self.close_in(CallMode::Coroutine, py)
     }
 
     fn __enter__(this: Py<Self>) -> Py<Self> {
@@ -374,16 +377,16 @@ impl PySandbox {
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.close_in(Mode::Wait, py)
+        self.close_in(CallMode::Wait, py)
     }
 
     fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
-        Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
     }
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.close_in(Mode::Coroutine, py)
+        self.close_in(CallMode::Coroutine, py)
     }
 
     fn __repr__(&self) -> String {

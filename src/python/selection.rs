@@ -6,7 +6,7 @@ use pyo3::types::{PyDict, PyTuple};
 use super::convert;
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
-use super::wait::Mode;
+use super::wait::CallMode;
 use crate::selection::Selection;
 
 /// One selected VM; unpacks as `vm, ip_address, nic_name`. With `max_in_flight` it is a context manager: the VM counts as
@@ -29,7 +29,7 @@ impl PySelection {
         [&selection.vm, &selection.ip_address, selection.nic_name.as_deref().unwrap_or_default()]
     }
 
-    fn release_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+    fn release_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
         let hold = self.selection.hold.clone();
         if hold.is_some() {
             self.guard.check("Selection")?;
@@ -87,12 +87,12 @@ impl PySelection {
     /// Raises:
     ///     JobrotaError: The shared cursor could not be written. The VM counts as in use until `hold_ttl` is over.
     fn release(&self, py: Python<'_>) -> PyOutcome {
-        self.release_in(Mode::Wait, py)
+        self.release_in(CallMode::Wait, py)
     }
 
     /// Like `release`, as a coroutine.
     fn release_async(&self, py: Python<'_>) -> PyOutcome {
-        self.release_in(Mode::Coroutine, py)
+        self.release_in(CallMode::Coroutine, py)
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -101,17 +101,17 @@ impl PySelection {
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
-        self.release_in(Mode::Wait, py)?;
+        self.release_in(CallMode::Wait, py)?;
         Ok(false)
     }
 
     fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyOutcome {
-        Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(slf))
+        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(slf))
     }
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
     fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.release_in(Mode::Coroutine, py)
+        self.release_in(CallMode::Coroutine, py)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -5,7 +5,7 @@ use pyo3::types::PyTuple;
 
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
-use super::wait::{self, Mode};
+use super::wait::{self, CallMode};
 use crate::ledger::{JobLedger, LedgerTable};
 
 /// Logs an execution and a notification when its body ends. `JobLedger.track` makes it.
@@ -54,7 +54,7 @@ impl PyTrack {
     }
 
     fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
-        Mode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
     }
 
     #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
@@ -66,6 +66,6 @@ impl PyTrack {
             ledger.log_async(LedgerTable::Executions, &file_name, &job_id, status, None).await?;
             ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, status, None).await
         };
-        Mode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+        CallMode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
     }
 }

@@ -1,7 +1,7 @@
 //! `AutosysUpdater`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::IntoPyObjectExt as _;
@@ -22,12 +22,13 @@ use super::run_command::PyRunCommand;
 use super::sendevent::PySendEvent;
 #[cfg(feature = "ssh")]
 use super::ssh::PySsh;
-use super::wait::{self, Mode, in_context};
+use super::wait::{self, CallMode, in_context};
 use super::web_services::PyWebServices;
-use crate::autosys::{Callable, Mapping, Outcome, SendEvent, SendEventOptions, Transport};
+use crate::autosys::{Callable, Mapping, SendEvent, SendEventOptions, SendOutcome, Transport};
 use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
 use crate::error::{Error, Result};
 use crate::ledger::LedgerTable;
+use crate::runtime::lock;
 
 fn order_argument(value: &Bound<'_, PyAny>) -> PyResult<Order> {
     arguments::choice(value, &[("per_job", Order::PerJob), ("latest", Order::Latest), ("none", Order::None)])
@@ -53,7 +54,7 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
 
 /// Calls the caller's function with the GIL held. An `async def` function runs on the event loop that awaits the cycle, else on
 /// one of this package.
-fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> Outcome {
+fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> SendOutcome {
     attached(|py| {
         let answer = || -> PyResult<Bound<'_, PyAny>> {
             let answer = function.bind(py).call1((file_name, job_id, status))?;
@@ -65,16 +66,16 @@ fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, stat
         match answer() {
             // A function without a return statement returns None. To read it as success would lose updates.
             Ok(answer) => match answer.extract::<bool>() {
-                Ok(true) => Outcome::Delivered { detail: None },
-                Ok(false) => Outcome::transient("refused: the callable returned False"),
-                Err(_) => Outcome::transient(format!(
+                Ok(true) => SendOutcome::Delivered { detail: None },
+                Ok(false) => SendOutcome::transient("refused: the callable returned False"),
+                Err(_) => SendOutcome::transient(format!(
                     "the callable returned {} where True (delivered) or False (refused) is needed",
                     answer.repr().map_or_else(|_| "a value without a repr".to_owned(), |text| text.to_string())
                 )),
             },
             // The event can have been sent before the exception.
-            Err(error) if calls.interrupted_by(py, &error) => Outcome::unknown(format!("interrupted: {error}")),
-            Err(error) => Outcome::transient(error.to_string()),
+            Err(error) if calls.interrupted_by(py, &error) => SendOutcome::unknown(format!("interrupted: {error}")),
+            Err(error) => SendOutcome::transient(error.to_string()),
         }
     })
 }
@@ -216,11 +217,11 @@ pub(super) struct PyAutosysUpdater {
 type LastReport = Arc<Mutex<Option<delivery::DeliveryReport>>>;
 
 fn take_report(last: &LastReport) -> Option<PyDeliveryReport> {
-    last.lock().unwrap_or_else(PoisonError::into_inner).take().map(PyDeliveryReport::from)
+    lock(last).take().map(PyDeliveryReport::from)
 }
 
 impl PyAutosysUpdater {
-    fn run_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+    fn run_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
         self.guard.check("AutosysUpdater")?;
         let (updater, call) = (Arc::clone(&self.updater), self.calls.begin());
         let (ended, stop) = (Arc::clone(&call), call.stop());
@@ -230,7 +231,7 @@ impl PyAutosysUpdater {
 
     fn run_cycles(
         &self,
-        mode: Mode,
+        mode: CallMode,
         py: Python<'_>,
         every: Duration,
         on_report: Option<Py<PyAny>>,
@@ -244,7 +245,7 @@ impl PyAutosysUpdater {
             let mut failed = Ok(());
             let each = |outcome: Result<delivery::DeliveryReport>| match outcome {
                 Ok(report) => {
-                    *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+                    *lock(&newest) = Some(report.clone());
                     pass_on(on_report.as_ref(), report, &reporting)
                 }
                 Err(error) if error.is_retryable() => {
@@ -339,13 +340,13 @@ impl PyAutosysUpdater {
     /// Raises:
     ///     NotFoundError: There is no ledger yet.
     fn run(&self, py: Python<'_>) -> PyOutcome {
-        self.run_in(Mode::Wait, py)
+        self.run_in(CallMode::Wait, py)
     }
 
     /// Like `run`, as a coroutine. Canceling it (`asyncio.wait_for`, `Task.cancel`) ends the cycle in the same order. An
     /// `async def` transport runs on the event loop that awaits it.
     fn run_async(&self, py: Python<'_>) -> PyOutcome {
-        self.run_in(Mode::Coroutine, py)
+        self.run_in(CallMode::Coroutine, py)
     }
 
     /// Runs one cycle after the other, until SIGTERM, Ctrl-C or an error that a retry cannot solve.
@@ -374,7 +375,8 @@ impl PyAutosysUpdater {
     ) -> PyOutcome {
         let last = Arc::new(Mutex::new(None));
         let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
-        let ended = in_context(&terminable, |_| self.run_cycles(Mode::Wait, py, every, on_report, Arc::clone(&last)));
+        let ended =
+            in_context(&terminable, |_| self.run_cycles(CallMode::Wait, py, every, on_report, Arc::clone(&last)));
         match ended {
             Err(Raised::Python(error)) if is_terminated(py, &error)? => Ok(take_report(&last).into_py_any(py)?),
             ended => ended,
@@ -390,7 +392,7 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = arguments::duration)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
-        self.run_cycles(Mode::Coroutine, py, every, on_report, Arc::default())
+        self.run_cycles(CallMode::Coroutine, py, every, on_report, Arc::default())
     }
 
     fn __repr__(&self) -> String {

@@ -1,7 +1,7 @@
 //! `ViyaSession`: the requests of `jobrota viya` and of notebooks to SAS Viya.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -11,8 +11,9 @@ use super::convert::arguments::{self, Location, Names, Secret, Text};
 use super::credentials::credentials;
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
-use super::wait::Mode;
+use super::wait::CallMode;
 use crate::error::Error;
+use crate::runtime::lock;
 use crate::viya::auth::{self, OAuthClient, pkce};
 use crate::viya::{ClientOptions, Credentials, ViyaClient, contexts, definitions, server, session};
 
@@ -76,7 +77,7 @@ pub(super) struct PyViyaSession {
 impl PyViyaSession {
     fn client(&self) -> PyOutcome<Arc<ViyaClient>> {
         self.guard.check("ViyaSession")?;
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = lock(&self.client);
         if let Some(client) = client.as_ref() {
             return Ok(Arc::clone(client));
         }
@@ -84,12 +85,12 @@ impl PyViyaSession {
         Ok(Arc::clone(client.insert(made)))
     }
 
-    fn token_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+    fn token_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
         let client = self.client()?;
         mode.run(py, async move { client.token().await }, |_, token| Ok(token))
     }
 
-    fn whoami_in(&self, mode: Mode, py: Python<'_>) -> PyOutcome {
+    fn whoami_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
         let client = self.client()?;
         mode.run(py, async move { session::whoami(&client).await }, |py, identity| {
             let dict = convert::dict(py, [("user", identity.user), ("name", identity.name)])?;
@@ -102,7 +103,7 @@ impl PyViyaSession {
         })
     }
 
-    fn definitions_in(&self, mode: Mode, py: Python<'_>, pattern: Text) -> PyOutcome {
+    fn definitions_in(&self, mode: CallMode, py: Python<'_>, pattern: Text) -> PyOutcome {
         let client = self.client()?;
         mode.run(py, async move { definitions::find(&client, &pattern.0).await }, |py, found| {
             let dicts = found.into_iter().map(|definition| {
@@ -115,7 +116,7 @@ impl PyViyaSession {
         })
     }
 
-    fn contexts_in(&self, mode: Mode, py: Python<'_>, names: Option<Names>) -> PyOutcome {
+    fn contexts_in(&self, mode: CallMode, py: Python<'_>, names: Option<Names>) -> PyOutcome {
         let client = self.client()?;
         let work = async move {
             let Some(Names(names)) = names else { return contexts::all(&client).await };
@@ -137,7 +138,7 @@ impl PyViyaSession {
         })
     }
 
-    fn save_login_in(&self, mode: Mode, py: Python<'_>, path: Location) -> PyOutcome {
+    fn save_login_in(&self, mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
         self.guard.check("ViyaSession")?;
         let (base, options, credentials) = (self.base_url.clone(), self.options.clone(), self.credentials.clone());
         let work = async move {
@@ -177,32 +178,32 @@ impl PyViyaSession {
 
     /// A valid access token, renewed first when it is about to expire.
     fn token(&self, py: Python<'_>) -> PyOutcome {
-        self.token_in(Mode::Wait, py)
+        self.token_in(CallMode::Wait, py)
     }
 
     /// Like `token`, as a coroutine.
     fn token_async(&self, py: Python<'_>) -> PyOutcome {
-        self.token_in(Mode::Coroutine, py)
+        self.token_in(CallMode::Coroutine, py)
     }
 
     /// The user of the token: a dict of user, name, scopes, expires, renewable, origin and asked.
     fn whoami(&self, py: Python<'_>) -> PyOutcome {
-        self.whoami_in(Mode::Wait, py)
+        self.whoami_in(CallMode::Wait, py)
     }
 
     /// Like `whoami`, as a coroutine.
     fn whoami_async(&self, py: Python<'_>) -> PyOutcome {
-        self.whoami_in(Mode::Coroutine, py)
+        self.whoami_in(CallMode::Coroutine, py)
     }
 
     /// The job definitions whose names match a pattern such as `*_pooled`: dicts of id, name, description and type.
     fn definitions(&self, py: Python<'_>, pattern: Text) -> PyOutcome {
-        self.definitions_in(Mode::Wait, py, pattern)
+        self.definitions_in(CallMode::Wait, py, pattern)
     }
 
     /// Like `definitions`, as a coroutine.
     fn definitions_async(&self, py: Python<'_>, pattern: Text) -> PyOutcome {
-        self.definitions_in(Mode::Coroutine, py, pattern)
+        self.definitions_in(CallMode::Coroutine, py, pattern)
     }
 
     /// The compute contexts: dicts of id, name, queue, attributes and details (launch context, environment and resources; None
@@ -212,23 +213,23 @@ impl PyViyaSession {
     ///     names: Only these; a name that does not exist is an error that lists those that do.
     #[pyo3(signature = (names = None))]
     fn contexts(&self, py: Python<'_>, names: Option<Names>) -> PyOutcome {
-        self.contexts_in(Mode::Wait, py, names)
+        self.contexts_in(CallMode::Wait, py, names)
     }
 
     /// Like `contexts`, as a coroutine.
     #[pyo3(signature = (names = None))]
     fn contexts_async(&self, py: Python<'_>, names: Option<Names>) -> PyOutcome {
-        self.contexts_in(Mode::Coroutine, py, names)
+        self.contexts_in(CallMode::Coroutine, py, names)
     }
 
     /// Logs in with this session's credentials and writes the tokens to a file, mode 0600.
     fn save_login(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_login_in(Mode::Wait, py, path)
+        self.save_login_in(CallMode::Wait, py, path)
     }
 
     /// Like `save_login`, as a coroutine.
     fn save_login_async(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_login_in(Mode::Coroutine, py, path)
+        self.save_login_in(CallMode::Coroutine, py, path)
     }
 
     /// Begins a login with an authorization code (PKCE).
@@ -262,7 +263,7 @@ pub(super) struct PyCodeLogin {
 }
 
 impl PyCodeLogin {
-    fn finish_in(&self, mode: Mode, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
+    fn finish_in(&self, mode: CallMode, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
         let (base, options, client) = (self.base_url.clone(), self.options.clone(), self.client.clone());
         let login = Arc::clone(&self.login);
         let work = async move {
@@ -287,12 +288,12 @@ impl PyCodeLogin {
     ///     code: The code that the browser showed.
     ///     path: The token file; an existing file is replaced.
     fn finish(&self, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
-        self.finish_in(Mode::Wait, py, code, path)
+        self.finish_in(CallMode::Wait, py, code, path)
     }
 
     /// Like `finish`, as a coroutine.
     fn finish_async(&self, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
-        self.finish_in(Mode::Coroutine, py, code, path)
+        self.finish_in(CallMode::Coroutine, py, code, path)
     }
 
     fn __repr__(&self) -> String {

@@ -1,10 +1,10 @@
 //! Waits for the core without holding the GIL: blocking calls, calls that Ctrl-C interrupts, and coroutines.
 //!
-//! A method with an `_async` twin passes its work to [`Mode`], so that the body of both is written once.
+//! A method with an `_async` twin passes its work to [`CallMode`], so that the body of both is written once.
 
 use std::future::Future;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,16 +20,17 @@ use super::interrupt::{Call, Calls};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::runtime::lock;
 use crate::stop::Stop;
 
 /// Whether a method waits for its result, or returns a coroutine for it.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Mode {
+pub(super) enum CallMode {
     Wait,
     Coroutine,
 }
 
-impl Mode {
+impl CallMode {
     /// Runs blocking core work. `finish` makes the Python value of its result.
     pub(super) fn run_blocking<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
@@ -53,7 +54,7 @@ impl Mode {
         self.run_to_outcome(py, work, |py, outcome| finish(py, outcome?))
     }
 
-    /// As [`Mode::run`], for an object whose callables can interrupt the call.
+    /// As [`CallMode::run`], for an object whose callables can interrupt the call.
     pub(super) fn run_interruptible<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
         py: Python<'_>,
@@ -222,7 +223,7 @@ impl<T: Send + 'static> Task<T> {
 
     /// Waits without the GIL until it is time to look for signals. Returns None while the future runs.
     fn wait(&self, py: Python<'_>) -> Result<Option<Result<T>>> {
-        let outcome = || self.outcome.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(SIGNAL_CHECK);
+        let outcome = || lock(&self.outcome).recv_timeout(SIGNAL_CHECK);
         match py.detach(outcome) {
             Ok(outcome) => Ok(Some(outcome)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -254,7 +255,7 @@ impl Work {
     /// Starts the work on the runtime, and returns an asyncio future of the running event loop.
     fn begin(&self, py: Python<'_>) -> PyOutcome {
         static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let begin = self.begin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let begin = lock(&self.begin).take();
         let begin = begin.ok_or_else(|| Error::new(ErrorKind::Internal, "a coroutine of jobrota was started twice"))?;
         let event_loop = RUNNING_LOOP.import(py, "asyncio", "get_running_loop")?.call0()?;
         begin(py, &event_loop)

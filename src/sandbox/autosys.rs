@@ -39,7 +39,7 @@ pub struct AutosysOptions {
     pub jobs: Option<Vec<String>>,
     /// Which jobs are refused the first time.
     pub refuse_first: RefuseFirst,
-    /// User and password of the web services; none: user `sandbox` with a password made up for this run.
+    /// User and password of the web services; none: user `sandbox` with a password generated for this run.
     pub credentials: Option<(String, Secret)>,
 }
 

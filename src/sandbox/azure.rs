@@ -13,17 +13,18 @@ mod tests;
 mod tokens;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 pub use model::{AzureNic, AzurePool, AzureVm, PoolMembers};
-pub use run_command::{RunCommandMode, RunCommandOptions};
+pub use run_command::{RunCommandMode, SimulatedRunCommand};
 pub use tokens::{CLIENT_ID, IDENTITY_CLIENT_ID, TENANT_ID};
 
 use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
-use arm::Server;
-use tokens::Tokens;
+use crate::runtime::lock;
+use arm::AzureState;
+use tokens::IssuedTokens;
 
 /// The sandbox's only subscription.
 pub const SUBSCRIPTION_ID: &str = "5a4db0c5-0000-4000-8000-000000000001";
@@ -55,7 +56,7 @@ pub struct AzureOptions {
     /// Host and port in `nextLink`; `None`: its own.
     pub next_link_host: Option<String>,
     /// How Run Command behaves.
-    pub run_command: RunCommandOptions,
+    pub run_command: SimulatedRunCommand,
     /// Its VMs.
     pub vms: Vec<AzureVm>,
     /// The backend pools of its load balancer.
@@ -71,7 +72,7 @@ impl Default for AzureOptions {
             token_lifetime: Duration::from_secs(3600),
             forbidden: Vec::new(),
             next_link_host: None,
-            run_command: RunCommandOptions::default(),
+            run_command: SimulatedRunCommand::default(),
             vms: Vec::new(),
             pools: Vec::new(),
         }
@@ -114,7 +115,7 @@ impl AzureOptions {
 /// A simulated Azure on a port of 127.0.0.1. It stops when it is dropped.
 #[derive(Debug)]
 pub struct AzureSandbox {
-    server: Arc<Server>,
+    server: Arc<AzureState>,
     http: LocalServer,
 }
 
@@ -124,7 +125,7 @@ impl AzureSandbox {
     /// # Errors
     /// [`ErrorKind::Network`], retryable, when the system gives no port.
     pub fn start(options: AzureOptions) -> Result<Self> {
-        let server = Arc::new(Server::new(options));
+        let server = Arc::new(AzureState::new(options));
         let http = LocalServer::start("Azure", arm::router(Arc::clone(&server)))?;
         let azure = Self { server, http };
         azure.set_public_url(&azure.http.url());
@@ -137,12 +138,12 @@ impl AzureSandbox {
         self.server.public_url()
     }
 
-    /// The secret of its service principal, made up for this sandbox.
+    /// The secret of its service principal, generated for this sandbox.
     pub fn client_secret(&self) -> String {
         self.tokens().secret.clone()
     }
 
-    /// The token with which a workload identity identifies itself, made up for this sandbox.
+    /// The token with which a workload identity identifies itself, generated for this sandbox.
     pub fn federated_token(&self) -> String {
         self.tokens().federated.clone()
     }
@@ -211,7 +212,7 @@ impl AzureSandbox {
         lock(&self.server.requests).clone()
     }
 
-    fn tokens(&self) -> MutexGuard<'_, Tokens> {
+    fn tokens(&self) -> MutexGuard<'_, IssuedTokens> {
         lock(&self.server.tokens)
     }
 }
@@ -220,8 +221,4 @@ impl Drop for AzureSandbox {
     fn drop(&mut self) {
         self.server.commands.stop();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use axum::Router;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -70,10 +71,13 @@ impl Drop for LocalServer {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
-        // A thread of the runtime must not block: there the server stops on its own a moment later.
-        if tokio::runtime::Handle::try_current().is_err() {
-            let stopped = self.stopped.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let _ = stopped.recv_timeout(STOP_PATIENCE);
+        let stopped = self.stopped.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let wait = || _ = stopped.recv_timeout(STOP_PATIENCE);
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Err(_) => wait(),
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+            // The only thread of this runtime must not block: the server stops on its own a moment later.
+            Ok(_) => {}
         }
     }
 }

@@ -20,7 +20,7 @@ use futures::future::{BoxFuture, Either, FutureExt, Shared};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
-use self::attempt::{Attempt, Deadline};
+use self::attempt::{Attempt, ProbeDeadline};
 pub use self::callback::ProbeCallback;
 pub use self::http::HttpProbe;
 pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
@@ -70,7 +70,7 @@ pub type ProbeResult = std::result::Result<ProbeOutcome, String>;
 struct Target<'a> {
     vm: &'a Vm,
     addresses: Shared<BoxFuture<'static, std::result::Result<Vec<SocketAddr>, String>>>,
-    deadline: Deadline,
+    deadline: ProbeDeadline,
     limits: &'a ProcessLimits,
 }
 
@@ -105,7 +105,7 @@ impl Probe {
     }
 
     async fn check_with(&self, limits: &ProcessLimits, vm: &Vm, timeout: Duration) -> ProbeResult {
-        let deadline = Deadline::after(timeout);
+        let deadline = ProbeDeadline::after(timeout);
         let (names, host) = (limits.names.clone(), vm.ip_address.clone());
         let addresses = async move { names.resolve(&host, deadline).await };
         self.run(&Target { vm, addresses: addresses.boxed().shared(), deadline, limits }).await

@@ -83,10 +83,10 @@ pub struct StateRow {
 /// Cheap to clone; clones share cursor and health. Safe to use from many threads and tasks at once.
 #[derive(Clone)]
 pub struct RoundRobinSelector {
-    inner: Arc<Inner>,
+    inner: Arc<SelectorCore>,
 }
 
-struct Inner {
+struct SelectorCore {
     /// Names and weights in the order that decides among VMs selected equally long ago.
     candidates: Arc<[Candidate]>,
     cursor: Cursor,
@@ -95,7 +95,7 @@ struct Inner {
     holds: Arc<HoldRegistry>,
 }
 
-impl Inner {
+impl SelectorCore {
     /// Probes `vm` for [`RoundRobinSelector::check`].
     async fn check(&self, vm: Vm) -> CheckRow {
         let result = self.prober.check(&vm).await;
@@ -160,7 +160,7 @@ impl RoundRobinSelector {
         }
         let holds = HoldRegistry::new(cursor.clone(), options.hold_ttl);
         let prober = Prober::new(inventory, options.probe, options.timeout, options.health_ttl);
-        Ok(Self { inner: Arc::new(Inner { candidates: candidates.into(), cursor, rules, prober, holds }) })
+        Ok(Self { inner: Arc::new(SelectorCore { candidates: candidates.into(), cursor, rules, prober, holds }) })
     }
 
     /// The VMs that this selector chooses from.

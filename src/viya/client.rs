@@ -14,7 +14,7 @@ use super::clock::Clock;
 use crate::error::Result;
 use crate::http::address::{AddressRules, is_loopback};
 use crate::http::retry::Retry;
-use crate::http::{Client, RequestFailure, Response, Secret, tls, token};
+use crate::http::{Client, RequestFailure, Response, Secret, SendState, tls, token};
 
 mod pages;
 mod request;
@@ -96,7 +96,7 @@ pub(super) fn connect(base_url: &str, options: &ClientOptions) -> Result<Client>
         tracing::warn!("the certificate of {base} is NOT verified: {EXPOSED} (verify)");
     }
     let advice = "check base_url, the network and its proxy, then try again";
-    Client::new("SAS Viya", &base, advice, options.read_timeout * 2, |builder| {
+    let client = Client::new("SAS Viya", &base, advice, |builder| {
         let mut builder = builder
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
@@ -106,7 +106,8 @@ pub(super) fn connect(base_url: &str, options: &ClientOptions) -> Result<Client>
             builder = builder.proxy(proxy);
         }
         builder
-    })
+    });
+    Ok(client?.with_limit(options.read_timeout * 2))
 }
 
 impl ViyaClient {
@@ -158,7 +159,9 @@ impl ViyaClient {
                     }
                     retry.after(error, true, response.retry_after())?
                 }
-                Err(failure) if failure.error.may_pass() => retry.after(failure.error, false, None)?,
+                Err(RequestFailure { error, state, .. }) if error.may_pass() => {
+                    retry.after(error, matches!(state, SendState::Answered(_)), None)?
+                }
                 Err(failure) => return Err(failure.error),
             };
             self.wait(wait).await;

@@ -5,12 +5,13 @@
 //! a server changes it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use url::{Host, Url};
 
 use crate::error::{Error, Result};
+use crate::runtime::lock;
 
 /// The largest time scale.
 pub const MAX_TIME_SCALE: f64 = 1_000_000.0;
@@ -50,7 +51,7 @@ impl Drop for LocalTimeScale {
 }
 
 fn local_servers() -> MutexGuard<'static, Vec<(SocketAddr, f64)>> {
-    LOCAL_SERVERS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&LOCAL_SERVERS)
 }
 
 fn local_time_scale(server: &Url) -> Option<f64> {

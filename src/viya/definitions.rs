@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
 use super::json::text;
 use crate::error::{Error, Result};
+use crate::wildcard;
 
 /// Definitions per page.
 const PAGE: usize = 200;
@@ -44,7 +45,7 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
         items => items?,
     };
     let mut found: Vec<Definition> =
-        items.iter().filter_map(parse).filter(|item| matches(pattern, &item.name)).collect();
+        items.iter().filter_map(parse).filter(|item| wildcard::matches(pattern, &item.name)).collect();
     found.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
     found.dedup_by(|one, other| one.id == other.id);
     Ok(found)
@@ -54,53 +55,4 @@ fn parse(item: &Value) -> Option<Definition> {
     let optional = |key: &str| text(item, key).unwrap_or_default().to_owned();
     let (id, name) = (text(item, "id")?.to_owned(), text(item, "name")?.to_owned());
     Some(Definition { id, name, description: optional("description"), kind: optional("type") })
-}
-
-/// Whether `name` matches `pattern`.
-fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n, mut star, mut mark) = (0, 0, None, 0);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some('*') => {
-                star = Some(p);
-                mark = n;
-                p += 1;
-            }
-            Some('?') => (p, n) = (p + 1, n + 1),
-            Some(c) if *c == name[n] => (p, n) = (p + 1, n + 1),
-            // The last star matches one more character.
-            _ => match star {
-                Some(at) => {
-                    mark += 1;
-                    (p, n) = (at + 1, mark);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == '*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_whole_names() {
-        for (pattern, name, expected) in [
-            ("*_pooled", "cm_pooled", true),
-            ("*_pooled", "cm_pooled_old", false),
-            ("cm*", "cm_pooled", true),
-            ("c?_p*d", "cm_pooled", true),
-            ("*a*b*", "xxaxxbxx", true),
-            ("*a*b*", "xxbxxaxx", false),
-            ("ä?", "äö", true),
-            ("*", "", true),
-            ("?", "", false),
-            ("[a]", "a", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
 }

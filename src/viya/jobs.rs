@@ -15,7 +15,7 @@ pub(super) const JOB: &str = "application/vnd.sas.job.execution.job+json";
 
 /// The state of a job. SAS: it is `running` also while the Workload Orchestrator has the job pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum JobState {
     /// Accepted.
     Pending,
     /// Handed to the Compute service.
@@ -30,7 +30,7 @@ pub enum State {
     TimedOut,
 }
 
-impl State {
+impl JobState {
     /// The present spelling of SAS.
     const NAMES: [(Self, &str); 6] = [
         (Self::Pending, "pending"),
@@ -112,8 +112,8 @@ impl Job {
     }
 
     /// Its state, if the state is known.
-    pub fn state(&self) -> Option<State> {
-        self.text("state").and_then(State::parse)
+    pub fn state(&self) -> Option<JobState> {
+        self.text("state").and_then(JobState::parse)
     }
 
     /// `creationTimeStamp`: when the server accepted the job.
@@ -157,21 +157,21 @@ impl Job {
 /// # Errors
 /// [`ErrorKind::NotFound`] when the job was deleted; [`ErrorKind::Server`], retryable, for a page of a proxy; those of any
 /// call.
-pub async fn state(client: &ViyaClient, id: &str) -> Result<State> {
+pub async fn state(client: &ViyaClient, id: &str) -> Result<JobState> {
     let path = format!("/jobExecution/jobs/{id}/state");
     read_state(&client.send(&ViyaRequest::get(&path, "text/plain")).await?, id)
 }
 
-fn read_state(response: &Response, id: &str) -> Result<State> {
+fn read_state(response: &Response, id: &str) -> Result<JobState> {
     let body = std::str::from_utf8(&response.body).unwrap_or_default().trim().trim_matches('"');
     let is_word = body.len() <= 40 && !body.contains(['<', '\n', '{']) && body.contains(char::is_alphabetic);
     let word = Some(body).filter(|_| is_word).ok_or_else(|| {
         Error::new(ErrorKind::Server, format!("the response about job {id} has no state in it")).with_retryable(true)
     })?;
-    Ok(State::parse(word).unwrap_or_else(|| {
+    Ok(JobState::parse(word).unwrap_or_else(|| {
         // A state that SAS does not document, such as a suspension, is not final.
         tracing::debug!("job {id} has the unknown state {word:?}");
-        State::Running
+        JobState::Running
     }))
 }
 
@@ -181,7 +181,7 @@ fn read_state(response: &Response, id: &str) -> Result<State> {
 ///
 /// # Errors
 /// Those of [`state`].
-pub async fn wait_for_state_change(client: &ViyaClient, id: &str, seconds: u32) -> Result<State> {
+pub async fn wait_for_state_change(client: &ViyaClient, id: &str, seconds: u32) -> Result<JobState> {
     let path = format!("/jobExecution/jobs/{id}/state");
     let call = ViyaRequest::get(&path, "text/plain").query("_action", "wait").query("wait", seconds.to_string());
     read_state(&client.send(&call).await?, id)
@@ -230,9 +230,9 @@ pub async fn list_ended(client: &ViyaClient, filter: EndedFilter, ids: &[String]
     let asked: HashSet<&str> = ids.iter().map(String::as_str).collect();
     let jobs: Vec<Job> = page.items.into_iter().filter_map(|item| Job::parse(item).ok()).collect();
     let matches_filter = match filter {
-        EndedFilter::NotRunningIds => {
-            jobs.iter().all(|job| asked.contains(job.id()) && job.state().is_none_or(|state| state != State::Running))
-        }
+        EndedFilter::NotRunningIds => jobs
+            .iter()
+            .all(|job| asked.contains(job.id()) && job.state().is_none_or(|state| state != JobState::Running)),
         EndedFilter::Ids => jobs.iter().all(|job| asked.contains(job.id())),
         EndedFilter::Newest => {
             // A job that was deleted, or is too new, may be missing.
@@ -240,7 +240,7 @@ pub async fn list_ended(client: &ViyaClient, filter: EndedFilter, ids: &[String]
             asked.difference(&shown).count() * 10 <= asked.len() + 20
         }
     };
-    let jobs = jobs.into_iter().filter(|job| job.state().is_some_and(State::is_final)).collect();
+    let jobs = jobs.into_iter().filter(|job| job.state().is_some_and(JobState::is_final)).collect();
     Ok(EndedJobs { jobs, matches_filter })
 }
 

@@ -31,7 +31,7 @@ const TEXTS: [&str; 10] = [
 /// One entry of the orchestrator's job list: its texts, numbers and measurements. The rest is dropped, because a run has
 /// thousands of entries.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct OrchestratorEntry {
     id: Option<i64>,
     texts: Box<[(&'static str, Box<str>)]>,
     numbers: Box<[(Box<str>, f64)]>,
@@ -39,7 +39,7 @@ pub struct Entry {
     measured: Box<[(Box<str>, f64)]>,
 }
 
-impl Entry {
+impl OrchestratorEntry {
     /// The entry in an item of the list.
     pub fn new(item: &Value) -> Self {
         let id = item.get("id").and_then(|id| id.as_i64().or_else(|| id.as_str()?.parse().ok()));
@@ -140,18 +140,19 @@ fn find(list: &[(Box<str>, f64)], name: &str) -> Option<f64> {
 pub async fn list_since(
     client: &ViyaClient,
     oldest: DateTime<Utc>,
-    mut enough: impl FnMut(&[Entry]) -> bool,
-) -> Result<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
+    mut enough: impl FnMut(&[OrchestratorEntry]) -> bool,
+) -> Result<Vec<OrchestratorEntry>> {
+    let mut entries: Vec<OrchestratorEntry> = Vec::new();
     let mut seen = HashSet::new();
     let request = ViyaRequest::get("/workloadOrchestrator/jobs", "application/json")
         .query("limit", PAGE.to_string())
         .query("sortBy", "submitTime:descending");
     let mut pages = Pages::new(client, request);
     while let Some(items) = pages.next().await? {
-        let page: Vec<Entry> = items.iter().map(Entry::new).collect();
+        let page: Vec<OrchestratorEntry> = items.iter().map(OrchestratorEntry::new).collect();
         drop(items);
-        let reached = oldest_of_newest_first(page.iter().map(Entry::submitted)).is_some_and(|last| last < oldest);
+        let reached =
+            oldest_of_newest_first(page.iter().map(OrchestratorEntry::submitted)).is_some_and(|last| last < oldest);
         // New jobs push old ones onto the next page, where they are listed again.
         let before = entries.len();
         entries.extend(page.into_iter().filter(|entry| entry.id().is_none_or(|id| seen.insert(id))));

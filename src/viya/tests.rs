@@ -1,4 +1,4 @@
-//! The client against small servers that answer what a bad day brings.
+//! The client against small servers that answer what a unreliable server brings.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -368,18 +368,18 @@ async fn a_job_is_found_however_the_server_lists() {
 
 #[test]
 fn states_in_every_spelling() {
-    use crate::viya::jobs::State;
+    use crate::viya::jobs::JobState;
     for (text, expected) in [
-        ("timed out", State::TimedOut),
-        ("timedOut", State::TimedOut),
-        ("canceled", State::Canceled),
-        ("completed\n", State::Completed),
+        ("timed out", JobState::TimedOut),
+        ("timedOut", JobState::TimedOut),
+        ("canceled", JobState::Canceled),
+        ("completed\n", JobState::Completed),
     ] {
-        let state = State::parse(text).unwrap();
+        let state = JobState::parse(text).unwrap();
         assert!(state == expected && state.is_final());
     }
-    assert!(!State::parse("running").unwrap().is_final() && !State::parse("pending").unwrap().is_final());
-    assert_eq!(State::parse("<html>"), None);
+    assert!(!JobState::parse("running").unwrap().is_final() && !JobState::parse("pending").unwrap().is_final());
+    assert_eq!(JobState::parse("<html>"), None);
 }
 
 #[tokio::test]
@@ -400,6 +400,6 @@ async fn the_orchestrator_is_listed_by_pages_until_the_run_began() {
     };
     let (_folder, client) = client(Router::new().route("/workloadOrchestrator/jobs", get(list))).await;
     let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap(), |_| false).await.unwrap();
-    let ids: Vec<i64> = entries.iter().filter_map(orchestrator::Entry::id).collect();
+    let ids: Vec<i64> = entries.iter().filter_map(orchestrator::OrchestratorEntry::id).collect();
     assert_eq!((ids, pages.load(Ordering::SeqCst)), (vec![100, 99, 98, 97], 3));
 }

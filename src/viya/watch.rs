@@ -6,14 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::ViyaClient;
-use super::jobs::{self, EndedFilter, EndedJobs, IDS_PER_FILTER, Job, State};
+use super::jobs::{self, EndedFilter, EndedJobs, IDS_PER_FILTER, Job, JobState};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::lock;
 
 /// Connections that may wait for a response at a time. Each uses a thread or more of some proxies.
 const WAITING_CONNECTIONS: usize = 64;
@@ -34,7 +35,7 @@ const MOST_EARLY_RESPONSES: u32 = 5;
 #[derive(Debug)]
 pub enum JobUpdate {
     /// Its state.
-    State(State),
+    State(JobState),
     /// The job itself, ended.
     Ended(Box<Job>),
 }
@@ -81,21 +82,21 @@ impl<'a> Watch<'a> {
 
     /// Counts a job as in flight until the returned guard is dropped.
     pub fn count_in_flight(&self) -> impl Drop + use<'_> {
-        struct InFlight<'b>(&'b AtomicU32);
-        impl Drop for InFlight<'_> {
+        struct PendingPolls<'b>(&'b AtomicU32);
+        impl Drop for PendingPolls<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(&self.in_flight)
+        PendingPolls(&self.in_flight)
     }
 
     /// Waits until there may be news of the job `id`, whose last known state is `known`.
     ///
     /// # Errors
     /// Those of [`jobs::state`]. The future can be dropped at any moment.
-    pub async fn next_update(&self, id: &str, known: State) -> Result<JobUpdate> {
+    pub async fn next_update(&self, id: &str, known: JobState) -> Result<JobUpdate> {
         let may_wait = self.server().waits != Some(false);
         if may_wait && let Ok(_connection) = self.connections.try_acquire() {
             let began = Instant::now();
@@ -158,11 +159,11 @@ impl<'a> Watch<'a> {
     }
 
     fn listeners(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Box<Job>>>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listeners)
     }
 
     fn server(&self) -> MutexGuard<'_, ServerBehavior> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.server)
     }
 
     fn filter(&self) -> Option<EndedFilter> {

@@ -351,9 +351,12 @@ def _printable(value: Any) -> str:
 def _since(text: str) -> datetime:
     """Parses a time, or a duration before now."""
     try:
-        ago = duration(text)
-    except argparse.ArgumentTypeError:
         return _time(text)
+    except argparse.ArgumentTypeError as not_a_time:
+        try:
+            ago = duration(text)
+        except argparse.ArgumentTypeError:
+            raise not_a_time from None
     try:
         return datetime.now(timezone.utc) - timedelta(seconds=ago)
     except OverflowError:

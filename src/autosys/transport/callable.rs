@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{Delivery, Gate, Outcome, Sent, Transport};
+use super::{Delivery, Gate, SendOutcome, SendResult, Transport};
 
 /// The function: it gets file name, job name and status, unchanged.
-pub type SendFunction = dyn Fn(&str, &str, &str) -> Outcome + Send + Sync;
+pub type SendFunction = dyn Fn(&str, &str, &str) -> SendOutcome + Send + Sync;
 
 /// A blocking function as transport, which runs on the runtime's blocking threads. It maps statuses to events itself.
 ///
@@ -29,9 +29,9 @@ impl Callable {
         thread_safe: bool,
     ) -> Self {
         let outcome = move |file_name: &str, job_id: &str, status: &str| match function(file_name, job_id, status) {
-            Ok(true) => Outcome::Delivered { detail: None },
-            Ok(false) => Outcome::transient("refused: the callable returned False"),
-            Err(reason) => Outcome::transient(reason),
+            Ok(true) => SendOutcome::Delivered { detail: None },
+            Ok(false) => SendOutcome::transient("refused: the callable returned False"),
+            Err(reason) => SendOutcome::transient(reason),
         };
         Self::from_arc(Arc::new(outcome), thread_safe)
     }
@@ -54,17 +54,17 @@ impl Transport for Callable {
         "callable"
     }
 
-    fn at_once(&self) -> usize {
+    fn max_batches(&self) -> usize {
         if self.serial.is_some() { 1 } else { usize::MAX }
     }
 
-    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {
         let guard = match &self.serial {
             Some(serial) => Some(Arc::clone(serial).lock_owned().await),
             None => None,
         };
         if !gate.is_open() {
-            return Outcome::not_tried("the delivery was stopped before its turn").into();
+            return SendOutcome::NotTried.into();
         }
         let (function, delivery) = (Arc::clone(&self.function), delivery.clone());
         let call = tokio::task::spawn_blocking(move || {
@@ -72,7 +72,7 @@ impl Transport for Callable {
             let _guard = guard;
             function(&delivery.file_name, &delivery.job_id, &delivery.status)
         });
-        call.await.unwrap_or_else(|_| Outcome::unknown("the callable panicked")).into()
+        call.await.unwrap_or_else(|_| SendOutcome::unknown("the callable panicked")).into()
     }
 }
 
@@ -101,18 +101,24 @@ mod tests {
             },
             false,
         );
-        assert_eq!(callable.send(&delivery("yes"), &Gate::open()).await.outcome, Outcome::Delivered { detail: None });
+        assert_eq!(
+            callable.send(&delivery("yes"), &Gate::open()).await.outcome,
+            SendOutcome::Delivered { detail: None }
+        );
         assert!(matches!(
             callable.send(&delivery("no"), &Gate::open()).await.outcome,
-            Outcome::Failed { permanent: false, .. }
+            SendOutcome::Failed { permanent: false, .. }
         ));
         assert_eq!(
             callable.send(&delivery("raise"), &Gate::open()).await.outcome,
-            Outcome::transient("ValueError: down")
+            SendOutcome::transient("ValueError: down")
         );
-        assert!(matches!(callable.send(&delivery("panic"), &Gate::open()).await.outcome, Outcome::Unknown { .. }));
+        assert!(matches!(callable.send(&delivery("panic"), &Gate::open()).await.outcome, SendOutcome::Unknown { .. }));
         // A call that panicked does not block the next one.
-        assert_eq!(callable.send(&delivery("yes"), &Gate::open()).await.outcome, Outcome::Delivered { detail: None });
+        assert_eq!(
+            callable.send(&delivery("yes"), &Gate::open()).await.outcome,
+            SendOutcome::Delivered { detail: None }
+        );
     }
 
     #[tokio::test]

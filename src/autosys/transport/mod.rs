@@ -42,7 +42,7 @@ pub struct Delivery {
 
 /// The result of one delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// AutoSys accepted the event.
     Delivered {
         /// The text of AutoSys, if there was one.
@@ -60,14 +60,11 @@ pub enum Outcome {
         /// What is known; never a secret.
         detail: String,
     },
-    /// Nothing was sent, for a reason that has nothing to do with the row. It does not count as an attempt.
-    NotTried {
-        /// Why; never a secret.
-        detail: String,
-    },
+    /// Nothing was sent, because the delivery was stopped before its turn. It does not count as an attempt.
+    NotTried,
 }
 
-impl Outcome {
+impl SendOutcome {
     /// A failure that may not occur in the next cycle.
     pub fn transient(detail: impl Into<String>) -> Self {
         Self::Failed { detail: detail.into(), permanent: false }
@@ -82,24 +79,19 @@ impl Outcome {
     pub fn unknown(detail: impl Into<String>) -> Self {
         Self::Unknown { detail: detail.into() }
     }
-
-    /// Nothing was sent.
-    pub fn not_tried(detail: impl Into<String>) -> Self {
-        Self::NotTried { detail: detail.into() }
-    }
 }
 
 /// The result of one delivery, and the VM that it used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sent {
+pub struct SendResult {
     /// The result.
-    pub outcome: Outcome,
+    pub outcome: SendOutcome,
     /// The VM that it used, if any.
     pub vm: Option<String>,
 }
 
-impl From<Outcome> for Sent {
-    fn from(outcome: Outcome) -> Self {
+impl From<SendOutcome> for SendResult {
+    fn from(outcome: SendOutcome) -> Self {
         Self { outcome, vm: None }
     }
 }
@@ -153,27 +145,27 @@ pub trait Transport: Send + Sync {
     }
 
     /// How many batches it can send at a time; more would only wait.
-    fn at_once(&self) -> usize {
+    fn max_batches(&self) -> usize {
         usize::MAX
     }
 
     /// How many deliveries, each of another job, one call of [`Transport::send_batch`] should get.
-    fn batch(&self) -> usize {
+    fn batch_size(&self) -> usize {
         1
     }
 
     /// Sends one event and waits for the response. It never repeats what may have arrived: the next cycle is the retry. A
-    /// transport that waits before it sends asks `gate` again afterwards, and returns [`Outcome::NotTried`] when it is closed.
-    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent;
+    /// transport that waits before it sends asks `gate` again afterwards, and returns [`SendOutcome::NotTried`] when it is closed.
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult;
 
     /// Sends several events, each of another job, and returns a result for each, in their order. The default calls
     /// [`Transport::send`] for each of them.
-    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
+    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<SendResult> {
         let mut results = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             results.push(match gate.is_open() {
                 true => self.send(delivery, gate).await,
-                false => Outcome::not_tried("the delivery was stopped before its turn").into(),
+                false => SendOutcome::NotTried.into(),
             });
         }
         results
@@ -193,7 +185,7 @@ pub trait Transport: Send + Sync {
     }
 
     /// Whether `status`, as AutoSys shows it, is the result of the event of `delivery`.
-    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
+    fn confirms(&self, delivery: &Delivery, status: &str) -> bool {
         delivery.status == status
     }
 }

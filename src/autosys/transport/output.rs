@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::Outcome;
+use super::SendOutcome;
 
 /// How much of one output stream is stored for the attempt's detail, in bytes.
 const STORED: usize = 1024;
@@ -13,7 +13,7 @@ const OVERLAP: usize = 64;
 
 /// One output stream of a program.
 #[derive(Debug, Default)]
-pub(super) struct Captured {
+pub(super) struct CapturedOutput {
     stored: Vec<u8>,
     cut: bool,
     seam: Vec<u8>,
@@ -22,7 +22,7 @@ pub(super) struct Captured {
     no_authority: bool,
 }
 
-impl Captured {
+impl CapturedOutput {
     /// Reads `stream` to its end. What was read before an error or a cancellation stays.
     pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<()> {
         let Some(mut stream) = stream else { return Ok(()) };
@@ -81,23 +81,25 @@ impl Captured {
 pub(super) struct ProgramResult {
     /// Its exit code, or why there is none.
     pub(super) end: Result<i32, String>,
-    pub(super) out: Captured,
-    pub(super) err: Captured,
+    pub(super) out: CapturedOutput,
+    pub(super) err: CapturedOutput,
 }
 
 impl ProgramResult {
     /// The result of an event that `sendevent` sent.
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> SendOutcome {
         let (out, err) = (&self.out, &self.err);
         // An unknown job stays unknown, and a user without authority stays without. The texts are those of clients in use,
         // because the vendor's list of codes is not public.
         let permanent = out.invalid_job() || err.invalid_job() || out.no_authority() || err.no_authority();
-        let failed = |text: String| Outcome::Failed { detail: self.with_output(&text), permanent };
+        let failed = |text: String| SendOutcome::Failed { detail: self.with_output(&text), permanent };
         match (err.error_code().or_else(|| out.error_code()), &self.end) {
             (Some(code), _) => failed(format!("AutoSys said {code}")),
-            (None, Ok(0)) => Outcome::Delivered { detail: Some(self.with_output("")).filter(|text| !text.is_empty()) },
+            (None, Ok(0)) => {
+                SendOutcome::Delivered { detail: Some(self.with_output("")).filter(|text| !text.is_empty()) }
+            }
             (None, Ok(code)) => failed(format!("sendevent ended with exit code {code}")),
-            (None, Err(why)) => Outcome::unknown(self.with_output(&format!("sendevent {why}"))),
+            (None, Err(why)) => SendOutcome::unknown(self.with_output(&format!("sendevent {why}"))),
         }
     }
 
@@ -156,8 +158,8 @@ pub(super) fn find_error_code(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn captured(pieces: &[&[u8]]) -> Captured {
-        let mut captured = Captured::default();
+    fn captured(pieces: &[&[u8]]) -> CapturedOutput {
+        let mut captured = CapturedOutput::default();
         pieces.iter().for_each(|piece| captured.add(piece));
         captured
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Delivery, Gate, Outcome, Sent, Transport};
+use super::{Delivery, Gate, SendOutcome, SendResult, Transport};
 
 /// Reports every event as delivered, after a set time, and sends nothing. Rows are acknowledged as if AutoSys had accepted
 /// them: use it with a copy of a ledger only.
@@ -26,10 +26,10 @@ impl Transport for Rehearsal {
         "rehearsal"
     }
 
-    async fn send(&self, _delivery: &Delivery, _gate: &Gate) -> Sent {
+    async fn send(&self, _delivery: &Delivery, _gate: &Gate) -> SendResult {
         if !self.answer_after.is_zero() {
             tokio::time::sleep(self.answer_after).await;
         }
-        Outcome::Delivered { detail: None }.into()
+        SendOutcome::Delivered { detail: None }.into()
     }
 }

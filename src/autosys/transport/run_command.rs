@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::command::quoted;
-use super::vms::{Arguments, BatchAttempt, EventAttempt, VmCommand, VmRunner, VmTransport, run_on_next_vm};
-use super::{Gate, Outcome};
+use super::vms::{Arguments, BatchAttempt, EventAttempt, VmCommand, VmRunner, VmTransport, run_on_vms};
+use super::{Gate, SendOutcome};
 use crate::azure::{
-    ArmClient, ArmRequest, Cloud, Deadline, Operation, OperationResult, PostOutcome, Response, check_segment, refusal,
+    ArmClient, ArmOperation, ArmRequest, Cloud, Deadline, OperationResult, PostOutcome, Response, check_segment,
+    refusal,
 };
 use crate::error::Result;
 use crate::http::retry::backoff;
@@ -56,9 +57,9 @@ impl fmt::Debug for ScriptRunner {
 }
 
 /// Why the events of a batch have no outcomes of their own.
-enum BatchEnd {
+enum BatchFailure {
     /// One outcome for all events. The next VM would not help or must not be tried.
-    SameForAll(Outcome),
+    SameForAll(SendOutcome),
     /// Nothing was sent, for this reason of the VM.
     TryNextVm(String),
     /// Nothing was sent, because the VM runs another command.
@@ -91,14 +92,14 @@ impl ScriptRunner {
         command: &VmCommand,
         events: &[(usize, Arguments)],
         gate: &Gate,
-    ) -> Result<Vec<Outcome>, BatchEnd> {
+    ) -> Result<Vec<SendOutcome>, BatchFailure> {
         let id = match self.vm_ids.find(vm, &self.arm, Deadline::after(self.options.timeout)).await {
             Ok(Some(id)) => id,
             Ok(None) => {
                 let text = "the subscription has no VM of this name, or several: set resource_group";
-                return Err(BatchEnd::TryNextVm(text.to_owned()));
+                return Err(BatchFailure::TryNextVm(text.to_owned()));
             }
-            Err(error) => return Err(BatchEnd::SameForAll(Outcome::transient(error.full_message()))),
+            Err(error) => return Err(BatchFailure::SameForAll(SendOutcome::transient(error.full_message()))),
         };
         let _turn = vm_queue::wait_for_turn(&id).await;
         let limit = self.options.event_timeout;
@@ -112,15 +113,15 @@ impl ScriptRunner {
             // The script was accepted, and its result is not known.
             Err(error) => {
                 let text = format!("the script was started: {}", error.full_message());
-                Err(BatchEnd::SameForAll(Outcome::unknown(text)))
+                Err(BatchFailure::SameForAll(SendOutcome::unknown(text)))
             }
         }
     }
 
     /// Starts the script when the VM runs no other command. Returns the response that accepts it, or what happened instead.
-    async fn start(&self, request: &ArmRequest, gate: &Gate) -> Result<Response, BatchEnd> {
-        let transient = |text: String| BatchEnd::SameForAll(Outcome::transient(text));
-        let unknown = |text: String| BatchEnd::SameForAll(Outcome::unknown(text));
+    async fn start(&self, request: &ArmRequest, gate: &Gate) -> Result<Response, BatchFailure> {
+        let transient = |text: String| BatchFailure::SameForAll(SendOutcome::transient(text));
+        let unknown = |text: String| BatchFailure::SameForAll(SendOutcome::unknown(text));
         let latest = Instant::now() + self.options.busy_timeout;
         let mut tried = 0;
         loop {
@@ -134,8 +135,7 @@ impl ScriptRunner {
             let response = match self.arm.post_once(request, Deadline::after(self.options.timeout), &may_send).await {
                 PostOutcome::Answered(response) => response,
                 PostOutcome::NotSent(_) if closed.load(Ordering::Relaxed) => {
-                    let outcome = Outcome::not_tried("the delivery was stopped before its turn");
-                    return Err(BatchEnd::SameForAll(outcome));
+                    return Err(BatchFailure::SameForAll(SendOutcome::NotTried));
                 }
                 PostOutcome::NotSent(error) => return Err(transient(error.full_message())),
                 PostOutcome::Unknown(error) => return Err(unknown(error.full_message())),
@@ -155,10 +155,10 @@ impl ScriptRunner {
                 }
                 let text =
                     format!("{text}; it was tried {tried} times within {} s", self.options.busy_timeout.as_secs_f64());
-                return Err(if busy { BatchEnd::VmBusy(text) } else { transient(text) });
+                return Err(if busy { BatchFailure::VmBusy(text) } else { transient(text) });
             }
             return Err(match status.as_u16() {
-                403 | 404 | 409 | 410 | 412 => BatchEnd::TryNextVm(text),
+                403 | 404 | 409 | 410 | 412 => BatchFailure::TryNextVm(text),
                 // A 503 says that nothing was done. The other server errors do not.
                 503 => transient(text),
                 500..=599 => unknown(format!("{text}; whether the script was run is unknown")),
@@ -169,7 +169,7 @@ impl ScriptRunner {
 
     /// Waits for the end of a script that was accepted.
     async fn result(&self, response: Response) -> Result<OperationResult> {
-        match Operation::started_by(&self.arm, &response)? {
+        match ArmOperation::started_by(&self.arm, &response)? {
             Some(operation) => self.arm.follow(operation, Deadline::after(self.options.timeout)).await,
             None => {
                 let output = response.json("the Run Command", "endpoint is Resource Manager itself")?;
@@ -180,18 +180,18 @@ impl ScriptRunner {
 }
 
 /// The outcome of each event in the output of a script.
-fn read(script: &BatchScript, result: &OperationResult, limit: Duration) -> Result<Vec<Outcome>, BatchEnd> {
+fn read(script: &BatchScript, result: &OperationResult, limit: Duration) -> Result<Vec<SendOutcome>, BatchFailure> {
     let parts = result.output.get("value").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let messages: Vec<&str> = parts.iter().filter_map(|part| part.get("message")?.as_str()).collect();
     let why = result.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
     let outcome = |event: Option<(i32, String)>| match event {
         Some((code, text)) => script::outcome(code, &text, limit),
-        None => Outcome::unknown(format!(
+        None => SendOutcome::unknown(format!(
             "the output of the script says nothing about this event; Run Command keeps the last 4,096 bytes{why}"
         )),
     };
     match script.read(&messages.join("\n")) {
-        ScriptOutput::NothingSent(reason) => Err(BatchEnd::TryNextVm(reason)),
+        ScriptOutput::NothingSent(reason) => Err(BatchFailure::TryNextVm(reason)),
         ScriptOutput::Events(events) => Ok(events.into_iter().map(outcome).collect()),
     }
 }
@@ -229,10 +229,10 @@ impl VmRunner for ScriptRunner {
                 let events = outcomes.into_iter().map(EventAttempt::Done).collect();
                 return BatchAttempt { events, vm_works: Some(true) };
             }
-            Err(BatchEnd::SameForAll(outcome)) => (EventAttempt::Done(outcome), None),
-            Err(BatchEnd::TryNextVm(reason)) => (EventAttempt::TryNextVm(reason), Some(false)),
+            Err(BatchFailure::SameForAll(outcome)) => (EventAttempt::Done(outcome), None),
+            Err(BatchFailure::TryNextVm(reason)) => (EventAttempt::TryNextVm(reason), Some(false)),
             // The VM works for another caller.
-            Err(BatchEnd::VmBusy(reason)) => (EventAttempt::TryNextVm(reason), None),
+            Err(BatchFailure::VmBusy(reason)) => (EventAttempt::TryNextVm(reason), None),
         };
         BatchAttempt { events: vec![same; events.len()], vm_works }
     }
@@ -243,15 +243,17 @@ impl VmRunner for ScriptRunner {
         command: &VmCommand,
         arguments: Arguments,
     ) -> Result<String, String> {
-        let sent = run_on_next_vm(selector, self, command, vec![(0, arguments)], &Gate::open()).await.pop();
+        let sent = run_on_vms(selector, self, command, vec![(0, arguments)], &Gate::open()).await.pop();
         match sent.map(|(_, sent)| sent.outcome) {
             // The profile of a site may print other lines before the status.
-            Some(Outcome::Delivered { detail: Some(text) }) => {
+            Some(SendOutcome::Delivered { detail: Some(text) }) => {
                 Ok(text.split_whitespace().last().unwrap_or_default().to_owned())
             }
-            Some(Outcome::Delivered { detail: None }) | None => Err("autostatus printed nothing".to_owned()),
-            Some(Outcome::Failed { detail, .. } | Outcome::Unknown { detail } | Outcome::NotTried { detail }) => {
+            Some(SendOutcome::Failed { detail, .. } | SendOutcome::Unknown { detail }) => {
                 Err(detail.replace("sendevent", "autostatus"))
+            }
+            Some(SendOutcome::Delivered { detail: None } | SendOutcome::NotTried) | None => {
+                Err("autostatus printed nothing".to_owned())
             }
         }
     }

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures::future::{FusedFuture as _, FutureExt as _};
 use tokio::process::{Child, Command};
 
-use super::output::{Captured, ProgramResult};
-use super::{Delivery, Gate, Outcome, Sent, Transport, command};
+use super::output::{CapturedOutput, ProgramResult};
+use super::{Delivery, Gate, SendOutcome, SendResult, Transport, command};
 use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
 use crate::http::Secret;
@@ -88,7 +88,7 @@ impl SendEvent {
     /// letter or digit (it could be read as an option) or a variable name that no environment can hold.
     pub fn new(options: SendEventOptions) -> Result<Self> {
         if options.program.as_os_str().is_empty() {
-            return Err(Error::invalid("the program for sendevent is empty; give its path, or leave it out for PATH"));
+            return Err(Error::invalid("the program for sendevent is empty; give its path, or omit it to search PATH"));
         }
         if options.timeout.is_zero() {
             return Err(Error::invalid("the time limit of sendevent is zero; give at least some milliseconds"));
@@ -114,7 +114,7 @@ impl SendEvent {
     }
 
     /// Starts `program`. On an error nothing was sent.
-    async fn start(&self, program: &Path, arguments: &[String]) -> Result<Child, Outcome> {
+    async fn start(&self, program: &Path, arguments: &[String]) -> Result<Child, SendOutcome> {
         let variables = match &self.options.env_file {
             Some(file) => Some(self.sourced.variables(file, &self.options.environment, self.options.timeout).await?),
             None => None,
@@ -141,7 +141,7 @@ impl SendEvent {
                 }
                 Err(e) => {
                     let program = program.display();
-                    return Err(Outcome::transient(match e.kind() {
+                    return Err(SendOutcome::transient(match e.kind() {
                         IoErrorKind::NotFound => format!(
                             "program {program} was not found: install the AutoSys client, put it in PATH or give its path"
                         ),
@@ -159,7 +159,7 @@ impl SendEvent {
     /// for, even if they keep its output open.
     async fn finish(&self, mut child: Child) -> ProgramResult {
         let group = ProcessGroup::of(&child);
-        let (mut out, mut err) = (Captured::default(), Captured::default());
+        let (mut out, mut err) = (CapturedOutput::default(), CapturedOutput::default());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut reading = Box::pin(async { tokio::try_join!(out.read(stdout), err.read(stderr)).map(|_| ()) }.fuse());
         let ended = tokio::time::timeout(self.options.timeout, async {
@@ -216,8 +216,8 @@ impl Transport for SendEvent {
         self.arguments(delivery).map(|_| ())
     }
 
-    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
-        self.options.mapping.shows(&delivery.status, status)
+    fn confirms(&self, delivery: &Delivery, status: &str) -> bool {
+        self.options.mapping.confirms(&delivery.status, status)
     }
 
     fn describe(&self, delivery: &Delivery) -> String {
@@ -227,10 +227,10 @@ impl Transport for SendEvent {
         }
     }
 
-    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> SendResult {
         let arguments = match self.arguments(delivery) {
             Ok(arguments) => arguments,
-            Err(reason) => return Outcome::permanent(reason).into(),
+            Err(reason) => return SendOutcome::permanent(reason).into(),
         };
         match self.start(&self.options.program, &arguments).await {
             Ok(child) => self.finish(child).await.outcome().into(),
@@ -246,7 +246,7 @@ impl Transport for SendEvent {
         let program = self.autostatus.as_deref().ok_or("there is no autostatus program")?;
         let arguments = command::status_arguments(job_id)?;
         let child = self.start(program, &arguments).await.map_err(|outcome| match outcome {
-            Outcome::Failed { detail, .. } => detail,
+            SendOutcome::Failed { detail, .. } => detail,
             _ => "autostatus could not be started".to_owned(),
         })?;
         self.finish(child).await.status()

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::output::ProgramResult;
 use super::vms::{Arguments, BatchAttempt, EventAttempt, VmCommand, VmRunner, VmTransport, check_text};
-use super::{Gate, Outcome};
+use super::{Gate, SendOutcome};
 use crate::error::{Error, Result};
 use crate::http::Secret;
 use crate::selection::{RoundRobinSelector, Selection};
@@ -185,9 +185,7 @@ impl SshRunner {
                 EventAttempt::Done(result.outcome())
             }
             CommandResult::NotStarted(why) => EventAttempt::TryNextVm(why),
-            CommandResult::GateClosed => {
-                EventAttempt::Done(Outcome::not_tried("the delivery was stopped before its turn"))
-            }
+            CommandResult::GateClosed => EventAttempt::Done(SendOutcome::NotTried),
         }
     }
 }
@@ -215,7 +213,7 @@ impl VmRunner for SshRunner {
             Err(why) => vec![EventAttempt::TryNextVm(why); events.len()],
         };
         let failed = events.iter().any(|event| matches!(event, EventAttempt::TryNextVm(_)));
-        let ran = |event: &EventAttempt| !matches!(event, EventAttempt::Done(Outcome::NotTried { .. }));
+        let ran = |event: &EventAttempt| !matches!(event, EventAttempt::Done(SendOutcome::NotTried));
         let vm_works = (failed || events.iter().any(ran)).then_some(!failed);
         BatchAttempt { events, vm_works }
     }

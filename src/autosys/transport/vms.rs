@@ -1,11 +1,11 @@
 //! What SSH and Run Command have in common: they run `sendevent` on a VM that a selector picks, and go to the next VM when
 //! one cannot run it.
 
-use std::fmt;
+use std::{fmt, iter};
 
 use async_trait::async_trait;
 
-use super::{Delivery, Gate, Outcome, Sent, Transport, command};
+use super::{Delivery, Gate, SendOutcome, SendResult, Transport, command};
 use crate::autosys::event::Mapping;
 use crate::error::{Error, Result};
 use crate::selection::{RoundRobinSelector, Selection};
@@ -17,7 +17,7 @@ pub type Arguments = Vec<String>;
 #[derive(Debug, Clone)]
 pub enum EventAttempt {
     /// The event has this outcome.
-    Done(Outcome),
+    Done(SendOutcome),
     /// Nothing was sent, for this reason of the VM.
     TryNextVm(String),
 }
@@ -149,13 +149,13 @@ impl<R: VmRunner> VmTransport<R> {
 }
 
 /// Runs `command` with the arguments of each event, on the next VM that can. Returns the result of each event with its index.
-pub(super) async fn run_on_next_vm<R: VmRunner>(
+pub(super) async fn run_on_vms<R: VmRunner>(
     selector: &RoundRobinSelector,
     runner: &R,
     command: &VmCommand,
     mut events: Vec<(usize, Arguments)>,
     gate: &Gate,
-) -> Vec<(usize, Sent)> {
+) -> Vec<(usize, SendResult)> {
     let mut results = Vec::new();
     let mut failed: Vec<(String, String)> = Vec::new();
     while !events.is_empty() {
@@ -174,9 +174,12 @@ pub(super) async fn run_on_next_vm<R: VmRunner>(
             tracing::warn!(vm, %error, "the result of the VM could not be reported to the selector");
         }
         let (mut unsent, mut reason) = (Vec::new(), None);
-        for ((at, arguments), event) in events.into_iter().zip(attempt.events) {
+        // An event without a result may have been sent.
+        let missing =
+            iter::repeat_with(|| EventAttempt::Done(SendOutcome::unknown("the VM gave no result for this event")));
+        for ((at, arguments), event) in events.into_iter().zip(attempt.events.into_iter().chain(missing)) {
             match event {
-                EventAttempt::Done(outcome) => results.push((at, Sent { outcome, vm: Some(vm.clone()) })),
+                EventAttempt::Done(outcome) => results.push((at, SendResult { outcome, vm: Some(vm.clone()) })),
                 EventAttempt::TryNextVm(why) => {
                     reason = Some(why);
                     unsent.push((at, arguments));
@@ -193,14 +196,14 @@ pub(super) async fn run_on_next_vm<R: VmRunner>(
 }
 
 /// The next VM that did not fail, or the result when there is none.
-async fn next_vm(selector: &RoundRobinSelector, failed: &[(String, String)]) -> Result<Selection, Sent> {
+async fn next_vm(selector: &RoundRobinSelector, failed: &[(String, String)]) -> Result<Selection, SendResult> {
     let list = |failures: &[(String, String)]| {
         failures.iter().map(|(vm, why)| format!("{vm}: {why}")).collect::<Vec<_>>().join("; ")
     };
     let (tried, reasons) = (failed.iter().map(|(vm, _)| vm.clone()).collect::<Vec<_>>(), list(failed));
     if tried.len() >= selector.inventory().vms().len() {
-        let outcome = Outcome::transient(format!("no VM could run the command: {reasons}"));
-        return Err(Sent { outcome, vm: tried.last().cloned() });
+        let outcome = SendOutcome::transient(format!("no VM could run the command: {reasons}"));
+        return Err(SendResult { outcome, vm: tried.last().cloned() });
     }
     selector.select(&tried).await.map_err(|error| {
         let before = if reasons.is_empty() { String::new() } else { format!("{reasons}; ") };
@@ -208,7 +211,7 @@ async fn next_vm(selector: &RoundRobinSelector, failed: &[(String, String)]) -> 
             more if more.is_empty() => more,
             more => format!(" ({more})"),
         };
-        Outcome::transient(format!("{before}{error}{more}")).into()
+        SendOutcome::transient(format!("{before}{error}{more}")).into()
     })
 }
 
@@ -227,33 +230,32 @@ impl<R: VmRunner> Transport for VmTransport<R> {
             .map_or_else(|reason| reason, |arguments| self.runner.describe(&self.command, &arguments))
     }
 
-    fn at_once(&self) -> usize {
+    fn max_batches(&self) -> usize {
         self.selector.inventory().vms().len()
     }
 
-    fn batch(&self) -> usize {
+    fn batch_size(&self) -> usize {
         self.command.batch
     }
 
-    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {
         let sent = self.send_batch(std::slice::from_ref(delivery), gate).await.pop();
-        sent.unwrap_or_else(|| Outcome::not_tried("there was nothing to send").into())
+        sent.unwrap_or_else(|| SendOutcome::NotTried.into())
     }
 
-    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
-        let not_tried = Sent::from(Outcome::not_tried("the delivery was stopped before its turn"));
-        let mut results = vec![not_tried; deliveries.len()];
+    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<SendResult> {
+        let mut results = vec![SendResult::from(SendOutcome::NotTried); deliveries.len()];
         let mut ready = Vec::new();
         for (at, delivery) in deliveries.iter().enumerate() {
             match self.arguments(delivery) {
                 Ok(arguments) => ready.push((at, arguments)),
-                Err(reason) => results[at] = Outcome::permanent(reason).into(),
+                Err(reason) => results[at] = SendOutcome::permanent(reason).into(),
             }
         }
         while !ready.is_empty() && gate.is_open() {
             let rest = ready.split_off(self.runner.split(&self.command, &ready).clamp(1, ready.len()));
             let batch = std::mem::replace(&mut ready, rest);
-            for (at, sent) in run_on_next_vm(&self.selector, &self.runner, &self.command, batch, gate).await {
+            for (at, sent) in run_on_vms(&self.selector, &self.runner, &self.command, batch, gate).await {
                 results[at] = sent;
             }
         }
@@ -270,7 +272,7 @@ impl<R: VmRunner> Transport for VmTransport<R> {
         self.runner.status(&self.selector, &command, command::status_arguments(job_id)?).await
     }
 
-    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
-        self.command.mapping.shows(&delivery.status, status)
+    fn confirms(&self, delivery: &Delivery, status: &str) -> bool {
+        self.command.mapping.confirms(&delivery.status, status)
     }
 }

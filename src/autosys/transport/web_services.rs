@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Delivery, Gate, Outcome, Sent, Transport, command};
+use super::{Delivery, Gate, SendOutcome, SendResult, Transport, command};
 use crate::autosys::event::{Event, JobName, Mapping};
 use crate::error::{Error, Result};
 use crate::http::retry::retry_after_text;
@@ -141,14 +141,22 @@ impl WebServices {
             Some(file) => tls::certificates(file, "ca_file", "")?,
             None => Vec::new(),
         };
+        let has_certificates = !certificates.is_empty();
         // Connecting has a time limit of its own within that of the request, so that a request that reaches it was sent.
         let connect_limit = options.timeout.min(CONNECT_LIMIT);
-        let (server, advice, limit) =
-            (&addresses.server, "check base_url and the network", options.timeout + connect_limit);
-        let http = Client::new("the web services", server, advice, limit, |builder| {
+        let (server, advice) = (&addresses.server, "check base_url and the network");
+        let http = Client::new("the web services", server, advice, |builder| {
             builder.connect_timeout(connect_limit).pool_idle_timeout(IDLE_LIMIT).tls_certs_merge(certificates)
+        });
+        // Whether a certificate can be read shows only here.
+        let http = http.map_err(|error| match has_certificates {
+            true => {
+                Error::invalid("ca_file has a certificate that cannot be read: give a PEM bundle").with_source(error)
+            }
+            false => error,
         })?;
-        Ok(Self { http: http.with_longest_body(LONGEST_BODY), addresses, options, authorization })
+        let http = http.with_limit(options.timeout + connect_limit).with_longest_body(LONGEST_BODY);
+        Ok(Self { http, addresses, options, authorization })
     }
 
     /// The address and the body of the event of `delivery`, or why it cannot be sent.
@@ -201,16 +209,22 @@ impl Transport for WebServices {
         }
     }
 
-    async fn send(&self, delivery: &Delivery, gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {
         let (address, body) = match self.request(delivery) {
             Ok(request) => request,
-            Err(reason) => return Outcome::permanent(reason).into(),
+            Err(reason) => return SendOutcome::permanent(reason).into(),
         };
         let request = self.http.request(Method::POST, address.clone()).json(&body);
         if !gate.is_open() {
-            return Outcome::not_tried("the delivery was stopped before its turn").into();
+            return SendOutcome::NotTried.into();
         }
         match self.exchange(request, "the event").await {
+            // The rest of the body could hold an error code.
+            Ok(response) if response.timed_out() => SendOutcome::unknown(self.without_secrets(format!(
+                "{} answered {}, and the rest of its response did not come in time",
+                self.http.shown(),
+                response.status
+            ))),
             // The status is the result. A body that breaks off only explains less.
             Ok(response) => {
                 let said = self.without_secrets(response::text(&response.body));
@@ -221,8 +235,8 @@ impl Transport for WebServices {
             Err(RequestFailure { error, state, .. }) => {
                 let reason = self.without_secrets(error.full_message());
                 match state {
-                    SendState::NotSent => Outcome::transient(reason),
-                    SendState::MaybeSent | SendState::Answered(_) => Outcome::unknown(reason),
+                    SendState::NotSent => SendOutcome::transient(reason),
+                    SendState::MaybeSent | SendState::Answered(_) => SendOutcome::unknown(reason),
                 }
             }
         }
@@ -249,7 +263,7 @@ impl Transport for WebServices {
         })
     }
 
-    fn shows(&self, delivery: &Delivery, status: &str) -> bool {
-        self.options.mapping.shows(&delivery.status, status)
+    fn confirms(&self, delivery: &Delivery, status: &str) -> bool {
+        self.options.mapping.confirms(&delivery.status, status)
     }
 }

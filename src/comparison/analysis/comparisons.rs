@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::arm::ArmFigures;
 use super::ratio::{LEAST_ROUNDS, LEVEL, MakespanRatio};
 use super::run::{ArmPlan, RunData};
-use crate::comparison::arms::Mode;
+use crate::comparison::arms::SubmissionMode;
 
 /// What two arms differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -91,7 +91,7 @@ fn same_concurrency(one: &ArmPlan, other: &ArmPlan) -> bool {
     match (one.mode, other.mode) {
         // A batch or a window that holds all jobs is the same as all at once.
         (Some(ours), Some(theirs)) => {
-            one.concurrent == other.concurrent && (ours == theirs || [ours, theirs].contains(&Mode::All))
+            one.concurrent == other.concurrent && (ours == theirs || [ours, theirs].contains(&SubmissionMode::All))
         }
         _ => near,
     }

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Float64Type};
 use super::concurrency::peak;
 use super::run::{ArmPlan, JobRow, RunData};
 use crate::error::{Error, Result};
-use crate::viya::jobs::State;
+use crate::viya::jobs::JobState;
 
 /// The required columns.
 const REQUIRED: [&str; 4] = ["arm", "job", "jes_created_s", "jes_end_s"];
@@ -90,7 +90,7 @@ fn read_rows(batch: &RecordBatch, job_rows: &mut Vec<JobRow>) -> Result<()> {
 
 /// A state in its present spelling.
 fn normalized(state: &str) -> String {
-    State::parse(state).map_or_else(|| state.to_owned(), |known| known.as_str().to_owned())
+    JobState::parse(state).map_or_else(|| state.to_owned(), |known| known.as_str().to_owned())
 }
 
 /// Checks that the figures of a job are possible.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::comparison::arms::Mode;
+use crate::comparison::arms::SubmissionMode;
 
 /// One job of one round of one arm, with the columns of a recorded run in their order. Times are seconds since the first
 /// submission of the run. Unknown values are `None`.
@@ -141,7 +141,7 @@ pub struct ArmPlan {
     /// The queue of that context.
     pub queue: Option<String>,
     /// How its jobs were submitted; `None` for a run that was recorded elsewhere.
-    pub mode: Option<Mode>,
+    pub mode: Option<SubmissionMode>,
     /// The most jobs in flight.
     pub concurrent: Option<usize>,
     /// Interrupted rounds. Their makespans are not comparable.
@@ -151,7 +151,7 @@ pub struct ArmPlan {
 impl ArmPlan {
     /// Whether it runs one job at a time.
     pub fn is_sequential(&self) -> bool {
-        self.mode == Some(Mode::Sequential) || self.concurrent == Some(1)
+        self.mode == Some(SubmissionMode::Sequential) || self.concurrent == Some(1)
     }
 }
 

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::comparison::arms::Mode;
+use crate::comparison::arms::SubmissionMode;
 use crate::comparison::job_configs;
 use crate::comparison::journal::{JournalFormat, Replay};
 use crate::stop::Stop;
@@ -102,7 +102,7 @@ async fn follow(
     let (_tokens, client) = client_at(app, 200.0).await;
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::create(folder.path(), "run", JournalFormat::default()).unwrap();
-    let arm = Arm::new("fixed", "SAS Job Execution compute context", Mode::Window, 4).unwrap();
+    let arm = Arm::new("fixed", "SAS Job Execution compute context", SubmissionMode::Window, 4).unwrap();
     let header = JournalHeader {
         run_id: "run".into(),
         began: Utc::now(),
@@ -112,7 +112,7 @@ async fn follow(
         jobs: vec![json!({"name": "job", "definition_id": "definition"})],
         repeat: 1,
         pause: 0.0,
-        mode: Mode::Window,
+        mode: SubmissionMode::Window,
     };
     let jobs = job_configs::parse(&header.jobs, "the test").unwrap();
     let key = JobKey { arm: 0, round: 1, sequence: 1 };

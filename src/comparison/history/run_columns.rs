@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray as _, Float64Array, Int64Array, RecordBatch
 use arrow::datatypes::{DataType, Field};
 
 use crate::comparison::analysis::{ArmPlan, JobRow, RunData, from_table};
-use crate::comparison::arms::Mode;
+use crate::comparison::arms::SubmissionMode;
 use crate::comparison::table::{flag, integer, text};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -46,7 +46,7 @@ pub(super) fn columns(run: &RunData) -> Result<Vec<ArrayRef>> {
         integer(&rows, |((number, _), _)| Some(*number as i64)),
         text(&rows, |((_, plan), _)| plan.context.as_deref()),
         text(&rows, |((_, plan), _)| plan.queue.as_deref()),
-        text(&rows, |((_, plan), _)| plan.mode.map(Mode::as_str)),
+        text(&rows, |((_, plan), _)| plan.mode.map(SubmissionMode::as_str)),
         integer(&rows, |((_, plan), _)| plan.concurrent.map(|count| count as i64)),
         flag(&rows, |((_, plan), job)| plan.interrupted.contains(&job.round)),
         flag(&rows, |(_, job)| run.is_submitted_twice(job)),
@@ -74,7 +74,7 @@ pub(super) fn read_run(rows: &RecordBatch) -> Result<RunData> {
     let (numbers, concurrent) = (integers("arm_number")?, integers("concurrent")?);
     let (contexts, queues) = (texts("planned_context")?, texts("planned_queue")?);
     let mode = |mode: Option<String>| mode.map(|mode| mode.parse()).transpose();
-    let modes = texts("mode")?.into_iter().map(mode).collect::<Result<Vec<Option<Mode>>>>()?;
+    let modes = texts("mode")?.into_iter().map(mode).collect::<Result<Vec<Option<SubmissionMode>>>>()?;
     let (interrupted, twice) = (flags("interrupted"), flags("submitted_twice"));
     let mut arms: BTreeMap<(i64, &str), ArmPlan> = BTreeMap::new();
     for (row, job) in run.job_rows.iter().enumerate() {
@@ -107,8 +107,9 @@ mod tests {
 
     #[test]
     fn a_stored_run_has_the_same_analysis() {
-        let arms = [("one", Some(Mode::Sequential), Some("SAS Job Execution compute context")), ("two", None, None)];
-        let plan = |(name, mode, context): (&str, Option<Mode>, Option<&str>)| ArmPlan {
+        let arms =
+            [("one", Some(SubmissionMode::Sequential), Some("SAS Job Execution compute context")), ("two", None, None)];
+        let plan = |(name, mode, context): (&str, Option<SubmissionMode>, Option<&str>)| ArmPlan {
             name: name.into(),
             context: context.map(str::to_owned),
             mode,

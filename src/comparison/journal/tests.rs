@@ -8,11 +8,11 @@ fn header() -> JournalEvent {
         began: "2026-01-02T03:04:05Z".parse().unwrap(),
         tag: "t2cvxaqzk".into(),
         base_url: "http://127.0.0.1:1".into(),
-        arms: vec![Arm::new("fixed", "A", Mode::Window, 3).unwrap()],
+        arms: vec![Arm::new("fixed", "A", SubmissionMode::Window, 3).unwrap()],
         jobs: vec![json!({"name": "a", "definition_id": "d"})],
         repeat: 2,
         pause: 0.0,
-        mode: Mode::Window,
+        mode: SubmissionMode::Window,
     }))
 }
 
@@ -37,7 +37,7 @@ fn events() -> Vec<JournalEvent> {
 }
 
 fn check(replay: &Replay) {
-    assert_eq!(replay.header.arms[0], Arm::new("fixed", "A", Mode::Window, 3).unwrap());
+    assert_eq!(replay.header.arms[0], Arm::new("fixed", "A", SubmissionMode::Window, 3).unwrap());
     assert_eq!((replay.header.repeat, replay.jobs.len()), (2, 3));
     assert!(
         matches!(&replay.jobs[&key(1)], PriorState::Ended(name, Some(0.5), end) if name == "n1" && end.observed == Some(3.5))

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::execution::{self, timestamp};
 use crate::comparison::analysis::run::microseconds;
 use crate::comparison::analysis::{Analysis, ArmPlan, ComparisonWarning, RunData};
-use crate::comparison::arms::Mode;
+use crate::comparison::arms::SubmissionMode;
 use crate::comparison::job_configs::JobConfig;
 use crate::comparison::journal::JournalHeader;
 use crate::comparison::records::{ArmRecord, RoundRecord};
@@ -87,7 +87,7 @@ impl Serialize for ResultDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let arm = |name: &str| self.records.iter().find(|record| record.arm.name == name);
         // By their known names first, because the asynchronous arm can be sequential, too.
-        let is_sequential = |record: &&ArmRecord| record.arm.mode == Mode::Sequential;
+        let is_sequential = |record: &&ArmRecord| record.arm.mode == SubmissionMode::Sequential;
         let sequential = arm("sequential").or_else(|| self.records.iter().find(is_sequential));
         let parallel = arm("async").or_else(|| self.records.iter().rev().find(|record| !is_sequential(record)));
         let execution = |record| ArmExecution { record, planned: self.jobs.len() };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::comparison::records::{ArmRecord, JobRecord};
 use crate::comparison::statistics::{mean, quantile};
 use crate::viya::jobs::Job;
-use crate::viya::orchestrator::Entry;
+use crate::viya::orchestrator::OrchestratorEntry;
 
 /// A timestamp in the format of SAS.
 pub(super) fn timestamp(at: Option<DateTime<Utc>>) -> Value {
@@ -95,8 +95,10 @@ pub(super) fn comparison(sequential: &ArmRecord, parallel: &ArmRecord) -> Value 
 pub(super) fn job(arm: &ArmRecord, record: &JobRecord) -> Value {
     let entry = record.entry.as_ref();
     // SAS: the job service sees the end up to three seconds after the orchestrator.
-    let finish_lag =
-        record.ended().zip(entry.and_then(Entry::ended)).map(|(seen, ended)| (seen - ended).as_seconds_f64());
+    let finish_lag = record
+        .ended()
+        .zip(entry.and_then(OrchestratorEntry::ended))
+        .map(|(seen, ended)| (seen - ended).as_seconds_f64());
     let metrics = metrics(record, entry);
     json!({
         "name": record.config.name,
@@ -164,7 +166,7 @@ fn integer(number: f64) -> Option<i64> {
     (rounded.abs() < 2_f64.powi(53)).then_some(rounded as i64)
 }
 
-fn metrics(record: &JobRecord, entry: Option<&Entry>) -> Value {
+fn metrics(record: &JobRecord, entry: Option<&OrchestratorEntry>) -> Value {
     let Some(entry) = entry else {
         return json!({"actual_hostname": null, "correlation": record.correlation.as_str(), "orchestrator_timing": null,
                       "orchestrator_resources": null, "orchestrator_context": null, "orchestrator_data": null});

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::RunIdentity;
 use crate::comparison::analysis::{ArmPlan, JobRow, RunData, from_table};
-use crate::comparison::arms::Mode;
+use crate::comparison::arms::SubmissionMode;
 use crate::comparison::files;
 use crate::error::{Error, Result};
 use crate::viya::json::parse_time;
-use crate::viya::orchestrator::Entry;
+use crate::viya::orchestrator::OrchestratorEntry;
 
 /// The content of a result file.
 pub(super) struct LoadedResult {
@@ -111,7 +111,7 @@ fn first_client(value: &Value) -> Option<RunData> {
                 .pointer("/metrics/orchestrator_data")
                 .or_else(|| job.pointer("/job_metrics/orchestrator_data"))
                 .filter(|data| data.get("processingInfo").is_some())
-                .map(Entry::new);
+                .map(OrchestratorEntry::new);
             let entry = entry.as_ref();
             run.job_rows.push(JobRow {
                 arm: name.to_owned(),
@@ -152,7 +152,7 @@ fn first_client(value: &Value) -> Option<RunData> {
             name: name.to_owned(),
             context: text_at(arm, "/context_name"),
             queue: None,
-            mode: (name == "sequential").then_some(Mode::Sequential),
+            mode: (name == "sequential").then_some(SubmissionMode::Sequential),
             concurrent: match (name, text_at(arm, "/execution_mode").as_deref()) {
                 ("sequential", _) => Some(1),
                 (_, Some("all")) => Some(list_at(arm, "/jobs").len()),

@@ -8,7 +8,7 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use serde_json::{Value, json};
 
 use crate::comparison::{
-    Arms, ComparisonResult, JobOrder, Mode, ProgressListener, RunnerOptions, ViyaComparisonRunner, table,
+    Arms, ComparisonResult, JobOrder, ProgressListener, RunnerOptions, SubmissionMode, ViyaComparisonRunner, table,
 };
 use crate::error::{ErrorKind, Result};
 use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
@@ -132,9 +132,11 @@ fn two_arms_with_every_key_that_users_know() {
 #[test]
 fn one_arm_leaves_the_other_null() {
     let fixture = Fixture::new(3, ViyaOptions::default());
-    let result =
-        run(RunnerOptions { async_only: true, mode: Mode::All, limit_jobs: Some(2), ..fixture.options() }, None)
-            .unwrap();
+    let result = run(
+        RunnerOptions { async_only: true, mode: SubmissionMode::All, limit_jobs: Some(2), ..fixture.options() },
+        None,
+    )
+    .unwrap();
     let json = &result.to_value().unwrap();
     assert_eq!((&json["sequential_execution"], &json["comparison"]), (&Value::Null, &Value::Null));
     assert_eq!(json["async_execution"]["execution_mode"], "all");
@@ -253,7 +255,7 @@ fn three_arms_run_forth_and_back_in_rounds() {
     let fixture = Fixture::new(3, ViyaOptions::default());
     let options = RunnerOptions {
         arms: Arms::ThreeWay,
-        mode: Mode::Window,
+        mode: SubmissionMode::Window,
         concurrent: 2,
         repeat: 2,
         order: JobOrder::LongestFirst(Some([("cm_pooled".to_owned(), 1.0), ("ae_pooled".to_owned(), 3.0)].into())),

@@ -27,16 +27,16 @@ impl Transport for StatusTransport {
         "shown"
     }
 
-    fn batch(&self) -> usize {
+    fn batch_size(&self) -> usize {
         10
     }
 
-    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> SendResult {
         self.sent.lock().unwrap().push(delivery.job_id.clone());
-        Sent { outcome: Outcome::Delivered { detail: Some("stored".to_owned()) }, vm: Some("vm1".to_owned()) }
+        SendResult { outcome: SendOutcome::Delivered { detail: Some("stored".to_owned()) }, vm: Some("vm1".to_owned()) }
     }
 
-    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<Sent> {
+    async fn send_batch(&self, deliveries: &[Delivery], gate: &Gate) -> Vec<SendResult> {
         let mut sent = Vec::new();
         for delivery in deliveries.iter().skip(usize::from(self.silent)) {
             sent.push(self.send(delivery, gate).await);
@@ -67,10 +67,10 @@ fn queued(job: &str, in_doubt: Option<i64>) -> QueuedRow {
     QueuedRow { row, delivery, attempt: in_doubt.unwrap_or_default() + 1, failures: 0, in_doubt }
 }
 
-fn detail(sent: &Sent) -> (&'static str, &str) {
+fn detail(sent: &SendResult) -> (&'static str, &str) {
     match &sent.outcome {
-        Outcome::Delivered { detail } => ("delivered", detail.as_deref().unwrap_or_default()),
-        Outcome::Unknown { detail } => ("unknown", detail),
+        SendOutcome::Delivered { detail } => ("delivered", detail.as_deref().unwrap_or_default()),
+        SendOutcome::Unknown { detail } => ("unknown", detail),
         other => panic!("{other:?}"),
     }
 }
@@ -132,5 +132,5 @@ async fn an_answer_that_is_missing_is_unknown() {
 async fn nothing_is_sent_through_a_closed_gate() {
     let transport = Arc::new(StatusTransport::one_after_the_other(&["SUCCESS"]));
     let sent = sender(&transport, None, &[]).send(&[queued("a", None)], &Gate::new(|| false)).await;
-    assert!(matches!(sent[0].outcome, Outcome::NotTried { .. }) && transport.sent.lock().unwrap().is_empty());
+    assert!(matches!(sent[0].outcome, SendOutcome::NotTried) && transport.sent.lock().unwrap().is_empty());
 }

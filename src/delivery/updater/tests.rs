@@ -7,7 +7,7 @@ use chrono::DateTime;
 
 use super::*;
 use crate::ErrorKind;
-use crate::autosys::{Callable, Delivery, Outcome, SendEvent, SendEventOptions, Sent};
+use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions, SendOutcome, SendResult};
 use crate::delivery::Order;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 
@@ -53,16 +53,16 @@ async fn attempts(ledger: &JobLedger) -> Vec<(String, i64, String)> {
 #[derive(Clone)]
 struct Recorder {
     sent: Arc<Mutex<Vec<(String, String)>>>,
-    answer: Arc<dyn Fn(&Delivery) -> Outcome + Send + Sync>,
+    answer: Arc<dyn Fn(&Delivery) -> SendOutcome + Send + Sync>,
 }
 
 impl Recorder {
-    fn new(answer: impl Fn(&Delivery) -> Outcome + Send + Sync + 'static) -> Self {
+    fn new(answer: impl Fn(&Delivery) -> SendOutcome + Send + Sync + 'static) -> Self {
         Self { sent: Arc::default(), answer: Arc::new(answer) }
     }
 
     fn taking_all() -> Self {
-        Self::new(|_| Outcome::Delivered { detail: None })
+        Self::new(|_| SendOutcome::Delivered { detail: None })
     }
 
     /// What was sent since the last call.
@@ -77,7 +77,7 @@ impl Transport for Recorder {
         "recorder"
     }
 
-    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> SendResult {
         self.sent.lock().unwrap().push((delivery.job_id.clone(), delivery.status.clone()));
         (self.answer)(delivery).into()
     }
@@ -171,8 +171,8 @@ async fn later_rows_of_a_job_wait_behind_one_that_fails() {
     let down = Arc::new(AtomicUsize::new(1));
     let failing = Arc::clone(&down);
     let recorder = Recorder::new(move |delivery| match delivery.status.as_str() {
-        "FAILURE" if failing.load(Ordering::SeqCst) > 0 => Outcome::transient("down"),
-        _ => Outcome::Delivered { detail: None },
+        "FAILURE" if failing.load(Ordering::SeqCst) > 0 => SendOutcome::transient("down"),
+        _ => SendOutcome::Delivered { detail: None },
     });
     let updater = updater(&ledger, recorder.clone(), UpdaterOptions::default());
 
@@ -224,8 +224,8 @@ async fn identical_rows_are_each_delivered_once() {
     let calls = AtomicUsize::new(0);
     // The second call is refused.
     let recorder = Recorder::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
-        1 => Outcome::transient("down"),
-        _ => Outcome::Delivered { detail: None },
+        1 => SendOutcome::transient("down"),
+        _ => SendOutcome::Delivered { detail: None },
     });
     let updater = updater(&ledger, recorder.clone(), UpdaterOptions::default());
     let first = updater.run().await.unwrap();
@@ -241,8 +241,8 @@ async fn a_send_without_outcome_is_repeated_and_marked() {
     let ledger = ledger(dir.path()).await;
     notify(&ledger, &[("a", "SUCCESS"), ("b", "SUCCESS")]).await;
     let first = Recorder::new(|delivery| match delivery.job_id.as_str() {
-        "a" => Outcome::unknown("cut off"),
-        _ => Outcome::Delivered { detail: None },
+        "a" => SendOutcome::unknown("cut off"),
+        _ => SendOutcome::Delivered { detail: None },
     });
     let report = updater(&ledger, first, UpdaterOptions::default()).run().await.unwrap();
     assert_eq!((report.unknown, report.delivered, report.pending), (1, 1, 1));
@@ -357,10 +357,10 @@ impl Transport for Slow {
         "slow"
     }
 
-    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> Sent {
+    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> SendResult {
         self.started.send(delivery.job_id.clone()).unwrap();
         self.go.stopped().await;
-        Outcome::Delivered { detail: None }.into()
+        SendOutcome::Delivered { detail: None }.into()
     }
 }
 

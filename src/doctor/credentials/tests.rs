@@ -24,7 +24,7 @@ fn credentials_are_named_and_never_shown() {
     let mut all = SECRETS.to_vec();
     all.extend([("AZURE_CLIENT_ID", "client"), ("AZURE_TENANT_ID", "tenant")]);
     let options = HashMap::from([("aws_secret_access_key".to_owned(), "secret-10".to_owned())]);
-    let checks = local(&Variables::of(&all), &Known::default(), &options, None);
+    let checks = local(&EnvironmentVariables::of(&all), &SettingValues::default(), &options, None);
     assert!(!format!("{checks:?}").contains("secret-"), "{checks:?}");
     let azure = of(&checks, "Azure storage");
     assert_eq!(azure.status, Status::Ok);
@@ -38,33 +38,34 @@ fn credentials_are_named_and_never_shown() {
 
 #[test]
 fn without_anything_everything_is_a_note() {
-    let checks = local(&Variables::default(), &Known::default(), &HashMap::new(), None);
+    let checks = local(&EnvironmentVariables::default(), &SettingValues::default(), &HashMap::new(), None);
     assert!(checks.iter().all(|check| check.status == Status::Note), "{checks:?}");
     assert!(checks.iter().any(|check| check.name == "home"));
 }
 
 #[test]
 fn an_incomplete_identity_is_a_warning_that_names_what_is_missing() {
-    let check = aws(&Variables::of(&[("AWS_ACCESS_KEY_ID", "x")]), None);
+    let check = aws(&EnvironmentVariables::of(&[("AWS_ACCESS_KEY_ID", "x")]), None);
     assert_eq!(check.status, Status::Warning);
     assert!(check.detail.contains("without AWS_SECRET_ACCESS_KEY"), "{}", check.detail);
-    let check = azure_resource_manager(&Variables::of(&[("AZURE_CLIENT_SECRET", "x"), ("AZURE_CLIENT_ID", "y")]));
+    let check =
+        azure_resource_manager(&EnvironmentVariables::of(&[("AZURE_CLIENT_SECRET", "x"), ("AZURE_CLIENT_ID", "y")]));
     assert!(check.detail.contains("without AZURE_TENANT_ID"), "{}", check.detail);
     // A client id alone may be that of a managed identity.
-    assert_eq!(azure_resource_manager(&Variables::of(&[("AZURE_CLIENT_ID", "y")])).status, Status::Note);
+    assert_eq!(azure_resource_manager(&EnvironmentVariables::of(&[("AZURE_CLIENT_ID", "y")])).status, Status::Note);
 }
 
 #[test]
 fn a_missing_token_file_is_named() {
-    let check = azure_storage(&Variables::of(&[("AZURE_FEDERATED_TOKEN_FILE", "/nowhere/token")]));
+    let check = azure_storage(&EnvironmentVariables::of(&[("AZURE_FEDERATED_TOKEN_FILE", "/nowhere/token")]));
     assert!(check.status == Status::Warning && check.detail.contains("/nowhere/token"));
-    let check = google(&Variables::of(&[("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")]), None);
+    let check = google(&EnvironmentVariables::of(&[("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")]), None);
     assert!(check.status == Status::Warning && check.detail.contains("/nowhere/key.json"));
 }
 
 #[test]
 fn aws_profiles_are_told_apart_from_what_is_read() {
-    let check = aws(&Variables::of(&[("AWS_PROFILE", "x")]), None);
+    let check = aws(&EnvironmentVariables::of(&[("AWS_PROFILE", "x")]), None);
     assert_eq!(check.status, Status::Note);
     assert!(check.advice.unwrap().contains("not read"));
 }
@@ -74,7 +75,7 @@ fn sendevent_is_searched_in_the_path() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("sendevent");
     let path = directory.path().to_str().unwrap();
-    let of = |pairs: &[(&str, &str)]| sendevent(&Variables::of(pairs), &Known::default());
+    let of = |pairs: &[(&str, &str)]| sendevent(&EnvironmentVariables::of(pairs), &SettingValues::default());
     assert_eq!(of(&[("PATH", path)]).status, Status::Note);
     std::fs::write(&program, "").unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -84,8 +85,8 @@ fn sendevent_is_searched_in_the_path() {
     let found = of(&[("PATH", path), ("AUTOSERV", "ACE"), ("AUTOUSER", "/x")]);
     assert_eq!(found.status, Status::Ok);
     assert!(found.detail.ends_with("AUTOSERV, AUTOUSER set"), "{}", found.detail);
-    let configured = Known { transport: Some("/nowhere/sendevent".to_owned()), ..Known::default() };
-    assert_eq!(sendevent(&Variables::of(&[("PATH", path)]), &configured).status, Status::Warning);
+    let configured = SettingValues { transport: Some("/nowhere/sendevent".to_owned()), ..SettingValues::default() };
+    assert_eq!(sendevent(&EnvironmentVariables::of(&[("PATH", path)]), &configured).status, Status::Warning);
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn ssh_keys_that_others_can_read_are_a_warning() {
     std::fs::write(&key, "secret").unwrap();
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::write(home.path().join(".ssh/known_hosts"), "# x\nhost ssh-ed25519 AAAA\n\n").unwrap();
-    let checks = ssh(&Variables::of(&[("SSH_AUTH_SOCK", "/nowhere/agent")]), Some(home.path()));
+    let checks = ssh(&EnvironmentVariables::of(&[("SSH_AUTH_SOCK", "/nowhere/agent")]), Some(home.path()));
     assert_eq!(of(&checks, "SSH agent").status, Status::Warning);
     assert_eq!(of(&checks, "SSH keys").status, Status::Warning);
     assert!(of(&checks, "SSH known hosts").detail.starts_with("1 in "));

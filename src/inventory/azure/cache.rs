@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,6 +14,7 @@ use super::listing::UsableVms;
 use crate::error::{Error, ErrorKind};
 use crate::inventory::Vm;
 use crate::runtime;
+use crate::runtime::lock;
 
 /// The version of the file. It changes when older files can no longer be read.
 const VERSION: u32 = 1;
@@ -83,7 +84,7 @@ impl ListingCache {
     /// The newer of the listings in this process and in the file.
     pub(super) async fn load(&self) -> Option<CachedListing> {
         let in_process = {
-            let cached = IN_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+            let cached = lock(&IN_PROCESS);
             cached.as_ref().and_then(|cached| cached.get(&self.key).cloned())
         };
         let (file, key) = (self.file.clone(), self.key.clone());
@@ -108,7 +109,7 @@ impl ListingCache {
     /// Stores a listing. Where the file cannot be written, only this process has it.
     pub(super) async fn store(&self, listing: &CachedListing) {
         {
-            let mut cached = IN_PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut cached = lock(&IN_PROCESS);
             let cached = cached.get_or_insert_default();
             if cached.len() >= MOST {
                 cached.clear();
@@ -132,7 +133,7 @@ impl ListingCache {
     /// Clears the cache of this process.
     #[cfg(test)]
     pub(super) fn clear_in_process() {
-        *IN_PROCESS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&IN_PROCESS) = None;
     }
 }
 

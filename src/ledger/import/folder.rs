@@ -137,7 +137,7 @@ pub(super) fn read(path: &Path) -> Result<Option<(Vec<u8>, FileStamp)>, String> 
     let Some(file) = if_exists(File::open(path))? else { return Ok(None) };
     let Some(opened) = if_exists(file.metadata())? else { return Ok(None) };
     if (opened.dev(), opened.ino()) != (listed.dev(), listed.ino()) {
-        return Err("was replaced while it was opened; the next import takes it".to_owned());
+        return Err("was replaced while it was opened; the next import reads it".to_owned());
     }
     let mut bytes = Vec::new();
     let Some(_) = if_exists(file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))? else { return Ok(None) };

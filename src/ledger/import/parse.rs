@@ -152,7 +152,7 @@ fn broken(error: &serde_json::Error) -> String {
     }
     if error.is_eof() {
         return format!(
-            "ends in the middle of a value ({text}); if it is still being written, the next import takes it"
+            "ends in the middle of a value ({text}); if it is still being written, the next import reads it"
         );
     }
     let place = match (error.line(), error.column()) {

@@ -109,7 +109,9 @@ impl RecordReader {
             Some(Scalar::Text(text)) => time::from_text(&text, self.zone),
             Some(Scalar::Whole(number)) => time::from_number(number as f64),
             Some(Scalar::Fraction(number)) => time::from_number(number),
-            None => Err(format!("has no field \"{name}\"{}, and a time is not made up", self.hint(3))),
+            None => {
+                Err(format!("has no field \"{name}\"{}; the import does not insert the current time", self.hint(3)))
+            }
             Some(other) => Err(format!("has {} in the field \"{name}\", which must be a time", other.kind())),
         }
     }
@@ -119,7 +121,7 @@ impl RecordReader {
         if self.names[slot] != FIELDS[slot] {
             return String::new();
         }
-        format!(" (if the files call it something else, say so with fields={{\"{}\": …}})", FIELDS[slot])
+        format!(" (if the files use another name, map it: fields={{\"{}\": …}})", FIELDS[slot])
     }
 }
 

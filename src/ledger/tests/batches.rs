@@ -71,7 +71,7 @@ fn bad_data_is_refused_with_its_column_and_row_and_nothing_is_written() {
     };
     let holes: ArrayRef = Arc::new(StringArray::from(vec![Some("S"), None]));
     let naive: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, 0]));
-    let long = "j".repeat(MAX_JOB_NAME + 1);
+    let long = "j".repeat(MAX_LOGGED_JOB_NAME + 1);
     let cases: Vec<(Vec<(&str, ArrayRef)>, &str)> = vec![
         (good()[..2].to_vec(), "\"status\" is missing"),
         (with("comment", text(&["x", "y"])), "\"comment\" is not one of"),

@@ -21,7 +21,7 @@ fn values_come_back_verbatim() {
 #[test]
 fn bad_values_are_refused_before_anything_is_written() {
     let fixture = Fixture::new();
-    let (long_file, long_job) = ("f".repeat(MAX_FILE_NAME + 1), "j".repeat(MAX_JOB_NAME + 1));
+    let (long_file, long_job) = ("f".repeat(MAX_FILE_NAME + 1), "j".repeat(MAX_LOGGED_JOB_NAME + 1));
     for (file, job, status) in
         [("", "J", "S"), ("f", "", "S"), ("f", "J", ""), (long_file.as_str(), "J", "S"), ("f", long_job.as_str(), "S")]
     {
@@ -30,7 +30,7 @@ fn bad_values_are_refused_before_anything_is_written() {
         assert!(!error.is_retryable());
     }
     assert_eq!(fixture.ledger.summary(None, None).unwrap_err().kind(), ErrorKind::NotFound);
-    let longest = ("f".repeat(MAX_FILE_NAME), "j".repeat(MAX_JOB_NAME));
+    let longest = ("f".repeat(MAX_FILE_NAME), "j".repeat(MAX_LOGGED_JOB_NAME));
     fixture.ledger.log_job_execution(&longest.0, &longest.1, "S", None).unwrap();
 }
 

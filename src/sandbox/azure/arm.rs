@@ -15,15 +15,15 @@ use serde_json::{Value, json};
 use super::model::{AzureNic, AzureVm};
 use super::reply::{no_resource, refused};
 use super::run_command::RunCommands;
-use super::tokens::{IdentityRequest, TokenRequest, Tokens};
+use super::tokens::{IdentityRequest, IssuedTokens, LoginForm};
 use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock};
 
 type Parameters = HashMap<String, String>;
 
 /// The state that all requests share.
 #[derive(Debug)]
-pub struct Server {
-    pub tokens: Mutex<Tokens>,
+pub struct AzureState {
+    pub tokens: Mutex<IssuedTokens>,
     options: AzureOptions,
     pub vms: Mutex<Vec<AzureVm>>,
     pub requests: Mutex<Vec<String>>,
@@ -34,10 +34,10 @@ pub struct Server {
     pub commands: RunCommands,
 }
 
-impl Server {
+impl AzureState {
     pub fn new(options: AzureOptions) -> Self {
         Self {
-            tokens: Mutex::new(Tokens::new(options.token_lifetime)),
+            tokens: Mutex::new(IssuedTokens::new(options.token_lifetime)),
             vms: Mutex::new(options.vms.clone()),
             commands: RunCommands::new(options.run_command.clone()),
             public_url: Mutex::default(),
@@ -200,7 +200,7 @@ impl Server {
 }
 
 /// All routes.
-pub fn router(server: Arc<Server>) -> Router {
+pub fn router(server: Arc<AzureState>) -> Router {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(login))
         .route("/metadata/identity/oauth2/token", get(identity))
@@ -209,16 +209,16 @@ pub fn router(server: Arc<Server>) -> Router {
 }
 
 async fn login(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AzureState>>,
     Path(tenant): Path<String>,
-    Form(request): Form<TokenRequest>,
+    Form(request): Form<LoginForm>,
 ) -> Response {
     let (status, body) = lock(&server.tokens).login(&tenant, &request);
     (status, Json(body)).into_response()
 }
 
 async fn identity(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AzureState>>,
     headers: HeaderMap,
     Query(request): Query<IdentityRequest>,
 ) -> Response {
@@ -227,7 +227,7 @@ async fn identity(
 }
 
 async fn resource_manager(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<AzureState>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,

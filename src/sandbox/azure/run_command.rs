@@ -27,7 +27,7 @@ const OUTPUT_LIMIT: usize = 4096;
 
 /// How Run Command behaves.
 #[derive(Debug, Clone)]
-pub struct RunCommandOptions {
+pub struct SimulatedRunCommand {
     /// Directories that are in the `PATH` of scripts before the system's.
     pub path: Vec<PathBuf>,
     /// How many bytes of the output are kept: the last ones.
@@ -40,7 +40,7 @@ pub struct RunCommandOptions {
     pub location_only: bool,
 }
 
-impl Default for RunCommandOptions {
+impl Default for SimulatedRunCommand {
     fn default() -> Self {
         Self { path: Vec::new(), output_limit: OUTPUT_LIMIT, polls: 1, retry_after: 0, location_only: false }
     }
@@ -79,7 +79,7 @@ impl RunCommandMode {
 }
 
 #[derive(Debug)]
-struct Operation {
+struct RunningScript {
     /// Its result: output, or an error's code and message.
     ended: Option<Result<String, (&'static str, &'static str)>>,
     /// How often it is still reported as running.
@@ -92,16 +92,16 @@ struct Operation {
 pub struct CommandState {
     pub modes: HashMap<String, RunCommandMode>,
     running: HashSet<String>,
-    operations: HashMap<String, Operation>,
+    operations: HashMap<String, RunningScript>,
     pub scripts: Vec<(String, String)>,
     tasks: Vec<AbortHandle>,
     pub output_limit: usize,
 }
 
-/// All commands of the stand-in.
+/// All commands of the simulated Azure.
 #[derive(Debug)]
 pub struct RunCommands {
-    options: RunCommandOptions,
+    options: SimulatedRunCommand,
     pub state: Arc<Mutex<CommandState>>,
 }
 
@@ -113,7 +113,7 @@ struct Body {
 }
 
 impl RunCommands {
-    pub fn new(options: RunCommandOptions) -> Self {
+    pub fn new(options: SimulatedRunCommand) -> Self {
         let state = CommandState { output_limit: options.output_limit, ..CommandState::default() };
         Self { options, state: Arc::new(Mutex::new(state)) }
     }
@@ -142,7 +142,11 @@ impl RunCommands {
                 return refused(StatusCode::FORBIDDEN, "AuthorizationFailed", text);
             }
             RunCommandMode::Throttled => {
-                let mut reply = refused(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", "The sandbox was asked to.");
+                let mut reply = refused(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "TooManyRequests",
+                    "The sandbox was asked to throttle requests.",
+                );
                 reply.headers_mut().insert("Retry-After", self.options.retry_after.into());
                 return reply;
             }
@@ -162,7 +166,7 @@ impl RunCommands {
         }
         let id = uuid::Uuid::new_v4().to_string();
         let forgotten = mode == RunCommandMode::Forgotten;
-        let mut operation = Operation { ended: None, polls: self.options.polls, forgotten };
+        let mut operation = RunningScript { ended: None, polls: self.options.polls, forgotten };
         if mode == RunCommandMode::OperationFails {
             operation.ended = Some(Err(("VMExtensionProvisioningError", "The extension could not be started.")));
         } else {

@@ -20,7 +20,7 @@ const AUDIENCE: &str = "https://management.azure.com";
 /// The body of `POST /{tenant}/oauth2/v2.0/token`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub struct TokenRequest {
+pub struct LoginForm {
     grant_type: String,
     client_id: String,
     client_secret: Option<String>,
@@ -40,7 +40,7 @@ pub struct IdentityRequest {
 }
 
 /// All issued tokens.
-pub struct Tokens {
+pub struct IssuedTokens {
     lifetime: Duration,
     pub secret: String,
     pub federated: String,
@@ -48,13 +48,16 @@ pub struct Tokens {
     pub issued: usize,
 }
 
-impl fmt::Debug for Tokens {
+impl fmt::Debug for IssuedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("lifetime", &self.lifetime).field("issued", &self.issued).finish_non_exhaustive()
+        f.debug_struct("IssuedTokens")
+            .field("lifetime", &self.lifetime)
+            .field("issued", &self.issued)
+            .finish_non_exhaustive()
     }
 }
 
-impl Tokens {
+impl IssuedTokens {
     pub fn new(lifetime: Duration) -> Self {
         let random = || uuid::Uuid::new_v4().simple().to_string();
         Self { lifetime, secret: random(), federated: random(), valid_until: HashMap::new(), issued: 0 }
@@ -69,7 +72,7 @@ impl Tokens {
     }
 
     /// Answers a request for a token with the client credentials flow.
-    pub fn login(&mut self, tenant: &str, request: &TokenRequest) -> (StatusCode, Value) {
+    pub fn login(&mut self, tenant: &str, request: &LoginForm) -> (StatusCode, Value) {
         const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
         let known = match (&request.client_secret, &request.client_assertion) {
             (Some(secret), None) => *secret == self.secret,

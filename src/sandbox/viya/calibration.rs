@@ -32,8 +32,8 @@ impl CalibrationRow {
 /// Replays the recorded submissions (all three arms one after the other, as they were) through the host model with its
 /// default parameters and compares makespan, phases, CPU use and hosts per arm.
 ///
-/// The sequential arm is where the jobs' work comes from, so it only shows that nothing is lost on the way; the two
-/// asynchronous arms are the test.
+/// The sequential arm is where the jobs' work comes from, so it checks the replay only. The two
+/// asynchronous arms check the model.
 ///
 /// # Errors
 /// As [`recorded_run`].

@@ -7,14 +7,14 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::contexts::CONTEXTS;
-use super::reply::{self, Listing, Reply};
-use super::server::Server;
+use super::reply::{self, ListQuery, Reply};
+use super::server::ViyaState;
 
 const DEFINITION: &str = "application/vnd.sas.job.definition+json";
 const CONTEXT: &str = "application/vnd.sas.compute.context+json";
 const COLLECTION: &str = "application/vnd.sas.collection+json";
 
-pub async fn list_definitions(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
+pub async fn list_definitions(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
     let mut items: Vec<Value> = server.definitions.iter().map(|definition| definition.json(false)).collect();
     items.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     if reply::descending(&listing, "name", false) {
@@ -23,14 +23,18 @@ pub async fn list_definitions(State(server): State<Arc<Server>>, Query(listing):
     page("/jobDefinitions/definitions", "definitions", "application/vnd.sas.job.definition", items, &listing)
 }
 
-pub async fn get_definition(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Reply {
+pub async fn get_definition(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
     match server.definitions.iter().find(|definition| definition.id == id) {
         Some(definition) => reply::body(StatusCode::OK, DEFINITION, &definition.json(true)),
         None => reply::not_found("job definition", &id),
     }
 }
 
-pub async fn list_contexts(State(_): State<Arc<Server>>, headers: HeaderMap, Query(listing): Query<Listing>) -> Reply {
+pub async fn list_contexts(
+    State(_): State<Arc<ViyaState>>,
+    headers: HeaderMap,
+    Query(listing): Query<ListQuery>,
+) -> Reply {
     // Default items are summaries; Accept-Item asks for whole ones. Source: SAS's compute service reference.
     let full = headers
         .get("accept-item")
@@ -49,7 +53,7 @@ pub async fn get_context(Path(id): Path<String>) -> Reply {
     }
 }
 
-fn page(path: &str, name: &str, accept: &str, items: Vec<Value>, listing: &Listing) -> Reply {
+fn page(path: &str, name: &str, accept: &str, items: Vec<Value>, listing: &ListQuery) -> Reply {
     match reply::filtered(items, listing) {
         Ok(items) => {
             reply::body(StatusCode::OK, COLLECTION, &reply::page(path, name, accept, listing, &items, Value::clone))

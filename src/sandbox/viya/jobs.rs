@@ -12,21 +12,21 @@ use uuid::Uuid;
 
 use super::contexts::{CONTEXTS, DEFAULT_CONTEXT};
 use super::job::{END_LAGS, Job};
-use super::reply::{self, Listing, Reply, not_found};
-use super::server::Server;
+use super::reply::{self, ListQuery, Reply, not_found};
+use super::server::ViyaState;
 
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
 const COLLECTION: &str = "application/vnd.sas.collection+json";
 
 #[derive(Debug, Default, Deserialize)]
-pub struct Submitter {
+pub struct SubmitQuery {
     submitter: Option<String>,
 }
 
 /// `POST /jobExecution/jobs`.
 pub async fn submit(
-    State(server): State<Arc<Server>>,
-    Query(query): Query<Submitter>,
+    State(server): State<Arc<ViyaState>>,
+    Query(query): Query<SubmitQuery>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Reply {
@@ -92,7 +92,7 @@ pub async fn submit(
 }
 
 /// `GET /jobExecution/jobs`. Only the jobs of the page are described: of thousands, hundreds are listed each second.
-pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
     let filter = match reply::filter(&listing) {
         Ok(Some(_)) if !server.options.behaviour.list_filters => {
             let reason = "Filters are not supported for this collection.";
@@ -118,7 +118,7 @@ pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listi
 }
 
 /// `GET /jobExecution/jobs/{id}`.
-pub async fn get(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Reply {
+pub async fn get(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
     let jobs = server.jobs();
     match jobs.find(&id) {
         Some(job) => reply::body(StatusCode::OK, JOB, &job.json(&jobs)),
@@ -128,7 +128,7 @@ pub async fn get(State(server): State<Arc<Server>>, Path(id): Path<String>) -> R
 
 /// The query of `GET …/state`.
 #[derive(Debug, Deserialize)]
-pub struct Waiting {
+pub struct StateQuery {
     #[serde(rename = "_action")]
     action: Option<String>,
     wait: Option<f64>,
@@ -136,7 +136,11 @@ pub struct Waiting {
 
 /// `GET /jobExecution/jobs/{id}/state`. With `_action=wait&wait=N` it answers when the job has ended or N seconds are over.
 /// Source: SAS's own JavaScript client. Whether a server honours it is not documented, so the sandbox can do either.
-pub async fn state(State(server): State<Arc<Server>>, Path(id): Path<String>, Query(query): Query<Waiting>) -> Reply {
+pub async fn state(
+    State(server): State<Arc<ViyaState>>,
+    Path(id): Path<String>,
+    Query(query): Query<StateQuery>,
+) -> Reply {
     let waits = server.options.behaviour.long_poll && query.action.as_deref() == Some("wait");
     let until = server.clock.now() + query.wait.filter(|_| waits).unwrap_or(0.0).clamp(0.0, 3600.0);
     loop {
@@ -163,12 +167,12 @@ pub async fn state(State(server): State<Arc<Server>>, Path(id): Path<String>, Qu
 }
 
 #[derive(Debug, Deserialize)]
-pub struct NewState {
+pub struct SetStateQuery {
     value: String,
 }
 
 /// Refuses a state other than `canceled`.
-fn refuse_state(new: &NewState) -> Option<Reply> {
+fn refuse_state(new: &SetStateQuery) -> Option<Reply> {
     let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
     (new.value != "canceled")
         .then(|| reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason)))
@@ -176,9 +180,9 @@ fn refuse_state(new: &NewState) -> Option<Reply> {
 
 /// `PUT /jobExecution/jobs/{id}/state?value=canceled`. A job that has ended keeps its state, which is the answer.
 pub async fn set_state(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
-    Query(new): Query<NewState>,
+    Query(new): Query<SetStateQuery>,
 ) -> Reply {
     if let Some(refusal) = refuse_state(&new) {
         return refusal;
@@ -193,15 +197,15 @@ pub async fn set_state(
 
 /// `PUT /jobExecution/jobs/@selection/state?value=canceled`: the same for every job of the selection, each with an answer of
 /// its own.
-pub async fn set_states(State(server): State<Arc<Server>>, Query(new): Query<NewState>, body: Bytes) -> Reply {
+pub async fn set_states(State(server): State<Arc<ViyaState>>, Query(new): Query<SetStateQuery>, body: Bytes) -> Reply {
     #[derive(Deserialize)]
-    struct Selection {
+    struct JobSelection {
         resources: Vec<String>,
     }
     if let Some(refusal) = refuse_state(&new) {
         return refusal;
     }
-    let Ok(selection) = serde_json::from_slice::<Selection>(&body) else {
+    let Ok(selection) = serde_json::from_slice::<JobSelection>(&body) else {
         return reply::error(StatusCode::BAD_REQUEST, "The request body is not a selection.", None);
     };
     let mut jobs = server.jobs();
@@ -221,7 +225,7 @@ pub async fn set_states(State(server): State<Arc<Server>>, Query(new): Query<New
 }
 
 /// `DELETE /jobExecution/jobs/{id}`: cancels it if it has not ended, and removes it. The orchestrator still lists it.
-pub async fn delete(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Reply {
+pub async fn delete(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
     match server.jobs().cancel(&id) {
         Some(job) => {
             job.deleted = true;
@@ -232,7 +236,7 @@ pub async fn delete(State(server): State<Arc<Server>>, Path(id): Path<String>) -
 }
 
 /// `GET /files/files/{id}/content`: the log of an ended job, as JSON lines or as text.
-pub async fn file_content(State(server): State<Arc<Server>>, Path(id): Path<String>) -> Reply {
+pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
     let jobs = server.jobs();
     let ended = |job: &&Job| job.state(&jobs).1.is_some();
     let Some(job) = jobs.all.iter().filter(ended).find(|job| job.log == id || job.text_log == id) else {
@@ -247,16 +251,16 @@ pub async fn file_content(State(server): State<Arc<Server>>, Path(id): Path<Stri
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Window {
+pub struct LogQuery {
     start: Option<usize>,
     limit: Option<usize>,
 }
 
 /// The log of a job that still runs, from line `start`.
 pub async fn session_log(
-    State(server): State<Arc<Server>>,
+    State(server): State<Arc<ViyaState>>,
     Path((session, compute_job)): Path<(String, String)>,
-    Query(window): Query<Window>,
+    Query(window): Query<LogQuery>,
 ) -> Reply {
     let jobs = server.jobs();
     match jobs.all.iter().find(|job| job.session == session && job.compute_job == compute_job) {

@@ -34,7 +34,7 @@ pub use workload::JobDefinition;
 use super::local_server::LocalServer;
 use crate::error::Result;
 use crate::viya::clock::{LocalTimeScale, check_time_scale};
-use server::Server;
+use server::ViyaState;
 
 /// A job that was submitted, for tests. Moments are virtual seconds since the start.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,9 +54,10 @@ pub struct SubmittedJob {
 /// A simulated SAS Viya on a port of 127.0.0.1. It stops when it is dropped.
 #[derive(Debug)]
 pub struct ViyaSandbox {
-    server: Arc<Server>,
-    http: LocalServer,
+    server: Arc<ViyaState>,
+    // Dropped before the server, whose port another sandbox may get.
     _time_scale: LocalTimeScale,
+    http: LocalServer,
 }
 
 impl ViyaSandbox {
@@ -71,7 +72,7 @@ impl ViyaSandbox {
             Some(definitions) => definitions,
             None => workload::example_definitions()?,
         };
-        let server = Arc::new(Server::new(definitions, options));
+        let server = Arc::new(ViyaState::new(definitions, options));
         let http = LocalServer::start("SAS Viya", routes::router(server.clone()))?;
         let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed());
         Ok(Self { server, http, _time_scale: time_scale })

@@ -13,8 +13,8 @@ use super::filter::Filter;
 use super::job::{Job, Jobs};
 use super::model::{ModelJob, Phase};
 use super::options::Orchestrator;
-use super::reply::{self, Listing, Reply};
-use super::server::Server;
+use super::reply::{self, ListQuery, Reply};
+use super::server::ViyaState;
 
 const PATH: &str = "/workloadOrchestrator/jobs";
 /// The first job's number: they are consecutive over all users of a deployment, so a run rarely begins at 1.
@@ -26,7 +26,7 @@ const MEMORY_GB: f64 = 0.026_14;
 const IO_RATE: f64 = 144_045_285.5;
 
 /// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
-pub async fn list(State(server): State<Arc<Server>>, Query(listing): Query<Listing>) -> Reply {
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
     let behaviour = &server.options.behaviour;
     match behaviour.orchestrator {
         Orchestrator::Missing => return reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")),

@@ -15,7 +15,7 @@ const DEFAULT_LIMIT: usize = 10;
 
 /// The query parameters of every listing.
 #[derive(Debug, Default, Deserialize)]
-pub struct Listing {
+pub struct ListQuery {
     pub start: Option<usize>,
     pub limit: Option<usize>,
     pub filter: Option<String>,
@@ -23,7 +23,7 @@ pub struct Listing {
     pub sort_by: Option<String>,
 }
 
-impl Listing {
+impl ListQuery {
     /// Where the page begins, and how many items it has at most.
     pub fn window(&self) -> (usize, usize) {
         (self.start.unwrap_or(0), self.limit.unwrap_or(DEFAULT_LIMIT).max(1))
@@ -71,7 +71,7 @@ pub fn page<T>(
     path: &str,
     name: &str,
     accept: &str,
-    listing: &Listing,
+    listing: &ListQuery,
     found: &[T],
     describe: impl Fn(&T) -> Value,
 ) -> Value {
@@ -105,7 +105,7 @@ pub fn page<T>(
 }
 
 /// The listing's filter, if it has one, or the answer to a filter that is not understood.
-pub fn filter(listing: &Listing) -> Result<Option<Filter>, Box<Reply>> {
+pub fn filter(listing: &ListQuery) -> Result<Option<Filter>, Box<Reply>> {
     let Some(text) = listing.filter.as_deref().filter(|text| !text.trim().is_empty()) else { return Ok(None) };
     Filter::parse(text).map(Some).map_err(|reason| {
         Box::new(error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(&reason)))
@@ -113,13 +113,13 @@ pub fn filter(listing: &Listing) -> Result<Option<Filter>, Box<Reply>> {
 }
 
 /// Items that pass the listing's filter, or the answer to a filter that is not understood.
-pub fn filtered(items: Vec<Value>, listing: &Listing) -> Result<Vec<Value>, Box<Reply>> {
+pub fn filtered(items: Vec<Value>, listing: &ListQuery) -> Result<Vec<Value>, Box<Reply>> {
     let Some(filter) = filter(listing)? else { return Ok(items) };
     Ok(items.into_iter().filter(|item| filter.passes(&|path| Filter::member(item, path))).collect())
 }
 
 /// Whether `sortBy` asks for descending order of `member`; `default` when it says nothing about it.
-pub fn descending(listing: &Listing, member: &str, default: bool) -> bool {
+pub fn descending(listing: &ListQuery, member: &str, default: bool) -> bool {
     match listing.sort_by.as_deref().and_then(|text| text.strip_prefix(member)) {
         Some(rest) => rest == ":descending",
         None => default,
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn pages_link_to_the_next_one_until_the_last() {
         let items: Vec<Value> = (0..25).map(|n| json!(n)).collect();
-        let listing = |start| Listing { start: Some(start), ..Listing::default() };
+        let listing = |start| ListQuery { start: Some(start), ..ListQuery::default() };
         let rels = |page: &Value| {
             page["links"].as_array().unwrap().iter().map(|l| l["rel"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };

@@ -11,12 +11,12 @@ use axum::{Router, http::StatusCode};
 use serde_json::json;
 
 use super::reply::{self, Reply, link};
-use super::server::{Failure, Server};
+use super::server::{Failure, ViyaState};
 use super::tokens::{Authorization, TokenRequest, USER};
 use super::{definitions, jobs, orchestrator};
 
 /// All routes of the simulated SAS Viya.
-pub fn router(server: Arc<Server>) -> Router {
+pub fn router(server: Arc<ViyaState>) -> Router {
     Router::new()
         .route("/SASLogon/oauth/authorize", get(authorize))
         .route("/SASLogon/oauth/token", post(token))
@@ -38,11 +38,11 @@ pub fn router(server: Arc<Server>) -> Router {
         .with_state(server)
 }
 
-async fn token(State(server): State<Arc<Server>>, headers: HeaderMap, Form(request): Form<TokenRequest>) -> Reply {
+async fn token(State(server): State<Arc<ViyaState>>, headers: HeaderMap, Form(request): Form<TokenRequest>) -> Reply {
     server.tokens().answer(&headers, &request)
 }
 
-async fn authorize(State(server): State<Arc<Server>>, Query(request): Query<Authorization>) -> Reply {
+async fn authorize(State(server): State<Arc<ViyaState>>, Query(request): Query<Authorization>) -> Reply {
     server.tokens().authorize(&request)
 }
 
@@ -66,7 +66,7 @@ fn close_connection() -> ! {
 }
 
 /// Processes a request: failures on demand, authentication, and errors in SAS's own form.
-async fn process(State(server): State<Arc<Server>>, request: Request, next: Next) -> Reply {
+async fn process(State(server): State<Arc<ViyaState>>, request: Request, next: Next) -> Reply {
     server.count(&request);
     let path = request.uri().path();
     // SASLogon does not fail at random: a lost refresh token is a different case than an unreliable job service.

@@ -1,7 +1,7 @@
 //! The state that all requests share, and the requests that fail.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -12,9 +12,10 @@ use super::job::Jobs;
 use super::model::HostModel;
 use super::options::{Behaviour, ViyaOptions};
 use super::reply::{self, Reply};
-use super::tokens::Tokens;
+use super::tokens::IssuedTokens;
 use super::virtual_clock::VirtualClock;
 use super::workload::JobDefinition;
+use crate::runtime::lock;
 
 /// How an unreliable server treats a request.
 pub enum Failure {
@@ -30,11 +31,11 @@ pub enum Failure {
 
 /// The state that all requests share.
 #[derive(Debug)]
-pub struct Server {
+pub struct ViyaState {
     pub clock: VirtualClock,
     pub definitions: Vec<JobDefinition>,
     pub options: ViyaOptions,
-    tokens: Mutex<Tokens>,
+    tokens: Mutex<IssuedTokens>,
     jobs: Mutex<Jobs>,
     /// How many requests each fault of the options has seen.
     fault_counts: Mutex<Vec<u64>>,
@@ -42,13 +43,13 @@ pub struct Server {
     requests: Mutex<BTreeMap<String, u64>>,
 }
 
-impl Server {
+impl ViyaState {
     pub fn new(definitions: Vec<JobDefinition>, options: ViyaOptions) -> Self {
         let clock = VirtualClock::new(options.speed);
         Self {
             clock,
             definitions,
-            tokens: Mutex::new(Tokens::new(options.token_lifetime, options.refresh_lifetime)),
+            tokens: Mutex::new(IssuedTokens::new(options.token_lifetime, options.refresh_lifetime)),
             jobs: Mutex::new(Jobs { model: HostModel::new(options.hosts.clone()), clock, all: Vec::new() }),
             fault_counts: Mutex::new(vec![0; options.faults.len()]),
             random: Mutex::new(StdRng::seed_from_u64(options.behaviour.seed)),
@@ -57,7 +58,7 @@ impl Server {
         }
     }
 
-    pub fn tokens(&self) -> MutexGuard<'_, Tokens> {
+    pub fn tokens(&self) -> MutexGuard<'_, IssuedTokens> {
         lock(&self.tokens)
     }
 
@@ -91,7 +92,7 @@ impl Server {
             let mut random = lock(&self.random);
             (random.random_range(0.0..1.0), random.random_range(0..4))
         };
-        let text = "The sandbox has a bad day.";
+        let text = "The sandbox fails some requests, as it was asked to.";
         if at < fault_rate {
             return Some(match kind {
                 0 => Failure::Refused(failed(StatusCode::TOO_MANY_REQUESTS, text, Some(1))),
@@ -126,8 +127,4 @@ fn failed(status: StatusCode, text: &str, retry_after: Option<u64>) -> Reply {
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

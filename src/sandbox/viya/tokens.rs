@@ -49,7 +49,7 @@ pub struct Authorization {
 }
 
 /// All issued tokens. Lifetimes are in real time, like the clients that refresh the tokens.
-pub struct Tokens {
+pub struct IssuedTokens {
     lifetime: Duration,
     refresh_lifetime: Duration,
     access: HashMap<String, Access>,
@@ -64,16 +64,16 @@ struct Access {
     expires_at: chrono::DateTime<Utc>,
 }
 
-impl fmt::Debug for Tokens {
+impl fmt::Debug for IssuedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens")
+        f.debug_struct("IssuedTokens")
             .field("lifetime", &self.lifetime)
             .field("issued", &self.access.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Tokens {
+impl IssuedTokens {
     /// No tokens, for these lifetimes.
     pub fn new(lifetime: Duration, refresh_lifetime: Duration) -> Self {
         Self { lifetime, refresh_lifetime, access: HashMap::new(), refresh: HashMap::new(), codes: HashMap::new() }

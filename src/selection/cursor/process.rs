@@ -1,10 +1,11 @@
 //! The cursor of one selector, in memory.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{Decide, TurnCount, now};
 use crate::error::{Error, Result};
+use crate::runtime::lock;
 use crate::selection::state::SelectionState;
 
 /// Turns whose times are kept. Older turns are only counted.
@@ -13,11 +14,11 @@ const HISTORY: usize = 100_000;
 /// The selection state, the counts and the times of the last turns.
 #[derive(Debug, Default)]
 pub(in crate::selection) struct ProcessCursor {
-    inner: Mutex<Inner>,
+    inner: Mutex<ProcessState>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct ProcessState {
     state: SelectionState,
     counts: HashMap<String, TurnCount>,
     /// (when, VM), oldest first.
@@ -56,12 +57,12 @@ impl ProcessCursor {
         Ok(counts)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ProcessState> {
+        lock(&self.inner)
     }
 }
 
-impl Inner {
+impl ProcessState {
     fn count(&mut self, vm: &str, at: i64) {
         self.counts.entry(vm.to_owned()).or_default().add(Some(at));
         self.history.push_back((at, vm.to_owned()));

@@ -5,7 +5,7 @@
 //! snapshot, so that finding whose turn it is does not read the history.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondTy
 use super::{Decide, SELECTED_AT, Step, TurnCount, now, upkeep};
 use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::lock;
 use crate::selection::Selection;
 use crate::selection::state::{SelectionState, StateKey};
 use crate::storage::Storage;
@@ -135,7 +136,7 @@ impl SharedCursor {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.opened)
     }
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {

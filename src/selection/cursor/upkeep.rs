@@ -36,7 +36,7 @@ pub(super) fn when_due(table: &Table, version: u64) {
             tracing::warn!(error = %error.full_message(), "the history of selections was not shortened; a later selection tries again");
         }
         if let Ok(retention) = Retention::hours(KEPT_HOURS) {
-            table.maintain(retention); // logs what it could not do
+            table.maintain(retention); // logs failures
         }
         drop(in_flight);
     };

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 /// The point in time until which a VM is probed, and the time limit that it comes from (for messages).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
+pub(super) struct ProbeDeadline {
     at: Instant,
     timeout: Duration,
 }
 
-impl Deadline {
+impl ProbeDeadline {
     /// `timeout` from now.
     pub(super) fn after(timeout: Duration) -> Self {
         Self { at: Instant::now() + timeout, timeout }
@@ -50,7 +50,7 @@ impl Deadline {
     }
 }
 
-impl fmt::Display for Deadline {
+impl fmt::Display for ProbeDeadline {
     /// The time limit, as in "1s" or "250ms".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.timeout)
@@ -71,8 +71,8 @@ pub(super) struct Attempt {
 /// Repeats an attempt while the process has no file descriptor for it. The VM did not cause that, so each attempt has the
 /// whole time limit. Stops repeating when the limit has passed once.
 pub(super) async fn with_descriptor<T, E, A: Future<Output = Result<T, E>>>(
-    deadline: Deadline,
-    attempt: impl Fn(Deadline) -> A,
+    deadline: ProbeDeadline,
+    attempt: impl Fn(ProbeDeadline) -> A,
     io_error: impl Fn(&E) -> Option<&io::Error>,
 ) -> Result<T, E> {
     let start = Instant::now();

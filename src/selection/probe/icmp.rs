@@ -18,17 +18,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use self::socket::{Event, PendingEcho};
+use self::socket::{EchoResult, PendingEcho};
 use self::sockets::not_permitted;
 pub use self::sockets::{IcmpSocket, IpFamily, icmp_sockets};
-use super::attempt::{Attempt, Deadline, describe, with_descriptor};
+use super::attempt::{Attempt, ProbeDeadline, describe, with_descriptor};
 
 /// Requests per probe, spread over the time limit: networks drop the first packet to a host whose hardware address they do
 /// not know yet.
 const REQUESTS: u16 = 3;
 
 /// Sends echo requests to `address` until one is answered.
-pub(super) async fn echo(address: SocketAddr, deadline: Deadline) -> Attempt {
+pub(super) async fn echo(address: SocketAddr, deadline: ProbeDeadline) -> Attempt {
     // The raw socket's error comes last, and is the one that a lack of descriptors shows in.
     let probe = with_descriptor(
         deadline,
@@ -44,7 +44,7 @@ pub(super) async fn echo(address: SocketAddr, deadline: Deadline) -> Attempt {
 }
 
 /// Sends echo requests to `address`. Returns how long the answer took.
-async fn echo_from(mut probe: PendingEcho, address: SocketAddr, deadline: Deadline) -> Result<Duration, String> {
+async fn echo_from(mut probe: PendingEcho, address: SocketAddr, deadline: ProbeDeadline) -> Result<Duration, String> {
     let ip = address.ip();
     let failed = |e: &io::Error| format!("no ICMP echo to {ip}: {}", describe(e));
     let requests = async {
@@ -58,12 +58,12 @@ async fn echo_from(mut probe: PendingEcho, address: SocketAddr, deadline: Deadli
                 Err(e) => return Err(failed(&e)),
             }
             match tokio::time::timeout(interval, probe.answer()).await {
-                Ok(Some(Event::Reply(rtt))) => return Ok(rtt),
-                Ok(Some(Event::ReplyFrom(other))) => {
+                Ok(Some(EchoResult::Reply(rtt))) => return Ok(rtt),
+                Ok(Some(EchoResult::ReplyFrom(other))) => {
                     return Err(format!("{other} answered the ICMP echo to {ip} in its place"));
                 }
-                Ok(Some(Event::Unreachable(error))) => return Err(error.reason(ip, ip.is_ipv4())),
-                Ok(None) => return Err(format!("the ICMP socket for {ip} broke off")),
+                Ok(Some(EchoResult::Unreachable(error))) => return Err(error.reason(ip, ip.is_ipv4())),
+                Ok(None) => return Err(format!("the ICMP socket for {ip} was closed")),
                 Err(_) => {}
             }
         }

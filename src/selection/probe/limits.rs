@@ -1,11 +1,12 @@
 //! What all probes of a process share: the resolver, and limits on connections and threads.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Semaphore;
 
-use super::names::Names;
+use super::names::NameResolver;
+use crate::runtime::lock;
 
 /// Probe callables at the same time. They run on threads that other work uses too, and one that hangs keeps its thread.
 const CALLABLES: usize = 256;
@@ -14,7 +15,7 @@ const MOST_CONNECTIONS: u32 = 4096;
 
 /// The limits of a process.
 pub(super) struct ProcessLimits {
-    pub names: Arc<Names>,
+    pub names: Arc<NameResolver>,
     /// Connections that may be opened at the same time.
     pub connections: Semaphore,
     most_connections: u32,
@@ -23,7 +24,7 @@ pub(super) struct ProcessLimits {
 
 impl ProcessLimits {
     /// The limits depend on the number of file descriptors that the process may have.
-    pub(super) fn new(names: Arc<Names>, callables: usize) -> Self {
+    pub(super) fn new(names: Arc<NameResolver>, callables: usize) -> Self {
         // Half of them: the rest of the process needs descriptors, too.
         let half = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
         let most_connections = half.clamp(8, u64::from(MOST_CONNECTIONS)) as u32;
@@ -44,10 +45,10 @@ impl ProcessLimits {
     pub(super) fn of_this_process() -> Arc<Self> {
         static SHARED: Mutex<Option<(u32, Arc<ProcessLimits>)>> = Mutex::new(None);
         let pid = std::process::id();
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = lock(&SHARED);
         match &*shared {
             Some((owner, shared)) if *owner == pid => shared.clone(),
-            _ => shared.insert((pid, Arc::new(Self::new(Names::of_the_system(), CALLABLES)))).1.clone(),
+            _ => shared.insert((pid, Arc::new(Self::new(NameResolver::of_the_system(), CALLABLES)))).1.clone(),
         }
     }
 }

@@ -6,11 +6,12 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use super::attempt::Deadline;
+use super::attempt::ProbeDeadline;
+use crate::runtime::lock;
 
 /// Names that are looked up at the same time.
 const THREADS: usize = 64;
@@ -24,14 +25,14 @@ pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sy
 type Found = Result<Vec<SocketAddr>, String>;
 
 /// Looks up names. Each name is looked up once at a time.
-pub(super) struct Names {
+pub(super) struct NameResolver {
     lookup: Box<Lookup>,
     threads: usize,
-    work: Mutex<Work>,
+    work: Mutex<LookupQueue>,
 }
 
 #[derive(Default)]
-struct Work {
+struct LookupQueue {
     /// Names that no thread has taken up yet.
     queue: VecDeque<String>,
     /// The probes that wait for a name, queued or being looked up.
@@ -39,7 +40,7 @@ struct Work {
     threads: usize,
 }
 
-impl Names {
+impl NameResolver {
     /// Uses the system's resolver: /etc/hosts, DNS and its other sources.
     pub(super) fn of_the_system() -> Arc<Self> {
         Self::new(THREADS, Box::new(|host| Ok((host, 0).to_socket_addrs()?.collect())))
@@ -53,7 +54,7 @@ impl Names {
     /// The addresses behind a host name or an IP address (with or without an interface, as in `fe80::1%eth0`), each
     /// once. Takes at most half of the time limit: the other half is for the probe, and the reason distinguishes a slow
     /// resolver from a host that does not answer.
-    pub(super) async fn resolve(self: &Arc<Self>, host: &str, deadline: Deadline) -> Found {
+    pub(super) async fn resolve(self: &Arc<Self>, host: &str, deadline: ProbeDeadline) -> Found {
         if let Ok(address) = host.parse::<IpAddr>() {
             return usable(host, vec![SocketAddr::new(address, 0)]);
         }
@@ -124,8 +125,8 @@ impl Names {
         }
     }
 
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn work(&self) -> MutexGuard<'_, LookupQueue> {
+        lock(&self.work)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::limits::ProcessLimits;
-use super::names::Names;
+use super::names::NameResolver;
 use super::{Probe, ProbeCallback, ProbeOutcome, ProbeResult};
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
@@ -144,7 +144,7 @@ async fn a_callback_that_hangs_is_not_waited_for() {
 
 #[tokio::test]
 async fn callables_that_hang_do_not_take_every_thread_and_the_wait_for_one_is_not_the_vms_fault() {
-    let limits = ProcessLimits::new(Names::of_the_system(), 2);
+    let limits = ProcessLimits::new(NameResolver::of_the_system(), 2);
     let (release, held) = mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
     let calls = Arc::new(AtomicUsize::new(0));
@@ -218,7 +218,7 @@ async fn auto_answers_by_icmp_or_else_says_both_reasons() {
 async fn a_chain_resolves_the_name_once_and_says_every_reason() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
-    let names = Names::new(
+    let names = NameResolver::new(
         4,
         Box::new(move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
@@ -248,7 +248,7 @@ async fn a_chain_resolves_the_name_once_and_says_every_reason() {
 async fn a_resolver_that_hangs_leaves_the_other_probes_of_a_chain_alone() {
     let (release, held) = mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
-    let names = Names::new(
+    let names = NameResolver::new(
         1,
         Box::new(move |_| {
             let _ = held.lock().unwrap().recv();

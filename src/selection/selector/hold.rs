@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::runtime;
-use crate::runtime::InFlight;
+use crate::runtime::{InFlight, lock};
 use crate::selection::cursor::{Cursor, Step, now};
 use crate::selection::schedule::microseconds;
 use crate::selection::state::{Changes, SelectionState, StateKey};
@@ -108,7 +108,7 @@ impl HoldRegistry {
 
     /// The live holds. A forked child does not own those of its parent.
     fn lock(&self) -> MutexGuard<'_, LiveHolds> {
-        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = lock(&self.live);
         let pid = std::process::id();
         if live.pid != pid {
             *live = LiveHolds { pid, ..LiveHolds::default() };

@@ -1,13 +1,14 @@
 //! Probes the VMs of a selector in the order of their turns, and caches the results.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
 use tokio::time::Instant;
 
 use crate::inventory::{Inventory, Vm};
+use crate::runtime::lock;
 use crate::selection::probe::{Probe, ProbeResult};
 use crate::selection::schedule::{KnownResult, KnownResults};
 
@@ -126,6 +127,6 @@ impl Prober {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, ProbeResult)>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.cache)
     }
 }

@@ -150,7 +150,7 @@ pub(super) async fn post(http: &Client, client: &OAuthClient, form: &[(&str, &st
         };
         if failure.is_final {
             // The lost response may have spent a refresh token that works once.
-            let lost = "the response to the previous try was lost, so that the refresh token was spent";
+            let lost = "the response to the previous try was lost, so that what was sent may be spent";
             return Err(match response_lost && failure.error.kind() == ErrorKind::Authentication {
                 true => Error::new(ErrorKind::Authentication, format!("{}; {lost}", failure.error)),
                 false => failure.error,
@@ -162,7 +162,7 @@ pub(super) async fn post(http: &Client, client: &OAuthClient, form: &[(&str, &st
 }
 
 /// Why SASLogon gave no tokens.
-struct NoTokens {
+struct TokenFailure {
     error: Error,
     /// Whether the same request fails again.
     is_final: bool,
@@ -170,19 +170,19 @@ struct NoTokens {
     may_be_issued: bool,
 }
 
-fn read(sent: Result<Response, RequestFailure>) -> Result<Map<String, Value>, NoTokens> {
+fn read(sent: Result<Response, RequestFailure>) -> Result<Map<String, Value>, TokenFailure> {
     let response = sent.map_err(|RequestFailure { error, state, .. }| {
         let may_be_issued = match state {
             SendState::NotSent => false,
             SendState::MaybeSent => true,
             SendState::Answered(status) => status.is_success(),
         };
-        NoTokens { error, is_final: false, may_be_issued }
+        TokenFailure { is_final: !error.may_pass(), error, may_be_issued }
     })?;
     let (status, url) = (response.status, &response.url);
     let failed = |kind: ErrorKind, text: String, is_final: bool, may_be_issued: bool| {
         let error = Error::new(kind, text).with_retryable(!is_final);
-        Err(NoTokens { error, is_final, may_be_issued })
+        Err(TokenFailure { error, is_final, may_be_issued })
     };
     let value = serde_json::from_slice::<Value>(&response.body).ok();
     if status.is_success() {

@@ -68,7 +68,7 @@ async fn renew(
 async fn logon(logon: Logon) -> Client {
     let app = Router::new().route("/SASLogon/oauth/token", post(renew)).with_state(logon);
     let base = crate::viya::tests::serve(app).await;
-    Client::new("SAS Viya", &base, "check base_url", std::time::Duration::from_secs(60), |builder| builder).unwrap()
+    Client::new("SAS Viya", &base, "check base_url", |builder| builder).unwrap()
 }
 
 fn open(path: &Path) -> Login {

@@ -88,7 +88,7 @@ async fn watch(waits: bool, takes: &'static str) -> (usize, usize) {
     let watch = Watch::new(&client, 1.0);
     let follow = async |job: usize| {
         let _inside = watch.count_in_flight();
-        let (id, mut known) = (format!("j{job}"), State::Running);
+        let (id, mut known) = (format!("j{job}"), JobState::Running);
         loop {
             match watch.next_update(&id, known).await.unwrap() {
                 JobUpdate::Ended(job) => break assert_eq!(job.id(), id),

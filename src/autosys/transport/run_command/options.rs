@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::vms::VmCommand;
 use super::script;
-use crate::azure::{Credential, Variables, check_segment};
+use crate::azure::{Credential, CredentialVariables, check_segment};
 use crate::error::{Error, Result};
 
 /// How [`super::RunCommand`] sends.
@@ -21,7 +21,7 @@ pub struct RunCommandOptions {
     /// The login service, when it is not the cloud's own.
     pub authority_host: Option<String>,
     /// The environment variables.
-    pub variables: Variables,
+    pub variables: CredentialVariables,
     /// Longest run of the program for one event, if the VM has `timeout`. Then its outcome is unknown.
     pub event_timeout: Duration,
     /// Longest wait while the VM runs another command.
@@ -42,7 +42,7 @@ impl RunCommandOptions {
             credential: Credential::Environment,
             endpoint: None,
             authority_host: None,
-            variables: Variables::from_process(),
+            variables: CredentialVariables::from_process(),
             event_timeout: Duration::from_secs(60),
             busy_timeout: Duration::from_secs(600),
             timeout: Duration::from_secs(5400),

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::Outcome;
+use super::super::SendOutcome;
 use super::super::command::quoted;
 use super::super::output::{find_error_code, names_invalid_job, names_no_authority};
 
@@ -158,21 +158,21 @@ impl BatchScript {
 }
 
 /// The outcome of an event whose program ended with `code` and printed `text`.
-pub(super) fn outcome(code: i32, text: &str, limit: Duration) -> Outcome {
+pub(super) fn outcome(code: i32, text: &str, limit: Duration) -> SendOutcome {
     let with_text = |what: String| if text.is_empty() { what } else { format!("{what}: {text}") };
     let permanent = names_invalid_job(text.as_bytes());
     if let Some(error) = find_error_code(text.as_bytes()) {
         let permanent = permanent || names_no_authority(text.as_bytes());
-        return Outcome::Failed { detail: with_text(format!("AutoSys said {error}")), permanent };
+        return SendOutcome::Failed { detail: with_text(format!("AutoSys said {error}")), permanent };
     }
     match code {
-        0 => Outcome::Delivered { detail: Some(text.to_owned()).filter(|text| !text.is_empty()) },
+        0 => SendOutcome::Delivered { detail: Some(text.to_owned()).filter(|text| !text.is_empty()) },
         // The exit codes of timeout(1).
         124 | 137 => {
-            Outcome::unknown(with_text(format!("sendevent was ended at its limit of {} s", limit.as_secs_f64())))
+            SendOutcome::unknown(with_text(format!("sendevent was ended at its limit of {} s", limit.as_secs_f64())))
         }
-        126 | 127 => Outcome::transient(with_text(format!("sendevent could not be started (exit code {code})"))),
-        129.. => Outcome::unknown(with_text(format!("sendevent was ended by a signal (exit code {code})"))),
-        _ => Outcome::Failed { detail: with_text(format!("sendevent ended with exit code {code}")), permanent },
+        126 | 127 => SendOutcome::transient(with_text(format!("sendevent could not be started (exit code {code})"))),
+        129.. => SendOutcome::unknown(with_text(format!("sendevent was ended by a signal (exit code {code})"))),
+        _ => SendOutcome::Failed { detail: with_text(format!("sendevent ended with exit code {code}")), permanent },
     }
 }

@@ -7,19 +7,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::autosys::transport::{Delivery, Sent, Transport};
-use crate::azure::{Credential, Variables};
+use crate::autosys::transport::{Delivery, SendResult, Transport};
+use crate::azure::{Credential, CredentialVariables};
 use crate::inventory::Inventory;
 use crate::runtime::block_on;
-use crate::sandbox::azure::RunCommandOptions as Stand;
-use crate::sandbox::azure::{AzureOptions, CLIENT_ID, RESOURCE_GROUP, RunCommandMode, SUBSCRIPTION_ID, TENANT_ID};
+use crate::sandbox::azure::{
+    AzureOptions, CLIENT_ID, RESOURCE_GROUP, RunCommandMode, SUBSCRIPTION_ID, SimulatedRunCommand, TENANT_ID,
+};
 use crate::sandbox::{Sandbox, SandboxOptions};
 use crate::selection::{CursorKind, SelectorOptions};
 use std::time::Duration;
 
 mod scripts;
 
-fn sandbox(vms: usize, stand: Stand) -> Sandbox {
+fn sandbox(vms: usize, stand: SimulatedRunCommand) -> Sandbox {
     let azure_options = AzureOptions { run_command: stand, ..AzureOptions::default() };
     Sandbox::start(SandboxOptions { viya: None, azure: Some(azure_options), vms, vms_down: 0, ..Default::default() })
         .unwrap()
@@ -31,7 +32,7 @@ fn options(sandbox: &Sandbox) -> RunCommandOptions {
         credential: Credential::service_principal(TENANT_ID, CLIENT_ID, azure.client_secret()),
         endpoint: Some(azure.url()),
         authority_host: Some(azure.url()),
-        variables: Variables::default(),
+        variables: CredentialVariables::default(),
         busy_timeout: Duration::from_secs(60),
         timeout: Duration::from_secs(60),
         ..RunCommandOptions::new(SUBSCRIPTION_ID, Some(RESOURCE_GROUP.to_owned()))
@@ -64,25 +65,26 @@ fn deliveries(jobs: &[&str]) -> Vec<Delivery> {
     jobs.iter().map(|job| delivery(job)).collect()
 }
 
-fn send(way: &RunCommand, jobs: &[&str]) -> Vec<Sent> {
+fn send(way: &RunCommand, jobs: &[&str]) -> Vec<SendResult> {
     let deliveries = deliveries(jobs);
     block_on(async { Ok(way.send_batch(&deliveries, &Gate::open()).await) }).unwrap()
 }
 
-fn word(sent: &Sent) -> &'static str {
+fn word(sent: &SendResult) -> &'static str {
     match &sent.outcome {
-        Outcome::Delivered { .. } => "delivered",
-        Outcome::Failed { permanent: true, .. } => "permanent",
-        Outcome::Failed { .. } => "transient",
-        Outcome::Unknown { .. } => "unknown",
-        Outcome::NotTried { .. } => "not tried",
+        SendOutcome::Delivered { .. } => "delivered",
+        SendOutcome::Failed { permanent: true, .. } => "permanent",
+        SendOutcome::Failed { .. } => "transient",
+        SendOutcome::Unknown { .. } => "unknown",
+        SendOutcome::NotTried => "not tried",
     }
 }
 
-fn detail(sent: &Sent) -> String {
+fn detail(sent: &SendResult) -> String {
     match &sent.outcome {
-        Outcome::Delivered { detail } => detail.clone().unwrap_or_default(),
-        Outcome::Failed { detail, .. } | Outcome::Unknown { detail } | Outcome::NotTried { detail } => detail.clone(),
+        SendOutcome::Delivered { detail } => detail.clone().unwrap_or_default(),
+        SendOutcome::Failed { detail, .. } | SendOutcome::Unknown { detail } => detail.clone(),
+        SendOutcome::NotTried => String::new(),
     }
 }
 
@@ -92,7 +94,7 @@ fn events(sandbox: &Sandbox) -> Vec<String> {
 
 #[test]
 fn each_event_of_a_batch_has_its_own_outcome() {
-    let sandbox = sandbox(2, Stand::default());
+    let sandbox = sandbox(2, SimulatedRunCommand::default());
     sandbox.autosys().unwrap().refuse_once(&["B".to_owned()]).unwrap();
     let way = transport(&sandbox);
     let mut batch = deliveries(&["A", "B", "C", "two words"]);
@@ -114,13 +116,13 @@ fn each_event_of_a_batch_has_its_own_outcome() {
 
 #[test]
 fn the_result_is_found_where_only_its_location_is_told() {
-    let sandbox = sandbox(1, Stand { location_only: true, polls: 2, ..Stand::default() });
+    let sandbox = sandbox(1, SimulatedRunCommand { location_only: true, polls: 2, ..SimulatedRunCommand::default() });
     assert_eq!(word(&send(&transport(&sandbox), &["A"])[0]), "delivered");
 }
 
 #[test]
 fn a_vm_that_ran_nothing_hands_over_to_the_next() {
-    let sandbox = sandbox(2, Stand::default());
+    let sandbox = sandbox(2, SimulatedRunCommand::default());
     let azure = sandbox.azure().unwrap();
     for (number, mode) in [RunCommandMode::Forbidden, RunCommandMode::AgentDown].into_iter().enumerate() {
         azure.set_run_command("vm1", mode);
@@ -140,7 +142,7 @@ fn a_vm_that_ran_nothing_hands_over_to_the_next() {
 
 #[test]
 fn vms_are_found_in_whatever_resource_group_they_are() {
-    let sandbox = sandbox(2, Stand::default());
+    let sandbox = sandbox(2, SimulatedRunCommand::default());
     let found = RunCommandOptions { resource_group: None, ..options(&sandbox) };
     let way = RunCommand::new(selector(&sandbox), found).unwrap();
     assert_eq!(word(&send(&way, &["A"])[0]), "delivered");
@@ -157,7 +159,7 @@ fn what_may_have_run_is_unknown_and_not_run_again() {
         (RunCommandMode::Forgotten, 1),
         (RunCommandMode::OperationFails, 0),
     ] {
-        let sandbox = sandbox(2, Stand::default());
+        let sandbox = sandbox(2, SimulatedRunCommand::default());
         sandbox.azure().unwrap().set_run_command("vm1", mode);
         let sent = send(&transport(&sandbox), &["A", "B"]);
         assert_eq!(sent.iter().map(word).collect::<Vec<_>>(), ["unknown", "unknown"], "{mode:?}: {sent:?}");
@@ -168,7 +170,7 @@ fn what_may_have_run_is_unknown_and_not_run_again() {
 
 #[test]
 fn output_that_was_cut_off_leaves_those_events_unknown() {
-    let sandbox = sandbox(1, Stand { output_limit: 150, ..Stand::default() });
+    let sandbox = sandbox(1, SimulatedRunCommand { output_limit: 150, ..SimulatedRunCommand::default() });
     let sent = send(&transport(&sandbox), &["A", "B", "C", "D"]);
     let words: Vec<&str> = sent.iter().map(word).collect();
     assert_eq!(words, ["unknown", "unknown", "delivered", "delivered"], "{sent:?}");
@@ -178,7 +180,7 @@ fn output_that_was_cut_off_leaves_those_events_unknown() {
 
 #[test]
 fn too_many_requests_are_waited_out_and_not_for_ever() {
-    let sandbox = sandbox(1, Stand::default());
+    let sandbox = sandbox(1, SimulatedRunCommand::default());
     let azure = sandbox.azure().unwrap();
     azure.set_run_command("vm1", RunCommandMode::Throttled);
     let hurried = RunCommandOptions { busy_timeout: Duration::ZERO, ..options(&sandbox) };
@@ -202,7 +204,7 @@ fn posts(sandbox: &Sandbox) -> usize {
 
 #[test]
 fn a_busy_vm_is_waited_for_and_the_gate_asked_before_each_try() {
-    let sandbox = sandbox(1, Stand::default());
+    let sandbox = sandbox(1, SimulatedRunCommand::default());
     let way = transport(&sandbox);
     let sandbox = Arc::new(Mutex::new(sandbox));
     let set = |mode| sandbox.lock().unwrap().azure().unwrap().set_run_command("vm1", mode);
@@ -234,7 +236,7 @@ fn a_busy_vm_is_waited_for_and_the_gate_asked_before_each_try() {
 
 #[test]
 fn batches_of_this_process_queue_up_for_a_vm() {
-    let sandbox = sandbox(1, Stand::default());
+    let sandbox = sandbox(1, SimulatedRunCommand::default());
     let (one, other) = (transport(&sandbox), transport(&sandbox));
     let jobs: Vec<Delivery> = (0..6).map(|number| delivery(&format!("J{number}"))).collect();
     let gate = Gate::open();
@@ -280,7 +282,7 @@ async fn cutting(to: std::net::SocketAddr) -> std::net::SocketAddr {
 
 #[test]
 fn an_answer_that_was_lost_leaves_it_unknown_and_what_was_never_sent_is_tried_again() {
-    let sandbox = sandbox(2, Stand::default());
+    let sandbox = sandbox(2, SimulatedRunCommand::default());
     let server = sandbox.azure().unwrap().url().trim_start_matches("http://").parse().unwrap();
     let proxy = block_on(async { Ok(cutting(server).await) }).unwrap();
     let through = RunCommandOptions { endpoint: Some(format!("http://{proxy}")), ..options(&sandbox) };
@@ -296,7 +298,7 @@ fn an_answer_that_was_lost_leaves_it_unknown_and_what_was_never_sent_is_tried_ag
 
 #[test]
 fn statuses_are_read_when_asked_for() {
-    let sandbox = sandbox(1, Stand::default());
+    let sandbox = sandbox(1, SimulatedRunCommand::default());
     assert!(!transport(&sandbox).reads_status());
     let reading = with(options(&sandbox), |command| command.autostatus = Some("autostatus".to_owned()));
     let way = RunCommand::new(selector(&sandbox), reading).unwrap();
@@ -310,7 +312,7 @@ fn statuses_are_read_when_asked_for() {
 
 #[test]
 fn options_that_can_never_work_are_refused_and_secrets_not_shown() {
-    let sandbox = sandbox(1, Stand::default());
+    let sandbox = sandbox(1, SimulatedRunCommand::default());
     let refused = |options: RunCommandOptions| {
         let error = RunCommand::new(selector(&sandbox), options).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::InvalidInput, "{error}");

@@ -1,11 +1,12 @@
 //! A queue for each VM: Azure runs one command at a time on a VM, and the commands of this process wait here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use tokio::sync::OwnedMutexGuard;
 
 use crate::azure::ResourceId;
+use crate::runtime::lock;
 
 type VmQueue = tokio::sync::Mutex<()>;
 type VmQueues = HashMap<(u32, String), Weak<VmQueue>>;
@@ -19,7 +20,7 @@ pub(super) async fn wait_for_turn(vm: &ResourceId) -> OwnedMutexGuard<()> {
 }
 
 fn queue(vm: &ResourceId) -> Arc<VmQueue> {
-    let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut queues = lock(&QUEUES);
     queues.retain(|_, queue| queue.strong_count() > 0);
     let key = (std::process::id(), vm.key());
     if let Some(queue) = queues.get(&key).and_then(Weak::upgrade) {

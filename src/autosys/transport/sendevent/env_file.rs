@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-use crate::autosys::transport::Outcome;
+use crate::autosys::transport::SendOutcome;
 use crate::http::Secret;
 
 /// The file is an argument and not part of the script. `env -0` ends each variable with a NUL, because values have newlines.
@@ -40,13 +40,17 @@ impl EnvFile {
         file: &Path,
         given: &BTreeMap<String, Secret>,
         limit: Duration,
-    ) -> Result<SourcedVariables, Outcome> {
+    ) -> Result<SourcedVariables, SendOutcome> {
         self.0.get_or_try_init(|| source(file, given, limit)).await.cloned()
     }
 }
 
-async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) -> Result<SourcedVariables, Outcome> {
-    let failed = |why: String| Outcome::transient(format!("env_file {} {why}", file.display()));
+async fn source(
+    file: &Path,
+    given: &BTreeMap<String, Secret>,
+    limit: Duration,
+) -> Result<SourcedVariables, SendOutcome> {
+    let failed = |why: String| SendOutcome::transient(format!("env_file {} {why}", file.display()));
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", SOURCE, "jobrota"])

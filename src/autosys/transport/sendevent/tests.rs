@@ -28,9 +28,9 @@ fn script(dir: &Path, text: &str) -> PathBuf {
     path
 }
 
-fn failure(outcome: Outcome) -> (String, bool) {
+fn failure(outcome: SendOutcome) -> (String, bool) {
     match outcome {
-        Outcome::Failed { detail, permanent } => (detail, permanent),
+        SendOutcome::Failed { detail, permanent } => (detail, permanent),
         other => panic!("not a failure: {other:?}"),
     }
 }
@@ -44,7 +44,7 @@ async fn events_arrive_as_mapped() {
     for status in ["SUCCESS", "FAILURE", "again"] {
         let outcome = transport.send(&delivery("a", status), &Gate::open()).await.outcome;
         assert!(
-            matches!(&outcome, Outcome::Delivered { detail: Some(text) } if text.contains("CAUAJM_I")),
+            matches!(&outcome, SendOutcome::Delivered { detail: Some(text) } if text.contains("CAUAJM_I")),
             "{outcome:?}"
         );
     }
@@ -64,7 +64,7 @@ async fn a_refusal_is_transient_and_an_unknown_job_permanent() {
     assert!(!permanent && detail.contains("CAUAJM_E_10029"), "{detail}");
     assert!(matches!(
         transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome,
-        Outcome::Delivered { .. }
+        SendOutcome::Delivered { .. }
     ));
     let (detail, permanent) = failure(transport.send(&delivery("b", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(permanent && detail.contains("Invalid job name: b"), "{detail}");
@@ -77,10 +77,10 @@ async fn no_value_is_interpreted() {
     let transport = transport(sandbox.sendevent(), Some("file {file_name}"));
     let file_name = format!("$(touch {0})`touch {0}`; touch {0} #", witness.display());
     let mut nasty = Delivery { file_name: file_name.clone(), ..delivery("a", "SUCCESS") };
-    assert!(matches!(transport.send(&nasty, &Gate::open()).await.outcome, Outcome::Delivered { .. }));
+    assert!(matches!(transport.send(&nasty, &Gate::open()).await.outcome, SendOutcome::Delivered { .. }));
     assert_eq!(sandbox.events().unwrap()[0].comment, Some(format!("file {file_name}")));
     nasty.file_name = format!("\n\0{}", "é".repeat(4000));
-    assert!(matches!(transport.send(&nasty, &Gate::open()).await.outcome, Outcome::Delivered { .. }));
+    assert!(matches!(transport.send(&nasty, &Gate::open()).await.outcome, SendOutcome::Delivered { .. }));
     assert_eq!(sandbox.events().unwrap()[1].comment, Some(format!("file   {}", "é".repeat(248))));
     for name in [file_name.as_str(), "; rm -rf x", "-x", "", "%", "a b"] {
         let bad = delivery(name, "SUCCESS");
@@ -109,7 +109,7 @@ async fn an_exit_code_is_a_failure_and_a_signal_unknown() {
     let program = script(dir.path(), "kill -9 $$");
     assert!(matches!(
         transport(program, None).send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome,
-        Outcome::Unknown { .. }
+        SendOutcome::Unknown { .. }
     ));
 }
 
@@ -123,7 +123,7 @@ async fn a_program_that_hangs_is_killed_and_the_outcome_unknown() {
     let timeout = Duration::from_millis(300);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
     match transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome {
-        Outcome::Unknown { detail } => {
+        SendOutcome::Unknown { detail } => {
             assert!(detail.starts_with("sendevent was killed at its limit of 0.3 s"), "{detail}")
         }
         other => panic!("{other:?}"),
@@ -145,7 +145,7 @@ async fn at_its_limit_all_that_the_program_started_is_killed() {
     let timeout = Duration::from_secs(2);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
     match transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome {
-        Outcome::Unknown { detail } => assert!(detail.ends_with("ready"), "{detail}"),
+        SendOutcome::Unknown { detail } => assert!(detail.ends_with("ready"), "{detail}"),
         other => panic!("{other:?}"),
     }
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -163,7 +163,7 @@ async fn a_child_left_in_the_background_is_neither_waited_for_nor_killed() {
     let timeout = Duration::from_secs(20);
     let transport = SendEvent::new(SendEventOptions { program, timeout, ..Default::default() }).unwrap();
     let pid = match transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome {
-        Outcome::Delivered { detail: Some(detail) } => detail.trim().parse::<i32>().unwrap(),
+        SendOutcome::Delivered { detail: Some(detail) } => detail.trim().parse::<i32>().unwrap(),
         other => panic!("{other:?}"),
     };
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
@@ -178,7 +178,7 @@ async fn standard_input_is_closed_and_the_environment_passed_on() {
     let options = SendEventOptions { program, environment, comment: Some("by $(me)".into()), ..Default::default() };
     let outcome = SendEvent::new(options).unwrap().send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome;
     let detail = "A $(x) E|-E|CHANGE_STATUS|-s|SUCCESS|-J|a|-C|by $(me)|".to_owned();
-    assert_eq!(outcome, Outcome::Delivered { detail: Some(detail) });
+    assert_eq!(outcome, SendOutcome::Delivered { detail: Some(detail) });
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! One connection to one VM: logging in, and running commands.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::ChannelMsg;
@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::known_hosts::HostKeyCheck;
 use crate::autosys::transport::Gate;
-use crate::autosys::transport::output::{Captured, ProgramResult};
+use crate::autosys::transport::output::{CapturedOutput, ProgramResult};
+use crate::runtime::lock;
 
 /// After so long without data the server is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -67,7 +68,7 @@ impl client::Handler for KnownHost {
             }
         };
         let trusted = checked.is_ok();
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = checked.err();
+        *lock(&self.refused) = checked.err();
         Ok(trusted)
     }
 }
@@ -99,7 +100,7 @@ impl Connection {
             };
             let connected = client::connect_stream(Arc::new(config), stream, handler).await;
             let mut handle = connected.map_err(|e| {
-                let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let refused = lock(&refused).take();
                 refused.unwrap_or_else(|| format!("{address} port {port} did not establish an SSH connection: {e}"))
             })?;
             match login {
@@ -124,7 +125,7 @@ impl Connection {
         let mut channel = match timeout(limit, self.handle.channel_open_session()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(e)) => return CommandResult::NotStarted(format!("no session could be opened: {e}")),
-            Err(_) => return not_started("it does not answer".to_owned()),
+            Err(_) => return not_started("the server did not answer".to_owned()),
         };
         // Asked as late as possible, because waiting for a session may take long.
         if !gate.is_open() {
@@ -133,7 +134,7 @@ impl Connection {
         if let Err(e) = channel.exec(true, line).await {
             return not_started(e.to_string());
         }
-        let (mut out, mut err) = (Captured::default(), Captured::default());
+        let (mut out, mut err) = (CapturedOutput::default(), CapturedOutput::default());
         let (mut end, mut deadline) = (None, Instant::now() + limit);
         let timed_out = loop {
             let ended = match timeout_at(deadline, channel.wait()).await {
@@ -150,7 +151,7 @@ impl Connection {
                     err.add(&data);
                     continue;
                 }
-                Ok(Some(ChannelMsg::Failure)) => {
+                Ok(Some(ChannelMsg::Failure)) if end.is_none() => {
                     return CommandResult::NotStarted("the server runs no commands for this user".to_owned());
                 }
                 Ok(Some(ChannelMsg::ExitStatus { exit_status })) => Ok(i32::try_from(exit_status).unwrap_or(i32::MAX)),

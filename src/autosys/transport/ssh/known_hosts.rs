@@ -9,6 +9,8 @@ use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker}
 use russh::keys::{HashAlg, PublicKey};
 use sha1::Sha1;
 
+use crate::wildcard;
+
 /// A check of the key of one host.
 #[derive(Debug, Clone)]
 pub(super) struct HostKeyCheck {
@@ -71,24 +73,11 @@ impl HostKeyCheck {
                     .is_ok_and(|hmac| hmac.chain_update(name.as_bytes()).verify_slice(hash).is_ok())
             }),
             HostPatterns::Patterns(patterns) => names.into_iter().any(|name| {
-                let fits = |pattern: &str| matches_pattern(pattern.to_lowercase().as_bytes(), name.as_bytes());
+                let fits = |pattern: &str| wildcard::matches(&pattern.to_lowercase(), &name);
                 let refused = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(fits);
                 !refused && patterns.iter().filter(|pattern| !pattern.starts_with('!')).any(|pattern| fits(pattern))
             }),
         }
-    }
-}
-
-/// Whether `name` matches a pattern with `*` and `?`.
-fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            matches_pattern(rest, name) || name.split_first().is_some_and(|(_, name)| matches_pattern(pattern, name))
-        }
-        (Some((b'?', rest)), Some((_, name))) => matches_pattern(rest, name),
-        (Some((wanted, rest)), Some((found, name))) if wanted == found => matches_pattern(rest, name),
-        _ => false,
     }
 }
 

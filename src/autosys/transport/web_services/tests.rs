@@ -24,24 +24,25 @@ fn basic(user: &str, password: &str) -> WebCredentials {
     WebCredentials::Basic { user: user.to_owned(), password: password.into() }
 }
 
-fn send(way: &WebServices, delivery: &Delivery) -> Outcome {
+fn send(way: &WebServices, delivery: &Delivery) -> SendOutcome {
     block_on(async { Ok(way.send(delivery, &Gate::open()).await.outcome) }).unwrap()
 }
 
-fn word(outcome: &Outcome) -> &'static str {
+fn word(outcome: &SendOutcome) -> &'static str {
     match outcome {
-        Outcome::Delivered { .. } => "delivered",
-        Outcome::Failed { permanent: true, .. } => "permanent",
-        Outcome::Failed { .. } => "transient",
-        Outcome::Unknown { .. } => "unknown",
-        Outcome::NotTried { .. } => "not tried",
+        SendOutcome::Delivered { .. } => "delivered",
+        SendOutcome::Failed { permanent: true, .. } => "permanent",
+        SendOutcome::Failed { .. } => "transient",
+        SendOutcome::Unknown { .. } => "unknown",
+        SendOutcome::NotTried => "not tried",
     }
 }
 
-fn detail(outcome: &Outcome) -> &str {
+fn detail(outcome: &SendOutcome) -> &str {
     match outcome {
-        Outcome::Delivered { detail } => detail.as_deref().unwrap_or_default(),
-        Outcome::Failed { detail, .. } | Outcome::Unknown { detail } | Outcome::NotTried { detail } => detail,
+        SendOutcome::Delivered { detail } => detail.as_deref().unwrap_or_default(),
+        SendOutcome::Failed { detail, .. } | SendOutcome::Unknown { detail } => detail,
+        SendOutcome::NotTried => "",
     }
 }
 
@@ -64,7 +65,9 @@ fn events_are_stored_and_the_status_is_read_back() {
     let sent = send(&way, &delivery("A#1", "FAILURE"));
     assert_eq!(word(&sent), "delivered", "{sent:?}");
     assert_eq!(status("A#1").as_deref(), Ok("FAILURE"));
-    assert!(way.shows(&delivery("A#1", "FAILURE"), "FAILURE") && !way.shows(&delivery("A#1", "FAILURE"), "SUCCESS"));
+    assert!(
+        way.confirms(&delivery("A#1", "FAILURE"), "FAILURE") && !way.confirms(&delivery("A#1", "FAILURE"), "SUCCESS")
+    );
     assert_eq!(word(&send(&way, &delivery("..", "SUCCESS"))), "delivered");
     // As part of an address it would mean another address.
     assert!(status("..").unwrap_err().contains("web address"));
@@ -241,8 +244,8 @@ fn addresses_and_names_can_be_others() {
     assert_eq!(asked, expected);
 }
 
-/// A server that reads a request and then does `last` with the connection.
-fn rude(last: Option<&'static [u8]>) -> String {
+/// A server that reads a request and writes `response`. Then it closes the connection, or keeps it open.
+fn rude(response: &'static [u8], closes: bool) -> String {
     block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -253,9 +256,9 @@ fn rude(last: Option<&'static [u8]>) -> String {
                 while !request.ends_with(b"\"jobStatus\":\"SUCCESS\"}") {
                     assert!(stream.read_buf(&mut request).await.unwrap() > 0);
                 }
-                match last {
-                    Some(bytes) => stream.write_all(bytes).await.unwrap(),
-                    None => open.push(stream),
+                stream.write_all(response).await.unwrap();
+                if !closes {
+                    open.push(stream);
                 }
             }
         });
@@ -271,11 +274,14 @@ fn what_may_have_arrived_is_unknown_and_what_was_never_sent_is_not() {
         send(&way, &delivery("A", "SUCCESS"))
     };
     let plenty = Duration::from_secs(20);
-    let cut = outcome(&rude(Some(b"")), plenty);
-    assert!(word(&cut) == "unknown" && detail(&cut).contains("broke off"), "{cut:?}");
-    let half = outcome(&rude(Some(b"HTTP/1.1 201 Created\r\ncontent-length: 10\r\n\r\nabc")), plenty);
-    assert_eq!(half, Outcome::Delivered { detail: Some("abc".to_owned()) }, "the status is the proof");
-    let silent = outcome(&rude(None), Duration::from_millis(200));
+    let cut = outcome(&rude(b"", true), plenty);
+    assert!(word(&cut) == "unknown" && detail(&cut).contains("closed the connection"), "{cut:?}");
+    const HALF: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 10\r\n\r\nabc";
+    let half = outcome(&rude(HALF, true), plenty);
+    assert_eq!(half, SendOutcome::Delivered { detail: Some("abc".to_owned()) }, "the status is the proof");
+    let stalled = outcome(&rude(HALF, false), Duration::from_millis(200));
+    assert!(word(&stalled) == "unknown" && detail(&stalled).contains("201"), "{stalled:?}");
+    let silent = outcome(&rude(b"", false), Duration::from_millis(200));
     assert!(word(&silent) == "unknown" && detail(&silent).contains("did not answer"), "{silent:?}");
     let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let refused = outcome(&format!("http://{unused}"), plenty);
@@ -290,8 +296,9 @@ fn options_that_can_never_work_are_refused() {
         WebServices::new(WebServicesOptions { allow_http: true, ..WebServicesOptions::new("http://10.0.0.4") }).is_ok()
     );
     let dir = tempfile::tempdir().unwrap();
-    let no_pem = dir.path().join("no.pem");
+    let (no_pem, no_certificate) = (dir.path().join("no.pem"), dir.path().join("no_certificate.pem"));
     std::fs::write(&no_pem, "nothing").unwrap();
+    std::fs::write(&no_certificate, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     let wrong = [
         WebServicesOptions::new("http://autosys.example"),
         WebServicesOptions::new("https://user:secret-word@autosys.example"),
@@ -310,6 +317,7 @@ fn options_that_can_never_work_are_refused() {
         WebServicesOptions { timeout: Duration::ZERO, ..usual() },
         WebServicesOptions { accepted: vec![404], ..usual() },
         WebServicesOptions { ca_file: Some(no_pem), ..usual() },
+        WebServicesOptions { ca_file: Some(no_certificate), ..usual() },
     ];
     for options in wrong {
         let shown = format!("{options:?}");

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::attempt::Deadline;
+use super::super::attempt::ProbeDeadline;
 use super::HttpProbe;
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
@@ -94,7 +94,7 @@ async fn the_request_goes_to_the_address_of_the_vm_whatever_its_name_resolves_to
 
     let link_local: SocketAddr = "[fe80::1%1]:0".parse().unwrap();
     let by_address = HttpProbe::new("http://{ip}/").unwrap();
-    let reason = by_address.get("vm1", link_local, Deadline::after(PLENTY)).await.result.unwrap_err();
+    let reason = by_address.get("vm1", link_local, ProbeDeadline::after(PLENTY)).await.result.unwrap_err();
     assert!(reason.contains("use {name} as its host"), "{reason}");
 }
 

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -24,6 +24,7 @@ use tokio::task::AbortHandle;
 
 use super::errors::{self, NetworkError};
 use super::message::{self, Echo, Token};
+use crate::runtime::lock;
 
 /// Probes per socket. Three requests of each fit into the usual send buffer (212,992 bytes, of which the system charges
 /// about 800 for a small packet), and so do the replies to all at once into the receive buffer.
@@ -57,7 +58,7 @@ impl Kind {
 
 /// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Event {
+pub(super) enum EchoResult {
     /// The host answered.
     Reply(Duration),
     /// Another address answered.
@@ -67,13 +68,13 @@ pub(super) enum Event {
 }
 
 pub(super) struct EchoSocket {
-    inner: Arc<Inner>,
+    inner: Arc<SocketState>,
     reader: AbortHandle,
     pid: u32,
     runtime: runtime::Id,
 }
 
-struct Inner {
+struct SocketState {
     socket: UdpSocket,
     kind: Kind,
     v4: bool,
@@ -92,7 +93,7 @@ struct Waiter {
     address: IpAddr,
     token: Token,
     sent: [Option<Instant>; MOST_REQUESTS as usize],
-    answer: Option<oneshot::Sender<Event>>,
+    answer: Option<oneshot::Sender<EchoResult>>,
 }
 
 /// A probe that waits for a reply on a socket. Dropping it frees its sequence numbers.
@@ -101,7 +102,7 @@ pub(super) struct PendingEcho {
     to: SocketAddr,
     sequence: u16,
     token: Token,
-    answer: oneshot::Receiver<Event>,
+    answer: oneshot::Receiver<EchoResult>,
 }
 
 impl PendingEcho {
@@ -191,7 +192,7 @@ impl PendingEcho {
     }
 
     /// The first event. None when the socket was closed.
-    pub(super) async fn answer(&mut self) -> Option<Event> {
+    pub(super) async fn answer(&mut self) -> Option<EchoResult> {
         (&mut self.answer).await.ok()
     }
 }
@@ -229,7 +230,7 @@ impl EchoSocket {
             // Without the filter, the socket receives the messages of other processes, which costs time.
             let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
         }
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(SocketState {
             socket: UdpSocket::from_std(socket)?,
             kind,
             v4,
@@ -289,7 +290,7 @@ fn may_be_about_others(error: &io::Error) -> bool {
 }
 
 /// Passes on replies and errors, until it is aborted.
-async fn read(inner: Arc<Inner>) {
+async fn read(inner: Arc<SocketState>) {
     while let Ok(ready) = inner.socket.ready(Interest::READABLE | Interest::ERROR).await {
         if ready.is_error() {
             // "Would block" makes tokio wait for the next error.
@@ -302,9 +303,9 @@ async fn read(inner: Arc<Inner>) {
     }
 }
 
-impl Inner {
+impl SocketState {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     fn read_errors(&self) {
@@ -342,9 +343,9 @@ impl Inner {
             if echo.token != Some(waiter.token) {
                 None
             } else if sender == waiter.address {
-                Some(Event::Reply(received.duration_since(sent)))
+                Some(EchoResult::Reply(received.duration_since(sent)))
             } else {
-                Some(Event::ReplyFrom(sender))
+                Some(EchoResult::ReplyFrom(sender))
             }
         });
     }
@@ -354,12 +355,12 @@ impl Inner {
         self.settle(echo, |waiter, _| {
             let ours =
                 error.destination == Some(waiter.address) && echo.token.is_none_or(|token| token == waiter.token);
-            ours.then_some(Event::Unreachable(error))
+            ours.then_some(EchoResult::Unreachable(error))
         });
     }
 
     /// Ends the probe that `echo` belongs to with the event that `event` returns.
-    fn settle(&self, echo: Echo, event: impl FnOnce(&Waiter, Instant) -> Option<Event>) {
+    fn settle(&self, echo: Echo, event: impl FnOnce(&Waiter, Instant) -> Option<EchoResult>) {
         if echo.identifier != self.identifier {
             return;
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::super::attempt::{Deadline, describe};
+use super::super::attempt::{ProbeDeadline, describe};
 use super::echo_from;
 use super::socket::{EchoSocket, Kind, PendingEcho};
 
@@ -55,7 +55,7 @@ async fn try_loopback(family: IpFamily, kind: Kind) -> Result<String, String> {
     let socket = EchoSocket::open(kind, loopback.is_ipv4()).map_err(|e| no_socket(kind, &e))?;
     let probe = PendingEcho::on(&socket, address).ok_or("the socket has no sequence number left")?;
     let rtt =
-        echo_from(probe, address, Deadline::after(LOOPBACK_ANSWERS_WITHIN)).await.map_err(|why| match family {
+        echo_from(probe, address, ProbeDeadline::after(LOOPBACK_ANSWERS_WITHIN)).await.map_err(|why| match family {
             IpFamily::V6 if switched_off() => {
                 "IPv6 is switched off here (net.ipv6.conf.lo.disable_ipv6 is 1)".to_owned()
             }

@@ -35,7 +35,7 @@ fn at(ip: &str) -> SocketAddr {
 async fn a_thousand_hosts_are_asked_at_once() {
     let hosts: Vec<SocketAddr> = (0..1000).map(|n| at(&format!("127.0.{}.{}", 1 + n / 250, 1 + n % 250))).collect();
     let start = std::time::Instant::now();
-    let attempts = futures::future::join_all(hosts.iter().map(|host| echo(*host, Deadline::after(PLENTY)))).await;
+    let attempts = futures::future::join_all(hosts.iter().map(|host| echo(*host, ProbeDeadline::after(PLENTY)))).await;
     eprintln!("1,000 hosts: {:?}", start.elapsed());
     for attempt in attempts {
         match attempt.result {
@@ -47,7 +47,8 @@ async fn a_thousand_hosts_are_asked_at_once() {
 
 #[tokio::test]
 async fn many_probes_of_one_host_do_not_disturb_each_other() {
-    let attempts = futures::future::join_all((0..300).map(|_| echo(at("127.0.0.1"), Deadline::after(PLENTY)))).await;
+    let attempts =
+        futures::future::join_all((0..300).map(|_| echo(at("127.0.0.1"), ProbeDeadline::after(PLENTY)))).await;
     for reason in attempts.into_iter().filter_map(|attempt| attempt.result.err()) {
         assert!(reason.starts_with("ICMP is not permitted here: "), "{reason}");
     }
@@ -56,7 +57,7 @@ async fn many_probes_of_one_host_do_not_disturb_each_other() {
 #[tokio::test]
 async fn what_this_machine_does_not_send_is_known_at_once() {
     let start = std::time::Instant::now();
-    let reason = echo(at("255.255.255.255"), Deadline::after(PLENTY)).await.result.unwrap_err();
+    let reason = echo(at("255.255.255.255"), ProbeDeadline::after(PLENTY)).await.result.unwrap_err();
     let known = [
         "no ICMP echo to 255.255.255.255: it is administratively prohibited, or a broadcast address",
         // A machine that has no network.
@@ -71,7 +72,7 @@ async fn what_this_machine_does_not_send_is_known_at_once() {
 async fn an_answer_from_another_address_does_not_count() {
     // Linux takes these as its own loopback addresses, from which the answer then comes.
     for (asked, answers) in [("0.0.0.0", "127.0.0.1"), ("::", "::1")] {
-        let reason = echo(at(asked), Deadline::after(PLENTY)).await.result.unwrap_err();
+        let reason = echo(at(asked), ProbeDeadline::after(PLENTY)).await.result.unwrap_err();
         let expected = format!("{answers} answered the ICMP echo to {asked} in its place");
         let no_v6 = asked == "::"
             && ["has no IPv6", "network unreachable", "no address to send from"]

@@ -38,22 +38,22 @@ impl Held {
     }
 }
 
-fn held(threads: usize) -> (Arc<Held>, Arc<Names>) {
+fn held(threads: usize) -> (Arc<Held>, Arc<NameResolver>) {
     let held = Arc::new(Held::default());
     let lookup = held.clone();
-    (held, Names::new(threads, Box::new(move |_| lookup.answer())))
+    (held, NameResolver::new(threads, Box::new(move |_| lookup.answer())))
 }
 
-fn fixed(addresses: &[&str]) -> Arc<Names> {
+fn fixed(addresses: &[&str]) -> Arc<NameResolver> {
     let addresses: Vec<SocketAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Names::new(1, Box::new(move |_| Ok(addresses.clone())))
+    NameResolver::new(1, Box::new(move |_| Ok(addresses.clone())))
 }
 
 #[tokio::test]
 async fn a_resolver_that_hangs_is_waited_for_half_of_the_time() {
     let (held, names) = held(1);
     let start = Instant::now();
-    let reason = names.resolve("vm1.example", Deadline::after(Duration::from_millis(400))).await.unwrap_err();
+    let reason = names.resolve("vm1.example", ProbeDeadline::after(Duration::from_millis(400))).await.unwrap_err();
     assert_eq!(reason, "the name \"vm1.example\" could not be resolved within 200ms (half of the time limit of 400ms)");
     assert!(start.elapsed() >= Duration::from_millis(200) && start.elapsed() < PLENTY);
     held.release();
@@ -62,7 +62,7 @@ async fn a_resolver_that_hangs_is_waited_for_half_of_the_time() {
 #[tokio::test]
 async fn a_name_is_looked_up_once_for_all_who_ask_at_the_same_time_and_anew_afterwards() {
     let (held, names) = held(8);
-    let mut asking: Vec<_> = (0..100).map(|_| Box::pin(names.resolve("vm1", Deadline::after(PLENTY)))).collect();
+    let mut asking: Vec<_> = (0..100).map(|_| Box::pin(names.resolve("vm1", ProbeDeadline::after(PLENTY)))).collect();
     for one in &mut asking {
         assert!(futures::poll!(one).is_pending());
     }
@@ -73,7 +73,7 @@ async fn a_name_is_looked_up_once_for_all_who_ask_at_the_same_time_and_anew_afte
     }
     assert_eq!(held.asked.load(Ordering::SeqCst), 1);
 
-    names.resolve("vm1", Deadline::after(PLENTY)).await.unwrap();
+    names.resolve("vm1", ProbeDeadline::after(PLENTY)).await.unwrap();
     assert_eq!(held.asked.load(Ordering::SeqCst), 2);
 }
 
@@ -82,7 +82,7 @@ async fn a_resolver_that_hangs_keeps_a_limited_number_of_threads_and_nothing_of_
     let (held, names) = held(3);
     for _ in 0..20 {
         let hosts: Vec<String> = (0..10).map(|n| format!("vm{n}")).collect();
-        let asking = hosts.iter().map(|host| names.resolve(host, Deadline::after(Duration::from_millis(4))));
+        let asking = hosts.iter().map(|host| names.resolve(host, ProbeDeadline::after(Duration::from_millis(4))));
         for found in futures::future::join_all(asking).await {
             assert!(found.unwrap_err().contains("within 2ms"));
         }
@@ -95,7 +95,7 @@ async fn a_resolver_that_hangs_keeps_a_limited_number_of_threads_and_nothing_of_
     }
     held.release();
     // A name that no probe waits for is not looked up, and the threads end.
-    names.resolve("another", Deadline::after(PLENTY)).await.unwrap();
+    names.resolve("another", ProbeDeadline::after(PLENTY)).await.unwrap();
     assert_eq!(held.asked.load(Ordering::SeqCst), 4);
     let start = Instant::now();
     while names.work().threads > 0 {
@@ -107,22 +107,22 @@ async fn a_resolver_that_hangs_keeps_a_limited_number_of_threads_and_nothing_of_
 
 #[tokio::test]
 async fn a_lookup_that_breaks_off_is_a_reason_and_the_next_one_works() {
-    let names = Names::new(
+    let names = NameResolver::new(
         1,
         Box::new(|host| {
             assert_ne!(host, "broken", "a defect");
             Err(io::Error::other("no such name"))
         }),
     );
-    let broken = names.resolve("broken", Deadline::after(PLENTY)).await.unwrap_err();
+    let broken = names.resolve("broken", ProbeDeadline::after(PLENTY)).await.unwrap_err();
     assert_eq!(broken, "the name \"broken\" could not be resolved: the resolver stopped");
-    let unknown = names.resolve("unknown", Deadline::after(PLENTY)).await.unwrap_err();
+    let unknown = names.resolve("unknown", ProbeDeadline::after(PLENTY)).await.unwrap_err();
     assert_eq!(unknown, "the name \"unknown\" could not be resolved: no such name");
 }
 
 #[tokio::test]
 async fn addresses_are_taken_once_and_only_where_something_can_be_sent_to_them() {
-    let resolve = async |addresses: &[&str]| fixed(addresses).resolve("vm1", Deadline::after(PLENTY)).await;
+    let resolve = async |addresses: &[&str]| fixed(addresses).resolve("vm1", ProbeDeadline::after(PLENTY)).await;
     let shown = |found: Found| found.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert_eq!(shown(resolve(&["10.0.0.1:0", "10.0.0.1:0", "[::ffff:10.0.0.1]:0"]).await), "10.0.0.1:0");
     assert_eq!(shown(resolve(&["[fe80::1]:0", "[fd00::1]:0"]).await), "[fd00::1]:0");
@@ -136,17 +136,17 @@ async fn addresses_are_taken_once_and_only_where_something_can_be_sent_to_them()
 
 #[tokio::test]
 async fn addresses_are_read_without_asking_anyone_and_interfaces_by_the_system() {
-    let unused = Names::new(1, Box::new(|host| panic!("{host} was looked up")));
-    let literal = async |text: &str| unused.resolve(text, Deadline::after(PLENTY)).await;
+    let unused = NameResolver::new(1, Box::new(|host| panic!("{host} was looked up")));
+    let literal = async |text: &str| unused.resolve(text, ProbeDeadline::after(PLENTY)).await;
     assert_eq!(literal("10.0.0.1").await.unwrap(), ["10.0.0.1:0".parse().unwrap()]);
     assert_eq!(literal("::ffff:10.0.0.1").await.unwrap(), ["10.0.0.1:0".parse().unwrap()]);
     let reason = literal("fe80::1").await.unwrap_err();
     assert!(reason.contains("link-local") && reason.contains("fe80::1%eth0"), "{reason}");
 
-    let system = Names::of_the_system();
-    let found = system.resolve("fe80::1%lo", Deadline::after(PLENTY)).await.unwrap();
+    let system = NameResolver::of_the_system();
+    let found = system.resolve("fe80::1%lo", ProbeDeadline::after(PLENTY)).await.unwrap();
     assert_eq!(found.len(), 1);
     assert!(matches!(found[0], SocketAddr::V6(v6) if v6.scope_id() != 0), "{found:?}");
-    let reason = system.resolve("fe80::1%no-such", Deadline::after(PLENTY)).await.unwrap_err();
+    let reason = system.resolve("fe80::1%no-such", ProbeDeadline::after(PLENTY)).await.unwrap_err();
     assert!(reason.contains("\"fe80::1%no-such\" could not be resolved"), "{reason}");
 }

@@ -158,7 +158,7 @@ fn a_missing_program_sends_nothing_and_a_slow_one_is_ended() {
     let script = BatchScript::new(&command(), Duration::from_millis(500), &[one("slow"), one("quick")]);
     let codes = codes(script.read(&shell(&script, dir.path())));
     assert_eq!(codes, [Some(124), Some(0)]);
-    assert!(matches!(outcome(124, "", Duration::from_secs(1)), Outcome::Unknown { .. }));
+    assert!(matches!(outcome(124, "", Duration::from_secs(1)), SendOutcome::Unknown { .. }));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn errors_are_found_in_front_of_much_text() {
         let (code, text) = event.unwrap();
         let outcome = outcome(code, &text, Duration::from_secs(1));
         assert!(
-            matches!(&outcome, Outcome::Failed { permanent: true, detail } if detail.contains("CAUAJM_E_50029")),
+            matches!(&outcome, SendOutcome::Failed { permanent: true, detail } if detail.contains("CAUAJM_E_50029")),
             "{outcome:?}"
         );
     }

@@ -37,7 +37,7 @@ fn waiting() -> Vec<Waits> {
 
 impl Waits {
     /// What came of it, for as long as a stray message takes to be read where none is expected.
-    async fn event(mut self) -> Option<Event> {
+    async fn event(mut self) -> Option<EchoResult> {
         tokio::time::timeout(PLENTY, self.seat.answer()).await.unwrap()
     }
 
@@ -45,7 +45,7 @@ impl Waits {
         // What arrived has been read when a later message has: of another probe on the same socket.
         let mut later = PendingEcho::on(&self.seat.socket, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)).unwrap();
         later.send(0).await.unwrap();
-        assert!(matches!(tokio::time::timeout(PLENTY, later.answer()).await.unwrap(), Some(Event::Reply(_))));
+        assert!(matches!(tokio::time::timeout(PLENTY, later.answer()).await.unwrap(), Some(EchoResult::Reply(_))));
         tokio::time::timeout(Duration::ZERO, self.seat.answer()).await.is_err()
     }
 
@@ -98,7 +98,7 @@ fn sent_raw(from: Ipv4Addr, message: &[u8]) -> bool {
 async fn the_reply_of_the_host_itself_counts() {
     for waits in waiting() {
         waits.reply_from(HOST, waits.echo);
-        assert!(matches!(waits.event().await, Some(Event::Reply(_))));
+        assert!(matches!(waits.event().await, Some(EchoResult::Reply(_))));
     }
 }
 
@@ -106,7 +106,7 @@ async fn the_reply_of_the_host_itself_counts() {
 async fn a_reply_from_another_address_is_told_from_one_of_the_host() {
     for waits in waiting() {
         waits.reply_from(ELSEWHERE, waits.echo);
-        assert_eq!(waits.event().await, Some(Event::ReplyFrom(ELSEWHERE.into())));
+        assert_eq!(waits.event().await, Some(EchoResult::ReplyFrom(ELSEWHERE.into())));
     }
 }
 
@@ -130,7 +130,7 @@ async fn stray_and_forged_messages_do_not_count() {
         waits.error_from(ELSEWHERE, 3, 4, HOST, echo, message::LENGTH);
         assert!(waits.nothing_yet().await, "{:?}", waits.seat.kind());
         waits.reply_from(HOST, echo);
-        assert!(matches!(waits.event().await, Some(Event::Reply(_))));
+        assert!(matches!(waits.event().await, Some(EchoResult::Reply(_))));
     }
 }
 
@@ -154,7 +154,7 @@ async fn what_a_router_says_is_known_at_once_with_its_words_and_address() {
             for waits in waiting() {
                 let socket = waits.seat.kind();
                 waits.error_from(ELSEWHERE, kind, code, HOST, waits.echo, quoted);
-                let Some(Event::Unreachable(error)) = waits.event().await else { panic!("{socket:?} {words}") };
+                let Some(EchoResult::Unreachable(error)) = waits.event().await else { panic!("{socket:?} {words}") };
                 assert_eq!(
                     error.reason(HOST, true),
                     format!("127.0.0.77 is unreachable: 127.0.0.88 says \"{words}\" (ICMP type {kind}, code {code})")
@@ -174,7 +174,7 @@ async fn an_error_about_one_host_does_not_keep_the_others_of_the_socket_from_sen
             let mut other = PendingEcho::on(&waits.seat.socket, here).unwrap();
             other.send(0).await.unwrap();
             let event = tokio::time::timeout(PLENTY, other.answer()).await.unwrap();
-            assert!(matches!(event, Some(Event::Reply(_))), "{event:?}");
+            assert!(matches!(event, Some(EchoResult::Reply(_))), "{event:?}");
         }
     }
 }
@@ -216,5 +216,5 @@ async fn a_forked_child_does_not_use_its_parents_sockets() {
     let mut childs = PendingEcho::open(to).unwrap_or_else(|e| panic!("{e:?}"));
     assert!(!Arc::ptr_eq(&parents, &childs.socket));
     childs.send(0).await.unwrap();
-    assert!(matches!(tokio::time::timeout(PLENTY, childs.answer()).await.unwrap(), Some(Event::Reply(_))));
+    assert!(matches!(tokio::time::timeout(PLENTY, childs.answer()).await.unwrap(), Some(EchoResult::Reply(_))));
 }
