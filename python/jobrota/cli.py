@@ -1,6 +1,6 @@
 """The command `jobrota`.
 
-Exit codes: 0 success, 1 something failed, 2 wrong usage or settings, 3 another process holds the lease. On 0
+Exit codes: 0 success, 1 something failed or a setting is wrong, 2 wrong usage, 3 another process holds the lease. On 0
 `main` returns and does not raise SystemExit, which wheel tasks on Databricks count as a failure.
 """
 
