@@ -49,6 +49,8 @@ def test_asking_is_no_failure(arguments: Sequence[str], capsys: pytest.CaptureFi
         ["compare", "--async-only", "--sequential-only"],
         ["compare", "--concurrent", "0"],
         ["compare", "--limit-jobs", "-1"],
+        ["compare", "--time-scale", "2m"],
+        ["compare", "--time-scale", "0"],
         ["demo", "--speed", "0"],
         ["autosys"],
     ],

@@ -107,7 +107,7 @@ def _add_compare(commands: Any) -> None:
     from jobrota.commands import compare
 
     parser = _command(commands, "compare", compare.TEXT, compare.run)
-    compare.add_arguments(parser, _positive, _not_negative, positive_duration, _number)
+    compare.add_arguments(parser, _positive, _not_negative, _positive_float, _number)
 
 
 def _add_report(commands: Any) -> None:
@@ -121,7 +121,7 @@ def _add_viya(commands: Any) -> None:
 
     group = commands.add_parser("viya", help=viya.TEXT, description=viya.TEXT)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    viya.add_arguments(_command, actions, positive_duration)
+    viya.add_arguments(_command, actions)
 
 
 def _add_select(commands: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import print_table
+from jobrota.commands.durations import positive_duration
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
 
@@ -23,9 +24,7 @@ TEXT = "log in to SAS Viya, and list its job definitions and compute contexts"
 TOKEN_FILE = "data/sas_tokens.json"
 
 
-def add_connection(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, positive_number: Callable[[str], float]
-) -> None:
+def add_connection(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds the arguments of each command that sends requests to a server."""
     parser.add_argument(
         "--base-url",
@@ -44,14 +43,14 @@ def add_connection(
     parser.add_argument("--proxy", metavar="URL", help="proxy for all calls (default: HTTPS_PROXY and NO_PROXY)")
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     parser.add_argument(
-        "--connect-timeout", type=positive_number, default=10.0, metavar="TIME", help="time to open a connection"
+        "--connect-timeout", type=positive_duration, default=10.0, metavar="TIME", help="time to open a connection"
     )
     parser.add_argument(
         "--read-timeout",
-        type=positive_number,
+        type=positive_duration,
         default=60.0,
         metavar="TIME",
-        help="longest pause within an answer, in seconds",
+        help="longest pause within an answer",
     )
 
 
@@ -67,7 +66,7 @@ def connection(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Callable[[str], float]) -> None:
+def add_arguments(command: Callable[..., Any], actions: Any) -> None:
     """Adds the actions of `jobrota viya`."""
     login = command(actions, "login", "log in and write a token file, mode 0600", _login)
     how = login.add_mutually_exclusive_group()
@@ -95,7 +94,7 @@ def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Ca
     for action in (whoami, contexts):
         action.add_argument("--json", action="store_true", help="print JSON")
     for action in (login, token, whoami, discover, contexts):
-        add_connection(action, positive_number)
+        add_connection(action)
 
 
 def _session(arguments: argparse.Namespace) -> ViyaSession:
