@@ -239,7 +239,7 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
         return out, err
 
     shown, _ = ran(0, "status")
-    for text in ("job_notifications", "1 h to 24 h", "0.0 % of the tries", "next retry: with the next delivery"):
+    for text in ("job_notifications", "1 h to 24 h", "0.0 % of the attempts", "next retry: with the next delivery"):
         assert text in shown
     assert "parked: 1, see jobrota autosys parked" in shown
     assert "executions without a notification: 1" in shown
@@ -258,7 +258,7 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
     assert "no execution is without" in ran(0, "unnotified", "--older-than", "1d")[0]
 
     assert ran(1, "redrive", "--job", "nobody")[1].startswith("jobrota: no row of job nobody is parked")
-    assert "1 row is parked no more" in ran(0, "redrive", "--job", "REFUSED", "--reason", "it exists now")[0]
+    assert "1 row is no longer parked" in ran(0, "redrive", "--job", "REFUSED", "--reason", "it exists now")[0]
     assert ran(1, "redrive", "--all")[1]
     assert "no row is parked" in ran(0, "parked")[0]
     assert json.loads(ran(0, "parked", "--json")[0]) == []

@@ -1,4 +1,4 @@
-"""Fair VM selection, a lossless job ledger for AutoSys and honest SAS Viya comparisons, for Databricks.
+"""Fair VM selection, a lossless job ledger for AutoSys and SAS Viya comparisons with evidence, for Databricks.
 
 Four parts, each useful alone:
 

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jobrota",
-        description="Fair VM selection, a lossless job ledger for AutoSys and honest SAS Viya comparisons.",
+        description="Fair VM selection, a lossless job ledger for AutoSys and SAS Viya comparisons with evidence.",
     )
     parser.add_argument("--version", action="version", version=f"jobrota {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

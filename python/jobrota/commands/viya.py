@@ -123,15 +123,15 @@ def _login(arguments: argparse.Namespace) -> int:
 
 
 def _login_with_code(session: ViyaSession, client_id: str | None, secret: str | None, output: str) -> int:
-    begun = session.begin_login(client_id, secret)
-    print(f"Open this address, log in, and paste the code that is shown there:\n\n  {begun.url}\n")
+    login = session.begin_login(client_id, secret)
+    print(f"Open this address, log in, and paste the code that is shown there:\n\n  {login.url}\n")
     try:
         code = input("Code: ").strip()
     except EOFError:
         code = ""
     if not code:
         raise InvalidInputError("no code was given: nothing was written")
-    begun.finish(code, output)
+    login.finish(code, output)
     print(f"logged in: the tokens are in {output}")
     return 0
 
@@ -165,8 +165,8 @@ def _discover(arguments: argparse.Namespace) -> int:
             "(quote the pattern, or the shell expands it)"
         )
     path = Path(arguments.output)
-    there, known = ({}, {}) if arguments.overwrite else _there(path)
-    document = there | _configs(known, there.get("settings"), found, arguments)
+    existing, known = ({}, {}) if arguments.overwrite else _existing_configs(path)
+    document = existing | _configs(known, existing.get("settings"), found, arguments)
     _write(path, document)
     metadata = document["metadata"]
     print(f"{metadata['total_jobs_found']} jobs, {metadata['enabled_jobs']} of them enabled: {path}")
@@ -185,16 +185,16 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         raise StorageError(f"{path} cannot be written ({error.strerror}): name another file with -o") from error
 
 
-def _there(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+def _existing_configs(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """Returns the existing file, and its entries by definition. A definition can have several sets of arguments."""
     if not path.exists():
         return {}, {}
     try:
-        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        existing: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         known: dict[str, list[dict[str, Any]]] = {}
-        for entry in there["jobs"]:
+        for entry in existing["jobs"]:
             known.setdefault(entry["definition_id"], []).append(entry)
-        return there, known
+        return existing, known
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}): name another file with -o") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -221,8 +221,8 @@ def _configs(
             "enabled": not arguments.disable,
         }
         # Manual changes in the file stay.
-        there = known.get(definition["id"], [{}])
-        jobs.extend(entry | by_hand | ({"name": name} if len(there) == 1 else {}) for by_hand in there)
+        existing = known.get(definition["id"], [{}])
+        jobs.extend(entry | changes | ({"name": name} if len(existing) == 1 else {}) for changes in existing)
     enabled = sum(bool(job["enabled"]) for job in jobs)
     kept = settings if isinstance(settings, dict) else {}
     return {
@@ -247,7 +247,8 @@ def _contexts(arguments: argparse.Namespace) -> int:
         print("this user sees no compute context")
         return 0
     facts = [
-        {"queue": context["queue"]} | _flat(context["attributes"]) | _flat(context["details"]) for context in found
+        {"queue": context["queue"]} | _flatten(context["attributes"]) | _flatten(context["details"])
+        for context in found
     ]
     names = dict.fromkeys(name for fact in facts for name in fact)
     rows = []
@@ -264,10 +265,10 @@ def _contexts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
     """Returns nested settings as one level of dotted names. Ids are left out, because they always differ."""
     if isinstance(value, Mapping):
-        inner = (_flat(each, f"{path}.{name}" if path else str(name)) for name, each in sorted(value.items()))
+        inner = (_flatten(each, f"{path}.{name}" if path else str(name)) for name, each in sorted(value.items()))
         return {name: each for part in inner for name, each in part.items() if not name.endswith("Id")}
     if isinstance(value, list):
         value = " ".join(map(str, value))
