@@ -16,6 +16,7 @@ Four parts, each useful alone:
 ['vm1', 'vm2', 'vm3', 'vm1']
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobrota import autosys
@@ -31,13 +32,11 @@ from jobrota._native import (
     LedgerSummary,
     MaintenanceReport,
     RoundRobinSelector,
-    Sandbox,
     Selection,
     ViyaComparisonRunner,
     __version__,
     comparison_history,
     comparison_history_async,
-    sandbox_calibration,
 )
 from jobrota.checkup import Check, DoctorReport, doctor, doctor_async
 from jobrota.errors import (
@@ -75,6 +74,9 @@ from jobrota.notebook import (
     update_autosys_flag_async,
 )
 
+with suppress(ImportError):  # the Cargo feature `sandbox`
+    from jobrota._native import Sandbox, sandbox_calibration
+
 if TYPE_CHECKING:
     from jobrota import report as report
 else:
@@ -85,6 +87,8 @@ else:
             from importlib import import_module
 
             return import_module("jobrota.report")
+        if name in ("Sandbox", "sandbox_calibration"):
+            raise AttributeError(f"this build has no {name}: build it with the Cargo feature sandbox")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -143,3 +147,4 @@ __all__ = [
     "update_autosys_flag",
     "update_autosys_flag_async",
 ]
+__all__ = [name for name in __all__ if name in globals()]

@@ -11,13 +11,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobrota._native import __version__
 from jobrota.commands.autosys import open_ledger, print_table
 from jobrota.commands.durations import duration, positive_duration
-from jobrota.errors import JobrotaError
+from jobrota.errors import JobrotaError, UnsupportedError
 from jobrota.signals import Terminated
+
+if TYPE_CHECKING:
+    from jobrota._native import Sandbox
 
 __all__ = ["main"]
 
@@ -95,6 +98,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    _sandbox_type()
     from jobrota.demo import run_demo
 
     held = run_demo(
@@ -292,17 +296,24 @@ def _add_sandbox(commands: Any) -> None:
     parser.add_argument("--vms-down", type=_not_negative, default=1, metavar="N", help="VMs that do not answer")
 
 
+def _sandbox_type() -> type[Sandbox]:
+    import jobrota
+
+    try:
+        return jobrota.Sandbox
+    except AttributeError as error:
+        raise UnsupportedError(str(error)) from error
+
+
 def _sandbox(arguments: argparse.Namespace) -> int:
-    import os
     import signal
 
-    from jobrota._native import Sandbox
-
+    sandbox_type = _sandbox_type()
     # A pipe and no lock: a handler that interrupts the holder of a lock and waits for the same lock would never return.
     stopped, stop = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(stop, b".") and None)
-    with Sandbox(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
+    with sandbox_type(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
         print(f"SAS Viya    {sandbox.viya_url}")
         print(f"  tokens    {sandbox.tokens}")
         print(f"  jobs      {sandbox.jobs}")
