@@ -20,7 +20,7 @@ def answers(vm: str) -> tuple[str, str]:
     return "10.0.0.1", "nic"
 
 
-def test_the_twins_do_what_their_brothers_do(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
+def test_async_twins_match(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
     async def work() -> None:
         await ledger.log_job_execution_async("a.sas", "J0", "SUCCESS")
         await asyncio.gather(*(ledger.log_job_completion_async("a.sas", f"J{n}", "SUCCESS") for n in range(8)))
@@ -57,7 +57,7 @@ def test_errors_come_through_the_await(ledger: jobrota.JobLedger) -> None:
         asyncio.run(work())
 
 
-def test_waiting_holds_up_nobody(tmp_path: object) -> None:
+def test_awaiting_does_not_block_loop(tmp_path: object) -> None:
     """While a slow probe is awaited, the event loop goes on."""
     from threading import Event
 
@@ -184,7 +184,7 @@ def test_a_delivery_that_took_too_long_loses_no_outcome(ledger: jobrota.JobLedge
     assert column(ledger.deliveries(), "outcome").count("delivered") == done
 
 
-def test_canceled_twice_nobody_waits_but_the_outcome_is_recorded(ledger: jobrota.JobLedger) -> None:
+def test_second_cancel_does_not_wait(ledger: jobrota.JobLedger) -> None:
     log_five(ledger)
     slow = Slow()
 
@@ -355,7 +355,7 @@ def test_track_works_with_async_with(ledger: jobrota.JobLedger) -> None:
     assert column(ledger.pending_notifications(), "status") == ["SUCCESS", "FAILURE"]
 
 
-def test_an_async_transport_runs_on_the_loop_that_awaits_it(ledger: jobrota.JobLedger) -> None:
+def test_async_transport_uses_callers_loop(ledger: jobrota.JobLedger) -> None:
     seen: list[object] = []
 
     async def work(updater: jobrota.AutosysUpdater) -> None:
@@ -394,7 +394,7 @@ def test_an_async_transport_runs_on_the_loop_that_awaits_it(ledger: jobrota.JobL
     assert len(seen) == 1
 
 
-def test_an_async_transport_ends_in_order_when_the_cycle_is_canceled(ledger: jobrota.JobLedger) -> None:
+def test_canceled_cycle_ends_async_transport_in_order(ledger: jobrota.JobLedger) -> None:
     ledger.log_job_completion("a.sas", "A", "SUCCESS")
     ledger.log_job_completion("a.sas", "A", "FAILURE")
 

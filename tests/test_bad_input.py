@@ -105,7 +105,7 @@ def test_the_longest_allowed_values_are_kept(ledger: jobrota.JobLedger) -> None:
     assert column(ledger.notifications(), "file_name") == ["f" * 4096]
 
 
-def test_job_names_that_autosys_would_refuse_are_logged_all_the_same(ledger: jobrota.JobLedger) -> None:
+def test_names_that_autosys_refuses_are_logged(ledger: jobrota.JobLedger) -> None:
     ledger.log_job_completion("a.sas", "two words; rm -rf /", "SUCCESS")
     assert column(ledger.pending_notifications(), "job_id") == ["two words; rm -rf /"]
 
@@ -137,7 +137,7 @@ def test_roots_without_atomic_create_are_refused_with_an_alternative(root: str) 
     assert not caught.value.retryable
 
 
-def test_a_ledger_that_does_not_exist_is_an_error_and_stays_so(ledger: jobrota.JobLedger) -> None:
+def test_missing_ledger_is_not_created(ledger: jobrota.JobLedger) -> None:
     reads: list[Callable[[], object]] = [
         ledger.fetch_unprocessed_updates,
         ledger.pending_notifications,
@@ -259,7 +259,7 @@ def test_options_that_cannot_work_are_refused(sandbox: jobrota.Sandbox, options:
         runner(sandbox, **options).run(progress=False)
 
 
-def test_a_sandbox_with_more_vms_down_than_there_are_is_refused() -> None:
+def test_more_vms_down_than_vms_is_refused() -> None:
     with pytest.raises(jobrota.InvalidInputError):
         jobrota.Sandbox(vms=1, vms_down=2)
     with pytest.raises(jobrota.InvalidInputError):

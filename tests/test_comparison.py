@@ -28,7 +28,7 @@ def result(sandbox: jobrota.Sandbox, tmp_path_factory: pytest.TempPathFactory) -
     return runner(sandbox, results_dir=tmp_path_factory.mktemp("results")).run(progress=False)
 
 
-def test_the_result_file_has_the_name_and_the_content_of_the_result(result: jobrota.ComparisonResult) -> None:
+def test_result_file_matches_result(result: jobrota.ComparisonResult) -> None:
     assert result.path is not None
     assert re.fullmatch(r"pooled_jobs_comparison_\d{8}_\d{6}\.json", result.path.name)
     assert json.loads(result.path.read_text()) == result.to_dict()
@@ -113,9 +113,7 @@ def test_jobs_of_a_run_have_hosts_of_the_model(result: jobrota.ComparisonResult)
     assert all(column(result.jobs(), "host"))
 
 
-def test_an_interrupt_inside_a_progress_callable_ends_the_run_in_order(
-    sandbox: jobrota.Sandbox, tmp_path: Path
-) -> None:
+def test_progress_interrupt_ends_run_in_order(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     def progress(event: dict[str, Any]) -> None:
         if event["done"] == 1:
             raise KeyboardInterrupt("enough")
@@ -137,9 +135,7 @@ def test_an_interrupt_inside_a_progress_callable_ends_the_run_in_order(
         assert 1 <= len(jobs) < 10
 
 
-def test_a_canceled_comparison_cancels_its_jobs_and_writes_what_is_done(
-    sandbox: jobrota.Sandbox, tmp_path: Path
-) -> None:
+def test_canceled_run_cancels_jobs_and_writes_result(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     runner = jobrota.ViyaComparisonRunner(
         sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=10, results_dir=tmp_path
     )

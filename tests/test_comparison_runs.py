@@ -67,7 +67,7 @@ def test_three_arms_in_rounds_tell_parallelism_and_context_apart(tmp_path: Path)
 
 
 @pytest.mark.parametrize("mode", ["window", "batch", "all", "sequential"])
-def test_every_mode_has_as_many_in_flight_as_it_says(tmp_path: Path, mode: Any) -> None:
+def test_modes_keep_their_concurrency(tmp_path: Path, mode: Any) -> None:
     most = {"window": 4, "batch": 4, "all": 12, "sequential": 1}[mode]
     events: list[dict[str, Any]] = []
     with sandbox() as server:
@@ -102,7 +102,7 @@ def test_arms_from_a_file_and_the_command(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(("long_poll", "list_filters"), [(True, True), (False, True), (False, False)])
-def test_a_bad_day_loses_no_job_and_runs_none_twice(tmp_path: Path, long_poll: bool, list_filters: bool) -> None:
+def test_faults_lose_no_job(tmp_path: Path, long_poll: bool, list_filters: bool) -> None:
     bad = {"fault_rate": 0.05, "reset_rate": 0.02, "token_lifetime": 1, "seed": 7}
     print("seed 7")
     with sandbox(60, speed=90, long_poll=long_poll, list_filters=list_filters, **bad) as server:
@@ -170,7 +170,7 @@ class SlowGateway(BaseHTTPRequestHandler):
         """Logs nothing."""
 
 
-def test_a_submission_that_comes_through_long_after_it_was_given_up_is_told(tmp_path: Path) -> None:
+def test_late_submission_is_warned(tmp_path: Path) -> None:
     late: list[threading.Timer] = []
     with sandbox(4, definitions=definitions(4, 300)) as server:
         members = {"upstream": server.viya_url.split("//")[1], "late": late}
@@ -219,7 +219,7 @@ def child(server: jobrota.Sandbox, folder: Path, *journal: str, **options: Any) 
 
 
 @pytest.mark.parametrize("kill_at", [1, 7, 15, 33])
-def test_a_killed_run_goes_on_and_runs_no_job_twice(tmp_path: Path, kill_at: int) -> None:
+def test_killed_run_resumes_without_repeats(tmp_path: Path, kill_at: int) -> None:
     options = {"mode": "window", "concurrent": 4, "arms": "three_way"}
     with sandbox(10, speed=130) as server:
         with child(server, tmp_path, **options) as killed:
@@ -255,7 +255,7 @@ def test_a_killed_run_goes_on_and_runs_no_job_twice(tmp_path: Path, kill_at: int
         assert column(history, "warnings") == [len(result.warnings)] * 3
 
 
-def test_a_job_that_takes_too_long_is_canceled_and_counts_as_failed(tmp_path: Path) -> None:
+def test_job_timeout_cancels_job(tmp_path: Path) -> None:
     with sandbox(4) as server:
         configs = json.loads(server.jobs.read_text())
         configs["jobs"][1]["job_timeout"] = 5
@@ -276,7 +276,7 @@ def test_jobs_are_cleaned_up_when_asked(tmp_path: Path) -> None:
         assert requests["DELETE /jobExecution/jobs/{id}"] == 3
 
 
-def test_the_longest_go_first_with_durations_of_an_earlier_run(tmp_path: Path) -> None:
+def test_longest_first_uses_earlier_durations(tmp_path: Path) -> None:
     with sandbox(12, speed=300, hosts={"fixed_hosts": 1, "fixed_slots": 3, "fixed_cores": 6, "pool_max": 0}) as server:
         arms = [jobrota.Arm("window", FIXED, "window", 3)]
         first = runner(server, tmp_path, arms=arms).run(progress=False)
@@ -318,7 +318,7 @@ def test_arms_that_begin_alike_share_no_name(tmp_path: Path) -> None:
         submitted_once(server, names)
 
 
-def test_a_run_that_is_done_is_read_when_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_reads_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sandbox(3, speed=400) as server:
         run = runner(server, tmp_path, async_only=True)
         result = run.run(progress=False)
@@ -340,7 +340,7 @@ def test_a_run_that_is_done_is_read_when_it_is_resumed(tmp_path: Path, capsys: p
         assert "--arms" in told
 
 
-def test_a_round_that_was_interrupted_stays_so_however_often_the_run_is_resumed(tmp_path: Path) -> None:
+def test_interrupted_round_stays_marked(tmp_path: Path) -> None:
     options = {"mode": "window", "concurrent": 3, "arms": "three_way"}
     with sandbox(8, speed=130) as server:
         journals: list[str] = []

@@ -127,7 +127,7 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert {check["status"] for check in values["checks"]} <= {"ok", "note", "warning", "failed"}
 
 
-def test_broken_settings_are_named_once_and_the_rest_goes_on() -> None:
+def test_broken_settings_are_reported_once() -> None:
     Path("jobrota.toml").write_text('ledger = "/x"\nbase_url = "https://u:hidden@viya\n', encoding="utf-8")
     report = jobrota.doctor()
     broken = check(report, "settings", "settings file")
@@ -331,7 +331,7 @@ def test_a_store_that_is_not_atomic_is_found_out(forgetful: str) -> None:
     assert "hidden-30" not in str(report)
 
 
-def test_a_store_that_is_not_there_is_told_of_in_seconds() -> None:
+def test_missing_store_is_reported_in_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     begun = time.monotonic()

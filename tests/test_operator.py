@@ -78,7 +78,7 @@ def busy(ledger: jobrota.JobLedger) -> jobrota.JobLedger:
     return ledger
 
 
-def test_a_summary_says_what_is_pending_and_how_it_goes(busy: jobrota.JobLedger) -> None:
+def test_summary_of_pending_and_deliveries(busy: jobrota.JobLedger) -> None:
     summary = busy.summary()
     assert (summary.source, summary.pending, summary.parked, summary.retrying) == ("job_notifications", 3, 1, 1)
     assert summary.pending_by_status == {"SUCCESS": 2, NASTY: 1}
@@ -273,9 +273,7 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
     assert busy.summary().unnotified == 0
 
 
-def test_a_row_that_could_be_several_is_not_settled(
-    ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ambiguous_row_is_not_settled(ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]) -> None:
     times = [datetime(2026, 5, 1, 6, minute, tzinfo=timezone.utc) for minute in (0, 1, 1)]
     for at in times:
         ledger.log_job_completion("f", "A", "SUCCESS", notification_timestamp=at)
@@ -307,13 +305,13 @@ def test_a_row_that_could_be_several_is_not_settled(
         ("parked", "--table", "autosys_deliveries"),
     ],
 )
-def test_what_makes_no_sense_is_usage(arguments: tuple[str, ...], ledger: jobrota.JobLedger) -> None:
+def test_invalid_options_exit_2(arguments: tuple[str, ...], ledger: jobrota.JobLedger) -> None:
     ledger.log_job_completion("f", "A", "SUCCESS")
     assert run("autosys", *arguments, "--ledger", ledger.root) == 2
     assert ledger.pending_notifications().num_rows == 1
 
 
-def test_a_notebook_leads_with_what_needs_a_look(busy: jobrota.JobLedger) -> None:
+def test_notebook_shows_problems_first(busy: jobrota.JobLedger) -> None:
     for shown in (busy.summary()._repr_html_(), busy._repr_html_()):
         assert "<b>3</b> pending" in shown
         assert "1 parked: redrive or settle them" in shown
@@ -339,7 +337,7 @@ def test_an_empty_ledger_shows_that_nothing_is_pending(ledger: jobrota.JobLedger
     assert samples(summary.to_prometheus())["jobrota_rows", (("flag", "NO"), ("table", "job_notifications"))] == 0
 
 
-def test_a_ledger_that_is_not_there_is_not_created_by_operators(tmp_path: Path) -> None:
+def test_operators_do_not_create_ledger(tmp_path: Path) -> None:
     ledger = jobrota.JobLedger(tmp_path / "none")
     rows = notifications(["f"], ago(hours=1))
     for act in (
