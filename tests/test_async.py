@@ -13,11 +13,7 @@ import pytest
 
 import jobrota
 from reported_runs import recorded
-from support import column
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return "10.0.0.1", "nic"
+from support import answers, column
 
 
 def test_async_twins_match(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
@@ -272,8 +268,8 @@ def test_twins_of_notebook_functions(tmp_path: Path) -> None:
     jobrota.configure(ledger=tmp_path / "ledger", probe=answers)
 
     async def work() -> None:
-        assert await jobrota.select_reachable_vm_async(["vm1"]) == ("vm1", "10.0.0.1", "nic")
-        assert await jobrota.ping_test_async("vm1") == ("10.0.0.1", "nic")
+        assert await jobrota.select_reachable_vm_async(["vm1"]) == ("vm1", "10.0.0.1", "nic-vm1")
+        assert await jobrota.ping_test_async("vm1") == ("10.0.0.1", "nic-vm1")
         await jobrota.log_job_execution_async("a.sas", "A", "SUCCESS")
         await jobrota.log_job_execution_async("b.sas", "B", "SUCCESS")
         await jobrota.log_job_completion_async("a.sas", "A", status="SUCCESS")

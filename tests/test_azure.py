@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,14 +18,6 @@ from typing import Any
 import pytest
 
 import jobrota
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own Azure takes part."""
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

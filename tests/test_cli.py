@@ -13,16 +13,7 @@ from pathlib import Path
 import pytest
 
 import jobrota
-from jobrota.cli import main
-
-
-def run(*arguments: str | Path) -> int:
-    """Exit code of the command in this process."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(str(stop.code)) or -1  # on 0 the entry point returns
-    return 0
+from support import run
 
 
 def one_line(text: str) -> str:

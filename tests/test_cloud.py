@@ -49,14 +49,6 @@ SECRETS = {"azure": ACCOUNT_KEY, "s3": S3_SECRET}
 WRONG_KEY = "d3JvbmcgUzNjcjN0IGtleSBvZiBub2JvZHkgYXQgYWxs"
 
 
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine's environment says about clouds is not part of a test."""
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "AZURITE_", "IDENTITY_")):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="module")
 def azure_url() -> Iterator[str]:
     """Azurite with the container `ledgers`."""

@@ -16,7 +16,7 @@ import pytest
 
 import jobrota
 from jobrota import cli
-from support import column
+from support import column, runner
 
 FIXED, SCALING = "SAS Job Execution compute context", "Autoscaling POC Context"
 CHILD = Path(__file__).with_name("comparison_child.py")
@@ -32,11 +32,6 @@ def sandbox(count: int = 12, **options: Any) -> jobrota.Sandbox:
     return jobrota.Sandbox(autosys=False, vms=0, vms_down=0, **options)
 
 
-def runner(server: jobrota.Sandbox, folder: Path, **options: Any) -> jobrota.ViyaComparisonRunner:
-    options = {"tokens": server.tokens, "jobs": server.jobs, "results_dir": folder, **options}
-    return jobrota.ViyaComparisonRunner(server.viya_url, **options)
-
-
 def submitted_once(server: jobrota.Sandbox, names: list[str]) -> None:
     """Every name is known to the server exactly once."""
     counts = Counter(job["name"] for job in server.viya_jobs())
@@ -46,7 +41,9 @@ def submitted_once(server: jobrota.Sandbox, names: list[str]) -> None:
 
 def test_three_arms_in_rounds_tell_parallelism_and_context_apart(tmp_path: Path) -> None:
     with sandbox(6, speed=400) as server:
-        result = runner(server, tmp_path, arms="three_way", mode="window", concurrent=3, repeat=2).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms="three_way", mode="window", concurrent=3, repeat=2).run(
+            progress=False
+        )
         values = result.to_dict()
         assert [arm["name"] for arm in values["arms"]] == ["sequential", "async_regular", "async_autoscaling"]
         assert [gain["kind"] for gain in values["analysis"]["comparisons"]] == ["parallelism", "total", "context"]
@@ -72,7 +69,7 @@ def test_modes_keep_their_concurrency(tmp_path: Path, mode: Any) -> None:
     events: list[dict[str, Any]] = []
     with sandbox() as server:
         arms = [jobrota.Arm("one", FIXED, mode, 4)]
-        result = runner(server, tmp_path, arms=arms).run(progress=events.append)
+        result = runner(server, results_dir=tmp_path, arms=arms).run(progress=events.append)
     assert result.failed_jobs == 0
     assert max(event["in_flight"] for event in events) == most
     assert events[-1]["done"] == 12
@@ -107,7 +104,7 @@ def test_faults_lose_no_job(tmp_path: Path, long_poll: bool, list_filters: bool)
     print("seed 7")
     with sandbox(60, speed=90, long_poll=long_poll, list_filters=list_filters, **bad) as server:
         arms = [jobrota.Arm("many", FIXED, "window", 30)]
-        result = runner(server, tmp_path, arms=arms).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms=arms).run(progress=False)
         assert result.failed_jobs == 0
         names = column(result.jobs(), "unique_name")
         assert len(names) == 60
@@ -119,7 +116,7 @@ def test_faults_lose_no_job(tmp_path: Path, long_poll: bool, list_filters: bool)
 )
 def test_without_an_orchestrator_nothing_is_invented(tmp_path: Path, orchestrator: Any, code: str) -> None:
     with sandbox(3, orchestrator=orchestrator) as server:
-        result = runner(server, tmp_path, correlation_timeout=1).run(progress=False)
+        result = runner(server, results_dir=tmp_path, correlation_timeout=1).run(progress=False)
     assert {code, "missing_correlation"} <= {warning.code for warning in result.warnings}
     jobs = result.jobs()
     assert set(column(jobs, "host")) == set(column(jobs, "pending_s")) == {None}
@@ -203,7 +200,7 @@ def test_late_submission_is_warned(tmp_path: Path) -> None:
 def test_names_that_are_not_passed_on_leave_the_time(tmp_path: Path) -> None:
     with sandbox(3, speed=20, orchestrator="unnamed") as server:
         options = {"sequential_only": True, "correlation_timeout": 1}
-        result = runner(server, tmp_path, **options).run(progress=False)
+        result = runner(server, results_dir=tmp_path, **options).run(progress=False)
     # One after the other: each has one candidate at its time.
     assert set(column(result.jobs(), "correlation")) == {"time"}
     assert "time_correlation" in {warning.code for warning in result.warnings}
@@ -261,7 +258,7 @@ def test_job_timeout_cancels_job(tmp_path: Path) -> None:
         configs["jobs"][1]["job_timeout"] = 5
         path = tmp_path / "jobs.json"
         path.write_text(json.dumps(configs))
-        result = runner(server, tmp_path, jobs=path, async_only=True).run(progress=False)
+        result = runner(server, results_dir=tmp_path, jobs=path, async_only=True).run(progress=False)
         states = dict(zip(column(result.jobs(), "job"), column(result.jobs(), "state"), strict=True))
         assert Counter(states.values()) == {"completed": 3, "timedOut": 1}
         assert Counter(job["state"] for job in server.viya_jobs()) == {"completed": 3, "canceled": 1}
@@ -270,7 +267,7 @@ def test_job_timeout_cancels_job(tmp_path: Path) -> None:
 
 def test_jobs_are_cleaned_up_when_asked(tmp_path: Path) -> None:
     with sandbox(3, speed=400) as server:
-        result = runner(server, tmp_path, cleanup=True, async_only=True).run(progress=False)
+        result = runner(server, results_dir=tmp_path, cleanup=True, async_only=True).run(progress=False)
         assert result.failed_jobs == 0
         requests = server.viya_requests()
         assert requests["DELETE /jobExecution/jobs/{id}"] == 3
@@ -279,9 +276,9 @@ def test_jobs_are_cleaned_up_when_asked(tmp_path: Path) -> None:
 def test_longest_first_uses_earlier_durations(tmp_path: Path) -> None:
     with sandbox(12, speed=300, hosts={"fixed_hosts": 1, "fixed_slots": 3, "fixed_cores": 6, "pool_max": 0}) as server:
         arms = [jobrota.Arm("window", FIXED, "window", 3)]
-        first = runner(server, tmp_path, arms=arms).run(progress=False)
+        first = runner(server, results_dir=tmp_path, arms=arms).run(progress=False)
         for durations in (first, first.path, None, {f"job_{number:04d}": number for number in range(12)}):
-            again = runner(server, tmp_path, arms=arms, order="longest_first", durations_from=durations)
+            again = runner(server, results_dir=tmp_path, arms=arms, order="longest_first", durations_from=durations)
             jobs = again.run(progress=False).jobs()
             known = {name: 20.0 * (1 + int(name[4:]) % 7 / 7) for name in column(jobs, "job")}
             if isinstance(durations, dict):
@@ -304,7 +301,7 @@ def test_correlation_asks_no_more_than_pages(tmp_path: Path) -> None:
         "pod_start": 0,
     }
     with sandbox(1500, speed=100, hosts=hosts, definitions=definitions(1500, 5)) as server:
-        result = runner(server, tmp_path, arms=[jobrota.Arm("all", FIXED, "all")]).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms=[jobrota.Arm("all", FIXED, "all")]).run(progress=False)
         assert set(column(result.jobs(), "correlation")) == {"exact"}
         assert server.viya_requests()["GET /workloadOrchestrator/jobs"] <= 3
 
@@ -312,7 +309,7 @@ def test_correlation_asks_no_more_than_pages(tmp_path: Path) -> None:
 def test_arms_that_begin_alike_share_no_name(tmp_path: Path) -> None:
     with sandbox(3, speed=400) as server:
         arms = [jobrota.Arm(f"autoscaling_{count}", FIXED, "window", count) for count in (5, 10)]
-        result = runner(server, tmp_path, arms=arms).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms=arms).run(progress=False)
         names = column(result.jobs(), "unique_name")
         assert len(set(names)) == 6
         submitted_once(server, names)
@@ -320,7 +317,7 @@ def test_arms_that_begin_alike_share_no_name(tmp_path: Path) -> None:
 
 def test_resume_reads_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sandbox(3, speed=400) as server:
-        run = runner(server, tmp_path, async_only=True)
+        run = runner(server, results_dir=tmp_path, async_only=True)
         result = run.run(progress=False)
         (journal,) = tmp_path.glob("*.journal.jsonl")
         before = sorted(tmp_path.iterdir())
@@ -365,7 +362,7 @@ def test_interrupted_round_stays_marked(tmp_path: Path) -> None:
 
 def test_one_job_at_a_time_in_both_known_arms(tmp_path: Path) -> None:
     with sandbox(2, speed=400) as server:
-        values = runner(server, tmp_path, mode="sequential").run(progress=False).to_dict()
+        values = runner(server, results_dir=tmp_path, mode="sequential").run(progress=False).to_dict()
     assert values["sequential_execution"]["context_name"] == FIXED
     assert values["async_execution"]["context_name"] == SCALING
     assert values["comparison"]["time_saved"] is not None

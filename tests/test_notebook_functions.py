@@ -8,10 +8,7 @@ import pytest
 
 import jobrota
 from jobrota import notebook
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return f"10.0.0.{vm[-1]}", f"nic-{vm}"
+from support import answers
 
 
 def no_nic(vm: str) -> tuple[str, str]:

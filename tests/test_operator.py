@@ -13,20 +13,10 @@ from arro3.core import Array, DataType, Table
 from prometheus_client.parser import text_string_to_metric_families
 
 import jobrota
-from jobrota.cli import main
 from jobrota.display import repr_html
-from support import column, rows
+from support import column, rows, run
 
 NASTY = 'a\\b"c\nd{e="f"}'
-
-
-def run(*arguments: Any) -> int:
-    """The command's exit code."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def ago(**span: float) -> datetime:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,6 @@ from jobrota.autosys import RunCommand
 from support import column, rows
 from test_web_services import HOSTILE, outcomes
 from tls_proxy import Authority
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own Azure takes part."""
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -12,11 +12,7 @@ from pathlib import Path
 import pytest
 
 import jobrota
-from support import column
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return f"10.0.0.{vm[-1]}", f"nic-{vm}"
+from support import answers, column
 
 
 def test_turns_go_round_and_skip_what_is_down(sandbox: jobrota.Sandbox) -> None:

@@ -14,7 +14,7 @@ import deltalake
 import pytest
 
 import jobrota
-from support import column
+from support import answers, column
 
 VMS = ["vm1", "vm2", "vm3", "vm4", "vm5"]
 
@@ -35,10 +35,6 @@ with selector.select() as selection:
     if limit:
         sys.stdin.read()
 """
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return "127.0.0.1", f"nic-{vm}"
 
 
 def start(cursor: Path, *, vms: list[str] | None = None, mode: str = "once", down: str = "") -> subprocess.Popen[str]:
