@@ -224,7 +224,7 @@ def beside(folder: Path, scale: Scale) -> Iterator[Result]:
     title = f"{count} jobs, {workers} at a time, beside threads with requests: "
     for what, mine, other, unit, digits in [
         ("makespan", span, theirs, " s", 0),
-        ("seen late, p95", lag["p95"], p95, " s", 2),
+        ("observe lag, p95", lag["p95"], p95, " s", 2),
         ("requests", ours_asked, asked, "", 0),
         ("CPU a job", 1000 * ours["cpu"] / count, 1000 * cpu / count, " ms", 2),
     ]:

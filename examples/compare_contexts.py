@@ -1,8 +1,9 @@
-"""Compares compute contexts of SAS Viya: three arms, several rounds, and what the figures allow to conclude."""
+"""Compares compute contexts of SAS Viya: three arms, several rounds, the conclusion, a report and a workbook."""
 
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 
 from jobrota import Sandbox, ViyaComparisonRunner
 
@@ -37,6 +38,10 @@ def main() -> None:
             print(f"warning {warning.code}: {warning.text}")
         jobs = result.jobs()  # an Arrow table, one row per job
         print(f"{jobs.num_rows} jobs, {result.failed_jobs} failed; columns {', '.join(jobs.column_names[:5])}, …")
+
+        # Both need the extra: pip install 'jobrota[report]'.
+        for written in (result.report(Path(results, "report.html")), result.to_excel(Path(results, "report.xlsx"))):
+            print(f"{written.name}: {written.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

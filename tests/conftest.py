@@ -15,6 +15,10 @@ import report_page
 import spark_session
 from reported_runs import EVIL, recorded
 
+# How the names of variables begin.
+SETTINGS = ("JOBROTA_", "SAS_", "DATABRICKS_")
+CREDENTIALS = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "IDENTITY_", "IMDS_", "MSI_")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -33,9 +37,9 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test has its own working and state directory, no settings, and nothing configured."""
+    """Each test has its own working and state directory, no settings or credentials, and nothing configured."""
     for name in list(os.environ):
-        if name.startswith(("JOBROTA_", "SAS_", "DATABRICKS_")):
+        if name.startswith(SETTINGS + CREDENTIALS):
             monkeypatch.delenv(name)
     work = tmp_path / "work"
     work.mkdir()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jobrota
+from jobrota.cli import main
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -17,3 +20,23 @@ def column(table: Any, name: str) -> list[Any]:
 def rows(table: Any) -> list[tuple[Any, ...]]:
     """The rows of an Arrow table."""
     return list(zip(*(column(table, name) for name in table.column_names), strict=True))
+
+
+def run(*arguments: object) -> int:
+    """The exit code of the command `jobrota`, in this process."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(str(stop.code)) or -1  # on 0 the entry point returns
+    return 0
+
+
+def answers(vm: str) -> tuple[str, str]:
+    """A probe of VMs that all answer."""
+    return f"10.0.0.{vm[-1]}", f"nic-{vm}"
+
+
+def runner(sandbox: jobrota.Sandbox, **options: Any) -> jobrota.ViyaComparisonRunner:
+    """A runner of the sandbox's jobs."""
+    given: dict[str, Any] = {"base_url": sandbox.viya_url, "tokens": sandbox.tokens, "jobs": sandbox.jobs}
+    return jobrota.ViyaComparisonRunner(**(given | options))

@@ -88,12 +88,12 @@ def claimed(seed: int, count: int, effect: float, noise: float) -> bool:
     return found
 
 
-def test_of_200_comparisons_of_equals_one_in_twenty_at_most_claims_a_difference() -> None:
+def test_false_claims_at_most_5_percent() -> None:
     print("seeds 0 to 199")
     assert sum(claimed(seed, 5 + seed % 6, 1.0, 0.05) for seed in range(200)) <= 10
 
 
-def test_a_fifth_is_found_in_four_of_five_at_least() -> None:
+def test_20_percent_is_found_in_80_percent() -> None:
     print("seeds 0 to 199")
     assert sum(claimed(seed, 6, 0.8, 0.05) for seed in range(200)) >= 160
     assert sum(claimed(seed, 6, 1.2, 0.05) for seed in range(200)) >= 160
@@ -150,7 +150,7 @@ def five_rounds(jobs: int = 4, **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_run_with_nothing_to_be_careful_with_has_no_warning() -> None:
+def test_clean_run_has_no_warning() -> None:
     assert codes(five_rounds()) == set()
 
 
@@ -161,7 +161,7 @@ def test_arms_that_ran_different_jobs_are_told() -> None:
     assert result.to_dict()["analysis"]["verdict"]["cautions"] == ["jobs_differ"]
 
 
-def test_a_round_that_lost_a_job_is_left_out_and_the_others_are_not() -> None:
+def test_incomplete_round_is_left_out() -> None:
     rows = [each for each in five_rounds() if (each["arm"], each["job"], each["round"]) != ("a", "j0", 2)]
     result = jobrota.ComparisonResult.from_table(table(rows))
     assert [arm["rounds"] for arm in result.to_dict()["analysis"]["arms"]] == [4, 5]
@@ -182,7 +182,7 @@ def test_an_account_that_is_partly_missing_is_told(gone: tuple[str, ...]) -> Non
     assert "missing_correlation" in codes(rows)
 
 
-def test_a_job_that_never_left_the_queue_has_an_account() -> None:
+def test_job_that_never_started_is_correlated() -> None:
     never = dict.fromkeys(("host", "wlo_start_s", "wlo_end_s", "starting_s", "running_s", "max_cpu_s"), "")
     rows = five_rounds()
     rows[3] |= never | {"state": "canceled", "wlo_id": 7}
@@ -210,7 +210,7 @@ def test_many_cold_starts_are_as_cold_as_few() -> None:
     assert (arm["cold_starts"], arm["starting_cold_s"]["p50"], arm["starting_warm_s"]["p50"]) == (8, 80.0, 6.0)
 
 
-def test_contexts_that_are_not_known_are_told_apart_by_their_queues() -> None:
+def test_unknown_contexts_differ_by_queue() -> None:
     rows = [each | {"context": "", "queue": f"q{each['arm']}"} for each in five_rounds()]
     for each in rows:
         # b has all its jobs at once.
@@ -239,7 +239,7 @@ def test_a_price_is_what_host_seconds_cost() -> None:
         jobrota.ComparisonResult.from_table(table(five_rounds()), host_price=-1)
 
 
-def test_values_of_another_kind_are_refused_and_unknown_ones_are_not() -> None:
+def test_wrong_types_are_refused_and_nulls_taken() -> None:
     import pyarrow
 
     good = {"arm": ["a", "b"], "job": ["j", "j"], "jes_created_s": [0.0, 10.0], "jes_end_s": [5.0, 12.0]}

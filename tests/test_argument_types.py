@@ -13,12 +13,9 @@ import pytest
 
 import jobrota
 from jobrota.autosys import SendEvent
+from support import answers
 
 HALF = "\ud800"  # half of a character: Python's text holds it, UTF-8 does not
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return "10.0.0.1", "nic"
 
 
 def taken(*row: str) -> bool:
@@ -96,7 +93,7 @@ def test_an_updater_without_a_ledger_is_refused(ledger: jobrota.JobLedger, tmp_p
         assert refused(jobrota.AutosysUpdater, ledger, taken, **options).startswith(f"{name} must be ")
 
 
-def test_calls_of_a_selector_are_refused_and_nobody_loses_a_turn() -> None:
+def test_refused_calls_keep_turns() -> None:
     one = selector()
     for exclude in ("a", "vm1", 5, [5], [HALF]):
         for call in (one.select, one.select_async):

@@ -12,14 +12,11 @@ from typing import Any
 import pytest
 
 import jobrota
-from support import column
+from reported_runs import recorded
+from support import answers, column
 
 
-def answers(vm: str) -> tuple[str, str]:
-    return "10.0.0.1", "nic"
-
-
-def test_the_twins_do_what_their_brothers_do(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
+def test_async_twins_match(ledger: jobrota.JobLedger, sandbox: jobrota.Sandbox) -> None:
     async def work() -> None:
         await ledger.log_job_execution_async("a.sas", "J0", "SUCCESS")
         await asyncio.gather(*(ledger.log_job_completion_async("a.sas", f"J{n}", "SUCCESS") for n in range(8)))
@@ -56,7 +53,7 @@ def test_errors_come_through_the_await(ledger: jobrota.JobLedger) -> None:
         asyncio.run(work())
 
 
-def test_waiting_holds_up_nobody(tmp_path: object) -> None:
+def test_awaiting_does_not_block_loop(tmp_path: object) -> None:
     """While a slow probe is awaited, the event loop goes on."""
     from threading import Event
 
@@ -183,7 +180,7 @@ def test_a_delivery_that_took_too_long_loses_no_outcome(ledger: jobrota.JobLedge
     assert column(ledger.deliveries(), "outcome").count("delivered") == done
 
 
-def test_canceled_twice_nobody_waits_but_the_outcome_is_recorded(ledger: jobrota.JobLedger) -> None:
+def test_second_cancel_does_not_wait(ledger: jobrota.JobLedger) -> None:
     log_five(ledger)
     slow = Slow()
 
@@ -230,11 +227,15 @@ def test_an_interrupt_inside_an_awaited_probe_goes_on() -> None:
 
 
 def test_every_call_that_does_io_has_a_twin() -> None:
-    """The names of methods without I/O, which need no twin; all others have one."""
+    """The names of calls without I/O, which need no twin; all others have one. docs/python.md lists them."""
+    from jobrota import report
     from jobrota.viya import CodeLogin, ViyaSession
 
-    without = {
-        jobrota.JobLedger: {"open_async", "track"},
+    without: dict[Any, set[str]] = {
+        jobrota: {"configure", "sandbox_calibration"},
+        report: {"require"},
+        jobrota.Inventory: set(),
+        jobrota.JobLedger: {"track", "open_async"},  # the latter is the twin of the constructor
         jobrota.AutosysUpdater: set(),
         jobrota.RoundRobinSelector: set(),
         jobrota.Selection: set(),
@@ -242,11 +243,66 @@ def test_every_call_that_does_io_has_a_twin() -> None:
         jobrota.ComparisonResult: {"arms", "from_table", "hosts", "jobs", "phases", "to_dict"},
         ViyaSession: {"begin_login"},
         CodeLogin: set(),
+        jobrota.Sandbox: {
+            "autosys_events",
+            "azure_requests",
+            "azure_scripts",
+            "azure_token",
+            "refuse_once",
+            "set_azure_output_limit",
+            "set_azure_power",
+            "set_azure_public_url",
+            "set_azure_run_command",
+            "viya_jobs",
+            "viya_requests",
+        },
     }
-    for kind, local in without.items():
-        names = {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+    for owner, local in without.items():
+        members = {name: getattr(owner, name) for name in getattr(owner, "__all__", dir(owner)) if name[0] != "_"}
+        names = {name for name, member in members.items() if callable(member) and not inspect.isclass(member)}
         calls = {name for name in names if not name.endswith("_async")} - local
-        assert {f"{name}_async" for name in calls} == names - calls - local, kind
+        assert {f"{name}_async" for name in calls} == names - calls - local, owner
+
+
+def test_twins_of_notebook_functions(tmp_path: Path) -> None:
+    jobrota.configure(ledger=tmp_path / "ledger", probe=answers)
+
+    async def work() -> None:
+        assert await jobrota.select_reachable_vm_async(["vm1"]) == ("vm1", "10.0.0.1", "nic-vm1")
+        assert await jobrota.ping_test_async("vm1") == ("10.0.0.1", "nic-vm1")
+        await jobrota.log_job_execution_async("a.sas", "A", "SUCCESS")
+        await jobrota.log_job_execution_async("b.sas", "B", "SUCCESS")
+        await jobrota.log_job_completion_async("a.sas", "A", status="SUCCESS")
+        loops = []
+
+        async def send(file_name: str, job_id: str, status: str) -> bool:
+            loops.append(asyncio.get_running_loop())
+            return True
+
+        assert (await jobrota.autosys_update_runner_async(send)).delivered == 1
+        assert loops == [asyncio.get_running_loop()]
+        assert [row.job_id for row in await jobrota.fetch_unprocessed_updates_async()] == ["B"]
+        await jobrota.update_autosys_flag_async("b.sas", "B")
+        assert await jobrota.fetch_unprocessed_updates_async() == []
+        with pytest.raises(jobrota.InvalidInputError, match="file_name"):
+            await jobrota.log_job_execution_async("", "A", "SUCCESS")
+
+    asyncio.run(work())
+    assert jobrota.ping_test_async.__name__ == "ping_test_async"
+    assert inspect.signature(jobrota.ping_test_async) == inspect.signature(jobrota.ping_test)
+
+
+def test_twins_of_reports(tmp_path: Path) -> None:
+    from jobrota import report
+
+    async def work() -> None:
+        result = jobrota.ComparisonResult.from_table(recorded())
+        path = await report.write_async(result, tmp_path / "report.html", title="Title")
+        view = await report.show_async(result, height=500)
+        assert "Title" in path.read_text(encoding="utf-8")
+        assert view.height == 500
+
+    asyncio.run(work())
 
 
 def test_the_twins_of_the_ledger(ledger: jobrota.JobLedger) -> None:
@@ -295,7 +351,7 @@ def test_track_works_with_async_with(ledger: jobrota.JobLedger) -> None:
     assert column(ledger.pending_notifications(), "status") == ["SUCCESS", "FAILURE"]
 
 
-def test_an_async_transport_runs_on_the_loop_that_awaits_it(ledger: jobrota.JobLedger) -> None:
+def test_async_transport_uses_callers_loop(ledger: jobrota.JobLedger) -> None:
     seen: list[object] = []
 
     async def work(updater: jobrota.AutosysUpdater) -> None:
@@ -334,7 +390,7 @@ def test_an_async_transport_runs_on_the_loop_that_awaits_it(ledger: jobrota.JobL
     assert len(seen) == 1
 
 
-def test_an_async_transport_ends_in_order_when_the_cycle_is_canceled(ledger: jobrota.JobLedger) -> None:
+def test_canceled_cycle_ends_async_transport_in_order(ledger: jobrota.JobLedger) -> None:
     ledger.log_job_completion("a.sas", "A", "SUCCESS")
     ledger.log_job_completion("a.sas", "A", "FAILURE")
 

@@ -171,9 +171,7 @@ def test_executions_can_be_the_source(ledger: jobrota.JobLedger) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_inside_a_callable_goes_on_once_the_outcomes_are_saved(
-    ledger: jobrota.JobLedger, interrupt: type[BaseException]
-) -> None:
+def test_callable_interrupt_saves_outcomes_first(ledger: jobrota.JobLedger, interrupt: type[BaseException]) -> None:
     taken: list[str] = []
 
     def send(file_name: str, job_id: str, status: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,14 +20,6 @@ import pytest
 import jobrota
 
 
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own Azure takes part."""
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
 def azure() -> Iterator[jobrota.Sandbox]:
     with jobrota.Sandbox(viya=False, autosys=False, vms=4, vms_down=1, azure=True) as sandbox:
@@ -41,7 +32,7 @@ def listed(azure: jobrota.Sandbox, **arguments: Any) -> jobrota.Inventory:
     return jobrota.Inventory.from_azure(azure.azure_subscription_id, **given)
 
 
-def test_a_selector_goes_round_the_vms_of_a_resource_group(azure: jobrota.Sandbox) -> None:
+def test_selector_rotates_over_resource_group(azure: jobrota.Sandbox) -> None:
     inventory = listed(azure)
     assert inventory == azure.inventory
     selector = jobrota.RoundRobinSelector(inventory, cursor="process", probe=azure.probe)
@@ -213,7 +204,7 @@ def test_arguments_that_cannot_be_right(azure: jobrota.Sandbox) -> None:
     assert azure.azure_requests() == []
 
 
-def test_a_young_listing_is_not_asked_for_again_by_another_process(azure: jobrota.Sandbox, tmp_path: Path) -> None:
+def test_processes_share_fresh_listing(azure: jobrota.Sandbox, tmp_path: Path) -> None:
     first = listed(azure)
     asked = len(azure.azure_requests())
     assert listed(azure).remembered
@@ -237,7 +228,7 @@ def test_a_young_listing_is_not_asked_for_again_by_another_process(azure: jobrot
     assert not listed(azure, max_age=0).remembered
 
 
-def test_an_older_listing_is_taken_with_a_warning_when_azure_is_away() -> None:
+def test_stale_listing_replaces_azure_with_warning() -> None:
     with jobrota.Sandbox(viya=False, autosys=False, vms=2, vms_down=0, azure=True) as azure:
         given: dict[str, Any] = {"credential": azure.azure_credential, "endpoint": azure.azure_url, "timeout": 20}
         subscription, names = azure.azure_subscription_id, listed(azure, resource_group=None).names

@@ -12,12 +12,9 @@ from typing import Any
 import pytest
 
 import jobrota
-from support import column
+from support import answers, column, runner
 
-
-def answers(vm: str) -> tuple[str, str]:
-    return "10.0.0.1", "nic"
-
+ONE_JOB: dict[str, Any] = {"limit_jobs": 1, "mode": "all"}
 
 # ------------------------------------------------------------------------------------------------------ selection
 
@@ -105,7 +102,7 @@ def test_the_longest_allowed_values_are_kept(ledger: jobrota.JobLedger) -> None:
     assert column(ledger.notifications(), "file_name") == ["f" * 4096]
 
 
-def test_job_names_that_autosys_would_refuse_are_logged_all_the_same(ledger: jobrota.JobLedger) -> None:
+def test_names_that_autosys_refuses_are_logged(ledger: jobrota.JobLedger) -> None:
     ledger.log_job_completion("a.sas", "two words; rm -rf /", "SUCCESS")
     assert column(ledger.pending_notifications(), "job_id") == ["two words; rm -rf /"]
 
@@ -137,7 +134,7 @@ def test_roots_without_atomic_create_are_refused_with_an_alternative(root: str) 
     assert not caught.value.retryable
 
 
-def test_a_ledger_that_does_not_exist_is_an_error_and_stays_so(ledger: jobrota.JobLedger) -> None:
+def test_missing_ledger_is_not_created(ledger: jobrota.JobLedger) -> None:
     reads: list[Callable[[], object]] = [
         ledger.fetch_unprocessed_updates,
         ledger.pending_notifications,
@@ -189,12 +186,6 @@ def test_a_callable_that_returns_nothing_has_not_delivered(ledger: jobrota.JobLe
 # ----------------------------------------------------------------------------------------------------- comparison
 
 
-def runner(sandbox: jobrota.Sandbox, **options: Any) -> jobrota.ViyaComparisonRunner:
-    defaults: dict[str, Any] = {"tokens": sandbox.tokens, "jobs": sandbox.jobs, "limit_jobs": 1, "mode": "all"}
-    options = defaults | options
-    return jobrota.ViyaComparisonRunner(options.pop("base_url", sandbox.viya_url), **options)
-
-
 def test_expired_tokens_are_an_authentication_error(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     tokens = json.loads(sandbox.tokens.read_text())
     tokens |= {"access_token": "hidden-old-access", "expires_at": "2020-01-01T00:00:00"}
@@ -202,13 +193,13 @@ def test_expired_tokens_are_an_authentication_error(sandbox: jobrota.Sandbox, tm
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps(tokens))
     with pytest.raises(jobrota.AuthenticationError) as caught:
-        runner(sandbox, tokens=path).run(progress=False)
+        runner(sandbox, **ONE_JOB, tokens=path).run(progress=False)
     assert "hidden-old" not in str(caught.value)
 
 
 def test_a_missing_token_file_is_named(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     with pytest.raises(jobrota.JobrotaError, match=r"no-tokens\.json"):
-        runner(sandbox, tokens=tmp_path / "no-tokens.json").run(progress=False)
+        runner(sandbox, **ONE_JOB, tokens=tmp_path / "no-tokens.json").run(progress=False)
 
 
 def test_a_configuration_with_no_enabled_job_is_refused(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
@@ -218,13 +209,13 @@ def test_a_configuration_with_no_enabled_job_is_refused(sandbox: jobrota.Sandbox
     path = tmp_path / "jobs.json"
     path.write_text(json.dumps(config))
     with pytest.raises(jobrota.InvalidInputError, match="enabled"):
-        runner(sandbox, jobs=path).run(progress=False)
+        runner(sandbox, **ONE_JOB, jobs=path).run(progress=False)
 
 
 @pytest.mark.parametrize("which", ["sequential_context", "async_context"])
 def test_a_context_that_does_not_exist_is_never_replaced(sandbox: jobrota.Sandbox, which: str) -> None:
     with pytest.raises(jobrota.NotFoundError, match="No Such Context"):
-        runner(sandbox, **{which: "No Such Context"}).run(progress=False)
+        runner(sandbox, **ONE_JOB, **{which: "No Such Context"}).run(progress=False)
 
 
 def test_an_unreachable_server_is_a_network_error(sandbox: jobrota.Sandbox) -> None:
@@ -232,7 +223,7 @@ def test_an_unreachable_server_is_a_network_error(sandbox: jobrota.Sandbox) -> N
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(jobrota.NetworkError, match=r"127\.0\.0\.1") as caught:
-            runner(sandbox, base_url=url).run(progress=False)
+            runner(sandbox, **ONE_JOB, base_url=url).run(progress=False)
     assert caught.value.retryable
 
 
@@ -256,10 +247,10 @@ def test_a_missing_base_url_names_all_three_ways() -> None:
 )
 def test_options_that_cannot_work_are_refused(sandbox: jobrota.Sandbox, options: dict[str, Any]) -> None:
     with pytest.raises(jobrota.InvalidInputError):
-        runner(sandbox, **options).run(progress=False)
+        runner(sandbox, **(ONE_JOB | options)).run(progress=False)
 
 
-def test_a_sandbox_with_more_vms_down_than_there_are_is_refused() -> None:
+def test_more_vms_down_than_vms_is_refused() -> None:
     with pytest.raises(jobrota.InvalidInputError):
         jobrota.Sandbox(vms=1, vms_down=2)
     with pytest.raises(jobrota.InvalidInputError):

@@ -119,7 +119,7 @@ def test_a_module_for_tests_is_not_read(tmp_path: Path) -> None:
     assert check_modules.circles(graph) == []
 
 
-def test_a_name_that_a_parent_exports_counts_for_the_parent_and_for_the_file_that_defines_it(tmp_path: Path) -> None:
+def test_reexport_counts_for_parent_and_definition(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
@@ -158,7 +158,7 @@ def test_siblings_that_import_each_other_are_a_circle(tmp_path: Path) -> None:
     ) == [["src/delta/a.rs", "src/delta/b.rs", "src/delta/c.rs"]]
 
 
-def test_a_module_and_the_files_below_it_may_import_each_other(tmp_path: Path) -> None:
+def test_module_and_children_may_import_each_other(tmp_path: Path) -> None:
     assert (
         circles(
             tmp_path,
@@ -174,7 +174,7 @@ def test_a_module_and_the_files_below_it_may_import_each_other(tmp_path: Path) -
     )
 
 
-def test_a_circle_through_a_parent_and_a_file_outside_is_found(tmp_path: Path) -> None:
+def test_circle_through_parent_is_found(tmp_path: Path) -> None:
     # warnings -> analysis/arm -> analysis -> warnings: no two siblings import each other.
     assert circles(
         tmp_path,

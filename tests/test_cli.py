@@ -13,16 +13,7 @@ from pathlib import Path
 import pytest
 
 import jobrota
-from jobrota.cli import main
-
-
-def run(*arguments: str | Path) -> int:
-    """Exit code of the command in this process."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(str(stop.code)) or -1  # on 0 the entry point returns
-    return 0
+from support import run
 
 
 def one_line(text: str) -> str:
@@ -35,7 +26,7 @@ def one_line(text: str) -> str:
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["--help"], ["compare", "--help"], ["autosys", "deliver", "--help"]]
 )
-def test_asking_is_no_failure(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_exits_0(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     assert "jobrota" in capsys.readouterr().out
 
@@ -49,6 +40,8 @@ def test_asking_is_no_failure(arguments: Sequence[str], capsys: pytest.CaptureFi
         ["compare", "--async-only", "--sequential-only"],
         ["compare", "--concurrent", "0"],
         ["compare", "--limit-jobs", "-1"],
+        ["compare", "--time-scale", "2m"],
+        ["compare", "--time-scale", "0"],
         ["demo", "--speed", "0"],
         ["autosys"],
     ],
@@ -117,7 +110,7 @@ def test_select(sandbox: jobrota.Sandbox, tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out.startswith(f"Selected VM: {chosen[0]} (IP: ")
 
 
-def test_vms_are_drained_and_restored_for_everyone(
+def test_drain_and_restore_are_shared(
     sandbox: jobrota.Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inventory = tmp_path / "vms.json"
@@ -142,7 +135,7 @@ def test_vms_are_drained_and_restored_for_everyone(
     assert "vm9" in one_line(capsys.readouterr().err)
 
 
-def test_select_of_nothing_or_of_a_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_select_unknown_vm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("select") == 1
     assert "--inventory" in one_line(capsys.readouterr().err)
     (tmp_path / "vms.csv").write_text("name\nvm1\n")
@@ -173,9 +166,7 @@ def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_cancel_what_is_running_and_keep_what_is_done(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_signals_cancel_jobs_and_keep_results(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with jobrota.Sandbox(autosys=False, speed=150) as sandbox:
         command = [sys.executable, "-m", "jobrota", "compare", "--base-url", sandbox.viya_url, "--async-only"]
         command += ["--tokens", str(sandbox.tokens), "--jobs", str(sandbox.jobs), "--mode", "all"]
@@ -223,7 +214,7 @@ def test_the_demo_keeps_its_promises_on_a_few_jobs(capsys: pytest.CaptureFixture
     assert list((tmp_path / "results").glob("pooled_jobs_comparison_*.json"))
 
 
-def test_the_demo_refuses_a_ledger_that_has_something_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_refuses_nonempty_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "precious").touch()
     assert run("demo", "--ledger", tmp_path) == 1
     assert "not empty" in one_line(capsys.readouterr().err)

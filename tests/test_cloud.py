@@ -49,14 +49,6 @@ SECRETS = {"azure": ACCOUNT_KEY, "s3": S3_SECRET}
 WRONG_KEY = "d3JvbmcgUzNjcjN0IGtleSBvZiBub2JvZHkgYXQgYWxs"
 
 
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine's environment says about clouds is not part of a test."""
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "AZURITE_", "IDENTITY_")):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture(scope="module")
 def azure_url() -> Iterator[str]:
     """Azurite with the container `ledgers`."""
@@ -193,7 +185,7 @@ def test_a_log_with_checkpoints_is_read_again(place: Place) -> None:
 # ---------------------------------------------------------------------------------------------------- concurrency
 
 
-def test_processes_and_threads_log_to_one_table_and_no_row_is_lost_or_doubled(place: Place) -> None:
+def test_concurrent_logging_keeps_each_row_once(place: Place) -> None:
     said = in_processes(
         place,
         4,
@@ -325,9 +317,7 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_a_server_that_is_not_there_is_said_and_can_be_tried_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_server_is_retryable(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", nowhere)
     changed = {"aws_endpoint": nowhere} if place.kind == "s3" else {}
@@ -337,7 +327,7 @@ def test_a_server_that_is_not_there_is_said_and_can_be_tried_again(
     assert "Connection refused" in str(error)
 
 
-def test_without_credentials_the_error_says_where_they_were_looked_for(s3: Place) -> None:
+def test_missing_credentials_error_names_sources(s3: Place) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}/169.254.169.254"
     options = {"aws_endpoint": s3.url, "allow_http": "true", "aws_metadata_endpoint": nowhere}
     with pytest.raises(jobrota.errors.AuthenticationError, match="neither storage_options nor the environ") as caught:
@@ -512,9 +502,7 @@ class Meddler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("mode", ["hang up", "silence", "error"])
-def test_a_commit_that_took_effect_without_an_answer_is_found_again(
-    place: Place, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commit_with_lost_response_is_found(place: Place, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     meddled: list[str] = []
     release = threading.Event()
     members = {"upstream": place.url.split("//")[1], "mode": mode, "meddled": meddled, "release": release}
@@ -562,7 +550,7 @@ def test_spark_beside_us_is_fine_on_azure(azure: Place) -> None:
     assert query(azure, "autosys_job_log", "select count(*) from t") == [(2,)]
 
 
-def test_a_table_that_spark_writes_on_s3_is_refused_when_it_is_opened(s3: Place) -> None:
+def test_spark_table_on_s3_is_refused(s3: Place) -> None:
     ledger = ledger_at(s3)
     for number in range(3):
         ledger.log_job_execution("a.sas", f"JOB_{number}", "SUCCESS")
@@ -577,7 +565,7 @@ def test_a_table_that_spark_writes_on_s3_is_refused_when_it_is_opened(s3: Place)
     assert time.monotonic() - began < 10
 
 
-def test_a_spark_that_wins_a_race_on_s3_is_noticed(s3: Place) -> None:
+def test_lost_race_against_spark_is_noticed(s3: Place) -> None:
     ledger = ledger_at(s3)
     ledger.log_job_execution("a.sas", "A", "SUCCESS")
     commit_as_spark(s3, "autosys_job_log", 2)

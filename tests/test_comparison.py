@@ -12,23 +12,19 @@ from typing import Any
 import pytest
 
 import jobrota
-from support import column
+from support import column, runner
 
 JOBS = 4
 
 
-def runner(sandbox: jobrota.Sandbox, **options: Any) -> jobrota.ViyaComparisonRunner:
-    options.setdefault("mode", "all")
-    options.setdefault("limit_jobs", JOBS)
-    return jobrota.ViyaComparisonRunner(sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, **options)
-
-
 @pytest.fixture(scope="module")
 def result(sandbox: jobrota.Sandbox, tmp_path_factory: pytest.TempPathFactory) -> jobrota.ComparisonResult:
-    return runner(sandbox, results_dir=tmp_path_factory.mktemp("results")).run(progress=False)
+    return runner(sandbox, mode="all", limit_jobs=JOBS, results_dir=tmp_path_factory.mktemp("results")).run(
+        progress=False
+    )
 
 
-def test_the_result_file_has_the_name_and_the_content_of_the_result(result: jobrota.ComparisonResult) -> None:
+def test_result_file_matches_result(result: jobrota.ComparisonResult) -> None:
     assert result.path is not None
     assert re.fullmatch(r"pooled_jobs_comparison_\d{8}_\d{6}\.json", result.path.name)
     assert json.loads(result.path.read_text()) == result.to_dict()
@@ -86,7 +82,7 @@ def test_a_result_holds_no_token(result: jobrota.ComparisonResult, sandbox: jobr
 
 @pytest.mark.parametrize("only", ["sequential", "async"])
 def test_one_arm_alone(sandbox: jobrota.Sandbox, only: str) -> None:
-    values = runner(sandbox, limit_jobs=1, **{f"{only}_only": True}).run(progress=False).to_dict()
+    values = runner(sandbox, mode="all", limit_jobs=1, **{f"{only}_only": True}).run(progress=False).to_dict()
     other = {"sequential": "async", "async": "sequential"}[only]
     assert values[f"{only}_execution"]["successful_jobs"] == 1
     assert not (values.get(f"{other}_execution") or {}).get("jobs")
@@ -94,7 +90,7 @@ def test_one_arm_alone(sandbox: jobrota.Sandbox, only: str) -> None:
 
 def test_batches_and_progress(sandbox: jobrota.Sandbox) -> None:
     events: list[dict[str, Any]] = []
-    result = runner(sandbox, mode="batch", concurrent=2, async_only=True).run(progress=events.append)
+    result = runner(sandbox, mode="batch", limit_jobs=JOBS, concurrent=2, async_only=True).run(progress=events.append)
     assert result.failed_jobs == 0
     assert max(event["in_flight"] for event in events) == 2
     assert events[-1]["done"] == events[-1]["total"] == JOBS
@@ -106,16 +102,14 @@ def test_what_a_progress_function_raises_comes_through(sandbox: jobrota.Sandbox)
         raise RuntimeError("the bar broke")
 
     with pytest.raises(RuntimeError, match="the bar broke"):
-        runner(sandbox, limit_jobs=1, async_only=True).run(progress=broken)
+        runner(sandbox, mode="all", limit_jobs=1, async_only=True).run(progress=broken)
 
 
 def test_jobs_of_a_run_have_hosts_of_the_model(result: jobrota.ComparisonResult) -> None:
     assert all(column(result.jobs(), "host"))
 
 
-def test_an_interrupt_inside_a_progress_callable_ends_the_run_in_order(
-    sandbox: jobrota.Sandbox, tmp_path: Path
-) -> None:
+def test_progress_interrupt_ends_run_in_order(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     def progress(event: dict[str, Any]) -> None:
         if event["done"] == 1:
             raise KeyboardInterrupt("enough")
@@ -137,9 +131,7 @@ def test_an_interrupt_inside_a_progress_callable_ends_the_run_in_order(
         assert 1 <= len(jobs) < 10
 
 
-def test_a_canceled_comparison_cancels_its_jobs_and_writes_what_is_done(
-    sandbox: jobrota.Sandbox, tmp_path: Path
-) -> None:
+def test_canceled_run_cancels_jobs_and_writes_result(sandbox: jobrota.Sandbox, tmp_path: Path) -> None:
     runner = jobrota.ViyaComparisonRunner(
         sandbox.viya_url, tokens=sandbox.tokens, jobs=sandbox.jobs, limit_jobs=10, results_dir=tmp_path
     )

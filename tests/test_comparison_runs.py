@@ -16,7 +16,7 @@ import pytest
 
 import jobrota
 from jobrota import cli
-from support import column
+from support import column, runner
 
 FIXED, SCALING = "SAS Job Execution compute context", "Autoscaling POC Context"
 CHILD = Path(__file__).with_name("comparison_child.py")
@@ -32,11 +32,6 @@ def sandbox(count: int = 12, **options: Any) -> jobrota.Sandbox:
     return jobrota.Sandbox(autosys=False, vms=0, vms_down=0, **options)
 
 
-def runner(server: jobrota.Sandbox, folder: Path, **options: Any) -> jobrota.ViyaComparisonRunner:
-    options = {"tokens": server.tokens, "jobs": server.jobs, "results_dir": folder, **options}
-    return jobrota.ViyaComparisonRunner(server.viya_url, **options)
-
-
 def submitted_once(server: jobrota.Sandbox, names: list[str]) -> None:
     """Every name is known to the server exactly once."""
     counts = Counter(job["name"] for job in server.viya_jobs())
@@ -46,7 +41,9 @@ def submitted_once(server: jobrota.Sandbox, names: list[str]) -> None:
 
 def test_three_arms_in_rounds_tell_parallelism_and_context_apart(tmp_path: Path) -> None:
     with sandbox(6, speed=400) as server:
-        result = runner(server, tmp_path, arms="three_way", mode="window", concurrent=3, repeat=2).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms="three_way", mode="window", concurrent=3, repeat=2).run(
+            progress=False
+        )
         values = result.to_dict()
         assert [arm["name"] for arm in values["arms"]] == ["sequential", "async_regular", "async_autoscaling"]
         assert [gain["kind"] for gain in values["analysis"]["comparisons"]] == ["parallelism", "total", "context"]
@@ -67,12 +64,12 @@ def test_three_arms_in_rounds_tell_parallelism_and_context_apart(tmp_path: Path)
 
 
 @pytest.mark.parametrize("mode", ["window", "batch", "all", "sequential"])
-def test_every_mode_has_as_many_in_flight_as_it_says(tmp_path: Path, mode: Any) -> None:
+def test_modes_keep_their_concurrency(tmp_path: Path, mode: Any) -> None:
     most = {"window": 4, "batch": 4, "all": 12, "sequential": 1}[mode]
     events: list[dict[str, Any]] = []
     with sandbox() as server:
         arms = [jobrota.Arm("one", FIXED, mode, 4)]
-        result = runner(server, tmp_path, arms=arms).run(progress=events.append)
+        result = runner(server, results_dir=tmp_path, arms=arms).run(progress=events.append)
     assert result.failed_jobs == 0
     assert max(event["in_flight"] for event in events) == most
     assert events[-1]["done"] == 12
@@ -102,12 +99,12 @@ def test_arms_from_a_file_and_the_command(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(("long_poll", "list_filters"), [(True, True), (False, True), (False, False)])
-def test_a_bad_day_loses_no_job_and_runs_none_twice(tmp_path: Path, long_poll: bool, list_filters: bool) -> None:
+def test_faults_lose_no_job(tmp_path: Path, long_poll: bool, list_filters: bool) -> None:
     bad = {"fault_rate": 0.05, "reset_rate": 0.02, "token_lifetime": 1, "seed": 7}
     print("seed 7")
     with sandbox(60, speed=90, long_poll=long_poll, list_filters=list_filters, **bad) as server:
         arms = [jobrota.Arm("many", FIXED, "window", 30)]
-        result = runner(server, tmp_path, arms=arms).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms=arms).run(progress=False)
         assert result.failed_jobs == 0
         names = column(result.jobs(), "unique_name")
         assert len(names) == 60
@@ -119,7 +116,7 @@ def test_a_bad_day_loses_no_job_and_runs_none_twice(tmp_path: Path, long_poll: b
 )
 def test_without_an_orchestrator_nothing_is_invented(tmp_path: Path, orchestrator: Any, code: str) -> None:
     with sandbox(3, orchestrator=orchestrator) as server:
-        result = runner(server, tmp_path, correlation_timeout=1).run(progress=False)
+        result = runner(server, results_dir=tmp_path, correlation_timeout=1).run(progress=False)
     assert {code, "missing_correlation"} <= {warning.code for warning in result.warnings}
     jobs = result.jobs()
     assert set(column(jobs, "host")) == set(column(jobs, "pending_s")) == {None}
@@ -170,7 +167,7 @@ class SlowGateway(BaseHTTPRequestHandler):
         """Logs nothing."""
 
 
-def test_a_submission_that_comes_through_long_after_it_was_given_up_is_told(tmp_path: Path) -> None:
+def test_late_submission_is_warned(tmp_path: Path) -> None:
     late: list[threading.Timer] = []
     with sandbox(4, definitions=definitions(4, 300)) as server:
         members = {"upstream": server.viya_url.split("//")[1], "late": late}
@@ -203,7 +200,7 @@ def test_a_submission_that_comes_through_long_after_it_was_given_up_is_told(tmp_
 def test_names_that_are_not_passed_on_leave_the_time(tmp_path: Path) -> None:
     with sandbox(3, speed=20, orchestrator="unnamed") as server:
         options = {"sequential_only": True, "correlation_timeout": 1}
-        result = runner(server, tmp_path, **options).run(progress=False)
+        result = runner(server, results_dir=tmp_path, **options).run(progress=False)
     # One after the other: each has one candidate at its time.
     assert set(column(result.jobs(), "correlation")) == {"time"}
     assert "time_correlation" in {warning.code for warning in result.warnings}
@@ -219,7 +216,7 @@ def child(server: jobrota.Sandbox, folder: Path, *journal: str, **options: Any) 
 
 
 @pytest.mark.parametrize("kill_at", [1, 7, 15, 33])
-def test_a_killed_run_goes_on_and_runs_no_job_twice(tmp_path: Path, kill_at: int) -> None:
+def test_killed_run_resumes_without_repeats(tmp_path: Path, kill_at: int) -> None:
     options = {"mode": "window", "concurrent": 4, "arms": "three_way"}
     with sandbox(10, speed=130) as server:
         with child(server, tmp_path, **options) as killed:
@@ -255,13 +252,13 @@ def test_a_killed_run_goes_on_and_runs_no_job_twice(tmp_path: Path, kill_at: int
         assert column(history, "warnings") == [len(result.warnings)] * 3
 
 
-def test_a_job_that_takes_too_long_is_canceled_and_counts_as_failed(tmp_path: Path) -> None:
+def test_job_timeout_cancels_job(tmp_path: Path) -> None:
     with sandbox(4) as server:
         configs = json.loads(server.jobs.read_text())
         configs["jobs"][1]["job_timeout"] = 5
         path = tmp_path / "jobs.json"
         path.write_text(json.dumps(configs))
-        result = runner(server, tmp_path, jobs=path, async_only=True).run(progress=False)
+        result = runner(server, results_dir=tmp_path, jobs=path, async_only=True).run(progress=False)
         states = dict(zip(column(result.jobs(), "job"), column(result.jobs(), "state"), strict=True))
         assert Counter(states.values()) == {"completed": 3, "timedOut": 1}
         assert Counter(job["state"] for job in server.viya_jobs()) == {"completed": 3, "canceled": 1}
@@ -270,18 +267,18 @@ def test_a_job_that_takes_too_long_is_canceled_and_counts_as_failed(tmp_path: Pa
 
 def test_jobs_are_cleaned_up_when_asked(tmp_path: Path) -> None:
     with sandbox(3, speed=400) as server:
-        result = runner(server, tmp_path, cleanup=True, async_only=True).run(progress=False)
+        result = runner(server, results_dir=tmp_path, cleanup=True, async_only=True).run(progress=False)
         assert result.failed_jobs == 0
         requests = server.viya_requests()
         assert requests["DELETE /jobExecution/jobs/{id}"] == 3
 
 
-def test_the_longest_go_first_with_durations_of_an_earlier_run(tmp_path: Path) -> None:
+def test_longest_first_uses_earlier_durations(tmp_path: Path) -> None:
     with sandbox(12, speed=300, hosts={"fixed_hosts": 1, "fixed_slots": 3, "fixed_cores": 6, "pool_max": 0}) as server:
         arms = [jobrota.Arm("window", FIXED, "window", 3)]
-        first = runner(server, tmp_path, arms=arms).run(progress=False)
+        first = runner(server, results_dir=tmp_path, arms=arms).run(progress=False)
         for durations in (first, first.path, None, {f"job_{number:04d}": number for number in range(12)}):
-            again = runner(server, tmp_path, arms=arms, order="longest_first", durations_from=durations)
+            again = runner(server, results_dir=tmp_path, arms=arms, order="longest_first", durations_from=durations)
             jobs = again.run(progress=False).jobs()
             known = {name: 20.0 * (1 + int(name[4:]) % 7 / 7) for name in column(jobs, "job")}
             if isinstance(durations, dict):
@@ -304,7 +301,7 @@ def test_correlation_asks_no_more_than_pages(tmp_path: Path) -> None:
         "pod_start": 0,
     }
     with sandbox(1500, speed=100, hosts=hosts, definitions=definitions(1500, 5)) as server:
-        result = runner(server, tmp_path, arms=[jobrota.Arm("all", FIXED, "all")]).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms=[jobrota.Arm("all", FIXED, "all")]).run(progress=False)
         assert set(column(result.jobs(), "correlation")) == {"exact"}
         assert server.viya_requests()["GET /workloadOrchestrator/jobs"] <= 3
 
@@ -312,15 +309,15 @@ def test_correlation_asks_no_more_than_pages(tmp_path: Path) -> None:
 def test_arms_that_begin_alike_share_no_name(tmp_path: Path) -> None:
     with sandbox(3, speed=400) as server:
         arms = [jobrota.Arm(f"autoscaling_{count}", FIXED, "window", count) for count in (5, 10)]
-        result = runner(server, tmp_path, arms=arms).run(progress=False)
+        result = runner(server, results_dir=tmp_path, arms=arms).run(progress=False)
         names = column(result.jobs(), "unique_name")
         assert len(set(names)) == 6
         submitted_once(server, names)
 
 
-def test_a_run_that_is_done_is_read_when_it_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_reads_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sandbox(3, speed=400) as server:
-        run = runner(server, tmp_path, async_only=True)
+        run = runner(server, results_dir=tmp_path, async_only=True)
         result = run.run(progress=False)
         (journal,) = tmp_path.glob("*.journal.jsonl")
         before = sorted(tmp_path.iterdir())
@@ -340,7 +337,7 @@ def test_a_run_that_is_done_is_read_when_it_is_resumed(tmp_path: Path, capsys: p
         assert "--arms" in told
 
 
-def test_a_round_that_was_interrupted_stays_so_however_often_the_run_is_resumed(tmp_path: Path) -> None:
+def test_interrupted_round_stays_marked(tmp_path: Path) -> None:
     options = {"mode": "window", "concurrent": 3, "arms": "three_way"}
     with sandbox(8, speed=130) as server:
         journals: list[str] = []
@@ -365,7 +362,7 @@ def test_a_round_that_was_interrupted_stays_so_however_often_the_run_is_resumed(
 
 def test_one_job_at_a_time_in_both_known_arms(tmp_path: Path) -> None:
     with sandbox(2, speed=400) as server:
-        values = runner(server, tmp_path, mode="sequential").run(progress=False).to_dict()
+        values = runner(server, results_dir=tmp_path, mode="sequential").run(progress=False).to_dict()
     assert values["sequential_execution"]["context_name"] == FIXED
     assert values["async_execution"]["context_name"] == SCALING
     assert values["comparison"]["time_saved"] is not None

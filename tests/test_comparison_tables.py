@@ -127,7 +127,7 @@ def test_many_who_keep_runs_at_once_lose_none(tmp_path: Path) -> None:
         jobrota.comparison_history(tmp_path / "none")
 
 
-def test_a_workbook_takes_any_name_of_an_arm_and_text_of_any_length(tmp_path: Path) -> None:
+def test_workbook_takes_any_arm_name(tmp_path: Path) -> None:
     text, number = DataType.utf8(), DataType.float64()
     arms = ["=[http://127.0.0.1/evil.xlsx]Sheet1!A1", "team!A1", "Sheet1!$A$1", "long " * 9000, "\U0001f600" * 20_000]
     moments = [float(at) for at in range(len(arms))]
@@ -147,7 +147,7 @@ def test_a_workbook_takes_any_name_of_an_arm_and_text_of_any_length(tmp_path: Pa
     assert all(series.tx.strRef.f.startswith("Concurrency!") for series in chart.series)
 
 
-def test_a_run_recorded_elsewhere_is_kept_once_in_whatever_order_its_rows_come(tmp_path: Path) -> None:
+def test_reordered_run_is_appended_once(tmp_path: Path) -> None:
     text, number = DataType.utf8(), DataType.float64()
 
     def added(jobs: list[str], ends: list[float]) -> int:

@@ -66,7 +66,7 @@ def outcomes(ledger: jobrota.JobLedger) -> list[tuple[str, int, str]]:
 # ------------------------------------------------------------------------------------------------------ the lease
 
 
-def test_of_two_overlapping_cycles_one_sends_and_the_other_says_who(ledger: jobrota.JobLedger) -> None:
+def test_only_lease_holder_sends(ledger: jobrota.JobLedger) -> None:
     under_way, go = threading.Event(), threading.Event()
 
     def slow(file_name: str, job_id: str, status: str) -> bool:
@@ -114,9 +114,7 @@ def test_the_lease_is_renewed_while_a_cycle_runs(ledger: jobrota.JobLedger) -> N
     assert not others.sent
 
 
-def test_a_lease_that_lapsed_is_taken_over_and_what_was_in_doubt_is_marked(
-    ledger: jobrota.JobLedger, tmp_path: Path
-) -> None:
+def test_expired_lease_is_taken_over(ledger: jobrota.JobLedger, tmp_path: Path) -> None:
     code = """
 import os, sys, jobrota
 
@@ -207,7 +205,7 @@ def test_kills_lose_nothing_and_keep_the_order(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------- order and precedence
 
 
-def test_rows_of_a_job_wait_behind_one_that_fails_and_others_do_not(ledger: jobrota.JobLedger) -> None:
+def test_failed_row_holds_back_its_job(ledger: jobrota.JobLedger) -> None:
     notify(ledger, ("A", "FAILURE"), ("B", "SUCCESS"), ("A", "SUCCESS"))
     down = Recorder(refuse=["A"])
     report = jobrota.AutosysUpdater(ledger, down).run()
@@ -218,7 +216,7 @@ def test_rows_of_a_job_wait_behind_one_that_fails_and_others_do_not(ledger: jobr
     assert up.sent == [("A", "FAILURE"), ("A", "SUCCESS")]
 
 
-def test_autosys_away_for_500_cycles_loses_nothing_and_keeps_the_order(ledger: jobrota.JobLedger) -> None:
+def test_500_failed_cycles_keep_rows_and_order(ledger: jobrota.JobLedger) -> None:
     statuses = ["RUNNING", "FAILURE", "SUCCESS"]
     for status in statuses:
         notify(ledger, ("A", status), ("B", status))
@@ -248,7 +246,7 @@ def test_first_and_priority_jobs(ledger: jobrota.JobLedger) -> None:
     assert (report.held_back, report.delivered) == (0, 4)
 
 
-def test_rows_held_back_behind_a_parked_one_until_it_is_settled(ledger: jobrota.JobLedger) -> None:
+def test_parked_row_holds_back_its_job(ledger: jobrota.JobLedger) -> None:
     notify(ledger, ("GATE", "NO SUCH STATUS"), ("X", "SUCCESS"))
     updater = jobrota.AutosysUpdater(ledger, jobrota.autosys.SendEvent("/nonexistent"), first=["GATE"])
     report = updater.run()
@@ -325,7 +323,7 @@ def test_a_limit_of_events_a_second(ledger: jobrota.JobLedger) -> None:
     assert times[-1] - times[0] >= 11 / 20 * 0.95
 
 
-def test_what_a_callable_refuses_is_parked_only_after_max_attempts(ledger: jobrota.JobLedger) -> None:
+def test_callable_refusals_park_after_max_attempts(ledger: jobrota.JobLedger) -> None:
     notify(ledger, ("A", "SUCCESS"))
     for _ in range(30):
         assert jobrota.AutosysUpdater(ledger, refuse_all).run().failed == 1
@@ -357,7 +355,7 @@ def test_options_that_can_never_work_are_refused(ledger: jobrota.JobLedger, opti
 # ------------------------------------------------------------------------------------------------ a long history
 
 
-def test_what_is_known_of_a_row_does_not_depend_on_the_table_of_retries(ledger: jobrota.JobLedger) -> None:
+def test_cycle_without_retry_table(ledger: jobrota.JobLedger) -> None:
     """The table only saves reading: without it, and beside foreign writers, everything goes on as it would with it."""
     notify(ledger, ("A", "SUCCESS"), ("B", "SUCCESS"))
     jobrota.AutosysUpdater(ledger, Recorder(refuse=["A"])).run()
@@ -416,7 +414,7 @@ print("ended", report.delivered, flush=True)
     assert ledger.deliveries().num_rows in (2, 4), "B is not tried, whether or not it was marked"
 
 
-def test_run_forever_runs_a_cycle_each_time_and_ends_with_what_its_listener_raises(ledger: jobrota.JobLedger) -> None:
+def test_run_forever_raises_listener_error(ledger: jobrota.JobLedger) -> None:
     reports: list[int] = []
 
     def told(report: jobrota.DeliveryReport) -> None:
@@ -470,7 +468,7 @@ def test_the_command_delivers_again_and_again_until_sigterm(tmp_path: Path) -> N
         assert [event["job"] for event in sandbox.autosys_events()][2:] == ["C"]
 
 
-def test_the_command_says_who_holds_the_lease_and_exits_with_3(ledger: jobrota.JobLedger) -> None:
+def test_held_lease_exits_3(ledger: jobrota.JobLedger) -> None:
     under_way, go = threading.Event(), threading.Event()
 
     def slow(file_name: str, job_id: str, status: str) -> bool:

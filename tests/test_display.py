@@ -105,7 +105,7 @@ def test_the_objects_show_themselves(sandbox: jobrota.Sandbox, ledger: jobrota.J
         assert "object at 0x" not in repr(thing)
 
 
-def test_turns_are_bars_with_counts_shares_and_the_last_turn() -> None:
+def test_distribution_is_shown_as_bars() -> None:
     at = datetime(2026, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
     rows = [("a", 1000, 2 / 3, at), (EVIL, 499, 0.332667, at), ("rare", 1, 1 / 1500, at), ("never-yet", 0, 0.0, None)]
     text = repr_html("selector", {"cursor": "process", "vms": 4, "distribution": rows})

@@ -11,8 +11,8 @@ import pytest
 
 import jobrota
 from jobrota import autosys
-from jobrota.cli import main
 from jobrota.viya import ViyaSession
+from support import answers, run
 
 ACCEPTED: list[tuple[Any, float]] = [
     (0.25, 0.25),
@@ -48,12 +48,8 @@ REFUSED: list[Any] = [
 ]
 
 
-def probe(vm: str) -> tuple[str, str]:
-    return "10.0.0.1", "nic"
-
-
 def selector(**options: Any) -> jobrota.RoundRobinSelector:
-    return jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=probe, **options)
+    return jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=answers, **options)
 
 
 def updater(**options: Any) -> jobrota.AutosysUpdater:
@@ -146,40 +142,32 @@ def test_limits_stay() -> None:
             make(**{name: more})
 
 
-def ran(*arguments: str) -> int:
-    try:
-        main(arguments)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 @pytest.mark.parametrize("given", ["90", " 90 ", "9e1", "90s", "1m30s", "1m 30s", "1.5 minutes", "90000ms"])
 def test_every_option_takes_every_spelling(given: str, tmp_path: Path) -> None:
     root = str(tmp_path / "ledger")
     jobrota.JobLedger(root).log_job_execution("a.sas", "A", "SUCCESS")
     jobrota.JobLedger(root).log_job_completion("a.sas", "A", "SUCCESS")
-    assert ran("autosys", "status", "--ledger", root, "--since", given) == 0
-    assert ran("autosys", "unnotified", "--ledger", root, "--older-than", given) == 0
+    assert run("autosys", "status", "--ledger", root, "--since", given) == 0
+    assert run("autosys", "unnotified", "--ledger", root, "--older-than", given) == 0
     options = ("--backoff", given, "--stale-after", given, "--dry-run", "--sendevent", "/bin/true")
-    assert ran("autosys", "deliver", "--ledger", root, *options) == 0
-    assert ran("vms", "check", "127.0.0.1", "--cursor", "process", "--probe", "tcp:1", "--timeout", given) == 1
-    assert ran("doctor", "--ledger", root, "--timeout", given) in (0, 1)
+    assert run("autosys", "deliver", "--ledger", root, *options) == 0
+    assert run("vms", "check", "127.0.0.1", "--cursor", "process", "--probe", "tcp:1", "--timeout", given) == 1
+    assert run("doctor", "--ledger", root, "--timeout", given) in (0, 1)
     times = [
         option
         for name in ("job-timeout", "poll-interval", "correlation-timeout", "pause", "connect-timeout", "read-timeout")
         for option in (f"--{name}", given)
     ]
-    assert ran("compare", "--limit-jobs", "0", "--base-url", "http://127.0.0.1:1", *times) == 0
-    assert ran("ledger", "maintain", "--ledger", root, "--retain-hours", given) == 0
+    assert run("compare", "--limit-jobs", "0", "--base-url", "http://127.0.0.1:1", *times) == 0
+    assert run("ledger", "maintain", "--ledger", root, "--retain-hours", given) == 0
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "nan", "inf", "1h30", "P1D"])
 def test_every_option_refuses_the_rest(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("job-timeout", "poll-interval", "correlation-timeout", "pause", "connect-timeout", "read-timeout"):
-        assert ran("compare", "--limit-jobs", "0", f"--{option}={given}") == 2
+        assert run("compare", "--limit-jobs", "0", f"--{option}={given}") == 2
         assert "duration" in capsys.readouterr().err
-    assert ran("vms", "check", "127.0.0.1", f"--timeout={given}") == 2
-    assert ran("doctor", f"--timeout={given}") == 2
-    assert ran("ledger", "maintain", f"--retain-hours={given}") == 2
-    assert ran("autosys", "status", f"--since={given}") == 2
+    assert run("vms", "check", "127.0.0.1", f"--timeout={given}") == 2
+    assert run("doctor", f"--timeout={given}") == 2
+    assert run("ledger", "maintain", f"--retain-hours={given}") == 2
+    assert run("autosys", "status", f"--since={given}") == 2

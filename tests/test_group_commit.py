@@ -41,7 +41,7 @@ def test_threads_share_commits_and_every_row_is_there_once(tmp_path: Path) -> No
     assert commits(tmp_path / "ledger") < 400
 
 
-def test_a_row_that_cannot_be_logged_is_reported_to_its_own_task_only(tmp_path: Path) -> None:
+def test_refused_row_fails_its_own_task(tmp_path: Path) -> None:
     ledger = jobrota.JobLedger(tmp_path / "ledger")
 
     async def log(number: int) -> None:
@@ -57,7 +57,7 @@ def test_a_row_that_cannot_be_logged_is_reported_to_its_own_task_only(tmp_path: 
     assert commits(tmp_path / "ledger") < 100
 
 
-def test_what_tasks_have_begun_is_written_when_the_interpreter_ends(tmp_path: Path) -> None:
+def test_begun_writes_finish_at_exit(tmp_path: Path) -> None:
     code = """
 import asyncio, sys
 import jobrota
@@ -79,7 +79,7 @@ asyncio.run(main())
     assert leftovers == []
 
 
-def test_a_time_limit_ends_lost_races_with_a_retryable_error_that_names_the_winner(tmp_path: Path) -> None:
+def test_commit_timeout_names_winner(tmp_path: Path) -> None:
     root = tmp_path / "ledger"
     stop = threading.Event()
     hasty = jobrota.JobLedger(root, commit_timeout=0)
@@ -153,9 +153,7 @@ def table_with(root: Path, writer_features: list[str], configuration: dict[str, 
         ("fromTheFuture", {}),
     ],
 )
-def test_a_table_that_cannot_be_written_is_refused_when_it_is_opened(
-    tmp_path: Path, feature: str, configuration: dict[str, str]
-) -> None:
+def test_unwritable_table_is_refused_at_open(tmp_path: Path, feature: str, configuration: dict[str, str]) -> None:
     log = table_with(tmp_path / "ledger", [feature], configuration)
     with pytest.raises(jobrota.UnsupportedError, match=feature) as refused:
         jobrota.JobLedger(tmp_path / "ledger")
@@ -164,7 +162,7 @@ def test_a_table_that_cannot_be_written_is_refused_when_it_is_opened(
     assert [path.name for path in log.iterdir()] == [f"{0:020}.json"]
 
 
-def test_a_table_of_another_shape_is_refused_by_the_column(tmp_path: Path) -> None:
+def test_wrong_schema_names_column(tmp_path: Path) -> None:
     log = table_with(tmp_path / "ledger", [], {})
     entry = log / f"{0:020}.json"
     entry.write_text(entry.read_text().replace("file_name", "filename"))

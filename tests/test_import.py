@@ -16,8 +16,7 @@ def run(code: str) -> str:
 
 
 def test_import_takes_under_100_milliseconds() -> None:
-    # Of processor time: other tests run beside this one.
-    code = "import time; t = time.process_time(); import jobrota; print(time.process_time() - t)"
+    code = "import time; t = time.perf_counter(); import jobrota; print(time.perf_counter() - t)"
     best = min(float(run(code)) for _ in range(5))
     assert best < IMPORT_SECONDS
 
@@ -52,3 +51,40 @@ def test_all_names_exist() -> None:
     assert sorted(set(jobrota.__all__)) == sorted(jobrota.__all__)
     for name in jobrota.__all__:
         assert getattr(jobrota, name) is not None
+
+
+def test_import_without_cargo_features() -> None:
+    """A module without the classes of the features `sandbox` and `ssh` takes the place of the native one."""
+    printed = run("""
+import contextlib, sys, types
+import jobrota
+features = {"Sandbox", "Ssh", "sandbox_calibration"}
+native = types.ModuleType("jobrota._native")
+vars(native).update((name, value) for name, value in vars(jobrota._native).items() if name not in features)
+for name in [name for name in sys.modules if name.partition(".")[0] == "jobrota"]:
+    del sys.modules[name]
+sys.modules["jobrota._native"] = native
+
+import jobrota
+from jobrota import *
+from jobrota.autosys import *
+from jobrota.cli import main
+
+assert JobLedger and SendEvent
+assert not features & {*jobrota.__all__, *jobrota.autosys.__all__, *globals()}
+for owner, name in ((jobrota, "Sandbox"), (jobrota, "sandbox_calibration"), (jobrota.autosys, "Ssh")):
+    try:
+        getattr(owner, name)
+    except AttributeError as error:
+        print(error)
+for command in ("demo", "sandbox"):
+    with contextlib.redirect_stderr(sys.stdout), contextlib.suppress(SystemExit):
+        main([command])
+""")
+    assert printed.splitlines() == [
+        "this build has no Sandbox: build it with the Cargo feature sandbox",
+        "this build has no sandbox_calibration: build it with the Cargo feature sandbox",
+        "this build has no Ssh: build it with the Cargo feature ssh",
+        "jobrota: this build has no Sandbox: build it with the Cargo feature sandbox",
+        "jobrota: this build has no Sandbox: build it with the Cargo feature sandbox",
+    ]

@@ -18,8 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import jobrota
-from jobrota.cli import main
-from support import column, rows
+from support import column, rows, run
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -39,14 +38,6 @@ def folder(tmp_path: Path) -> Path:
 
 def jobs(ledger: jobrota.JobLedger) -> list[str]:
     return sorted(column(ledger.notifications(), "job_id"))
-
-
-def run(*arguments: object) -> int:
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_all_shapes_become_rows(ledger: jobrota.JobLedger, folder: Path) -> None:

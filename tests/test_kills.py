@@ -106,7 +106,7 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Aftermath:
     return after
 
 
-def test_every_child_was_killed_in_the_middle_of_its_work(aftermath: Aftermath) -> None:
+def test_every_child_was_killed_while_working(aftermath: Aftermath) -> None:
     assert aftermath.killed == KILLS >= 200
     # Each logging child had logged a row before it was killed, and the others had acknowledged some.
     assert len(aftermath.logged) > KILLS // 2

@@ -39,7 +39,7 @@ def test_each_probe_is_a_record_with_its_fields(caplog: pytest.LogCaptureFixture
     assert abs(first.created - caplog.records[-1].created) < 60
 
 
-def test_nobody_who_did_not_ask_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_records_without_logger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="jobrota")
     selector().select()
     assert not probed(caplog)
@@ -72,7 +72,7 @@ ledger.pending_notifications()
     assert "maintenance is overdue" in done.stderr
 
 
-def test_ctrl_c_in_a_handler_of_records_is_not_lost() -> None:
+def test_ctrl_c_in_handler_is_raised() -> None:
     """Python runs handlers of signals in whichever of its code comes next, which may be that of logging."""
 
     class Interrupted(logging.Handler):

@@ -58,7 +58,7 @@ def executions(files: list[str], flag: str) -> Table:
     return Table.from_pydict({name: columns[name] for name in names})
 
 
-def test_rows_are_the_same_before_and_after_for_every_client(ledger: jobrota.JobLedger) -> None:
+def test_every_client_reads_same_rows(ledger: jobrota.JobLedger) -> None:
     log_rows(ledger, 50)
     ledger.update_autosys_flag("007.sas", "PROD.AE")
     before, order = files_read_by_deltalake(ledger), column(ledger.executions(), "file_name")
@@ -77,7 +77,7 @@ def test_rows_are_the_same_before_and_after_for_every_client(ledger: jobrota.Job
     assert len(files_read_by_deltalake(ledger, version=30)) == 30
 
 
-def test_a_log_that_was_cleaned_is_opened_read_and_written_by_every_client(ledger: jobrota.JobLedger) -> None:
+def test_every_client_uses_a_cleaned_log(ledger: jobrota.JobLedger) -> None:
     log_rows(ledger, 70)
     long_lived = jobrota.JobLedger(ledger.root)
     assert long_lived.fetch_unprocessed_updates().num_rows == 70
@@ -96,7 +96,7 @@ def test_a_log_that_was_cleaned_is_opened_read_and_written_by_every_client(ledge
     assert len(files_read_by_deltalake(ledger)) == ledger.executions().num_rows == 72
 
 
-def test_what_nobody_needs_any_more_is_deleted(ledger: jobrota.JobLedger) -> None:
+def test_unneeded_files_are_deleted(ledger: jobrota.JobLedger) -> None:
     log_rows(ledger, 10)
     directory = Path(ledger.root) / "autosys_job_log"
     assert len(list(directory.glob("*/*.parquet"))) == 10

@@ -98,7 +98,7 @@ def test_only_an_echo_reply_from_the_host_itself_counts(lab: Lab, ping_group: st
         assert "prohibited" in rows[host]["reason"], rows[host]["reason"]
 
 
-def test_where_icmp_is_forbidden_it_says_so_and_auto_goes_by_tcp(lab: Lab) -> None:
+def test_forbidden_icmp_falls_back_to_tcp(lab: Lab) -> None:
     hosts = {host: address(host) for host in ("up", "silent", "refusing")}
     forbidden = checked(lab, hosts, "icmp", ping_group=NOBODY, net_raw=False)
     assert not alive(forbidden)
@@ -143,7 +143,7 @@ def test_a_list_of_probes_needs_one_answer(lab: Lab) -> None:
     assert "TCP" in rows["silent"]["reason"]
 
 
-def test_a_lossy_network_is_no_dead_host(lab: Lab) -> None:
+def test_packet_loss_is_not_a_failure(lab: Lab) -> None:
     """Of three requests one gets through but for 2.7 % of the time; more than 10 of 60 have odds of 1 to 10 million."""
     hosts = {f"vm{number}": address("lossy") for number in range(60)}
     rows = checked(lab, hosts, "icmp")
@@ -168,7 +168,7 @@ def test_the_first_in_order_wins_though_others_answer_sooner(lab: Lab) -> None:
     assert lab.counted("up") > before
 
 
-def test_vms_behind_a_dead_one_are_probed_before_its_time_is_over(lab: Lab) -> None:
+def test_next_vms_are_probed_early(lab: Lab) -> None:
     """The dead ones have a minute each, and all of those behind them have been probed long before the first is over."""
     dead = ["silent", "tcp_only", "impostor"]
     order = [*dead, "up"]
@@ -191,7 +191,7 @@ def test_selecting_over_ipv6(lab: Lab) -> None:
     assert "refusing6" in found[1][3]
 
 
-def test_when_nobody_answers_each_reason_is_given(lab: Lab) -> None:
+def test_no_answer_gives_each_reason(lab: Lab) -> None:
     ((vm, text, retryable, failures),) = selected(lab, ["silent", "prohibited"], ["icmp", "tcp:22"])
     assert vm is None
     assert text.startswith("No reachable VM found.")
@@ -199,14 +199,14 @@ def test_when_nobody_answers_each_reason_is_given(lab: Lab) -> None:
     assert set(failures) == {"silent", "prohibited"}
 
 
-def test_a_name_server_that_is_silent_costs_no_more_than_the_time_limit(lab: Lab) -> None:
+def test_silent_name_server_keeps_time_limit(lab: Lab) -> None:
     hosts = {"vm1": "vm1.example", "vm2": address("up")}
     rows = checked(lab, hosts, "icmp", resolver=address("silent"))
     assert alive(rows) == {"vm2"}
     assert '"vm1.example" could not be resolved within' in rows["vm1"]["reason"]
 
 
-def test_the_notebook_functions_tell_the_dead_from_the_living(lab: Lab) -> None:
+def test_notebook_functions_skip_dead_vms(lab: Lab) -> None:
     code = """
 import json, sys
 import jobrota
@@ -252,7 +252,7 @@ def test_the_lab_has_no_way_out(lab: Lab) -> None:
                 assert names.get(link.get("link_netnsid")) in lab.spaces, f"{space} has {link['ifname']}"
 
 
-def test_a_lab_whose_process_was_killed_is_removed_by_the_next(lab: Lab) -> None:
+def test_next_lab_removes_killed_lab(lab: Lab) -> None:
     code = """
 import time
 from netlab import Lab

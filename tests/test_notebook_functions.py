@@ -8,10 +8,7 @@ import pytest
 
 import jobrota
 from jobrota import notebook
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return f"10.0.0.{vm[-1]}", f"nic-{vm}"
+from support import answers
 
 
 def no_nic(vm: str) -> tuple[str, str]:
@@ -116,7 +113,7 @@ def test_the_runner_says_when_only_executions_were_logged(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("name", ["ledger", "transport"])
-def test_what_is_not_configured_is_said_with_all_three_ways(tmp_path: Path, name: str) -> None:
+def test_missing_setting_names_three_ways(tmp_path: Path, name: str) -> None:
     if name == "transport":
         jobrota.configure(ledger=tmp_path / "ledger")
         jobrota.log_job_completion("a.sas", "A", "SUCCESS")

@@ -13,20 +13,10 @@ from arro3.core import Array, DataType, Table
 from prometheus_client.parser import text_string_to_metric_families
 
 import jobrota
-from jobrota.cli import main
 from jobrota.display import repr_html
-from support import column, rows
+from support import column, rows, run
 
 NASTY = 'a\\b"c\nd{e="f"}'
-
-
-def run(*arguments: Any) -> int:
-    """The command's exit code."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def ago(**span: float) -> datetime:
@@ -78,7 +68,7 @@ def busy(ledger: jobrota.JobLedger) -> jobrota.JobLedger:
     return ledger
 
 
-def test_a_summary_says_what_is_pending_and_how_it_goes(busy: jobrota.JobLedger) -> None:
+def test_summary_of_pending_and_deliveries(busy: jobrota.JobLedger) -> None:
     summary = busy.summary()
     assert (summary.source, summary.pending, summary.parked, summary.retrying) == ("job_notifications", 3, 1, 1)
     assert summary.pending_by_status == {"SUCCESS": 2, NASTY: 1}
@@ -239,7 +229,7 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
         return out, err
 
     shown, _ = ran(0, "status")
-    for text in ("job_notifications", "1 h to 24 h", "0.0 % of the tries", "next retry: with the next delivery"):
+    for text in ("job_notifications", "1 h to 24 h", "0.0 % of the attempts", "next retry: with the next delivery"):
         assert text in shown
     assert "parked: 1, see jobrota autosys parked" in shown
     assert "executions without a notification: 1" in shown
@@ -258,7 +248,7 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
     assert "no execution is without" in ran(0, "unnotified", "--older-than", "1d")[0]
 
     assert ran(1, "redrive", "--job", "nobody")[1].startswith("jobrota: no row of job nobody is parked")
-    assert "1 row is parked no more" in ran(0, "redrive", "--job", "REFUSED", "--reason", "it exists now")[0]
+    assert "1 row is no longer parked" in ran(0, "redrive", "--job", "REFUSED", "--reason", "it exists now")[0]
     assert ran(1, "redrive", "--all")[1]
     assert "no row is parked" in ran(0, "parked")[0]
     assert json.loads(ran(0, "parked", "--json")[0]) == []
@@ -273,9 +263,7 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
     assert busy.summary().unnotified == 0
 
 
-def test_a_row_that_could_be_several_is_not_settled(
-    ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ambiguous_row_is_not_settled(ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]) -> None:
     times = [datetime(2026, 5, 1, 6, minute, tzinfo=timezone.utc) for minute in (0, 1, 1)]
     for at in times:
         ledger.log_job_completion("f", "A", "SUCCESS", notification_timestamp=at)
@@ -307,13 +295,13 @@ def test_a_row_that_could_be_several_is_not_settled(
         ("parked", "--table", "autosys_deliveries"),
     ],
 )
-def test_what_makes_no_sense_is_usage(arguments: tuple[str, ...], ledger: jobrota.JobLedger) -> None:
+def test_invalid_options_exit_2(arguments: tuple[str, ...], ledger: jobrota.JobLedger) -> None:
     ledger.log_job_completion("f", "A", "SUCCESS")
     assert run("autosys", *arguments, "--ledger", ledger.root) == 2
     assert ledger.pending_notifications().num_rows == 1
 
 
-def test_a_notebook_leads_with_what_needs_a_look(busy: jobrota.JobLedger) -> None:
+def test_notebook_shows_problems_first(busy: jobrota.JobLedger) -> None:
     for shown in (busy.summary()._repr_html_(), busy._repr_html_()):
         assert "<b>3</b> pending" in shown
         assert "1 parked: redrive or settle them" in shown
@@ -339,7 +327,7 @@ def test_an_empty_ledger_shows_that_nothing_is_pending(ledger: jobrota.JobLedger
     assert samples(summary.to_prometheus())["jobrota_rows", (("flag", "NO"), ("table", "job_notifications"))] == 0
 
 
-def test_a_ledger_that_is_not_there_is_not_created_by_operators(tmp_path: Path) -> None:
+def test_operators_do_not_create_ledger(tmp_path: Path) -> None:
     ledger = jobrota.JobLedger(tmp_path / "none")
     rows = notifications(["f"], ago(hours=1))
     for act in (

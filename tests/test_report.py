@@ -15,9 +15,7 @@ from support import column
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light"), (400, "dark")])
-def test_every_chart_is_drawn_at_any_width_in_both_themes_without_a_network(
-    browser: Any, report: Path, width: int, scheme: str
-) -> None:
+def test_charts_are_drawn_offline_at_any_width(browser: Any, report: Path, width: int, scheme: str) -> None:
     with Opened(browser, report, width, scheme) as opened:
         assert [line for line in opened.said if not line.startswith(("log:", "info:"))] == []
         assert opened.asked == [report.as_uri()]
@@ -86,7 +84,7 @@ def test_every_round_can_be_looked_at(browser: Any, tmp_path: Path) -> None:
         assert (values, [line for line in opened.said if line.startswith("error")]) == ("3", [])
 
 
-def test_parts_without_length_failures_and_jobs_without_an_end_are_seen(browser: Any, tmp_path: Path) -> None:
+def test_zero_length_and_unfinished_jobs_are_visible(browser: Any, tmp_path: Path) -> None:
     result = made(
         [
             job("one", "short", 0, 0, 0),
@@ -132,7 +130,7 @@ def test_without_the_orchestrator_charts_say_so(browser: Any, tmp_path: Path) ->
         assert opened.said == []
 
 
-def test_ratios_are_ticks_of_the_texts_colour_on_a_tight_axis(browser: Any, tmp_path: Path) -> None:
+def test_ratios_are_ticks_on_tight_axis(browser: Any, tmp_path: Path) -> None:
     from jobrota.report import charts
     from jobrota.report.rows import read
 
@@ -171,7 +169,7 @@ def test_timelines_share_their_axis_and_count_within_their_round() -> None:
     assert all("in any round" not in finding for finding in findings.values())
 
 
-def test_very_many_jobs_are_a_band_and_repeated_names_are_told_apart() -> None:
+def test_many_jobs_are_drawn_as_band() -> None:
     from jobrota.report import charts
     from jobrota.report.rows import read
 

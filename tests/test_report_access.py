@@ -72,7 +72,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize(("dark", "ground"), [(False, "#ffffff"), (True, "#0d1117")])
-def test_colours_stand_out_from_the_ground_and_from_each_other(dark: bool, ground: str) -> None:
+def test_colours_have_enough_contrast(dark: bool, ground: str) -> None:
     from jobrota import display
     from jobrota.report.theme import theme
 

@@ -56,7 +56,7 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
         report.write(jobrota.ComparisonResult.from_table(recorded()))
 
 
-def test_where_a_report_cannot_go_is_said_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_unwritable_report_loses_nothing(tmp_path: Path) -> None:
     from jobrota import report
 
     result = jobrota.ComparisonResult.from_table(recorded())

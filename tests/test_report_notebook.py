@@ -23,7 +23,7 @@ def test_a_notebook_shows_the_same_page_in_a_frame() -> None:
     json.dumps(html)
 
 
-def test_links_within_a_notebooks_frame_stay_there_and_the_frame_fits(browser: Any, tmp_path: Path) -> None:
+def test_notebook_frame_keeps_links_and_fits(browser: Any, tmp_path: Path) -> None:
     from jobrota import report
 
     view = report.show(jobrota.ComparisonResult.from_table(recorded()), height=500)

@@ -44,13 +44,13 @@ def test_a_uri_that_pathlib_shortened_makes_no_directory(root: Path) -> None:
 
 
 @pytest.mark.parametrize("root", ["/dbfs/ledger", "dbfs:/ledger", "/Volumes/a/b/c", "/Workspace/x"])
-def test_a_databricks_mount_is_refused_in_favour_of_the_storage_account(root: str) -> None:
+def test_databricks_mount_is_refused(root: str) -> None:
     with pytest.raises(jobrota.errors.UnsupportedError, match="abfss://container@account") as caught:
         jobrota.JobLedger(root)
     assert not caught.value.retryable
 
 
-def test_a_misspelt_option_of_a_local_directory_is_no_matter_of_luck(tmp_path: Path) -> None:
+def test_misspelt_local_option_is_refused(tmp_path: Path) -> None:
     options = {"azure_storage_acount_key": "S3cr3t"}
     with pytest.raises(jobrota.errors.InvalidInputError, match="azure_storage_account_key") as caught:
         jobrota.JobLedger(tmp_path, storage_options=options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,6 @@ from jobrota.autosys import RunCommand
 from support import column, rows
 from test_web_services import HOSTILE, outcomes
 from tls_proxy import Authority
-
-
-@pytest.fixture(autouse=True)
-def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own Azure takes part."""
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "IDENTITY_", "MSI_", "IMDS_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -113,7 +104,7 @@ def test_output_that_is_cut_off_is_unknown(ledger: jobrota.JobLedger, azure: job
     assert [event["job"] for event in azure.autosys_events()] == ["A"]
 
 
-def test_a_busy_vm_is_waited_for_but_not_for_ever(ledger: jobrota.JobLedger, azure: jobrota.Sandbox) -> None:
+def test_busy_wait_is_limited(ledger: jobrota.JobLedger, azure: jobrota.Sandbox) -> None:
     azure.set_azure_run_command("vm1", "busy")
     ledger.log_job_completion("a.sas", "A", "SUCCESS")
     assert jobrota.AutosysUpdater(ledger, run_command(azure, busy_timeout=1)).run().delivered == 1
@@ -122,7 +113,7 @@ def test_a_busy_vm_is_waited_for_but_not_for_ever(ledger: jobrota.JobLedger, azu
     assert [vm for vm, _ in azure.azure_scripts()] == ["vm2"]
 
 
-def test_the_status_is_read_back_where_it_is_asked_for(ledger: jobrota.JobLedger, azure: jobrota.Sandbox) -> None:
+def test_confirm_reads_status_back(ledger: jobrota.JobLedger, azure: jobrota.Sandbox) -> None:
     ledger.log_job_completion("a.sas", "A", "FAILURE")
     updater = jobrota.AutosysUpdater(ledger, run_command(azure, autostatus="autostatus"), confirm=True)
     assert updater.run().delivered == 1

@@ -14,7 +14,7 @@ import deltalake
 import pytest
 
 import jobrota
-from support import column
+from support import answers, column
 
 VMS = ["vm1", "vm2", "vm3", "vm4", "vm5"]
 
@@ -35,10 +35,6 @@ with selector.select() as selection:
     if limit:
         sys.stdin.read()
 """
-
-
-def answers(vm: str) -> tuple[str, str]:
-    return "127.0.0.1", f"nic-{vm}"
 
 
 def start(cursor: Path, *, vms: list[str] | None = None, mode: str = "once", down: str = "") -> subprocess.Popen[str]:
@@ -73,7 +69,7 @@ def taken_next(cursor: Path, count: int) -> list[str]:
     return vms[-count:]
 
 
-def test_a_flapping_vm_favours_nobody(tmp_path: Path) -> None:
+def test_flapping_vm_keeps_turns_even(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     for attempt in range(10):
         down = "vm2" if attempt % 2 else ""
@@ -97,7 +93,7 @@ def test_a_drained_vm_is_drained_for_everyone(tmp_path: Path) -> None:
         selector.drain("vm9")
 
 
-def test_a_vm_in_use_is_left_alone_and_a_killed_holder_gives_it_back(tmp_path: Path) -> None:
+def test_killed_holder_releases_vm(tmp_path: Path) -> None:
     holder = start(tmp_path, vms=["vm1", "vm2"], mode="hold")
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "vm1"
@@ -123,7 +119,7 @@ def test_a_vm_in_use_is_left_alone_and_a_killed_holder_gives_it_back(tmp_path: P
         assert again.vm == "vm1"
 
 
-def test_a_selection_ends_with_its_block_or_when_it_is_dropped() -> None:
+def test_block_end_or_drop_releases_selection() -> None:
     selector = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=answers, max_in_flight=1)
     with selector.select() as first:
         assert (first.vm, column(selector.state(), "in_flight")) == ("vm1", [1, 0])
@@ -143,7 +139,7 @@ def test_a_selection_ends_with_its_block_or_when_it_is_dropped() -> None:
         assert time.monotonic() < until
 
 
-def test_without_a_limit_a_selection_is_a_context_manager_all_the_same() -> None:
+def test_context_manager_without_limit() -> None:
     with jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=answers).select() as selection:
         vm, _ip_address, nic_name = selection
     assert (vm, nic_name) == ("vm1", "nic-vm1")

@@ -258,7 +258,7 @@ def test_a_table_that_spark_made_is_used_in_full(spark: Any, tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("kind", [name for name, made in MADE.items() if made.refused])
-def test_a_table_that_we_cannot_write_is_refused_when_it_is_opened(spark: Any, tmp_path: Path, kind: str) -> None:
+def test_unwritable_table_is_refused_at_open(spark: Any, tmp_path: Path, kind: str) -> None:
     rows = make(spark, tmp_path, MADE[kind])
     before = sorted((tmp_path / "job_notifications").rglob("*"))
     with pytest.raises(jobrota.errors.UnsupportedError, match=str(MADE[kind].refused)) as refusal:

@@ -67,9 +67,7 @@ def deliveries(ledger: jobrota.JobLedger) -> list[dict[str, Any]]:
     return [row for row in (dict(zip(names, row, strict=True)) for row in rows) if row["outcome"] != "sending"]
 
 
-def test_a_batch_goes_over_one_connection_and_each_command_has_its_own_answer(
-    ledger: jobrota.JobLedger, sshd: Sshd
-) -> None:
+def test_batch_shares_one_connection(ledger: jobrota.JobLedger, sshd: Sshd) -> None:
     jobs = [f"J{number}" for number in range(60)]
     with jobrota.Sandbox(viya=False, refuse_first=["J7", "J59"]) as sandbox:
         sshd.start("127.0.0.1")
@@ -85,9 +83,7 @@ def test_a_batch_goes_over_one_connection_and_each_command_has_its_own_answer(
     assert sshd.logins("127.0.0.1") == 1, "one connection for 62 commands in two cycles"
 
 
-def test_batches_go_round_the_vms_and_one_that_fails_hands_over(
-    ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox
-) -> None:
+def test_batches_rotate_and_fail_over(ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox) -> None:
     sshd.start("127.0.0.1")
     sshd.start("127.0.0.3")  # there is no server at vm2
     jobs = [f"J{number}" for number in range(40)]
@@ -98,9 +94,7 @@ def test_batches_go_round_the_vms_and_one_that_fails_hands_over(
     assert {row["vm"] for row in deliveries(ledger)} == {"vm1", "vm3"}
 
 
-def test_with_no_vm_left_every_reason_is_said_and_nothing_is_lost(
-    ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox
-) -> None:
+def test_no_vm_left_gives_every_reason(ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox) -> None:
     sshd.start("127.0.0.1", known=False)
     notify(ledger, "A")
     report = jobrota.AutosysUpdater(ledger, ssh(sshd, sandbox, "vm1", "vm2")).run()
@@ -207,9 +201,7 @@ def test_an_environment_file_is_sourced_over_there(
     assert "env_file cannot be read" in report.failures[0]["detail"]
 
 
-def test_a_program_that_is_not_there_is_no_outcome_of_the_event(
-    ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox
-) -> None:
+def test_missing_program_is_a_failure(ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox) -> None:
     sshd.start("127.0.0.1")
     notify(ledger, "A")
     report = jobrota.AutosysUpdater(ledger, ssh(sshd, sandbox, program="/nonexistent/sendevent")).run()
@@ -230,7 +222,7 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_connection_that_breaks_leaves_no_guess(
+def test_broken_connection_is_unknown(
     ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox, tmp_path: Path
 ) -> None:
     """The server dies while the commands run: their outcome is unknown, and they are sent again, marked."""
@@ -262,7 +254,7 @@ print(report.unknown, report.failures[0]["detail"])
     )
 
 
-def test_a_command_that_does_not_end_is_unknown_and_its_output_is_kept(
+def test_command_timeout_is_unknown(
     ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox, tmp_path: Path
 ) -> None:
     sshd.start("127.0.0.1")

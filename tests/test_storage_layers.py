@@ -11,7 +11,7 @@ import jobrota
 from support import column
 
 
-def test_rows_that_are_synced_are_there_and_readable_by_everyone(tmp_path: Path) -> None:
+def test_synced_rows_are_readable(tmp_path: Path) -> None:
     ledger = jobrota.JobLedger(tmp_path / "new" / "ledger", durability="fsync")
     for number in range(25):
         ledger.log_job_execution(f"{number}.sas", "A", "SUCCESS")

@@ -128,7 +128,7 @@ def test_a_profiles_tokens_go_to_its_own_server_only(
     assert whoami(viya, Credentials.cli())["user"] == USER
 
 
-def test_a_token_file_that_is_over_does_not_hide_the_environment(
+def test_expired_token_file_falls_back_to_environment(
     viya: jobrota.Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "data" / "sas_tokens.json"
@@ -165,7 +165,7 @@ def test_the_files_of_the_command_line_are_read(
         ViyaSession()
 
 
-def test_a_login_of_the_command_line_is_renewed_in_place(tmp_path: Path) -> None:
+def test_cli_login_is_renewed_in_place(tmp_path: Path) -> None:
     with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
         path = cli_profile(tmp_path, sandbox, "2001-01-01T00:00:00Z")
         before = json.loads(path.read_text())
@@ -194,7 +194,7 @@ def test_renewed_tokens_are_given_to_the_persist_hook() -> None:
     assert len({pair["refresh_token"] for pair in kept}) == len(kept)
 
 
-def test_a_hook_or_callable_that_fails_says_so_and_shows_no_token(viya: jobrota.Sandbox) -> None:
+def test_failing_callable_shows_no_token(viya: jobrota.Sandbox) -> None:
     def broken() -> str:
         raise ValueError("the vault is sealed")
 
@@ -328,9 +328,7 @@ def test_a_run_survives_tokens_that_expire_all_the_time(tmp_path: Path) -> None:
     assert "refresh_token" not in os.environ
 
 
-def test_tokens_are_renewed_by_the_client_that_they_were_given_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tokens_are_renewed_by_given_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
         path = tmp_path / "tokens.json"
         begun = ViyaSession(sandbox.viya_url).begin_login("vscode")
@@ -355,7 +353,7 @@ def test_tokens_are_renewed_by_the_client_that_they_were_given_to(
             until_refused()
 
 
-def test_credentials_that_are_used_again_go_on_with_what_was_renewed() -> None:
+def test_reused_credentials_keep_renewed_tokens() -> None:
     with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
         kept: list[dict[str, Any]] = []
         credentials = Credentials.tokens(response(sandbox), persist=kept.append)

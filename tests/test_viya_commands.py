@@ -61,7 +61,7 @@ def test_what_was_written_by_hand_stays(viya: jobrota.Sandbox, tmp_path: Path) -
     assert {(job["enabled"], job["context_name"]) for job in fresh["jobs"]} == {(False, "B")}
 
 
-def test_a_definition_may_be_run_with_several_arguments_and_what_is_left_out_is_said(
+def test_discover_keeps_argument_sets(
     viya: jobrota.Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "jobs.json"

@@ -49,7 +49,7 @@ def outcomes(ledger: jobrota.JobLedger) -> dict[str, str]:
     return dict(zip(column(attempts, "job_id"), column(attempts, "outcome"), strict=True))
 
 
-def test_events_arrive_over_tls_and_each_row_has_its_outcome(
+def test_events_over_tls_have_outcomes(
     ledger: jobrota.JobLedger, url: str, autosys: jobrota.Sandbox, authority: Authority
 ) -> None:
     for job in ("A", "B", "REFUSED", "two words"):
@@ -77,7 +77,7 @@ def test_hostile_names_arrive_byte_for_byte(
     assert comments == {f"J{number}": f"of {name}" for number, name in enumerate(HOSTILE)}
 
 
-def test_a_certificate_of_somebody_else_is_refused(
+def test_foreign_certificate_is_refused(
     ledger: jobrota.JobLedger, tmp_path: Path, autosys: jobrota.Sandbox, authority: Authority
 ) -> None:
     ledger.log_job_completion("a.sas", "A", "SUCCESS")
@@ -90,7 +90,7 @@ def test_a_certificate_of_somebody_else_is_refused(
     assert autosys.autosys_events() == []
 
 
-def test_wrong_credentials_park_nothing_and_are_nowhere_to_be_seen(
+def test_wrong_credentials_do_not_park(
     ledger: jobrota.JobLedger,
     url: str,
     autosys: jobrota.Sandbox,
@@ -153,7 +153,7 @@ def answering() -> Iterator[str]:
     server.server_close()
 
 
-def test_what_leaves_it_open_is_unknown(ledger: jobrota.JobLedger, answering: str, authority: Authority) -> None:
+def test_ambiguous_responses_are_unknown(ledger: jobrota.JobLedger, answering: str, authority: Authority) -> None:
     jobs = {
         "S201": "delivered",
         "S200": "unknown",
@@ -198,7 +198,7 @@ def test_prefix_event_names_and_statuses_can_be_others(ledger: jobrota.JobLedger
     assert Answering.seen == ["/ae/api/event/change-status"]
 
 
-def test_nothing_leaves_the_machine_in_the_clear_unless_it_is_allowed() -> None:
+def test_plain_http_needs_allow_http() -> None:
     with pytest.raises(jobrota.InvalidInputError, match="allow_http=True"):
         WebServices("http://autosys.example.com")
     assert (

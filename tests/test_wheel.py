@@ -49,7 +49,7 @@ def wheel() -> Path:
     return wheels[0]
 
 
-def test_the_wheel_is_one_for_all_and_holds_what_it_should() -> None:
+def test_wheel_content() -> None:
     assert "-cp310-abi3-" in wheel().name
     names = zipfile.ZipFile(wheel()).namelist()
     for wanted in ("jobrota/py.typed", "jobrota/_native.pyi", "jobrota/_native.abi3.so"):

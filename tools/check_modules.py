@@ -551,7 +551,8 @@ def word_errors(root: Path) -> list[str]:
                 continue
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
                 if match := WORDS.search(line):
-                    errors.append(f"{file.relative_to(root).as_posix()}:{number}: {match.group()!r}: say who")
+                    where = f"{file.relative_to(root).as_posix()}:{number}"
+                    errors.append(f"{where}: {match.group()!r}: name the person or program")
     return errors
 
 

@@ -1,4 +1,4 @@
-"""Fair VM selection, a lossless job ledger for AutoSys and honest SAS Viya comparisons, for Databricks.
+"""Fair VM selection, a lossless job ledger for AutoSys and SAS Viya comparisons with evidence, for Databricks.
 
 Four parts, each useful alone:
 
@@ -16,6 +16,7 @@ Four parts, each useful alone:
 ['vm1', 'vm2', 'vm3', 'vm1']
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jobrota import autosys
@@ -31,13 +32,11 @@ from jobrota._native import (
     LedgerSummary,
     MaintenanceReport,
     RoundRobinSelector,
-    Sandbox,
     Selection,
     ViyaComparisonRunner,
     __version__,
     comparison_history,
     comparison_history_async,
-    sandbox_calibration,
 )
 from jobrota.checkup import Check, DoctorReport, doctor, doctor_async
 from jobrota.errors import (
@@ -59,14 +58,24 @@ from jobrota.errors import (
 from jobrota.notebook import (
     Row,
     autosys_update_runner,
+    autosys_update_runner_async,
     configure,
     fetch_unprocessed_updates,
+    fetch_unprocessed_updates_async,
     log_job_completion,
+    log_job_completion_async,
     log_job_execution,
+    log_job_execution_async,
     ping_test,
+    ping_test_async,
     select_reachable_vm,
+    select_reachable_vm_async,
     update_autosys_flag,
+    update_autosys_flag_async,
 )
+
+with suppress(ImportError):  # the Cargo feature `sandbox`
+    from jobrota._native import Sandbox, sandbox_calibration
 
 if TYPE_CHECKING:
     from jobrota import report as report
@@ -78,6 +87,8 @@ else:
             from importlib import import_module
 
             return import_module("jobrota.report")
+        if name in ("Sandbox", "sandbox_calibration"):
+            raise AttributeError(f"this build has no {name}: build it with the Cargo feature sandbox")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -116,16 +127,24 @@ __all__ = [
     "__version__",
     "autosys",
     "autosys_update_runner",
+    "autosys_update_runner_async",
     "comparison_history",
     "comparison_history_async",
     "configure",
     "doctor",
     "doctor_async",
     "fetch_unprocessed_updates",
+    "fetch_unprocessed_updates_async",
     "log_job_completion",
+    "log_job_completion_async",
     "log_job_execution",
+    "log_job_execution_async",
     "ping_test",
+    "ping_test_async",
     "sandbox_calibration",
     "select_reachable_vm",
+    "select_reachable_vm_async",
     "update_autosys_flag",
+    "update_autosys_flag_async",
 ]
+__all__ = [name for name in __all__ if name in globals()]

@@ -10,11 +10,25 @@ Its `mapping` is one of the two names below, or a dict from ledger status to eve
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-from jobrota._native import Rehearsal, RunCommand, SendEvent, Ssh, WebServices
+from jobrota._native import Rehearsal, RunCommand, SendEvent, WebServices
+
+with suppress(ImportError):  # the Cargo feature `ssh`
+    from jobrota._native import Ssh
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Explains what a build lacks."""
+        if name == "Ssh":
+            raise AttributeError("this build has no Ssh: build it with the Cargo feature ssh")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = ["CHANGE_STATUS", "STARTJOB", "Rehearsal", "RunCommand", "SendEvent", "Ssh", "WebServices"]
+__all__ = [name for name in __all__ if name != "Ssh" or name in globals()]
 
 CHANGE_STATUS: Final = "CHANGE_STATUS"
 """SUCCESS, FAILURE, TERMINATED, RUNNING and INACTIVE change the job's status to the same word."""

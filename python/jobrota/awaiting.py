@@ -25,7 +25,7 @@ class _Work(Protocol):
 
 
 async def wait(work: _Work) -> Any:
-    """Starts `work` and returns its result. Canceling it drops the work."""
+    """Starts `work` and returns its result. Canceling it ends the wait. Work that has begun can still finish."""
     return await work.begin()
 
 
@@ -42,7 +42,7 @@ async def wait_in_order(work: _Work) -> Any:
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
-            future.cancel()  # its result has no receiver any more
+            future.cancel()  # no caller waits for its result
             raise
         error = future.exception()
         if error is not None and not isinstance(error, Exception):
@@ -68,7 +68,7 @@ _starting = threading.Lock()
 
 
 def _own_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of this process in a thread of its own, for `async def` functions without a caller's event loop.
+    """The event loop of this process in a separate thread, for `async def` functions without a caller's event loop.
 
     There is one for all of them, so that objects that they share (a session, a lock) work.
     """

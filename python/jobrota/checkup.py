@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from os import PathLike
-from typing import Any
+from typing import Any, TypeAlias
 
 from jobrota._native import Inventory, JobLedger, settings_lookup
 from jobrota._native import doctor as _examine
@@ -14,6 +14,8 @@ from jobrota.errors import InvalidInputError, JobrotaError
 from jobrota.markup import element
 
 __all__ = ["Check", "DoctorReport", "doctor", "doctor_async"]
+
+_Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
 
 SYMBOLS = {"ok": "✓", "note": "–", "warning": "!", "failed": "✗"}
 TITLES = {
@@ -126,7 +128,7 @@ def doctor(
     *,
     inventory: Any = None,
     ledger: JobLedger | str | PathLike[str] | None = None,
-    storage_options: Mapping[str, str | float | bool | timedelta] | None = None,
+    storage_options: _Options | None = None,
     probes: Sequence[str] = (),
     timeout: float | str | timedelta = 1.0,
     network: bool = False,
@@ -161,8 +163,7 @@ def doctor(
         >>> {check.status for check in report.checks if check.name in ("tcp", "http")}
         {'ok'}
     """
-    keywords = _keywords(vms, inventory, ledger, storage_options, probes, timeout, network, tokens)
-    ok, found = _examine(**keywords)
+    ok, found = _examine(**_keywords(**locals()))
     return DoctorReport([Check(*check) for check in found], ok)
 
 
@@ -171,43 +172,25 @@ async def doctor_async(
     *,
     inventory: Any = None,
     ledger: JobLedger | str | PathLike[str] | None = None,
-    storage_options: Mapping[str, str | float | bool | timedelta] | None = None,
+    storage_options: _Options | None = None,
     probes: Sequence[str] = (),
     timeout: float | str | timedelta = 1.0,
     network: bool = False,
     tokens: str | PathLike[str] | None = None,
 ) -> DoctorReport:
     """Like `doctor`, as a coroutine."""
-    keywords = _keywords(vms, inventory, ledger, storage_options, probes, timeout, network, tokens)
-    ok, found = await _examine(**keywords, asynchronous=True)
+    ok, found = await _examine(**_keywords(**locals()), asynchronous=True)
     return DoctorReport([Check(*check) for check in found], ok)
 
 
-def _keywords(
-    vms: Sequence[str] | None,
-    inventory: Any,
-    ledger: JobLedger | str | PathLike[str] | None,
-    storage_options: Mapping[str, str | float | bool | timedelta] | None,
-    probes: Sequence[str],
-    timeout: float | str | timedelta,
-    network: bool,
-    tokens: str | PathLike[str] | None,
-) -> dict[str, Any]:
+def _keywords(vms: Sequence[str] | None, inventory: Any, **given: Any) -> dict[str, Any]:
     """The arguments of the native function: those of `doctor` with the configured settings."""
     from jobrota.notebook import configured_settings
 
     configured = configured_settings()
     usable = {name: value for name, value in configured.items() if isinstance(value, str | PathLike | JobLedger)}
-    return {
-        "ledger": ledger,
-        "storage_options": storage_options,
-        "inventory": _chosen(vms, inventory, configured.get("inventory")),
-        "probes": list(probes),
-        "timeout": timeout,
-        "network": network,
-        "tokens": tokens,
-        "configured": usable,
-    }
+    chosen = _chosen(vms, inventory, configured.get("inventory"))
+    return given | {"inventory": chosen, "probes": list(given["probes"]), "configured": usable}
 
 
 def _chosen(vms: Sequence[str] | None, inventory: Any, configured: Any) -> Inventory | None:

@@ -1,6 +1,6 @@
 """The command `jobrota`.
 
-Exit codes: 0 success, 1 something failed, 2 wrong usage or settings, 3 another process holds the lease. On 0
+Exit codes: 0 success, 1 something failed or a setting is wrong, 2 wrong usage, 3 another process holds the lease. On 0
 `main` returns and does not raise SystemExit, which wheel tasks on Databricks count as a failure.
 """
 
@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobrota._native import __version__
 from jobrota.commands.autosys import open_ledger, print_table
 from jobrota.commands.durations import duration, positive_duration
-from jobrota.errors import JobrotaError
+from jobrota.errors import JobrotaError, UnsupportedError
 from jobrota.signals import Terminated
+
+if TYPE_CHECKING:
+    from jobrota._native import Sandbox
 
 __all__ = ["main"]
 
@@ -59,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jobrota",
-        description="Fair VM selection, a lossless job ledger for AutoSys and honest SAS Viya comparisons.",
+        description="Fair VM selection, a lossless job ledger for AutoSys and SAS Viya comparisons with evidence.",
     )
     parser.add_argument("--version", action="version", version=f"jobrota {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -95,6 +99,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    _sandbox_type()
     from jobrota.demo import run_demo
 
     held = run_demo(
@@ -107,7 +112,7 @@ def _add_compare(commands: Any) -> None:
     from jobrota.commands import compare
 
     parser = _command(commands, "compare", compare.TEXT, compare.run)
-    compare.add_arguments(parser, _positive, _not_negative, positive_duration, _number)
+    compare.add_arguments(parser, _positive, _not_negative, _positive_float, _number)
 
 
 def _add_report(commands: Any) -> None:
@@ -121,7 +126,7 @@ def _add_viya(commands: Any) -> None:
 
     group = commands.add_parser("viya", help=viya.TEXT, description=viya.TEXT)
     actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    viya.add_arguments(_command, actions, positive_duration)
+    viya.add_arguments(_command, actions)
 
 
 def _add_select(commands: Any) -> None:
@@ -292,17 +297,24 @@ def _add_sandbox(commands: Any) -> None:
     parser.add_argument("--vms-down", type=_not_negative, default=1, metavar="N", help="VMs that do not answer")
 
 
+def _sandbox_type() -> type[Sandbox]:
+    import jobrota
+
+    try:
+        return jobrota.Sandbox
+    except AttributeError as error:
+        raise UnsupportedError(str(error)) from error
+
+
 def _sandbox(arguments: argparse.Namespace) -> int:
-    import os
     import signal
 
-    from jobrota._native import Sandbox
-
+    sandbox_type = _sandbox_type()
     # A pipe and no lock: a handler that interrupts the holder of a lock and waits for the same lock would never return.
     stopped, stop = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(stop, b".") and None)
-    with Sandbox(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
+    with sandbox_type(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
         print(f"SAS Viya    {sandbox.viya_url}")
         print(f"  tokens    {sandbox.tokens}")
         print(f"  jobs      {sandbox.jobs}")
@@ -354,7 +366,10 @@ def _number(text: str) -> float:
 
 
 def _positive_float(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number

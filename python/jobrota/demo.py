@@ -142,7 +142,7 @@ def run_demo(
         final.executions["pending"] == 0 == final.notifications["pending"]
     )
     taken = Counter(event["job"] for event in events)
-    checks["AutoSys itself counts the same: each event taken once"] = taken == Counter(row[1] for row in everything)
+    checks["AutoSys received each event once"] = taken == Counter(row[1] for row in everything)
 
     console.print(f"result  {comparison.path}", soft_wrap=True)
     console.print(f"ledger  {root.resolve()}", soft_wrap=True)

@@ -171,7 +171,7 @@ def _outlook(summary: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {} if "root" not in summary else {"root": summary["root"]}
     rate = summary.get("success_rate")
     # Rounded down: 100 % is all of them.
-    facts["successful tries"] = "none yet" if rate is None else f"{math.floor(1000 * rate) / 10} %"
+    facts["successful attempts"] = "none yet" if rate is None else f"{math.floor(1000 * rate) / 10} %"
     facts["attempts"] = ", ".join(f"{count:,} {outcome}" for outcome, count in (summary.get("attempts") or {}).items())
     facts["counted since"] = summary.get("since")
     if summary.get("retrying"):

@@ -21,24 +21,32 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from jobrota._native import AutosysUpdater, DeliveryReport, Inventory, JobLedger, RoundRobinSelector, settings_lookup
 from jobrota.autosys import CHANGE_STATUS, SendEvent
 from jobrota.errors import InvalidInputError
+from jobrota.twins import twin
 
 __all__ = [
     "Row",
     "autosys_update_runner",
+    "autosys_update_runner_async",
     "configure",
     "fetch_unprocessed_updates",
+    "fetch_unprocessed_updates_async",
     "log_job_completion",
+    "log_job_completion_async",
     "log_job_execution",
+    "log_job_execution_async",
     "ping_test",
+    "ping_test_async",
     "select_reachable_vm",
+    "select_reachable_vm_async",
     "update_autosys_flag",
+    "update_autosys_flag_async",
 ]
 
 
@@ -211,6 +219,27 @@ def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] |
         InvalidInputError: No transport is configured, or only executions were logged: notifications are sent, unless
             the setting `source` is `autosys_job_log`.
     """
+    return _updater(send_autosys_update).run()
+
+
+async def autosys_update_runner_async(
+    send_autosys_update: Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]] | None = None,
+) -> DeliveryReport:
+    """Like `autosys_update_runner`, as a coroutine. An `async def` function runs on the event loop that awaits it."""
+    updater = await twin(_updater)(send_autosys_update)
+    return await updater.run_async()
+
+
+select_reachable_vm_async = twin(select_reachable_vm)
+ping_test_async = twin(ping_test)
+log_job_execution_async = twin(log_job_execution)
+log_job_completion_async = twin(log_job_completion)
+fetch_unprocessed_updates_async = twin(fetch_unprocessed_updates)
+update_autosys_flag_async = twin(update_autosys_flag)
+
+
+def _updater(send_autosys_update: Any) -> AutosysUpdater:
+    """Returns the updater with the configured settings. `send_autosys_update` replaces the configured transport."""
     ledger = _ledger()
     source = settings_lookup("source") or "job_notifications"
     if source not in ("job_notifications", "autosys_job_log"):
@@ -227,8 +256,8 @@ def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] |
     transport = send_autosys_update if send_autosys_update is not None else _transport()
     mapping = _setting("mapping") or CHANGE_STATUS
     if source == "autosys_job_log":
-        return AutosysUpdater(ledger, transport, source="autosys_job_log", mapping=mapping).run()
-    return AutosysUpdater(ledger, transport, mapping=mapping).run()
+        return AutosysUpdater(ledger, transport, source="autosys_job_log", mapping=mapping)
+    return AutosysUpdater(ledger, transport, mapping=mapping)
 
 
 def _setting(name: str) -> Any:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and settle rows manually"
 
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min to 1 h", "1h_to_24h": "1 h to 24 h", "over_24h": "over 24 h"}
-_HELD = 3
+EXIT_LEASE_HELD = 3
 
 
 def add_arguments(command: Any, actions: Any) -> None:
@@ -171,7 +171,7 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
 
 def _exit_code(report: DeliveryReport) -> int:
     if report.lease_held_by:
-        return _HELD
+        return EXIT_LEASE_HELD
     return 1 if report.failed or report.parked or report.unknown else 0
 
 
@@ -196,12 +196,12 @@ def _status(arguments: argparse.Namespace) -> int:
         print_table(("pending for", "rows"), counted)
         print_table(("status", "rows"), list(summary.pending_by_status.items()))
     print()
-    for line in _how_it_goes(summary):
+    for line in _delivery_lines(summary):
         print(line)
     return 0
 
 
-def _how_it_goes(summary: Any) -> list[str]:
+def _delivery_lines(summary: Any) -> list[str]:
     since = f"since {summary.since:%Y-%m-%d %H:%M:%S} UTC"
     lines = []
     if summary.success_rate is None:
@@ -209,7 +209,7 @@ def _how_it_goes(summary: Any) -> list[str]:
     else:
         # Rounded down: only if all succeeded is it 100 %.
         share = math.floor(1000 * summary.success_rate) / 10
-        lines.append(f"deliveries: {share} % of the tries {since} were successful")
+        lines.append(f"deliveries: {share} % of the attempts {since} were successful")
     if summary.attempts:
         lines.append("attempts: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.attempts.items()))
     if summary.retrying:
@@ -232,12 +232,12 @@ def _redrive(arguments: argparse.Namespace) -> int:
     try:
         count = open_ledger(arguments).redrive(job_id=arguments.job, reason=arguments.reason, table=arguments.table)
     except LeaseHeldError as error:
-        return _held(error)
+        return _report_lease_held(error)
     if not count:
         of = f" of job {arguments.job}" if arguments.job else ""
         print(f"jobrota: no row{of} is parked in {arguments.table}; nothing was done", file=sys.stderr)
         return 1
-    print(f"{_count(count)} parked no more; the next delivery sends {'it' if count == 1 else 'them'}")
+    print(f"{_count(count)} no longer parked; the next delivery sends {'it' if count == 1 else 'them'}")
     return 0
 
 
@@ -254,37 +254,37 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     at = "notification_timestamp" if arguments.table == "job_notifications" else "execution_timestamp"
     pending = ledger.pending_notifications if arguments.table == "job_notifications" else ledger.pending_executions
     table = pending(job_id=arguments.job)
-    fitting = [
+    matches = [
         (place, row)
         for place, row in enumerate(_rows(table))
         if row["file_name"] == arguments.file and arguments.at in (None, row[at])
     ]
-    if not fitting:
+    if not matches:
         what = f"file {arguments.file} and job {arguments.job}" + (f" at {arguments.at}" if arguments.at else "")
         print(f"jobrota: no pending row of {arguments.table} has {what}; nothing was done", file=sys.stderr)
         return 1
-    if len({(row["status"], row[at]) for _, row in fitting}) > 1:
+    if len({(row["status"], row[at]) for _, row in matches}) > 1:
         print("jobrota: several pending rows match; select one with --at; nothing was done:", file=sys.stderr)
-        for _, row in fitting:
+        for _, row in matches:
             print(
                 f"  --at {row[at].isoformat() if row[at] else '(none)'}  {_printable(row['status'])}", file=sys.stderr
             )
         return 2
     # Identical rows are separate events: one of them is settled.
-    place, row = fitting[0]
+    place, row = matches[0]
     try:
         count = ledger.settle_by_hand(
             table.slice(place, 1), reason=arguments.reason, delivered=delivered, table=arguments.table
         )
     except LeaseHeldError as error:
-        return _held(error)
+        return _report_lease_held(error)
     if not count:
         print("jobrota: the row is not pending any more; nothing was done", file=sys.stderr)
         return 1
     done = "acknowledged" if delivered else "skipped"
     print(f"{done}: {_printable(row['job_id'])} {_printable(row['status'])} of {_printable(row[at])}")
-    if len(fitting) > 1:
-        alike = len(fitting) - 1
+    if len(matches) > 1:
+        alike = len(matches) - 1
         print(f"{alike} identical {'row is' if alike == 1 else 'rows are'} still pending")
     return 0
 
@@ -295,9 +295,9 @@ def _unnotified(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _held(error: LeaseHeldError) -> int:
+def _report_lease_held(error: LeaseHeldError) -> int:
     print(f"jobrota: {' '.join(str(error).split())}", file=sys.stderr)
-    return _HELD
+    return EXIT_LEASE_HELD
 
 
 def _count(rows: int) -> str:
@@ -326,10 +326,10 @@ def _jsonable(value: Any) -> str:
 def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints rows as a table of the terminal's width. Values are never read as markup."""
     from rich.console import Console
-    from rich.table import Table as Shown
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = Shown(box=None, pad_edge=False, header_style="bold")
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(names):
         numbers = all(isinstance(row[at], int | None) for row in rows)
         table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")

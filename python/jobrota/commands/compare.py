@@ -16,7 +16,7 @@ from jobrota._native import (
     shown_url,
     viya_base_url,
 )
-from jobrota.commands.durations import duration
+from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.errors import InvalidInputError, UnsupportedError
 
@@ -31,7 +31,7 @@ def add_arguments(
     parser: argparse.ArgumentParser,
     positive: Callable[[str], int],
     not_negative: Callable[[str], int],
-    positive_number: Callable[[str], float],
+    positive_float: Callable[[str], float],
     number: Callable[[str], float],
 ) -> None:
     """Adds the options of `jobrota compare` to its parser."""
@@ -76,27 +76,27 @@ def add_arguments(
     parser.set_defaults(planned=vars(parser.parse_args([])))
 
     server = parser.add_argument_group("server")
-    add_connection(server, positive_number)
+    add_connection(server)
     server.add_argument(
         "--job-timeout",
-        type=positive_number,
+        type=positive_duration,
         default=3600.0,
         metavar="TIME",
         help="a job that takes longer is canceled",
     )
     server.add_argument(
         "--poll-interval",
-        type=positive_number,
+        type=positive_duration,
         default=0.8,
         metavar="TIME",
-        help="seconds between two status requests for a job",
+        help="time between two status requests for a job",
     )
     server.add_argument(
         "--correlation-timeout",
         type=duration,
         default=60.0,
         metavar="TIME",
-        help="seconds to wait for the orchestrator's entries",
+        help="time to wait for the orchestrator's entries",
     )
     server.add_argument(
         "--expires-after",
@@ -107,7 +107,7 @@ def add_arguments(
     server.add_argument("--cleanup", action="store_true", help="delete the jobs once the result is written")
     server.add_argument(
         "--time-scale",
-        type=positive_number,
+        type=positive_float,
         metavar="N",
         help="seconds of the server that pass in one real second; jobrota sandbox prints its own (default: 1)",
     )

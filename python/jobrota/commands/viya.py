@@ -14,6 +14,7 @@ from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import print_table
+from jobrota.commands.durations import positive_duration
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
 
@@ -23,9 +24,7 @@ TEXT = "log in to SAS Viya, and list its job definitions and compute contexts"
 TOKEN_FILE = "data/sas_tokens.json"
 
 
-def add_connection(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, positive_number: Callable[[str], float]
-) -> None:
+def add_connection(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds the arguments of each command that sends requests to a server."""
     parser.add_argument(
         "--base-url",
@@ -44,14 +43,14 @@ def add_connection(
     parser.add_argument("--proxy", metavar="URL", help="proxy for all calls (default: HTTPS_PROXY and NO_PROXY)")
     parser.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     parser.add_argument(
-        "--connect-timeout", type=positive_number, default=10.0, metavar="TIME", help="time to open a connection"
+        "--connect-timeout", type=positive_duration, default=10.0, metavar="TIME", help="time to open a connection"
     )
     parser.add_argument(
         "--read-timeout",
-        type=positive_number,
+        type=positive_duration,
         default=60.0,
         metavar="TIME",
-        help="longest pause within an answer, in seconds",
+        help="longest pause within an answer",
     )
 
 
@@ -67,7 +66,7 @@ def connection(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Callable[[str], float]) -> None:
+def add_arguments(command: Callable[..., Any], actions: Any) -> None:
     """Adds the actions of `jobrota viya`."""
     login = command(actions, "login", "log in and write a token file, mode 0600", _login)
     how = login.add_mutually_exclusive_group()
@@ -95,7 +94,7 @@ def add_arguments(command: Callable[..., Any], actions: Any, positive_number: Ca
     for action in (whoami, contexts):
         action.add_argument("--json", action="store_true", help="print JSON")
     for action in (login, token, whoami, discover, contexts):
-        add_connection(action, positive_number)
+        add_connection(action)
 
 
 def _session(arguments: argparse.Namespace) -> ViyaSession:
@@ -124,15 +123,15 @@ def _login(arguments: argparse.Namespace) -> int:
 
 
 def _login_with_code(session: ViyaSession, client_id: str | None, secret: str | None, output: str) -> int:
-    begun = session.begin_login(client_id, secret)
-    print(f"Open this address, log in, and paste the code that is shown there:\n\n  {begun.url}\n")
+    login = session.begin_login(client_id, secret)
+    print(f"Open this address, log in, and paste the code that is shown there:\n\n  {login.url}\n")
     try:
         code = input("Code: ").strip()
     except EOFError:
         code = ""
     if not code:
         raise InvalidInputError("no code was given: nothing was written")
-    begun.finish(code, output)
+    login.finish(code, output)
     print(f"logged in: the tokens are in {output}")
     return 0
 
@@ -166,8 +165,8 @@ def _discover(arguments: argparse.Namespace) -> int:
             "(quote the pattern, or the shell expands it)"
         )
     path = Path(arguments.output)
-    there, known = ({}, {}) if arguments.overwrite else _there(path)
-    document = there | _configs(known, there.get("settings"), found, arguments)
+    existing, known = ({}, {}) if arguments.overwrite else _existing_configs(path)
+    document = existing | _configs(known, existing.get("settings"), found, arguments)
     _write(path, document)
     metadata = document["metadata"]
     print(f"{metadata['total_jobs_found']} jobs, {metadata['enabled_jobs']} of them enabled: {path}")
@@ -186,16 +185,16 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
         raise StorageError(f"{path} cannot be written ({error.strerror}): name another file with -o") from error
 
 
-def _there(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+def _existing_configs(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """Returns the existing file, and its entries by definition. A definition can have several sets of arguments."""
     if not path.exists():
         return {}, {}
     try:
-        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        existing: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         known: dict[str, list[dict[str, Any]]] = {}
-        for entry in there["jobs"]:
+        for entry in existing["jobs"]:
             known.setdefault(entry["definition_id"], []).append(entry)
-        return there, known
+        return existing, known
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}): name another file with -o") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -222,8 +221,8 @@ def _configs(
             "enabled": not arguments.disable,
         }
         # Manual changes in the file stay.
-        there = known.get(definition["id"], [{}])
-        jobs.extend(entry | by_hand | ({"name": name} if len(there) == 1 else {}) for by_hand in there)
+        existing = known.get(definition["id"], [{}])
+        jobs.extend(entry | changes | ({"name": name} if len(existing) == 1 else {}) for changes in existing)
     enabled = sum(bool(job["enabled"]) for job in jobs)
     kept = settings if isinstance(settings, dict) else {}
     return {
@@ -248,7 +247,8 @@ def _contexts(arguments: argparse.Namespace) -> int:
         print("this user sees no compute context")
         return 0
     facts = [
-        {"queue": context["queue"]} | _flat(context["attributes"]) | _flat(context["details"]) for context in found
+        {"queue": context["queue"]} | _flatten(context["attributes"]) | _flatten(context["details"])
+        for context in found
     ]
     names = dict.fromkeys(name for fact in facts for name in fact)
     rows = []
@@ -265,10 +265,10 @@ def _contexts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
     """Returns nested settings as one level of dotted names. Ids are left out, because they always differ."""
     if isinstance(value, Mapping):
-        inner = (_flat(each, f"{path}.{name}" if path else str(name)) for name, each in sorted(value.items()))
+        inner = (_flatten(each, f"{path}.{name}" if path else str(name)) for name, each in sorted(value.items()))
         return {name: each for part in inner for name, each in part.items() if not name.endswith("Id")}
     if isinstance(value, list):
         value = " ".join(map(str, value))

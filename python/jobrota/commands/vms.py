@@ -96,10 +96,10 @@ def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
         print(json.dumps(rows))
         return
     from rich.console import Console
-    from rich.table import Table as Shown
+    from rich.table import Table as RichTable
 
     names = list(rows[0])
-    shown = Shown(*(name.replace("_", " ") for name in names))
+    shown = RichTable(*(name.replace("_", " ") for name in names))
     for row in rows:
         shown.add_row(*(_cell(row[name]) for name in names))
     Console().print(shown)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
 from jobrota.report.rows import Comparison, read
+from jobrota.twins import twin
 
 if TYPE_CHECKING:
     from jobrota._native import ComparisonResult
 
-__all__ = ["ReportView", "require", "show", "write"]
+__all__ = ["ReportView", "require", "show", "show_async", "write", "write_async"]
 
 FORMATS = ("png", "svg")
 
@@ -108,6 +109,10 @@ def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
 
     comparison = read(result, None)
     return ReportView(page.render(comparison, charts.draw(comparison)), height)
+
+
+write_async = twin(write)
+show_async = twin(show)
 
 
 class ReportView:

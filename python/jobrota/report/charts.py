@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from jobrota.report.chart import CLAIMABLE, Chart, finish, named, of_a_round, seconds, unknown
-from jobrota.report.rows import Comparison, Row
+from jobrota.report.rows import DIFFERENCES, Comparison, Row
 from jobrota.report.timeline import timelines
 
 __all__ = ["draw"]
@@ -46,24 +46,17 @@ def _ratios(comparison: Comparison) -> Chart | None:
     gains = [gain for gain in comparison.analysis["comparisons"] if gain.get("ratio") is not None]
     if not gains:
         return None
-    names = {
-        "parallelism": "parallelism alone",
-        "context": "context alone",
-        "total": "both together",
-        "mixed": "both, not separated",
-        "same": "nothing known",
-    }
     data = [
         {
             "comparison": f"{gain['treatment']} / {gain['baseline']}",
-            "differs": names.get(gain["kind"], gain["kind"]),
+            "differs": DIFFERENCES.get(gain["kind"], gain["kind"]),
             "ratio": round(gain["ratio"], 4),
             "low": gain.get("low"),
             "high": gain.get("high"),
             "rounds": gain.get("rounds"),
             "difference": "claimed" if gain.get("claimed") else "not claimed",
             # Three lines, so that labels that are cut still differ.
-            "label": f"{gain['treatment']}|/ {gain['baseline']}|{names.get(gain['kind'], gain['kind'])}",
+            "label": f"{gain['treatment']}|/ {gain['baseline']}|{DIFFERENCES.get(gain['kind'], gain['kind'])}",
         }
         for gain in gains
     ]

@@ -12,7 +12,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from jobrota.report.chart import CLAIMABLE, Chart
-from jobrota.report.rows import Comparison
+from jobrota.report.rows import DIFFERENCES, Comparison
 from jobrota.report.theme import theme
 
 __all__ = ["frame", "render"]
@@ -34,7 +34,7 @@ COLUMNS = {
     "running_s": "running s",
     "max_cpu_s": "CPU s",
     "jes_elapsed_ms": "elapsed ms",
-    "observe_lag_s": "seen late s",
+    "observe_lag_s": "observe lag s",
     "correlation": "found",
     "error": "error",
     "queue": "queue",
@@ -49,20 +49,13 @@ FACTS = (
     ("starting, median", "starting_s", "p50", "s"),
     ("running, median", "running_s", "p50", "s"),
     ("running per CPU second", "running_to_cpu", "p50", ""),
-    ("jobs at once, most", "peak_concurrency", None, ""),
+    ("peak concurrency", "peak_concurrency", None, ""),
     ("cold starts", "cold_starts", None, ""),
     ("host-seconds per job", "host_seconds_per_job", None, "s"),
     ("cost per job", "cost_per_job", None, ""),
     ("fairness (1 is even)", "fairness", None, ""),
 )
 """Figures of an arm: name, key, part and unit."""
-DIFFERENCES = {
-    "parallelism": "Parallelism",
-    "context": "Context",
-    "total": "Both together",
-    "mixed": "Both, mixed",
-    "same": "Nothing known",
-}
 
 Cell = tuple[str | None, str | None]
 """The text of a cell, or None for an unknown value, and an alarm after it."""
@@ -169,7 +162,7 @@ def _direction(saved: float) -> str:
 def _gain(gain: Mapping[str, Any]) -> dict[str, str]:
     percent = gain.get("percent_saved")
     return {
-        "difference": DIFFERENCES.get(gain["kind"], str(gain["kind"])),
+        "difference": DIFFERENCES.get(gain["kind"], str(gain["kind"])).capitalize(),
         "share": "" if percent is None else f"{abs(percent):.0f} % {_direction(percent)} time",
         "text": gain["text"],
     }
@@ -195,7 +188,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
             facts.append((name, [_number(value, unit) for value in values]))
     delays = [arm.get("scale_up_s") for arm in figures]
     if any(delay is not None for delay in delays):
-        cells = [("none came", None) if delay is None else _number(delay, "s") for delay in delays]
+        cells = [("no new host", None) if delay is None else _number(delay, "s") for delay in delays]
         facts.append(("first new host after", cells))
     facts.append(("hosts", [_number(len(arm["hosts"]) or None) for arm in figures]))
     return facts

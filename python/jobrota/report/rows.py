@@ -14,7 +14,16 @@ from jobrota.errors import InvalidInputError
 if TYPE_CHECKING:
     from jobrota._native import ComparisonResult
 
-__all__ = ["Comparison", "Interval", "ended_well", "intervals", "read"]
+__all__ = ["DIFFERENCES", "Comparison", "Interval", "ended_well", "intervals", "read"]
+
+DIFFERENCES = {
+    "parallelism": "parallelism alone",
+    "context": "context alone",
+    "total": "both together",
+    "mixed": "both, not separated",
+    "same": "nothing known",
+}
+"""What two arms differ in, by the kind of their comparison."""
 
 Row = dict[str, Any]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobrota.errors import StorageError, UnsupportedError
 from jobrota.files import replace
+from jobrota.report.rows import DIFFERENCES
 
 if TYPE_CHECKING:
     from arro3.core import Table
@@ -27,14 +28,6 @@ LONGEST_TEXT = 32_000
 """UTF-16 code units of a cell. Excel's own limit is 32,767."""
 MOST_ROWS = 1_000_000
 """Rows of a sheet. Excel's own limit is 1,048,576."""
-DIFFERENCES = {
-    "parallelism": "parallelism",
-    "context": "context",
-    "total": "parallelism and context",
-    "mixed": "parallelism and context, not told apart",
-    "same": "nothing known",
-}
-"""What the arms of a comparison differ in, by its kind."""
 
 
 def require() -> None:

@@ -43,8 +43,8 @@
     return picture ? Math.ceil(picture.getBoundingClientRect().width) - room : 0;
   };
   const pick = (key) => (_, item) => {
-    const told = item && item.tooltip;
-    const parts = told && typeof told === "object" ? Object.entries(told).map(([name, value]) => `${name}: ${value}`) : [];
+    const tooltip = item && item.tooltip;
+    const parts = tooltip && typeof tooltip === "object" ? Object.entries(tooltip).map(([name, value]) => `${name}: ${value}`) : [];
     document.getElementById(`picked-${key}`).textContent = parts.join(", ");
   };
   const embed = async (key, place, room) => {
@@ -176,12 +176,12 @@
     const next = shown;
     shown += PAGE;
     fill();
-    // Who reads by keyboard goes on with the first new row.
+    // Move the keyboard focus to the first new row.
     const row = body.rows[next];
     row.tabIndex = -1;
     row.focus();
   });
-  // Paper has all rows.
+  // Print shows all rows.
   let before = shown;
   window.addEventListener("beforeprint", () => { before = shown; shown = order.length; fill(); });
   window.addEventListener("afterprint", () => { shown = before; fill(); });
