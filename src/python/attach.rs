@@ -66,8 +66,8 @@ pub(super) fn end(py: Python<'_>) {
     });
 }
 
-/// A call from Python during the shutdown, as from a function that was registered with `atexit`. Its threads are let in until
-/// it is over.
+/// A call from Python during the shutdown, as from a function that was registered with `atexit`. Its threads can enter Python until it
+/// returns.
 pub(super) struct LateCall<'py>(Option<Python<'py>>);
 
 impl<'py> LateCall<'py> {

@@ -159,7 +159,7 @@ impl PyComparisonResult {
         Ok(write.call1(arguments)?)
     }
 
-    /// Like `to_excel`, as a coroutine, in a thread of asyncio.
+    /// Like `to_excel`, as a coroutine, in a separate thread.
     fn to_excel_async<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
         let (write, (result, analysis, path)) = workbook(slf, path)?;
         Ok(slf.py().import("asyncio")?.call_method1("to_thread", (write, result, analysis, path))?)
@@ -204,7 +204,7 @@ impl PyComparisonResult {
         slf.py().import("jobrota.report")?.getattr("write")?.call((slf, path), options)
     }
 
-    /// Like `report`, as a coroutine, in a thread of asyncio.
+    /// Like `report`, as a coroutine, in a separate thread.
     #[pyo3(signature = (path = None, **options))]
     fn report_async<'py>(
         slf: &Bound<'py, Self>,

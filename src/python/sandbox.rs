@@ -37,7 +37,7 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 ///     token_lifetime: For how long an access token is valid, in real time.
 ///     azure: Whether there is an Azure with these VMs, and one more that is deallocated.
 ///     azure_throttle_first: How many requests Azure Resource Manager answers with 429 at first.
-///     definitions: SAS Viya's job definitions instead of the example's: seconds alone on a host by name.
+///     definitions: SAS Viya's job definitions instead of the example's: by name, how long the job runs alone on a host.
 ///     hosts: What SAS Viya's hosts are like: numbers by the names that `docs/sandbox.md` has, such as `fixed_hosts` and
 ///         `fixed_slots`.
 ///     long_poll: Whether SAS Viya waits with the state of a job when it is asked to.
@@ -248,7 +248,7 @@ impl PySandbox {
         })
     }
 
-    /// Says how many bytes of the output of Run Command are kept from now on, the last ones; Azure keeps 4,096.
+    /// Sets how many of the last bytes of Run Command's output are kept from now on. Azure keeps 4,096.
     fn set_azure_output_limit(&self, #[pyo3(from_py_with = arguments::whole)] limit: usize) -> PyOutcome<()> {
         self.with_azure(|azure| {
             azure.set_output_limit(limit);
@@ -256,7 +256,7 @@ impl PySandbox {
         })
     }
 
-    /// Says under which address Azure's clients see it, where something is between them, such as what adds TLS.
+    /// Sets the address in Azure's links, for a proxy that adds TLS.
     fn set_azure_public_url(&self, #[pyo3(from_py_with = arguments::text)] url: &str) -> PyOutcome<()> {
         self.with_azure(|azure| {
             azure.set_public_url(url);
@@ -302,7 +302,7 @@ impl PySandbox {
         self.with(|sandbox| Ok(sandbox.vms_down().to_vec()))
     }
 
-    /// The probe that tells its live VMs from the others (the kernel answers ICMP for all of 127/8).
+    /// A probe that only the live VMs answer. The system itself answers ICMP for all of 127.0.0.0/8.
     #[getter]
     fn probe(&self) -> PyOutcome<String> {
         self.with(|sandbox| Ok(sandbox.probe()))

@@ -361,7 +361,7 @@ impl PyAutosysUpdater {
     ///     on_report: Called with the `DeliveryReport` of each cycle.
     ///
     /// Returns:
-    ///     The last `DeliveryReport`; None if no cycle came to its end.
+    ///     The last `DeliveryReport`; None if no cycle completed.
     ///
     /// Raises:
     ///     JobrotaError: A cycle failed with an error that a retry cannot solve.
