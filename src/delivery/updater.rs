@@ -160,7 +160,7 @@ impl AutosysUpdater {
         let now = Utc::now();
         let stale = options.stale_after.map(chrono::TimeDelta::from_std).transpose();
         let stale = stale.map_err(|e| Error::invalid("stale_after is too long; leave it out").with_source(e))?;
-        let check = |delivery: &_| self.transport.check(delivery);
+        let check = |delivery: &_| self.transport.describe(delivery).map(drop);
         let next_try = |row: &_, failures, at| options.backoff.map(|backoff| backoff.next_try(row, failures, at));
         let rules = PlanRules {
             order: options.order,
@@ -185,7 +185,10 @@ impl AutosysUpdater {
         report.held_back = held_back;
         let planned = plan.first.into_iter().chain(rest).flatten();
         report.planned = planned
-            .map(|queued| PlannedDelivery { action: self.transport.describe(&queued.delivery), row: queued.row })
+            .map(|queued| PlannedDelivery {
+                action: self.transport.describe(&queued.delivery).unwrap_or_else(|reason| reason),
+                row: queued.row,
+            })
             .collect();
     }
 

@@ -130,18 +130,12 @@ pub trait Transport: Send + Sync {
     /// A short name for the attempts table, such as `sendevent`.
     fn name(&self) -> &str;
 
-    /// Checks, without sending anything, that this delivery can be sent at all. A status without a mapping cannot, for
-    /// example.
+    /// One line that says what [`Transport::send`] would do. Sends nothing.
     ///
     /// # Errors
-    /// The reason; the row is then parked and not sent.
-    fn check(&self, _delivery: &Delivery) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// One line that says what [`Transport::send`] would do, for a dry run.
-    fn describe(&self, delivery: &Delivery) -> String {
-        format!("{} {} {}", self.name(), delivery.job_id, delivery.status)
+    /// Why this delivery cannot be sent at all, such as a status without a mapping. The row is then parked and not sent.
+    fn describe(&self, delivery: &Delivery) -> Result<String, String> {
+        Ok(format!("{} {} {}", self.name(), delivery.job_id, delivery.status))
     }
 
     /// How many batches it can send at a time; more would only wait.

@@ -212,19 +212,12 @@ impl Transport for SendEvent {
         "sendevent"
     }
 
-    fn check(&self, delivery: &Delivery) -> Result<(), String> {
-        self.arguments(delivery).map(|_| ())
-    }
-
     fn confirms(&self, delivery: &Delivery, status: &str) -> bool {
         self.options.mapping.confirms(&delivery.status, status)
     }
 
-    fn describe(&self, delivery: &Delivery) -> String {
-        match self.arguments(delivery) {
-            Ok(arguments) => format!("sendevent {}", arguments.join(" ")),
-            Err(reason) => reason,
-        }
+    fn describe(&self, delivery: &Delivery) -> Result<String, String> {
+        Ok(format!("sendevent {}", self.arguments(delivery)?.join(" ")))
     }
 
     async fn send(&self, delivery: &Delivery, _gate: &Gate) -> SendResult {

@@ -221,13 +221,8 @@ impl<R: VmRunner> Transport for VmTransport<R> {
         R::NAME
     }
 
-    fn check(&self, delivery: &Delivery) -> Result<(), String> {
-        self.arguments(delivery).map(|_| ())
-    }
-
-    fn describe(&self, delivery: &Delivery) -> String {
-        self.arguments(delivery)
-            .map_or_else(|reason| reason, |arguments| self.runner.describe(&self.command, &arguments))
+    fn describe(&self, delivery: &Delivery) -> Result<String, String> {
+        Ok(self.runner.describe(&self.command, &self.arguments(delivery)?))
     }
 
     fn max_batches(&self) -> usize {

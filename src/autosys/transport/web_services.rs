@@ -198,15 +198,9 @@ impl Transport for WebServices {
         "web_services"
     }
 
-    fn check(&self, delivery: &Delivery) -> Result<(), String> {
-        self.request(delivery).map(|_| ())
-    }
-
-    fn describe(&self, delivery: &Delivery) -> String {
-        match self.request(delivery) {
-            Ok((address, body)) => format!("POST {address} {body}"),
-            Err(reason) => reason,
-        }
+    fn describe(&self, delivery: &Delivery) -> Result<String, String> {
+        let (address, body) = self.request(delivery)?;
+        Ok(format!("POST {address} {body}"))
     }
 
     async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {

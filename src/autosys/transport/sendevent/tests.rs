@@ -85,7 +85,7 @@ async fn no_value_is_interpreted() {
     for name in [file_name.as_str(), "; rm -rf x", "-x", "", "%", "a b"] {
         let bad = delivery(name, "SUCCESS");
         assert!(failure(transport.send(&bad, &Gate::open()).await.outcome).1, "{name}");
-        assert!(transport.check(&bad).is_err(), "{name}");
+        assert!(transport.describe(&bad).is_err(), "{name}");
     }
     assert!(!witness.exists() && sandbox.events().unwrap().len() == 2);
 }
