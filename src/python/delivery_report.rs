@@ -17,7 +17,7 @@ pub(super) struct PyDeliveryReport {
     failed: u64,
     /// Rows acknowledged without being sent, because a later row of their job was pending.
     superseded: u64,
-    /// Rows that were parked. They stay `NO`, and later cycles skip them.
+    /// Rows that are parked, in this cycle or in an earlier one. They stay `NO` and are not sent.
     parked: u64,
     /// Rows acknowledged without being sent, because they are older than `stale_after`.
     expired: u64,
