@@ -468,3 +468,23 @@ def test_the_twins_of_a_session(sandbox: jobrota.Sandbox) -> None:
         assert await session.contexts_async() == session.contexts()
 
     asyncio.run(work())
+
+
+def test_a_send_canceled_by_its_loop_is_in_doubt(ledger: jobrota.JobLedger) -> None:
+    """At its end, asyncio.run cancels every task of its loop, and with them the sends that have begun."""
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    sending = threading.Event()
+
+    async def send(*_row: str) -> bool:
+        sending.set()
+        await asyncio.sleep(60)
+        return True
+
+    async def main() -> None:
+        task = asyncio.ensure_future(jobrota.AutosysUpdater(ledger, send).run_async())
+        await asyncio.to_thread(sending.wait)
+        assert not task.done()
+
+    asyncio.run(main())
+    assert set(column(ledger.deliveries(), "outcome")) <= {"sending", "unknown"}
+    assert ledger.pending_notifications().num_rows == 1

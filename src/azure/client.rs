@@ -136,7 +136,7 @@ impl ArmClient {
     ) -> PostOutcome {
         match self.send_once(&request.url(self.http.url()), request, deadline, may_send).await {
             // Status and headers say what was taken and where to ask about it, whatever becomes of the body.
-            Ok(Ok((response, _))) => PostOutcome::Answered(Box::new(response)),
+            Ok(Ok(response)) => PostOutcome::Answered(Box::new(response)),
             Err(error) | Ok(Err(RequestFailure { error, state: SendState::NotSent, .. })) => {
                 PostOutcome::NotSent(error)
             }
@@ -150,16 +150,14 @@ impl ArmClient {
         let may_repeat = request.method == reqwest::Method::GET;
         loop {
             let sent = match self.send_once(url, request, deadline, &|| true).await? {
-                Ok((response, token)) if response.status.is_success() => {
-                    response.complete().map(|whole| (whole, token))
-                }
+                Ok(response) if response.status.is_success() => response.complete(),
                 sent => sent,
             };
             let wait = match sent {
-                Ok((response, _)) if response.status.is_success() => return Ok(response),
-                Ok((response, token)) => {
+                Ok(response) if response.status.is_success() => return Ok(response),
+                Ok(response) => {
                     let status = response.status;
-                    let error = refusal(request, &response, token.text());
+                    let error = refusal(request, &response);
                     if !is_transient(status) || !(may_repeat || status == StatusCode::TOO_MANY_REQUESTS) {
                         return Err(error);
                     }
@@ -177,7 +175,8 @@ impl ArmClient {
         }
     }
 
-    /// Sends a request once, or twice after a 401. Returns the response with the token that was sent, or why no response came.
+    /// Sends a request once, or twice after a 401. Returns the response, without the token if it repeats that, or why no
+    /// response came.
     ///
     /// # Errors
     /// Those of the credential, and a closed gate: nothing was sent, and a repetition would not help.
@@ -187,7 +186,7 @@ impl ArmClient {
         request: &ArmRequest,
         deadline: Deadline,
         may_send: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Result<(Response, Arc<AccessToken>), RequestFailure>> {
+    ) -> Result<Result<Response, RequestFailure>> {
         let mut token = self.token(deadline, None).await?;
         for is_renewed in [false, true] {
             if !may_send() {
@@ -205,7 +204,7 @@ impl ArmClient {
                 Ok(response) if response.status == StatusCode::UNAUTHORIZED && !is_renewed => {
                     token = self.token(deadline, Some(&token)).await?;
                 }
-                sent => return Ok(sent.map(|response| (response, token))),
+                sent => return Ok(sent.map(|response| response.without(token.text()))),
             }
         }
         Err(Error::new(ErrorKind::Internal, "a request was never sent"))

@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use url::Url;
 
 use super::cloud::Cloud;
@@ -19,7 +20,7 @@ use super::refusal::is_transient;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::address::without_userinfo;
 use crate::http::retry::Retry;
-use crate::http::secret::{one_line, scrub};
+use crate::http::secret::one_line;
 use crate::http::{Client, Deadline, RequestFailure, Response, SendState};
 use crate::runtime;
 
@@ -125,9 +126,7 @@ impl TokenFetcher {
                 missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]),
                 missing(["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"]),
             );
-            // A machine outside of Azure has no metadata service, however often it is asked.
-            let retryable = error.is_retryable() && error.kind() != ErrorKind::Network;
-            refused(text).with_retryable(retryable).with_source(error)
+            refused(text).with_retryable(error.is_retryable()).with_source(error)
         })
     }
 
@@ -139,7 +138,12 @@ impl TokenFetcher {
     async fn workload_identity(&self, tenant: &str, client: &str, file: &str) -> Result<AccessToken> {
         const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
         let identity = format!("the workload identity {client}");
-        let token = tokio::fs::read_to_string(file).await.map_err(|e| {
+        let mut token = String::new();
+        let read = async {
+            let file = tokio::fs::File::open(file).await?;
+            file.take(LONGEST_BODY as u64).read_to_string(&mut token).await
+        };
+        read.await.map_err(|e| {
             let text = format!("{identity} cannot be used: AZURE_FEDERATED_TOKEN_FILE {file} cannot be read");
             Error::invalid(text).with_source(e)
         })?;
@@ -149,7 +153,8 @@ impl TokenFetcher {
 
     /// A token by the client credentials flow.
     async fn login(&self, identity: &str, secret: &str, tenant: &str, fields: &[(&str, &str)]) -> Result<AccessToken> {
-        if tenant.is_empty() || !tenant.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-')) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        if !tenant.chars().all(is_allowed) || !tenant.contains(|c: char| c.is_ascii_alphanumeric()) {
             return Err(Error::invalid(format!(
                 "{identity} cannot be used: the tenant id {tenant:?} has other characters than letters, digits, '.' and '-'"
             )));
@@ -230,7 +235,7 @@ impl TokenExchange<'_> {
         let what = format!("the request for a token of {}", self.identity);
         loop {
             let sent = self.client.send_until(build(), &what, self.deadline).await;
-            let wait = match sent.and_then(Response::complete) {
+            let wait = match sent.and_then(Response::complete).map(|response| response.without(self.secret)) {
                 Ok(response) if response.status.is_success() => return self.token(&response, &what),
                 Ok(response) => {
                     let error = self.refusal(&response);
@@ -268,7 +273,6 @@ impl TokenExchange<'_> {
         let body = serde_json::from_slice::<Value>(&response.body).unwrap_or_default();
         let said = ["error_description", "error", "message"].iter().find_map(|name| body.get(name)?.as_str());
         let text = said.map_or_else(|| String::from_utf8_lossy(&response.body).into_owned(), str::to_owned);
-        let text = scrub(text, &[self.secret]);
         let mut reason = one_line(text.trim().lines().next().unwrap_or_default(), 500);
         let status = response.status.as_u16();
         if self.is_optional && status == 400 {

@@ -1,7 +1,7 @@
 //! A connection pool for one server, its responses, and what is known about a request that got no response.
 
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{ClientBuilder, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use url::Url;
 
 use super::address::is_loopback;
 use super::retry::{self, Deadline};
+use super::secret::{one_line, scrub};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection pool for one server. It repeats nothing by itself and follows no redirect, because a redirect would take
@@ -200,6 +201,19 @@ pub(crate) fn pool(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Re
 }
 
 impl Response {
+    /// The response without `secret`, in case the server repeats it.
+    pub(crate) fn without(mut self, secret: &str) -> Self {
+        let has =
+            |bytes: &[u8]| !secret.is_empty() && bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+        if has(&self.body) {
+            self.body = scrub(String::from_utf8_lossy(&self.body).into_owned(), &[secret]).into();
+        }
+        for value in self.headers.values_mut().filter(|value| has(value.as_bytes())) {
+            *value = HeaderValue::from_static("removed");
+        }
+        self
+    }
+
     /// The response, if all of its body came.
     ///
     /// # Errors
@@ -229,14 +243,33 @@ impl Response {
         })
     }
 
-    /// The media type of the body, or that there is none.
-    pub(crate) fn content_type(&self) -> &str {
-        self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("no content type")
+    /// The media type of the body without its parameters, or that there is none.
+    pub(crate) fn content_type(&self) -> String {
+        let value = self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("no content type");
+        one_line(value.split(';').next().unwrap_or_default(), 60)
     }
 
     /// How long the server asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         retry::retry_after(&self.headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_a_server_repeats_is_removed() {
+        let mut response = Response::of(401, "bad token the-token here");
+        response.headers.insert("content-type", HeaderValue::from_static("text/plain; x=the-token"));
+        response.headers.insert("retry-after", HeaderValue::from_static("5"));
+        let response = response.without("the-token");
+        assert_eq!(response.body, "bad token … here");
+        assert!(!format!("{response:?}").contains("the-token"));
+        assert_eq!(response.retry_after(), Some(Duration::from_secs(5)));
+        let untouched = Response::of(200, "\u{fffd}text").without("").without("another, longer than the body");
+        assert_eq!(untouched.body, "\u{fffd}text");
     }
 }
 

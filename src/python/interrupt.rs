@@ -25,11 +25,15 @@ pub(super) struct Call {
     event_loop: Mutex<Option<Py<PyAny>>>,
 }
 
-/// Whether `error` concerns more than the call that raised it. `asyncio.CancelledError` is not an `Exception` either, but it
-/// concerns something that the callable itself awaited.
-fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+/// Whether `error` is `asyncio.CancelledError`: what the callable awaited was canceled, or the callable itself.
+pub(super) fn is_canceled(py: Python<'_>, error: &PyErr) -> bool {
     let canceled = || py.import("asyncio")?.getattr("CancelledError");
-    !error.is_instance_of::<PyException>(py) && !canceled().is_ok_and(|class| error.is_instance(py, &class))
+    canceled().is_ok_and(|class| error.is_instance(py, &class))
+}
+
+/// Whether `error` concerns more than the call that raised it. `asyncio.CancelledError` is not an `Exception` either.
+fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
+    !error.is_instance_of::<PyException>(py) && !is_canceled(py, error)
 }
 
 impl Calls {

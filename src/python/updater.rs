@@ -14,7 +14,7 @@ use super::convert::arguments::{self, Names};
 use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
 use super::fork_guard::ForkGuard;
-use super::interrupt::{Call, Calls};
+use super::interrupt::{Call, Calls, is_canceled};
 use super::ledger::PyJobLedger;
 use super::ledger_summary::PyLedgerSummary;
 use super::rehearsal::PyRehearsal;
@@ -75,6 +75,7 @@ fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, stat
             },
             // The event can have been sent before the exception.
             Err(error) if calls.interrupted_by(py, &error) => SendOutcome::unknown(format!("interrupted: {error}")),
+            Err(error) if is_canceled(py, &error) => SendOutcome::unknown(format!("canceled: {error}")),
             Err(error) => SendOutcome::transient(error.to_string()),
         }
     })

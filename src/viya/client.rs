@@ -211,6 +211,6 @@ impl ViyaClient {
         }
         let response = self.http.send(sent, &what).await?;
         self.answered.store(true, Ordering::Relaxed);
-        response.complete()
+        Ok(response.complete()?.without(token))
     }
 }

@@ -144,7 +144,7 @@ impl ScriptRunner {
                 return Ok(*response);
             }
             let status = response.status;
-            let text = refusal(request, &response, "").to_string();
+            let text = refusal(request, &response).to_string();
             let busy = status == StatusCode::CONFLICT && text.to_lowercase().contains("in progress");
             if busy || status == StatusCode::TOO_MANY_REQUESTS {
                 let wait = backoff(tried, response.retry_after());

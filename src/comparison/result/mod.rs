@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::analysis::{Analysis, ComparisonWarning, RunData, analyse, from_table};
+use super::files;
 use super::job_configs::JobConfig;
 use super::journal::JournalHeader;
 use super::options;
@@ -183,7 +184,13 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::Storage`] when it cannot be written; those of [`ComparisonResult::to_value`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        std::fs::write(path, self.document()?.as_bytes()).map_err(|e| {
+        let document = self.document()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = files::temporary(folder);
+        let saved = std::fs::write(&temporary, document.as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
+        saved.map_err(|e| {
+            // It may not have been created.
+            _ = std::fs::remove_file(&temporary);
             Error::new(ErrorKind::Storage, format!("the result cannot be written to {}", path.display())).with_source(e)
         })
     }

@@ -423,9 +423,11 @@ fn a_wrong_secret_is_refused_without_being_shown() {
         !error.full_message().contains("wrong-secret-value")
             && !format!("{error:?}{credential:?}").contains("wrong-secret-value")
     );
-    let credential = Credential::service_principal("no tenant", CLIENT_ID, "x".to_owned());
-    let error = list(&all(), &with(&azure, credential, CredentialVariables::default())).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    for tenant in ["no tenant", "..", ""] {
+        let credential = Credential::service_principal(tenant, CLIENT_ID, "x".to_owned());
+        let error = list(&all(), &with(&azure, credential, CredentialVariables::default())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
 }
 
 #[test]
