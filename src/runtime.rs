@@ -1,6 +1,7 @@
 //! What belongs to the whole process: its tokio runtime, its random numbers, and the work that its end waits for.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,7 +62,7 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota broke off").with_source(e))?
+        .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota ended early").with_source(e))?
 }
 
 thread_local! {
@@ -157,6 +158,27 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The home directory of the user. An empty `HOME` counts as none: paths below it would be in the working directory.
+pub fn home_directory() -> Option<PathBuf> {
+    not_empty(std::env::home_dir())
+}
+
+fn not_empty(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
 fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_home_is_none() {
+        assert_eq!(not_empty(Some(PathBuf::new())), None);
+        assert_eq!(not_empty(Some(PathBuf::from("/root"))), Some(PathBuf::from("/root")));
+        assert_eq!(not_empty(None), None);
+    }
 }

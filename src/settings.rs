@@ -70,7 +70,7 @@ pub fn require(name: &str, argument: Option<&str>, what: &str) -> Result<String>
 /// without a home directory (<https://specifications.freedesktop.org/basedir-spec/latest/>).
 pub fn state_dir() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    named.or_else(|| Some(std::env::home_dir()?.join(".local").join("state")))
+    named.or_else(|| Some(crate::runtime::home_directory()?.join(".local").join("state")))
 }
 
 fn variable(name: &str) -> String {

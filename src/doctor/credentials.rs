@@ -47,7 +47,7 @@ pub(super) async fn examine(
     storage_options: HashMap<String, String>,
     network: bool,
 ) -> Vec<Check> {
-    let home = std::env::home_dir();
+    let home = crate::runtime::home_directory();
     let metadata = async {
         match network {
             true => managed_identity(METADATA).await,

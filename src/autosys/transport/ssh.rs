@@ -123,7 +123,7 @@ impl Ssh {
         options.check()?;
         let known_hosts = match &options.known_hosts {
             Some(file) => file.clone(),
-            None => std::env::home_dir()
+            None => crate::runtime::home_directory()
                 .map(|home| home.join(".ssh/known_hosts"))
                 .ok_or_else(|| Error::invalid("this user has no home directory with known hosts; give known_hosts"))?,
         };

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 
 /// Mounts whose drivers do not create files atomically (no `link(2)`): two writers would overwrite each other's commits.
 const MOUNTS_WITHOUT_ATOMIC_CREATE: [&str; 3] = ["dbfs", "Volumes", "Workspace"];
@@ -31,7 +32,7 @@ pub(super) fn from_path(root: &str) -> Result<PathBuf> {
     let Some(rest) = root.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
         return resolve(Path::new(root));
     };
-    let home = std::env::home_dir().ok_or_else(|| {
+    let home = runtime::home_directory().ok_or_else(|| {
         Error::invalid(format!(
             "'{root}' is in the home directory, and there is none: set HOME, or give the whole path"
         ))

@@ -19,7 +19,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn file(name: &str) -> Option<PathBuf> {
-    let parent = variable("SAS_CLI_CONFIG").map(PathBuf::from).or_else(std::env::home_dir)?;
+    let parent = variable("SAS_CLI_CONFIG").map(PathBuf::from).or_else(crate::runtime::home_directory)?;
     Some(parent.join(".sas").join(name))
 }
 
