@@ -6,15 +6,16 @@
 //! ([`log`]), and a directory that another process has just created ([`directory`]).
 //!
 //! A call writes each file under a temporary name, syncs it and then gives it its own name, so that a name never stands
-//! for half a file. It syncs the directory before it returns. A temporary file that a crash leaves behind does no harm,
-//! and vacuum deletes it once it is old.
+//! for half a file. It syncs the directory before it returns. Data files are synced with the log entry that names them
+//! ([`staged`]). A temporary file that a crash leaves behind does no harm,
+//! and vacuum, or the clean-up of the log, deletes it once it is old.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -29,6 +30,7 @@ use object_store::{
 mod directory;
 mod disk;
 mod log;
+mod staged;
 mod upload;
 
 pub(crate) use disk::Disk;
@@ -37,25 +39,27 @@ use disk::RealDisk;
 use super::executor::blocking;
 use super::file_names::temporary_name;
 use super::forward::forward;
+use crate::runtime::lock;
 
 /// Syncs the files that it writes. Everything else is left to `inner`.
 #[derive(Debug)]
 pub(crate) struct FsyncStore {
     inner: Arc<DynObjectStore>,
     files: Arc<LocalFileSystem>,
-    state: Arc<State>,
+    state: Arc<SyncTracker>,
 }
 
 /// What is on the disk for certain.
 #[derive(Debug)]
-struct State {
+struct SyncTracker {
     disk: Arc<dyn Disk>,
     /// Directories whose names are on the disk, up to the root.
     directories: Mutex<HashMap<PathBuf, directory::Identity>>,
     /// By log directory.
-    logs: Mutex<HashMap<PathBuf, log::Synced>>,
+    logs: Mutex<HashMap<PathBuf, log::SyncedLog>>,
     /// Files whose name exists, but could not be synced. A reader must not rely on them until a sync succeeds.
     unsynced: Mutex<HashSet<PathBuf>>,
+    staged: staged::StagedFiles,
     /// The number of the next temporary file.
     next_number: AtomicU64,
 }
@@ -67,24 +71,21 @@ impl FsyncStore {
     }
 
     pub(crate) fn with_disk(inner: Arc<DynObjectStore>, files: Arc<LocalFileSystem>, disk: Arc<dyn Disk>) -> Self {
-        let state = State {
+        let state = SyncTracker {
             disk,
             directories: Mutex::default(),
             logs: Mutex::default(),
             unsynced: Mutex::default(),
+            staged: Default::default(),
             next_number: AtomicU64::new(0),
         };
         Self { inner, files, state: Arc::new(state) }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl State {
-    /// Writes a file. Whenever the power fails, the file is complete or does not exist. It is on the disk when this
-    /// returns.
+impl SyncTracker {
+    /// Writes a file. Whenever the power fails, the file is complete or does not exist, and it is on the disk when this
+    /// returns. For a data file, this holds once a log entry names it.
     fn put(&self, path: &FilePath, payload: &PutPayload, mode: &PutMode) -> Result<PutResult> {
         let create = *mode == PutMode::Create;
         if create && fs::symlink_metadata(path).is_ok() {
@@ -93,7 +94,13 @@ impl State {
         let (mut file, temporary) = self.begin(path)?;
         let written =
             payload.iter().try_for_each(|chunk| file.write_all(chunk)).map_err(|e| failed("writing", path, e));
-        let put = written.and_then(|()| self.publish(path, &file, &temporary, create));
+        let put = written.and_then(|()| match mode {
+            PutMode::Create => {
+                self.sync_entry(path, &file, &temporary, payload)?;
+                self.publish(path, &temporary, create)
+            }
+            _ => self.replace(path, file, &temporary),
+        });
         if create || put.is_err() {
             // A file that cannot be removed does no harm.
             _ = fs::remove_file(&temporary);
@@ -117,9 +124,26 @@ impl State {
         }
     }
 
-    /// Gives the written `file` its own name. With `create`, only if the name is free.
-    fn publish(&self, path: &FilePath, file: &File, temporary: &FilePath, create: bool) -> Result<PutResult> {
-        self.disk.sync_file(temporary, file).map_err(|e| failed("syncing", path, e))?;
+    /// Gives the written `file` its own name, also if another file has that name.
+    fn replace(&self, path: &FilePath, file: File, temporary: &FilePath) -> Result<PutResult> {
+        self.staged.forget(path);
+        match self.staged.keep(path, file) {
+            None => {
+                let renamed = self.disk.rename(temporary, path);
+                renamed.map(|()| written()).map_err(|e| {
+                    self.staged.forget(path);
+                    failed("renaming", path, e)
+                })
+            }
+            Some(file) => {
+                self.disk.sync_file(temporary, &file).map_err(|e| failed("syncing", path, e))?;
+                self.publish(path, temporary, false)
+            }
+        }
+    }
+
+    /// Gives the synced file at `temporary` its own name. With `create`, only if the name is free.
+    fn publish(&self, path: &FilePath, temporary: &FilePath, create: bool) -> Result<PutResult> {
         let log_file = log::LogFile::of(path);
         let below = log_file.as_ref().map(|log_file| self.sync_below(log_file, create)).transpose()?;
         if create {
@@ -138,7 +162,7 @@ impl State {
         if let (Some(log_file), Some(below)) = (log_file, below) {
             self.remember(&log_file, below);
         }
-        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+        Ok(written())
     }
 
     /// Syncs a file whose name could not be synced, before it is read. Otherwise a call that returned an error would
@@ -165,6 +189,10 @@ impl State {
     }
 }
 
+fn written() -> PutResult {
+    PutResult { e_tag: None, version: None, extensions: Default::default() }
+}
+
 fn parent(path: &FilePath) -> Result<&FilePath> {
     path.parent().ok_or_else(|| failed("writing", path, io::ErrorKind::IsADirectory.into()))
 }
@@ -172,14 +200,17 @@ fn parent(path: &FilePath) -> Result<&FilePath> {
 /// An operation that failed, and the file.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} '{}' failed", path.display())]
-struct Failure {
+struct FileError {
     operation: &'static str,
     path: PathBuf,
     source: io::Error,
 }
 
 fn failed(operation: &'static str, path: &FilePath, source: io::Error) -> Error {
-    Error::Generic { store: "LocalFileSystem", source: Box::new(Failure { operation, path: path.to_owned(), source }) }
+    Error::Generic {
+        store: "LocalFileSystem",
+        source: Box::new(FileError { operation, path: path.to_owned(), source }),
+    }
 }
 
 fn already_exists(path: &FilePath, source: io::Error) -> Error {
@@ -226,6 +257,7 @@ impl ObjectStore for FsyncStore {
             async move {
                 let location = location?;
                 let path = files.path_to_filesystem(&location)?;
+                state.staged.forget(&path);
                 // A log file is deleted when a checkpoint replaces it. The checkpoint must be on the disk before.
                 let Some(log) = log::directory_of(&path).map(FilePath::to_owned) else { return Ok(location) };
                 if lock(&synced_logs).insert(log.clone()) {

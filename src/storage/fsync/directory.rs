@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{State, lock};
+use super::SyncTracker;
+use crate::runtime::lock;
 
 /// Distinguishes a directory from another one that is created later under its name.
 pub(super) type Identity = (u64, u64);
@@ -22,7 +23,7 @@ fn identity(metadata: &fs::Metadata) -> Identity {
     (0, created.map_or(0, |since| since.as_nanos() as u64))
 }
 
-impl State {
+impl SyncTracker {
     /// Creates `directory` if it does not exist, and syncs its name and the names of the directories above. A directory
     /// that exists needs this too: another process may just have created it without a sync.
     pub(super) fn create_directory(&self, directory: &Path) -> io::Result<()> {

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
@@ -19,7 +19,8 @@ use object_store::Result;
 use serde::Deserialize;
 use url::Url;
 
-use super::{State, failed, lock};
+use super::{SyncTracker, failed};
+use crate::runtime::lock;
 use crate::storage::file_names::{
     LAST_CHECKPOINT, LOG_DIRECTORY, Stamp, entry_version, last_checkpoint_stamp, version,
 };
@@ -36,7 +37,7 @@ pub(super) struct LogFile<'a> {
 
 /// The part of a log that is on the disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Synced {
+pub(super) struct SyncedLog {
     /// With all that a reader of this version needs.
     version: Option<u64>,
     last_checkpoint: Option<Stamp>,
@@ -56,17 +57,17 @@ impl<'a> LogFile<'a> {
     }
 }
 
-impl State {
-    fn synced(&self, log: &Path) -> Synced {
+impl SyncTracker {
+    fn synced(&self, log: &Path) -> SyncedLog {
         lock(&self.logs).get(log).copied().unwrap_or_default()
     }
 
     /// Syncs what a reader of `file` needs below it. The caller syncs the bytes and the name of `file` itself, and then
-    /// passes the result to [`State::remember`].
-    pub(super) fn sync_below(&self, file: &LogFile<'_>, create: bool) -> Result<Synced> {
+    /// passes the result to [`SyncTracker::remember`].
+    pub(super) fn sync_below(&self, file: &LogFile<'_>, create: bool) -> Result<SyncedLog> {
         let synced = self.synced(file.log);
         let last_checkpoint = last_checkpoint_stamp(file.log);
-        let Some(version) = file.version.filter(|_| create) else { return Ok(Synced { last_checkpoint, ..synced }) };
+        let Some(version) = file.version.filter(|_| create) else { return Ok(SyncedLog { last_checkpoint, ..synced }) };
         if let Some(below) = version.checked_sub(1) {
             let is_complete = |last| last >= below && last_checkpoint == synced.last_checkpoint;
             if !synced.version.is_some_and(is_complete) {
@@ -76,23 +77,23 @@ impl State {
                 }
                 // If another writer takes the version, these need no second sync. The next sync of the directory
                 // includes their names.
-                self.update(file.log, Synced { version: Some(below), last_checkpoint });
+                self.update(file.log, SyncedLog { version: Some(below), last_checkpoint });
             }
         }
-        Ok(Synced { version: Some(version), last_checkpoint })
+        Ok(SyncedLog { version: Some(version), last_checkpoint })
     }
 
     /// Notes that `file` and everything below it are on the disk.
-    pub(super) fn remember(&self, file: &LogFile<'_>, below: Synced) {
+    pub(super) fn remember(&self, file: &LogFile<'_>, below: SyncedLog) {
         if file.version.is_some() {
             self.update(file.log, below);
         } else if file.is_last_checkpoint && below.last_checkpoint == self.synced(file.log).last_checkpoint {
             // This process replaced the file that it knew: there is no new checkpoint of another writer.
-            self.update(file.log, Synced { last_checkpoint: last_checkpoint_stamp(file.log), ..below });
+            self.update(file.log, SyncedLog { last_checkpoint: last_checkpoint_stamp(file.log), ..below });
         }
     }
 
-    fn update(&self, log: &Path, synced: Synced) {
+    fn update(&self, log: &Path, synced: SyncedLog) {
         let mut logs = lock(&self.logs);
         let known = logs.entry(log.to_owned()).or_default();
         if synced.version >= known.version {
@@ -172,24 +173,30 @@ impl State {
 
 #[derive(Deserialize)]
 struct Action {
-    add: Option<Add>,
+    add: Option<LoggedAdd>,
 }
 
+/// A data file that a log entry adds.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Add {
-    path: String,
+pub(super) struct LoggedAdd {
+    pub(super) path: String,
     deletion_vector: Option<DeletionVectorDescriptor>,
+}
+
+/// The data files that the log entry `entry` adds.
+pub(super) fn adds(entry: impl BufRead) -> impl Iterator<Item = LoggedAdd> {
+    let actions = entry.lines().map_while(io::Result::ok);
+    actions.filter_map(|line| serde_json::from_str::<Action>(&line).ok()?.add)
 }
 
 /// The files on this disk that the log entry `entry` adds to `table`.
 fn files_named(entry: File, table: &Url) -> Vec<PathBuf> {
-    let actions = BufReader::new(entry).lines().map_while(io::Result::ok);
-    let adds = actions.filter_map(|line| serde_json::from_str::<Action>(&line).ok()?.add);
-    adds.flat_map(|add| {
-        let vector = add.deletion_vector.and_then(|vector| vector.absolute_path(table).ok().flatten());
-        [table.join(&add.path).ok(), vector].into_iter().flatten()
-    })
-    .filter_map(|url| url.to_file_path().ok())
-    .collect()
+    adds(BufReader::new(entry))
+        .flat_map(|add| {
+            let vector = add.deletion_vector.and_then(|vector| vector.absolute_path(table).ok().flatten());
+            [table.join(&add.path).ok(), vector].into_iter().flatten()
+        })
+        .filter_map(|url| url.to_file_path().ok())
+        .collect()
 }

@@ -322,3 +322,56 @@ async fn a_directory_that_was_deleted_and_made_again_is_synced_again() {
     assert!(seen.contains(&"directory t".to_owned()), "{seen:?}");
     assert!(seen.contains(&format!("directory {}", short(fixture.dir.path()))), "{seen:?}");
 }
+
+const STAGED: &str = "8e5f4a3c-6b3a-4a8f-9d3e-000000000000.parquet";
+
+impl Fixture {
+    async fn stage(&self) {
+        self.store.put(&self.path(&format!("t/flag=NO/{STAGED}")), "rows".into()).await.unwrap();
+    }
+
+    async fn commit_staged(&self, version: u64) -> Result<PutResult> {
+        let path = self.path(&format!("t/_delta_log/{version:020}.json"));
+        let entry = format!("{{\"add\":{{\"path\":\"flag=NO/{STAGED}\"}}}}\n");
+        self.store.put_opts(&path, entry.into(), PutMode::Create.into()).await
+    }
+}
+
+#[tokio::test]
+async fn a_data_file_is_synced_with_the_first_entry_that_names_it_and_before_its_name() {
+    let fixture = fixture();
+    fixture.commit(0).await.unwrap();
+    fs::create_dir(fixture.dir.path().join("t/flag=NO")).unwrap();
+    fixture.commit(1).await.unwrap();
+    fixture.disk.take();
+    fixture.stage().await;
+    assert_eq!(fixture.disk.take(), ["directory t", &format!("rename {STAGED}")]);
+    fixture.commit(2).await.unwrap();
+    assert_eq!(fixture.disk.take().len(), 3, "the entry does not name it");
+    fixture.commit_staged(3).await.unwrap();
+    let mut seen = fixture.disk.take();
+    assert_eq!(seen.split_off(3), ["link 00000000000000000003.json", "directory _delta_log"]);
+    seen.sort();
+    assert_eq!(seen, ["directory flag=NO", &format!("file {STAGED}"), "file temporary"]);
+    fixture.commit_staged(4).await.unwrap();
+    assert_eq!(fixture.disk.take().len(), 3, "once is enough");
+}
+
+#[tokio::test]
+async fn no_entry_names_a_data_file_whose_sync_failed() {
+    let fixture = fixture();
+    fixture.commit(0).await.unwrap();
+    fixture.stage().await;
+    *fixture.disk.refusing.lock().unwrap() = Some(io::ErrorKind::Other);
+    let error = fixture.commit_staged(1).await.unwrap_err();
+    assert!(error.to_string().contains("flag=NO"), "{error}");
+    *fixture.disk.refusing.lock().unwrap() = None;
+    // A second sync can succeed although the first one lost the bytes.
+    let error = fixture.commit_staged(1).await.unwrap_err();
+    assert!(error.to_string().contains(STAGED), "{error}");
+    assert!(!fixture.dir.path().join("t/_delta_log").join(ENTRY_1).exists());
+    assert_eq!(fixture.left_over(), Vec::<String>::new());
+    // The same rows in a file that is written again.
+    fixture.stage().await;
+    fixture.commit_staged(1).await.unwrap();
+}

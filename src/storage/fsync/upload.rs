@@ -8,17 +8,17 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
-use super::{State, blocking, failed};
+use super::{SyncTracker, blocking, failed};
 
 /// Begins a file at `path`. The file gets its name when it is complete.
-pub(super) fn begin(state: Arc<State>, path: PathBuf) -> Result<Box<dyn MultipartUpload>> {
+pub(super) fn begin(state: Arc<SyncTracker>, path: PathBuf) -> Result<Box<dyn MultipartUpload>> {
     let (file, temporary) = state.begin(&path)?;
-    Ok(Box::new(Upload { state, path, file: Arc::new(file), temporary: Some(temporary), length: 0 }))
+    Ok(Box::new(FsyncUpload { state, path, file: Arc::new(file), temporary: Some(temporary), length: 0 }))
 }
 
 #[derive(Debug)]
-struct Upload {
-    state: Arc<State>,
+struct FsyncUpload {
+    state: Arc<SyncTracker>,
     path: PathBuf,
     file: Arc<File>,
     /// None once the upload is completed or aborted.
@@ -26,7 +26,7 @@ struct Upload {
     length: u64,
 }
 
-impl Upload {
+impl FsyncUpload {
     fn take_temporary(&mut self) -> Result<PathBuf> {
         let ended = || failed("writing", &self.path, std::io::Error::other("the upload has already ended"));
         self.temporary.take().ok_or_else(ended)
@@ -34,7 +34,7 @@ impl Upload {
 }
 
 #[async_trait]
-impl MultipartUpload for Upload {
+impl MultipartUpload for FsyncUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (file, path, mut at) = (Arc::clone(&self.file), self.path.clone(), self.length);
         self.length += data.content_length() as u64;
@@ -52,7 +52,8 @@ impl MultipartUpload for Upload {
         let temporary = self.take_temporary()?;
         let (state, path, file) = (Arc::clone(&self.state), self.path.clone(), Arc::clone(&self.file));
         blocking(move || {
-            let put = state.publish(&path, &file, &temporary, false);
+            let synced = state.disk.sync_file(&temporary, &file).map_err(|e| failed("syncing", &path, e));
+            let put = synced.and_then(|()| state.publish(&path, &temporary, false));
             if put.is_err() {
                 _ = fs::remove_file(&temporary);
             }
@@ -67,7 +68,7 @@ impl MultipartUpload for Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for FsyncUpload {
     fn drop(&mut self) {
         if let Some(temporary) = self.temporary.take() {
             _ = fs::remove_file(temporary);
