@@ -21,7 +21,7 @@ mod error_mapping;
 mod executor;
 #[cfg(test)]
 pub(crate) mod fault_injecting;
-mod file_names;
+pub(crate) mod file_names;
 mod forward;
 mod fsync;
 mod layers;
@@ -34,7 +34,6 @@ pub use counting::Requests;
 pub use layers::Durability;
 pub use root::StoreKind;
 
-pub(crate) use file_names::is_temporary;
 #[cfg(test)]
 pub(crate) use fsync::{Disk, FsyncStore};
 

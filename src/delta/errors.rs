@@ -42,6 +42,16 @@ pub(super) fn is_transient(error: &KernelError) -> bool {
     classify(error).1
 }
 
+/// Whether a file does not exist.
+pub(super) fn is_not_found(error: &KernelError) -> bool {
+    match error {
+        KernelError::Backtraced { source, .. } => is_not_found(source),
+        KernelError::FileNotFound(_) => true,
+        KernelError::IOError(error) => error.kind() == io::ErrorKind::NotFound,
+        error => matches!(cause(error), Some(object_store::Error::NotFound { .. })),
+    }
+}
+
 fn classify(error: &KernelError) -> (ErrorKind, bool) {
     if let Some(known) = known_cause(error) {
         return (known.kind(), known.is_retryable());

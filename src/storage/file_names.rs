@@ -5,43 +5,43 @@ use std::path::Path;
 use std::time::SystemTime;
 
 /// The directory of a table's log.
-pub(super) const LOG_DIRECTORY: &str = "_delta_log";
+pub(crate) const LOG_DIRECTORY: &str = "_delta_log";
 
 /// The file in a log that names the newest checkpoint.
-pub(super) const LAST_CHECKPOINT: &str = "_last_checkpoint";
+pub(crate) const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 /// Distinguishes one `_last_checkpoint` from the next: each writer of a checkpoint replaces the file.
-pub(super) type Stamp = (SystemTime, u64);
+pub(crate) type Stamp = (SystemTime, u64);
 
 /// The version in the name of a log file, which is its first 20 characters.
-pub(super) fn version(name: &str) -> Option<u64> {
+pub(crate) fn version(name: &str) -> Option<u64> {
     let (digits, rest) = name.split_at_checked(20)?;
     let is_version = rest.starts_with('.') && digits.bytes().all(|b| b.is_ascii_digit());
     is_version.then(|| digits.parse().ok()).flatten()
 }
 
 /// The version of the log entry with this name. Other files of a log have no such version.
-pub(super) fn entry_version(name: &str) -> Option<u64> {
+pub(crate) fn entry_version(name: &str) -> Option<u64> {
     version(name).filter(|_| name.get(20..) == Some(".json"))
 }
 
 /// The name of the log entry of this version.
-pub(super) fn entry_name(version: u64) -> String {
+pub(crate) fn entry_name(version: u64) -> String {
     format!("{version:020}.json")
 }
 
-pub(super) fn stamp(metadata: &Metadata) -> Option<Stamp> {
+pub(crate) fn stamp(metadata: &Metadata) -> Option<Stamp> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
 /// The stamp of the `_last_checkpoint` in the directory `log`.
-pub(super) fn last_checkpoint_stamp(log: &Path) -> Option<Stamp> {
+pub(crate) fn last_checkpoint_stamp(log: &Path) -> Option<Stamp> {
     stamp(&fs::metadata(log.join(LAST_CHECKPOINT)).ok()?)
 }
 
 /// The name under which process `process` writes its file number `number` before the file gets its own `name`. Readers
 /// of Delta tables skip names that begin with a dot.
-pub(super) fn temporary_name(name: &str, process: u32, number: u64) -> String {
+pub(crate) fn temporary_name(name: &str, process: u32, number: u64) -> String {
     format!(".{name}.{process}-{number}.tmp")
 }
 
@@ -54,6 +54,13 @@ pub(crate) fn is_temporary(name: &str) -> bool {
         Some(!name.is_empty() && is_number(process) && is_number(number))
     };
     parts().unwrap_or(false)
+}
+
+/// The name of the file that [`object_store::local::LocalFileSystem`] writes under `name`, which is that name with a `#`
+/// and a number.
+pub(crate) fn without_staging_number(name: &str) -> Option<&str> {
+    let (before, number) = name.rsplit_once('#')?;
+    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(before)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::delta::errors::from_kernel;
 use crate::delta::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
+use crate::storage::file_names::{LOG_DIRECTORY, entry_name};
 
 /// The name and version recorded in each commit's history.
 pub(in crate::delta) const ENGINE_INFO: &str = concat!("jobrota/", env!("CARGO_PKG_VERSION"));
@@ -21,7 +22,7 @@ pub(in crate::delta) const ENGINE_INFO: &str = concat!("jobrota/", env!("CARGO_P
 /// Writes version 0 of the table at `url`. Returns false if another writer has created it meanwhile.
 pub(in crate::delta) fn create_table(storage: &Storage, url: &Url, spec: &TableSpec) -> Result<bool> {
     let text = version_zero(spec)?;
-    let path = log_path(url, "00000000000000000000.json")?;
+    let path = log_path(url, &entry_name(0))?;
     let store = storage.store().clone();
     match storage.block_on(async move { store.put_opts(&path, text.into(), PutMode::Create.into()).await })? {
         Ok(_) => Ok(true),
@@ -49,7 +50,7 @@ pub(in crate::delta) fn table_exists(storage: &Storage, url: &Url) -> Result<boo
 
 /// The path in the store of a file in the table's log.
 pub(in crate::delta) fn log_path(url: &Url, file: &str) -> Result<Path> {
-    let path = url.join("_delta_log/").and_then(|log| log.join(file));
+    let path = url.join(&format!("{LOG_DIRECTORY}/{file}"));
     store_path(&path.map_err(|e| internal(format!("'{url}' has no log directory")).with_source(e))?)
 }
 

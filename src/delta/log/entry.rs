@@ -13,6 +13,7 @@ use super::foreign;
 use crate::delta::errors::from_kernel;
 use crate::error::Result;
 use crate::storage::Storage;
+use crate::storage::file_names::entry_name;
 
 /// The key of a commit's own id in `commitInfo.operationParameters`.
 pub(in crate::delta) const COMMIT_ID: &str = "commitId";
@@ -69,7 +70,7 @@ impl LogEntry {
     /// # Errors
     /// Those of the store, and [`crate::ErrorKind::Unsupported`] as in [`foreign`].
     pub(in crate::delta) fn read(storage: &Storage, url: &Url, version: u64) -> Result<Option<Self>> {
-        let path = log_path(url, &format!("{version:020}.json"))?;
+        let path = log_path(url, &entry_name(version))?;
         let store = storage.store().clone();
         match storage.block_on(async move { store.get(&path).await?.bytes().await })? {
             Ok(text) => {

@@ -14,6 +14,7 @@ use url::Url;
 use super::create::log_path;
 use crate::delta::errors::from_kernel;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::file_names::entry_name;
 use crate::storage::{Storage, StoreKind};
 
 /// How many of the newest commits are checked when a table is opened, besides the first one.
@@ -34,9 +35,8 @@ pub(in crate::delta) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest:
     }
     let first = newest.saturating_sub(NEWEST - 1);
     let versions = (first > 0).then_some(0).into_iter().chain(first..=newest);
-    let paths = versions
-        .map(|version| Ok((version, log_path(url, &format!("{version:020}.json"))?)))
-        .collect::<Result<Vec<_>>>()?;
+    let paths =
+        versions.map(|version| Ok((version, log_path(url, &entry_name(version))?))).collect::<Result<Vec<_>>>()?;
     let store = storage.store().clone();
     let commits = storage.block_on(async move {
         futures::stream::iter(paths)
@@ -115,7 +115,7 @@ mod tests {
             Storage::over(std::sync::Arc::new(object_store::memory::InMemory::new()), url.clone()).expect("storage");
         for version in versions.clone() {
             let engine = if version == by_spark { "Apache-Spark/4.0.0 Delta-Lake/4.0.0" } else { "jobrota/0.1.0" };
-            let path = log_path(&url, &format!("{version:020}.json")).expect("path");
+            let path = log_path(&url, &entry_name(version)).expect("path");
             let store = storage.store().clone();
             let text = commit(&format!("{{\"engineInfo\":\"{engine}\"}}"));
             storage.block_on(async move { store.put(&path, text.into()).await }).expect("runs").expect("written");

@@ -12,11 +12,12 @@ use serde_json::Value;
 use super::files::{self, Found};
 use super::paths::Needed;
 use super::{FLOOR, MaintenanceOutcome, Retention};
-use crate::delta::errors::from_kernel;
+use crate::delta::errors::{from_kernel, is_not_found};
 use crate::delta::scan::Scanner;
 use crate::delta::state::TableState;
 use crate::delta::types::Predicate;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::file_names::{self, LAST_CHECKPOINT, LOG_DIRECTORY};
 
 /// What a file of the log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +79,10 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
     // Oldest first and one by one, so that the rest of the log is always readable, and a writer that continues after a long
     // pause can tell by the entry before its own whether that was cleaned away.
     expired.sort_by_key(|(version, kind, _)| (*version, *kind == Kind::Commit));
-    for (.., file) in expired {
-        report.log_entries_removed += u64::from(file.delete(table)?);
+    for (at, (.., file)) in expired.into_iter().enumerate() {
+        // The first one through the store: with `durability="fsync"`, that syncs the checkpoint that replaces them all.
+        let deleted = if at == 0 { file.delete_through_store(table)? } else { file.delete(table)? };
+        report.log_entries_removed += u64::from(deleted);
     }
     report.log_entries_removed += clean_sidecars(table, &log, &sidecars, start, cutoff)?;
     Ok(())
@@ -106,7 +109,7 @@ fn newest_to_start_from(log: &[(u64, Kind, Found)], cutoff: i64) -> Option<u64> 
 
 /// The version in `_last_checkpoint`, where readers start: it must not be cleaned away.
 fn hinted(table: &TableState, files: &[Found]) -> Result<Option<u64>> {
-    let Some(file) = files.iter().find(|file| file.name == "_last_checkpoint") else { return Ok(None) };
+    let Some(file) = files.iter().find(|file| file.name == LAST_CHECKPOINT) else { return Ok(None) };
     let content = file.read(table)?.unwrap_or_default();
     let hint = serde_json::from_slice::<Value>(&content).ok();
     // Readers ignore a hint that they cannot parse.
@@ -152,11 +155,11 @@ fn clean_sidecars(
             let text = format!("the checkpoint '{}' of '{}' cannot be read; its sidecars stay", file.name, table.url);
             Error::new(ErrorKind::Storage, text).with_source(e)
         };
-        // A checkpoint that was deleted meanwhile needs no sidecars.
-        if file.read(table)?.is_none() {
-            continue;
-        }
-        let batches = read_sidecars(table, file).map_err(unreadable)?;
+        let batches = match read_sidecars(table, file) {
+            // A checkpoint that was deleted meanwhile needs no sidecars.
+            Err(error) if is_not_found(&error) => continue,
+            read => read.map_err(unreadable)?,
+        };
         for path in batches.iter().flat_map(|paths| paths.as_string::<i32>()).flatten() {
             // A file in the directory for sidecars, by its name or an absolute path.
             needed.insert(path.rsplit('/').next().unwrap_or(path));
@@ -176,7 +179,7 @@ fn read_sidecars(table: &TableState, checkpoint: &Found) -> KernelResult<Vec<Arr
     let path = StructType::try_new([StructField::nullable("path", DataType::STRING)])?;
     let schema = Arc::new(StructType::try_new([StructField::nullable("sidecar", path)])?);
     let file = FileMeta {
-        location: table.url.join("_delta_log/")?.join(&checkpoint.name)?,
+        location: table.url.join(&format!("{LOG_DIRECTORY}/{}", checkpoint.name))?,
         last_modified: checkpoint.modified,
         size: checkpoint.size,
     };
@@ -201,10 +204,12 @@ fn kind_of(name: &str) -> Option<(u64, Kind)> {
     let number = |text: &str, digits: usize| -> Option<u64> {
         (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
     };
-    if let Some((before, after)) = name.rsplit_once('#') {
-        let counted = !after.is_empty() && after.bytes().all(|b| b.is_ascii_digit());
-        let ours = before == "_last_checkpoint" || kind_of(before).is_some();
-        return (counted && ours).then_some((0, Kind::Leftover));
+    if file_names::is_temporary(name) {
+        return Some((0, Kind::Leftover));
+    }
+    if let Some(before) = file_names::without_staging_number(name) {
+        let is_ours = before == LAST_CHECKPOINT || kind_of(before).is_some();
+        return is_ours.then_some((0, Kind::Leftover));
     }
     let parts: Vec<&str> = name.split('.').collect();
     let version = number(parts.first()?, 20)?;

@@ -10,20 +10,19 @@ use delta_kernel::{KernelError, KernelResult};
 use futures::StreamExt as _;
 use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
+use url::Url;
 
-use crate::delta::errors::from_kernel;
+use crate::delta::errors::{from_kernel, is_not_found};
 use crate::delta::log::store_path;
 use crate::delta::state::TableState;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::file_names::LOG_DIRECTORY;
 
 /// Name prefix of the temporary file that reads the store's clock. Delta clients ignore it.
 pub(super) const PROBE: &str = ".jobrota-clock-";
 
 /// The resolution of file system clocks, in milliseconds.
 const RESOLUTION: i64 = 1000;
-
-/// The log's directory.
-const LOG: &str = "_delta_log";
 
 /// A file in the store.
 #[derive(Debug, Clone)]
@@ -44,8 +43,8 @@ enum Location {
 
 /// The time by the store's clock or by this machine's, whichever is earlier: a fast clock makes young files look old.
 pub(super) fn now(table: &TableState) -> Result<i64> {
-    let url = table.url.join(&format!("{PROBE}{}", uuid::Uuid::new_v4()));
-    let path = store_path(&url.map_err(|e| Error::new(ErrorKind::Internal, "a path for a probe").with_source(e))?)?;
+    let name = format!("{PROBE}{}", uuid::Uuid::new_v4());
+    let path = store_path(&table.url.join(&name).map_err(|e| no_place(&name).with_source(e))?)?;
     let store = Arc::clone(table.storage.store());
     let probed = table.storage.block_on(async move {
         store.put(&path, Vec::new().into()).await?;
@@ -64,12 +63,13 @@ pub(super) fn data(table: &TableState) -> Result<Vec<Found>> {
 
 /// The files in the log's directory, and in its directory for sidecars of checkpoints.
 pub(super) fn log(table: &TableState) -> Result<(Vec<Found>, Vec<Found>)> {
-    Ok((list(table, "_delta_log/", false)?, list(table, "_delta_log/_sidecars/", false)?))
+    let (log, sidecars) = (format!("{LOG_DIRECTORY}/"), format!("{LOG_DIRECTORY}/_sidecars/"));
+    Ok((list(table, &log, false)?, list(table, &sidecars, false)?))
 }
 
 fn list(table: &TableState, below: &str, deep: bool) -> Result<Vec<Found>> {
     let failed = |e: KernelError| from_kernel(format!("listing the files of '{}'", table.url), e);
-    let url = table.url.join(below).map_err(|e| Error::new(ErrorKind::Internal, "a directory").with_source(e))?;
+    let url = table.url.join(below).map_err(|e| no_place(below).with_source(e))?;
     match url.to_file_path().ok().filter(|_| url.scheme() == "file") {
         Some(directory) => {
             let mut found = Vec::new();
@@ -106,10 +106,10 @@ fn list(table: &TableState, below: &str, deep: bool) -> Result<Vec<Found>> {
 fn leave_out_tables(found: &mut Vec<Found>) {
     let logs: Vec<String> = found
         .iter()
-        .filter_map(|file| file.name.find(&format!("/{LOG}/")).and_then(|at| file.name.get(..=at)))
+        .filter_map(|file| file.name.find(&format!("/{LOG_DIRECTORY}/")).and_then(|at| file.name.get(..=at)))
         .map(str::to_owned)
         .collect();
-    let own = format!("{LOG}/");
+    let own = format!("{LOG_DIRECTORY}/");
     found.retain(|file| !file.name.starts_with(&own) && !logs.iter().any(|table| file.name.starts_with(table)));
 }
 
@@ -124,7 +124,7 @@ fn walk(directory: &std::path::Path, prefix: &str, deep: bool, found: &mut Vec<F
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         let (kind, path) = (entry.file_type()?, entry.path());
-        if deep && name == LOG {
+        if deep && name == LOG_DIRECTORY {
             if !prefix.is_empty() {
                 // Another table.
                 found.truncate(before);
@@ -149,16 +149,30 @@ fn walk(directory: &std::path::Path, prefix: &str, deep: bool, found: &mut Vec<F
     Ok(())
 }
 
+fn no_place(name: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("'{name}' is not a path in a table"))
+}
+
 impl Found {
     /// Deletes the file. Returns false if it did not exist any more.
     pub(super) fn delete(&self, table: &TableState) -> Result<bool> {
-        let deleted = match &self.location {
-            Location::Local(path) => std::fs::remove_file(path).map_err(KernelError::IOError),
-            Location::Store(path) => {
-                let (store, path) = (Arc::clone(table.storage.store()), path.clone());
-                table.storage.block_on(async move { store.delete(&path).await })?.map_err(KernelError::from)
+        match &self.location {
+            Location::Local(path) => {
+                let deleted = std::fs::remove_file(path).map_err(KernelError::IOError);
+                Ok(self.if_found("deleting", table, deleted)?.is_some())
             }
+            Location::Store(_) => self.delete_through_store(table),
+        }
+    }
+
+    /// As [`Found::delete`], but by a request to the store also on a local disk.
+    pub(super) fn delete_through_store(&self, table: &TableState) -> Result<bool> {
+        let path = match &self.location {
+            Location::Local(path) => store_path(&Url::from_file_path(path).map_err(|()| no_place(&self.name))?)?,
+            Location::Store(path) => path.clone(),
         };
+        let store = Arc::clone(table.storage.store());
+        let deleted = table.storage.block_on(async move { store.delete(&path).await })?.map_err(KernelError::from);
         Ok(self.if_found("deleting", table, deleted)?.is_some())
     }
 
@@ -178,10 +192,7 @@ impl Found {
     fn if_found<T>(&self, doing: &str, table: &TableState, done: KernelResult<T>) -> Result<Option<T>> {
         match done {
             Ok(done) => Ok(Some(done)),
-            Err(KernelError::IOError(e)) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(KernelError::ObjectStore(object_store::Error::NotFound { .. }) | KernelError::FileNotFound(_)) => {
-                Ok(None)
-            }
+            Err(e) if is_not_found(&e) => Ok(None),
             Err(e) => Err(from_kernel(format!("{doing} '{}' of '{}'", self.name, table.url), e)),
         }
     }

@@ -17,6 +17,7 @@ use crate::delta::commit::{Attempt, CommitKind};
 use crate::delta::errors::from_kernel;
 use crate::delta::state::TableState;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::file_names;
 
 /// Prefix and suffix of a deletion vector's file name.
 const VECTOR: (&str, &str) = ("deletion_vector_", ".bin");
@@ -75,13 +76,10 @@ fn is_ours(name: &str, partitions: &[Vec<u8>]) -> bool {
         return true;
     }
     // Unfinished files of a process that was killed while it wrote on a local disk: `.name.1-2.tmp` or `name#1`.
-    if crate::storage::is_temporary(file) {
+    if file_names::is_temporary(file) {
         return true;
     }
-    let name = match file.rsplit_once('#') {
-        Some((name, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => file,
-    };
+    let name = file_names::without_staging_number(file).unwrap_or(file);
     let (prefix, suffix) = VECTOR;
     let vector = name.starts_with(prefix) && name.ends_with(suffix);
     !hidden(file) && (vector || name.ends_with(".parquet"))
@@ -103,7 +101,7 @@ impl Log {
         }
         // A checkpoint drops files that were removed longer ago than the table's own property says.
         for file in files::log(table)?.0 {
-            if file.modified >= cutoff && is_commit(&file.name) {
+            if file.modified >= cutoff && file_names::entry_version(&file.name).is_some() {
                 log.read_commit(table, &file, cutoff)?;
             }
         }
@@ -165,10 +163,6 @@ struct Remove {
     path: String,
     deletion_timestamp: Option<i64>,
     deletion_vector: Option<DeletionVectorDescriptor>,
-}
-
-fn is_commit(name: &str) -> bool {
-    name.strip_suffix(".json").is_some_and(|version| version.len() == 20 && version.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Calls `take` with the paths of the data files and deletion vectors in this column of actions, and when they were

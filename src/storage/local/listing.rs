@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, Result};
 
-use crate::storage::file_names::{entry_name, entry_version, is_temporary};
+use crate::storage::file_names::{entry_name, entry_version, is_temporary, without_staging_number};
 
 /// The longest gap that is filled. Other writers do not create more entries than this while a directory is read.
 const MAX_GAP: u64 = 1_000;
@@ -101,11 +101,9 @@ pub(super) fn without_gaps(found: Vec<(Path, PathBuf)>) -> Vec<(Path, PathBuf)> 
     all
 }
 
-/// Whether a writer has not completed the file of this name. [`object_store::local::LocalFileSystem`] names such a file
-/// `name#1`.
+/// Whether a writer has not completed the file of this name.
 fn is_incomplete(name: &str) -> bool {
-    is_temporary(name)
-        || name.split_once('#').is_some_and(|(_, rest)| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    is_temporary(name) || without_staging_number(name).is_some()
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {

@@ -51,6 +51,31 @@ fn entries_below_the_newest_old_checkpoint_go() {
     assert_eq!(all(&known).len(), 68);
 }
 
+/// Records how many log entries there are when the file system is synced.
+#[derive(Debug)]
+struct Synced(PathBuf, std::sync::Mutex<Vec<usize>>);
+
+impl crate::storage::Disk for Synced {
+    fn sync_file_system(&self, _path: &Path) -> std::io::Result<()> {
+        self.1.lock().expect("recorded").push(files_in(&self.0).len());
+        Ok(())
+    }
+}
+
+#[test]
+fn the_checkpoint_is_synced_before_the_entries_below_it_go() {
+    let dir = tempfile::tempdir().expect("directory");
+    old(&dir, 45, 24 * 10);
+    let disk = Arc::new(Synced(log(&dir), Default::default()));
+    let files = Arc::new(object_store::local::LocalFileSystem::new());
+    let store = crate::storage::FsyncStore::with_disk(Arc::clone(&files) as _, files, Arc::clone(&disk) as _);
+    let root = url::Url::from_directory_path(std::fs::canonicalize(dir.path()).expect("root")).expect("url");
+    let storage = crate::storage::Storage::over(Arc::new(store), root).expect("storage");
+    let before = files_in(&log(&dir)).len();
+    assert!(cleaned(&Table::open(&storage, "events").expect("opened"), 0.0).log_entries_removed > 40);
+    assert_eq!(*disk.1.lock().expect("recorded"), [before]);
+}
+
 #[test]
 fn a_handle_of_a_version_that_is_gone_reads_and_writes_on() {
     let dir = tempfile::tempdir().expect("directory");
@@ -151,6 +176,7 @@ fn all_kinds_of_entries_go_and_what_is_not_of_the_log_stays() {
         ("_sidecars/old.parquet".to_owned(), String::new()),
         ("00000000000000000044.json#1".to_owned(), String::new()),
         ("_last_checkpoint#12".to_owned(), String::new()),
+        (".00000000000000000044.json.4711-0.tmp".to_owned(), String::new()),
     ];
     let stay = [
         (format!("00000000000000000042.checkpoint.{id}.json"), sidecar("needed.parquet")),
@@ -159,6 +185,7 @@ fn all_kinds_of_entries_go_and_what_is_not_of_the_log_stays() {
         ("_commits/00000000000000000001.x.json".to_owned(), String::new()),
         ("00000000000000000030.00000000000000000044.compacted.json".to_owned(), String::new()),
         ("notes.json".to_owned(), String::new()),
+        (".notes.json.tmp".to_owned(), String::new()),
         ("00000000000000000010.backup".to_owned(), String::new()),
     ];
     std::fs::create_dir_all(log(&dir).join("_sidecars")).expect("directory");
