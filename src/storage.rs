@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZero;
 use std::sync::Arc;
 
 use delta_kernel_default_engine::executor::TaskExecutor as _;
-use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use object_store::DynObjectStore;
 use url::Url;
 
@@ -17,6 +15,7 @@ mod cloud;
 mod counting;
 mod data_file_cache;
 mod encoded_listing;
+mod engine;
 mod error_mapping;
 mod executor;
 #[cfg(test)]
@@ -34,6 +33,7 @@ pub use counting::Requests;
 pub use layers::Durability;
 pub use root::StoreKind;
 
+pub(crate) use engine::KernelEngine;
 #[cfg(test)]
 pub(crate) use fsync::{Disk, FsyncStore};
 
@@ -41,12 +41,6 @@ use counting::RequestCounter;
 use executor::Executor;
 use layers::{Layers, Settings};
 use root::Root;
-
-/// The kernel engine of a [`Storage`], which all its tables share.
-pub(crate) type KernelEngine = DefaultEngine<Executor>;
-
-/// Rows per batch when data files are read. The kernel's default of 1,000 makes many small copies.
-const READ_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_535);
 
 /// A root directory or URI with the object store behind it. Cheap to clone.
 #[derive(Clone)]
@@ -80,8 +74,8 @@ impl Storage {
     /// Write a percent sign in a URI as `%25`. `options` are credentials and settings by the names that object_store and
     /// delta-rs use for them, in upper or lower case. The environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`) gives those that
     /// `options` does not. Credentials that expire are renewed before they do (see docs/storage.md). One option applies
-    /// to every kind of root: `request_delay`, the seconds (0 to 60) that each request waits before it is sent, to try
-    /// out on a local disk how a remote store feels.
+    /// to every kind of root: `request_delay`, the seconds (0 to 60) that each request waits before it is sent, to
+    /// simulate a remote store on a local disk.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an empty root, a root that is a file or below a file, a URI that holds credentials,
@@ -126,10 +120,7 @@ impl Storage {
 
     fn on(layers: Layers, root: Url) -> Result<Self> {
         let executor = Arc::new(Executor::new(runtime::handle()?, layers.is_immediate));
-        let engine = DefaultEngineBuilder::new(layers.for_kernel)
-            .with_task_executor(Arc::clone(&executor))
-            .with_batch_size(READ_BATCH_ROWS)
-            .build();
+        let engine = KernelEngine::new(layers.for_kernel, &executor, layers.is_immediate);
         let pid = std::process::id();
         let options = Arc::default();
         Ok(Self {

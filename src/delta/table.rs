@@ -116,7 +116,7 @@ impl Table {
 
     /// The number of small files that the last scan found, if there are so many that maintenance is overdue.
     pub fn overdue(&self) -> Option<u64> {
-        Some(self.state.small_files.load(Ordering::Relaxed)).filter(|small| *small >= OVERDUE)
+        Some(self.state.fragments.load(Ordering::Relaxed)).filter(|small| *small >= OVERDUE)
     }
 }
 

@@ -20,7 +20,7 @@ pub struct TableSpec {
 
 /// A conjunction of conditions on rows. It skips files by partition values and statistics and then filters the rows.
 /// NULL matches no condition. The default matches all rows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predicate {
     /// The column equals the text.
     pub equals: Vec<(String, String)>,
@@ -51,10 +51,10 @@ pub struct ConditionalWrite {
     pub transactions: Vec<(String, i64)>,
 }
 
-/// How [`super::Table::rewrite`] changes the rows of one file.
+/// How [`super::Table::rewrite`] changes some of the rows.
 #[derive(Debug, Clone)]
 pub struct Rewrite {
-    /// Rows of the given batch that the file loses.
+    /// Which of the given rows go.
     pub remove: BooleanArray,
     /// Rows to write instead, possibly in another partition, with the table's schema.
     pub add: RecordBatch,

@@ -3,7 +3,7 @@
 //! | layer | purpose |
 //! | --- | --- |
 //! | [`EncodedListing`] | lists paths in the form that the kernel reads back; only for the kernel |
-//! | [`DataFileCache`] | saves requests about data files |
+//! | [`DataFileCache`] | reads a small data file in one request; a local disk answers faster without |
 //! | [`CountingStore`] | counts the requests |
 //! | [`Throttled`] | delays the requests, if the option `request_delay` is set |
 //! | [`FsyncStore`] | on a local disk with `durability="fsync"`: a row survives a power cut |
@@ -92,7 +92,10 @@ pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings, is_local: 
     };
     let counting = Arc::new(CountingStore::new(throttled, counter.clone()));
     let is_immediate = is_local && settings.request_delay.is_zero();
-    let store: Arc<DynObjectStore> = Arc::new(DataFileCache::new(counting, !is_immediate));
+    let store: Arc<DynObjectStore> = match is_immediate {
+        true => counting,
+        false => Arc::new(DataFileCache::new(counting)),
+    };
     let for_kernel = Arc::new(EncodedListing { inner: Arc::clone(&store) });
     Layers { store, for_kernel, counter, is_immediate }
 }
@@ -120,11 +123,15 @@ mod tests {
             format!("{:?}", around(local(&settings), &settings, true).for_kernel)
         };
         let bare = shape(Durability::Store, "0");
-        assert!(!bare.contains("Throttled") && !bare.contains("FsyncStore"), "{bare}");
-        for layer in ["EncodedListing", "DataFileCache", "CountingStore", "LocalStore", "LocalFileSystem"] {
+        for layer in ["DataFileCache", "Throttled", "FsyncStore"] {
+            assert!(!bare.contains(layer), "{bare}");
+        }
+        for layer in ["EncodedListing", "CountingStore", "LocalStore", "LocalFileSystem"] {
             assert!(bare.contains(layer), "{bare}");
         }
         let all = shape(Durability::Fsync, "1");
-        assert!(all.contains("Throttled") && all.contains("FsyncStore"), "{all}");
+        for layer in ["DataFileCache", "Throttled", "FsyncStore"] {
+            assert!(all.contains(layer), "{all}");
+        }
     }
 }

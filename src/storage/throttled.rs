@@ -1,4 +1,4 @@
-//! Delays each request, so that a local disk shows how a remote store feels.
+//! Delays each request, to simulate a remote store on a local disk.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use delta_kernel::{KernelError, SnapshotRef};
 use super::observed::ObservedCommitter;
 use crate::delta::errors::from_kernel;
 use crate::delta::log::{COMMIT_ID, ENGINE_INFO, unwritable_column};
-use crate::delta::state::TableState;
+use crate::delta::state::{TableState, WriteLayout};
 use crate::delta::types::Predicate;
 use crate::error::Result;
 
@@ -72,7 +72,7 @@ impl CommitKind {
 }
 
 /// Rows that share data files: one file per partition value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(in crate::delta) struct FileRows {
     /// With the table's schema.
     pub(in crate::delta) rows: RecordBatch,
@@ -84,6 +84,18 @@ pub(in crate::delta) struct FileRows {
 impl FileRows {
     pub(in crate::delta) fn new(rows: RecordBatch) -> Self {
         Self { rows, written_at: None }
+    }
+}
+
+impl PartialEq for FileRows {
+    /// Compares values only where the columns are not the same memory. After a lost race, they usually are, and the table
+    /// is locked meanwhile.
+    fn eq(&self, other: &Self) -> bool {
+        let columns = self.rows.columns().iter().zip(other.rows.columns());
+        self.written_at == other.written_at
+            && self.rows.num_rows() == other.rows.num_rows()
+            && self.rows.schema_ref() == other.rows.schema_ref()
+            && columns.into_iter().all(|(one, two)| Arc::ptr_eq(one, two) || one == two)
     }
 }
 
@@ -105,6 +117,14 @@ impl<'a> Attempt<'a> {
     /// The table's Arrow schema.
     pub(in crate::delta) fn schema(&self) -> Result<SchemaRef> {
         self.table.schema(self.snapshot)
+    }
+
+    /// How data files are written.
+    ///
+    /// # Errors
+    /// Those of [`CommitAttempt::transaction`].
+    pub(super) fn write_layout(&self) -> Result<WriteLayout> {
+        self.table.write_layout(self.snapshot, || self.transaction())
     }
 
     /// A transaction to look things up in; it is never committed.
@@ -143,5 +163,25 @@ impl<'a> Attempt<'a> {
         // Every column is written, so no column takes its default.
         transaction.ack_column_defaults();
         Ok(transaction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn the_same_rows_are_equal_wherever_they_are_in_memory() {
+        let rows = |text: &str| {
+            let column = Arc::new(StringArray::from(vec![text])) as ArrayRef;
+            FileRows::new(RecordBatch::try_from_iter([("name", column)]).unwrap())
+        };
+        let one = rows("a");
+        assert_eq!(one, one.clone());
+        assert_eq!(one, rows("a"));
+        assert_ne!(one, rows("b"));
+        assert_ne!(one, FileRows { written_at: Some(1), ..rows("a") });
     }
 }

@@ -45,12 +45,12 @@ impl Table {
         let table = &self.state;
         commit(table, &CommitKind::overwrite(), Instant::now(), None, &mut |attempt| {
             let scanner = Scanner::new(table, attempt.snapshot, &Predicate::default())?;
-            let batches = scanner.files()?;
-            let files = oldest_first(&batches);
+            let listing = scanner.files()?;
+            let files = oldest_first(&listing.batches);
             let read = scanner.read_all(files.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
             let rows = schema::concat(scanner.schema(), &read)?;
             let Some(ConditionalWrite { batch, transactions }) = decide(&rows)? else { return Ok(None) };
-            let removes = select(&batches, files.iter().map(|(at, row, _)| (*at, *row)))?;
+            let removes = select(&listing.batches, files.iter().map(|(at, row, _)| (*at, *row)))?;
             let rows = match batch.num_rows() {
                 0 => Vec::new(),
                 _ => vec![FileRows::new(schema::align(&batch, &attempt.schema()?)?)],

@@ -17,14 +17,16 @@ use crate::delta::table::Table;
 use crate::delta::types::{Predicate, Rewrite};
 use crate::error::{Error, Result};
 
-/// Files are read this many at a time, so that a rewrite of a huge table does not hold all of it in memory.
-const WINDOW: usize = 16;
+/// Files are read this many at a time, small ones and large ones, so that a rewrite of a huge table does not hold all of it
+/// in memory.
+const SMALL_FILES: usize = 256;
+const LARGE_FILES: usize = 16;
 
 type Decide<'a> = &'a mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>;
 
 impl Table {
-    /// Reads the files that may hold rows matching `predicate`, passes each file's live rows (all of them, with the
-    /// table's schema) to `decide` and replaces, in one commit, the files from which it removed rows. After a lost race
+    /// Reads the files that may hold rows matching `predicate`, passes the live rows of one or more files (all of them,
+    /// with the table's schema) to `decide` and replaces, in one commit, the files from which it removed rows. After a lost race
     /// that concerns these files, calls `restart` and decides again. Returns the number of rows removed. `decide` must not
     /// write to this table.
     ///
@@ -76,24 +78,44 @@ impl Decisions {
         let scanner = Scanner::new(attempt.table, attempt.snapshot, predicate)?.with_cache(cache);
         let mut decisions = Self::default();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        let batches = scanner.files()?;
-        let files = batches.iter().enumerate().flat_map(|(at, batch)| batch.files.iter().map(move |file| (at, file)));
-        for window in files.collect::<Vec<_>>().chunks(WINDOW) {
-            let read = scanner.read_all(window.iter().map(|(_, (_, file))| file), |_, rows| Ok(rows))?;
-            for ((at, (row, file)), rows) in window.iter().zip(&read) {
-                if rows.num_rows() > 0
-                    && let Some(Rewrite { remove, add }) = decide(rows)?
-                {
+        let listing = scanner.files()?;
+        let mut files: Vec<(usize, usize, &ScanFile)> = Vec::new();
+        for (at, batch) in listing.batches.iter().enumerate() {
+            files.extend(batch.files.iter().map(|(row, file)| (at, *row, file)));
+        }
+        let is_small = |(.., file): &(usize, usize, &ScanFile)| RowCache::is_small(file);
+        for run in files.chunk_by(|one, next| is_small(one) == is_small(next)) {
+            let all_small = run.first().is_some_and(is_small);
+            for window in run.chunks(if all_small { SMALL_FILES } else { LARGE_FILES }) {
+                let read = scanner.read_all(window.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
+                // Large files are not copied into one batch.
+                let size = if all_small { window.len() } else { 1 };
+                for (files, read) in window.chunks(size).zip(read.chunks(size)) {
+                    let rows = schema::concat(scanner.schema(), read)?;
+                    let Some(Rewrite { remove, add }) =
+                        (rows.num_rows() > 0).then(|| decide(&rows)).transpose()?.flatten()
+                    else {
+                        continue;
+                    };
+                    if remove.len() != rows.num_rows() {
+                        let (given, decided) = (rows.num_rows(), remove.len());
+                        let text = format!("{given} rows were handed in, but {decided} were decided about");
+                        return Err(Error::invalid(text));
+                    }
                     if add.num_rows() > 0 {
                         added.push(schema::align(&add, scanner.schema())?);
                     }
-                    if decisions.remove(file, rows, remove)? {
-                        removed.push((*at, *row));
+                    let mut first = 0;
+                    for ((at, row, file), rows) in files.iter().zip(read) {
+                        if decisions.remove(file, rows, remove.slice(first, rows.num_rows()))? {
+                            removed.push((*at, *row));
+                        }
+                        first += rows.num_rows();
                     }
                 }
             }
         }
-        decisions.removes = select(&batches, removed)?;
+        decisions.removes = select(&listing.batches, removed)?;
         if !added.is_empty() {
             decisions.added.push(FileRows::new(schema::concat(scanner.schema(), &added)?));
         }
@@ -102,17 +124,13 @@ impl Decisions {
 
     /// Removes some of `rows`, the rows of `file`. Returns whether the file is removed.
     fn remove(&mut self, file: &ScanFile, rows: &RecordBatch, remove: BooleanArray) -> Result<bool> {
-        let (given, decided) = (rows.num_rows(), remove.len());
-        if given != decided {
-            return Err(Error::invalid(format!("{given} rows were handed in, but {decided} were decided about")));
-        }
         let remove = if remove.null_count() > 0 { prep_null_mask_filter(&remove) } else { remove };
         let count = remove.true_count();
         if count == 0 {
             return Ok(false);
         }
         self.removed += count as u64;
-        if count < given {
+        if count < rows.num_rows() {
             let kept = not(&remove).and_then(|kept| filter_record_batch(rows, &kept));
             let rows = kept.map_err(|e| from_arrow("keeping the other rows of a file", e))?;
             self.kept.push(FileRows { rows, written_at: Some(file.modification_time) });

@@ -1,30 +1,42 @@
-//! Staging: rows become data files that no commit names yet. A file is written once and offered to as many commits as it
-//! takes.
+//! Staging: rows become data files that no commit names yet. A data file is written once and used by every attempt to
+//! commit it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType as ArrowType, TimeUnit, TimestampMicrosecondType};
+use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
 use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
 use delta_kernel::expressions::Scalar;
-use delta_kernel::schema::PrimitiveType;
-use delta_kernel::{KernelResult, SnapshotRef};
+use delta_kernel::schema::{DataType, PrimitiveType, StructType};
+use delta_kernel::transaction::BoundWriteContext;
+use delta_kernel::{Engine as _, FileMeta, KernelResult, SnapshotRef};
+use delta_kernel_default_engine::build_add_file_metadata;
+use delta_kernel_default_engine::parquet::DataFileMetadata;
+use delta_kernel_default_engine::stats::collect_stats;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+use object_store::{DynObjectStore, ObjectStoreExt as _};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::attempt::{Attempt, FileRows};
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::log::store_path;
 use crate::delta::schema;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{KernelEngine, Storage};
 
 /// Data files written concurrently.
 const WRITERS: usize = 8;
+
+/// Data files of up to this many rows are encoded for few rows.
+const FEW_ROWS: usize = 256;
 
 /// Staged files that are older are written anew before they are committed, for example after a long pause of the process:
 /// a vacuum deletes files that no commit names, but never before they are an hour old.
@@ -38,7 +50,7 @@ pub(in crate::delta) struct StagedFiles {
     pub(in crate::delta) adds: Vec<RecordBatch>,
     /// The snapshot whose schema and properties the files follow.
     snapshot: SnapshotRef,
-    partitions: Vec<String>,
+    partitions: Arc<[String]>,
     /// By both clocks, as either may stand still.
     written: (Instant, SystemTime),
 }
@@ -58,38 +70,30 @@ impl StagedFiles {
 
     /// Writes the files for `rows`.
     pub(in crate::delta) fn write(attempt: &Attempt<'_>, mut rows: Vec<FileRows>) -> Result<Self> {
-        let (storage, snapshot, transaction) = (&attempt.table.storage, attempt.snapshot, attempt.transaction()?);
+        let (storage, snapshot, layout) = (&attempt.table.storage, attempt.snapshot, attempt.write_layout()?);
         let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
-        let partitions = transaction.logical_partition_columns().to_vec();
         rows.retain(|part| part.rows.num_rows() > 0);
         let written = (Instant::now(), SystemTime::now());
         let mut writes = Vec::new();
-        if !rows.is_empty() {
-            let state = transaction.write_state().map_err(failed)?;
-            for part in &rows {
-                for (values, data) in split(&part.rows, &partitions)? {
-                    let mut context = state.write_context_builder();
-                    if !partitions.is_empty() {
-                        context = context.with_partition_values(values);
-                    }
-                    writes.push((context.build().map_err(failed)?, data, part.written_at.unwrap_or_else(now)));
+        for part in &rows {
+            for (values, data) in split(&part.rows, &layout.partitions)? {
+                let mut context = layout.state.write_context_builder();
+                if !layout.partitions.is_empty() {
+                    context = context.with_partition_values(values);
                 }
+                writes.push((context.build().map_err(failed)?, data, part.written_at.unwrap_or_else(now)));
             }
         }
-        let engine = Arc::clone(storage.engine()?);
+        let (engine, store) = (Arc::clone(storage.engine()?), Arc::clone(storage.store()));
         let adds = storage.block_on(async move {
-            futures::stream::iter(writes.into_iter().map(|(context, data, written_at)| {
-                let engine = Arc::clone(&engine);
-                async move {
-                    let add = engine.write_parquet(&ArrowEngineData::new(data), &context).await;
-                    add.try_into_record_batch().and_then(|add| with_time(&add, written_at))
-                }
-            }))
-            .buffered(WRITERS)
-            .try_collect::<Vec<RecordBatch>>()
-            .await
+            let write = |(context, data, written_at)| write_file(&engine, &store, context, data, written_at);
+            futures::stream::iter(writes.into_iter().map(write))
+                .buffered(WRITERS)
+                .try_collect::<Vec<RecordBatch>>()
+                .await
         })?;
-        Ok(Self { rows, adds: adds.map_err(failed)?, snapshot: Arc::clone(snapshot), partitions, written })
+        let (adds, partitions) = (adds.map_err(failed)?, layout.partitions);
+        Ok(Self { rows, adds, snapshot: Arc::clone(snapshot), partitions, written })
     }
 
     /// Whether the files can be committed in this attempt: they are recent, and the table has the same columns, partitions
@@ -100,12 +104,14 @@ impl StagedFiles {
         if instant.elapsed().max(time.elapsed().unwrap_or_default()) > STALE {
             return Ok(false);
         }
-        if Arc::ptr_eq(snapshot, &self.snapshot) {
+        let (then, now) = (self.snapshot.schema(), snapshot.schema());
+        // Snapshots share the columns until a commit changes the table's columns, properties or protocol.
+        if Arc::ptr_eq(&then, &now) {
             return Ok(true);
         }
-        Ok(self.snapshot.schema() == snapshot.schema()
+        Ok(then == now
             && self.snapshot.table_properties() == snapshot.table_properties()
-            && self.partitions == attempt.transaction()?.logical_partition_columns())
+            && self.partitions == attempt.write_layout()?.partitions)
     }
 
     /// Deletes the files, which no commit names. Ignores errors: an orphan only takes space, until the next vacuum.
@@ -135,12 +141,47 @@ fn now() -> i64 {
     LAST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last))).map_or(now, next)
 }
 
-/// `add` actions with this modification time.
-fn with_time(add: &RecordBatch, written_at: i64) -> KernelResult<RecordBatch> {
-    let at = add.schema_ref().index_of("modificationTime")?;
-    let mut columns = add.columns().to_vec();
-    columns[at] = Arc::new(Int64Array::from(vec![written_at; add.num_rows()]));
-    Ok(RecordBatch::try_new(add.schema(), columns)?)
+/// Writes `data`, the rows of one partition without its columns, to a new data file. Returns the file's `add` action. The
+/// kernel's own function for this asks the store for the size and the time of each file, and wastes memory on few rows.
+async fn write_file(
+    engine: &KernelEngine,
+    store: &DynObjectStore,
+    context: BoundWriteContext,
+    data: RecordBatch,
+    written_at: i64,
+) -> KernelResult<RecordBatch> {
+    let logical = StructType::try_from_arrow(data.schema())?;
+    let physical = context.physical_data_schema();
+    let converter = engine.evaluation_handler().new_expression_evaluator(
+        logical.into(),
+        context.logical_to_physical(),
+        DataType::from(Arc::clone(physical)),
+    )?;
+    let data = converter.evaluate(&ArrowEngineData::new(data))?.try_into_record_batch()?;
+    let stats = collect_stats(&data, context.stats_columns(), physical)?;
+    let mut bytes = Vec::new();
+    let options = ArrowWriterOptions::new().with_skip_arrow_metadata(true).with_properties(properties(data.num_rows()));
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, data.schema(), options)?;
+    writer.write(&data)?;
+    writer.close()?;
+    let url = context.write_dir().join(&format!("{}.parquet", uuid::Uuid::new_v4()))?;
+    let file = DataFileMetadata::new(FileMeta::new(url.clone(), written_at, bytes.len() as u64), stats);
+    store.put(&Path::from_url_path(url.path())?, bytes.into()).await?;
+    build_add_file_metadata(file, &context)?.try_into_record_batch()
+}
+
+/// How a data file with so many rows is encoded. For few rows, a dictionary per column and an index of pages take more time
+/// and room than they save.
+fn properties(rows: usize) -> WriterProperties {
+    let properties = WriterProperties::builder();
+    if rows > FEW_ROWS {
+        return properties.build();
+    }
+    properties
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
+        .build()
 }
 
 /// Divides rows by partition value and takes the partition columns out. As a partition value, an empty string is NULL:
@@ -151,7 +192,7 @@ fn split(rows: &RecordBatch, partitions: &[String]) -> Result<Vec<(HashMap<Strin
     }
     let failed = |e| from_arrow("dividing rows by partition", e);
     let columns = partitions.iter().map(|name| Ok((name, schema::column(rows, name)?))).collect::<Result<Vec<_>>>()?;
-    let texts = columns.iter().map(|(_, column)| cast(column, &DataType::Utf8).map_err(failed));
+    let texts = columns.iter().map(|(_, column)| cast(column, &ArrowType::Utf8).map_err(failed));
     let texts = texts.collect::<Result<Vec<_>>>()?;
     let texts: Vec<_> = texts.iter().map(|column| column.as_string::<i32>()).collect();
     let mut order: Vec<Vec<u32>> = Vec::new();
@@ -191,16 +232,16 @@ fn text(column: &StringArray, row: usize) -> Option<&str> {
 fn scalar(column: &ArrayRef, row: usize, text: &str) -> Result<Scalar> {
     use PrimitiveType as P;
     let kind = match column.data_type() {
-        DataType::Utf8 => P::String,
-        DataType::Int8 => P::Byte,
-        DataType::Int16 => P::Short,
-        DataType::Int32 => P::Integer,
-        DataType::Int64 => P::Long,
-        DataType::Float32 => P::Float,
-        DataType::Float64 => P::Double,
-        DataType::Boolean => P::Boolean,
-        DataType::Date32 => P::Date,
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+        ArrowType::Utf8 => P::String,
+        ArrowType::Int8 => P::Byte,
+        ArrowType::Int16 => P::Short,
+        ArrowType::Int32 => P::Integer,
+        ArrowType::Int64 => P::Long,
+        ArrowType::Float32 => P::Float,
+        ArrowType::Float64 => P::Double,
+        ArrowType::Boolean => P::Boolean,
+        ArrowType::Date32 => P::Date,
+        ArrowType::Timestamp(TimeUnit::Microsecond, zone) => {
             let (kind, value): (_, fn(i64) -> Scalar) = match zone {
                 Some(_) => (P::Timestamp, Scalar::Timestamp),
                 None => (P::TimestampNtz, Scalar::TimestampNtz),

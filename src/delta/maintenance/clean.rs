@@ -130,7 +130,7 @@ fn check(table: &TableState, log: &[(u64, Kind, Found)], start: u64, newest: u64
     let failed = |e| {
         from_kernel(format!("reading the checkpoint of version {start} of '{}': the log stays, and that", table.url), e)
     };
-    Scanner::new(table, &snapshot.map_err(failed)?, &Predicate::default())?.files()?;
+    Scanner::new(table, &snapshot.map_err(failed)?, &Predicate::default())?.replay_log()?;
     Ok(())
 }
 

@@ -13,9 +13,9 @@ use delta_kernel::scan::state::{DvInfo, ScanFile};
 
 use super::MaintenanceOutcome;
 use crate::delta::commit::{Attempt, CommitKind, FileRows, Proposal, StagedFiles, commit, nothing_written};
-use crate::delta::scan::{FileBatch, Scanner, oldest_first, select};
+use crate::delta::scan::{Scanner, oldest_first, select};
 use crate::delta::schema;
-use crate::delta::state::TableState;
+use crate::delta::state::{FileBatch, TableState};
 use crate::delta::types::Predicate;
 use crate::error::Result;
 
@@ -55,10 +55,11 @@ pub(super) fn compact(table: &Arc<TableState>, report: &mut MaintenanceOutcome) 
     for _ in 0..PASSES {
         let snapshot = table.refresh()?;
         let scanner = Scanner::uncached(table, &snapshot, &Predicate::default(), None)?;
-        let batches = scanner.files()?;
+        let listing = scanner.files()?;
+        let batches = &listing.batches;
         let compacted = report.files_compacted;
-        for group in groups(runs(&batches)) {
-            replace(table, &snapshot, &scanner, &batches, group, report)?;
+        for group in groups(runs(batches)) {
+            replace(table, &snapshot, &scanner, batches, group, report)?;
         }
         if report.files_compacted == compacted {
             break;
@@ -242,8 +243,8 @@ fn drop_lost(
             None => std::mem::take(written),
         }
     } else {
-        let batches = Scanner::new(table, newest, &Predicate::default())?.files()?;
-        let files = batches.iter().flat_map(|batch| &batch.files);
+        let listing = Scanner::new(table, newest, &Predicate::default())?.files()?;
+        let files = listing.batches.iter().flat_map(|batch| &batch.files);
         let live: HashMap<&str, &DvInfo> = files.map(|(_, file)| (file.path.as_str(), &file.dv_info)).collect();
         let gone = |file: &ScanFile| live.get(file.path.as_str()) != Some(&&file.dv_info);
         extract(written, |run| Ok(run.run.files.iter().any(|(.., file)| gone(file))))?

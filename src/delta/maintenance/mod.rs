@@ -118,8 +118,8 @@ fn maintain_by(table: &Arc<TableState>, retention: Retention, clock: &dyn Fn() -
 /// The newest version, and the number of its files.
 fn live_files(table: &TableState) -> Result<(u64, u64)> {
     let snapshot = table.refresh()?;
-    let batches = Scanner::new(table, &snapshot, &Predicate::default())?.files()?;
-    Ok((snapshot.version(), batches.iter().map(|batch| batch.files.len() as u64).sum()))
+    let listing = Scanner::new(table, &snapshot, &Predicate::default())?.files()?;
+    Ok((snapshot.version(), listing.batches.iter().map(|batch| batch.files.len() as u64).sum()))
 }
 
 /// Writes a checkpoint of the newest version, unless it has one or is the empty table.

@@ -107,7 +107,7 @@ fn a_year_of_single_rows_leaves_a_fetch_as_it_was_on_the_first_day() {
     let fetched = |table: &Table| {
         let snapshot = table.state.refresh().expect("snapshot");
         let scanner = Scanner::new(&table.state, &snapshot, &equals("flag", "NO"));
-        scanner.expect("scanner").files().expect("files").iter().map(|batch| batch.files.len()).sum::<usize>()
+        scanner.expect("scanner").files().expect("files").batches.iter().map(|batch| batch.files.len()).sum::<usize>()
     };
     table.append(&batch(&[row("first", 0, "NO")])).expect("appended");
     let day_one = fetched(&table);
@@ -291,6 +291,17 @@ fn what_cannot_be_done_is_said_and_the_rest_goes_on() {
     assert_eq!(report.files_after, 3);
     assert!(report.problems.iter().any(|problem| problem.starts_with("compacting")), "{:?}", report.problems);
     assert_eq!(all(&table).len(), 3);
+}
+
+#[test]
+fn a_look_at_an_old_version_does_not_change_what_is_known_of_the_newest() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    let old = table.state.known();
+    table.append(&batch(&[row("a", 1, "NO")])).expect("appended");
+    all(&table);
+    Scanner::new(&table.state, &old, &Predicate::default()).expect("scanner").files().expect("files");
+    assert_eq!(table.state.fragments.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -51,10 +51,10 @@ impl Table {
     pub fn count_values(&self, column: &str, wanted: &str) -> Result<ValueCounts> {
         self.state.read_newest(|snapshot| {
             let scanner = Scanner::new(&self.state, snapshot, &Predicate::default())?;
-            let batches = scanner.files()?;
+            let listing = scanner.files()?;
             let mut counts: Counts<String> = BTreeMap::new();
             let mut unread = Vec::new();
-            for (.., file) in oldest_first(&batches) {
+            for (.., file) in oldest_first(&listing.batches) {
                 match count_in_log(file, column).filter(|(value, _)| *value != wanted) {
                     Some((value, rows)) => *counts.entry(Some(value.to_owned())).or_default() += rows,
                     None => unread.push(file),
@@ -102,8 +102,11 @@ impl Table {
                 _ => return Ok(None),
             }
         }
+        if files.is_empty() {
+            return Ok(Some(RecordBatch::new_empty(self.state.schema(snapshot)?)));
+        }
         let scanner = Scanner::new(&self.state, snapshot, &Predicate::default())?;
-        if incomplete || !files.is_empty() && !scanner.stores_logical_columns() {
+        if incomplete || !scanner.stores_logical_columns() {
             return Ok(None);
         }
         match scanner.read_all(&files, |_, rows| Ok(rows)) {
@@ -117,8 +120,8 @@ impl Table {
 
 /// The rows that match, in the order in which they were written.
 pub(super) fn rows(scanner: &Scanner<'_>, predicate: &Predicate) -> Result<RecordBatch> {
-    let batches = scanner.files()?;
-    let files = oldest_first(&batches).into_iter().map(|(.., file)| file);
+    let listing = scanner.files()?;
+    let files = oldest_first(&listing.batches).into_iter().map(|(.., file)| file);
     schema::concat(scanner.schema(), &scanner.read_all(files, |_, rows| filter(&rows, predicate))?)
 }
 

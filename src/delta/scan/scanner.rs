@@ -1,21 +1,21 @@
 //! Lists the data files of a snapshot and reads them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{AsArray as _, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Int64Type, SchemaRef};
-use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
-use delta_kernel::scan::Scan;
+use arrow::datatypes::SchemaRef;
+use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
 use delta_kernel::scan::state::{ScanFile, transform_to_logical};
-use delta_kernel::{Engine as _, FileMeta, KernelError, KernelResult, SnapshotRef};
+use delta_kernel::scan::{Scan, ScanMetadata};
+use delta_kernel::{Engine as _, EngineData, FileMeta, KernelError, KernelResult, SnapshotRef};
 
 use super::predicate;
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::schema;
-use crate::delta::state::{RowCache, TableState};
+use crate::delta::state::{FileBatch, Listing, RowCache, TableState};
 use crate::delta::types::Predicate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::lock;
@@ -24,9 +24,6 @@ use crate::storage::KernelEngine;
 /// Data files read concurrently: small files cost the object store's latency, not its bandwidth.
 const READERS: usize = 8;
 
-/// Files below this size, in bytes, count as small.
-const SMALL_FILE: i64 = 4 << 20;
-
 /// A scan of one snapshot.
 pub(in crate::delta) struct Scanner<'a> {
     table: &'a TableState,
@@ -34,14 +31,8 @@ pub(in crate::delta) struct Scanner<'a> {
     scan: Scan,
     schema: SchemaRef,
     caches: Vec<&'a RowCache>,
-}
-
-/// Data files from one batch of the log.
-pub(in crate::delta) struct FileBatch {
-    /// Scan metadata, which the kernel takes back to remove files.
-    pub(in crate::delta) metadata: RecordBatch,
-    /// The files that may hold matching rows, each with its row in `metadata`.
-    pub(in crate::delta) files: Vec<(usize, ScanFile)>,
+    /// What the scan skips files by; `None` if it reads only some columns.
+    listed_by: Option<Predicate>,
 }
 
 impl<'a> Scanner<'a> {
@@ -64,11 +55,12 @@ impl<'a> Scanner<'a> {
         if let Some(columns) = columns {
             let places = columns.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>();
             let projected = places.and_then(|places| schema.project(&places));
-            schema = Arc::new(projected.map_err(|e| from_arrow("picking columns", e))?);
+            schema = Arc::new(projected.map_err(|e| from_arrow("selecting columns", e))?);
             scan = scan.with_schema(snapshot.schema().project(columns).map_err(failed)?);
         }
         let (scan, engine) = (scan.build().map_err(failed)?, table.storage.engine()?);
-        Ok(Self { table, engine, scan, schema, caches: Vec::new() })
+        let listed_by = columns.is_none().then(|| predicate.clone());
+        Ok(Self { table, engine, scan, schema, caches: Vec::new(), listed_by })
     }
 
     /// Reads through `cache` too.
@@ -89,31 +81,63 @@ impl<'a> Scanner<'a> {
     }
 
     /// The files that may hold matching rows.
-    pub(in crate::delta) fn files(&self) -> Result<Vec<FileBatch>> {
-        let batches =
-            self.list().map_err(|e| from_kernel(format!("reading the log of '{}'", self.scan.table_root()), e))?;
-        // Files that the predicate skips count too: replaying the log takes as long for them.
-        let small = batches.iter().map(|batch| batch.small_files().unwrap_or(batch.files.len()) as u64).sum();
-        self.table.small_files.store(small, Ordering::Relaxed);
-        Ok(batches)
+    pub(in crate::delta) fn files(&self) -> Result<Arc<Listing>> {
+        let version = self.scan.snapshot().version();
+        let known = lock(&self.table.listing).clone();
+        let known = known.filter(|known| known.version <= version && self.listed_by.as_ref() == Some(&known.predicate));
+        if let Some(known) = known.as_ref().filter(|known| known.version == version) {
+            return Ok(Arc::clone(known));
+        }
+        let listing = Arc::new(self.list(known.as_deref())?);
+        // An old version says nothing about the newest one.
+        if version >= self.table.known().version() {
+            self.table.fragments.store(listing.fragments, Ordering::Relaxed);
+            if self.listed_by.is_some() && listing.may_be_kept() {
+                *lock(&self.table.listing) = Some(Arc::clone(&listing));
+            }
+        }
+        Ok(listing)
     }
 
-    fn list(&self) -> KernelResult<Vec<FileBatch>> {
-        let mut batches = Vec::new();
-        for found in self.scan.scan_metadata(self.engine.as_ref())? {
-            let found = found?;
-            let files = found.visit_scan_files(Vec::new(), |files: &mut Vec<ScanFile>, file| files.push(file))?;
-            let (data, selected) = found.scan_files.into_parts();
-            // Rows beyond the selection vector count as selected.
-            let rows: Vec<usize> = (0..data.len()).filter(|&row| selected.get(row).copied().unwrap_or(true)).collect();
-            if rows.len() != files.len() {
-                let text = format!("{} files are selected, but {} were listed", rows.len(), files.len());
-                return Err(KernelError::generic(text));
+    /// As [`Scanner::files`], but reads the whole log.
+    pub(in crate::delta) fn replay_log(&self) -> Result<Listing> {
+        self.list(None)
+    }
+
+    fn list(&self, known: Option<&Listing>) -> Result<Listing> {
+        self.read_log(known).map_err(|e| from_kernel(format!("reading the log of '{}'", self.scan.table_root()), e))
+    }
+
+    /// Lists the files of `known`, an earlier listing, and of the commits since, or of the whole log.
+    fn read_log(&self, known: Option<&Listing>) -> KernelResult<Listing> {
+        let engine = self.engine.as_ref();
+        let version = self.scan.snapshot().version();
+        // The log entries before a checkpoint may be gone, so the kernel reads the whole log then.
+        let checkpoint = self.scan.snapshot().log_segment().checkpoint_version;
+        let known = known.filter(|known| checkpoint <= Some(known.version));
+        let known = known.and_then(|known| Some((known, known.metadata().ok()?)));
+        let reads_known = Arc::new(AtomicBool::new(false));
+        let found: Box<dyn Iterator<Item = KernelResult<ScanMetadata>>> = match &known {
+            Some((known, metadata)) => {
+                let reads_known = Arc::clone(&reads_known);
+                let files = metadata.clone().into_iter().map(move |files| {
+                    reads_known.store(true, Ordering::Relaxed);
+                    Box::new(ArrowEngineData::new(files)) as Box<dyn EngineData>
+                });
+                self.scan.scan_metadata_from(engine, known.version, files, None)?
             }
-            let files = rows.into_iter().zip(files).collect();
-            batches.push(FileBatch { metadata: data.try_into_record_batch()?, files });
+            None => Box::new(self.scan.scan_metadata(engine)?),
+        };
+        let (mut batches, mut fragments) = (Vec::new(), known.map_or(0, |(known, _)| known.fragments));
+        for found in found {
+            let batch = file_batch(found?)?;
+            // The kernel reads the new commits first.
+            if !reads_known.load(Ordering::Relaxed) {
+                fragments += batch.fragments();
+            }
+            batches.push(batch);
         }
-        Ok(batches)
+        Ok(Listing { version, predicate: self.listed_by.clone().unwrap_or_default(), batches, fragments })
     }
 
     /// Reads the live rows of `file` (without those that a deletion vector hides) and caches them.
@@ -200,12 +224,17 @@ impl<'a> Scanner<'a> {
     }
 }
 
-impl FileBatch {
-    /// The number of small files. Rows without a size belong to no file.
-    fn small_files(&self) -> Option<usize> {
-        let sizes = self.metadata.column_by_name("size")?.as_primitive_opt::<Int64Type>()?;
-        Some(sizes.iter().flatten().filter(|size| *size < SMALL_FILE).count())
+/// The files in one batch of scan metadata.
+fn file_batch(found: ScanMetadata) -> KernelResult<FileBatch> {
+    let files = found.visit_scan_files(Vec::new(), |files: &mut Vec<ScanFile>, file| files.push(file))?;
+    let (data, selected) = found.scan_files.into_parts();
+    // Rows beyond the selection vector count as selected.
+    let rows: Vec<usize> = (0..data.len()).filter(|&row| selected.get(row).copied().unwrap_or(true)).collect();
+    if rows.len() != files.len() {
+        let text = format!("{} files are selected, but {} were listed", rows.len(), files.len());
+        return Err(KernelError::generic(text));
     }
+    Ok(FileBatch { metadata: data.try_into_record_batch()?, files: rows.into_iter().zip(files).collect() })
 }
 
 /// The files in the order in which they were written, each with the index of its batch and its row there. The log is
@@ -232,7 +261,7 @@ pub(in crate::delta) fn select(
             let all = || (metadata.clone(), vec![false; metadata.num_rows()]);
             selected.entry(at).or_insert_with(all).1.get_mut(row)
         });
-        *select.ok_or_else(|| Error::new(ErrorKind::Internal, "the table's log lists a file twice"))? = true;
+        *select.ok_or_else(|| Error::new(ErrorKind::Internal, "a file to remove is not in the scan metadata"))? = true;
     }
     Ok(selected.into_values().collect())
 }

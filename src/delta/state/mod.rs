@@ -1,6 +1,7 @@
 //! What the handles on one table share: the newest snapshot known, the lock, the caches and the queue of appends.
 
 pub(super) mod append_queue;
+mod listing;
 mod lock;
 mod row_cache;
 
@@ -12,10 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::datatypes::SchemaRef;
 use delta_kernel::committer::Committer;
 use delta_kernel::schema::SchemaRef as KernelSchemaRef;
+use delta_kernel::transaction::{Transaction, WriteState};
 use delta_kernel::{Snapshot, SnapshotRef};
 use url::Url;
 
 use self::append_queue::AppendQueue;
+pub(super) use self::listing::{FileBatch, Listing};
 use self::lock::AdvisoryLock;
 pub(super) use self::lock::LockGuard;
 pub(super) use self::row_cache::RowCache;
@@ -25,6 +28,7 @@ use super::schema;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::storage::Storage;
+use crate::storage::file_names::LOG_DIRECTORY;
 
 /// Creates log entries. A catalog has its own for the tables that it manages.
 pub(super) type SharedCommitter = Arc<dyn Committer + Send + Sync>;
@@ -48,10 +52,13 @@ pub(super) struct TableState {
     pub(super) appends: AppendQueue,
     pub(super) checkpoints: Mutex<CheckpointQueue>,
     pub(super) row_cache: RowCache,
-    /// Small files that the last scan found.
-    pub(super) small_files: AtomicU64,
+    /// The files that the last scan of the newest version listed.
+    pub(super) listing: Mutex<Option<Arc<Listing>>>,
+    /// How many fragments it found.
+    pub(super) fragments: AtomicU64,
     snapshot: RwLock<SnapshotRef>,
     schema: Mutex<Option<(KernelSchemaRef, SchemaRef)>>,
+    write_layout: Mutex<Option<WriteLayout>>,
     contact: Mutex<Contact>,
 }
 
@@ -60,6 +67,15 @@ pub(super) struct TableState {
 pub(super) struct CheckpointQueue {
     pub(super) next: Option<SnapshotRef>,
     pub(super) busy: bool,
+}
+
+/// How data files of a table are written.
+#[derive(Clone)]
+pub(super) struct WriteLayout {
+    /// The columns. Snapshots share them until a commit changes the table's columns, properties or protocol.
+    of: KernelSchemaRef,
+    pub(super) state: Arc<WriteState>,
+    pub(super) partitions: Arc<[String]>,
 }
 
 /// When this process last read the log or committed to it.
@@ -88,7 +104,7 @@ impl TableState {
         limits: Limits,
         snapshot: SnapshotRef,
     ) -> Self {
-        let log = url.join("_delta_log/").ok().filter(|log| log.scheme() == "file");
+        let log = url.join(LOG_DIRECTORY).ok().filter(|log| log.scheme() == "file");
         Self {
             storage: storage.clone(),
             committer,
@@ -97,9 +113,11 @@ impl TableState {
             appends: AppendQueue::default(),
             checkpoints: Mutex::default(),
             row_cache: RowCache::of_small_files(),
-            small_files: AtomicU64::default(),
+            listing: Mutex::default(),
+            fragments: AtomicU64::default(),
             snapshot: RwLock::new(snapshot),
             schema: Mutex::default(),
+            write_layout: Mutex::default(),
             contact: Mutex::new(Contact { at: (Instant::now(), SystemTime::now()), contended_until: None }),
             url,
         }
@@ -178,6 +196,25 @@ impl TableState {
                 Ok(schema)
             }
         }
+    }
+
+    /// How data files are written at `snapshot`. `transaction` makes a transaction on it, if this is not known.
+    pub(super) fn write_layout(
+        &self,
+        snapshot: &SnapshotRef,
+        transaction: impl FnOnce() -> Result<Transaction>,
+    ) -> Result<WriteLayout> {
+        let of = snapshot.schema();
+        if let Some(known) = runtime::lock(&self.write_layout).as_ref().filter(|known| Arc::ptr_eq(&known.of, &of)) {
+            return Ok(known.clone());
+        }
+        let transaction = transaction()?;
+        let state = transaction.write_state();
+        let state = state.map_err(|e| from_kernel(format!("preparing to write rows to '{}'", self.url), e))?;
+        let partitions = transaction.logical_partition_columns().into();
+        let layout = WriteLayout { of, state, partitions };
+        *runtime::lock(&self.write_layout) = Some(layout.clone());
+        Ok(layout)
     }
 
     /// Keeps `snapshot` for later calls, unless a newer one is known.

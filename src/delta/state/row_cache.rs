@@ -12,7 +12,7 @@ use delta_kernel::scan::state::{DvInfo, ScanFile};
 use crate::runtime::lock;
 
 /// Files up to this size, in bytes, are small: the number of requests determines how long they take to read, not the size.
-const SMALL_FILE: i64 = 64 << 10;
+const MAX_CACHED_FILE: i64 = 64 << 10;
 
 /// Rows of data files of one size class.
 pub(in crate::delta) struct RowCache {
@@ -37,12 +37,17 @@ impl RowCache {
     /// them again and again only reads new files, and a caller that acknowledges what it has just fetched reads none. A
     /// full cache starts again, because the oldest rows are probably acknowledged.
     pub(in crate::delta) fn of_small_files() -> Self {
-        Self { sizes: 0..=SMALL_FILE, capacity: 32 << 20, restarts: true, content: Mutex::default() }
+        Self { sizes: 0..=MAX_CACHED_FILE, capacity: 32 << 20, restarts: true, content: Mutex::default() }
     }
 
     /// Rows of large files, for the attempts of one rewrite: after a lost race only new files have to be read.
     pub(in crate::delta) fn of_large_files() -> Self {
-        Self { sizes: SMALL_FILE + 1..=i64::MAX, capacity: 256 << 20, restarts: false, content: Mutex::default() }
+        Self { sizes: MAX_CACHED_FILE + 1..=i64::MAX, capacity: 256 << 20, restarts: false, content: Mutex::default() }
+    }
+
+    /// Whether `file` is small.
+    pub(in crate::delta) fn is_small(file: &ScanFile) -> bool {
+        file.size <= MAX_CACHED_FILE
     }
 
     /// The live rows of `file` in this `schema`, if they are cached with the same deletion vector.
@@ -59,9 +64,15 @@ impl RowCache {
         if !self.sizes.contains(&file.size) {
             return;
         }
-        // Copied, because the buffers that a file is read into have room for a whole batch.
-        let all = UInt64Array::from_iter_values(0..rows.num_rows() as u64);
-        let Ok(rows) = take_record_batch(rows, &all) else { return };
+        let rows = match self.restarts {
+            // Copied, because the buffers that a file is read into have room for a whole batch.
+            true => {
+                let all = UInt64Array::from_iter_values(0..rows.num_rows() as u64);
+                let Ok(rows) = take_record_batch(rows, &all) else { return };
+                rows
+            }
+            false => rows.clone(),
+        };
         let bytes = rows.get_array_memory_size() + file.path.len();
         let mut content = lock(&self.content);
         let full = content.bytes + bytes > self.capacity;
