@@ -39,7 +39,7 @@ pub(crate) use fsync::{Disk, FsyncStore};
 
 use counting::RequestCounter;
 use executor::Executor;
-use layers::{Layers, Settings};
+use layers::{LayerOptions, Layers};
 use root::Root;
 
 /// A root directory or URI with the object store behind it. Cheap to clone.
@@ -91,7 +91,7 @@ impl Storage {
     /// # Errors
     /// The errors of [`Storage::open`].
     pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
-        let (settings, rest) = Settings::take(options, durability)?;
+        let (settings, rest) = LayerOptions::take(options, durability)?;
         let mut opened = match root::parse(root)? {
             Root::Local(directory) => {
                 options::check_unused(&rest)?;
@@ -115,7 +115,7 @@ impl Storage {
     /// Opens a storage whose files are in `store`, below `root`.
     #[cfg(test)]
     pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
-        Self::on(layers::around(store, &Settings::default(), false), root)
+        Self::on(layers::around(store, &LayerOptions::default(), false), root)
     }
 
     fn on(layers: Layers, root: Url) -> Result<Self> {

@@ -98,7 +98,7 @@ pub(super) fn concat<'a>(
 ) -> Result<RecordBatch> {
     match batches.into_iter().collect::<Vec<_>>().as_slice() {
         [one] if one.schema_ref() == schema => Ok((*one).clone()),
-        many => concat_batches(schema, many.iter().copied()).map_err(|e| from_arrow("putting rows together", e)),
+        many => concat_batches(schema, many.iter().copied()).map_err(|e| from_arrow("concatenating rows", e)),
     }
 }
 

@@ -12,13 +12,13 @@ use url::Url;
 
 use super::errors::from_kernel;
 use super::log::{create_table, foreign, log_reader, table_exists};
-use super::state::{Limits, SharedCommitter, TableState};
+use super::state::{SharedCommitter, TableState, TimeLimits};
 use super::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
 /// How long a commit is tried while the store answers with errors.
-const ERRORS: Duration = Duration::from_secs(60);
+const ERROR_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// With this many small files, reading the log and the files takes many times longer than in a new table.
 const OVERDUE: u64 = 1000;
@@ -51,11 +51,21 @@ impl Table {
     /// # Errors
     /// As [`Table::open`].
     pub fn open_within(storage: &Storage, name: &str, races: Option<Duration>) -> Result<Self> {
-        Self::open_with(storage, name, Arc::new(FileSystemCommitter::new()), Limits { errors: ERRORS, races })
+        Self::open_with(
+            storage,
+            name,
+            Arc::new(FileSystemCommitter::new()),
+            TimeLimits { on_errors: ERROR_TIME_LIMIT, on_races: races },
+        )
     }
 
     /// Opens a table whose commits go through `committer`.
-    pub(super) fn open_with(storage: &Storage, name: &str, committer: SharedCommitter, limits: Limits) -> Result<Self> {
+    pub(super) fn open_with(
+        storage: &Storage,
+        name: &str,
+        committer: SharedCommitter,
+        limits: TimeLimits,
+    ) -> Result<Self> {
         let url = table_url(storage, name)?;
         let reader = log_reader(storage.engine()?);
         let build = || Snapshot::builder_for(url.as_str()).build(&reader);

@@ -1,6 +1,6 @@
 //! Checks when a table is opened whether it can be written, so that the error does not come after the first rows.
 
-use super::commit::{Attempt, CommitKind};
+use super::commit::{CommitAttempt, CommitKind};
 use super::schema::same_kind;
 use super::table::Table;
 use super::types::TableSpec;
@@ -13,7 +13,7 @@ impl Table {
     /// [`ErrorKind::Unsupported`], which names the table feature and says what can be done.
     pub fn check_writable(&self) -> Result<()> {
         let (table, snapshot) = (&self.state.url, self.state.known());
-        let Err(error) = Attempt::new(&self.state, &CommitKind::append(false), &snapshot).transaction() else {
+        let Err(error) = CommitAttempt::new(&self.state, &CommitKind::append(false), &snapshot).transaction() else {
             return Ok(());
         };
         let text = match named_feature(&error.full_message()) {
@@ -78,7 +78,7 @@ impl Table {
             if !known && (!field.nullable || field.metadata.contains_key("CURRENT_DEFAULT")) {
                 let what = if field.nullable { "a default" } else { "NOT NULL" };
                 let text = format!("the table {table} has a column '{}' that jobrota does not know", field.name());
-                return unfit(format!("{text}, with {what}, which rows from here would break"));
+                return unfit(format!("{text}, with {what}, which rows of jobrota would violate"));
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use object_store::{ClientOptions, DynObjectStore};
 use url::Url;
 
 use super::error_mapping::ErrorMappingStore;
-use super::options::{self, Key, Settings};
+use super::options::{self, OptionKey, StoreOptions};
 use super::root::{Bucket, StoreKind};
 use crate::error::{Error, Result};
 use crate::http::address::is_loopback;
@@ -50,18 +50,29 @@ pub(super) fn connect(
     Ok(Arc::new(ErrorMappingStore::new(store, place, anonymous)))
 }
 
-fn azure(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
-    remove_redundant(&mut settings, Key::Azure(Azure::ContainerName), &bucket.name)?;
-    let emulator = settings.values.get(&Key::Azure(Azure::UseEmulator)).is_some_and(|value| options::is_true(value));
+/// `builder` with the options whose keys are `$cloud`. The builders of object_store have no common trait.
+macro_rules! configure {
+    ($builder:expr, $settings:expr, $cloud:path) => {
+        $settings.values.iter().fold($builder, |builder, (key, value)| match key {
+            $cloud(key) => builder.with_config(*key, value),
+            _ => builder,
+        })
+    };
+}
+
+fn azure(bucket: &Bucket, mut settings: StoreOptions, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
+    remove_redundant(&mut settings, OptionKey::Azure(Azure::ContainerName), &bucket.name)?;
+    let emulator =
+        settings.values.get(&OptionKey::Azure(Azure::UseEmulator)).is_some_and(|value| options::is_true(value));
     if emulator {
         check_emulator(&settings)?;
     }
     if let Some((account, endpoint)) = &bucket.account {
-        remove_redundant(&mut settings, Key::Azure(Azure::AccountName), account)?;
-        settings.values.insert(Key::Azure(Azure::AccountName), account.clone());
-        settings.values.entry(Key::Azure(Azure::Endpoint)).or_insert_with(|| endpoint.clone());
+        remove_redundant(&mut settings, OptionKey::Azure(Azure::AccountName), account)?;
+        settings.values.insert(OptionKey::Azure(Azure::AccountName), account.clone());
+        settings.values.entry(OptionKey::Azure(Azure::Endpoint)).or_insert_with(|| endpoint.clone());
     }
-    let account = match settings.values.get(&Key::Azure(Azure::AccountName)) {
+    let account = match settings.values.get(&OptionKey::Azure(Azure::AccountName)) {
         Some(account) => account.clone(),
         None if emulator => "devstoreaccount1".to_owned(),
         None => {
@@ -74,16 +85,13 @@ fn azure(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Resu
         }
     };
     let builder = MicrosoftAzureBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
-    let builder = settings.values.iter().fold(builder, |builder, (key, value)| match key {
-        Key::Azure(key) => builder.with_config(*key, value),
-        _ => builder,
-    });
+    let builder = configure!(builder, settings, OptionKey::Azure);
     let store = builder.with_container_name(&bucket.name).build().map_err(|e| unusable(bucket, &settings, &e))?;
     Ok((Arc::new(store), format!("the container '{}' of the storage account '{account}'", bucket.name)))
 }
 
 /// Checks the address of the emulator. The emulator mode allows plain HTTP, which is safe only on this machine.
-fn check_emulator(settings: &Settings) -> Result<()> {
+fn check_emulator(settings: &StoreOptions) -> Result<()> {
     let Ok(url) = std::env::var(AZURITE_URL) else { return Ok(()) };
     let Some(address) = Url::parse(&url).ok().filter(Url::has_host) else {
         return Err(Error::invalid(format!("{AZURITE_URL} must be a URL, such as http://127.0.0.1:10000")));
@@ -97,36 +105,30 @@ fn check_emulator(settings: &Settings) -> Result<()> {
     )))
 }
 
-fn s3(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
-    remove_redundant(&mut settings, Key::S3(S3::Bucket), &bucket.name)?;
+fn s3(bucket: &Bucket, mut settings: StoreOptions, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
+    remove_redundant(&mut settings, OptionKey::S3(S3::Bucket), &bucket.name)?;
     let builder = AmazonS3Builder::new().with_client_options(client).with_retry(settings.retry.clone());
-    let builder = settings.values.iter().fold(builder, |builder, (key, value)| match key {
-        Key::S3(key) => builder.with_config(*key, value),
-        _ => builder,
-    });
+    let builder = configure!(builder, settings, OptionKey::S3);
     let store = builder.with_bucket_name(&bucket.name).build().map_err(|e| unusable(bucket, &settings, &e))?;
     Ok((Arc::new(store), format!("the bucket '{}'", bucket.name)))
 }
 
-fn google(bucket: &Bucket, mut settings: Settings, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
-    remove_redundant(&mut settings, Key::Google(Google::Bucket), &bucket.name)?;
-    let given = |key| settings.values.contains_key(&Key::Google(key));
+fn google(bucket: &Bucket, mut settings: StoreOptions, client: ClientOptions) -> Result<(Arc<DynObjectStore>, String)> {
+    remove_redundant(&mut settings, OptionKey::Google(Google::Bucket), &bucket.name)?;
+    let given = |key| settings.values.contains_key(&OptionKey::Google(key));
     if given(Google::ServiceAccount) && given(Google::ServiceAccountKey) {
         return Err(Error::invalid(
             "both google_service_account and google_service_account_key are given: give the file or the key, not both",
         ));
     }
     let builder = GoogleCloudStorageBuilder::new().with_client_options(client).with_retry(settings.retry.clone());
-    let builder = settings.values.iter().fold(builder, |builder, (key, value)| match key {
-        Key::Google(key) => builder.with_config(*key, value),
-        _ => builder,
-    });
+    let builder = configure!(builder, settings, OptionKey::Google);
     let store = builder.with_bucket_name(&bucket.name).build().map_err(|e| unusable(bucket, &settings, &e))?;
     Ok((Arc::new(store), format!("the bucket '{}'", bucket.name)))
 }
 
 /// Removes an option that the root gives too, and checks that both agree.
-fn remove_redundant(settings: &mut Settings, key: Key, of_root: &str) -> Result<()> {
+fn remove_redundant(settings: &mut StoreOptions, key: OptionKey, of_root: &str) -> Result<()> {
     match settings.values.remove(&key) {
         Some(other) if other != of_root && !settings.from_environment.contains(&key) => Err(Error::invalid(format!(
             "the storage option '{}' contradicts the root, which says '{of_root}'; leave the option out",
@@ -137,7 +139,7 @@ fn remove_redundant(settings: &mut Settings, key: Key, of_root: &str) -> Result<
 }
 
 /// The error of object_store about the options, without their values.
-fn unusable(bucket: &Bucket, settings: &Settings, error: &object_store::Error) -> Error {
+fn unusable(bucket: &Bucket, settings: &StoreOptions, error: &object_store::Error) -> Error {
     // The error quotes parts of a key that is not JSON.
     let reason = if bucket.kind == StoreKind::Google {
         "the service account key must be the JSON of a key file".to_owned()

@@ -34,7 +34,7 @@ pub struct Requests {
 
 /// A kind of request, as the position of its counter.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum RequestKind {
     Get,
     Put,
     List,
@@ -54,7 +54,7 @@ impl RequestCounter {
         Requests { get, put, list, head, delete, copy }
     }
 
-    fn count(&self, kind: Kind) {
+    fn count(&self, kind: RequestKind) {
         self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -79,44 +79,44 @@ forward!(Display for CountingStore);
 #[async_trait]
 impl ObjectStore for CountingStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.counter.count(Kind::Put);
+        self.counter.count(RequestKind::Put);
         self.inner.put_opts(location, payload, opts).await
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.counter.count(Kind::Put);
+        self.counter.count(RequestKind::Put);
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(CountingUpload { inner, counter: self.counter.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.counter.count(if options.head { Kind::Head } else { Kind::Get });
+        self.counter.count(if options.head { RequestKind::Head } else { RequestKind::Get });
         self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let counter = self.counter.clone();
-        let counted = locations.inspect_ok(move |_| counter.count(Kind::Delete));
+        let counted = locations.inspect_ok(move |_| counter.count(RequestKind::Delete));
         self.inner.delete_stream(counted.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.counter.count(Kind::List);
+        self.counter.count(RequestKind::List);
         self.inner.list(prefix)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.counter.count(Kind::List);
+        self.counter.count(RequestKind::List);
         self.inner.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.counter.count(Kind::List);
+        self.counter.count(RequestKind::List);
         self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.counter.count(Kind::Copy);
+        self.counter.count(RequestKind::Copy);
         self.inner.copy_opts(from, to, options).await
     }
 }
@@ -130,17 +130,17 @@ struct CountingUpload {
 #[async_trait]
 impl MultipartUpload for CountingUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.counter.count(Kind::Put);
+        self.counter.count(RequestKind::Put);
         self.inner.put_part(data)
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.counter.count(Kind::Put);
+        self.counter.count(RequestKind::Put);
         self.inner.complete().await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.counter.count(Kind::Delete);
+        self.counter.count(RequestKind::Delete);
         self.inner.abort().await
     }
 }

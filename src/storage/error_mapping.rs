@@ -100,7 +100,7 @@ impl ObjectStore for ErrorMappingStore {
 
 /// A response of the server.
 #[derive(Debug)]
-struct Response {
+struct StoreResponse {
     status: u16,
     code: String,
     /// The status, the code and the message.
@@ -109,7 +109,7 @@ struct Response {
 
 /// Why a request failed.
 enum Cause {
-    Response(Response),
+    Response(StoreResponse),
     NoResponse(HttpErrorKind, String),
     /// The client did not send the request, or did not understand the response.
     Other(String),
@@ -149,7 +149,7 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 }
 
 /// Parses `403 Forbidden: <body>`, or a body alone, which is an error within a success.
-fn parse(response: &str) -> Response {
+fn parse(response: &str) -> StoreResponse {
     let status = response.get(..3).and_then(|digits| digits.parse().ok());
     let body = match status {
         Some(_) => response.split_once(": ").map_or("", |(_, body)| body),
@@ -165,7 +165,7 @@ fn parse(response: &str) -> Response {
             text = text + separator + part;
         }
     }
-    Response { status, code, text }
+    StoreResponse { status, code, text }
 }
 
 fn xml(body: &str) -> Option<(String, String)> {
@@ -297,7 +297,7 @@ impl Mapper {
 
 /// The kind of error, whether a retry can help, and what to do. [`ErrorKind::Server`] marks an object that does not
 /// exist: [`Mapper::map`] passes that on as it is.
-fn classify(response: &Response, about_credentials: bool) -> (ErrorKind, bool, &'static str) {
+fn classify(response: &StoreResponse, about_credentials: bool) -> (ErrorKind, bool, &'static str) {
     use ErrorKind::{Authentication, Server, Storage};
     match (response.status, response.code.as_str()) {
         (_, "NoSuchBucket" | "ContainerNotFound" | "FilesystemNotFound") => {

@@ -1,6 +1,6 @@
 //! A store that fails as real stores do. A seed makes the faults repeatable. For tests.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::forward::forward;
+use crate::runtime::lock;
 
 /// The fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +42,10 @@ const SLOW: Duration = Duration::from_millis(2);
 
 /// Decides which fault each request has. It can be changed while the store is in use.
 #[derive(Debug, Clone)]
-pub(crate) struct FaultPlan(Arc<Mutex<Plan>>);
+pub(crate) struct FaultPlan(Arc<Mutex<FaultSettings>>);
 
 #[derive(Debug)]
-struct Plan {
+struct FaultSettings {
     random: StdRng,
     /// Of 100 requests, the number that fail.
     percent: u32,
@@ -62,7 +63,7 @@ impl FaultPlan {
     /// Of 100 requests, `percent` have one of the faults in `kinds`.
     pub(crate) fn random(seed: u64, percent: u32, kinds: &[Fault]) -> Self {
         let random = StdRng::seed_from_u64(seed);
-        Self(Arc::new(Mutex::new(Plan { random, percent, kinds: kinds.to_vec(), commits: Vec::new() })))
+        Self(Arc::new(Mutex::new(FaultSettings { random, percent, kinds: kinds.to_vec(), commits: Vec::new() })))
     }
 
     /// From now on, `percent` of 100 requests fail.
@@ -80,16 +81,12 @@ impl FaultPlan {
         if commit && let Some(fault) = plan.commits.pop() {
             return fault;
         }
-        let Plan { random, percent, kinds, .. } = &mut *plan;
+        let FaultSettings { random, percent, kinds, .. } = &mut *plan;
         match kinds.is_empty() || random.random_range(0..100) >= *percent {
             true => Fine,
             false => kinds[random.random_range(0..kinds.len())],
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Injects the faults of a plan into the requests to `inner`.

@@ -39,12 +39,12 @@ pub enum Durability {
 
 /// The layers that the caller wants.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Settings {
+pub(super) struct LayerOptions {
     durability: Durability,
     request_delay: Duration,
 }
 
-impl Settings {
+impl LayerOptions {
     /// Splits `options` into the settings of the layers and the options of the store.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ pub(super) struct Layers {
 }
 
 /// The file system of this machine, from its root.
-pub(super) fn local(settings: &Settings) -> Arc<DynObjectStore> {
+pub(super) fn local(settings: &LayerOptions) -> Arc<DynObjectStore> {
     let files = Arc::new(LocalFileSystem::new());
     let local = Arc::new(LocalStore::new(Arc::clone(&files)));
     match settings.durability {
@@ -84,7 +84,7 @@ pub(super) fn local(settings: &Settings) -> Arc<DynObjectStore> {
 }
 
 /// Puts the layers around `store`. `is_local` says whether it is a local disk.
-pub(super) fn around(store: Arc<DynObjectStore>, settings: &Settings, is_local: bool) -> Layers {
+pub(super) fn around(store: Arc<DynObjectStore>, settings: &LayerOptions, is_local: bool) -> Layers {
     let counter = RequestCounter::default();
     let throttled: Arc<DynObjectStore> = match settings.request_delay {
         Duration::ZERO => store,
@@ -108,18 +108,18 @@ mod tests {
     fn the_settings_of_the_layers_are_taken_out_of_the_options() {
         let options =
             HashMap::from([("request_delay".to_owned(), "0.05".to_owned()), ("key".to_owned(), "1".to_owned())]);
-        let (settings, rest) = Settings::take(&options, Durability::Fsync).unwrap();
+        let (settings, rest) = LayerOptions::take(&options, Durability::Fsync).unwrap();
         assert_eq!((settings.durability, settings.request_delay), (Durability::Fsync, Duration::from_millis(50)));
         assert_eq!(rest, HashMap::from([("key".to_owned(), "1".to_owned())]));
         let bad = HashMap::from([("request_delay".to_owned(), "soon".to_owned())]);
-        assert_eq!(Settings::take(&bad, Durability::Store).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
+        assert_eq!(LayerOptions::take(&bad, Durability::Store).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
     }
 
     #[test]
     fn only_the_layers_that_are_wanted_are_there() {
         let shape = |durability, delay: &str| {
             let options = HashMap::from([("request_delay".to_owned(), delay.to_owned())]);
-            let (settings, _) = Settings::take(&options, durability).unwrap();
+            let (settings, _) = LayerOptions::take(&options, durability).unwrap();
             format!("{:?}", around(local(&settings), &settings, true).for_kernel)
         };
         let bare = shape(Durability::Store, "0");

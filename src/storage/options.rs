@@ -18,22 +18,22 @@ use crate::error::{Error, Result};
 mod keys;
 mod retry;
 
-pub(super) use keys::Key;
+pub(super) use keys::OptionKey;
 use keys::{Address, CLOUDS, ValueKind, names, not_an_option, unknown};
 
 /// The options of one store.
-pub(super) struct Settings {
-    pub(super) values: HashMap<Key, String>,
+pub(super) struct StoreOptions {
+    pub(super) values: HashMap<OptionKey, String>,
     pub(super) retry: RetryConfig,
     /// Whether neither the caller nor the environment names an identity.
     pub(super) anonymous: bool,
     /// The keys from the environment.
-    pub(super) from_environment: HashSet<Key>,
+    pub(super) from_environment: HashSet<OptionKey>,
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("keys", &self.values.keys()).finish_non_exhaustive()
+        f.debug_struct("StoreOptions").field("keys", &self.values.keys()).finish_non_exhaustive()
     }
 }
 
@@ -41,7 +41,7 @@ impl fmt::Debug for Settings {
 pub(super) fn check_unused(options: &HashMap<String, String>) -> Result<()> {
     for name in sorted(options) {
         let lower = name.trim().to_ascii_lowercase();
-        let is_option = |kind: &StoreKind| Key::parse(*kind, &lower).is_some();
+        let is_option = |kind: &StoreKind| OptionKey::parse(*kind, &lower).is_some();
         if !retry::NAMES.contains(&lower.as_str()) && !CLOUDS.iter().any(is_option) {
             return Err(unknown(name, CLOUDS.into_iter().flat_map(names)));
         }
@@ -58,21 +58,21 @@ pub(super) fn read(
     kind: StoreKind,
     options: &HashMap<String, String>,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Settings> {
-    let mut settings = Settings {
+) -> Result<StoreOptions> {
+    let mut settings = StoreOptions {
         values: HashMap::new(),
         retry: retry::default(),
         anonymous: false,
         from_environment: HashSet::new(),
     };
-    let mut names: HashMap<Key, &str> = HashMap::new();
+    let mut names: HashMap<OptionKey, &str> = HashMap::new();
     for name in sorted(options) {
         let (lower, value) = (name.trim().to_ascii_lowercase(), options[name].as_str());
         if retry::NAMES.contains(&lower.as_str()) {
             retry::set(&mut settings.retry, name, &lower, value)?;
             continue;
         }
-        let key = Key::parse(kind, &lower).ok_or_else(|| not_an_option(kind, name, &lower))?;
+        let key = OptionKey::parse(kind, &lower).ok_or_else(|| not_an_option(kind, name, &lower))?;
         let value = checked(name, key, value)?;
         if let Some(other) = names.insert(key, name)
             && settings.values.get(&key).is_some_and(|before| *before != value)
@@ -86,7 +86,7 @@ pub(super) fn read(
     let has_identity = settings.values.keys().any(|key| key.is_identity());
     for (name, value) in environment {
         let Some(key) = variable(kind, &name).filter(|_| !value.is_empty()) else { continue };
-        let is_about_identity = key.is_identity() || key == Key::Azure(Azure::CredentialType);
+        let is_about_identity = key.is_identity() || key == OptionKey::Azure(Azure::CredentialType);
         if settings.values.contains_key(&key) || has_identity && is_about_identity {
             continue;
         }
@@ -100,7 +100,7 @@ pub(super) fn read(
 
 /// The option that the environment variable `name` sets. The name of the container and the option that disables the
 /// check of certificates are not read from the environment, because they belong to the code that opens the ledger.
-fn variable(kind: StoreKind, name: &str) -> Option<Key> {
+fn variable(kind: StoreKind, name: &str) -> Option<OptionKey> {
     let prefix = match kind {
         StoreKind::Local => return None,
         StoreKind::Azure => "AZURE_",
@@ -109,15 +109,16 @@ fn variable(kind: StoreKind, name: &str) -> Option<Key> {
     };
     // App Service and Functions give the address of their managed identity in this variable.
     if kind == StoreKind::Azure && name == "IDENTITY_ENDPOINT" {
-        return Some(Key::Azure(Azure::MsiEndpoint));
+        return Some(OptionKey::Azure(Azure::MsiEndpoint));
     }
     if !name.starts_with(prefix) {
         return None;
     }
-    let key = Key::parse(kind, &name.to_ascii_lowercase())?;
-    let is_excluded =
-        matches!(key, Key::Azure(Azure::ContainerName) | Key::S3(S3::Bucket) | Key::Google(Google::Bucket))
-            || key.client() == Some(Client::AllowInvalidCertificates);
+    let key = OptionKey::parse(kind, &name.to_ascii_lowercase())?;
+    let is_excluded = matches!(
+        key,
+        OptionKey::Azure(Azure::ContainerName) | OptionKey::S3(S3::Bucket) | OptionKey::Google(Google::Bucket)
+    ) || key.client() == Some(Client::AllowInvalidCertificates);
     (!is_excluded).then_some(key)
 }
 
@@ -132,7 +133,7 @@ fn is_false(value: &str) -> bool {
 
 /// Checks a value, and converts a time to the form that object_store reads. Refuses values that break a promise of the
 /// ledger.
-fn checked(name: &str, key: Key, value: &str) -> Result<String> {
+fn checked(name: &str, key: OptionKey, value: &str) -> Result<String> {
     let wrong = |what: &str| Err(Error::invalid(format!("the storage option '{name}' must be {what}")));
     match key.kind() {
         ValueKind::Flag if !is_true(value) && !is_false(value) => return wrong("'true' or 'false'"),
@@ -157,7 +158,7 @@ fn checked(name: &str, key: Key, value: &str) -> Result<String> {
              certificate into a file and name the file in the environment variable SSL_CERT_FILE"
         )));
     }
-    if key == Key::S3(S3::ConditionalPut) && !value.eq_ignore_ascii_case("etag") {
+    if key == OptionKey::S3(S3::ConditionalPut) && !value.eq_ignore_ascii_case("etag") {
         return Err(Error::invalid(format!(
             "'{name}' can only be 'etag', the default: without conditional writes, concurrent writers would overwrite \
              each other's commits"
@@ -166,7 +167,7 @@ fn checked(name: &str, key: Key, value: &str) -> Result<String> {
     Ok(value.to_owned())
 }
 
-fn check_addresses(values: &mut HashMap<Key, String>) -> Result<()> {
+fn check_addresses(values: &mut HashMap<OptionKey, String>) -> Result<()> {
     let allow_http = values.iter().any(|(key, value)| key.allows_http() && is_true(value));
     for (&key, value) in values.iter_mut() {
         let ValueKind::Url(address) = key.kind() else { continue };

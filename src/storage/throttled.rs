@@ -71,7 +71,7 @@ impl ObjectStore for Throttled {
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         sleep(self.delay).await;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(Upload { inner, delay: self.delay }))
+        Ok(Box::new(ThrottledUpload { inner, delay: self.delay }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -87,13 +87,13 @@ impl ObjectStore for Throttled {
 }
 
 #[derive(Debug)]
-struct Upload {
+struct ThrottledUpload {
     inner: Box<dyn MultipartUpload>,
     delay: Duration,
 }
 
 #[async_trait]
-impl MultipartUpload for Upload {
+impl MultipartUpload for ThrottledUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let part = self.inner.put_part(data);
         sleep(self.delay).then(|()| part).boxed()

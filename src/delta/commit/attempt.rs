@@ -100,7 +100,7 @@ impl PartialEq for FileRows {
 }
 
 /// What the caller decides a commit on.
-pub(in crate::delta) struct Attempt<'a> {
+pub(in crate::delta) struct CommitAttempt<'a> {
     pub(in crate::delta) table: &'a TableState,
     pub(in crate::delta) snapshot: &'a SnapshotRef,
     pub(super) kind: &'a CommitKind,
@@ -108,7 +108,7 @@ pub(in crate::delta) struct Attempt<'a> {
     pub(in crate::delta) number: u32,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> CommitAttempt<'a> {
     /// The first attempt, on `snapshot`.
     pub(in crate::delta) fn new(table: &'a TableState, kind: &'a CommitKind, snapshot: &'a SnapshotRef) -> Self {
         Self { table, snapshot, kind, number: 0 }

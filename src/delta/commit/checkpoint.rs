@@ -15,9 +15,10 @@ use crate::runtime::{InFlight, lock, sleep_unless_exiting};
 /// Commits between checkpoints if the table does not say: Delta's default.
 const DEFAULT_INTERVAL: u64 = 10;
 
-/// The pause after a checkpoint: this many times as long as it took, and at most the second figure. Writers that commit as
-/// fast as they can must not share the machine with one checkpoint after the other.
-const REST: u32 = 10;
+/// The pause after a checkpoint is this many times as long as it took. Writers that commit as fast as they can must not share
+/// the machine with one checkpoint after the other.
+const REST_FACTOR: u32 = 10;
+/// Limit on this pause.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// Starts to write the checkpoint that the commit of `version` makes due. While one is being written, only the newest
@@ -38,7 +39,7 @@ pub(super) fn write_when_due(table: &Arc<TableState>, version: u64) {
         while let Some(snapshot) = next(&worker) {
             let started = Instant::now();
             write(&worker, &snapshot);
-            sleep_unless_exiting(started.elapsed().saturating_mul(REST).min(LONGEST_REST));
+            sleep_unless_exiting(started.elapsed().saturating_mul(REST_FACTOR).min(LONGEST_REST));
         }
         drop(in_flight);
     };

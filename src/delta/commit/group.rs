@@ -13,7 +13,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use tokio::sync::oneshot;
 
-use super::attempt::{Attempt, CommitKind, FileRows};
+use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::staging::StagedFiles;
 use super::{Proposal, commit};
 use crate::delta::schema;
@@ -35,13 +35,7 @@ impl Table {
     /// unknown, the message says so and it is not retryable.
     pub fn append(&self, batch: &RecordBatch) -> Result<u64> {
         let table = &self.state;
-        if batch.num_rows() == 0 {
-            return Ok(self.version());
-        }
-        // Refused here in a forked child, where the parent's leader does not exist.
-        table.storage.engine()?;
-        // Rows that do not fit are refused here, before they share a commit with others.
-        let rows = schema::align(batch, &table.schema(&table.known())?)?;
+        let Some(rows) = self.rows_to_append(batch)? else { return Ok(self.version()) };
         let (permits, room) = (kib(&rows), Arc::clone(&table.appends.room));
         let room = match Arc::clone(&room).try_acquire_many_owned(permits) {
             Ok(room) => room,
@@ -66,11 +60,7 @@ impl Table {
     /// As [`Table::append`].
     pub async fn append_async(&self, batch: &RecordBatch) -> Result<u64> {
         let table = &self.state;
-        if batch.num_rows() == 0 {
-            return Ok(self.version());
-        }
-        table.storage.engine()?;
-        let rows = schema::align(batch, &table.schema(&table.known())?)?;
+        let Some(rows) = self.rows_to_append(batch)? else { return Ok(self.version()) };
         let room = Arc::clone(&table.appends.room).acquire_many_owned(kib(&rows)).await.map_err(closed)?;
         let (sender, outcome) = oneshot::channel();
         let _in_flight = InFlight::begin();
@@ -78,6 +68,17 @@ impl Table {
             lead_in_background(table);
         }
         outcome.await.unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// The rows of `batch` in the table's columns, or `None` if there are none. Refuses rows that do not fit, before they
+    /// share a commit with others, and calls in a forked child, where the parent's leader does not exist.
+    fn rows_to_append(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+        let table = &self.state;
+        if batch.num_rows() == 0 {
+            return Ok(None);
+        }
+        table.storage.engine()?;
+        schema::align(batch, &table.schema(&table.known())?).map(Some)
     }
 }
 
@@ -88,7 +89,7 @@ fn closed(e: tokio::sync::AcquireError) -> Error {
 fn broken() -> Error {
     Error::new(
         ErrorKind::Internal,
-        "the commit that these rows were part of broke off; look whether they are in the table before trying again",
+        "the commit that these rows were part of ended early; look whether they are in the table before trying again",
     )
 }
 
@@ -160,11 +161,11 @@ fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], leadership: &mu
 /// count from `since`.
 fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, locked: &mut dyn FnMut()) -> Result<u64> {
     let (kind, known) = (CommitKind::append(true), table.known());
-    let files = |attempt: &Attempt<'_>| -> Result<Vec<FileRows>> {
+    let files = |attempt: &CommitAttempt<'_>| -> Result<Vec<FileRows>> {
         Ok(vec![FileRows::new(schema::align(rows, &attempt.schema()?)?)])
     };
     // Written before this thread has the lock, as others can commit meanwhile.
-    let ahead = Attempt::new(table, &kind, &known);
+    let ahead = CommitAttempt::new(table, &kind, &known);
     let staged = StagedFiles::write(&ahead, files(&ahead)?)?;
     let committed = commit(table, &kind, since, Some(staged), &mut |attempt| {
         locked();

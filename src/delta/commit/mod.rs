@@ -22,8 +22,8 @@ use delta_kernel::transaction::CommitResult;
 use delta_kernel::{FilteredEngineData, KernelError};
 use rand::RngExt as _;
 
-pub(super) use self::attempt::{Attempt, CommitKind, FileRows};
-use self::observed::{Observed, ObservedCommitter};
+pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
+use self::observed::{CommitterResult, ObservedCommitter};
 pub(super) use self::staging::StagedFiles;
 use super::errors::{from_kernel, is_transient};
 use super::log::LogEntry;
@@ -31,8 +31,8 @@ use super::state::{LockGuard, MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
 
 /// If more time than this has passed since the log was read (the process was stopped, the machine slept), log entries may
-/// have been cleaned away meanwhile (never sooner than after an hour, see `maintenance`). Then a free version proves
-/// nothing.
+/// have been cleaned away meanwhile (never sooner than after an hour, see `maintenance`). Then a free version does not prove
+/// that no entry was deleted.
 const PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// The pause between attempts is drawn from zero to this limit, which doubles from the first to the last.
@@ -67,7 +67,7 @@ pub(super) fn commit(
     kind: &CommitKind,
     since: Instant,
     mut staged: Option<StagedFiles>,
-    propose: &mut dyn FnMut(&Attempt<'_>) -> Result<Option<Proposal>>,
+    propose: &mut dyn FnMut(&CommitAttempt<'_>) -> Result<Option<Proposal>>,
 ) -> Result<Option<u64>> {
     let ended = attempts(table, kind, since, &mut staged, propose);
     if let Some(orphans) = staged.filter(|_| nothing_written(&ended)) {
@@ -89,7 +89,7 @@ fn attempts(
     kind: &CommitKind,
     since: Instant,
     staged: &mut Option<StagedFiles>,
-    propose: &mut dyn FnMut(&Attempt<'_>) -> Result<Option<Proposal>>,
+    propose: &mut dyn FnMut(&CommitAttempt<'_>) -> Result<Option<Proposal>>,
 ) -> Result<Option<u64>> {
     crate::runtime::own_randomness()?;
     let id = uuid::Uuid::new_v4().to_string();
@@ -98,9 +98,9 @@ fn attempts(
         if lock.as_ref().is_some_and(|lock| lock.contended) {
             table.note_contention();
         }
-        let fresh = if kind.blind && number == 0 { table.fresh() } else { None };
+        let fresh = if kind.blind && number == 0 { table.snapshot_for_blind_commit() } else { None };
         let snapshot = fresh.map_or_else(|| table.refresh(), Ok)?;
-        let attempt = Attempt { table, snapshot: &snapshot, kind, number };
+        let attempt = CommitAttempt { table, snapshot: &snapshot, kind, number };
         let proposal = match propose(&attempt).and_then(|proposal| staged_files(&attempt, staged, proposal)) {
             Ok(Some(proposal)) => proposal,
             Ok(None) => return Ok(None),
@@ -117,8 +117,8 @@ fn attempts(
             Submitted::Lost(version, winner) => {
                 table.note_contention();
                 drop(lock);
-                if !wait(number, table.limits.races.map(|limit| since + limit)) {
-                    let seconds = table.limits.races.unwrap_or_default().as_secs_f32();
+                if !wait(number, table.limits.on_races.map(|limit| since + limit)) {
+                    let seconds = table.limits.on_races.unwrap_or_default().as_secs_f32();
                     let text = format!(
                         "other writers of '{}' won every race for {seconds} s, the last time with version {version} ({}); \
                          nothing was written, try again",
@@ -134,7 +134,7 @@ fn attempts(
 
 /// Writes the data files of `proposal`, unless files of an earlier attempt serve.
 fn staged_files(
-    attempt: &Attempt<'_>,
+    attempt: &CommitAttempt<'_>,
     staged: &mut Option<StagedFiles>,
     proposal: Option<Proposal>,
 ) -> Result<Option<Proposal>> {
@@ -148,11 +148,11 @@ fn staged_files(
     Ok(Some(proposal))
 }
 
-/// Offers `proposal` as the version after the attempt's snapshot, until it is known who has that version.
-fn submit(attempt: &Attempt<'_>, proposal: &Proposal, id: &str) -> Result<Submitted> {
+/// Tries to commit `proposal` as the next version until the outcome is known.
+fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<Submitted> {
     let table = attempt.table;
     let version = attempt.snapshot.version() + 1;
-    let deadline = Some(Instant::now() + table.limits.errors);
+    let deadline = Some(Instant::now() + table.limits.on_errors);
     let mut in_doubt = false;
     for number in 0.. {
         let committer = ObservedCommitter::new(&table.committer);
@@ -186,13 +186,13 @@ fn submit(attempt: &Attempt<'_>, proposal: &Proposal, id: &str) -> Result<Submit
                 return Err(from_kernel(format!("committing to '{}'", table.url), error));
             }
             // The commit is durable; a later step failed.
-            Some(Observed::Committed) => {
+            Some(CommitterResult::Committed) => {
                 let error = error.map(|e| e.to_string());
                 tracing::warn!(table = %table.url, version, error, "the commit succeeded, but not what follows it");
                 return Ok(Submitted::Committed(version));
             }
             // Stores retry by themselves, so even a conflict may be with an earlier request of this commit.
-            Some(Observed::Conflict | Observed::Failed) => {}
+            Some(CommitterResult::Conflict | CommitterResult::Failed) => {}
         }
         match table.log_entry(version) {
             Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {
@@ -246,7 +246,7 @@ fn unknown(table: &TableState, version: u64, id: &str) -> Error {
 /// After a long pause, makes sure that the entry before this commit's is still in the log. Clean-up deletes the oldest
 /// entries first, so then this commit's version was not cleaned away before it was written.
 fn check_pause(table: &TableState, version: u64) -> Result<()> {
-    if table.since_contact() < PAUSE {
+    if table.since_log_access() < PAUSE {
         return Ok(());
     }
     let before = table.log_entry(version - 1);
@@ -256,8 +256,8 @@ fn check_pause(table: &TableState, version: u64) -> Result<()> {
     let error = Error::new(
         ErrorKind::Storage,
         format!(
-            "this process was stopped for so long while it committed version {version} of '{}' that the log may have been cleaned \
-             beneath it: it is not known whether the rows are in the table; look before trying again",
+            "this process was stopped for so long while it committed version {version} of '{}' that entries of its log \
+             may have been deleted meanwhile: it is not known whether the rows are in the table; look before trying again",
             table.url
         ),
     );

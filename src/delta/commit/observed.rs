@@ -9,7 +9,7 @@ use crate::delta::state::SharedCommitter;
 
 /// What became of the attempt to create the log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Observed {
+pub(super) enum CommitterResult {
     Committed,
     Conflict,
     Failed,
@@ -19,7 +19,7 @@ pub(super) enum Observed {
 pub(super) struct ObservedCommitter {
     inner: SharedCommitter,
     /// Empty if the committer was not called.
-    pub(super) observed: Arc<OnceLock<Observed>>,
+    pub(super) observed: Arc<OnceLock<CommitterResult>>,
 }
 
 impl ObservedCommitter {
@@ -37,9 +37,9 @@ impl Committer for ObservedCommitter {
     ) -> KernelResult<CommitResponse> {
         let response = self.inner.commit(engine, actions, metadata);
         self.observed.get_or_init(|| match &response {
-            Ok(CommitResponse::Committed { .. }) => Observed::Committed,
-            Ok(CommitResponse::Conflict { .. }) => Observed::Conflict,
-            Err(_) => Observed::Failed,
+            Ok(CommitResponse::Committed { .. }) => CommitterResult::Committed,
+            Ok(CommitResponse::Conflict { .. }) => CommitterResult::Conflict,
+            Err(_) => CommitterResult::Failed,
         });
         response
     }

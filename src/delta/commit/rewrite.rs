@@ -7,7 +7,7 @@ use arrow::array::{Array as _, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not, prep_null_mask_filter};
 use delta_kernel::scan::state::ScanFile;
 
-use super::attempt::{Attempt, CommitKind, FileRows};
+use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::{Proposal, commit};
 use crate::delta::errors::from_arrow;
 use crate::delta::scan::{Scanner, select};
@@ -74,7 +74,7 @@ struct Decisions {
 }
 
 impl Decisions {
-    fn make(attempt: &Attempt<'_>, predicate: &Predicate, cache: &RowCache, decide: Decide<'_>) -> Result<Self> {
+    fn make(attempt: &CommitAttempt<'_>, predicate: &Predicate, cache: &RowCache, decide: Decide<'_>) -> Result<Self> {
         let scanner = Scanner::new(attempt.table, attempt.snapshot, predicate)?.with_cache(cache);
         let mut decisions = Self::default();
         let (mut added, mut removed) = (Vec::new(), Vec::new());

@@ -25,7 +25,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-use super::attempt::{Attempt, FileRows};
+use super::attempt::{CommitAttempt, FileRows};
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::log::store_path;
 use crate::delta::schema;
@@ -58,7 +58,11 @@ pub(in crate::delta) struct StagedFiles {
 impl StagedFiles {
     /// The files for `rows` in this attempt: those of an earlier attempt if they hold the same rows and still fit, else new
     /// ones.
-    pub(super) fn reuse_or_write(attempt: &Attempt<'_>, before: Option<Self>, rows: Vec<FileRows>) -> Result<Self> {
+    pub(super) fn reuse_or_write(
+        attempt: &CommitAttempt<'_>,
+        before: Option<Self>,
+        rows: Vec<FileRows>,
+    ) -> Result<Self> {
         if let Some(before) = before {
             if before.rows == rows && before.fits(attempt)? {
                 return Ok(before);
@@ -69,7 +73,7 @@ impl StagedFiles {
     }
 
     /// Writes the files for `rows`.
-    pub(in crate::delta) fn write(attempt: &Attempt<'_>, mut rows: Vec<FileRows>) -> Result<Self> {
+    pub(in crate::delta) fn write(attempt: &CommitAttempt<'_>, mut rows: Vec<FileRows>) -> Result<Self> {
         let (storage, snapshot, layout) = (&attempt.table.storage, attempt.snapshot, attempt.write_layout()?);
         let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
         rows.retain(|part| part.rows.num_rows() > 0);
@@ -98,7 +102,7 @@ impl StagedFiles {
 
     /// Whether the files can be committed in this attempt: they are recent, and the table has the same columns, partitions
     /// and properties as when they were written.
-    pub(in crate::delta) fn fits(&self, attempt: &Attempt<'_>) -> Result<bool> {
+    pub(in crate::delta) fn fits(&self, attempt: &CommitAttempt<'_>) -> Result<bool> {
         let snapshot = attempt.snapshot;
         let (instant, time) = self.written;
         if instant.elapsed().max(time.elapsed().unwrap_or_default()) > STALE {

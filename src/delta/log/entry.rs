@@ -1,4 +1,4 @@
-//! One log entry, as far as its readers here need it: the loser of a race, and reads of what was appended.
+//! The parts of a log entry that this crate reads.
 
 use std::collections::HashMap;
 

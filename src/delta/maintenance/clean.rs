@@ -9,9 +9,9 @@ use delta_kernel::schema::{DataType, StructField, StructType};
 use delta_kernel::{Engine as _, EngineData, FileMeta, KernelError, KernelResult, Snapshot};
 use serde_json::Value;
 
-use super::files::{self, Found};
-use super::paths::Needed;
-use super::{FLOOR, MaintenanceOutcome, Retention};
+use super::files::{self, StoredFile};
+use super::paths::PathSet;
+use super::{MIN_AGE_MS, MaintenanceOutcome, Retention};
 use crate::delta::errors::{from_kernel, is_not_found};
 use crate::delta::scan::Scanner;
 use crate::delta::state::TableState;
@@ -21,7 +21,7 @@ use crate::storage::file_names::{self, LAST_CHECKPOINT, LOG_DIRECTORY};
 
 /// What a file of the log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+enum LogFileKind {
     Commit,
     /// A part of a checkpoint, by number, or the whole.
     Checkpoint {
@@ -29,12 +29,12 @@ enum Kind {
         parts: u64,
     },
     /// A checkpoint with a UUID in its name, which may have sidecars.
-    Uuid,
+    UuidCheckpoint,
     Checksum,
     /// Several commits in one file, up to this version.
     Compacted(u64),
     /// An unfinished file of a process that was killed while it wrote on a local disk.
-    Leftover,
+    Temporary,
 }
 
 /// Deletes log entries that are no longer needed.
@@ -54,22 +54,22 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
             keep / 3_600_000
         ));
     }
-    let cutoff = now.saturating_sub(keep.max(FLOOR));
+    let cutoff = now.saturating_sub(keep.max(MIN_AGE_MS));
     let (files, sidecars) = files::log(table)?;
-    let log: Vec<(u64, Kind, Found)> = files
+    let log: Vec<(u64, LogFileKind, StoredFile)> = files
         .iter()
         .filter_map(|file| kind_of(&file.name).map(|(version, kind)| (version, kind, file.clone())))
         .collect();
-    for (.., file) in log.iter().filter(|(_, kind, file)| *kind == Kind::Leftover && file.modified <= cutoff) {
+    for (.., file) in log.iter().filter(|(_, kind, file)| *kind == LogFileKind::Temporary && file.modified <= cutoff) {
         report.log_entries_removed += u64::from(file.delete(table)?);
     }
     let Some(newest) = newest_to_start_from(&log, cutoff) else { return Ok(()) };
-    let start = hinted(table, &files)?.map_or(newest, |hint| newest.min(hint));
+    let start = last_checkpoint_version(table, &files)?.map_or(newest, |hint| newest.min(hint));
     let mut expired: Vec<_> = log
         .iter()
         .filter(|(version, kind, file)| {
-            let last = if let Kind::Compacted(last) = kind { last } else { version };
-            *kind != Kind::Leftover && *last < start && file.modified <= cutoff
+            let last = if let LogFileKind::Compacted(last) = kind { last } else { version };
+            *kind != LogFileKind::Temporary && *last < start && file.modified <= cutoff
         })
         .collect();
     if expired.is_empty() {
@@ -78,7 +78,7 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
     check(table, &log, start, snapshot.version())?;
     // Oldest first and one by one, so that the rest of the log is always readable, and a writer that continues after a long
     // pause can tell by the entry before its own whether that was cleaned away.
-    expired.sort_by_key(|(version, kind, _)| (*version, *kind == Kind::Commit));
+    expired.sort_by_key(|(version, kind, _)| (*version, *kind == LogFileKind::Commit));
     for (at, (.., file)) in expired.into_iter().enumerate() {
         // The first one through the store: with `durability="fsync"`, that syncs the checkpoint that replaces them all.
         let deleted = if at == 0 { file.delete_through_store(table)? } else { file.delete(table)? };
@@ -89,14 +89,14 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
 }
 
 /// The newest version with a complete checkpoint, such that this and all commits up to it are old enough.
-fn newest_to_start_from(log: &[(u64, Kind, Found)], cutoff: i64) -> Option<u64> {
-    let young = log.iter().filter(|(_, kind, file)| *kind == Kind::Commit && file.modified > cutoff);
+fn newest_to_start_from(log: &[(u64, LogFileKind, StoredFile)], cutoff: i64) -> Option<u64> {
+    let young = log.iter().filter(|(_, kind, file)| *kind == LogFileKind::Commit && file.modified > cutoff);
     let first_young = young.map(|(version, ..)| *version).min().unwrap_or(u64::MAX);
     let mut parts: BTreeMap<(u64, u64), BTreeSet<u64>> = BTreeMap::new();
     for (version, kind, file) in log.iter().filter(|(version, ..)| *version < first_young) {
         let (part, of) = match kind {
-            Kind::Checkpoint { part, parts } => (*part, *parts),
-            Kind::Uuid => (1, 1),
+            LogFileKind::Checkpoint { part, parts } => (*part, *parts),
+            LogFileKind::UuidCheckpoint => (1, 1),
             _ => continue,
         };
         if file.modified <= cutoff {
@@ -108,7 +108,7 @@ fn newest_to_start_from(log: &[(u64, Kind, Found)], cutoff: i64) -> Option<u64> 
 }
 
 /// The version in `_last_checkpoint`, where readers start: it must not be cleaned away.
-fn hinted(table: &TableState, files: &[Found]) -> Result<Option<u64>> {
+fn last_checkpoint_version(table: &TableState, files: &[StoredFile]) -> Result<Option<u64>> {
     let Some(file) = files.iter().find(|file| file.name == LAST_CHECKPOINT) else { return Ok(None) };
     let content = file.read(table)?.unwrap_or_default();
     let hint = serde_json::from_slice::<Value>(&content).ok();
@@ -117,8 +117,9 @@ fn hinted(table: &TableState, files: &[Found]) -> Result<Option<u64>> {
 }
 
 /// Makes sure that the table can be read from the checkpoint of version `start` on, without what is below it.
-fn check(table: &TableState, log: &[(u64, Kind, Found)], start: u64, newest: u64) -> Result<()> {
-    let commits: HashSet<u64> = log.iter().filter(|(_, kind, _)| *kind == Kind::Commit).map(|(v, ..)| *v).collect();
+fn check(table: &TableState, log: &[(u64, LogFileKind, StoredFile)], start: u64, newest: u64) -> Result<()> {
+    let commits: HashSet<u64> =
+        log.iter().filter(|(_, kind, _)| *kind == LogFileKind::Commit).map(|(v, ..)| *v).collect();
     if let Some(missing) = (start + 1..=newest).find(|version| !commits.contains(version)) {
         // Committed after the log was listed, or lost. In both cases the log stays as it is.
         let text =
@@ -137,18 +138,19 @@ fn check(table: &TableState, log: &[(u64, Kind, Found)], start: u64, newest: u64
 /// Deletes old sidecars to which no remaining checkpoint refers.
 fn clean_sidecars(
     table: &TableState,
-    log: &[(u64, Kind, Found)],
-    sidecars: &[Found],
+    log: &[(u64, LogFileKind, StoredFile)],
+    sidecars: &[StoredFile],
     start: u64,
     cutoff: i64,
 ) -> Result<u64> {
     if sidecars.is_empty() {
         return Ok(0);
     }
-    let mut needed = Needed::of(&table.url);
+    let mut needed = PathSet::of(&table.url);
     // Checkpoints written after the log was listed have young sidecars.
     let left = log.iter().filter(|(version, kind, file)| {
-        matches!(kind, Kind::Uuid | Kind::Checkpoint { .. }) && (*version >= start || file.modified > cutoff)
+        matches!(kind, LogFileKind::UuidCheckpoint | LogFileKind::Checkpoint { .. })
+            && (*version >= start || file.modified > cutoff)
     });
     for (.., file) in left {
         let unreadable = |e| {
@@ -175,7 +177,7 @@ fn clean_sidecars(
 }
 
 /// The paths of the sidecars in a checkpoint.
-fn read_sidecars(table: &TableState, checkpoint: &Found) -> KernelResult<Vec<ArrayRef>> {
+fn read_sidecars(table: &TableState, checkpoint: &StoredFile) -> KernelResult<Vec<ArrayRef>> {
     let path = StructType::try_new([StructField::nullable("path", DataType::STRING)])?;
     let schema = Arc::new(StructType::try_new([StructField::nullable("sidecar", path)])?);
     let file = FileMeta {
@@ -200,32 +202,32 @@ fn read_sidecars(table: &TableState, checkpoint: &Found) -> KernelResult<Vec<Arr
 }
 
 /// The kind of the file of this name; `None` for files that must not be deleted.
-fn kind_of(name: &str) -> Option<(u64, Kind)> {
+fn kind_of(name: &str) -> Option<(u64, LogFileKind)> {
     let number = |text: &str, digits: usize| -> Option<u64> {
         (text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
     };
     if file_names::is_temporary(name) {
-        return Some((0, Kind::Leftover));
+        return Some((0, LogFileKind::Temporary));
     }
     if let Some(before) = file_names::without_staging_number(name) {
         let is_ours = before == LAST_CHECKPOINT || kind_of(before).is_some();
-        return is_ours.then_some((0, Kind::Leftover));
+        return is_ours.then_some((0, LogFileKind::Temporary));
     }
     let parts: Vec<&str> = name.split('.').collect();
     let version = number(parts.first()?, 20)?;
     let kind = match parts.get(1..)? {
-        ["json"] => Kind::Commit,
-        ["crc"] => Kind::Checksum,
-        ["checkpoint", "parquet"] => Kind::Checkpoint { part: 1, parts: 1 },
+        ["json"] => LogFileKind::Commit,
+        ["crc"] => LogFileKind::Checksum,
+        ["checkpoint", "parquet"] => LogFileKind::Checkpoint { part: 1, parts: 1 },
         ["checkpoint", part, of, "parquet"] => {
             let (part, parts) = (number(part, 10)?, number(of, 10)?);
-            Kind::Checkpoint { part: (1..=parts).contains(&part).then_some(part)?, parts }
+            LogFileKind::Checkpoint { part: (1..=parts).contains(&part).then_some(part)?, parts }
         }
         ["checkpoint", id, "parquet" | "json"] => {
             uuid::Uuid::try_parse(id).ok()?;
-            Kind::Uuid
+            LogFileKind::UuidCheckpoint
         }
-        [last, "compacted", "json"] => Kind::Compacted(number(last, 20)?),
+        [last, "compacted", "json"] => LogFileKind::Compacted(number(last, 20)?),
         _ => return None,
     };
     Some((version, kind))

@@ -12,40 +12,41 @@ use delta_kernel::SnapshotRef;
 use delta_kernel::scan::state::{DvInfo, ScanFile};
 
 use super::MaintenanceOutcome;
-use crate::delta::commit::{Attempt, CommitKind, FileRows, Proposal, StagedFiles, commit, nothing_written};
+use crate::delta::commit::{CommitAttempt, CommitKind, FileRows, Proposal, StagedFiles, commit, nothing_written};
 use crate::delta::scan::{Scanner, oldest_first, select};
 use crate::delta::schema;
 use crate::delta::state::{FileBatch, TableState};
 use crate::delta::types::Predicate;
 use crate::error::Result;
 
-/// Limits on a new file, in bytes and rows. They also bound the memory that one commit needs.
+/// TimeLimits on a new file, in bytes and rows. They also bound the memory that one commit needs.
 const TARGET: i64 = 64 << 20;
 const TARGET_ROWS: u64 = 1_000_000;
 
 /// Limit on the files that one commit replaces, as the log entry names each of them.
 const MOST_FILES: usize = 10_000;
 
-/// A file is not rewritten together with files that are in total this many times smaller, unless it is smaller than the
-/// second figure, in bytes. So each row is rewritten a logarithmic number of times, however often maintenance runs.
-const UNEVEN: i64 = 4;
-const CHEAP: i64 = 1 << 20;
+/// A file is not rewritten together with files that are in total this many times smaller. So each row is rewritten a
+/// logarithmic number of times, however often maintenance runs.
+const MAX_SIZE_RATIO: i64 = 4;
+/// A file of up to this size, in bytes, is rewritten all the same.
+const CHEAP_FILE_SIZE: i64 = 1 << 20;
 
 /// Limit on passes. A pass can compact the files that the pass before wrote.
 const PASSES: usize = 6;
 
 /// Up to this many commits are read one by one after a lost race. Beyond that, the files are listed again.
-const NEAR: u64 = 32;
+const MAX_COMMITS_READ_SINGLY: u64 = 32;
 
 /// Files of one partition that become one file, oldest first, each with the index of its batch and its row there.
 #[derive(Debug, Default)]
-struct Run<'a> {
+struct FileRun<'a> {
     files: Vec<(usize, usize, &'a ScanFile)>,
 }
 
 /// A run and its new file.
-struct Written<'a> {
-    run: Run<'a>,
+struct CompactedRun<'a> {
+    run: FileRun<'a>,
     rows: u64,
     staged: StagedFiles,
 }
@@ -69,7 +70,7 @@ pub(super) fn compact(table: &Arc<TableState>, report: &mut MaintenanceOutcome) 
 }
 
 /// The files to compact. Only consecutive files become one, so that every row keeps its position in its partition.
-fn runs(batches: &[FileBatch]) -> Vec<Run<'_>> {
+fn runs(batches: &[FileBatch]) -> Vec<FileRun<'_>> {
     let mut partitions: BTreeMap<Vec<(&str, &str)>, Vec<_>> = BTreeMap::new();
     for found in oldest_first(batches) {
         let mut key: Vec<_> = found.2.partition_values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -78,7 +79,7 @@ fn runs(batches: &[FileBatch]) -> Vec<Run<'_>> {
     }
     let mut runs = Vec::new();
     for files in partitions.into_values() {
-        let mut run = Run::default();
+        let mut run = FileRun::default();
         for found in files {
             let file = found.2;
             let large = file.size > TARGET / 2 || rows(file) > TARGET_ROWS / 2;
@@ -102,7 +103,7 @@ fn rows(file: &ScanFile) -> u64 {
     file.stats.as_ref().map_or(0, |stats| stats.num_records)
 }
 
-impl Run<'_> {
+impl FileRun<'_> {
     fn size(&self) -> i64 {
         self.files.iter().map(|(.., file)| file.size).sum()
     }
@@ -127,7 +128,7 @@ impl Run<'_> {
         let mut first = 0;
         for (.., file) in &self.files {
             rest -= file.size;
-            if file.size <= CHEAP.max(rest.saturating_mul(UNEVEN)) {
+            if file.size <= CHEAP_FILE_SIZE.max(rest.saturating_mul(MAX_SIZE_RATIO)) {
                 break;
             }
             first += 1;
@@ -138,8 +139,8 @@ impl Run<'_> {
 }
 
 /// Groups of runs that share a commit.
-fn groups(runs: Vec<Run<'_>>) -> Vec<Vec<Run<'_>>> {
-    let mut groups: Vec<Vec<Run<'_>>> = Vec::new();
+fn groups(runs: Vec<FileRun<'_>>) -> Vec<Vec<FileRun<'_>>> {
+    let mut groups: Vec<Vec<FileRun<'_>>> = Vec::new();
     let (mut size, mut count, mut files) = (0, 0, 0);
     for run in runs {
         size += run.size();
@@ -162,12 +163,12 @@ fn replace(
     snapshot: &SnapshotRef,
     scanner: &Scanner<'_>,
     batches: &[FileBatch],
-    group: Vec<Run<'_>>,
+    group: Vec<FileRun<'_>>,
     report: &mut MaintenanceOutcome,
 ) -> Result<()> {
     let kind = CommitKind::optimize(TARGET);
     let mut written = Vec::new();
-    let ahead = Attempt::new(table, &kind, snapshot);
+    let ahead = CommitAttempt::new(table, &kind, snapshot);
     for run in group {
         match write(&ahead, scanner, run) {
             Ok(run) => written.push(run),
@@ -212,15 +213,15 @@ fn replace(
     }
 }
 
-fn write<'a>(ahead: &Attempt<'_>, scanner: &Scanner<'_>, run: Run<'a>) -> Result<Written<'a>> {
+fn write<'a>(ahead: &CommitAttempt<'_>, scanner: &Scanner<'_>, run: FileRun<'a>) -> Result<CompactedRun<'a>> {
     let batches = scanner.read_all(run.files.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
     let rows = schema::concat(scanner.schema(), &batches)?;
     let count = rows.num_rows() as u64;
     let rows = FileRows { rows, written_at: run.files.last().map(|(.., file)| file.modification_time) };
-    Ok(Written { rows: count, staged: StagedFiles::write(ahead, vec![rows])?, run })
+    Ok(CompactedRun { rows: count, staged: StagedFiles::write(ahead, vec![rows])?, run })
 }
 
-fn discard(table: &TableState, written: Vec<Written<'_>>) {
+fn discard(table: &TableState, written: Vec<CompactedRun<'_>>) {
     for run in written {
         run.staged.discard(&table.storage);
     }
@@ -229,7 +230,7 @@ fn discard(table: &TableState, written: Vec<Written<'_>>) {
 /// Gives up the runs of which another commit after `version` has removed a file, or has hidden rows of it.
 fn drop_lost(
     table: &TableState,
-    written: &mut Vec<Written<'_>>,
+    written: &mut Vec<CompactedRun<'_>>,
     version: &mut u64,
     newest: &SnapshotRef,
 ) -> Result<()> {
@@ -237,7 +238,7 @@ fn drop_lost(
     if now == *version || written.is_empty() {
         return Ok(());
     }
-    let lost = if now - *version <= NEAR {
+    let lost = if now - *version <= MAX_COMMITS_READ_SINGLY {
         match table.removed_since(*version, now)? {
             Some(removed) => extract(written, |run| Ok(run.run.paths().any(|path| removed.contains(path))))?,
             None => std::mem::take(written),

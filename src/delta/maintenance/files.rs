@@ -26,17 +26,17 @@ const RESOLUTION: i64 = 1000;
 
 /// A file in the store.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct StoredFile {
     /// Its path below the directory that was listed.
     pub(super) name: String,
     /// In milliseconds since 1970.
     pub(super) modified: i64,
     pub(super) size: u64,
-    location: Location,
+    location: FileLocation,
 }
 
 #[derive(Debug, Clone)]
-enum Location {
+enum FileLocation {
     Local(PathBuf),
     Store(Path),
 }
@@ -57,17 +57,17 @@ pub(super) fn now(table: &TableState) -> Result<i64> {
 }
 
 /// All files of the table, except those of its log and of other tables in directories below it. Does not follow links.
-pub(super) fn data(table: &TableState) -> Result<Vec<Found>> {
+pub(super) fn data(table: &TableState) -> Result<Vec<StoredFile>> {
     list(table, "", true)
 }
 
 /// The files in the log's directory, and in its directory for sidecars of checkpoints.
-pub(super) fn log(table: &TableState) -> Result<(Vec<Found>, Vec<Found>)> {
+pub(super) fn log(table: &TableState) -> Result<(Vec<StoredFile>, Vec<StoredFile>)> {
     let (log, sidecars) = (format!("{LOG_DIRECTORY}/"), format!("{LOG_DIRECTORY}/_sidecars/"));
     Ok((list(table, &log, false)?, list(table, &sidecars, false)?))
 }
 
-fn list(table: &TableState, below: &str, deep: bool) -> Result<Vec<Found>> {
+fn list(table: &TableState, below: &str, deep: bool) -> Result<Vec<StoredFile>> {
     let failed = |e: KernelError| from_kernel(format!("listing the files of '{}'", table.url), e);
     let url = table.url.join(below).map_err(|e| no_place(below).with_source(e))?;
     match url.to_file_path().ok().filter(|_| url.scheme() == "file") {
@@ -86,12 +86,12 @@ fn list(table: &TableState, below: &str, deep: bool) -> Result<Vec<Found>> {
                 store.list_with_delimiter(Some(&prefix)).await.map(|listed| listed.objects)
             })?;
             let listed: Vec<object_store::ObjectMeta> = listed.map_err(|e| failed(KernelError::from(e)))?;
-            let mut found: Vec<Found> = listed
+            let mut found: Vec<StoredFile> = listed
                 .into_iter()
                 .filter_map(|meta| {
                     let name = meta.location.as_ref().strip_prefix(base.as_ref())?.strip_prefix('/')?.to_owned();
                     let modified = meta.last_modified.timestamp_millis();
-                    Some(Found { name, modified, size: meta.size, location: Location::Store(meta.location) })
+                    Some(StoredFile { name, modified, size: meta.size, location: FileLocation::Store(meta.location) })
                 })
                 .collect();
             if deep {
@@ -103,7 +103,7 @@ fn list(table: &TableState, below: &str, deep: bool) -> Result<Vec<Found>> {
 }
 
 /// Removes the files of the table's log, and of directories that have a log: these are other tables.
-fn leave_out_tables(found: &mut Vec<Found>) {
+fn leave_out_tables(found: &mut Vec<StoredFile>) {
     let logs: Vec<String> = found
         .iter()
         .filter_map(|file| file.name.find(&format!("/{LOG_DIRECTORY}/")).and_then(|at| file.name.get(..=at)))
@@ -114,7 +114,7 @@ fn leave_out_tables(found: &mut Vec<Found>) {
 }
 
 /// Collects files below `directory`, except links, files that vanish meanwhile and names that are not UTF-8.
-fn walk(directory: &std::path::Path, prefix: &str, deep: bool, found: &mut Vec<Found>) -> io::Result<()> {
+fn walk(directory: &std::path::Path, prefix: &str, deep: bool, found: &mut Vec<StoredFile>) -> io::Result<()> {
     let entries = match std::fs::read_dir(directory) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -139,8 +139,8 @@ fn walk(directory: &std::path::Path, prefix: &str, deep: bool, found: &mut Vec<F
             };
             let since = meta.modified()?.duration_since(UNIX_EPOCH);
             let modified = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-            let (name, location) = (format!("{prefix}{name}"), Location::Local(path));
-            found.push(Found { name, modified, size: meta.len(), location });
+            let (name, location) = (format!("{prefix}{name}"), FileLocation::Local(path));
+            found.push(StoredFile { name, modified, size: meta.len(), location });
         }
     }
     for (path, prefix) in below {
@@ -153,23 +153,23 @@ fn no_place(name: &str) -> Error {
     Error::new(ErrorKind::Internal, format!("'{name}' is not a path in a table"))
 }
 
-impl Found {
+impl StoredFile {
     /// Deletes the file. Returns false if it did not exist any more.
     pub(super) fn delete(&self, table: &TableState) -> Result<bool> {
         match &self.location {
-            Location::Local(path) => {
+            FileLocation::Local(path) => {
                 let deleted = std::fs::remove_file(path).map_err(KernelError::IOError);
                 Ok(self.if_found("deleting", table, deleted)?.is_some())
             }
-            Location::Store(_) => self.delete_through_store(table),
+            FileLocation::Store(_) => self.delete_through_store(table),
         }
     }
 
-    /// As [`Found::delete`], but by a request to the store also on a local disk.
+    /// As [`StoredFile::delete`], but by a request to the store also on a local disk.
     pub(super) fn delete_through_store(&self, table: &TableState) -> Result<bool> {
         let path = match &self.location {
-            Location::Local(path) => store_path(&Url::from_file_path(path).map_err(|()| no_place(&self.name))?)?,
-            Location::Store(path) => path.clone(),
+            FileLocation::Local(path) => store_path(&Url::from_file_path(path).map_err(|()| no_place(&self.name))?)?,
+            FileLocation::Store(path) => path.clone(),
         };
         let store = Arc::clone(table.storage.store());
         let deleted = table.storage.block_on(async move { store.delete(&path).await })?.map_err(KernelError::from);
@@ -179,8 +179,8 @@ impl Found {
     /// The file's content, or `None` if it does not exist any more.
     pub(super) fn read(&self, table: &TableState) -> Result<Option<Bytes>> {
         let read = match &self.location {
-            Location::Local(path) => std::fs::read(path).map(Bytes::from).map_err(KernelError::IOError),
-            Location::Store(path) => {
+            FileLocation::Local(path) => std::fs::read(path).map(Bytes::from).map_err(KernelError::IOError),
+            FileLocation::Store(path) => {
                 let (store, path) = (Arc::clone(table.storage.store()), path.clone());
                 let read = table.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
                 read.map_err(KernelError::from)

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 
 /// The minimum age, in milliseconds, of files to delete that may belong to an active writer, whatever the caller says: a
 /// staged data file, and a log entry that a writer's snapshot rests on.
-const FLOOR: i64 = 60 * 60 * 1000;
+const MIN_AGE_MS: i64 = 60 * 60 * 1000;
 
 /// How long files are kept that the newest version does not need, for readers of older versions.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,7 +99,7 @@ impl Table {
 /// Maintains the table by this clock, which returns milliseconds since 1970.
 fn maintain_by(table: &Arc<TableState>, retention: Retention, clock: &dyn Fn() -> Result<i64>) -> MaintenanceOutcome {
     let mut report = MaintenanceOutcome { version: table.known().version(), ..MaintenanceOutcome::default() };
-    let Some((_, files)) = report.check("looking at the table", live_files(table)) else { return report };
+    let Some((_, files)) = report.check("reading the table", live_files(table)) else { return report };
     (report.files_before, report.files_after) = (files, files);
     let compacted = compact::compact(table, &mut report);
     report.check("compacting", compacted);
@@ -109,7 +109,7 @@ fn maintain_by(table: &Arc<TableState>, retention: Retention, clock: &dyn Fn() -
     report.check("deleting files that are not needed any more", vacuumed);
     let cleaned = clock().and_then(|now| clean::clean(table, retention, now, &mut report));
     report.check("cleaning the log", cleaned);
-    if let Some(now) = report.check("looking at the table", live_files(table)) {
+    if let Some(now) = report.check("reading the table", live_files(table)) {
         (report.version, report.files_after) = now;
     }
     report

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 /// Files to keep.
 #[derive(Debug)]
-pub(super) struct Needed {
+pub(super) struct PathSet {
     /// The table's own path, reduced.
     root: Vec<u8>,
     /// Reduced paths below the table.
@@ -15,7 +15,7 @@ pub(super) struct Needed {
     names: HashSet<Vec<u8>>,
 }
 
-impl Needed {
+impl PathSet {
     /// No files yet, of the table at this URL.
     pub(super) fn of(url: &url::Url) -> Self {
         Self { root: reduce(url.path()).unwrap_or_default(), paths: HashSet::new(), names: HashSet::new() }

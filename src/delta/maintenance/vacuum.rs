@@ -10,10 +10,10 @@ use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use serde::Deserialize;
 
-use super::files::{self, Found, PROBE};
-use super::paths::{Needed, reduce};
-use super::{FLOOR, MaintenanceOutcome, Retention};
-use crate::delta::commit::{Attempt, CommitKind};
+use super::files::{self, PROBE, StoredFile};
+use super::paths::{PathSet, reduce};
+use super::{MIN_AGE_MS, MaintenanceOutcome, Retention};
+use crate::delta::commit::{CommitAttempt, CommitKind};
 use crate::delta::errors::from_kernel;
 use crate::delta::state::TableState;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,9 +42,9 @@ pub(super) fn vacuum(
     let cutoff = now.saturating_sub(keep);
     let partitions = partitions(table, &snapshot)?;
     let log = Log::read(table, &snapshot, cutoff)?;
-    for file in found.iter().filter(|file| is_ours(&file.name, &partitions)) {
+    for file in found.iter().filter(|file| may_delete(&file.name, &partitions)) {
         // A file that the log does not name may belong to an active writer.
-        let oldest = if log.removed.contains(&file.name) { cutoff } else { cutoff.min(now.saturating_sub(FLOOR)) };
+        let oldest = if log.removed.contains(&file.name) { cutoff } else { cutoff.min(now.saturating_sub(MIN_AGE_MS)) };
         if file.modified <= oldest && !log.needed.contains(&file.name) && file.delete(table)? {
             report.files_vacuumed += 1;
             report.bytes_freed += file.size;
@@ -56,13 +56,13 @@ pub(super) fn vacuum(
 /// The table's partition columns, reduced. Refuses tables that this version cannot write, as their writers may follow
 /// rules for files that it does not know.
 fn partitions(table: &TableState, snapshot: &SnapshotRef) -> Result<Vec<Vec<u8>>> {
-    let transaction = Attempt::new(table, &CommitKind::append(false), snapshot).transaction()?;
+    let transaction = CommitAttempt::new(table, &CommitKind::append(false), snapshot).transaction()?;
     Ok(transaction.logical_partition_columns().iter().filter_map(|column| reduce(&format!("{column}="))).collect())
 }
 
 /// Whether a vacuum may delete this file if it is not needed: a data file or a deletion vector, or an unfinished one, that
 /// is not hidden. A name that begins with `_` or `.` is hidden, except for the directory of a partition column.
-fn is_ours(name: &str, partitions: &[Vec<u8>]) -> bool {
+fn may_delete(name: &str, partitions: &[Vec<u8>]) -> bool {
     let (directories, file) = name.rsplit_once('/').unwrap_or(("", name));
     let hidden = |part: &str| part.starts_with(['_', '.']);
     let of_partition = |part: &str| {
@@ -88,14 +88,14 @@ fn is_ours(name: &str, partitions: &[Vec<u8>]) -> bool {
 /// What the log says about files.
 struct Log {
     /// In the newest version, or removed within the retention.
-    needed: Needed,
+    needed: PathSet,
     /// Removed at any time, as far as known.
-    removed: Needed,
+    removed: PathSet,
 }
 
 impl Log {
     fn read(table: &TableState, snapshot: &SnapshotRef, cutoff: i64) -> Result<Self> {
-        let mut log = Self { needed: Needed::of(&table.url), removed: Needed::of(&table.url) };
+        let mut log = Self { needed: PathSet::of(&table.url), removed: PathSet::of(&table.url) };
         for (path, at) in log.read_state(table, snapshot)? {
             log.removed_at(&path, at, cutoff);
         }
@@ -124,13 +124,13 @@ impl Log {
         for batch in writer.checkpoint_data(engine.as_ref()).map_err(failed)? {
             let batch = batch.and_then(|batch| batch.apply_selection_vector()).map_err(failed)?;
             let batch = batch.try_into_record_batch().map_err(failed)?;
-            each(&batch, "add", snapshot, |path, _| self.needed.insert(path))?;
-            each(&batch, "remove", snapshot, |path, at| _ = removed.insert(path.to_owned(), at))?;
+            visit_files(&batch, "add", snapshot, |path, _| self.needed.insert(path))?;
+            visit_files(&batch, "remove", snapshot, |path, at| _ = removed.insert(path.to_owned(), at))?;
         }
         Ok(removed)
     }
 
-    fn read_commit(&mut self, table: &TableState, file: &Found, cutoff: i64) -> Result<()> {
+    fn read_commit(&mut self, table: &TableState, file: &StoredFile, cutoff: i64) -> Result<()> {
         let Some(content) = file.read(table)? else { return Ok(()) };
         let broken = || {
             let text =
@@ -138,7 +138,7 @@ impl Log {
             Error::new(ErrorKind::Storage, text)
         };
         for line in content.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            let action: Action = serde_json::from_slice(line).map_err(|e| broken().with_source(e))?;
+            let action: LoggedRemove = serde_json::from_slice(line).map_err(|e| broken().with_source(e))?;
             let Some(remove) = action.remove else { continue };
             let at = remove.deletion_timestamp.unwrap_or(0).max(file.modified);
             self.removed_at(&remove.path, at, cutoff);
@@ -153,7 +153,7 @@ impl Log {
 
 /// An action of a log entry, as far as it removes a file.
 #[derive(Deserialize)]
-struct Action {
+struct LoggedRemove {
     remove: Option<Remove>,
 }
 
@@ -167,7 +167,12 @@ struct Remove {
 
 /// Calls `take` with the paths of the data files and deletion vectors in this column of actions, and when they were
 /// removed.
-fn each(batch: &RecordBatch, action: &str, snapshot: &SnapshotRef, mut take: impl FnMut(&str, i64)) -> Result<()> {
+fn visit_files(
+    batch: &RecordBatch,
+    action: &str,
+    snapshot: &SnapshotRef,
+    mut take: impl FnMut(&str, i64),
+) -> Result<()> {
     let broken = |what: &str| {
         let text = format!("the log of '{}' was read without '{what}', so nothing is deleted", snapshot.table_root());
         Error::new(ErrorKind::Internal, text)

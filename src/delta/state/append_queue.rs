@@ -18,20 +18,20 @@ const CAPACITY_KIB: usize = 64 << 10;
 const GROUP_ROWS: usize = 100_000;
 const GROUP_KIB: usize = 32 << 10;
 
-/// How long a leader waits for the callers of the group before to come back: this part of the time that the last commit
-/// took, and at most the second figure.
+/// How long a leader waits for the callers of the group before to come back, as a part of the time that the last commit took.
 const GATHER_PART: f64 = 0.15;
+/// Limit on this wait.
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
 
 /// The appends that wait.
 pub(in crate::delta) struct AppendQueue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueueState>,
     arrived: Condvar,
     pub(in crate::delta) room: Arc<Semaphore>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueueState {
     appends: VecDeque<QueuedAppend>,
     /// A leader gathers a group or writes its data file.
     has_leader: bool,
@@ -91,7 +91,7 @@ impl AppendQueue {
         let mut waiting = lock(&self.waiting);
         if waiting.appends.len() < waiting.last_size {
             let longest = waiting.last_took.mul_f64(GATHER_PART).min(LONGEST_GATHER);
-            let incomplete = |waiting: &mut Waiting| waiting.appends.len() < waiting.last_size;
+            let incomplete = |waiting: &mut QueueState| waiting.appends.len() < waiting.last_size;
             waiting =
                 self.arrived.wait_timeout_while(waiting, longest, incomplete).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -16,7 +16,7 @@ use crate::runtime::lock;
 
 /// How long a process waits for the lock before it commits without it. The process that has the lock may be stopped or
 /// slow.
-const PATIENCE: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Microseconds between two attempts to lock.
 const INTERVAL: std::ops::Range<u64> = 50..600;
@@ -70,7 +70,7 @@ impl AdvisoryLock {
         // If the directory cannot be opened or locked, processes race each other, as they do on an object store.
         let open = || self.directory.as_ref().and_then(|directory| File::open(directory).ok());
         let Some(file) = self.opened.get_or_init(open) else { return (None, false) };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         let mut contended = false;
         loop {
             match file.try_lock() {

@@ -35,11 +35,11 @@ pub(super) type SharedCommitter = Arc<dyn Committer + Send + Sync>;
 
 /// How long a commit is tried.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct TimeLimits {
     /// While the store answers with errors.
-    pub(super) errors: Duration,
+    pub(super) on_errors: Duration,
     /// While other writers win; `None`: without a limit.
-    pub(super) races: Option<Duration>,
+    pub(super) on_races: Option<Duration>,
 }
 
 /// What the handles on one table share.
@@ -47,7 +47,7 @@ pub(super) struct TableState {
     pub(super) storage: Storage,
     pub(super) url: Url,
     pub(super) committer: SharedCommitter,
-    pub(super) limits: Limits,
+    pub(super) limits: TimeLimits,
     pub(super) lock: AdvisoryLock,
     pub(super) appends: AppendQueue,
     pub(super) checkpoints: Mutex<CheckpointQueue>,
@@ -59,7 +59,7 @@ pub(super) struct TableState {
     snapshot: RwLock<SnapshotRef>,
     schema: Mutex<Option<(KernelSchemaRef, SchemaRef)>>,
     write_layout: Mutex<Option<WriteLayout>>,
-    contact: Mutex<Contact>,
+    log_access: Mutex<LogAccess>,
 }
 
 /// The checkpoint to write next, and whether a thread is writing checkpoints.
@@ -79,7 +79,7 @@ pub(super) struct WriteLayout {
 }
 
 /// When this process last read the log or committed to it.
-struct Contact {
+struct LogAccess {
     /// By both clocks: the first stands still while a machine sleeps, the second can be set.
     at: (Instant, SystemTime),
     /// Until then, other processes are assumed to commit all the time.
@@ -101,7 +101,7 @@ impl TableState {
         storage: &Storage,
         url: Url,
         committer: SharedCommitter,
-        limits: Limits,
+        limits: TimeLimits,
         snapshot: SnapshotRef,
     ) -> Self {
         let log = url.join(LOG_DIRECTORY).ok().filter(|log| log.scheme() == "file");
@@ -118,7 +118,7 @@ impl TableState {
             snapshot: RwLock::new(snapshot),
             schema: Mutex::default(),
             write_layout: Mutex::default(),
-            contact: Mutex::new(Contact { at: (Instant::now(), SystemTime::now()), contended_until: None }),
+            log_access: Mutex::new(LogAccess { at: (Instant::now(), SystemTime::now()), contended_until: None }),
             url,
         }
     }
@@ -129,26 +129,26 @@ impl TableState {
     }
 
     /// The snapshot known, if a commit may build on it without reading the log first.
-    pub(super) fn fresh(&self) -> Option<SnapshotRef> {
-        let contended = runtime::lock(&self.contact).contended_until.is_some_and(|until| Instant::now() < until);
-        (!contended && self.since_contact() < FRESH).then(|| self.known())
+    pub(super) fn snapshot_for_blind_commit(&self) -> Option<SnapshotRef> {
+        let contended = runtime::lock(&self.log_access).contended_until.is_some_and(|until| Instant::now() < until);
+        (!contended && self.since_log_access() < FRESH).then(|| self.known())
     }
 
     /// Records that another writer won a race.
     pub(super) fn note_contention(&self) {
-        runtime::lock(&self.contact).contended_until = Some(Instant::now() + CONTENTION);
+        runtime::lock(&self.log_access).contended_until = Some(Instant::now() + CONTENTION);
     }
 
     /// How long ago this process last read the log or committed to it.
-    pub(super) fn since_contact(&self) -> Duration {
-        let (instant, time) = runtime::lock(&self.contact).at;
+    pub(super) fn since_log_access(&self) -> Duration {
+        let (instant, time) = runtime::lock(&self.log_access).at;
         instant.elapsed().max(time.elapsed().unwrap_or_default())
     }
 
     /// Pretends that this process last read the log this long ago.
     #[cfg(test)]
-    pub(super) fn set_since_contact(&self, since: Duration) {
-        runtime::lock(&self.contact).at.1 = SystemTime::now() - since;
+    pub(super) fn set_since_log_access(&self, since: Duration) {
+        runtime::lock(&self.log_access).at.1 = SystemTime::now() - since;
     }
 
     /// Reads the newest snapshot from the store.
@@ -224,7 +224,7 @@ impl TableState {
             *known = Arc::clone(snapshot);
         }
         drop(known);
-        runtime::lock(&self.contact).at = (Instant::now(), SystemTime::now());
+        runtime::lock(&self.log_access).at = (Instant::now(), SystemTime::now());
     }
 
     /// Replaces a known snapshot of the same or an older version by `snapshot`.

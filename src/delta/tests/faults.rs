@@ -9,7 +9,7 @@ use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSys
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator};
 use proptest::prelude::*;
 
-use super::super::state::Limits;
+use super::super::state::TimeLimits;
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,7 +64,7 @@ impl Committer for Faulty {
 }
 
 fn faulty(dir: &tempfile::TempDir, mut faults: Vec<Fault>, patience: Duration) -> Table {
-    let limits = Limits { errors: patience, races: Some(patience) };
+    let limits = TimeLimits { on_errors: patience, on_races: Some(patience) };
     faults.reverse();
     let thief = Table::open_or_create(&storage(dir), &spec()).expect("created");
     Table::open_with(&storage(dir), "events", Arc::new(Faulty { faults: Mutex::new(faults), thief }), limits)

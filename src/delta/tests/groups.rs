@@ -8,7 +8,7 @@ use std::time::Duration;
 use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSystemCommitter, PublishMetadata};
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator};
 
-use super::super::state::Limits;
+use super::super::state::TimeLimits;
 use super::*;
 use crate::runtime;
 
@@ -48,7 +48,7 @@ impl Committer for Shared {
 fn slow(dir: &tempfile::TempDir) -> (Table, Arc<Slow>) {
     let slow = Arc::new(Slow::default());
     Table::open_or_create(&storage(dir), &spec()).expect("created");
-    let limits = Limits { errors: Duration::from_millis(20), races: None };
+    let limits = TimeLimits { on_errors: Duration::from_millis(20), on_races: None };
     let table = Table::open_with(&storage(dir), "events", Arc::new(Shared(Arc::clone(&slow))), limits).expect("opened");
     (table, slow)
 }

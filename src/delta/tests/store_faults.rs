@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use url::Url;
 
 use super::*;
-use crate::delta::state::Limits;
+use crate::delta::state::TimeLimits;
 use crate::error::Error;
 use crate::storage::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
@@ -61,7 +61,7 @@ impl World {
     /// A handle on the table, over the faulty store; opening is tried until it succeeds.
     fn table(&self) -> Table {
         let storage = Storage::over(Arc::clone(&self.faulty) as _, root()).expect("storage");
-        let limits = Limits { errors: self.patience, races: None };
+        let limits = TimeLimits { on_errors: self.patience, on_races: None };
         loop {
             match Table::open_with(&storage, "events", Arc::new(FileSystemCommitter::new()), limits) {
                 Ok(table) => return table,

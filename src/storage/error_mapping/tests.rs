@@ -4,7 +4,7 @@ fn mapper(anonymous: bool) -> Mapper {
     Mapper { store: "the bucket 'b'".to_owned(), anonymous }
 }
 
-fn response(text: &str) -> Response {
+fn response(text: &str) -> StoreResponse {
     parse(text)
 }
 

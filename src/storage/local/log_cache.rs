@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::path::Path as FilePath;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use object_store::path::Path;
 use object_store::{ObjectMeta, Result};
 
+use crate::runtime::lock;
 use crate::storage::file_names::{LOG_DIRECTORY, Stamp, entry_name, entry_version, last_checkpoint_stamp, stamp};
 
 /// How long the cache extends a listing before it reads the directory again.
@@ -23,10 +24,10 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(10);
 const MAX_LOGS: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct LogCache(Mutex<HashMap<Path, Listing>>);
+pub(super) struct LogCache(Mutex<HashMap<Path, CachedListing>>);
 
 #[derive(Debug)]
-struct Listing {
+struct CachedListing {
     since: Instant,
     last_checkpoint: Option<Stamp>,
     offset: Path,
@@ -49,7 +50,7 @@ impl LogCache {
         }
         // Before the directory is read: the next call then notices a checkpoint that is announced meanwhile.
         let last_checkpoint = last_checkpoint_stamp(directory);
-        if let Some(known) = self.lock().get_mut(prefix)
+        if let Some(known) = lock(&self.0).get_mut(prefix)
             && known.since.elapsed() < EXPIRES_AFTER
             && known.last_checkpoint == last_checkpoint
             && known.offset <= *offset
@@ -60,20 +61,19 @@ impl LogCache {
         }
         let since = Instant::now();
         let Some(files) = read()? else { return Ok(None) };
-        let mut logs = self.lock();
+        let mut logs = lock(&self.0);
         if logs.len() >= MAX_LOGS {
             logs.clear();
         }
-        logs.insert(prefix.clone(), Listing { since, last_checkpoint, offset: offset.clone(), files: files.clone() });
+        logs.insert(
+            prefix.clone(),
+            CachedListing { since, last_checkpoint, offset: offset.clone(), files: files.clone() },
+        );
         Ok(Some(files))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Path, Listing>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Listing {
+impl CachedListing {
     /// Adds the log entries after the last known one. `false` if no entry is known.
     fn add_new_entries(&mut self, prefix: &Path, directory: &FilePath) -> bool {
         let entry = |(at, file): (usize, &ObjectMeta)| Some((at, entry_version(file.location.filename()?)?));

@@ -48,13 +48,13 @@ const GOOGLE_NAMES: &str = "
 
 /// One option of one cloud, which can have several names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::storage) enum Key {
+pub(in crate::storage) enum OptionKey {
     Azure(Azure),
     S3(S3),
     Google(Google),
 }
 
-impl Key {
+impl OptionKey {
     pub(super) fn parse(kind: StoreKind, name: &str) -> Option<Self> {
         match kind {
             StoreKind::Local => None,
@@ -223,7 +223,7 @@ pub(super) fn not_an_option(kind: StoreKind, name: &str, lower: &str) -> Error {
         ));
     }
     let is_option_of =
-        |other: &StoreKind| Key::parse(*other, lower).is_some() && names(*other).any(|name| name == lower);
+        |other: &StoreKind| OptionKey::parse(*other, lower).is_some() && names(*other).any(|name| name == lower);
     if let Some(other) = CLOUDS.into_iter().find(|other| *other != kind && is_option_of(other)) {
         return Error::invalid(format!(
             "'{name}' is a storage option of {}:// roots, and the root is {}://; leave it out",

@@ -10,7 +10,7 @@ fn map(options: &[(&str, &str)]) -> HashMap<String, String> {
     options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn with(kind: StoreKind, options: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Settings> {
+fn with(kind: StoreKind, options: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<StoreOptions> {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     read(kind, &map(options), environment)
 }
@@ -29,7 +29,7 @@ fn every_name_that_errors_suggest_is_understood() {
     for kind in CLOUDS {
         for name in names(kind) {
             let is_of_layers = name == super::super::throttled::OPTION;
-            assert!(is_of_layers || retry::NAMES.contains(&name) || Key::parse(kind, name).is_some(), "{name}");
+            assert!(is_of_layers || retry::NAMES.contains(&name) || OptionKey::parse(kind, name).is_some(), "{name}");
         }
     }
 }
@@ -69,9 +69,9 @@ fn keys_have_the_names_that_users_know_in_any_case() {
         &[],
     )
     .expect("valid");
-    assert_eq!(settings.values[&Key::Azure(Azure::AccountName)], "acct");
-    assert_eq!(settings.values[&Key::Azure(Azure::AccessKey)], "a2V5");
-    assert_eq!(settings.values[&Key::Azure(Azure::Client(Client::Timeout))], "45000ms");
+    assert_eq!(settings.values[&OptionKey::Azure(Azure::AccountName)], "acct");
+    assert_eq!(settings.values[&OptionKey::Azure(Azure::AccessKey)], "a2V5");
+    assert_eq!(settings.values[&OptionKey::Azure(Azure::Client(Client::Timeout))], "45000ms");
     assert_eq!(settings.retry.max_retries, 2);
     assert!(!settings.anonymous);
     assert!(!format!("{settings:?}").contains("a2V5"));
@@ -100,14 +100,14 @@ fn the_environment_fills_what_the_options_leave_open() {
     ];
     let settings = with(StoreKind::S3, &[], &environment).expect("valid");
     assert_eq!(settings.values.len(), 4, "{settings:?}");
-    assert_eq!(settings.values[&Key::S3(S3::Region)], "eu-west-1");
+    assert_eq!(settings.values[&OptionKey::S3(S3::Region)], "eu-west-1");
     assert!(!settings.anonymous);
     // Half an identity of the environment never meets half a one of the options.
     let options = [("aws_access_key_id", "id"), ("aws_secret_access_key", "secret")];
     let settings = with(StoreKind::S3, &options, &environment).expect("valid");
-    assert_eq!(settings.values[&Key::S3(S3::AccessKeyId)], "id");
-    assert!(!settings.values.contains_key(&Key::S3(S3::Token)));
-    assert_eq!(settings.values[&Key::S3(S3::Region)], "eu-west-1");
+    assert_eq!(settings.values[&OptionKey::S3(S3::AccessKeyId)], "id");
+    assert!(!settings.values.contains_key(&OptionKey::S3(S3::Token)));
+    assert_eq!(settings.values[&OptionKey::S3(S3::Region)], "eu-west-1");
     assert!(with(StoreKind::S3, &[], &[("AWS_REGION", "x")]).expect("valid").anonymous);
 }
 
@@ -124,8 +124,8 @@ fn app_service_and_workload_identities_come_from_the_environment() {
     ];
     let settings = with(StoreKind::Azure, &[], &environment).expect("valid");
     // object_store appends a slash of its own.
-    assert_eq!(settings.values[&Key::Azure(Azure::AuthorityHost)], "https://login.microsoftonline.com");
-    assert_eq!(settings.values[&Key::Azure(Azure::MsiEndpoint)], "http://127.0.0.1:41/msi/token");
+    assert_eq!(settings.values[&OptionKey::Azure(Azure::AuthorityHost)], "https://login.microsoftonline.com");
+    assert_eq!(settings.values[&OptionKey::Azure(Azure::MsiEndpoint)], "http://127.0.0.1:41/msi/token");
     assert!(!settings.anonymous);
 }
 

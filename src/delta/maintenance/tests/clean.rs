@@ -91,7 +91,7 @@ fn a_handle_of_a_version_that_is_gone_reads_and_writes_on() {
     assert_eq!(all(&reader).len(), 51);
     // Entries are cleaned away after an hour at the earliest, so that is how long these handles have been idle.
     for idle in [&writer, &acknowledger] {
-        idle.state.set_since_contact(Duration::from_secs(2 * 3600));
+        idle.state.set_since_log_access(Duration::from_secs(2 * 3600));
     }
     writer.append(&batch(&[row("late", 1, "NO")])).expect("appended");
     assert_eq!(flip(&acknowledger, &|name| name == "early" || name == "late").expect("flipped"), 2);
