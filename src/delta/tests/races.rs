@@ -172,6 +172,31 @@ fn writing_to_the_table_that_is_being_decided_about_is_an_error_and_no_deadlock(
     table.append(&batch(&[row("a", 1, "NO")])).expect("the handle still works");
 }
 
+/// A listing that is extended by the commits since says the same as a new one.
+#[test]
+fn a_handle_that_scanned_before_sees_what_a_new_one_sees() {
+    for spec in [spec(), plain_spec()] {
+        let dir = tempfile::tempdir().expect("directory");
+        let ours = Table::open_or_create(&storage(&dir), &spec).expect("created");
+        let open = || Table::open(&storage(&dir), "events").expect("opened");
+        // Each handle always scans by the same predicate.
+        let (theirs, reader) = (open(), open());
+        for at in 0..60_usize {
+            let writer = if at % 4 == 0 { &ours } else { &theirs };
+            match at % 13 {
+                5 => _ = flip(writer, &|name| name.ends_with(['1', '4'])).expect("flipped"),
+                9 => _ = flip(&ours, &|name| name.ends_with('7')).expect("flipped"),
+                11 => assert_eq!(writer.maintain(Retention::hours(1.0).expect("hours")).problems, Vec::<String>::new()),
+                _ => _ = writer.append(&batch(&[row(format!("{at:02}"), at as i64, "NO")])).expect("appended"),
+            }
+            for (table, predicate) in [(&ours, equals("flag", "NO")), (&reader, Predicate::default())] {
+                let (seen, expected) = (table.scan(&predicate).expect("scan"), open().scan(&predicate).expect("scan"));
+                assert_eq!(seen, expected, "step {at}, in the same order too");
+            }
+        }
+    }
+}
+
 /// A reader among writers sees whole commits: the two rows of each commit together or not at all.
 #[test]
 fn readers_see_whole_commits() {

@@ -152,6 +152,27 @@ fn a_remote_file_of_pending_rows_is_one_request() {
 }
 
 #[test]
+fn a_scan_reads_only_the_commits_since_the_one_before() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (reader, writer) = (storage(&dir), storage(&dir));
+    let (table, other) = (table(&reader), table(&writer));
+    // Fewer commits than there are between checkpoints.
+    for at in 0..15 {
+        other.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
+    }
+    let (first, found) = cost(&reader, || table.scan(&equals("flag", "NO")).expect("scan"));
+    assert_eq!(found.num_rows(), 15);
+    flip(&other, &|name| name < "05").expect("flipped");
+    other.append(&batch(&[row("15", 15, "NO")])).expect("appended");
+    let (second, found) = cost(&reader, || table.scan(&equals("flag", "NO")).expect("scan"));
+    assert_eq!(found.num_rows(), 11);
+    assert!(second.get < 10 && first.get > 30, "{second:?} after {first:?}");
+    // The same version needs no entry at all.
+    let (third, found) = cost(&reader, || table.scan(&equals("flag", "NO")).expect("scan"));
+    assert_eq!((found.num_rows(), third.get), (11, 0), "{third:?}");
+}
+
+#[test]
 fn what_was_read_once_is_not_read_again() {
     let dir = tempfile::tempdir().expect("directory");
     let storage = storage(&dir);
