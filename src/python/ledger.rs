@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -135,6 +136,17 @@ impl PyJobLedger {
         self.read(mode, py, move |ledger| ledger.rows(table, &filter))
     }
 
+    fn filtered(
+        &self,
+        mode: CallMode,
+        py: Python<'_>,
+        table: LedgerTable,
+        filter: Option<&Bound<'_, PyDict>>,
+    ) -> PyOutcome {
+        let filter = row_filter(filter)?;
+        self.read(mode, py, move |ledger| ledger.rows(table, &filter))
+    }
+
     fn without_notification(&self, mode: CallMode, py: Python<'_>, older_than: Option<f64>) -> PyOutcome {
         let older_than = Duration::from_secs_f64(older_than.unwrap_or(3_600.0));
         self.read(mode, py, move |ledger| ledger.executions_without_notification(older_than))
@@ -172,16 +184,23 @@ impl PyJobLedger {
     }
 }
 
-fn row_filter([since, until]: [Option<Moment>; 2], [job_id, status, flag]: [Option<Text>; 3]) -> RowFilter {
-    let (time, text) = (|at: Option<Moment>| at.map(|at| at.0), |text: Option<Text>| text.map(|text| text.0));
-    RowFilter {
-        since: time(since),
-        until: time(until),
-        job_id: text(job_id),
-        status: text(status),
-        flag: text(flag),
-        limit: None,
+/// The filter in keyword arguments.
+fn row_filter(given: Option<&Bound<'_, PyDict>>) -> PyOutcome<RowFilter> {
+    let mut filter = RowFilter::default();
+    for (name, value) in given.map(|given| given.iter()).into_iter().flatten() {
+        let (py, name) = (name.py(), name.extract::<String>()?);
+        let time = || Ok::<_, PyErr>(arguments::named(py, &name, value.extract::<Option<Moment>>())?.map(|at| at.0));
+        let text = || Ok::<_, PyErr>(arguments::named(py, &name, value.extract::<Option<Text>>())?.map(|text| text.0));
+        match name.as_str() {
+            "since" => filter.since = time()?,
+            "until" => filter.until = time()?,
+            "job_id" => filter.job_id = text()?,
+            "status" => filter.status = text()?,
+            "flag" => filter.flag = text()?,
+            _ => return Err(PyTypeError::new_err(format!("got an unexpected keyword argument '{name}'")).into()),
+        }
     }
+    Ok(filter)
 }
 
 fn opening(
@@ -499,66 +518,30 @@ impl PyJobLedger {
     ///
     /// Returns:
     ///     An `arro3.core.Table`.
-    #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
-    fn executions(
-        &self,
-        py: Python<'_>,
-        since: Option<Moment>,
-        until: Option<Moment>,
-        job_id: Option<Text>,
-        status: Option<Text>,
-        flag: Option<Text>,
-    ) -> PyOutcome {
-        let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(CallMode::Wait, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
+    #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
+    fn executions(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
+        self.filtered(CallMode::Wait, py, LedgerTable::Executions, filter)
     }
 
     /// Like `executions`, as a coroutine.
-    #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
-    fn executions_async(
-        &self,
-        py: Python<'_>,
-        since: Option<Moment>,
-        until: Option<Moment>,
-        job_id: Option<Text>,
-        status: Option<Text>,
-        flag: Option<Text>,
-    ) -> PyOutcome {
-        let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(CallMode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Executions, &filter))
+    #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
+    fn executions_async(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
+        self.filtered(CallMode::Coroutine, py, LedgerTable::Executions, filter)
     }
 
     /// Rows of `job_notifications`, oldest first; arguments as `executions`.
     ///
     /// Returns:
     ///     An `arro3.core.Table`.
-    #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
-    fn notifications(
-        &self,
-        py: Python<'_>,
-        since: Option<Moment>,
-        until: Option<Moment>,
-        job_id: Option<Text>,
-        status: Option<Text>,
-        flag: Option<Text>,
-    ) -> PyOutcome {
-        let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(CallMode::Wait, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+    #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
+    fn notifications(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
+        self.filtered(CallMode::Wait, py, LedgerTable::Notifications, filter)
     }
 
     /// Like `notifications`, as a coroutine.
-    #[pyo3(signature = (*, since = None, until = None, job_id = None, status = None, flag = None))]
-    fn notifications_async(
-        &self,
-        py: Python<'_>,
-        since: Option<Moment>,
-        until: Option<Moment>,
-        job_id: Option<Text>,
-        status: Option<Text>,
-        flag: Option<Text>,
-    ) -> PyOutcome {
-        let filter = row_filter([since, until], [job_id, status, flag]);
-        self.read(CallMode::Coroutine, py, move |ledger| ledger.rows(LedgerTable::Notifications, &filter))
+    #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
+    fn notifications_async(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
+        self.filtered(CallMode::Coroutine, py, LedgerTable::Notifications, filter)
     }
 
     /// The attempts to deliver: rows of `autosys_deliveries`, oldest first.
