@@ -845,7 +845,7 @@ class ViyaComparisonRunner:
         *,
         tokens: _Tokens | None = None,
         jobs: _Location | None = None,
-        mode: Literal["batch", "window", "all"] = "batch",
+        mode: Literal["sequential", "batch", "window", "all"] = "batch",
         concurrent: int = 5,
         sequential_context: str | None = None,
         async_context: str | None = None,
