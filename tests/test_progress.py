@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from jobrota.progress import PlainProgress, RichProgress, make_progress
@@ -36,3 +37,10 @@ def test_a_terminal_gets_a_bar_per_arm() -> None:
 
 def test_without_a_terminal_it_is_plain() -> None:
     assert isinstance(make_progress(), PlainProgress)
+
+
+@pytest.mark.parametrize(("spec", "kind"), [(None, PlainProgress), (object(), RichProgress)])
+def test_a_notebook_without_ipywidgets_is_plain(monkeypatch: pytest.MonkeyPatch, spec: object, kind: type) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("jobrota.progress.find_spec", lambda name: spec)
+    assert isinstance(make_progress(), kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -11,7 +12,7 @@ __all__ = ["PlainProgress", "RichProgress", "make_progress"]
 
 
 def make_progress() -> PlainProgress | RichProgress:
-    """Returns bars where they can be drawn (a terminal, a notebook), else plain lines for a log file.
+    """Returns bars where they can be drawn (a terminal, a notebook with ipywidgets), else plain lines for a log file.
 
     Both are context managers, and are called with one dict per event: arm, round, rounds, done, failed (the part of
     `done` that did not succeed), in_flight, total, job, state.
@@ -19,7 +20,9 @@ def make_progress() -> PlainProgress | RichProgress:
     from rich.console import Console
 
     console = Console()
-    return RichProgress(console) if console.is_terminal or console.is_jupyter else PlainProgress(sys.stdout)
+    # Without ipywidgets, rich warns and draws nothing that moves.
+    drawn = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    return RichProgress(console) if drawn else PlainProgress(sys.stdout)
 
 
 class RichProgress:
