@@ -261,7 +261,7 @@ def test_the_command_imports_and_shows(
     options += ["--timezone", "Asia/Kolkata"]
     assert run("ledger", "import", folder, *options) == 0
     shown = capsys.readouterr().out
-    assert "1 files: 1 rows from 1 of them, 0 already known, 0 with errors" in shown
+    assert "1 file: 1 row from 1 of them, 0 already known, 0 with errors" in shown
     assert "ignored: 1 not .json" in shown
     (folder / "[red]b\x1b.json").write_text("{}")
     assert run("ledger", "import", folder, *options) == 1

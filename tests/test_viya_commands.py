@@ -111,3 +111,15 @@ def test_contexts_are_shown_side_by_side(viya: jobrota.Sandbox, capsys: pytest.C
     with pytest.raises(SystemExit):
         run(viya, "contexts", "no such context")
     assert "there are:" in capsys.readouterr().err
+
+
+def test_login_without_a_terminal_says_how_to_give_the_password(
+    viya: jobrota.Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", closed)
+    with pytest.raises(SystemExit):
+        run(viya, "login", "--password")
+    assert "SAS_PASSWORD" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import __version__
-from jobrota.commands.autosys import open_ledger, print_table
+from jobrota.commands.autosys import counted, open_ledger, print_table
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.errors import JobrotaError, UnsupportedError
 from jobrota.signals import Terminated
@@ -80,10 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each default, unless there is none or the text describes it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        absent = action.default is None or action.default is False or action.default == []
+        return action.help if absent or "(default" in (action.help or "") else super()._get_help_string(action)
+
+
 def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
     parser.set_defaults(run=run)
     return parser
 
@@ -214,11 +220,11 @@ def _ledger_import(arguments: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict()))
         return 1 if report.bad else 0
     print(
-        f"{report.files:,} files: {report.rows:,} rows from {report.imported:,} of them, "
+        f"{counted(report.files, 'file')}: {counted(report.rows, 'row')} from {report.imported:,} of them, "
         f"{report.known:,} already known, {report.bad:,} with errors"
     )
     if report.ambiguous_times:
-        print(f"{report.ambiguous_times:,} local times occur twice that day: the first one was used")
+        print(f"local times that occur twice: {report.ambiguous_times:,}; the first one was used")
     if report.ignored:
         print("ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items()))
     if report.failures:
@@ -269,9 +275,9 @@ def _maintain(arguments: argparse.Namespace) -> int:
         print(f"ledger {report.root}")
         for table in report.tables:
             print(
-                f"  {table['table']}: {table['files_before']:,} files, now {table['files_after']:,}; "
-                f"{table['files_vacuumed']:,} deleted ({table['bytes_freed']:,} bytes), "
-                f"{table['log_entries_removed']:,} log entries removed"
+                f"  {table['table']}: {counted(table['files_before'], 'file')}, now {table['files_after']:,}; "
+                f"{table['files_vacuumed']:,} deleted ({counted(table['bytes_freed'], 'byte')}), "
+                f"log entries removed: {table['log_entries_removed']:,}"
             )
             for note in table["notes"]:
                 print(f"    {note}")

@@ -23,6 +23,7 @@ TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and 
 
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min to 1 h", "1h_to_24h": "1 h to 24 h", "over_24h": "over 24 h"}
 EXIT_LEASE_HELD = 3
+_FAILURES_SHOWN = 5
 
 
 def add_arguments(command: Any, actions: Any) -> None:
@@ -34,19 +35,29 @@ def add_arguments(command: Any, actions: Any) -> None:
     deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
     deliver.add_argument("--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"')
     deliver.add_argument(
-        "--order", choices=("per_job", "latest", "none"), default="per_job", help="(default: %(default)s)"
+        "--order",
+        choices=("per_job", "latest", "none"),
+        default="per_job",
+        help="a job's rows one by one, only its newest row, or any order",
     )
-    deliver.add_argument("--concurrency", type=int, default=8, metavar="N", help="sends at a time (default: 8)")
+    deliver.add_argument("--concurrency", type=int, default=8, metavar="N", help="sends at a time")
     deliver.add_argument("--max-attempts", type=int, metavar="N", help="park a row after N failed attempts")
-    deliver.add_argument("--backoff", metavar="TIME", help='first waiting time of a row that failed, such as "1m"')
+    deliver.add_argument(
+        "--backoff", type=duration, metavar="TIME", help='first waiting time of a row that failed, such as "1m"'
+    )
     deliver.add_argument("--rate", type=float, metavar="N", help="at most N events a second")
     deliver.add_argument(
         "--stale-after", metavar="TIME", help='acknowledge rows older than this, such as "12h", without sending them'
     )
     deliver.add_argument(
-        "--snooze", action="append", metavar="WINDOW", help='send nothing in this window: "02:00-03:30 Europe/Berlin"'
+        "--snooze",
+        action="append",
+        metavar="WINDOW",
+        help='send nothing in this window: "02:00-03:30 Europe/Berlin"; can be repeated',
     )
-    deliver.add_argument("--first", action="append", metavar="JOB", help="deliver this job before any other is sent")
+    deliver.add_argument(
+        "--first", action="append", metavar="JOB", help="deliver this job before any other is sent; can be repeated"
+    )
     deliver.add_argument("--confirm", action="store_true", help="read each status back")
     deliver.add_argument("--dry-run", action="store_true", help="send nothing, and print what would be sent")
     deliver.add_argument("--json", action="store_true", help="print one JSON object a cycle")
@@ -161,6 +172,11 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         counts = [f"{getattr(report, name)} {name}" for name in names]
         counts += [f"{getattr(report, name)} {name.replace('_', ' ')}" for name in more if getattr(report, name)]
         print(", ".join(counts), flush=True)
+        for failure in report.failures[:_FAILURES_SHOWN]:
+            row = f"{_printable(failure['job_id'])} {_printable(failure['status'])}"
+            print(f"  {failure['outcome']}: {row}: {_printable(failure['detail'])}")
+        if (rest := len(report.failures) - _FAILURES_SHOWN) > 0:
+            print(f"  and {rest:,} more: --json prints all")
         for planned in report.planned:
             print(f"  would send: {planned['action']}")
         if report.snoozed_until:
@@ -214,7 +230,7 @@ def _delivery_lines(summary: Any) -> list[str]:
         lines.append("attempts: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.attempts.items()))
     if summary.retrying:
         when = f"{summary.next_retry:%Y-%m-%d %H:%M:%S} UTC" if summary.next_retry else "with the next delivery"
-        lines.append(f"next retry: {when} ({summary.retrying:,} {'row' if summary.retrying == 1 else 'rows'})")
+        lines.append(f"next retry: {when} ({counted(summary.retrying, 'row')})")
     if summary.parked:
         lines.append(f"parked: {summary.parked:,}, see jobrota autosys parked")
     if summary.unnotified:
@@ -237,7 +253,8 @@ def _redrive(arguments: argparse.Namespace) -> int:
         of = f" of job {arguments.job}" if arguments.job else ""
         print(f"jobrota: no row{of} is parked in {arguments.table}; nothing was done", file=sys.stderr)
         return 1
-    print(f"{_count(count)} no longer parked; the next delivery sends {'it' if count == 1 else 'them'}")
+    are, them = ("is", "it") if count == 1 else ("are", "them")
+    print(f"{counted(count, 'row')} {are} no longer parked; the next delivery sends {them}")
     return 0
 
 
@@ -300,8 +317,9 @@ def _report_lease_held(error: LeaseHeldError) -> int:
     return EXIT_LEASE_HELD
 
 
-def _count(rows: int) -> str:
-    return "1 row is" if rows == 1 else f"{rows:,} rows are"
+def counted(number: int, thing: str) -> str:
+    """Returns a number and its noun, such as "1 row" and "2 rows"."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
@@ -324,7 +342,7 @@ def _jsonable(value: Any) -> str:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows as a table of the terminal's width. Values are never read as markup."""
+    """Prints rows as a table, of the terminal's width if there is one. Values are never read as markup."""
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -335,7 +353,10 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_printable(value)) for value in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or another program takes lines of any length
+        console.width = 10_000
+    console.print(table)
 
 
 def _printable(value: Any) -> str:

@@ -54,8 +54,10 @@ def add_arguments(
     arms.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="rounds; below 5 no difference is claimed"
     )
-    arms.add_argument("--sequential-context", default=SEQUENTIAL_CONTEXT, metavar="NAME", help="compute context")
-    arms.add_argument("--async-context", default=ASYNC_CONTEXT, metavar="NAME", help="compute context")
+    arms.add_argument(
+        "--sequential-context", default=SEQUENTIAL_CONTEXT, metavar="NAME", help="context of the sequential arm"
+    )
+    arms.add_argument("--async-context", default=ASYNC_CONTEXT, metavar="NAME", help="context of the asynchronous arm")
     which = arms.add_mutually_exclusive_group()
     which.add_argument("--async-only", action="store_true", help="run the asynchronous arm alone")
     which.add_argument("--sequential-only", action="store_true", help="run the sequential arm alone")

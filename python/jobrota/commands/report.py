@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("result", metavar="RESULT", help="result JSON, such as results/pooled_jobs_comparison_….json")
     parser.add_argument("-o", "--output", metavar="FILE", help="the HTML file (default: beside the result)")
     parser.add_argument("--images", metavar="DIR", help="also write an image of each chart into this folder")
-    parser.add_argument("--format", default="png,svg", metavar="FORMATS", help="of the images: png, svg or both")
+    parser.add_argument(
+        "--format", default="png,svg", metavar="FORMATS", help="formats of the images: png, svg or both"
+    )
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
-from jobrota.commands.autosys import print_table
+from jobrota.commands.autosys import counted, print_table
 from jobrota.commands.durations import positive_duration
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
@@ -84,13 +84,15 @@ def add_arguments(command: Callable[..., Any], actions: Any) -> None:
         actions, "discover", "write a job configuration file from the job definitions of the server", _discover
     )
     discover.add_argument("pattern", metavar="PATTERN", help='names of definitions, such as "*_pooled"')
-    discover.add_argument("--output", "-o", default="config/job_configs.json", metavar="FILE", help="the file")
-    discover.add_argument("--context-name", default="Autoscaling POC Context", metavar="NAME", help="of each entry")
+    discover.add_argument("--output", "-o", default="config/job_configs.json", metavar="FILE", help="the file to write")
+    discover.add_argument(
+        "--context-name", default="Autoscaling POC Context", metavar="NAME", help="context of each entry"
+    )
     discover.add_argument("--disable", action="store_true", help="do not enable new entries")
     discover.add_argument("--overwrite", action="store_true", help="do not keep manual changes in an existing file")
 
     contexts = command(actions, "contexts", "compare compute contexts", _contexts)
-    contexts.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    contexts.add_argument("names", nargs="*", metavar="NAME", help="only these contexts")
     for action in (whoami, contexts):
         action.add_argument("--json", action="store_true", help="print JSON")
     for action in (login, token, whoami, discover, contexts):
@@ -107,7 +109,9 @@ def _login(arguments: argparse.Namespace) -> int:
     secret = os.environ.get("SAS_CLIENT_SECRET")
     if arguments.password:
         user = arguments.user or os.environ.get("SAS_USERNAME") or getpass.getuser()
-        password = os.environ.get("SAS_PASSWORD") or getpass.getpass(f"Password of {user}: ")
+        password = os.environ.get("SAS_PASSWORD") or _ask(getpass.getpass, f"Password of {user}: ")
+        if not password:
+            raise InvalidInputError("no password was given: enter it in a terminal, or set SAS_PASSWORD")
         options["tokens"] = Credentials.password(user, password, client_id=client_id, client_secret=secret)
     elif arguments.client_credentials:
         if not client_id or not secret:
@@ -122,13 +126,17 @@ def _login(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _ask(read: Callable[[str], str], prompt: str) -> str:
+    try:
+        return read(prompt)
+    except EOFError:  # standard input is closed
+        return ""
+
+
 def _login_with_code(session: ViyaSession, client_id: str | None, secret: str | None, output: str) -> int:
     login = session.begin_login(client_id, secret)
     print(f"Open this address, log in, and paste the code that is shown there:\n\n  {login.url}\n")
-    try:
-        code = input("Code: ").strip()
-    except EOFError:
-        code = ""
+    code = _ask(input, "Code: ").strip()
     if not code:
         raise InvalidInputError("no code was given: nothing was written")
     login.finish(code, output)
@@ -169,7 +177,7 @@ def _discover(arguments: argparse.Namespace) -> int:
     document = existing | _configs(known, existing.get("settings"), found, arguments)
     _write(path, document)
     metadata = document["metadata"]
-    print(f"{metadata['total_jobs_found']} jobs, {metadata['enabled_jobs']} of them enabled: {path}")
+    print(f"{counted(metadata['total_jobs_found'], 'job')}, {metadata['enabled_jobs']} enabled: {path}")
     ids = {definition["id"] for definition in found}
     gone = [str(entry.get("name", id_)) for id_, entries in known.items() if id_ not in ids for entry in entries]
     if gone:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import Inventory, RoundRobinSelector, settings_lookup
+from jobrota.commands.autosys import print_table
 from jobrota.commands.durations import positive_duration
 from jobrota.errors import InvalidInputError
 
@@ -18,14 +19,26 @@ TEXT = "show which VMs are up, drained or in use, and take VMs out of rotation"
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for the VMs and their cursor."""
-    parser.add_argument("--inventory", metavar="FILE", help="inventory file: .json, .yaml or .csv")
-    parser.add_argument("--cursor", default="auto", metavar="DIR", help='shared cursor, or "process"')
+    parser.add_argument(
+        "--inventory",
+        metavar="FILE",
+        help="inventory file: .json, .yaml or .csv (default: JOBROTA_INVENTORY, jobrota.toml)",
+    )
+    parser.add_argument(
+        "--cursor",
+        default="auto",
+        metavar="DIR",
+        help='shared cursor; "process": none; "auto": beside the ledger of the settings, else in the state directory',
+    )
 
 
 def add_probe(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for probes."""
     parser.add_argument(
-        "--probe", action="append", metavar="PROBE", help='"icmp", "tcp:22", …; can be repeated: one must succeed'
+        "--probe",
+        action="append",
+        metavar="PROBE",
+        help='"icmp", "tcp:22", …; can be repeated: one must succeed (default: JOBROTA_PROBE, jobrota.toml, else auto)',
     )
     parser.add_argument("--timeout", type=positive_duration, default=1.0, metavar="TIME", help="time allowed per VM")
 
@@ -95,19 +108,12 @@ def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(rows))
         return
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    names = list(rows[0])
-    shown = RichTable(*(name.replace("_", " ") for name in names))
-    for row in rows:
-        shown.add_row(*(_cell(row[name]) for name in names))
-    Console().print(shown)
+    print_table(
+        [name.replace("_", " ") for name in rows[0]], [[_cell(value) for value in row.values()] for row in rows]
+    )
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
+def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else value
