@@ -106,3 +106,10 @@ def test_each_page_is_reachable_from_readme() -> None:
         pending += [(page.parent / target).resolve() for target in targets]
     pages = {*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")}
     assert sorted(page.name for page in pages - reached) == []
+
+
+def test_the_command_page_has_all_commands_and_options() -> None:
+    command = [sys.executable, "-X", "utf8", str(REPOSITORY / "tools" / "command_page.py")]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=60)
+    page = (REPOSITORY / "docs" / "command.md").read_text(encoding="utf-8")
+    assert page == done.stdout, "run python tools/command_page.py > docs/command.md"

@@ -23,7 +23,7 @@ from jobrota.signals import Terminated
 if TYPE_CHECKING:
     from jobrota._native import Sandbox
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: With the exit code, unless it is 0.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse ends --help and --version this way too
         if stop.code:
             raise
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(code)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command, with all its commands."""
     parser = argparse.ArgumentParser(
         prog="jobrota",
         description="Fair VM selection, a lossless job ledger for AutoSys and SAS Viya comparisons with evidence.",
@@ -325,9 +326,16 @@ def _sandbox(arguments: argparse.Namespace) -> int:
         print(f"  tokens    {sandbox.tokens}")
         print(f"  jobs      {sandbox.jobs}")
         print(f"  option    --time-scale {sandbox.speed:.15g} (of jobrota compare)")
+        user, password = sandbox.autosys_credentials
         print(f"AutoSys     {sandbox.autosys_url}")
+        print(f"  user      {user}, password {password}")
         print(f"  sendevent {sandbox.sendevent}")
-        print(f"VMs         {', '.join(sandbox.inventory.names)} (probe {sandbox.probe})")
+        # Only the sandbox's own process knows the addresses of the names.
+        inventory = sandbox.tokens.with_name("vms.json")
+        inventory.write_text(json.dumps(sandbox.inventory.vms), encoding="utf-8")
+        print(f"VMs         {', '.join(sandbox.inventory.names)}")
+        print(f"  inventory {inventory}")
+        print(f"  probe     {sandbox.probe}")
         print("Ctrl-C ends it.", flush=True)
         os.read(stopped, 1)
     return 0

@@ -1,0 +1,66 @@
+"""Prints docs/command.md from the parsers of the command: `python tools/command_page.py > docs/command.md`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from jobrota.cli import build_parser
+
+HEAD = """\
+# The command
+
+All commands and their options. `jobrota COMMAND --help` shows the same for one command. A `TIME` is a
+[duration](python.md#durations). Options without a default are off or not set.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | success |
+| 1 | something failed, or a setting is wrong |
+| 2 | wrong usage |
+| 3 | another process holds the lease |
+| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `autosys deliver` and `sandbox` end in order at SIGTERM |
+"""
+
+
+def main() -> None:
+    """Prints the page."""
+    found = list(commands(build_parser(), "jobrota"))
+    print(HEAD)
+    print("| command | what it does |\n| --- | --- |")
+    for name, parser in found:
+        print(f"| [`{name}`](#{name.replace(' ', '-')}) | {cell(parser.description)} |")
+    for name, parser in found:
+        rows = [row(action, parser) for action in parser._actions if action.dest != "help"]
+        if rows:
+            print(f"\n## {name}\n\n| argument | meaning |\n| --- | --- |")
+            print("\n".join(rows))
+
+
+def commands(parser: Any, name: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yields each command that runs something, with its full name."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield name, parser
+    for group in groups:
+        for word, below in group.choices.items():
+            yield from commands(below, f"{name} {word}")
+
+
+def row(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """Returns the row of an argument."""
+    value = action.metavar or f"{{{','.join(map(str, action.choices or ()))}}}"
+    many = " …" if action.nargs in ("*", "+") else ""
+    shown = f"{', '.join(action.option_strings)}{'' if action.nargs == 0 else f' {value}'}{many}".strip()
+    needed = " (required)" if action.required and action.option_strings else ""
+    return f"| `{cell(shown)}` | {cell(parser._get_formatter()._expand_help(action))}{needed} |"
+
+
+def cell(text: str | None) -> str:
+    """Returns text that is no markup within a table."""
+    return (text or "").replace("|", "\\|").replace("*", "\\*")
+
+
+if __name__ == "__main__":
+    main()
