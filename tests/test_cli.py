@@ -200,6 +200,8 @@ def test_the_sandbox_runs_until_it_is_told_to_stop() -> None:
         while not lines[-1].startswith("Ctrl-C"):
             assert lines[-1], lines
             lines.append(process.stdout.readline())
+        (inventory,) = (Path(line.split()[1]) for line in lines if line.startswith("  inventory "))
+        assert jobrota.Inventory(inventory).names == ["vm1", "vm2", "vm3", "vm4"]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     assert lines[0].startswith("SAS Viya    http://127.0.0.1:")
