@@ -39,7 +39,7 @@ def main() -> None:
         jobs = result.jobs()  # an Arrow table, one row per job
         print(f"{jobs.num_rows} jobs, {result.failed_jobs} failed; columns {', '.join(jobs.column_names[:5])}, …")
 
-        # Both need the extra: pip install 'jobrota[report]'.
+        # Both need the extra `report`.
         for written in (result.report(Path(results, "report.html")), result.to_excel(Path(results, "report.xlsx"))):
             print(f"{written.name}: {written.stat().st_size:,} bytes")
 
