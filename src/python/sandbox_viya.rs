@@ -25,7 +25,7 @@ pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
         "missing" => Ok(Orchestrator::Missing),
         "forbidden" => Ok(Orchestrator::Forbidden),
         _ => {
-            Err(Error::invalid(format!("orchestrator {name:?} is unknown: it is normal, missing or forbidden")).into())
+            Err(Error::invalid(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed")).into())
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct HostParameters {
     pub scale_up_delay: f64,
     /// From one pool host's arrival to the next request for one.
     pub scale_up_cooldown: f64,
-    /// A pool host that Seconds without a job after which a pool host is given back is given back.
+    /// Seconds without a job after which a pool host is given back.
     pub scale_down_after: f64,
     /// Pod start on a warm host that runs nothing else; grows with the host's load as work does.
     pub pod_start: f64,
