@@ -24,9 +24,10 @@ pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
         "normal" => Ok(Orchestrator::Normal),
         "missing" => Ok(Orchestrator::Missing),
         "forbidden" => Ok(Orchestrator::Forbidden),
-        _ => {
-            Err(Error::invalid(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed")).into())
-        }
+        _ => Err(Error::invalid(format!(
+            "orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed"
+        ))
+        .into()),
     }
 }
 
