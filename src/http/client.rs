@@ -256,6 +256,19 @@ impl Response {
 }
 
 #[cfg(test)]
+impl Response {
+    pub(crate) fn of(status: u16, body: &str) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap(),
+            url: Url::parse("https://server.example/").unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            incomplete: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -270,18 +283,5 @@ mod tests {
         assert_eq!(response.retry_after(), Some(Duration::from_secs(5)));
         let untouched = Response::of(200, "\u{fffd}text").without("").without("another, longer than the body");
         assert_eq!(untouched.body, "\u{fffd}text");
-    }
-}
-
-#[cfg(test)]
-impl Response {
-    pub(crate) fn of(status: u16, body: &str) -> Self {
-        Self {
-            status: StatusCode::from_u16(status).unwrap(),
-            url: Url::parse("https://server.example/").unwrap(),
-            headers: HeaderMap::new(),
-            body: Bytes::copy_from_slice(body.as_bytes()),
-            incomplete: None,
-        }
     }
 }
