@@ -13,9 +13,10 @@ use std::thread;
 
 use object_store::{PutPayload, Result};
 
-use super::log::{adds, directory_of};
+use super::log::adds;
 use super::{SyncTracker, failed};
 use crate::runtime::lock;
+use crate::storage::file_names::LOG_DIRECTORY;
 
 /// A process has fewer data files that no entry names yet. Files beyond this number are synced when they are written.
 const MAX_FILES: usize = 256;
@@ -36,8 +37,10 @@ impl StagedFiles {
     pub(super) fn keep(&self, path: &Path, file: File) -> Option<File> {
         let is_unique = path.extension().is_some_and(|extension| extension == "parquet")
             && path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| uuid::Uuid::try_parse(stem).is_ok());
+        // No log entry names the parts of a checkpoint.
+        let is_in_log = path.iter().any(|part| part == LOG_DIRECTORY);
         let (mut files, name) = (lock(&self.0), path.file_name());
-        match name.filter(|_| is_unique && directory_of(path).is_none() && files.len() < MAX_FILES) {
+        match name.filter(|_| is_unique && !is_in_log && files.len() < MAX_FILES) {
             Some(name) => {
                 files.insert(name.to_owned(), StagedFile { path: path.to_owned(), file: Some(Arc::new(file)) });
                 None
