@@ -56,12 +56,13 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
 /// one of this package.
 fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> SendOutcome {
     attached(|py| {
+        let event_loop = calls.event_loop(py);
         let answer = || -> PyResult<Bound<'_, PyAny>> {
             let answer = function.bind(py).call1((file_name, job_id, status))?;
             if !answer.hasattr("__await__")? {
                 return Ok(answer);
             }
-            py.import("jobrota.awaiting")?.getattr("run")?.call1((answer, calls.event_loop(py)))
+            py.import("jobrota.awaiting")?.getattr("run")?.call1((answer, &event_loop))
         };
         match answer() {
             // A function without a return statement returns None. To read it as success would lose updates.
@@ -75,7 +76,10 @@ fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, stat
             },
             // The event can have been sent before the exception.
             Err(error) if calls.interrupted_by(py, &error) => SendOutcome::unknown(format!("interrupted: {error}")),
-            Err(error) if is_canceled(py, &error) => SendOutcome::unknown(format!("canceled: {error}")),
+            // At its end, asyncio cancels all that runs on the caller's loop.
+            Err(error) if event_loop.is_some() && is_canceled(py, &error) => {
+                SendOutcome::unknown(format!("canceled: {error}"))
+            }
             Err(error) => SendOutcome::transient(error.to_string()),
         }
     })
