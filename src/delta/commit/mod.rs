@@ -98,8 +98,7 @@ fn attempts(
         if lock.as_ref().is_some_and(|lock| lock.contended) {
             table.note_contention();
         }
-        let fresh = if kind.blind && number == 0 { table.snapshot_for_blind_commit() } else { None };
-        let snapshot = fresh.map_or_else(|| table.refresh(), Ok)?;
+        let snapshot = if kind.blind { table.snapshot_for_blind_commit(number == 0) } else { table.refresh() }?;
         let attempt = CommitAttempt { table, snapshot: &snapshot, kind, number };
         let proposal = match propose(&attempt).and_then(|proposal| staged_files(&attempt, staged, proposal)) {
             Ok(Some(proposal)) => proposal,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arrow::datatypes::SchemaRef;
 use delta_kernel::committer::Committer;
 use delta_kernel::schema::SchemaRef as KernelSchemaRef;
+use delta_kernel::snapshot::IncrementalSnapshotBuilder;
 use delta_kernel::transaction::{Transaction, WriteState};
 use delta_kernel::{Snapshot, SnapshotRef};
 use url::Url;
@@ -78,12 +79,25 @@ pub(super) struct WriteLayout {
     pub(super) partitions: Arc<[String]>,
 }
 
-/// When this process last read the log or committed to it.
+/// A moment by both clocks: the first stands still while a machine sleeps, the second can be set.
+type Moment = (Instant, SystemTime);
+
+fn now() -> Moment {
+    (Instant::now(), SystemTime::now())
+}
+
+fn elapsed((instant, time): Moment) -> Duration {
+    instant.elapsed().max(time.elapsed().unwrap_or_default())
+}
+
+#[derive(Clone, Copy)]
 struct LogAccess {
-    /// By both clocks: the first stands still while a machine sleeps, the second can be set.
-    at: (Instant, SystemTime),
+    /// When this process last read the log or committed to it.
+    at: Moment,
     /// Until then, other processes are assumed to commit all the time.
     contended_until: Option<Instant>,
+    /// The newest version when this process last looked for new checkpoints, and when that was.
+    looked_for_checkpoints: (u64, Moment),
 }
 
 /// A snapshot that was confirmed longer ago than this is refreshed before a commit: if the log entry that follows it were
@@ -92,6 +106,11 @@ const FRESH: Duration = Duration::from_secs(120);
 
 /// How long after a lost race the log is read before each commit. A lost attempt costs more than reading the log.
 const CONTENTION: Duration = Duration::from_secs(1);
+
+/// A blind commit looks for new checkpoints after so many commits or so much time. To look for them means to list all log
+/// entries since the checkpoint known, and not only the new ones.
+const CHECKPOINTS_EVERY: u64 = 32;
+const CHECKPOINTS_AFTER: Duration = Duration::from_secs(10);
 
 /// How often an operation starts again because files vanished while it read them.
 pub(super) const MAX_VANISHED: u32 = 8;
@@ -115,10 +134,14 @@ impl TableState {
             row_cache: RowCache::of_small_files(),
             listing: Mutex::default(),
             fragments: AtomicU64::default(),
-            snapshot: RwLock::new(snapshot),
             schema: Mutex::default(),
             write_layout: Mutex::default(),
-            log_access: Mutex::new(LogAccess { at: (Instant::now(), SystemTime::now()), contended_until: None }),
+            log_access: Mutex::new(LogAccess {
+                at: now(),
+                contended_until: None,
+                looked_for_checkpoints: (snapshot.version(), now()),
+            }),
+            snapshot: RwLock::new(snapshot),
             url,
         }
     }
@@ -128,10 +151,17 @@ impl TableState {
         Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The snapshot known, if a commit may build on it without reading the log first.
-    pub(super) fn snapshot_for_blind_commit(&self) -> Option<SnapshotRef> {
-        let contended = runtime::lock(&self.log_access).contended_until.is_some_and(|until| Instant::now() < until);
-        (!contended && self.since_log_access() < FRESH).then(|| self.known())
+    /// The snapshot that a blind commit builds on: the one known, if that `may_be_known` and the log need not be read first.
+    pub(super) fn snapshot_for_blind_commit(&self, may_be_known: bool) -> Result<SnapshotRef> {
+        let (known, access) = (self.known(), *runtime::lock(&self.log_access));
+        let contended = access.contended_until.is_some_and(|until| Instant::now() < until);
+        if may_be_known && !contended && elapsed(access.at) < FRESH {
+            return Ok(known);
+        }
+        let (version, at) = access.looked_for_checkpoints;
+        let looks = known.version() >= version + CHECKPOINTS_EVERY || elapsed(at) >= CHECKPOINTS_AFTER;
+        let builder = Snapshot::builder_from(known);
+        self.build(if looks { builder } else { builder.skip_new_checkpoints() }, looks)
     }
 
     /// Records that another writer won a race.
@@ -141,8 +171,7 @@ impl TableState {
 
     /// How long ago this process last read the log or committed to it.
     pub(super) fn since_log_access(&self) -> Duration {
-        let (instant, time) = runtime::lock(&self.log_access).at;
-        instant.elapsed().max(time.elapsed().unwrap_or_default())
+        elapsed(runtime::lock(&self.log_access).at)
     }
 
     /// Pretends that this process last read the log this long ago.
@@ -153,13 +182,21 @@ impl TableState {
 
     /// Reads the newest snapshot from the store.
     pub(super) fn refresh(&self) -> Result<SnapshotRef> {
+        self.build(Snapshot::builder_from(self.known()), true)
+    }
+
+    /// Builds the newest snapshot with `builder`, which `looks` for new checkpoints.
+    fn build(&self, builder: IncrementalSnapshotBuilder, looks: bool) -> Result<SnapshotRef> {
         let reader = log_reader(self.storage.engine()?);
-        let snapshot = match Snapshot::builder_from(self.known()).build(&reader) {
+        let snapshot = match builder.build(&reader) {
             // The snapshot known may rest on log entries that were cleaned away: then the newest checkpoint is read.
             Err(error) if !is_transient(&error) => Snapshot::builder_for(self.url.as_str()).build(&reader),
             built => built,
         };
         let snapshot = snapshot.map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
+        if looks {
+            runtime::lock(&self.log_access).looked_for_checkpoints = (snapshot.version(), now());
+        }
         self.remember(&snapshot);
         Ok(snapshot)
     }
@@ -224,7 +261,7 @@ impl TableState {
             *known = Arc::clone(snapshot);
         }
         drop(known);
-        runtime::lock(&self.log_access).at = (Instant::now(), SystemTime::now());
+        runtime::lock(&self.log_access).at = now();
     }
 
     /// Replaces a known snapshot of the same or an older version by `snapshot`.
