@@ -63,11 +63,14 @@ def measure(
     facts = versions(packages)
     results: list[Result] = []
     failed = False
-    for name in arguments.only or rows:
-        print(f"measuring: {name}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory(dir=arguments.folder, ignore_cleanup_errors=True) as folder:
+    # Everything is deleted at the end: for minutes after files were deleted, ext4 takes long to create others.
+    with tempfile.TemporaryDirectory(dir=arguments.folder, ignore_cleanup_errors=True) as parent:
+        for name in arguments.only or rows:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            folder = Path(parent, name)
+            folder.mkdir()
             try:
-                for result in rows[name](Path(folder), QUICK if arguments.quick else FULL):
+                for result in rows[name](folder, QUICK if arguments.quick else FULL):
                     print(" | ".join(cells(result)), file=sys.stderr, flush=True)
                     results.append(result)
             except Exception as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jobrota
@@ -181,32 +182,43 @@ def delay(folder: Path, scale: Scale) -> Iterator[Result]:
 def raw(folder: Path, scale: Scale) -> Iterator[Result]:
     """The same bytes written with plain file calls: what nothing that makes these two files can beat."""
     ours = jobrota.JobLedger(folder / "ours")
+    synced = jobrota.JobLedger(folder / "synced", durability="fsync")
     logged_before(ours, 200)
+    logged_before(synced, 200)
     table = folder / "ours" / "job_notifications"
     entry = (table / "_delta_log" / f"{150:020}.json").read_bytes()
     data = next((table / "autosys_update_flag=NO").glob("*.parquet")).read_bytes()
-    target = folder / "plain"
-    target.mkdir()
-    number = 0
 
-    def write(path: Path, content: bytes) -> None:
+    def write(path: Path, content: bytes, sync: bool) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         os.write(descriptor, content)
+        if sync:
+            os.fsync(descriptor)
         os.close(descriptor)
 
-    def plain() -> None:
-        nonlocal number
-        number += 1
-        write(target / f"{number}.parquet", data)
-        # A log entry has to appear whole and only once: written under another name, linked, and that name removed.
-        write(target / f"{number}.tmp", entry)
-        os.link(target / f"{number}.tmp", target / f"{number}.json")
-        os.unlink(target / f"{number}.tmp")  # noqa: PTH108 - as plain as it can be
+    def plain(name: str, *, sync: bool) -> Callable[[], None]:
+        target = folder / name
+        target.mkdir()
+        directory = os.open(target, os.O_RDONLY)
+        numbers = itertools.count()
 
-    mine, files = side_by_side(scale.samples * 3, log_one(ours), plain)
-    yield Result(
-        f"raw limit: the same {len(data):,} + {len(entry):,} bytes written with plain file calls",
-        str(mine),
-        str(files),
-        f"{times(mine.p50 / files.p50)} times the raw calls",
-    )
+        def write_both() -> None:
+            number = next(numbers)
+            write(target / f"{number}.parquet", data, sync)
+            # A log entry has to appear whole and only once: written under another name, linked, and that name removed.
+            write(target / f"{number}.tmp", entry, sync)
+            os.link(target / f"{number}.tmp", target / f"{number}.json")
+            if sync:
+                os.fsync(directory)
+            os.unlink(target / f"{number}.tmp")  # noqa: PTH108 - as plain as it can be
+
+        return write_both
+
+    works = (log_one(ours), plain("plain", sync=False), log_one(synced), plain("fsync", sync=True))
+    mine, files, fsync, synced_files = side_by_side(scale.samples * 3, *works)
+    size = f"{len(data):,} + {len(entry):,} bytes"
+    for name, one, other in (
+        (f"raw limit: the same {size} written with plain file calls", mine, files),
+        (f'raw limit with durability="fsync": {size} written and synced with plain file calls', fsync, synced_files),
+    ):
+        yield Result(name, str(one), str(other), f"{times(one.p50 / other.p50)} times the raw calls")
