@@ -367,6 +367,7 @@ impl PyAutosysUpdater {
     ///
     /// Returns:
     ///     The last `DeliveryReport`; None if no cycle completed.
+    ///     InvalidInputError: `every` is shorter than a millisecond.
     ///
     /// Raises:
     ///     JobrotaError: A cycle failed with an error that a retry cannot solve.
@@ -375,7 +376,7 @@ impl PyAutosysUpdater {
     fn run_forever(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::duration)] every: Duration,
+        #[pyo3(from_py_with = arguments::interval)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
         let last = Arc::new(Mutex::new(None));
@@ -394,7 +395,7 @@ impl PyAutosysUpdater {
     fn run_forever_async(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::duration)] every: Duration,
+        #[pyo3(from_py_with = arguments::interval)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
         self.run_cycles(CallMode::Coroutine, py, every, on_report, Arc::default())

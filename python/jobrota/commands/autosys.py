@@ -33,7 +33,9 @@ def add_arguments(command: Any, actions: Any) -> None:
     _add_table(deliver)
     deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
     deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
-    deliver.add_argument("--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"')
+    deliver.add_argument(
+        "--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"; at least "1ms"'
+    )
     deliver.add_argument(
         "--order",
         choices=("per_job", "latest", "none"),
@@ -151,7 +153,7 @@ def _deliver(arguments: argparse.Namespace) -> int:
         confirm=arguments.confirm,
         dry_run=arguments.dry_run,
     )
-    if arguments.every:
+    if arguments.every is not None:
         last = updater.run_forever(arguments.every, on_report=lambda report: _show_cycle(report, arguments.json))
         return 0 if last is None else _exit_code(last)
     try:

@@ -154,17 +154,23 @@ pub(crate) fn optional_duration(value: &Bound<'_, PyAny>) -> PyResult<Option<Dur
     given(value).map(duration).transpose()
 }
 
+/// A duration from a millisecond to a hundred years: work that is repeated at shorter intervals would never pause.
+pub(crate) fn interval(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let interval = duration(value)?;
+    let fits = interval >= Duration::from_millis(1);
+    if fits { Ok(interval) } else { Err(expected("a duration from 1 ms to a hundred years", value)) }
+}
+
 /// A number of hours, or a duration as text with units or as a timedelta.
 pub(crate) fn hours(value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let is_number = |text: &Bound<'_, PyString>| text.to_str().is_ok_and(|text| text.trim().parse::<f64>().is_ok());
-    match value.cast::<PyString>() {
+    let wrong = || expected("a number of hours, text with a unit such as \"7d\", or a timedelta", value);
+    let hours = match text(value) {
         // The unit of a bare number differs between durations (seconds) and hours.
-        Ok(text) if is_number(text) => {
-            Err(expected("a number of hours, text with a unit such as \"7d\", or a timedelta", value))
-        }
+        Ok(text) if text.trim().parse::<f64>().is_ok() => return Err(wrong()),
         Err(_) if !value.hasattr("total_seconds")? => number(value),
-        _ => Ok(unlimited_seconds(value)? / 3_600.0),
-    }
+        _ => unlimited_seconds(value).map(|seconds| seconds / 3_600.0),
+    };
+    hours.map_err(|_| wrong())
 }
 
 /// True or False. Other values that Python takes for true or false are refused, such as the text "false".
