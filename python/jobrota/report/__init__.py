@@ -5,11 +5,13 @@ Needs the extra `report`: `pip install jobrota[report]` (Altair, Jinja2 and vl-c
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
@@ -24,7 +26,25 @@ __all__ = ["ReportView", "require", "show", "show_async", "write", "write_async"
 FORMATS = ("png", "svg")
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 def write(
+
+def _checked(call: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Returns `call` with an error for unknown keywords that names the known ones."""
+    known = inspect.signature(call).parameters
+    keywords = [name for name, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
+
+    @functools.wraps(call)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if unknown := [name for name in kwargs if name not in known]:
+            raise TypeError(f"unknown keyword {', '.join(unknown)}: known are {', '.join(keywords)}")
+        return call(*args, **kwargs)
+
+    return checked
+
+
+@_checked
     result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str],
     path: str | os.PathLike[str] | None = None,
     *,
@@ -90,6 +110,7 @@ def write(
 
 
 def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], *, height: int = 2400) -> ReportView:
+@_checked
     """Shows the report in a notebook: the same page, in a frame.
 
     Args:
