@@ -153,7 +153,7 @@ impl PyComparisonResult {
     ///
     /// Raises:
     ///     StorageError: The file cannot be written.
-    ///     UnsupportedError: The extra is missing: `pip install 'jobrota[report]'`.
+    ///     UnsupportedError: XlsxWriter, of the extra `report`, is not installed.
     fn to_excel<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
         let (write, arguments) = workbook(slf, path)?;
         Ok(write.call1(arguments)?)

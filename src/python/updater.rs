@@ -365,9 +365,9 @@ impl PyAutosysUpdater {
     ///
     /// Returns:
     ///     The last `DeliveryReport`; None if no cycle completed.
-    ///     InvalidInputError: `every` is shorter than a millisecond.
     ///
     /// Raises:
+    ///     InvalidInputError: `every` is shorter than a millisecond.
     ///     JobrotaError: A cycle failed with an error that a retry cannot solve.
     #[pyo3(signature = (every = Duration::from_secs(900), *, on_report = None),
            text_signature = "($self, every='15m', *, on_report=None)")]

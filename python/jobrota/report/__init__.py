@@ -1,6 +1,6 @@
 """The report of a comparison: one HTML file that works offline, images of its charts, and the same page in a notebook.
 
-Needs the extra `report`: `pip install jobrota[report]` (Altair, Jinja2 and vl-convert; no browser and no network).
+Needs the packages of the extra `report` (Altair, Jinja2 and vl-convert; no browser and no network).
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
+from jobrota.report.extra import HOW_TO_INSTALL
 from jobrota.report.rows import Comparison, read
 from jobrota.twins import twin
 
@@ -25,10 +26,9 @@ __all__ = ["ReportView", "require", "show", "show_async", "write", "write_async"
 
 FORMATS = ("png", "svg")
 
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-def write(
+
 
 def _checked(call: Callable[_P, _T]) -> Callable[_P, _T]:
     """Returns `call` with an error for unknown keywords that names the known ones."""
@@ -45,6 +45,7 @@ def _checked(call: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 @_checked
+def write(
     result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str],
     path: str | os.PathLike[str] | None = None,
     *,
@@ -69,7 +70,7 @@ def _checked(call: Callable[_P, _T]) -> Callable[_P, _T]:
             unknown.
         NotFoundError: The result file does not exist.
         StorageError: The file or an image cannot be written.
-        ImportError: The extra is missing: `pip install jobrota[report]`.
+        ImportError: The packages of the extra `report` are not installed.
 
     Example:
         >>> import tempfile
@@ -109,8 +110,8 @@ def _checked(call: Callable[_P, _T]) -> Callable[_P, _T]:
     return target
 
 
-def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], *, height: int = 2400) -> ReportView:
 @_checked
+def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], *, height: int = 2400) -> ReportView:
     """Shows the report in a notebook: the same page, in a frame.
 
     Args:
@@ -123,7 +124,7 @@ def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
 
     Raises:
         InvalidInputError: The result has no jobs.
-        ImportError: The extra is missing: `pip install jobrota[report]`.
+        ImportError: The packages of the extra `report` are not installed.
     """
     require()
     from jobrota.report import charts, page
@@ -157,10 +158,10 @@ def require() -> None:
     """Checks that the extra is installed.
 
     Raises:
-        ImportError: The extra is missing: `pip install jobrota[report]`.
+        ImportError: The packages of the extra `report` are not installed.
     """
     if any(find_spec(name) is None for name in ("altair", "jinja2", "vl_convert")):
-        raise ImportError("reports need Altair, Jinja2 and vl-convert: pip install 'jobrota[report]'")
+        raise ImportError(f"reports need Altair, Jinja2 and vl-convert: {HOW_TO_INSTALL}")
 
 
 def _formats(formats: str | Sequence[str]) -> list[str]:
