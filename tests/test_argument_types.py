@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 import jobrota
-from jobrota.autosys import SendEvent
+from jobrota.autosys import RunCommand, SendEvent, WebServices
 from support import answers
 
 HALF = "\ud800"  # half of a character: Python's text holds it, UTF-8 does not
@@ -61,6 +62,8 @@ WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
     (SendEvent, ["program"], [5, HALF], "text or a path"),
     (jobrota.Sandbox, ["vms", "vms_down"], [-1, 1.5, "4"], "a whole number from 0"),
     (jobrota.Sandbox, ["speed", "token_lifetime"], ["fast"], "a number"),
+    (jobrota.Sandbox, ["definitions", "hosts"], [5, "a", ["a"]], "a dict"),
+    (jobrota.Sandbox, ["hosts"], [{"pool_max": "many"}, {"pool_max": True}], "a number"),
     (jobrota.Sandbox, ["viya", "autosys"], [1, "no"], "True or False"),
     (jobrota.Sandbox, ["refuse_first", "fail_jobs"], ["A", 5, [5], [HALF]], "a list of texts"),
 ]
@@ -110,6 +113,39 @@ def test_refused_calls_keep_turns() -> None:
 def test_inventories_are_refused(tmp_path: Path) -> None:
     for wrong in (5, [5], [HALF], {HALF: {}}, HALF, object(), [{"name": HALF}]):
         refused(jobrota.Inventory, wrong)
+
+
+def test_any_mapping_is_taken_as_a_dict(ledger: jobrota.JobLedger) -> None:
+    def named(**items: Any) -> Mapping[str, Any]:
+        return MappingProxyType(items)
+
+    inventory = jobrota.Inventory(named(vm1=named(ip_address="10.0.0.4"), vm2=named(weight=2)))
+    assert [(vm["name"], vm["ip_address"], vm["weight"]) for vm in inventory.vms] == [
+        ("vm1", "10.0.0.4", 1),
+        ("vm2", "vm2", 2),
+    ]
+    assert jobrota.Inventory([named(name="vm1", ip_address="10.0.0.4")]).vms[0]["ip_address"] == "10.0.0.4"
+    runner(
+        order="longest_first", durations_from=named(a="1h"), tokens=named(access_token="t"), storage_options=named(a=1)
+    )
+    runner(arms=[named(name=name, context=name, mode="window", concurrent=2) for name in ("one", "two")])
+    backoff, mapping = named(first="1m", longest="1h"), named(SUCCESS="STARTJOB")
+    jobrota.AutosysUpdater(ledger, taken, backoff=backoff, mapping=mapping)
+    assert refused(jobrota.AutosysUpdater, ledger, taken, backoff=named(frist="1m")).startswith("backoff has no frist")
+    SendEvent(env=named(AUTOSERV="ACE"))
+    WebServices("https://autosys.example.com", events=named(STARTJOB="start"))
+    credential = named(tenant_id="t", client_id="c", client_secret="secret")
+    RunCommand(selector(), subscription_id="0" * 8 + "-0000-0000-0000-" + "0" * 12, credential=credential)
+    definitions, hosts = named(first=5, second="1m"), named(pool_max=3)
+    with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, definitions=definitions, hosts=hosts):
+        pass
+
+
+def test_unknown_filters_are_refused_with_the_known_ones(ledger: jobrota.JobLedger) -> None:
+    for read in (ledger.executions, ledger.notifications, ledger.executions_async, ledger.notifications_async):
+        wrong: Any = {"sice": None}
+        with pytest.raises(TypeError, match="'sice': give since, until, job_id, status or flag"):
+            read(**wrong)
 
 
 def test_a_progress_that_cannot_be_called_is_refused() -> None:

@@ -85,7 +85,7 @@ def test_a_workbook_replaces_the_file_in_one_step(tmp_path: Path, monkeypatch: p
     assert [cell.value for cell in openpyxl.load_workbook(path)["Jobs"]["C"]] == ["job", "b", "c"]
     assert list(folder.iterdir()) == [path]
     monkeypatch.setitem(sys.modules, "xlsxwriter", None)
-    with pytest.raises(jobrota.JobrotaError, match=r"pip install 'jobrota\[report\]'"):
+    with pytest.raises(jobrota.JobrotaError, match=r"pip install 'altair>=.*xlsxwriter"):
         recorded(["a"]).to_excel(path)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import pytest
 
 import jobrota
 from jobrota import autosys
+from jobrota._native import duration_seconds
 from jobrota.viya import ViyaSession
-from support import answers, run
+from support import REPOSITORY, answers, run
 
 ACCEPTED: list[tuple[Any, float]] = [
     (0.25, 0.25),
@@ -53,7 +56,9 @@ def selector(**options: Any) -> jobrota.RoundRobinSelector:
 
 
 def updater(**options: Any) -> jobrota.AutosysUpdater:
-    return jobrota.AutosysUpdater(jobrota.JobLedger("/tmp/no-such-ledger"), lambda *row: True, **options)
+    # A callable cannot read a status, which `confirm` needs.
+    transport: Any = autosys.SendEvent(autostatus="autostatus") if "confirm" in options else lambda *row: True
+    return jobrota.AutosysUpdater(jobrota.JobLedger("/tmp/no-such-ledger"), transport, **options)
 
 
 def runner(**options: Any) -> jobrota.ViyaComparisonRunner:
@@ -126,20 +131,90 @@ def test_nested_durations(tmp_path: Path) -> None:
     jobrota.JobLedger(tmp_path, storage_options={"request_delay": timedelta(milliseconds=1)})
     for hours in (168, "7d", timedelta(days=7)):
         assert book.maintain(retain_hours=hours).problems == []
-    for wrong in ("7", "soon", -1):
-        with pytest.raises(jobrota.InvalidInputError, match="hours"):
+    with pytest.raises(jobrota.InvalidInputError, match="number of hours from 0"):
+        book.maintain(retain_hours=-1)
+    not_hours: list[Any] = ["7", "168", " 168.0 ", "soon", "", None, True, []]
+    for wrong in not_hours:
+        with pytest.raises(
+            jobrota.InvalidInputError, match=r"^retain_hours must be a number of hours, text with a unit"
+        ):
             book.maintain(retain_hours=wrong)
 
 
-def test_limits_stay() -> None:
-    for make, name, most, more in [
-        (selector, "health_max_age", "365d", "366d"),
-        (updater, "stale_after", "36500d", "36501d"),
-    ]:
-        options: dict[str, Any] = {name: most}
-        make(**options)
-        with pytest.raises(jobrota.InvalidInputError, match=name):
-            make(**{name: more})
+CALLS: dict[str, Callable[..., Any]] = {
+    "RoundRobinSelector": selector,
+    "Inventory.from_azure": lambda **options: jobrota.Inventory.from_azure(
+        "0" * 8 + "-0000-0000-0000-" + "0" * 12, **options
+    ),
+    "JobLedger": ledger,
+    "JobLedger.executions_without_notification": lambda **options: ledger().executions_without_notification(**options),
+    "JobLedger.maintain": lambda **options: ledger().maintain(**options),
+    "storage_options": lambda **options: ledger(storage_options=options),
+    "AutosysUpdater": updater,
+    "AutosysUpdater.run_forever": lambda **options: updater().run_forever(**options),
+    "autosys.SendEvent": autosys.SendEvent,
+    "autosys.WebServices": web_services,
+    "autosys.Ssh": ssh,
+    "autosys.RunCommand": run_command,
+    "autosys.Rehearsal": autosys.Rehearsal,
+    "ViyaComparisonRunner": runner,
+    "ViyaSession": session,
+    "Sandbox": sandbox,
+    "doctor": jobrota.doctor,
+}
+
+
+def listed_limits() -> list[list[str]]:
+    """The rows of the table of limits in the documentation."""
+    page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
+    section = page.split("\n### Limits\n", 1)[1].split("\n## ", 1)[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")
+    ]
+
+
+@pytest.mark.parametrize(("of", "arguments", "least", "most"), [(row[0], row[1], *row[3:]) for row in listed_limits()])
+def test_limits_are_those_of_the_documentation(of: str, arguments: str, least: str, most: str) -> None:
+    call = CALLS[of.strip("`")]
+    least, most = least.strip("`"), most.strip("`")
+    for name in re.findall(r"`(\w+)`", arguments.split(";")[0]):
+        if least == "above 0":
+            beyond, within = ["0s"], ["1ms"]
+        else:
+            seconds = duration_seconds(least)
+            beyond, within = ["-1s"] if seconds == 0 else [f"{0.9 * seconds:g}s"], [least]
+        if most == "none":
+            within += ["1000000d"]
+        else:
+            beyond, within = [*beyond, f"{most} 1s"], [*within, most]
+        for duration in beyond:
+            with pytest.raises(ValueError, match=r"must be|give|wait"):
+                call(**{name: duration})
+        sends_requests = of in ("`Inventory.from_azure`", "`doctor`", "`storage_options`")
+        for duration in [] if sends_requests else within:
+            with suppress(jobrota.NotFoundError):  # there is no ledger
+                call(**{name: duration})
+
+
+def test_all_options_that_are_durations_have_limits() -> None:
+    page = (REPOSITORY / "docs" / "command.md").read_text(encoding="utf-8")
+    listed = {option for row in listed_limits() for option in re.findall(r"--[\w-]+", row[2])}
+    assert listed == {"--retain-hours", *re.findall(r"`(--[\w-]+) TIME`", page)}
+
+
+@pytest.mark.parametrize("every", [0, 0.0, "0s", "0", timedelta(0), "0.9ms", 1e-9])
+def test_cycles_without_a_pause_are_refused(every: Any) -> None:
+    for call in (updater().run_forever, updater().run_forever_async):
+        with pytest.raises(ValueError, match=r"^every must be a duration from 1 ms"):
+            call(every)
+
+
+@pytest.mark.parametrize("every", ["0s", "0", "-1", ""])
+def test_the_command_refuses_cycles_without_a_pause(
+    every: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("autosys", "deliver", "--ledger", tmp_path, f"--every={every}") == 1
+    assert "every must be a " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["90", " 90 ", "9e1", "90s", "1m30s", "1m 30s", "1.5 minutes", "90000ms"])

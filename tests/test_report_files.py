@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import re
 import struct
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jobrota
 from jobrota import cli
 from reported_runs import CHARTS, recorded
+from support import REPOSITORY
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def test_images_of_every_chart(tmp_path: Path) -> None:
@@ -91,9 +102,38 @@ def test_without_the_extra_it_is_said_before_anything_runs(
     monkeypatch.setitem(sys.modules, "altair", None)
     result = jobrota.ComparisonResult.from_table(recorded())
     for call in (lambda: report.show(result), lambda: report.write(result, tmp_path / "x.html")):
-        with pytest.raises(ImportError, match=r"pip install 'jobrota\[report\]'"):
+        with pytest.raises(ImportError, match=r"extra 'report': pip install 'altair>=.*%pip install"):
             call()
     # No server, no jobs: the packages are checked before both.
     with pytest.raises(SystemExit):
         cli.main(["compare", "--base-url", "https://127.0.0.1:9", "--jobs", str(tmp_path / "none.json"), "--report"])
-    assert "pip install 'jobrota[report]'" in capsys.readouterr().err
+    assert "pip install 'altair>=" in capsys.readouterr().err
+
+
+def test_the_error_names_the_packages_of_the_extra() -> None:
+    from jobrota.report.extra import HOW_TO_INSTALL
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert re.findall("'([^']+[<>=][^']+)'", HOW_TO_INSTALL) == project["optional-dependencies"]["report"]
+
+
+def test_an_unknown_keyword_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    from jobrota import report
+
+    result = jobrota.ComparisonResult.from_table(recorded())
+    path = tmp_path / "x.html"
+    wrong: Any = {"titel": "x"}
+    misspelt: Any = {"heigth": 3}
+    calls: list[Callable[[], object]] = [
+        lambda: result.report(path, **wrong),
+        lambda: report.write(result, path, **wrong),
+        lambda: asyncio.run(result.report_async(path, **wrong)),
+        lambda: asyncio.run(report.write_async(result, path, **wrong)),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="unknown keyword titel: known are title, images, formats"):
+            call()
+    with pytest.raises(TypeError, match="unknown keyword heigth: known are height"):
+        report.show(result, **misspelt)
+    shown = "(path=None, *, title=None, images=None, formats=('png', 'svg'))"
+    assert str(inspect.signature(result.report)) == str(inspect.signature(result.report_async)) == shown

@@ -12,7 +12,10 @@ HEAD = """\
 # The command
 
 All commands and their options. `jobrota COMMAND --help` shows the same for one command. A `TIME` is a
-[duration](python.md#durations). Options without a default are off or not set.
+[duration](python.md#durations) within [limits](python.md#limits). Options without a default are off or not set.
+
+Tables for a file or another program have lines of any length. In a terminal, text is folded between words. Names are
+never folded.
 
 | exit code | meaning |
 | --- | --- |

@@ -49,7 +49,7 @@ __all__ = [
 
 __version__: str
 
-_Tokens: TypeAlias = "_Location | Credentials | dict[str, Any] | Callable[[], str | dict[str, Any]]"
+_Tokens: TypeAlias = "_Location | Credentials | Mapping[str, Any] | Callable[[], str | Mapping[str, Any]]"
 _Arrow: TypeAlias = ArrowArrayExportable | ArrowStreamExportable
 _Location: TypeAlias = str | PathLike[str]
 _Duration: TypeAlias = float | str | timedelta
@@ -64,7 +64,7 @@ class _TokenCredential(Protocol):
 
     def get_token(self, scope: str, /) -> Any: ...
 
-_AzureCredential: TypeAlias = dict[str, str] | Callable[[], _AzureToken] | _TokenCredential
+_AzureCredential: TypeAlias = Mapping[str, str] | Callable[[], _AzureToken] | _TokenCredential
 _Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
 _Checks: TypeAlias = tuple[bool, list[tuple[str, str, str, str, str | None]]]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
@@ -734,8 +734,22 @@ class ComparisonResult:
     def to_excel_async(self, path: _Location) -> Coroutine[Any, Any, Path]: ...
     def append_to(self, root: _Location, storage_options: _Options | None = None) -> int: ...
     def append_to_async(self, root: _Location, storage_options: _Options | None = None) -> Coroutine[Any, Any, int]: ...
-    def report(self, path: _Location | None = None, **options: Any) -> Path: ...
-    def report_async(self, path: _Location | None = None, **options: Any) -> Coroutine[Any, Any, Path]: ...
+    def report(
+        self,
+        path: _Location | None = None,
+        *,
+        title: str | None = None,
+        images: _Location | None = None,
+        formats: str | Sequence[str] = ("png", "svg"),
+    ) -> Path: ...
+    def report_async(
+        self,
+        path: _Location | None = None,
+        *,
+        title: str | None = None,
+        images: _Location | None = None,
+        formats: str | Sequence[str] = ("png", "svg"),
+    ) -> Coroutine[Any, Any, Path]: ...
     @property
     def warnings(self) -> list[ComparisonWarning]: ...
     @property
@@ -773,7 +787,7 @@ class Credentials:
     def environment() -> Credentials: ...
     @staticmethod
     def tokens(
-        source: str | dict[str, Any] | Callable[[], str | dict[str, Any]],
+        source: str | Mapping[str, Any] | Callable[[], str | Mapping[str, Any]],
         persist: Callable[[dict[str, Any]], object] | None = None,
         *,
         client_id: str | None = None,
@@ -849,7 +863,7 @@ class ViyaComparisonRunner:
         concurrent: int = 5,
         sequential_context: str | None = None,
         async_context: str | None = None,
-        arms: Literal["three_way"] | _Location | Sequence[Arm | dict[str, Any] | tuple[Any, ...]] | None = None,
+        arms: Literal["three_way"] | _Location | Sequence[Arm | Mapping[str, Any] | tuple[Any, ...]] | None = None,
         limit_jobs: int | None = None,
         sequential_only: bool = False,
         async_only: bool = False,
@@ -860,7 +874,7 @@ class ViyaComparisonRunner:
         correlation_timeout: _Duration = 60.0,
         pause: _Duration = 0.0,
         order: Literal["submission", "longest_first"] = "submission",
-        durations_from: _Location | ComparisonResult | dict[str, _Duration] | None = None,
+        durations_from: _Location | ComparisonResult | Mapping[str, _Duration] | None = None,
         expires_after: str | None = ...,  # "P7D"
         cleanup: bool = False,
         host_price: float | None = None,
@@ -904,8 +918,8 @@ class Sandbox:
         token_lifetime: _Duration = 3600.0,
         azure: bool = False,
         azure_throttle_first: int = 0,
-        definitions: dict[str, float] | dict[str, str] | dict[str, _Duration] | None = None,
-        hosts: dict[str, float] | None = None,
+        definitions: Mapping[str, _Duration] | None = None,
+        hosts: Mapping[str, float] | None = None,
         long_poll: bool = True,
         list_filters: bool = True,
         orchestrator: Literal["normal", "missing", "forbidden", "unnamed"] = "normal",

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 
 from jobrota._native import AutosysUpdater, DeliveryReport, JobLedger, RoundRobinSelector, Sandbox, ViyaComparisonRunner
 from jobrota.autosys import SendEvent
+from jobrota.commands.autosys import make_console
 from jobrota.errors import InvalidInputError
 
 __all__ = ["run_demo"]
@@ -48,7 +49,7 @@ def run_demo(
     Raises:
         JobrotaError: A part failed.
     """
-    console = Console(highlight=False)
+    console = make_console()
     started = time.monotonic()
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
     root = Path(ledger) if ledger else Path(results_dir) / f"demo-ledger_{stamp}"

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple};
 
 use super::convert::arguments::{self, Location, Text};
 use super::errors::{PyOutcome, Raised};
@@ -105,8 +105,8 @@ pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
             arm.get().arm.clone()
         } else {
             let class = item.py().get_type::<PyArm>();
-            let made = if let Ok(named) = item.cast::<PyDict>() {
-                class.call((), Some(named))
+            let made = if let Ok(named) = arguments::dict(&item) {
+                class.call((), Some(&named))
             } else if let Ok(tuple) = item.cast::<PyTuple>() {
                 class.call1(tuple.clone())
             } else {

@@ -21,8 +21,8 @@ pub(super) fn credential(
     calls: &Arc<Calls>,
 ) -> PyOutcome<(Credential, Option<String>)> {
     let Some(value) = value else { return Ok((Credential::Environment, None)) };
-    if let Ok(dict) = value.cast::<PyDict>() {
-        return from_dict(dict);
+    if let Ok(dict) = arguments::dict(value) {
+        return from_dict(&dict);
     }
     let has_get_token = value.hasattr("get_token")?;
     if !has_get_token && !value.is_callable() {
@@ -41,13 +41,9 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
     let mut found: [Option<String>; 4] = Default::default();
     for (key, value) in dict.iter() {
         let key = arguments::named(dict.py(), "a key of credential", arguments::secret(&key))?.to_owned();
-        let Some(index) = KEYS.iter().position(|known| *known == key) else {
-            return Err(Error::invalid(format!(
-                "credential has the unknown key {key:?}: known are {}",
-                KEYS.join(", ")
-            ))
-            .into());
-        };
+        let unknown = || format!("credential has the unknown key {key:?}: known are {}", KEYS.join(", "));
+        let index = KEYS.iter().position(|known| *known == key);
+        let index = index.ok_or_else(unknown).map_err(Error::invalid)?;
         if value.is_none() {
             continue;
         }

@@ -153,7 +153,7 @@ impl PyComparisonResult {
     ///
     /// Raises:
     ///     StorageError: The file cannot be written.
-    ///     UnsupportedError: The extra is missing: `pip install 'jobrota[report]'`.
+    ///     UnsupportedError: XlsxWriter, of the extra `report`, is not installed.
     fn to_excel<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
         let (write, arguments) = workbook(slf, path)?;
         Ok(write.call1(arguments)?)
@@ -188,14 +188,18 @@ impl PyComparisonResult {
     ///
     /// Args:
     ///     path: The file. By default it is beside the result JSON.
-    ///     options: Those of `jobrota.report.write`.
+    ///     title: The title of the page.
+    ///     images: A folder for images of the charts.
+    ///     formats: The formats of the images: `"png"`, `"svg"`, or both.
     ///
     /// Returns:
     ///     The path.
     ///
     /// Raises:
-    ///     ImportError: The extra is missing: `pip install jobrota[report]`.
-    #[pyo3(signature = (path = None, **options))]
+    ///     ImportError: The packages of the extra `report` are not installed.
+    ///     TypeError: A keyword is unknown. The error names those of `jobrota.report.write`.
+    #[pyo3(signature = (path = None, **options),
+           text_signature = "($self, path=None, *, title=None, images=None, formats=('png', 'svg'))")]
     fn report<'py>(
         slf: &Bound<'py, Self>,
         path: Option<&Bound<'py, PyAny>>,
@@ -205,7 +209,8 @@ impl PyComparisonResult {
     }
 
     /// Like `report`, as a coroutine, in a separate thread.
-    #[pyo3(signature = (path = None, **options))]
+    #[pyo3(signature = (path = None, **options),
+           text_signature = "($self, path=None, *, title=None, images=None, formats=('png', 'svg'))")]
     fn report_async<'py>(
         slf: &Bound<'py, Self>,
         path: Option<&Bound<'py, PyAny>>,

@@ -82,12 +82,14 @@ pub(crate) fn json(py: Python<'_>, value: &serde_json::Value) -> PyOutcome {
     })
 }
 
-/// Dicts, lists and scalars as JSON, through Python's own `json`, which decides what JSON is.
+/// Mappings, lists and scalars as JSON, through Python's own `json`, which decides what JSON is.
 pub(crate) fn json_value(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<serde_json::Value> {
+    // `json` knows dicts, and asks `default` for other values.
+    let options = dict(value.py(), [("default", wrap_pyfunction!(arguments::dict, value.py())?)])?;
     let text: String = value
         .py()
         .import("json")?
-        .call_method1("dumps", (value,))
+        .call_method("dumps", (value,), Some(&options))
         .map_err(|e| Error::invalid(format!("{argument} must be made of names, numbers, lists and dicts: {e}")))?
         .extract()?;
     serde_json::from_str(&text)

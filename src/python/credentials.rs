@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyMapping, PyString};
 use serde_json::{Map, Value};
 
 use super::attach::attached;
@@ -133,7 +133,7 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
     if value.is_callable() {
         return Ok(Credentials::with_grant(client, callback(value), None));
     }
-    if value.is_instance_of::<PyDict>() {
+    if value.cast::<PyMapping>().is_ok() {
         return Ok(Credentials::with_tokens(client, response(value)?, None));
     }
     Err(Error::invalid(format!(
@@ -154,15 +154,13 @@ fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Map::from_iter([("access_token".to_owned(), Value::from(text.to_str()?))]));
     }
-    let wrong = || {
-        Error::invalid(format!(
-            "tokens must be an access token or a SASLogon response with access_token, not a {}",
-            value.get_type()
-        ))
-    };
     match convert::json_value("tokens", value) {
         Ok(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
-        _ => Err(wrong().into()),
+        _ => {
+            let kind = value.get_type();
+            let text = format!("tokens must be an access token or a SASLogon response with access_token, not a {kind}");
+            Err(Error::invalid(text).into())
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyMapping};
 
 use super::azure_credential;
 use super::convert;
@@ -54,9 +54,9 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
         )
         .into());
     }
-    // Tuples, dict views and other iterables of names are lists in JSON.
+    // Tuples, views of dicts and other iterables of names are lists in JSON.
     let plain = match value.try_iter() {
-        Ok(items) if !value.is_instance_of::<PyDict>() => {
+        Ok(items) if value.cast::<PyMapping>().is_err() => {
             items.collect::<PyResult<Vec<_>>>()?.into_pyobject(value.py())?
         }
         _ => value.clone(),

@@ -197,7 +197,7 @@ fn row_filter(given: Option<&Bound<'_, PyDict>>) -> PyOutcome<RowFilter> {
             "job_id" => filter.job_id = text()?,
             "status" => filter.status = text()?,
             "flag" => filter.flag = text()?,
-            _ => return Err(PyTypeError::new_err(format!("got an unexpected keyword argument '{name}'")).into()),
+            _ => Err(PyTypeError::new_err(format!("no keyword '{name}': give since, until, job_id, status or flag")))?,
         }
     }
     Ok(filter)

@@ -335,7 +335,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
         }
         "longest_first" => {
             let Some(value) = given else { return Ok(JobOrder::LongestFirst(None)) };
-            let known: HashMap<String, f64> = if let Ok(named) = value.cast::<PyDict>() {
+            let known: HashMap<String, f64> = if let Ok(named) = arguments::dict(value) {
                 let seconds = named.iter().map(|(name, value)| {
                     let seconds = arguments::named(value.py(), "durations_from", arguments::unlimited_seconds(&value))?;
                     Ok((name.extract()?, seconds))
@@ -344,11 +344,8 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             } else if let Ok(result) = value.cast::<PyComparisonResult>() {
                 result.get().durations()?
             } else {
-                job_durations::read(Path::new(&arguments::named(
-                    value.py(),
-                    "durations_from",
-                    arguments::location(value),
-                )?))?
+                let file = arguments::named(value.py(), "durations_from", arguments::location(value))?;
+                job_durations::read(Path::new(&file))?
             };
             Ok(JobOrder::LongestFirst(Some(known)))
         }

@@ -1,6 +1,6 @@
 //! `Sandbox`: local stand-ins for SAS Viya, AutoSys and the VMs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -122,8 +122,8 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::seconds)] token_lifetime: f64,
         #[pyo3(from_py_with = arguments::flag)] azure: bool,
         #[pyo3(from_py_with = arguments::whole)] azure_throttle_first: u32,
-        definitions: Option<&Bound<'_, PyDict>>,
-        hosts: Option<HashMap<String, f64>>,
+        #[pyo3(from_py_with = arguments::optional_dict)] definitions: Option<Bound<'_, PyDict>>,
+        #[pyo3(from_py_with = arguments::optional_dict)] hosts: Option<Bound<'_, PyDict>>,
         #[pyo3(from_py_with = arguments::flag)] long_poll: bool,
         #[pyo3(from_py_with = arguments::flag)] list_filters: bool,
         #[pyo3(from_py_with = arguments::text)] orchestrator: &str,

@@ -1,7 +1,5 @@
 //! The options of the SAS Viya of a `Sandbox`.
 
-use std::collections::HashMap;
-
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -18,24 +16,13 @@ pub(super) fn share(name: &str, value: f64) -> PyOutcome<f64> {
     Err(Error::invalid(format!("{name} is {value}: give a share of the requests, from 0 to 1")).into())
 }
 
-/// Converts the name of an orchestrator.
-pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
-    match name {
-        "normal" => Ok(Orchestrator::Normal),
-        "missing" => Ok(Orchestrator::Missing),
-        "forbidden" => Ok(Orchestrator::Forbidden),
-        _ => Err(Error::invalid(format!(
-            "orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed"
-        ))
-        .into()),
-    }
-}
-
 /// Converts the parameters of hosts. Their names are those of `HostParameters`; `fixed` and `pool` are prefixes, as in
 /// `fixed_slots` and `pool_cores`.
-pub(super) fn hosts(given: Option<HashMap<String, f64>>) -> PyOutcome<HostParameters> {
+pub(super) fn hosts(given: Option<Bound<'_, PyDict>>) -> PyOutcome<HostParameters> {
     let mut hosts = HostParameters::default();
-    for (name, value) in given.unwrap_or_default() {
+    for (name, value) in given.iter().flatten() {
+        let value = arguments::named(name.py(), "hosts", arguments::number(&value))?;
+        let name: String = name.extract()?;
         if !(value.is_finite() && value >= 0.0) {
             return Err(Error::invalid(format!("hosts: {name} is {value}: give a number from 0")).into());
         }
@@ -59,11 +46,9 @@ pub(super) fn hosts(given: Option<HashMap<String, f64>>) -> PyOutcome<HostParame
             "cold_start" => hosts.cold_start = value,
             "starting_weight" => hosts.starting_weight = value,
             "handover" => hosts.handover = value,
-            _ => {
-                return Err(Error::invalid(format!(
-                    "hosts: {name:?} is no parameter of the hosts: see the documentation of the sandbox"
-                ))
-                .into());
+            name => {
+                let why = format!("hosts: {name:?} is no parameter of the hosts: see the documentation of the sandbox");
+                return Err(Error::invalid(why).into());
             }
         }
     }
@@ -71,17 +56,15 @@ pub(super) fn hosts(given: Option<HashMap<String, f64>>) -> PyOutcome<HostParame
 }
 
 /// Converts definitions from names and durations. None is the example's.
-pub(super) fn definitions(given: Option<&Bound<'_, PyDict>>) -> PyOutcome<Option<Vec<JobDefinition>>> {
+pub(super) fn definitions(given: Option<Bound<'_, PyDict>>) -> PyOutcome<Option<Vec<JobDefinition>>> {
     let Some(given) = given else { return Ok(None) };
     let mut definitions = Vec::new();
     for (name, seconds) in given.iter() {
         let work = arguments::named(given.py(), "definitions", arguments::unlimited_seconds(&seconds))?;
         let name: String = name.extract()?;
         if name.is_empty() || !(work.is_finite() && work > 0.0) {
-            return Err(Error::invalid(format!(
-                "definitions: {name:?} takes {work} s: give names and seconds above 0"
-            ))
-            .into());
+            let text = format!("definitions: {name:?} takes {work} s: give names and seconds above 0");
+            return Err(Error::invalid(text).into());
         }
         definitions.push(JobDefinition {
             id: uuid::Uuid::new_v4().to_string(),
@@ -99,16 +82,25 @@ pub(super) fn definitions(given: Option<&Bound<'_, PyDict>>) -> PyOutcome<Option
 pub(super) fn behaviour(
     long_poll: bool,
     list_filters: bool,
-    orchestrator_mode: &str,
+    orchestrator: &str,
     fault_rate: f64,
     reset_rate: f64,
     seed: u64,
 ) -> PyOutcome<Behaviour> {
+    let mode = match orchestrator {
+        "normal" | "unnamed" => Orchestrator::Normal,
+        "missing" => Orchestrator::Missing,
+        "forbidden" => Orchestrator::Forbidden,
+        name => {
+            let text = format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed");
+            return Err(Error::invalid(text).into());
+        }
+    };
     Ok(Behaviour {
         long_poll,
         list_filters,
-        orchestrator: orchestrator(if orchestrator_mode == "unnamed" { "normal" } else { orchestrator_mode })?,
-        orchestrator_names: orchestrator_mode != "unnamed",
+        orchestrator: mode,
+        orchestrator_names: orchestrator != "unnamed",
         fault_rate: share("fault_rate", fault_rate)?,
         reset_rate: share("reset_rate", reset_rate)?,
         seed,

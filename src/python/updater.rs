@@ -1,6 +1,5 @@
 //! `AutosysUpdater`.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use pyo3::types::{PyBool, PyDict, PyString};
 
 use super::attach::attached;
 use super::convert;
-use super::convert::arguments::{self, Names};
+use super::convert::arguments::{self, Names, TextPairs};
 use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
 use super::fork_guard::ForkGuard;
@@ -46,9 +45,8 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
             .into()),
         };
     }
-    let pairs: HashMap<String, String> = value.extract().map_err(|_| {
-        Error::invalid("mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, both text")
-    })?;
+    let expected = "mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, both text";
+    let TextPairs(pairs) = value.extract().map_err(|_| Error::invalid(expected))?;
     Ok(Mapping::parse(pairs.iter().map(|(status, event)| (status.as_str(), event.as_str())))?)
 }
 
@@ -129,7 +127,7 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
         return Ok(flag.is_true().then(Backoff::default));
     }
     let default = Backoff::default();
-    let Ok(dict) = value.cast::<PyDict>() else {
+    let Ok(dict) = arguments::dict(value) else {
         let first = arguments::duration(value)?;
         return Ok(Some(Backoff::new(first, default.factor, default.longest.max(first), default.jitter)?));
     };
@@ -362,20 +360,21 @@ impl PyAutosysUpdater {
     ///
     /// Args:
     ///     every: Time from the beginning of one cycle to the beginning of the next: seconds, text such as `"15m"`, or a
-    ///         timedelta.
+    ///         timedelta. At least a millisecond.
     ///     on_report: Called with the `DeliveryReport` of each cycle.
     ///
     /// Returns:
     ///     The last `DeliveryReport`; None if no cycle completed.
     ///
     /// Raises:
+    ///     InvalidInputError: `every` is shorter than a millisecond.
     ///     JobrotaError: A cycle failed with an error that a retry cannot solve.
     #[pyo3(signature = (every = Duration::from_secs(900), *, on_report = None),
            text_signature = "($self, every='15m', *, on_report=None)")]
     fn run_forever(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::duration)] every: Duration,
+        #[pyo3(from_py_with = arguments::interval)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
         let last = Arc::new(Mutex::new(None));
@@ -394,7 +393,7 @@ impl PyAutosysUpdater {
     fn run_forever_async(
         &self,
         py: Python<'_>,
-        #[pyo3(from_py_with = arguments::duration)] every: Duration,
+        #[pyo3(from_py_with = arguments::interval)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
         self.run_cycles(CallMode::Coroutine, py, every, on_report, Arc::default())

@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobrota._native import JobLedger, settings_lookup
 from jobrota.commands.durations import duration
@@ -16,6 +16,7 @@ from jobrota.errors import InvalidInputError, LeaseHeldError
 
 if TYPE_CHECKING:
     from arro3.core import Table
+    from rich.console import Console
 
     from jobrota._native import DeliveryReport
 
@@ -33,7 +34,9 @@ def add_arguments(command: Any, actions: Any) -> None:
     _add_table(deliver)
     deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
     deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
-    deliver.add_argument("--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"')
+    deliver.add_argument(
+        "--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"; at least "1ms"'
+    )
     deliver.add_argument(
         "--order",
         choices=("per_job", "latest", "none"),
@@ -151,7 +154,7 @@ def _deliver(arguments: argparse.Namespace) -> int:
         confirm=arguments.confirm,
         dry_run=arguments.dry_run,
     )
-    if arguments.every:
+    if arguments.every is not None:
         last = updater.run_forever(arguments.every, on_report=lambda report: _show_cycle(report, arguments.json))
         return 0 if last is None else _exit_code(last)
     try:
@@ -342,21 +345,40 @@ def _jsonable(value: Any) -> str:
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows as a table, of the terminal's width if there is one. Values are never read as markup."""
-    from rich.console import Console
+    """Prints rows as a table. In a terminal, it folds text between words. Values are never read as markup."""
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
     table = RichTable(box=None, pad_edge=False, header_style="bold")
+    cells = [[_printable(value) for value in row] for row in rows]
+    least = []
     for at, name in enumerate(names):
         numbers = all(isinstance(row[at], int | None) for row in rows)
-        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_printable(value)) for value in row))
+        texts = [name, *(row[at] for row in cells)]
+        # A name is never folded, so that it can be searched for and copied. Only columns with phrases can be narrower.
+        folds = any(" " in text for text in texts[1:])
+        words = [word for text in texts for word in text.split()] if folds else texts
+        least.append(max(map(cell_len, words), default=0))
+        justify: Literal["right", "left"] = "right" if numbers and rows else "left"
+        table.add_column(name, justify=justify, min_width=least[-1], no_wrap=not folds)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = make_console()
+    # In fewer columns, rich leaves out cells.
+    console.width = max(console.width, sum(least) + len(least))
+    console.print(table, crop=False)
+
+
+def make_console() -> Console:
+    """Returns a console that folds lines in a terminal only: a file or another program takes lines of any length."""
+    from rich.console import Console
+
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file or another program takes lines of any length
+    # With FORCE_COLOR, rich takes a pipe for a terminal of 80 columns.
+    if not console.file.isatty():
         console.width = 10_000
-    console.print(table)
+    return console
 
 
 def _printable(value: Any) -> str:

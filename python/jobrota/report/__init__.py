@@ -1,18 +1,21 @@
 """The report of a comparison: one HTML file that works offline, images of its charts, and the same page in a notebook.
 
-Needs the extra `report`: `pip install jobrota[report]` (Altair, Jinja2 and vl-convert; no browser and no network).
+Needs the packages of the extra `report` (Altair, Jinja2 and vl-convert; no browser and no network).
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
+from jobrota.report.extra import HOW_TO_INSTALL
 from jobrota.report.rows import Comparison, read
 from jobrota.twins import twin
 
@@ -23,7 +26,25 @@ __all__ = ["ReportView", "require", "show", "show_async", "write", "write_async"
 
 FORMATS = ("png", "svg")
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
+
+def _checked(call: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Returns `call` with an error for unknown keywords that names the known ones."""
+    known = inspect.signature(call).parameters
+    keywords = [name for name, parameter in known.items() if parameter.kind is parameter.KEYWORD_ONLY]
+
+    @functools.wraps(call)
+    def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if unknown := [name for name in kwargs if name not in known]:
+            raise TypeError(f"unknown keyword {', '.join(unknown)}: known are {', '.join(keywords)}")
+        return call(*args, **kwargs)
+
+    return checked
+
+
+@_checked
 def write(
     result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str],
     path: str | os.PathLike[str] | None = None,
@@ -49,7 +70,7 @@ def write(
             unknown.
         NotFoundError: The result file does not exist.
         StorageError: The file or an image cannot be written.
-        ImportError: The extra is missing: `pip install jobrota[report]`.
+        ImportError: The packages of the extra `report` are not installed.
 
     Example:
         >>> import tempfile
@@ -89,6 +110,7 @@ def write(
     return target
 
 
+@_checked
 def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], *, height: int = 2400) -> ReportView:
     """Shows the report in a notebook: the same page, in a frame.
 
@@ -102,7 +124,7 @@ def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
 
     Raises:
         InvalidInputError: The result has no jobs.
-        ImportError: The extra is missing: `pip install jobrota[report]`.
+        ImportError: The packages of the extra `report` are not installed.
     """
     require()
     from jobrota.report import charts, page
@@ -136,10 +158,10 @@ def require() -> None:
     """Checks that the extra is installed.
 
     Raises:
-        ImportError: The extra is missing: `pip install jobrota[report]`.
+        ImportError: The packages of the extra `report` are not installed.
     """
     if any(find_spec(name) is None for name in ("altair", "jinja2", "vl_convert")):
-        raise ImportError("reports need Altair, Jinja2 and vl-convert: pip install 'jobrota[report]'")
+        raise ImportError(f"reports need Altair, Jinja2 and vl-convert: {HOW_TO_INSTALL}")
 
 
 def _formats(formats: str | Sequence[str]) -> list[str]:

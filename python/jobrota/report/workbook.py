@@ -1,6 +1,6 @@
 """The result of a comparison as an Excel workbook: one sheet for each table, and two charts.
 
-Needs XlsxWriter, of the extra `report`: `pip install 'jobrota[report]'`.
+Needs XlsxWriter, of the extra `report`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobrota.errors import StorageError, UnsupportedError
 from jobrota.files import replace
+from jobrota.report.extra import HOW_TO_INSTALL
 from jobrota.report.rows import DIFFERENCES
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def require() -> None:
         UnsupportedError: XlsxWriter is missing.
     """
     if find_spec("xlsxwriter") is None:
-        raise UnsupportedError("an Excel workbook needs XlsxWriter: pip install 'jobrota[report]'")
+        raise UnsupportedError(f"an Excel workbook needs XlsxWriter: {HOW_TO_INSTALL}")
 
 
 def write(result: ComparisonResult, analysis: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:

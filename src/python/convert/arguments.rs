@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyMapping, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
 
 use crate::duration;
 use crate::error::Error;
@@ -154,17 +154,23 @@ pub(crate) fn optional_duration(value: &Bound<'_, PyAny>) -> PyResult<Option<Dur
     given(value).map(duration).transpose()
 }
 
+/// A duration from a millisecond to a hundred years: work that is repeated at shorter intervals would never pause.
+pub(crate) fn interval(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let interval = duration(value)?;
+    let fits = interval >= Duration::from_millis(1);
+    if fits { Ok(interval) } else { Err(expected("a duration from 1 ms to a hundred years", value)) }
+}
+
 /// A number of hours, or a duration as text with units or as a timedelta.
 pub(crate) fn hours(value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let is_number = |text: &Bound<'_, PyString>| text.to_str().is_ok_and(|text| text.trim().parse::<f64>().is_ok());
-    match value.cast::<PyString>() {
+    let wrong = || expected("a number of hours, text with a unit such as \"7d\", or a timedelta", value);
+    let hours = match text(value) {
         // The unit of a bare number differs between durations (seconds) and hours.
-        Ok(text) if is_number(text) => {
-            Err(expected("a number of hours, text with a unit such as \"7d\", or a timedelta", value))
-        }
+        Ok(text) if text.trim().parse::<f64>().is_ok() => return Err(wrong()),
         Err(_) if !value.hasattr("total_seconds")? => number(value),
-        _ => Ok(unlimited_seconds(value)? / 3_600.0),
-    }
+        _ => unlimited_seconds(value).map(|seconds| seconds / 3_600.0),
+    };
+    hours.map_err(|_| wrong())
 }
 
 /// True or False. Other values that Python takes for true or false are refused, such as the text "false".
@@ -313,6 +319,20 @@ pub(crate) fn choice<T: Copy>(value: &Bound<'_, PyAny>, known: &[(&str, T)]) -> 
     found.map(|(_, value)| *value).ok_or_else(|| expected(&names(), value))
 }
 
+/// A dict, or another mapping as a dict. No error shows a value, which can be a credential.
+#[pyfunction]
+pub(crate) fn dict<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    let wrong = |_| invalid(format!("must be a dict, not a value of type {}", type_name(value)));
+    let dict = PyDict::new(value.py());
+    dict.update(value.cast::<PyMapping>().map_err(wrong)?)?;
+    Ok(dict)
+}
+
+/// A dict or another mapping, or None.
+pub(crate) fn optional_dict<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    given(value).map(dict).transpose()
+}
+
 /// Pairs of text in the order of a mapping. No error shows a value, which can be a credential.
 pub(crate) struct TextPairs(pub(crate) Vec<(String, String)>);
 
@@ -326,9 +346,7 @@ impl FromPyObject<'_, '_> for TextPairs {
                 "must be a dict of names and values, both text: {what} is of type {kind}, or is not valid text"
             ))
         };
-        let mapping = value.cast::<PyMapping>().map_err(|_| wrong("it", &value))?;
-        let pairs = mapping.items()?.iter().map(|item| {
-            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        let pairs = dict(&value).map_err(|_| wrong("it", &value))?.iter().map(|(key, value)| {
             let key: String = key.extract().map_err(|_| wrong("a key", &key))?;
             let value = value.extract().map_err(|_| wrong(&format!("the value of {key:?}"), &value))?;
             Ok((key, value))
@@ -344,11 +362,8 @@ impl FromPyObject<'_, '_> for StorageOptions {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let kind = type_name(&value);
-        let mapping = value.cast::<PyMapping>().map_err(|_| invalid(format!("must be a dict of texts, not {kind}")))?;
         let mut options = HashMap::new();
-        for item in mapping.items()?.iter() {
-            let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        for (key, value) in dict(&value)?.iter() {
             let key = key.extract::<String>().map_err(|_| invalid(format!("has a key of type {}", type_name(&key))))?;
             let text = if let Ok(flag) = value.extract::<bool>() {
                 flag.to_string()
