@@ -218,7 +218,7 @@ $(VENV)/wheel/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
 dist/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
 	$(call heading,Building the wheel that is published (it takes many minutes))
 	@rm -f dist/*.whl
-	@$(BIN)/maturin build --profile dist --locked --out dist
+	@$(BIN)/maturin build --profile dist --locked --compression-level 9 --out dist
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/wheel/.built
