@@ -335,8 +335,8 @@ impl PySandbox {
     ///
     /// Args:
     ///     jobs: Names of AutoSys jobs.
-    fn refuse_once(&self, #[pyo3(from_py_with = arguments::names)] jobs: Vec<String>) -> PyOutcome<()> {
-        self.with_autosys(|autosys| autosys.refuse_once(&jobs))
+    fn refuse_once(&self, jobs: Names) -> PyOutcome<()> {
+        self.with_autosys(|autosys| autosys.refuse_once(&jobs.0))
     }
 
     /// The events that AutoSys took, in order: dicts of at, via, event, job, status and comment.
