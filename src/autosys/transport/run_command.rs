@@ -175,7 +175,7 @@ impl ScriptRunner {
             Some(operation) => self.arm.follow(operation, Deadline::after(self.options.timeout)).await,
             None => {
                 let output = response.json("the Run Command", "endpoint is Resource Manager itself")?;
-                Ok(OperationResult { succeeded: true, output, error: None })
+                Ok(OperationResult { output, error: None })
             }
         }
     }
