@@ -5,6 +5,7 @@
 
 pub mod autosys;
 pub mod azure;
+mod columns;
 pub mod comparison;
 pub mod delivery;
 pub mod delta;

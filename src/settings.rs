@@ -53,19 +53,6 @@ pub fn file() -> Option<PathBuf> {
     }
 }
 
-/// As [`lookup`], for a required setting. `what` describes it in the error, such as `the ledger's root`.
-///
-/// # Errors
-/// Those of [`lookup`]; [`crate::ErrorKind::InvalidInput`], which names all three sources, when it is not set.
-pub fn require(name: &str, argument: Option<&str>, what: &str) -> Result<String> {
-    lookup(name, argument)?.ok_or_else(|| {
-        Error::invalid(format!(
-            "{what} is not set: give {name} as an argument, set {}, or put {name} into {FILE}",
-            variable(name)
-        ))
-    })
-}
-
 /// The directory where programs of this user keep state: `$XDG_STATE_HOME` if it is an absolute path, else `~/.local/state`; none
 /// without a home directory (<https://specifications.freedesktop.org/basedir-spec/latest/>).
 pub fn state_dir() -> Option<PathBuf> {
@@ -130,14 +117,5 @@ mod tests {
         let text = from_file("ledger", file.path()).unwrap_err().to_string();
         assert!(text.contains(file.path().to_str().unwrap()) && text.contains("line 2"), "{text}");
         assert!(!text.contains("secret"), "{text}");
-    }
-
-    #[test]
-    fn an_unset_setting_names_all_three_places() {
-        let text = require("no_such_setting", None, "the ledger's root").unwrap_err().to_string();
-        assert!(
-            text.contains("argument") && text.contains("JOBROTA_NO_SUCH_SETTING") && text.contains("jobrota.toml"),
-            "{text}"
-        );
     }
 }

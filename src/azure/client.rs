@@ -17,7 +17,7 @@ use super::token_cache::TokenCache;
 use super::token_fetcher::TokenFetcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Retry;
-use crate::http::{Client, Deadline, RequestFailure, Response, SendState, address, token};
+use crate::http::{Client, Deadline, RequestFailure, Response, address, token};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Longest silence within a response.
@@ -31,17 +31,6 @@ const UNREACHED_TRIES: u32 = 3;
 const MOST_PAGES: usize = 10_000;
 /// What errors advise to check when a response is not one of Resource Manager.
 pub(super) const CHECK_ENDPOINT: &str = "endpoint is Resource Manager itself";
-
-/// What happened to a request that is sent once.
-#[derive(Debug)]
-pub enum PostOutcome {
-    /// Resource Manager answered, with whatever status. The body may have been lost.
-    Answered(Box<Response>),
-    /// The request was not sent.
-    NotSent(Error),
-    /// The request may have been sent, and no response came.
-    Unknown(Error),
-}
 
 /// The client; all its calls share one connection pool and one token.
 #[derive(Debug)]
@@ -127,21 +116,18 @@ impl ArmClient {
 
     /// Sends `request` once; again only with a new token after a 401, which did nothing. Asks `may_send` directly before.
     ///
-    /// A closed gate is [`PostOutcome::NotSent`], not retryable.
-    pub async fn post_once(
+    /// The response has whatever status, and its body may have been lost: status and headers say what was taken and where
+    /// to ask about it.
+    ///
+    /// # Errors
+    /// A [`RequestFailure`] when no response came. A closed gate is [`SendState::NotSent`](crate::http::SendState::NotSent), not retryable.
+    pub(crate) async fn post_once(
         &self,
         request: &ArmRequest,
         deadline: Deadline,
         may_send: &(dyn Fn() -> bool + Sync),
-    ) -> PostOutcome {
-        match self.send_once(&request.url(self.http.url()), request, deadline, may_send).await {
-            // Status and headers say what was taken and where to ask about it, whatever becomes of the body.
-            Ok(Ok(response)) => PostOutcome::Answered(Box::new(response)),
-            Err(error) | Ok(Err(RequestFailure { error, state: SendState::NotSent, .. })) => {
-                PostOutcome::NotSent(error)
-            }
-            Ok(Err(RequestFailure { error, .. })) => PostOutcome::Unknown(error),
-        }
+    ) -> Result<Response, RequestFailure> {
+        self.send_once(&request.url(self.http.url()), request, deadline, may_send).await?
     }
 
     /// [`ArmClient::send`] to an address that the server gave.

@@ -23,7 +23,7 @@ mod token_cache;
 mod token_fetcher;
 
 pub use crate::http::{Deadline, Response};
-pub use client::{ArmClient, PostOutcome};
+pub use client::ArmClient;
 pub use cloud::Cloud;
 pub use credential::{AccessToken, Credential, CredentialVariables, TokenSource};
 pub use operation::{ArmOperation, OperationResult};

@@ -35,11 +35,9 @@ pub struct ArmOperation {
 /// How an operation ended.
 #[derive(Debug, Clone)]
 pub struct OperationResult {
-    /// Whether Resource Manager reports success.
-    pub succeeded: bool,
     /// The result of the operation; null where there is none.
     pub output: Value,
-    /// Code and message of its error.
+    /// Code and message of its error; None if it succeeded.
     pub error: Option<String>,
 }
 
@@ -100,7 +98,7 @@ impl ArmClient {
                 if response.status == StatusCode::ACCEPTED {
                     continue;
                 }
-                return Ok(OperationResult { succeeded: true, output: json(&response)?, error: None });
+                return Ok(OperationResult { output: json(&response)?, error: None });
             }
             let state = json(&response)?;
             let word = state.get("status").and_then(Value::as_str).unwrap_or_default();
@@ -116,7 +114,7 @@ impl ArmClient {
                 reason if reason.is_empty() => format!("the operation ended as {word}"),
                 reason => reason,
             });
-            return Ok(OperationResult { succeeded, output, error });
+            return Ok(OperationResult { output, error });
         }
     }
 }

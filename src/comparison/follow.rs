@@ -1,6 +1,7 @@
 //! One job of a run: it is submitted once, followed to its end, and canceled if it takes too long or the run is stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,6 +16,7 @@ use super::progress::ProgressCounter;
 use super::records::{Correlation, JobRecord};
 use super::run_control::{GRACE, RunControl};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::retry::backoff;
 use crate::viya::ViyaClient;
 use crate::viya::jobs::{self, Job, JobState};
 use crate::viya::submission::{self, Submission};
@@ -26,8 +28,6 @@ const CALLS: usize = 32;
 const CANCEL_WAIT: f64 = 120.0;
 /// How long a call is retried while the server cannot be reached or fails, in seconds of the server.
 const RETRY_LIMIT: f64 = 900.0;
-/// The longest pause between two attempts, in seconds of the server.
-const LONGEST_PAUSE: f64 = 30.0;
 const DELETED: &str = "it was deleted on the server before its end was seen";
 
 /// What all jobs of a run share.
@@ -121,10 +121,10 @@ impl ArmRound<'_> {
             return None;
         }
         // Whether the server may have the job, and since when.
-        let (mut in_doubt, mut start) = (left, Instant::now());
+        let (in_doubt, mut start) = (AtomicBool::new(left), Instant::now());
         let accepted = match prior {
             Some(PriorState::Submitted(_, id, _)) => self.find_again(id).await.map(Some),
-            _ => self.submit(&mut record, key, &mut in_doubt, &mut start).await,
+            _ => self.submit(&mut record, key, &in_doubt, &mut start).await,
         };
         // When another process submitted a job is known only from the journal.
         match prior {
@@ -142,7 +142,7 @@ impl ArmRound<'_> {
                     self.write_end(key, &record).await;
                 } else {
                     record.error = Some(e.full_message());
-                    if in_doubt {
+                    if in_doubt.into_inner() {
                         // Without an end in the journal, the resumed run looks for the job again.
                         record.status = "unknown".into();
                     } else if !control.is_ending() {
@@ -180,14 +180,14 @@ impl ArmRound<'_> {
         &self,
         record: &mut JobRecord,
         key: JobKey,
-        in_doubt: &mut bool,
+        in_doubt: &AtomicBool,
         start: &mut Instant,
     ) -> Result<Option<Job>> {
         let RunContext { client, control, .. } = self.run;
         let _call = self.run.calls.acquire().await.map_err(closed)?;
         // The wait for a free call is not part of the time of the job.
         *start = Instant::now();
-        if !*in_doubt {
+        if !in_doubt.load(Ordering::Relaxed) {
             if control.is_ending() {
                 return Ok(None);
             }
@@ -200,20 +200,9 @@ impl ArmRound<'_> {
             context: self.arm.context.clone(),
             expires_after: self.run.options.expires_after.clone(),
         };
-        let mut retry = CallRetry::new(self.run);
-        let job = loop {
-            match control.with_grace(self.submit_or_find(&submission, in_doubt)).await {
-                Some(Ok(Some(job))) => break job,
-                Some(Ok(None)) => return Ok(None),
-                Some(Err(e)) => retry.wait(e, &submission.name).await?,
-                None => {
-                    *in_doubt = true;
-                    let name = &submission.name;
-                    let text = format!("the run was stopped before SAS Viya answered whether it accepted {name}");
-                    return Err(Error::new(ErrorKind::Conflict, text));
-                }
-            }
-        };
+        let unanswered = format!("answered whether it accepted {}", submission.name);
+        let submitted = self.retried(&submission.name, &unanswered, || self.submit_or_find(&submission, in_doubt));
+        let Some(job) = submitted.await? else { return Ok(None) };
         record.submit_latency = Some(client.clock().since(*start));
         let (id, latency) = (job.id().to_owned(), record.submit_latency);
         let _ = self.run.write(&JournalEvent::Submitted { key, id, latency }).await;
@@ -221,20 +210,22 @@ impl ArmRound<'_> {
     }
 
     /// One attempt; `None` when the run is ending and the server does not have the job.
-    async fn submit_or_find(&self, submission: &Submission, in_doubt: &mut bool) -> Result<Option<Job>> {
+    async fn submit_or_find(&self, submission: &Submission, in_doubt: &AtomicBool) -> Result<Option<Job>> {
         let RunContext { client, control, .. } = self.run;
         let oldest = self.run.oldest();
-        if *in_doubt {
+        if in_doubt.load(Ordering::Relaxed) {
             let found = submission::find_by_name(client, &submission.name, oldest).await?;
             if found.is_some() || control.is_ending() {
                 return Ok(found);
             }
         }
+        // The call can be dropped before the server answers.
+        in_doubt.store(true, Ordering::Relaxed);
         let submitted = submission::submit(client, submission, oldest).await;
-        *in_doubt = submitted.as_ref().is_err_and(|failed| failed.in_doubt);
+        in_doubt.store(submitted.as_ref().is_err_and(|failed| failed.in_doubt), Ordering::Relaxed);
         match submitted {
             // A run that is stopped cancels what it can find.
-            Err(_) if *in_doubt && control.is_stopped() => {
+            Err(failed) if failed.in_doubt && control.is_stopped() => {
                 submission::find_by_name(client, &submission.name, oldest).await
             }
             submitted => submitted.map(Some).map_err(|failed| failed.error),
@@ -243,21 +234,35 @@ impl ArmRound<'_> {
 
     /// Reads a job that an interrupted run submitted.
     async fn find_again(&self, id: &str) -> Result<Job> {
-        let RunContext { client, control, calls, .. } = self.run;
-        let _call = calls.acquire().await.map_err(closed)?;
-        let mut retry = CallRetry::new(self.run);
-        loop {
-            match control.with_grace(jobs::get(client, id)).await {
-                Some(Ok(job)) => return Ok(job),
-                Some(Err(e)) => retry.wait(e, id).await?,
-                None => {
-                    let text = format!(
-                        "the run was stopped before SAS Viya returned the state of job {id}: the job may run there still"
-                    );
-                    return Err(Error::new(ErrorKind::Conflict, text));
-                }
+        let _call = self.run.calls.acquire().await.map_err(closed)?;
+        let unanswered = format!("returned the state of job {id}: the job may run there still");
+        self.retried(id, &unanswered, || jobs::get(self.run.client, id)).await
+    }
+
+    /// Makes a call about `job` until it succeeds, as long as its errors can pass. `unanswered` is what SAS Viya had not
+    /// done when the run was stopped.
+    async fn retried<T, F>(&self, job: &str, unanswered: &str, call: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let control = self.run.control;
+        let began = Instant::now();
+        for tried in 1.. {
+            let e = match control.with_grace(call()).await {
+                Some(Err(e)) if e.may_pass() && !control.is_ending() => e,
+                Some(ended) => return ended,
+                None => break,
+            };
+            if self.run.client.clock().since(began) >= RETRY_LIMIT {
+                // A failure of this length concerns every job.
+                control.abort(&e);
+                return Err(e);
             }
+            tracing::warn!("job {job} is tried again: {}", e.full_message());
+            control.sleep(backoff(tried, None).as_secs_f64()).await;
         }
+        let text = format!("the run was stopped before SAS Viya {unanswered}");
+        Err(Error::new(ErrorKind::Conflict, text))
     }
 
     /// Waits for the end of the job, and cancels it if it takes too long or the run is stopped.
@@ -403,36 +408,6 @@ impl Cancellation {
         } else {
             format!("it had not ended after {limit} s and {done}")
         }
-    }
-}
-
-/// The attempts of one call.
-struct CallRetry<'a> {
-    run: &'a RunContext<'a>,
-    began: Instant,
-    pause: f64,
-}
-
-impl<'a> CallRetry<'a> {
-    fn new(run: &'a RunContext<'a>) -> Self {
-        Self { run, began: Instant::now(), pause: 1.0 }
-    }
-
-    /// Waits before the next attempt. Returns the error if a retry cannot help, and when the run is ending.
-    async fn wait(&mut self, e: Error, job: &str) -> Result<()> {
-        let RunContext { client, control, .. } = self.run;
-        if !e.may_pass() || control.is_ending() {
-            return Err(e);
-        }
-        if client.clock().since(self.began) >= RETRY_LIMIT {
-            // A failure of this length concerns every job.
-            control.abort(&e);
-            return Err(e);
-        }
-        tracing::warn!("job {job} is tried again: {}", e.full_message());
-        control.sleep(self.pause).await;
-        self.pause = (self.pause * 2.0).min(LONGEST_PAUSE);
-        Ok(())
     }
 }
 

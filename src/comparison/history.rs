@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, AsArray as _, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow::array::{AsArray as _, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
@@ -13,7 +13,8 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use super::analysis::{ArmComparison, ArmFigures, ArmPlan, Difference, RunData, analyse};
 use super::result::ComparisonResult;
 use super::statistics::SummaryStats;
-use super::table::{self, count, number, text};
+use super::table;
+use crate::columns::{self, count, number, text, time};
 use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -57,10 +58,10 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
     let run_at = identity.map_or_else(Utc::now, |identity| identity.began);
     let jobs = table::jobs(&result.run)?;
     let rows = jobs.num_rows();
-    let mut columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(vec![run_id.as_str(); rows])),
-        Arc::new(TimestampMicrosecondArray::from(vec![run_at.timestamp_micros(); rows]).with_timezone("UTC")),
-        Arc::new(StringArray::from(vec![identity.map(|identity| identity.base_url.as_str()); rows])),
+    let mut columns = vec![
+        text(&result.run.job_rows, |_| Some(&run_id)),
+        time(&result.run.job_rows, |_| Some(run_at.timestamp_micros())),
+        text(&result.run.job_rows, |_| Some(&identity?.base_url)),
     ];
     columns.extend(run_columns::columns(&result.run)?);
     columns.extend(jobs.columns().iter().cloned());
@@ -135,11 +136,10 @@ pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTim
         }
     }
     let rows = &rows[..];
-    let run_at = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.run_at)).with_timezone("UTC");
     let median = |of: fn(&ArmFigures) -> Option<SummaryStats>| number(rows, |row| Some(of(&row.arm)?.p50));
-    table::batch(vec![
+    columns::table([
         ("run_id", text(rows, |row| Some(&row.run_id))),
-        ("run_at", Arc::new(run_at)),
+        ("run_at", time(rows, |row| Some(row.run_at))),
         ("arm", text(rows, |row| Some(&row.plan.name))),
         ("context", text(rows, |row| row.plan.context.as_deref())),
         ("rounds", count(rows, |row| row.arm.rounds)),

@@ -1,10 +1,13 @@
 //! The progress of a run, as events for a listener.
 
-use crate::runtime::lock;
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
+
+use crate::runtime::lock;
+
 /// One change of one job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ProgressEvent {
     /// The arm.
     pub arm: String,

@@ -1,44 +1,12 @@
 //! A run as Arrow tables. `jobs` has the columns of a recorded run: one row per job, seconds since the first submission.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::RecordBatch;
 
 use super::analysis::{Analysis, ArmFigures, HostFigures, RunData};
 use super::arms::SubmissionMode;
 use super::statistics::SummaryStats;
-use crate::error::{Error, ErrorKind, Result};
-
-/// A column of text.
-pub(super) fn text<T>(rows: &[T], of: impl Fn(&T) -> Option<&str>) -> ArrayRef {
-    Arc::new(rows.iter().map(of).collect::<StringArray>())
-}
-
-/// A column of numbers.
-pub(super) fn number<T>(rows: &[T], of: impl Fn(&T) -> Option<f64>) -> ArrayRef {
-    Arc::new(rows.iter().map(of).collect::<Float64Array>())
-}
-
-/// A column of integers.
-pub(super) fn integer<T>(rows: &[T], of: impl Fn(&T) -> Option<i64>) -> ArrayRef {
-    Arc::new(rows.iter().map(of).collect::<Int64Array>())
-}
-
-/// A column of counts.
-pub(super) fn count<T>(rows: &[T], of: impl Fn(&T) -> usize) -> ArrayRef {
-    integer(rows, |row| i64::try_from(of(row)).ok())
-}
-
-/// A column of Booleans.
-pub(super) fn flag<T>(rows: &[T], of: impl Fn(&T) -> bool) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| Some(of(row))).collect::<BooleanArray>())
-}
-
-/// A table of nullable columns.
-pub(super) fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
-    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
-        .map_err(|e| Error::new(ErrorKind::Internal, "the tables of the comparison could not be built").with_source(e))
-}
+use crate::columns::{count, flag, integer, number, table, text};
+use crate::error::Result;
 
 /// One row per job of every arm and round.
 ///
@@ -48,7 +16,7 @@ pub fn jobs(run: &RunData) -> Result<RecordBatch> {
     let rows = &run.job_rows;
     macro_rules! columns {
         ($($name:ident: $kind:ident),* $(,)?) => {
-            batch(vec![$((stringify!($name), columns!(@ $kind $name))),*])
+            table([$((stringify!($name), columns!(@ $kind $name))),*])
         };
         (@ name $name:ident) => { text(rows, |row| Some(&row.$name)) };
         (@ text $name:ident) => { text(rows, |row| row.$name.as_deref()) };
@@ -77,7 +45,7 @@ pub fn hosts(analysis: &Analysis) -> Result<RecordBatch> {
     let hosts = analysis.arms.iter().flat_map(|arm| arm.hosts.iter().map(|host| (arm.arm.as_str(), host)));
     let rows: Vec<(&str, &HostFigures)> = hosts.collect();
     let rows = &rows[..];
-    batch(vec![
+    table([
         ("arm", text(rows, |(arm, _)| Some(arm))),
         ("host", text(rows, |(_, host)| Some(&host.host))),
         ("jobs", count(rows, |(_, host)| host.jobs)),
@@ -102,7 +70,7 @@ pub fn hosts(analysis: &Analysis) -> Result<RecordBatch> {
 pub fn arms(run: &RunData, analysis: &Analysis) -> Result<RecordBatch> {
     let (plans, rows) = (&run.arms[..], &analysis.arms[..]);
     let median = |of: fn(&ArmFigures) -> Option<SummaryStats>| number(rows, |arm| Some(of(arm)?.p50));
-    batch(vec![
+    table([
         ("arm", text(plans, |plan| Some(&plan.name))),
         ("context", text(plans, |plan| plan.context.as_deref())),
         ("queue", text(plans, |plan| plan.queue.as_deref())),
@@ -153,7 +121,7 @@ pub fn phases(analysis: &Analysis) -> Result<RecordBatch> {
         }
     }
     let seconds = |of: fn(&SummaryStats) -> f64| number(&rows, |(.., seconds)| Some(of(seconds)));
-    batch(vec![
+    table([
         ("arm", text(&rows, |(arm, ..)| Some(arm))),
         ("phase", text(&rows, |(_, phase, _)| Some(phase))),
         ("jobs", count(&rows, |(.., seconds)| seconds.count)),

@@ -52,37 +52,28 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    const ALL: [Self; 9] = [
-        Self::Sending,
-        Self::Delivered,
-        Self::Failed,
-        Self::Unknown,
-        Self::Superseded,
-        Self::Parked,
-        Self::Redriven,
-        Self::Expired,
-        Self::ByHand,
+    const WORDS: [(Self, &str); 9] = [
+        (Self::Sending, "sending"),
+        (Self::Delivered, "delivered"),
+        (Self::Failed, "failed"),
+        (Self::Unknown, "unknown"),
+        (Self::Superseded, "superseded"),
+        (Self::Parked, "parked"),
+        (Self::Redriven, "redriven"),
+        (Self::Expired, "expired"),
+        (Self::ByHand, "by_hand"),
     ];
 
     /// The word in the table.
     pub fn as_str(&self) -> &str {
-        match self {
-            Self::Sending => "sending",
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-            Self::Superseded => "superseded",
-            Self::Parked => "parked",
-            Self::Redriven => "redriven",
-            Self::Expired => "expired",
-            Self::ByHand => "by_hand",
-            Self::Other(word) => word,
-        }
+        let known = || Self::WORDS.iter().find(|(outcome, _)| outcome == self).map_or("", |(_, word)| word);
+        if let Self::Other(word) = self { word } else { known() }
     }
 
     /// The outcome with this word.
     pub fn parse(word: &str) -> Self {
-        Self::ALL.into_iter().find(|outcome| outcome.as_str() == word).unwrap_or_else(|| Self::Other(word.to_owned()))
+        let known = Self::WORDS.into_iter().find(|(_, known)| *known == word);
+        known.map_or_else(|| Self::Other(word.to_owned()), |(outcome, _)| outcome)
     }
 
     /// Whether an attempt with this outcome and `detail` was recorded as `sending`, and then not sent.
@@ -329,12 +320,12 @@ mod tests {
 
     #[test]
     fn every_outcome_has_a_word_and_an_unknown_word_is_kept() {
-        let words = AttemptOutcome::ALL.map(|outcome| outcome.as_str().to_owned());
+        let words = AttemptOutcome::WORDS.map(|(outcome, _)| outcome.as_str().to_owned());
         assert_eq!(
             words,
             ["sending", "delivered", "failed", "unknown", "superseded", "parked", "redriven", "expired", "by_hand"]
         );
-        assert!(words.iter().zip(AttemptOutcome::ALL).all(|(word, outcome)| AttemptOutcome::parse(word) == outcome));
+        assert!(AttemptOutcome::WORDS.into_iter().all(|(outcome, word)| AttemptOutcome::parse(word) == outcome));
         assert_eq!(AttemptOutcome::parse("of a later build").as_str(), "of a later build");
     }
 

@@ -230,15 +230,9 @@ fn sendevent(variables: &EnvironmentVariables, known: &SettingValues) -> Check {
     area.ok(name, format!("{shown}{set}"))
 }
 
-#[cfg(unix)]
 fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path)
         .is_ok_and(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o111 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_executable(path: &Path) -> bool {
-    path.is_file()
 }
 
 /// The file names of keys in the order of OpenSSH (ssh(1), IdentityFile).

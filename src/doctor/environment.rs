@@ -14,16 +14,15 @@ const CAP_NET_RAW: u32 = 13;
 const FEW_FILES: u64 = 1024;
 
 pub(super) fn examine(variables: &EnvironmentVariables, runtime: Option<&str>) -> Vec<Check> {
-    let mut checks = vec![
+    vec![
         Area::Environment.ok("jobrota", version(runtime)),
         Area::Environment.ok("system", system()),
         container(variables),
         user(),
         databricks(variables),
         clock(variables),
-    ];
-    checks.extend(file_limit());
-    checks
+        file_limit(),
+    ]
 }
 
 fn version(runtime: Option<&str>) -> String {
@@ -129,24 +128,18 @@ fn clock(variables: &EnvironmentVariables) -> Check {
     Area::Environment.ok("clock", text)
 }
 
-#[cfg(unix)]
-fn file_limit() -> Option<Check> {
+fn file_limit() -> Check {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     let detail = format!("{} (at most {})", text(limit.current), text(limit.maximum));
     let check = Area::Environment.ok("open files", detail);
     if limit.current.is_none_or(|current| current >= FEW_FILES) {
-        return Some(check);
+        return check;
     }
     let advice = format!(
         "raise it with `ulimit -n {FEW_FILES}` or more: each VM that is probed takes one, and jobs wait for it"
     );
-    Some(check.warn(&advice))
-}
-
-#[cfg(not(unix))]
-fn file_limit() -> Option<Check> {
-    None
+    check.warn(&advice)
 }
 
 #[cfg(test)]

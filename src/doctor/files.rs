@@ -1,7 +1,8 @@
 //! Checks files that hold secrets: whether they exist, and whether other users can read them.
 
-use std::fs::{File, Metadata, metadata};
+use std::fs::{File, metadata};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::report::{Area, Check};
@@ -21,7 +22,8 @@ pub(super) fn check_private(name: &str, path: &Path, content: &str) -> Check {
     if !found.is_file() {
         return area.warning(name, format!("{shown} is not a file"), &format!("name the file with {content}"));
     }
-    if let Some(mode) = mode_for_others(&found) {
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
         let detail = format!("{shown} can be read by other users (mode {mode:04o})");
         return area.warning(name, detail, &format!("chmod 600 '{shown}'"));
     }
@@ -31,22 +33,8 @@ pub(super) fn check_private(name: &str, path: &Path, content: &str) -> Check {
     }
 }
 
-/// The mode of the file, if the group or others have access.
-#[cfg(unix)]
-fn mode_for_others(found: &Metadata) -> Option<u32> {
-    let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777;
-    (mode & 0o077 != 0).then_some(mode)
-}
-
-#[cfg(not(unix))]
-fn mode_for_others(_found: &Metadata) -> Option<u32> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::super::report::Status;
     use super::*;
 

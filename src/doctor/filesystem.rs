@@ -41,7 +41,6 @@ fn of_magic(magic: u64) -> (&'static str, Guarantee) {
 
 /// Checks the file system of `directory`, or of the nearest directory above it that exists. The call can hang when a
 /// file server hangs.
-#[cfg(target_os = "linux")]
 pub(super) fn examine(directory: &Path) -> Option<Check> {
     let existing = directory.ancestors().find(|above| above.exists())?;
     let found = rustix::fs::statfs(existing).ok()?;
@@ -52,11 +51,6 @@ pub(super) fn examine(directory: &Path) -> Option<Check> {
         rustix::fs::statvfs(existing).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     let free = found.f_bavail.saturating_mul(u64::try_from(found.f_bsize).unwrap_or(0));
     Some(describe(magic, read_only, free))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn examine(_directory: &Path) -> Option<Check> {
-    None
 }
 
 /// A ledger needs little space, but a commit fails on a full disk.
@@ -118,7 +112,6 @@ mod tests {
         assert_eq!(describe(0xef53, false, 1 << 20).status, Status::Warning);
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn a_missing_directory_is_on_the_file_system_of_the_directory_above() {
         let directory = tempfile::tempdir().unwrap();

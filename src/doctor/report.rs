@@ -1,7 +1,5 @@
 //! The report: checks by area, and whether everything that is needed works.
 
-use std::fmt;
-
 use crate::http::secret::scrub;
 
 /// The subject of a check.
@@ -50,12 +48,6 @@ impl Status {
             Self::Warning => "warning",
             Self::Failed => "failed",
         }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::thread;
 
 use arrow::datatypes::DataType;
+use serde::Serialize;
 
 use super::JobLedger;
 use super::tables::{DELIVERIES, IMPORTS, LEASES, LedgerTable, RETRIES, equal};
@@ -28,11 +29,12 @@ pub struct MaintenanceReport {
 }
 
 /// What maintenance did to one table of a ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TableMaintenance {
     /// The table's name.
     pub table: &'static str,
     /// What was done.
+    #[serde(flatten)]
     pub done: MaintenanceOutcome,
 }
 

@@ -9,9 +9,10 @@ use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
+use serde::Serialize;
 
 use super::errors::PyOutcome;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use arguments::caused;
 
 pub(crate) mod arguments;
@@ -80,6 +81,13 @@ pub(crate) fn json(py: Python<'_>, value: &serde_json::Value) -> PyOutcome {
             dict(py, pairs.collect::<PyOutcome<Vec<_>>>()?)?.into_any().unbind()
         }
     })
+}
+
+/// A value of the core as Python dicts, lists and scalars: dicts have the names of the fields.
+pub(crate) fn record(py: Python<'_>, value: &impl Serialize) -> PyOutcome {
+    let value = serde_json::to_value(value);
+    let failed = |e| Error::new(ErrorKind::Internal, "a result cannot be represented in Python").with_source(e);
+    json(py, &value.map_err(failed)?)
 }
 
 /// Mappings, lists and scalars as JSON, through Python's own `json`, which decides what JSON is.

@@ -47,16 +47,12 @@ impl From<ImportReport> for PyImportReport {
 }
 
 impl<'py> IntoPyObject<'py> for &ImportFailure {
-    type Target = PyDict;
-    type Output = Bound<'py, PyDict>;
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let dict = convert::dict(py, [("file", &self.file)])?;
-        dict.set_item("line", self.line)?;
-        dict.set_item("record", self.record)?;
-        dict.set_item("reason", &self.reason)?;
-        Ok(dict)
+        Ok(convert::record(py, self)?.into_bound(py))
     }
 }
 

@@ -46,26 +46,12 @@ impl From<MaintenanceReport> for PyMaintenanceReport {
 }
 
 impl<'py> IntoPyObject<'py> for &TableMaintenance {
-    type Target = PyDict;
-    type Output = Bound<'py, PyDict>;
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let done = &self.done;
-        let dict = convert::dict(py, [("table", self.table)])?;
-        dict.set_item("version", done.version)?;
-        dict.set_item("files_before", done.files_before)?;
-        dict.set_item("files_after", done.files_after)?;
-        dict.set_item("files_compacted", done.files_compacted)?;
-        dict.set_item("files_written", done.files_written)?;
-        dict.set_item("rows_compacted", done.rows_compacted)?;
-        dict.set_item("checkpoint", done.checkpoint)?;
-        dict.set_item("files_vacuumed", done.files_vacuumed)?;
-        dict.set_item("bytes_freed", done.bytes_freed)?;
-        dict.set_item("log_entries_removed", done.log_entries_removed)?;
-        dict.set_item("notes", &done.notes)?;
-        dict.set_item("problems", &done.problems)?;
-        Ok(dict)
+        Ok(convert::record(py, self)?.into_bound(py))
     }
 }
 

@@ -97,19 +97,6 @@ struct Reporter {
     failed: Mutex<Option<PyErr>>,
 }
 
-fn event_dict<'py>(py: Python<'py>, event: &ProgressEvent) -> PyResult<Bound<'py, PyDict>> {
-    let dict = convert::dict(py, [("arm", &event.arm)])?;
-    dict.set_item("round", event.round)?;
-    dict.set_item("rounds", event.rounds)?;
-    dict.set_item("done", event.done)?;
-    dict.set_item("failed", event.failed)?;
-    dict.set_item("in_flight", event.in_flight)?;
-    dict.set_item("total", event.total)?;
-    dict.set_item("job", &event.job)?;
-    dict.set_item("state", &event.state)?;
-    Ok(dict)
-}
-
 impl Reporter {
     fn new(callback: Option<Py<PyAny>>) -> Arc<Self> {
         Arc::new(Self { callback, call: Arc::default(), failed: Mutex::default() })
@@ -123,7 +110,7 @@ impl Reporter {
             if self.failed().is_some() {
                 return;
             }
-            let called = event_dict(py, event).and_then(|event| callback.bind(py).call1((event,)));
+            let called = convert::record(py, event).map_err(PyErr::from).and_then(|event| callback.call1(py, (event,)));
             if let Err(error) = called {
                 self.call.interrupted_by(py, &error);
                 *self.failed() = Some(error);

@@ -285,15 +285,8 @@ impl PySandbox {
 
     /// Every job that was ever submitted to SAS Viya, in order: dicts of id, name, state, created and ended; moments are its
     /// seconds since the start.
-    fn viya_jobs<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
-        let jobs = self.with_viya(|viya| Ok(viya.jobs()))?;
-        let dicts = jobs.into_iter().map(|job| {
-            let dict = convert::dict(py, [("id", &*job.id), ("name", &*job.name), ("state", job.state)])?;
-            dict.set_item("created", job.created)?;
-            dict.set_item("ended", job.ended)?;
-            Ok(dict)
-        });
-        Ok(dicts.collect::<PyResult<_>>()?)
+    fn viya_jobs(&self, py: Python<'_>) -> PyOutcome {
+        convert::record(py, &self.with_viya(|viya| Ok(viya.jobs()))?)
     }
 
     /// Names of the VMs that do not answer.
@@ -342,8 +335,8 @@ impl PySandbox {
     ///
     /// Args:
     ///     jobs: Names of AutoSys jobs.
-    fn refuse_once(&self, #[pyo3(from_py_with = arguments::names)] jobs: Vec<String>) -> PyOutcome<()> {
-        self.with_autosys(|autosys| autosys.refuse_once(&jobs))
+    fn refuse_once(&self, jobs: Names) -> PyOutcome<()> {
+        self.with_autosys(|autosys| autosys.refuse_once(&jobs.0))
     }
 
     /// The events that AutoSys took, in order: dicts of at, via, event, job, status and comment.

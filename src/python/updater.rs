@@ -163,7 +163,7 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<SnoozeWindow>> {
     if value.is_instance_of::<PyString>() {
         return Ok(vec![arguments::text(value)?.parse()?]);
     }
-    Ok(arguments::names(value)?.iter().map(|window| window.parse()).collect::<Result<_>>()?)
+    Ok(value.extract::<Names>()?.0.iter().map(|window| window.parse()).collect::<Result<_>>()?)
 }
 
 /// Delivers pending rows of a ledger to AutoSys, one cycle at a time.

@@ -105,15 +105,8 @@ impl PyViyaSession {
 
     fn definitions_in(&self, mode: CallMode, py: Python<'_>, pattern: Text) -> PyOutcome {
         let client = self.client()?;
-        mode.run(py, async move { definitions::find(&client, &pattern.0).await }, |py, found| {
-            let dicts = found.into_iter().map(|definition| {
-                let dict = convert::dict(py, [("id", definition.id), ("name", definition.name)])?;
-                dict.set_item("description", definition.description)?;
-                dict.set_item("type", definition.kind)?;
-                Ok(dict.unbind())
-            });
-            Ok(dicts.collect::<PyResult<Vec<_>>>()?)
-        })
+        let work = async move { definitions::find(&client, &pattern.0).await };
+        mode.run(py, work, |py, found| convert::record(py, &found))
     }
 
     fn contexts_in(&self, mode: CallMode, py: Python<'_>, names: Option<Names>) -> PyOutcome {
@@ -126,16 +119,7 @@ impl PyViyaSession {
             }
             Ok(found)
         };
-        mode.run(py, work, |py, found| {
-            let dicts = found.into_iter().map(|context| {
-                let dict = convert::dict(py, [("id", context.id), ("name", context.name)])?;
-                dict.set_item("queue", context.queue)?;
-                dict.set_item("attributes", convert::json(py, &context.attributes)?)?;
-                dict.set_item("details", convert::json(py, &context.details)?)?;
-                Ok(dict.unbind())
-            });
-            dicts.collect::<PyOutcome<Vec<_>>>()
-        })
+        mode.run(py, work, |py, found| convert::record(py, &found))
     }
 
     fn save_login_in(&self, mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {

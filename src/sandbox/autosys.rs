@@ -2,6 +2,8 @@
 //! the real AutoSys does, and starts no job. Its speed says nothing about the real AutoSys.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -200,11 +202,7 @@ fn check_names(jobs: &[String]) -> Result<()> {
 fn write_program(path: &Path, text: &str) -> Result<()> {
     let staged = path.with_extension("new");
     std::fs::write(&staged, text).map_err(|e| storage(&staged, e))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o755)).map_err(|e| storage(&staged, e))?;
-    }
+    std::fs::set_permissions(&staged, Permissions::from_mode(0o755)).map_err(|e| storage(&staged, e))?;
     std::fs::rename(&staged, path).map_err(|e| storage(path, e))
 }
 

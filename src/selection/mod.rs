@@ -16,9 +16,7 @@ mod state;
 
 pub use cursor::{DefaultDir, default_dir};
 pub use probe::{IcmpSocket, IpFamily, Probe, ProbeCallback, ProbeOutcome, icmp_sockets};
-pub use selector::{
-    CheckRow, CursorKind, DistributionRow, Hold, RoundRobinSelector, SelectorOptions, StateRow, ping_test,
-};
+pub use selector::{CheckRow, CursorKind, DistributionRow, Hold, RoundRobinSelector, SelectorOptions, StateRow};
 
 /// One turn: the selected VM, and what its probe found.
 #[derive(Debug, Clone, PartialEq)]

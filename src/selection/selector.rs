@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt};
@@ -21,7 +20,6 @@ pub use self::options::{CursorKind, SelectorOptions};
 use self::prober::{PROBED_AT_ONCE, Prober};
 use super::Selection;
 use super::cursor::{Cursor, Step, now};
-use super::probe::Probe;
 use super::schedule::{self, Candidate, Decision, KnownResult};
 use super::state::{Changes, SelectionRules, SelectionState, StateKey};
 use crate::error::{Error, ErrorKind, Result};
@@ -363,25 +361,6 @@ impl RoundRobinSelector {
         }
         turns
     }
-}
-
-/// Whether `vm` answers: its address and network interface, or None. A name that the inventory does not have, or any
-/// name without an inventory, is probed as a host name or IP address.
-///
-/// # Errors
-/// [`ErrorKind::InvalidInput`] for an empty name or a timeout of 0. A VM that does not answer is no error.
-pub async fn ping_test(
-    vm: &str,
-    inventory: Option<&Inventory>,
-    probe: &Probe,
-    timeout: Duration,
-) -> Result<Option<(String, Option<String>)>> {
-    options::check_timeout(timeout)?;
-    let vm = match inventory.and_then(|inventory| inventory.get(vm)) {
-        Some(known) => known.clone(),
-        None => Inventory::from_names(&[vm])?.vms()[0].clone(),
-    };
-    Ok(probe.check(&vm, timeout).await.ok().map(|outcome| (outcome.ip_address, outcome.nic_name)))
 }
 
 fn no_reachable_vm(inventory: &Inventory, exclude: &[String], reasons: Vec<(String, String)>) -> Error {

@@ -1,6 +1,7 @@
 //! Compute contexts, found by their exact name. A name that does not exist is an error that lists the contexts, never a
 //! default context.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
@@ -10,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 const CONTEXT: &str = "application/vnd.sas.compute.context+json";
 
 /// A compute context, as far as the user may read it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Context {
     /// Its id.
     pub id: String,

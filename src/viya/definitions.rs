@@ -1,5 +1,6 @@
 //! Job definitions, found by a pattern for their names.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
@@ -11,7 +12,7 @@ use crate::wildcard;
 const PAGE: usize = 200;
 
 /// A job definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Definition {
     /// Its id.
     pub id: String,
@@ -20,6 +21,7 @@ pub struct Definition {
     /// Its description, often empty.
     pub description: String,
     /// Its type, such as `Compute`.
+    #[serde(rename = "type")]
     pub kind: String,
 }
 

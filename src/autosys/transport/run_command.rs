@@ -13,11 +13,11 @@ use super::command::quoted;
 use super::vms::{Arguments, BatchAttempt, EventAttempt, VmCommand, VmRunner, VmTransport, run_on_vms};
 use super::{Gate, SendOutcome};
 use crate::azure::{
-    ArmClient, ArmOperation, ArmRequest, Cloud, Deadline, OperationResult, PostOutcome, Response, check_segment,
-    refusal,
+    ArmClient, ArmOperation, ArmRequest, Cloud, Deadline, OperationResult, Response, check_segment, refusal,
 };
 use crate::error::Result;
 use crate::http::retry::backoff;
+use crate::http::{RequestFailure, SendState};
 use crate::selection::{RoundRobinSelector, Selection};
 
 mod options;
@@ -133,15 +133,17 @@ impl ScriptRunner {
                 open
             };
             let response = match self.arm.post_once(request, Deadline::after(self.options.timeout), &may_send).await {
-                PostOutcome::Answered(response) => response,
-                PostOutcome::NotSent(_) if closed.load(Ordering::Relaxed) => {
+                Ok(response) => response,
+                Err(_) if closed.load(Ordering::Relaxed) => {
                     return Err(BatchFailure::SameForAll(SendOutcome::NotTried));
                 }
-                PostOutcome::NotSent(error) => return Err(transient(error.full_message())),
-                PostOutcome::Unknown(error) => return Err(unknown(error.full_message())),
+                Err(RequestFailure { error, state: SendState::NotSent, .. }) => {
+                    return Err(transient(error.full_message()));
+                }
+                Err(RequestFailure { error, .. }) => return Err(unknown(error.full_message())),
             };
             if response.status.is_success() {
-                return Ok(*response);
+                return Ok(response);
             }
             let status = response.status;
             let text = refusal(request, &response).to_string();
@@ -173,7 +175,7 @@ impl ScriptRunner {
             Some(operation) => self.arm.follow(operation, Deadline::after(self.options.timeout)).await,
             None => {
                 let output = response.json("the Run Command", "endpoint is Resource Manager itself")?;
-                Ok(OperationResult { succeeded: true, output, error: None })
+                Ok(OperationResult { output, error: None })
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -252,15 +253,11 @@ fn key(file: &Path, passphrase: Option<&str>) -> Result<PrivateKey> {
     let shown = file.display();
     let about = std::fs::metadata(file)
         .map_err(|e| Error::invalid(format!("key_file {shown} cannot be read")).with_source(e))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = about.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Error::invalid(format!(
-                "key_file {shown} can be read by others (mode {mode:o}), so it is not used, as in ssh; chmod 600 it"
-            )));
-        }
+    let mode = about.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Error::invalid(format!(
+            "key_file {shown} can be read by others (mode {mode:o}), so it is not used, as in ssh; chmod 600 it"
+        )));
     }
     load_secret_key(file, passphrase).map_err(|e| {
         let what = match (&e, passphrase) {

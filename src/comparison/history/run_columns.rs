@@ -2,14 +2,13 @@
 //! repeated.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray as _, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Field};
 
+use crate::columns::{flag, integer, number, text};
 use crate::comparison::analysis::{ArmPlan, JobRow, RunData, from_table};
 use crate::comparison::arms::SubmissionMode;
-use crate::comparison::table::{flag, integer, text};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns. Each row has the values of its run, arm and round.
@@ -37,12 +36,11 @@ pub(super) fn columns(run: &RunData) -> Result<Vec<ArrayRef>> {
     let rows = run.job_rows.iter().map(|job| Some((plan_of(&job.arm)?, job)));
     let rows: Option<Vec<((usize, &ArmPlan), &JobRow)>> = rows.collect();
     let rows = rows.ok_or_else(|| Error::new(ErrorKind::Internal, "a job of the run has no arm"))?;
-    let same = |value: &Option<String>| -> ArrayRef { Arc::new(StringArray::from(vec![value.as_deref(); rows.len()])) };
     Ok(vec![
-        Arc::new(Float64Array::from(vec![run.host_price; rows.len()])),
-        Arc::new(Int64Array::from(vec![i64::from(run.resumed); rows.len()])),
-        same(&run.broke_off),
-        same(&run.orchestrator_problem),
+        number(&rows, |_| run.host_price),
+        integer(&rows, |_| Some(run.resumed.into())),
+        text(&rows, |_| run.broke_off.as_deref()),
+        text(&rows, |_| run.orchestrator_problem.as_deref()),
         integer(&rows, |((number, _), _)| Some(*number as i64)),
         text(&rows, |((_, plan), _)| plan.context.as_deref()),
         text(&rows, |((_, plan), _)| plan.queue.as_deref()),
@@ -99,6 +97,8 @@ pub(super) fn read_run(rows: &RecordBatch) -> Result<RunData> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::datatypes::Schema;
 
     use super::*;

@@ -11,6 +11,8 @@ mod vacuum;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::errors::from_kernel;
 use super::scan::Scanner;
 use super::state::TableState;
@@ -46,7 +48,7 @@ impl Retention {
 }
 
 /// What maintenance did to one table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct MaintenanceOutcome {
     /// The table's version afterwards.
     pub version: u64,

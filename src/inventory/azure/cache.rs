@@ -146,12 +146,10 @@ fn read(file: &Path, key: &str) -> Option<CachedListing> {
 }
 
 fn write(file: &Path, listing: &CachedListing) -> std::io::Result<()> {
-    use std::io::Write;
+    use std::io::Write as _;
+    use std::os::unix::fs::DirBuilderExt as _;
     let Some(dir) = file.parent() else { return Ok(()) };
-    let mut made = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut made, 0o700);
-    made.recursive(true).create(dir)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     // Mode 0600 from the start, and replaced in one step: readers see the old file or the new one.
     let mut temporary = tempfile::Builder::new().prefix(".inventory-").suffix(".tmp").tempfile_in(dir)?;
     serde_json::to_writer(&mut temporary, listing)?;

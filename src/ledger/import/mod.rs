@@ -23,6 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use super::JobLedger;
 use super::rows;
 use super::tables::{IMPORTS, LedgerTable, NO, YES};
@@ -81,7 +83,7 @@ pub struct ImportReport {
 }
 
 /// Something in a folder that could not be imported.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ImportFailure {
     /// The file's name in the folder. Bytes that are not UTF-8 are shown as replacement characters.
     pub file: String,

@@ -199,15 +199,6 @@ pub(crate) fn location(value: &Bound<'_, PyAny>) -> PyResult<String> {
     path.extract().map_err(|_| wrong())
 }
 
-/// Several texts. A single text is refused: it would be read as a list of its characters.
-pub(crate) fn names(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    let wrong = || expected("a list of texts, such as [\"vm1\"]", value);
-    if value.is_instance_of::<PyString>() {
-        return Err(wrong());
-    }
-    value.try_iter().map_err(|_| wrong())?.map(|item| item?.extract().map_err(|_| wrong())).collect()
-}
-
 /// [`text`] as the type of a parameter.
 pub(crate) struct Text(pub(crate) String);
 
@@ -241,14 +232,19 @@ impl FromPyObject<'_, '_> for Location {
     }
 }
 
-/// [`names`] as the type of a parameter.
+/// Several texts. A single text is refused: it would be read as a list of its characters.
 pub(crate) struct Names(pub(crate) Vec<String>);
 
 impl FromPyObject<'_, '_> for Names {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        names(&value).map(Self)
+        let wrong = || expected("a list of texts, such as [\"vm1\"]", &value);
+        if value.is_instance_of::<PyString>() {
+            return Err(wrong());
+        }
+        let names = value.try_iter().map_err(|_| wrong())?.map(|item| item?.extract().map_err(|_| wrong()));
+        names.collect::<PyResult<_>>().map(Self)
     }
 }
 

@@ -15,22 +15,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::spool::{Spool, valid_name};
+use crate::autosys::event::CHANGE_STATUS_VALUES;
 use crate::http::Secret;
 use crate::runtime::blocking;
-
-const STATUSES: [&str; 11] = [
-    "ACTIVATED",
-    "FAILURE",
-    "INACTIVE",
-    "ON_HOLD",
-    "ON_ICE",
-    "QUE_WAIT",
-    "RESTART",
-    "RUNNING",
-    "STARTING",
-    "SUCCESS",
-    "TERMINATED",
-];
 
 /// The routes below `/AEWS`, behind Basic authentication.
 pub(super) fn router(spool: Spool, (user, password): &(String, Secret)) -> Router {
@@ -73,7 +60,7 @@ async fn take(spool: Spool, event: &'static str, body: Body) -> Response {
     };
     answer(move || {
         let status = match (event, &body.job_status) {
-            ("CHANGE_STATUS", Some(status)) if STATUSES.contains(&status.as_str()) => status.as_str(),
+            ("CHANGE_STATUS", Some(status)) if CHANGE_STATUS_VALUES.contains(&status.as_str()) => status.as_str(),
             ("CHANGE_STATUS", Some(status)) => return Ok(bad(&format!("CAUAJM_E_50032 Invalid status: {status}"))),
             ("CHANGE_STATUS", None) => return Ok(bad("CAUAJM_E_50031 CHANGE_STATUS needs a jobStatus.")),
             (_, Some(_)) => return Ok(bad("CAUAJM_E_50033 jobStatus is only for change-status-job.")),

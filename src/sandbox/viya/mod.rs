@@ -24,6 +24,7 @@ pub mod workload;
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::Value;
 
 pub use calibration::{CalibrationRow, calibration};
@@ -37,7 +38,7 @@ use crate::viya::clock::{LocalTimeScale, check_time_scale};
 use server::ViyaState;
 
 /// A job that was submitted, for tests. Moments are virtual seconds since the start.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SubmittedJob {
     /// Its id.
     pub id: String,

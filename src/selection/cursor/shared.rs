@@ -7,14 +7,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 
 use super::{Decide, SELECTED_AT, Step, TurnCount, now, upkeep};
+use crate::columns::{number, text, time};
 use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::lock;
-use crate::selection::Selection;
 use crate::selection::state::{SelectionState, StateKey};
 use crate::storage::Storage;
 
@@ -185,18 +185,16 @@ fn read(view: &SnapshotView<'_>, version: &mut Option<u64>, state: &mut Selectio
 /// The commit of `step`.
 fn guard(step: &Step) -> Result<ConditionalWrite> {
     let turns = &step.turns;
-    let text =
-        |of: fn(&Selection) -> Option<&str>| -> ArrayRef { Arc::new(turns.iter().map(of).collect::<StringArray>()) };
-    let at = TimestampMicrosecondArray::from(vec![now(); turns.len()]).with_timezone("UTC");
+    let now = now();
     let by = format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id());
-    let columns: Vec<ArrayRef> = vec![
-        text(|turn| Some(&turn.vm)),
-        text(|turn| Some(&turn.ip_address)),
-        text(|turn| turn.nic_name.as_deref()),
-        text(|turn| Some(&turn.probe)),
-        Arc::new(turns.iter().map(|turn| Some(turn.rtt_ms)).collect::<Float64Array>()),
-        Arc::new(at),
-        Arc::new(StringArray::from(vec![by; turns.len()])),
+    let columns = vec![
+        text(turns, |turn| Some(&turn.vm)),
+        text(turns, |turn| Some(&turn.ip_address)),
+        text(turns, |turn| turn.nic_name.as_deref()),
+        text(turns, |turn| Some(&turn.probe)),
+        number(turns, |turn| Some(turn.rtt_ms)),
+        time(turns, |_| Some(now)),
+        text(turns, |_| Some(&by)),
     ];
     let batch = RecordBatch::try_new(SPEC.schema.clone(), columns).map_err(|e| {
         Error::new(ErrorKind::Internal, "the rows of a selection could not be put together").with_source(e)

@@ -109,7 +109,7 @@ impl SelectorOptions {
 }
 
 /// Refuses a time limit of 0, or one that is too long.
-pub(super) fn check_timeout(timeout: Duration) -> Result<()> {
+fn check_timeout(timeout: Duration) -> Result<()> {
     if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
         return Err(Error::invalid(format!(
             "a probe timeout of {timeout:?} is not possible: give more than 0 and at most {} s",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{CursorKind, RoundRobinSelector, SelectorOptions, ping_test};
+use super::{CursorKind, RoundRobinSelector, SelectorOptions};
 use crate::error::{ErrorKind, Result};
 use crate::inventory::{Inventory, Vm};
 use crate::selection::cursor::{Cursor, now};
@@ -201,19 +201,6 @@ async fn a_random_start_goes_round_all_the_same() {
         firsts.insert(round);
     }
     assert!(firsts.len() > 1); // misses with probability 3^-63
-}
-
-#[tokio::test]
-async fn ping_test_probes_names_with_and_without_an_inventory() {
-    let fleet = Arc::<Fleet>::default();
-    let probe = Probe::Callback(fleet.clone());
-    let inventory = Inventory::new(vec![Vm { nic_name: Some("nic-a".into()), ..Vm::named("a") }]).unwrap();
-    let found = ping_test("a", Some(&inventory), &probe, PLENTY).await.unwrap();
-    assert_eq!(found, Some(("ip-a".to_owned(), Some("nic-a".to_owned()))));
-    assert_eq!(ping_test("x", Some(&inventory), &probe, PLENTY).await.unwrap(), Some(("ip-x".to_owned(), None)));
-    fleet.set_down(&["a"]);
-    assert_eq!(ping_test("a", None, &probe, PLENTY).await.unwrap(), None);
-    assert_eq!(ping_test(" ", None, &probe, PLENTY).await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 /// One selection in the property test: by list 0 or 1, of so many turns, while some are down.

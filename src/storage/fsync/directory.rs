@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::SyncTracker;
@@ -10,17 +11,8 @@ use crate::runtime::lock;
 /// Distinguishes a directory from another one that is created later under its name.
 pub(super) type Identity = (u64, u64);
 
-#[cfg(unix)]
 fn identity(metadata: &fs::Metadata) -> Identity {
-    use std::os::unix::fs::MetadataExt as _;
     (metadata.dev(), metadata.ino())
-}
-
-/// Other systems have no such number, but the time of creation.
-#[cfg(not(unix))]
-fn identity(metadata: &fs::Metadata) -> Identity {
-    let created = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-    (0, created.map_or(0, |since| since.as_nanos() as u64))
 }
 
 impl SyncTracker {

@@ -20,7 +20,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
 
     /// Syncs the whole file system of the directory `path`. This is slow on a busy machine.
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        sync_file_system(path)
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
 
     /// Gives the file `from` another name `to`, unless that name exists.
@@ -39,25 +39,3 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
 pub(super) struct RealDisk;
 
 impl Disk for RealDisk {}
-
-#[cfg(target_os = "linux")]
-fn sync_file_system(path: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(path)?)?)
-}
-
-/// Other systems have no such call, so that this syncs only the files below the directory.
-#[cfg(not(target_os = "linux"))]
-fn sync_file_system(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_file_system(&entry.path())?;
-        } else {
-            match File::open(entry.path()) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                opened => opened?.sync_all()?,
-            }
-        }
-    }
-    File::open(path)?.sync_all()
-}

@@ -1,6 +1,7 @@
 //! Writes files that are too large for one call, such as checkpoints of large tables.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ impl MultipartUpload for FsyncUpload {
         self.length += data.content_length() as u64;
         blocking(move || {
             for chunk in data.iter() {
-                write_at(&file, chunk, at).map_err(|e| failed("writing", &path, e))?;
+                file.write_all_at(chunk, at).map_err(|e| failed("writing", &path, e))?;
                 at += chunk.len() as u64;
             }
             Ok(())
@@ -74,17 +75,4 @@ impl Drop for FsyncUpload {
             _ = fs::remove_file(temporary);
         }
     }
-}
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
-}
-
-/// Other systems need the parts one after the other. The kernel writes them in order.
-#[cfg(not(unix))]
-fn write_at(mut file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    use std::io::{Seek as _, Write as _};
-    file.seek(std::io::SeekFrom::Start(at))?;
-    file.write_all(bytes)
 }

@@ -46,6 +46,46 @@ const GOOGLE_NAMES: &str = "
     google_service_account_key service_account_key
     google_application_credentials google_base_url google_skip_signature";
 
+/// The main names of the options that are parts of an identity.
+pub(super) const IDENTITY_NAMES: &str = "
+    azure_storage_account_key azure_storage_sas_key azure_storage_token azure_storage_client_secret
+    azure_federated_token_file azure_use_azure_cli azure_skip_signature azure_fabric_session_token
+    aws_access_key_id aws_secret_access_key aws_session_token aws_web_identity_token_file aws_role_arn
+    aws_container_credentials_relative_uri aws_container_credentials_full_uri
+    aws_container_authorization_token_file aws_skip_signature
+    google_service_account google_service_account_key google_application_credentials google_skip_signature";
+/// The main names of the options whose values are not plain text.
+pub(super) const KINDS: [(ValueKind, &str); 7] = [
+    (
+        ValueKind::Flag,
+        "allow_http allow_invalid_certificates disable_system_certificates randomize_addresses
+         http1_only http2_only http2_keep_alive_while_idle
+         azure_use_azure_cli azure_skip_signature azure_storage_use_emulator azure_use_fabric_endpoint
+         azure_disable_tagging
+         aws_imdsv1_fallback aws_virtual_hosted_style_request aws_s3_express aws_unsigned_payload
+         aws_skip_signature aws_disable_tagging aws_disable_bulk_delete aws_request_payer
+         google_skip_signature",
+    ),
+    (
+        ValueKind::Time,
+        "timeout connect_timeout read_timeout pool_idle_timeout http2_keep_alive_interval http2_keep_alive_timeout",
+    ),
+    (
+        ValueKind::CredentialFile,
+        "azure_federated_token_file aws_web_identity_token_file aws_container_authorization_token_file
+         google_service_account google_application_credentials",
+    ),
+    (
+        ValueKind::Url(Address::Server),
+        "azure_storage_endpoint azure_storage_authority_host azure_fabric_token_service_url
+         aws_endpoint aws_endpoint_url_s3 google_base_url",
+    ),
+    (ValueKind::Url(Address::TlsOnly), "aws_endpoint_url_sts"),
+    // Addresses of this machine or its host, which use plain HTTP by design.
+    (ValueKind::Url(Address::Metadata), "azure_msi_endpoint aws_metadata_endpoint aws_container_credentials_full_uri"),
+    (ValueKind::Url(Address::Proxy), "proxy_url"),
+];
+
 /// One option of one cloud, which can have several names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::storage) enum OptionKey {
@@ -86,73 +126,12 @@ impl OptionKey {
     /// Whether the option is a part of an identity. These come all from the options or all from the environment, so that
     /// parts of two identities are never combined.
     pub(super) fn is_identity(self) -> bool {
-        matches!(
-            self,
-            Self::Azure(
-                Azure::AccessKey
-                    | Azure::SasKey
-                    | Azure::Token
-                    | Azure::ClientSecret
-                    | Azure::FederatedTokenFile
-                    | Azure::UseAzureCli
-                    | Azure::SkipSignature
-                    | Azure::FabricSessionToken
-            ) | Self::S3(
-                S3::AccessKeyId
-                    | S3::SecretAccessKey
-                    | S3::Token
-                    | S3::WebIdentityTokenFile
-                    | S3::RoleArn
-                    | S3::ContainerCredentialsRelativeUri
-                    | S3::ContainerCredentialsFullUri
-                    | S3::ContainerAuthorizationTokenFile
-                    | S3::SkipSignature
-            ) | Self::Google(
-                Google::ServiceAccount
-                    | Google::ServiceAccountKey
-                    | Google::ApplicationCredentials
-                    | Google::SkipSignature
-            )
-        )
+        is_in(IDENTITY_NAMES, self.name())
     }
 
     /// The kind of value that the option has.
     pub(super) fn kind(self) -> ValueKind {
-        match self {
-            Self::Azure(
-                Azure::UseAzureCli
-                | Azure::SkipSignature
-                | Azure::UseEmulator
-                | Azure::UseFabricEndpoint
-                | Azure::DisableTagging,
-            )
-            | Self::S3(
-                S3::ImdsV1Fallback
-                | S3::VirtualHostedStyleRequest
-                | S3::S3Express
-                | S3::UnsignedPayload
-                | S3::SkipSignature
-                | S3::DisableTagging
-                | S3::DisableBulkDelete
-                | S3::RequestPayer,
-            )
-            | Self::Google(Google::SkipSignature) => ValueKind::Flag,
-            Self::Azure(Azure::FederatedTokenFile)
-            | Self::S3(S3::WebIdentityTokenFile | S3::ContainerAuthorizationTokenFile)
-            | Self::Google(Google::ServiceAccount | Google::ApplicationCredentials) => ValueKind::CredentialFile,
-            Self::Azure(Azure::Endpoint | Azure::AuthorityHost | Azure::FabricTokenServiceUrl)
-            | Self::S3(S3::Endpoint | S3::S3Endpoint)
-            | Self::Google(Google::BaseUrl) => ValueKind::Url(Address::Server),
-            Self::S3(S3::StsEndpoint) => ValueKind::Url(Address::TlsOnly),
-            // Addresses of this machine or its host, which use plain HTTP by design.
-            Self::Azure(Azure::MsiEndpoint) | Self::S3(S3::MetadataEndpoint | S3::ContainerCredentialsFullUri) => {
-                ValueKind::Url(Address::Metadata)
-            }
-            Self::Azure(Azure::Client(key)) | Self::S3(S3::Client(key)) | Self::Google(Google::Client(key)) => {
-                client_kind(key)
-            }
-            _ => ValueKind::Text,
-        }
+        KINDS.iter().find(|(_, names)| is_in(names, self.name())).map_or(ValueKind::Text, |(kind, _)| *kind)
     }
 
     pub(in crate::storage) fn allows_http(self) -> bool {
@@ -160,24 +139,8 @@ impl OptionKey {
     }
 }
 
-fn client_kind(key: Client) -> ValueKind {
-    match key {
-        Client::AllowHttp
-        | Client::AllowInvalidCertificates
-        | Client::NoSystemCertificates
-        | Client::Http1Only
-        | Client::Http2Only
-        | Client::Http2KeepAliveWhileIdle
-        | Client::RandomizeAddresses => ValueKind::Flag,
-        Client::Timeout
-        | Client::ConnectTimeout
-        | Client::ReadTimeout
-        | Client::PoolIdleTimeout
-        | Client::Http2KeepAliveInterval
-        | Client::Http2KeepAliveTimeout => ValueKind::Time,
-        Client::ProxyUrl => ValueKind::Url(Address::Proxy),
-        _ => ValueKind::Text,
-    }
+fn is_in(names: &str, name: &str) -> bool {
+    names.split_whitespace().any(|known| known == name)
 }
 
 /// What an option's value has to be.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::keys::distance;
+use super::keys::{IDENTITY_NAMES, KINDS, distance};
 use super::*;
 use crate::error::ErrorKind;
 
@@ -32,6 +32,16 @@ fn every_name_that_errors_suggest_is_understood() {
             assert!(is_of_layers || retry::NAMES.contains(&name) || OptionKey::parse(kind, name).is_some(), "{name}");
         }
     }
+}
+
+#[test]
+fn the_names_of_identities_and_kinds_are_main_names_of_options() {
+    for name in KINDS.iter().map(|(_, names)| *names).chain([IDENTITY_NAMES]).flat_map(str::split_whitespace) {
+        let is_main = |kind: &StoreKind| OptionKey::parse(*kind, name).is_some_and(|key| key.name() == name);
+        assert!(CLOUDS.iter().any(is_main), "{name}");
+    }
+    let count = |names: &str| names.split_whitespace().count();
+    assert_eq!((count(IDENTITY_NAMES), KINDS.map(|(_, names)| count(names))), (21, [21, 6, 5, 6, 1, 3, 1]));
 }
 
 #[test]

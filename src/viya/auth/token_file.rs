@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind as IoKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,12 +79,8 @@ pub(super) struct Lock(#[allow(dead_code, reason = "dropping the file releases t
 pub(super) async fn lock(path: &Path) -> Result<Lock> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let Ok(file) = options.create(true).truncate(false).write(true).open(PathBuf::from(beside)) else {
-        return Ok(Lock(None));
-    };
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(PathBuf::from(beside));
+    let Ok(file) = opened else { return Ok(Lock(None)) };
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {

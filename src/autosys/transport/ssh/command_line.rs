@@ -24,6 +24,7 @@ pub(super) fn command_line(command: &VmCommand, arguments: &[String]) -> String 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::Command;
 
     use proptest::prelude::*;
@@ -40,11 +41,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("print");
         std::fs::write(&program, "#!/bin/sh\nprintf '%s\\0' \"$@\"\n").unwrap();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let line = line(env_file, program.to_str().unwrap(), arguments);
         let done = Command::new(shell).arg("-c").arg(line).current_dir(dir.path()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
