@@ -20,7 +20,7 @@ const DEFAULT_INTERVAL: u64 = 10;
 
 /// The pause after a checkpoint is this many times as long as it took, also if another process writes one meanwhile. Writers
 /// that commit as fast as they can must not share the machine with one checkpoint after the other.
-const REST_FACTOR: u32 = 10;
+const REST_FACTOR: u32 = 4;
 /// Limit on this pause.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 

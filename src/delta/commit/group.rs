@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use tokio::sync::oneshot;
@@ -131,29 +131,22 @@ fn lead(table: &Arc<TableState>) {
     if group.is_empty() {
         return;
     }
-    let mut began = None;
-    let outcome = commit_group(table, &group, &mut |staging| {
-        let now = Instant::now();
-        table.appends.commit_began(now, staging);
-        began = Some(now);
-        leadership.pass_on();
-    });
-    if let Some(began) = began {
-        table.appends.commit_ended(began, group.len());
-    }
+    let started = Instant::now();
+    let outcome = commit_group(table, &group, &mut leadership);
+    table.appends.record(group.len(), started.elapsed());
     drop(leadership);
     // The rows of one caller may be the reason: each caller's rows are tried alone, so that the error reaches that caller.
     let one_by_one = group.len() > 1 && outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::InvalidInput);
     for append in group {
         let outcome = match one_by_one {
-            true => commit_rows(table, &append.rows, append.since, &mut |_| {}),
+            true => commit_rows(table, &append.rows, append.since, &mut || {}),
             false => outcome.clone(),
         };
         append.notify(outcome);
     }
 }
 
-fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], locked: &mut dyn FnMut(Duration)) -> Result<u64> {
+fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], leadership: &mut Leadership<'_>) -> Result<u64> {
     let Some(first) = group.first() else { return Ok(table.known().version()) };
     let since = group.iter().map(|append| append.since).min().unwrap_or(first.since);
     let schema = first.rows.schema_ref();
@@ -161,28 +154,21 @@ fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], locked: &mut dy
         return Err(Error::invalid("the table's columns changed while these rows waited; log them again"));
     }
     let rows = schema::concat(schema, group.iter().map(|append| &append.rows))?;
-    commit_rows(table, &rows, since, locked)
+    commit_rows(table, &rows, since, &mut || leadership.pass_on())
 }
 
-/// Appends `rows` in a commit of their own. As soon as this thread holds the table's lock, calls `locked` with the time that it
-/// took to write the data file. The time limits count from `since`.
-fn commit_rows(
-    table: &Arc<TableState>,
-    rows: &RecordBatch,
-    since: Instant,
-    locked: &mut dyn FnMut(Duration),
-) -> Result<u64> {
+/// Appends `rows` in a commit of their own. Calls `locked` as soon as this thread holds the table's lock. The time limits
+/// count from `since`.
+fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, locked: &mut dyn FnMut()) -> Result<u64> {
     let (kind, known) = (CommitKind::append(true), table.known());
     let files = |attempt: &CommitAttempt<'_>| -> Result<Vec<FileRows>> {
         Ok(vec![FileRows::new(schema::align(rows, &attempt.schema()?)?)])
     };
     // Written before this thread has the lock, as others can commit meanwhile.
     let ahead = CommitAttempt::new(table, &kind, &known);
-    let began = Instant::now();
     let staged = StagedFiles::write(&ahead, files(&ahead)?)?;
-    let staging = began.elapsed();
     let committed = commit(table, &kind, since, Some(staged), &mut |attempt| {
-        locked(staging);
+        locked();
         Ok(Some(Proposal { rows: files(attempt)?, ..Proposal::default() }))
     });
     committed.map(Option::unwrap_or_default)

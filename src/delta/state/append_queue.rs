@@ -22,8 +22,6 @@ const GROUP_KIB: usize = 32 << 10;
 const GATHER_PART: f64 = 0.15;
 /// Limit on this wait.
 const LONGEST_GATHER: Duration = Duration::from_millis(10);
-/// How much of the time that the last commit took a leader relies on, while the group before is committed.
-const COMMIT_PART: f64 = 0.8;
 
 /// The appends that wait.
 pub(in crate::delta) struct AppendQueue {
@@ -37,12 +35,9 @@ struct QueueState {
     appends: VecDeque<QueuedAppend>,
     /// A leader gathers a group or writes its data file.
     has_leader: bool,
-    /// When the commit of the group before began, while it lasts.
-    committing: Option<Instant>,
-    /// The number of callers in the group committed last, and how long its data file and its commit took.
+    /// The number of callers in the group committed last, and how long its commit took.
     last_size: usize,
-    last_staging: Duration,
-    last_commit: Duration,
+    last_took: Duration,
 }
 
 /// The rows of one caller.
@@ -90,22 +85,16 @@ impl AppendQueue {
         lead
     }
 
-    /// Takes the next group, as many appends as fit in one commit. While the group before is committed, waits until there is
-    /// just time enough to write the data file: the later, the more callers share the commit. Otherwise waits a moment for the
-    /// callers of the group before, who were just released and are likely to come back.
+    /// Takes the next group, as many appends as fit in one commit. First waits a moment for the callers of the group
+    /// before, who were just released and are likely to come back.
     pub(in crate::delta) fn gather(&self) -> Vec<QueuedAppend> {
         let mut waiting = lock(&self.waiting);
-        let (commit, took) = (waiting.committing, waiting.last_staging + waiting.last_commit);
-        let (longest, size) = match commit {
-            Some(began) => {
-                let ends = began + waiting.last_commit.mul_f64(COMMIT_PART);
-                (ends.saturating_duration_since(Instant::now() + waiting.last_staging), usize::MAX)
-            }
-            None => (took.mul_f64(GATHER_PART).min(LONGEST_GATHER), waiting.last_size),
-        };
-        let incomplete = |waiting: &mut QueueState| waiting.appends.len() < size && waiting.committing == commit;
-        waiting =
-            self.arrived.wait_timeout_while(waiting, longest, incomplete).unwrap_or_else(PoisonError::into_inner).0;
+        if waiting.appends.len() < waiting.last_size {
+            let longest = waiting.last_took.mul_f64(GATHER_PART).min(LONGEST_GATHER);
+            let incomplete = |waiting: &mut QueueState| waiting.appends.len() < waiting.last_size;
+            waiting =
+                self.arrived.wait_timeout_while(waiting, longest, incomplete).unwrap_or_else(PoisonError::into_inner).0;
+        }
         let (mut rows, mut size, mut count) = (0, 0, 0);
         for append in &waiting.appends {
             rows += append.rows.num_rows();
@@ -118,21 +107,11 @@ impl AppendQueue {
         waiting.appends.drain(..count).collect()
     }
 
-    /// Records that a commit began at `began`, whose data file took so long.
-    pub(in crate::delta) fn commit_began(&self, began: Instant, staging: Duration) {
+    /// Records the size of the group committed last and how long its commit took.
+    pub(in crate::delta) fn record(&self, size: usize, took: Duration) {
         let mut waiting = lock(&self.waiting);
-        (waiting.committing, waiting.last_staging) = (Some(began), staging);
-    }
-
-    /// Records that the commit of `size` callers that began at `began` has ended.
-    pub(in crate::delta) fn commit_ended(&self, began: Instant, size: usize) {
-        let mut waiting = lock(&self.waiting);
-        (waiting.last_commit, waiting.last_size) = (began.elapsed(), size);
-        // Unless the next one has begun.
-        if waiting.committing == Some(began) {
-            waiting.committing = None;
-            self.arrived.notify_one();
-        }
+        waiting.last_size = size;
+        waiting.last_took = took;
     }
 
     /// Ends the present leader's role and tells the next caller that waits to lead. Returns true if that is a task, which
