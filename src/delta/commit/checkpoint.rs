@@ -4,23 +4,20 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use delta_kernel::{Snapshot, SnapshotRef};
-use object_store::ObjectStoreExt as _;
 
-use crate::delta::log::{log_path, log_reader};
+use crate::delta::log::log_reader;
 use crate::delta::state::TableState;
-use crate::error::Result;
 use crate::runtime::{InFlight, lock, sleep_unless_exiting};
-use crate::storage::file_names::LAST_CHECKPOINT;
 
 /// Commits between checkpoints if the table does not say: Delta's default.
 const DEFAULT_INTERVAL: u64 = 10;
 
-/// The pause after a checkpoint is this many times as long as it took, also if another process writes one meanwhile. Writers
-/// that commit as fast as they can must not share the machine with one checkpoint after the other.
-const REST_FACTOR: u32 = 4;
+/// The pause after a checkpoint is this many times as long as it took. Writers that commit as fast as they can must not share
+/// the machine with one checkpoint after the other.
+const REST_FACTOR: u32 = 10;
 /// Limit on this pause.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
@@ -39,14 +36,10 @@ pub(super) fn write_when_due(table: &Arc<TableState>, version: u64) {
     }
     let (worker, in_flight) = (Arc::clone(table), InFlight::begin());
     let work = move || {
-        let mut rest = Duration::ZERO;
         while let Some(snapshot) = next(&worker) {
-            if !was_announced_within(&worker, rest).unwrap_or_default() {
-                let started = Instant::now();
-                write(&worker, &snapshot);
-                rest = started.elapsed().saturating_mul(REST_FACTOR).min(LONGEST_REST);
-            }
-            sleep_unless_exiting(rest);
+            let started = Instant::now();
+            write(&worker, &snapshot);
+            sleep_unless_exiting(started.elapsed().saturating_mul(REST_FACTOR).min(LONGEST_REST));
         }
         drop(in_flight);
     };
@@ -59,13 +52,6 @@ fn next(table: &TableState) -> Option<SnapshotRef> {
     let next = queue.next.take();
     queue.busy = next.is_some();
     next
-}
-
-/// Whether a checkpoint was announced so recently.
-fn was_announced_within(table: &TableState, time: Duration) -> Result<bool> {
-    let (store, hint) = (Arc::clone(table.storage.store()), log_path(&table.url, LAST_CHECKPOINT)?);
-    let found = table.storage.block_on(async move { store.head(&hint).await })?;
-    Ok(found.is_ok_and(|found| SystemTime::from(found.last_modified).elapsed().is_ok_and(|since| since < time)))
 }
 
 fn write(table: &TableState, snapshot: &SnapshotRef) {
