@@ -42,10 +42,6 @@ mod web_services;
 
 use convert::arguments;
 
-/// The allocator of this module. Python and other modules keep theirs.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The seconds of a duration such as `1h30m`.
 #[pyfunction]
 fn duration_seconds(text: &str) -> errors::PyOutcome<f64> {
