@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import time
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from arro3.core import Array, DataType, Table
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake.transaction import AddAction
 
 import jobrota
 from jobrota.cli import main
@@ -39,6 +41,31 @@ def wait_for_checkpoint(ledger: jobrota.JobLedger, version: int) -> None:
     while not hint.exists() or json.loads(hint.read_text())["version"] < version:
         assert time.monotonic() < limit, f"no checkpoint of version {version}"
         time.sleep(0.01)
+
+
+def test_a_checkpoint_of_many_megabytes_is_written(tmp_path: Path) -> None:
+    ledger = jobrota.JobLedger(tmp_path)
+    log_rows(ledger, 1)
+    table = DeltaTable(tmp_path / "autosys_job_log")
+    # Random text is as large in a checkpoint as here: 15 MB, and above 10 MB files are written in parts.
+    rng = random.Random(7)
+    adds = [
+        AddAction(
+            path=f"autosys_update_flag=YES/{number}.parquet",
+            size=1,
+            partition_values={"autosys_update_flag": "YES"},
+            modification_time=number,
+            data_change=True,
+            stats=json.dumps({"numRecords": 0, "minValues": {"job_id": rng.randbytes(150_000).hex()}}),
+        )
+        for number in range(50)
+    ]
+    table.create_write_transaction(adds, "append", table.schema(), ["autosys_update_flag"])
+    log_rows(ledger, 18)
+    wait_for_checkpoint(ledger, 20)
+    checkpoint = next((tmp_path / "autosys_job_log" / "_delta_log").glob("*.checkpoint.parquet"))
+    assert checkpoint.stat().st_size > 11_000_000
+    assert jobrota.JobLedger(tmp_path).fetch_unprocessed_updates().num_rows == 19
 
 
 def files_read_by_deltalake(ledger: jobrota.JobLedger, version: int | None = None) -> list[str]:

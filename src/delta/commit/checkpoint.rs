@@ -34,28 +34,44 @@ pub(super) fn write_when_due(table: &Arc<TableState>, version: u64) {
     if queue.busy {
         return;
     }
-    let (worker, in_flight) = (Arc::clone(table), InFlight::begin());
+    let (worker, in_flight) = (CheckpointWorker(Arc::clone(table)), InFlight::begin());
     let work = move || {
-        while let Some(snapshot) = next(&worker) {
+        while let Some(snapshot) = worker.next() {
             let started = Instant::now();
-            write(&worker, &snapshot);
+            write(&worker.0, &snapshot);
             sleep_unless_exiting(started.elapsed().saturating_mul(REST_FACTOR).min(LONGEST_REST));
         }
         drop(in_flight);
     };
-    // A thread outside of any runtime, see `group`. If there is none, the next checkpoint makes up for it.
+    // If there is no thread, the next checkpoint makes up for it.
     queue.busy = thread::Builder::new().name("jobrota-checkpoint".to_owned()).spawn(work).is_ok();
 }
 
-fn next(table: &TableState) -> Option<SnapshotRef> {
-    let mut queue = lock(&table.checkpoints);
-    let next = queue.next.take();
-    queue.busy = next.is_some();
-    next
+/// Writes the checkpoints of one table, one at a time.
+struct CheckpointWorker(Arc<TableState>);
+
+impl CheckpointWorker {
+    fn next(&self) -> Option<SnapshotRef> {
+        let mut queue = lock(&self.0.checkpoints);
+        let next = queue.next.take();
+        queue.busy = next.is_some();
+        next
+    }
+}
+
+impl Drop for CheckpointWorker {
+    fn drop(&mut self) {
+        // Without this, a checkpoint that panicked would be the last one of this process.
+        if thread::panicking() {
+            lock(&self.0.checkpoints).busy = false;
+        }
+    }
 }
 
 fn write(table: &TableState, snapshot: &SnapshotRef) {
-    let Ok(engine) = table.storage.engine() else { return };
+    let (Ok(engine), Ok(runtime)) = (table.storage.engine(), crate::runtime::handle()) else { return };
+    // A large checkpoint is uploaded in parts, each in a task of its own.
+    let _context = runtime.enter();
     let checkpointed = match snapshot.checkpoint(engine.as_ref(), None) {
         Ok((_, checkpointed)) => checkpointed,
         Err(error) => {
