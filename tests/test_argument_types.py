@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -113,6 +113,38 @@ def test_refused_calls_keep_turns() -> None:
 def test_inventories_are_refused(tmp_path: Path) -> None:
     for wrong in (5, [5], [HALF], {HALF: {}}, HALF, object(), [{"name": HALF}]):
         refused(jobrota.Inventory, wrong)
+
+
+class Interrupted(Mapping[str, Any]):
+    """A mapping during whose conversion the user presses Ctrl-C."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyboardInterrupt
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["vm1"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_ctrl_c_inside_a_mapping_is_not_taken_for_a_wrong_value(ledger: jobrota.JobLedger) -> None:
+    mapping = Interrupted()
+    calls: list[Callable[[], Any]] = [
+        lambda: jobrota.Inventory(mapping),
+        lambda: jobrota.Inventory([mapping]),
+        lambda: jobrota.JobLedger(ledger.root, storage_options=mapping),
+        lambda: jobrota.AutosysUpdater(ledger, taken, mapping=mapping),
+        lambda: jobrota.AutosysUpdater(ledger, taken, backoff=mapping),
+        lambda: runner(tokens=mapping),
+        lambda: runner(arms=[mapping, mapping]),
+        lambda: runner(order="longest_first", durations_from=mapping),
+        lambda: RunCommand(selector(), subscription_id="0" * 8 + "-0000-0000-0000-" + "0" * 12, credential=mapping),
+        lambda: SendEvent(env=mapping),
+    ]
+    for call in calls:
+        with pytest.raises(KeyboardInterrupt):
+            call()
 
 
 def test_any_mapping_is_taken_as_a_dict(ledger: jobrota.JobLedger) -> None:

@@ -105,7 +105,7 @@ pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
             arm.get().arm.clone()
         } else {
             let class = item.py().get_type::<PyArm>();
-            let made = if let Ok(named) = arguments::dict(&item) {
+            let made = if let Some(named) = arguments::mapping(&item)? {
                 class.call((), Some(&named))
             } else if let Ok(tuple) = item.cast::<PyTuple>() {
                 class.call1(tuple.clone())

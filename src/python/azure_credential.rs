@@ -21,7 +21,7 @@ pub(super) fn credential(
     calls: &Arc<Calls>,
 ) -> PyOutcome<(Credential, Option<String>)> {
     let Some(value) = value else { return Ok((Credential::Environment, None)) };
-    if let Ok(dict) = arguments::dict(value) {
+    if let Some(dict) = arguments::mapping(value)? {
         return from_dict(&dict);
     }
     let has_get_token = value.hasattr("get_token")?;

@@ -7,11 +7,12 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
 use serde::Serialize;
 
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, Raised};
 use crate::error::{Error, ErrorKind};
 use arguments::caused;
 
@@ -98,7 +99,10 @@ pub(crate) fn json_value(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<
         .py()
         .import("json")?
         .call_method("dumps", (value,), Some(&options))
-        .map_err(|e| Error::invalid(format!("{argument} must be made of names, numbers, lists and dicts: {e}")))?
+        .map_err(|e| match e.is_instance_of::<PyException>(value.py()) {
+            true => Error::invalid(format!("{argument} must be made of names, numbers, lists and dicts: {e}")).into(),
+            false => Raised::from(e),
+        })?
         .extract()?;
     serde_json::from_str(&text)
         .map_err(|e| Error::invalid(format!("{argument} cannot be represented as JSON")).with_source(e).into())

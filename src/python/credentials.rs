@@ -154,8 +154,9 @@ fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
     if let Ok(text) = value.cast::<PyString>() {
         return Ok(Map::from_iter([("access_token".to_owned(), Value::from(text.to_str()?))]));
     }
-    match convert::json_value("tokens", value) {
-        Ok(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
+    let response = arguments::mapping(value)?.map(|dict| convert::json_value("tokens", &dict)).transpose();
+    match response {
+        Ok(Some(Value::Object(map))) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
         _ => {
             let kind = value.get_type();
             let text = format!("tokens must be an access token or a SASLogon response with access_token, not a {kind}");

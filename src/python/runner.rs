@@ -321,7 +321,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
         }
         "longest_first" => {
             let Some(value) = given else { return Ok(JobOrder::LongestFirst(None)) };
-            let known: HashMap<String, f64> = if let Ok(named) = arguments::dict(value) {
+            let known: HashMap<String, f64> = if let Some(named) = arguments::mapping(value)? {
                 let seconds = named.iter().map(|(name, value)| {
                     let seconds = arguments::named(value.py(), "durations_from", arguments::unlimited_seconds(&value))?;
                     Ok((name.extract()?, seconds))

@@ -46,7 +46,8 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
         };
     }
     let expected = "mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, both text";
-    let TextPairs(pairs) = value.extract().map_err(|_| Error::invalid(expected))?;
+    let pairs = arguments::mapping(value)?.and_then(|dict| dict.extract().ok());
+    let TextPairs(pairs) = pairs.ok_or_else(|| Error::invalid(expected))?;
     Ok(Mapping::parse(pairs.iter().map(|(status, event)| (status.as_str(), event.as_str())))?)
 }
 
@@ -127,7 +128,7 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
         return Ok(flag.is_true().then(Backoff::default));
     }
     let default = Backoff::default();
-    let Ok(dict) = arguments::dict(value) else {
+    let Some(dict) = arguments::mapping(value)? else {
         let first = arguments::duration(value)?;
         return Ok(Some(Backoff::new(first, default.factor, default.longest.max(first), default.jitter)?));
     };

@@ -318,10 +318,15 @@ pub(crate) fn choice<T: Copy>(value: &Bound<'_, PyAny>, known: &[(&str, T)]) -> 
 /// A dict, or another mapping as a dict. No error shows a value, which can be a credential.
 #[pyfunction]
 pub(crate) fn dict<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-    let wrong = |_| invalid(format!("must be a dict, not a value of type {}", type_name(value)));
+    mapping(value)?.ok_or_else(|| invalid(format!("must be a dict, not a value of type {}", type_name(value))))
+}
+
+/// A dict or another mapping as a dict; None if the value is neither. What a mapping raises is not an answer to this.
+pub(crate) fn mapping<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Ok(mapping) = value.cast::<PyMapping>() else { return Ok(None) };
     let dict = PyDict::new(value.py());
-    dict.update(value.cast::<PyMapping>().map_err(wrong)?)?;
-    Ok(dict)
+    dict.update(mapping)?;
+    Ok(Some(dict))
 }
 
 /// A dict or another mapping, or None.
@@ -342,7 +347,7 @@ impl FromPyObject<'_, '_> for TextPairs {
                 "must be a dict of names and values, both text: {what} is of type {kind}, or is not valid text"
             ))
         };
-        let pairs = dict(&value).map_err(|_| wrong("it", &value))?.iter().map(|(key, value)| {
+        let pairs = mapping(&value)?.ok_or_else(|| wrong("it", &value))?.iter().map(|(key, value)| {
             let key: String = key.extract().map_err(|_| wrong("a key", &key))?;
             let value = value.extract().map_err(|_| wrong(&format!("the value of {key:?}"), &value))?;
             Ok((key, value))
