@@ -14,8 +14,8 @@ HEAD = """\
 All commands and their options. `jobrota COMMAND --help` shows the same for one command. A `TIME` is a
 [duration](python.md#durations) within [limits](python.md#limits). Options without a default are off or not set.
 
-Tables for a file or another program have lines of any length. In a terminal, text is folded between words. Names are
-never folded.
+Tables for a file or another program have lines of any length. In a terminal, text is folded between words. A name
+without spaces is never folded.
 
 | exit code | meaning |
 | --- | --- |
@@ -23,7 +23,7 @@ never folded.
 | 1 | something failed, or a setting is wrong |
 | 2 | wrong usage |
 | 3 | another process holds the lease |
-| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `autosys deliver` and `sandbox` end in order at SIGTERM |
+| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `autosys deliver` and `sandbox` end in order at SIGTERM, `sandbox` also at Ctrl-C, with 0 |
 """
 
 

@@ -126,7 +126,8 @@ impl RunnerOptions {
         ] {
             let may_be_zero = ["correlation_timeout", "pause"].contains(&name);
             if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_zero) {
-                return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds")));
+                let or_zero = if may_be_zero { ", or 0" } else { "" };
+                return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds{or_zero}")));
             }
         }
         if let Some(after) = self.expires_after.as_deref().filter(|after| !is_duration(after)) {

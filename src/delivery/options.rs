@@ -80,7 +80,7 @@ impl UpdaterOptions {
         } else if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
             format!("rate is {rate} events a second; give more than 0, or none for no limit")
         } else if self.stale_after.is_some_and(|age| age.is_zero()) {
-            "stale_after is 0, so that every row would be too old; give at least a second".to_owned()
+            "stale_after is 0, so that every row would be too old; give more than 0".to_owned()
         } else if self.lease_ttl < MIN_LEASE_TTL {
             format!("lease_ttl is {} s; give at least half a second", self.lease_ttl.as_secs_f64())
         } else if self.confirm.is_some() && !transport.reads_status() {

@@ -324,6 +324,9 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             let known: HashMap<String, f64> = if let Some(named) = arguments::mapping(value)? {
                 let seconds = named.iter().map(|(name, value)| {
                     let seconds = arguments::named(value.py(), "durations_from", arguments::unlimited_seconds(&value))?;
+                    if seconds < 0.0 {
+                        return Err(arguments::invalid(format!("durations_from: the duration of {name} is negative")));
+                    }
                     Ok((name.extract()?, seconds))
                 });
                 seconds.collect::<PyResult<_>>()?
