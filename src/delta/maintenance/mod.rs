@@ -34,7 +34,8 @@ impl Retention {
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for a number that is negative, not finite or longer than 10,000 years.
     pub fn hours(hours: f64) -> Result<Self> {
-        let refused = || Error::invalid(format!("the retention must be a number of hours from 0 to 87,660,000, not {hours}"));
+        let refused =
+            || Error::invalid(format!("the retention must be a number of hours from 0 to 87,660,000, not {hours}"));
         if !(0.0..=87_660_000.0).contains(&hours) {
             return Err(refused());
         }
