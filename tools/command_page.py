@@ -23,7 +23,7 @@ without spaces is never folded.
 | 1 | something failed, or a setting is wrong |
 | 2 | wrong usage |
 | 3 | another process holds the lease |
-| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `autosys deliver` and `sandbox` end in order at SIGTERM, `sandbox` also at Ctrl-C, with 0 |
+| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143), but 0 for `sandbox`, and for `autosys deliver` at SIGTERM |
 """
 
 
