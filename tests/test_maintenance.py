@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from arro3.core import Array, DataType, Table
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 import jobrota
 from jobrota.cli import main
@@ -49,7 +49,7 @@ def test_a_checkpoint_of_many_megabytes_is_written(tmp_path: Path) -> None:
     table = DeltaTable(tmp_path / "autosys_job_log")
     # Random text is as large in a checkpoint as here: 15 MB, and above 10 MB files are written in parts.
     rng = random.Random(7)
-    adds = [
+    adds: list[AddAction | RemoveAction] = [
         AddAction(
             path=f"autosys_update_flag=YES/{number}.parquet",
             size=1,
