@@ -160,6 +160,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "ViyaComparisonRunner": runner,
     "ViyaSession": session,
     "Sandbox": sandbox,
+    "durations_from": lambda job: runner(order="longest_first", durations_from={"a": job}),
+    "definitions": lambda job: sandbox(definitions={"a": job}),
     "doctor": jobrota.doctor,
 }
 
@@ -175,7 +177,7 @@ def listed_limits() -> list[list[str]]:
 
 @pytest.mark.parametrize(("of", "arguments", "least", "most"), [(row[0], row[1], *row[3:]) for row in listed_limits()])
 def test_limits_are_those_of_the_documentation(of: str, arguments: str, least: str, most: str) -> None:
-    call = CALLS[of.strip("`")]
+    call = CALLS[of.split("`")[1]]
     least, most = least.strip("`"), most.strip("`")
     for name in re.findall(r"`(\w+)`", arguments.split(";")[0]):
         if least == "above 0":

@@ -325,7 +325,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
                 let seconds = named.iter().map(|(name, value)| {
                     let seconds = arguments::named(value.py(), "durations_from", arguments::unlimited_seconds(&value))?;
                     if seconds < 0.0 {
-                        return Err(arguments::invalid(format!("durations_from: the duration of {name} is negative")));
+                        return Err(arguments::invalid(format!("durations_from[{name}] must be 0 or more")));
                     }
                     Ok((name.extract()?, seconds))
                 });
