@@ -176,13 +176,6 @@ def test_unknown_events_and_transports_are_refused(ledger: jobrota.JobLedger) ->
         jobrota.AutosysUpdater(ledger, lambda *row: True, source="both")  # type: ignore[arg-type]
 
 
-def test_a_callable_that_returns_nothing_has_not_delivered(ledger: jobrota.JobLedger) -> None:
-    ledger.log_job_completion("a.sas", "A", "SUCCESS")
-    report = jobrota.AutosysUpdater(ledger, lambda *row: None).run()  # type: ignore[arg-type]
-    assert report.delivered == 0
-    assert ledger.pending_notifications().num_rows == 1
-
-
 # ----------------------------------------------------------------------------------------------------- comparison
 
 

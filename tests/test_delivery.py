@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from arro3.core import Array, DataType, Table
 
@@ -486,3 +487,62 @@ def test_held_lease_exits_3(ledger: jobrota.JobLedger) -> None:
     assert second.returncode == 3
     assert f":{os.getpid()}/" in second.stderr
     assert ledger.pending_notifications().num_rows == 0
+
+
+class Answer:
+    """The response of an HTTP client, which is true if the request succeeded."""
+
+    def __init__(self, ok: bool) -> None:
+        """Succeeded if `ok`."""
+        self.ok = ok
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+class Undecided:
+    """As an array of several values."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_answer_with_a_truth_value_decides(ledger: jobrota.JobLedger, asynchronous: bool) -> None:
+    def send(file_name: str, job_id: str, status: str) -> Any:
+        return Answer(job_id == "yes") if status == "SUCCESS" else numpy.bool_(job_id == "yes")
+
+    async def send_async(file_name: str, job_id: str, status: str) -> Any:
+        return send(file_name, job_id, status)
+
+    notify(ledger, ("yes", "SUCCESS"), ("yes", "FAILURE"), ("no", "SUCCESS"))
+    report = jobrota.AutosysUpdater(ledger, send_async if asynchronous else send).run()
+    assert (report.delivered, report.failed, report.pending) == (2, 1, 1)
+    notify(ledger, ("no", "FAILURE"))
+    report = jobrota.AutosysUpdater(ledger, send_async if asynchronous else send, order="none").run()
+    assert (report.delivered, report.failed, report.pending) == (0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "answer", [None, 1, 0, 1.0, numpy.int64(1), "ok", [True], object(), Undecided()], ids=lambda a: type(a).__name__
+)
+def test_any_other_answer_ends_the_cycle_with_the_row_in_doubt(ledger: jobrota.JobLedger, answer: Any) -> None:
+    sent = []
+
+    def send(file_name: str, job_id: str, status: str) -> Any:
+        sent.append(job_id)
+        return answer
+
+    notify(ledger, ("first", "SUCCESS"), ("second", "SUCCESS"))
+    updater = jobrota.AutosysUpdater(ledger, send)
+    with pytest.raises(
+        jobrota.InvalidInputError, match=f"of type {type(answer).__name__}, .* return True if"
+    ) as caught:
+        updater.run()
+    assert not caught.value.retryable
+    assert sent == ["first"]
+    attempts = ledger.deliveries()
+    assert ("first", "unknown") in zip(column(attempts, "job_id"), column(attempts, "outcome"), strict=True)
+    with pytest.raises(jobrota.InvalidInputError, match="return True if"):
+        updater.run_forever(every="1ms")
+    assert jobrota.AutosysUpdater(ledger, take_all).run().delivered == 2

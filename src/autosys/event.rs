@@ -27,6 +27,9 @@ const REPORTED: [&str; 5] = ["SUCCESS", "FAILURE", "TERMINATED", "RUNNING", "INA
 const STARTED: [&str; 8] =
     ["ACTIVATED", "FAILURE", "QUE_WAIT", "RESTART", "RUNNING", "STARTING", "SUCCESS", "TERMINATED"];
 
+/// The statuses that AutoSys gives a job by itself, before and while the job runs.
+const SET_BY_AUTOSYS: [&str; 6] = ["ACTIVATED", "INACTIVE", "QUE_WAIT", "RESTART", "RUNNING", "STARTING"];
+
 /// The longest job name of AutoSys 11.x and later, in characters.
 const MAX_AUTOSYS_JOB_NAME: usize = 64;
 
@@ -68,7 +71,7 @@ impl Event {
     /// Whether this event leads to a `status` that AutoSys shows: for `CHANGE_STATUS` to the same status, for a start event to
     /// any status of a started job. AutoSys shows `SUCCESS/ON_NOEXEC` for a job with a mode.
     pub fn shown_by(&self, status: &str) -> bool {
-        let status = status.split('/').next().unwrap_or(status).trim();
+        let status = without_mode(status);
         match self {
             Self::ChangeStatus(to) => status == to,
             Self::StartJob | Self::ForceStartJob => STARTED.contains(&status),
@@ -82,6 +85,15 @@ impl Event {
             Self::StartJob | Self::ForceStartJob => None,
         }
     }
+}
+
+/// Whether AutoSys gives a job the `status` that it shows by itself, before or while the job runs.
+pub fn is_set_by_autosys(status: &str) -> bool {
+    SET_BY_AUTOSYS.contains(&without_mode(status))
+}
+
+fn without_mode(status: &str) -> &str {
+    status.split('/').next().unwrap_or(status).trim()
 }
 
 impl fmt::Display for Event {

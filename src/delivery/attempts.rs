@@ -1,6 +1,5 @@
 //! Attempts to deliver rows, and their outcomes: the rows of `autosys_deliveries`.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use arrow::array::RecordBatch;
@@ -159,20 +158,6 @@ impl JobLedger {
     pub fn deliveries(&self, since: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Result<RecordBatch> {
         self.require_ledger()?;
         self.matching_attempts(&Predicate { equals: Vec::new(), time: time_range(ATTEMPTED_AT, since, until) })
-    }
-
-    /// The status of the last delivered row of each of `jobs`. Reads all attempts.
-    ///
-    /// # Errors
-    /// As [`JobLedger::attempts`].
-    pub(super) fn last_delivered(&self, table: LedgerTable, jobs: &HashSet<String>) -> Result<HashMap<String, String>> {
-        let mut delivered = equal("table_name", table.name());
-        delivered.equals.push(("outcome".to_owned(), AttemptOutcome::Delivered.as_str().to_owned()));
-        let delivered = self.matching_attempts(&delivered)?;
-        let pairs = texts(&delivered, "job_id")?.iter().zip(texts(&delivered, "status")?);
-        let pairs = pairs.filter_map(|(job, status)| job.zip(status)).filter(|(job, _)| jobs.contains(*job));
-        // Oldest first, so that the map keeps the last status.
-        Ok(pairs.map(|(job, status)| (job.to_owned(), status.to_owned())).collect())
     }
 
     fn matching_attempts(&self, predicate: &Predicate) -> Result<RecordBatch> {

@@ -167,9 +167,13 @@ impl Cycle<'_> {
                 rows.answered.extend(rows.marked.drain(..).map(not_sent));
             }
             if recording.is_none() && failed.is_none() && self.is_time_to_record(&rows, stopping) {
-                let (commit, attempts) = self.next_commit(&mut rows);
-                let ledger = self.ledger.clone();
-                recording = Some((commit, Box::pin(blocking(move || ledger.append_attempts(&attempts)))));
+                let (commit, mut attempts) = self.next_commit(&mut rows);
+                let (ledger, sender, slots) = (self.ledger.clone(), self.sender.clone(), self.slots());
+                let record = async move {
+                    sender.note_statuses(&mut attempts, slots).await;
+                    blocking(move || ledger.append_attempts(&attempts)).await
+                };
+                recording = Some((commit, Box::pin(record)));
                 continue;
             }
             let is_idle = rows.marked.is_empty() && sends.is_empty() && recording.is_none() && rows.answered.is_empty();

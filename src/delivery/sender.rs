@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
+use super::attempts::{Attempt, AttemptOutcome};
 use super::plan::QueuedRow;
+use crate::autosys::is_set_by_autosys;
 use crate::autosys::transport::{Delivery, Gate, SendOutcome, SendResult, Transport};
+use crate::ledger::LedgerRow;
 
 /// Pauses between two reads of a status: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -20,16 +24,60 @@ pub(super) struct Sender {
     pub(super) transport: Arc<dyn Transport>,
     /// How long to wait until AutoSys shows an event; None does not wait.
     pub(super) confirm: Option<Duration>,
-    /// For jobs with a row in doubt, the status of the last row that was delivered before.
-    pub(super) before: Arc<HashMap<String, String>>,
+    /// For the attempts that are in doubt, the status that AutoSys showed before they were marked, if it was read.
+    pub(super) before: Arc<StatusesBefore>,
+}
+
+/// The status before an attempt, by its row and number.
+pub(super) type StatusesBefore = HashMap<(LedgerRow, i64), String>;
+
+/// How the detail of a mark says which status AutoSys showed before. A crash leaves only the mark.
+const SHOWED: &str = "AutoSys showed ";
+/// How long a commit of marks waits for these statuses.
+const READ_BEFORE: Duration = Duration::from_secs(10);
+
+/// The statuses before the attempts that `marks` are of. One of identical rows whose mark does not say it leaves it out for
+/// all of them: it is not known which of them is in doubt.
+pub(super) fn statuses_before(marks: &[Attempt]) -> StatusesBefore {
+    let mut read: HashMap<(LedgerRow, i64), Option<&str>> = HashMap::new();
+    for mark in marks.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Sending) {
+        let status = mark.detail.as_deref().and_then(|detail| detail.rsplit("; ").next()?.strip_prefix(SHOWED));
+        let known = read.entry((mark.row.clone(), mark.attempt)).or_insert(status);
+        *known = known.filter(|known| Some(*known) == status);
+    }
+    read.into_iter().filter_map(|(attempt, status)| Some((attempt, status?.to_owned()))).collect()
 }
 
 impl Sender {
+    /// The status before the attempt of `row` that is in doubt, if it was read.
+    fn before(&self, row: &QueuedRow) -> Option<&str> {
+        self.before.get(&(row.row.clone(), row.in_doubt?)).map(String::as_str)
+    }
+
+    /// Adds to the marks among `attempts` which status AutoSys shows now. After a crash, it tells a status that the event led
+    /// to from one that was there before. It is read only where statuses are read anyway, because each costs a process or a
+    /// request.
+    pub(super) async fn note_statuses(&self, attempts: &mut [Attempt], at_a_time: usize) {
+        if self.confirm.is_none() || !self.transport.reads_status() {
+            return;
+        }
+        let marks = attempts.iter_mut().filter(|attempt| attempt.outcome == AttemptOutcome::Sending);
+        let noted = futures::stream::iter(marks).for_each_concurrent(at_a_time, |mark| async {
+            let Some(job_id) = &mark.row.job_id else { return };
+            if let Ok(shown) = self.transport.status(job_id).await {
+                let details = mark.detail.take().into_iter().chain([format!("{SHOWED}{shown}")]);
+                mark.detail = Some(details.collect::<Vec<_>>().join("; "));
+            }
+        });
+        // Without it, a row in doubt is sent again.
+        let _ = tokio::time::timeout(READ_BEFORE, noted).await;
+    }
+
     /// The detail of the `sending` mark of a row whose last attempt is in doubt.
     pub(super) fn mark(&self, row: &QueuedRow) -> Option<String> {
         let number = row.in_doubt?;
-        let what =
-            if self.transport.reads_status() { "read back, and sent again if it cannot be seen" } else { "sent again" };
+        let is_read_back = self.transport.reads_status() && self.before(row).is_some();
+        let what = if is_read_back { "read back, and sent again if it cannot be seen" } else { "sent again" };
         Some(format!("{what}: whether attempt {number} arrived is unknown"))
     }
 
@@ -58,19 +106,15 @@ impl Sender {
         arrived.into_iter().map(|arrived| arrived.or_else(|| sent.next()).unwrap_or_else(no_answer)).collect()
     }
 
-    /// The result of a row in doubt that arrived: AutoSys shows the status that it leads to, and the row before it does
-    /// not lead to that status.
+    /// The result of a row in doubt that arrived: AutoSys shows the status that it leads to, did not show it before the row
+    /// was marked, and does not get there by itself when the job runs.
     async fn arrived_before(&self, row: &QueuedRow) -> Option<SendResult> {
         let number = row.in_doubt?;
-        if !self.transport.reads_status() {
-            return None;
-        }
+        let before = self.before(row).filter(|_| self.transport.reads_status())?;
         let shown = self.transport.status(&row.delivery.job_id).await.ok()?;
-        let before = self.before.get(&row.delivery.job_id);
-        let before = before.map(|status| Delivery { status: status.clone(), ..row.delivery.clone() });
-        let proves = self.transport.confirms(&row.delivery, &shown)
-            && before.is_none_or(|before| !self.transport.confirms(&before, &shown));
-        let detail = format!("not sent again: attempt {number} arrived, as AutoSys shows {shown}");
+        let confirms = |status| self.transport.confirms(&row.delivery, status);
+        let proves = confirms(&shown) && !confirms(before) && !is_set_by_autosys(&shown);
+        let detail = format!("not sent again: attempt {number} arrived, as AutoSys shows {shown} after {before}");
         proves.then(|| SendOutcome::Delivered { detail: Some(detail) }.into())
     }
 

@@ -1,6 +1,6 @@
 //! Delivers a ledger's pending rows to AutoSys: one cycle, or one cycle after the other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio::time::Instant;
 
-use super::attempts::{Attempt, AttemptOutcome, this_process};
+use super::attempts::{Attempt, AttemptOutcome, spans, this_process};
 use super::backoff::Backoff;
 use super::cycle::{Cycle, CycleRecord, acknowledge};
 use super::history::AttemptHistory;
@@ -18,7 +18,7 @@ use super::pending::{Histories, PendingRows, counted};
 use super::plan::{Plan, PlanRules, UnsentRow, plan};
 use super::report::{DeliveryReport, PlannedDelivery};
 use super::retry_state::{RowState, SavedRetryState};
-use super::sender::Sender;
+use super::sender::{Sender, StatusesBefore, statuses_before};
 use crate::autosys::transport::{Gate, Transport};
 use crate::error::{Error, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
@@ -73,7 +73,8 @@ impl AutosysUpdater {
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotFound`] for a ledger that does not exist, and those of the ledger's store, which end the
-    /// cycle; the next cycle continues. What AutoSys or the transport refuses is in the report instead.
+    /// cycle; the next cycle continues. [`crate::ErrorKind::Delivery`] when the transport cannot send at all. What AutoSys or
+    /// the transport refuses is in the report instead.
     pub async fn run(&self) -> Result<DeliveryReport> {
         self.run_until(&Stop::default()).await
     }
@@ -232,13 +233,16 @@ impl AutosysUpdater {
     ) -> Result<()> {
         self.settle_without_sending(&plan, report, record).await?;
         let in_doubt = plan.first.iter().chain(&plan.queues).flatten().filter(|queued| queued.in_doubt.is_some());
-        let before = self.last_delivered(in_doubt.map(|queued| queued.delivery.job_id.clone()).collect()).await?;
+        let before = self.statuses_before(in_doubt.map(|queued| queued.row.clone()).collect()).await?;
         let mut sender = Sender { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
         let (is_valid, stopped) = (lease.validity(), stop.clone());
         let gate = Gate::new(move || !stopped.is_stopped() && is_valid());
         let rest: u64 = plan.queues.iter().map(|queue| queue.len() as u64).sum();
         for (queues, goes_first) in [(plan.first, true), (plan.queues, false)] {
             let planned: u64 = queues.iter().map(|queue| queue.len() as u64).sum();
+            if planned > 0 {
+                self.transport.check().await?;
+            }
             let delivered_before = report.delivered;
             if goes_first && self.transport.reads_status() {
                 sender.confirm = sender.confirm.or(Some(CONFIRM_WITHIN));
@@ -267,13 +271,14 @@ impl AutosysUpdater {
         Ok(())
     }
 
-    /// The last delivered status of each of `jobs`, if the transport can read a status to compare it with.
-    async fn last_delivered(&self, jobs: HashSet<String>) -> Result<Arc<HashMap<String, String>>> {
-        if jobs.is_empty() || !self.transport.reads_status() {
+    /// What AutoSys showed before the attempts of `rows`, if the transport can read a status to compare it with.
+    async fn statuses_before(&self, rows: Vec<LedgerRow>) -> Result<Arc<StatusesBefore>> {
+        if rows.is_empty() || !self.transport.reads_status() {
             return Ok(Arc::default());
         }
         let source = self.options.source;
-        Ok(Arc::new(self.with_ledger(move |ledger| ledger.last_delivered(source, &jobs)).await?))
+        let attempts = self.with_ledger(move |ledger| ledger.attempts_about(source, &spans(&rows))).await?;
+        Ok(Arc::new(statuses_before(&attempts.0)))
     }
 
     /// Parks, supersedes, expires and acknowledges the rows that need no sending.

@@ -59,6 +59,11 @@ impl Calls {
         interrupt
     }
 
+    /// Ends all running calls with an error that `error` makes.
+    pub(super) fn fail(&self, error: &dyn Fn() -> PyErr) {
+        self.running().iter().for_each(|call| call.fail(error()));
+    }
+
     /// The event loop of the first of the running calls, if a coroutine awaits that call. Later ones wait for its lease.
     pub(super) fn event_loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let first = self.running().into_iter().next()?;

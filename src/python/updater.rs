@@ -64,14 +64,18 @@ fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, stat
             py.import("jobrota.awaiting")?.getattr("run")?.call1((answer, &event_loop))
         };
         match answer() {
-            // A function without a return statement returns None. To read it as success would lose updates.
-            Ok(answer) => match answer.extract::<bool>() {
-                Ok(true) => SendOutcome::Delivered { detail: None },
-                Ok(false) => SendOutcome::transient("refused: the callable returned False"),
-                Err(_) => SendOutcome::transient(format!(
-                    "the callable returned {} where True (delivered) or False (refused) is needed",
-                    answer.repr().map_or_else(|_| "a value without a repr".to_owned(), |text| text.to_string())
-                )),
+            Ok(answer) => match is_taken(&answer) {
+                Some(true) => SendOutcome::Delivered { detail: None },
+                Some(false) => SendOutcome::transient("refused: the callable returned False"),
+                None => {
+                    let kind = arguments::type_name(&answer);
+                    let why = format!("the callable returned a value of type {kind}, which is neither True nor False");
+                    calls.fail(&|| arguments::invalid(format!(
+                        "{why}: return True if AutoSys took the event and False if it did not. The row is in doubt, and no \
+                         further row was sent"
+                    )));
+                    SendOutcome::unknown(why)
+                }
             },
             // The event can have been sent before the exception.
             Err(error) if calls.interrupted_by(py, &error) => SendOutcome::unknown(format!("interrupted: {error}")),
@@ -82,6 +86,21 @@ fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, stat
             Err(error) => SendOutcome::transient(error.to_string()),
         }
     })
+}
+
+/// What the answer of a callable says; None if it says nothing.
+///
+/// An object whose class has a truth value decides with it, such as a response of an HTTP client. A number does not: 1 is
+/// success to some, and an exit code to others. None is what a function without a return statement returns.
+fn is_taken(answer: &Bound<'_, PyAny>) -> Option<bool> {
+    if let Ok(flag) = answer.extract::<bool>() {
+        return Some(flag);
+    }
+    let number = answer.py().import("numbers").and_then(|numbers| numbers.getattr("Number")).ok()?;
+    let has_truth = !answer.is_none()
+        && answer.get_type().hasattr("__bool__").unwrap_or(false)
+        && !answer.is_instance(&number).unwrap_or(true);
+    has_truth.then(|| answer.is_truthy().ok()).flatten()
 }
 
 fn transport(
@@ -129,20 +148,25 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
     }
     let default = Backoff::default();
     let Some(dict) = arguments::mapping(value)? else {
-        let first = arguments::duration(value)?;
+        let first = arguments::named(value.py(), "backoff", arguments::duration(value))?;
         return Ok(Some(Backoff::new(first, default.factor, default.longest.max(first), default.jitter)?));
     };
-    let known = ["first", "factor", "longest", "jitter"];
-    for key in dict.keys() {
-        if !key.extract::<String>().is_ok_and(|key| known.contains(&key.as_str())) {
-            return Err(Error::invalid(format!("backoff has no {key}; it has {}", known.join(", "))).into());
+    let (mut first, mut factor, mut longest, mut jitter) = (default.first, default.factor, None, default.jitter);
+    for (key, value) in dict.iter() {
+        let key = arguments::named(key.py(), "backoff", arguments::key(&key))?;
+        match key.as_str() {
+            "first" => first = arguments::item("backoff", &key, &value, arguments::duration)?,
+            "longest" => longest = Some(arguments::item("backoff", &key, &value, arguments::duration)?),
+            "factor" => factor = arguments::item("backoff", &key, &value, arguments::number)?,
+            "jitter" => jitter = arguments::item("backoff", &key, &value, arguments::number)?,
+            _ => {
+                return Err(
+                    Error::invalid(format!("backoff has no {key}; it has first, factor, longest, jitter")).into()
+                );
+            }
         }
     }
-    let duration = |key: &str| dict.get_item(key)?.map(|value| arguments::duration(&value)).transpose();
-    let number = |key: &str| dict.get_item(key)?.map(|value| arguments::number(&value)).transpose();
-    let first = duration("first")?.unwrap_or(default.first);
-    let longest = duration("longest")?.unwrap_or(default.longest.max(first));
-    let (factor, jitter) = (number("factor")?.unwrap_or(default.factor), number("jitter")?.unwrap_or(default.jitter));
+    let longest = longest.unwrap_or(default.longest.max(first));
     Ok(Some(Backoff::new(first, factor, longest, jitter)?))
 }
 
@@ -153,7 +177,7 @@ fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
         Ok(flag) => Ok(flag.is_true().then_some(CONFIRM_WITHIN)),
         // It is not clear whether a bare number is a flag or seconds.
         Err(_) if value.is_instance_of::<PyString>() || value.hasattr("total_seconds")? => {
-            Ok(Some(arguments::duration(value)?))
+            Ok(Some(arguments::named(value.py(), "confirm", arguments::duration(value))?))
         }
         Err(_) => Err(Error::invalid("confirm must be True, False or a duration such as \"30s\"").into()),
     }

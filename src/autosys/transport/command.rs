@@ -1,8 +1,41 @@
 //! The arguments of `sendevent` and `autostatus`, on whichever machine they run.
 
+use std::ffi::OsStr;
+use std::io::ErrorKind as IoErrorKind;
+use std::path::{Path, PathBuf};
+
 use super::Delivery;
 use crate::autosys::event::{Event, JobName, Mapping};
 use crate::error::{Error, Result};
+
+/// The file of `program`: a path, or a name that is looked up in `path`, the value of PATH.
+///
+/// # Errors
+/// Why it cannot be run, and what to do.
+pub fn find_program(program: &Path, path: Option<&OsStr>) -> Result<PathBuf, String> {
+    let is_path = program.components().count() > 1 || program.is_absolute();
+    let files: Vec<PathBuf> = match path {
+        _ if is_path => vec![program.to_owned()],
+        Some(path) => std::env::split_paths(path).map(|directory| directory.join(program)).collect(),
+        None => Vec::new(),
+    };
+    let mut files = files.into_iter().filter(|file| file.is_file()).peekable();
+    let kind = if files.peek().is_some() { IoErrorKind::PermissionDenied } else { IoErrorKind::NotFound };
+    let can_run = |file: &PathBuf| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
+    files.find(can_run).ok_or_else(|| not_started(program, &kind.into()))
+}
+
+/// Why a program could not be started, and what to do.
+pub(super) fn not_started(program: &Path, error: &std::io::Error) -> String {
+    let program = program.display();
+    match error.kind() {
+        IoErrorKind::NotFound => {
+            format!("program {program} was not found: install the AutoSys client, put it in PATH or give its path")
+        }
+        IoErrorKind::PermissionDenied => format!("program {program} cannot be run: give this user execute permission"),
+        _ => format!("program {program} could not be started: {error}"),
+    }
+}
 
 /// The longest comment that `sendevent -C` takes, in characters (CA Workload Automation AE, command reference).
 const MAX_COMMENT: usize = 255;

@@ -27,6 +27,7 @@ pub mod ssh;
 mod vms;
 pub mod web_services;
 
+pub use command::find_program;
 pub use vms::{VmCommand, VmTransport};
 
 /// One status to report to AutoSys, unchanged from its ledger row.
@@ -136,6 +137,14 @@ pub trait Transport: Send + Sync {
     /// Why this delivery cannot be sent at all, such as a status without a mapping. The row is then parked and not sent.
     fn describe(&self, delivery: &Delivery) -> Result<String, String> {
         Ok(format!("{} {} {}", self.name(), delivery.job_id, delivery.status))
+    }
+
+    /// Checks, before the first event of a cycle, what every event needs. Sends nothing.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Delivery`] when no event can be sent at all, such as without a program. A retry does not help.
+    async fn check(&self) -> crate::error::Result<()> {
+        Ok(())
     }
 
     /// How many batches it can send at a time; more would only wait.

@@ -1,6 +1,7 @@
 //! The local `sendevent` program of the AutoSys client as a transport.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +14,7 @@ use tokio::process::{Child, Command};
 use super::output::{CapturedOutput, ProgramResult};
 use super::{Delivery, Gate, SendOutcome, SendResult, Transport, command};
 use crate::autosys::event::Mapping;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::Secret;
 
 mod env_file;
@@ -21,7 +22,7 @@ mod process_group;
 #[cfg(test)]
 mod tests;
 
-use env_file::EnvFile;
+use env_file::{EnvFile, SourcedVariables};
 use process_group::ProcessGroup;
 
 /// How often a program file that is being replaced (`ETXTBSY`) is tried again, and the pause between the tries.
@@ -113,12 +114,15 @@ impl SendEvent {
         command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
 
-    /// Starts `program`. On an error nothing was sent.
-    async fn start(&self, program: &Path, arguments: &[String]) -> Result<Child, SendOutcome> {
-        let variables = match &self.options.env_file {
-            Some(file) => Some(self.sourced.variables(file, &self.options.environment, self.options.timeout).await?),
-            None => None,
-        };
+    /// The variables of `env_file`, if there is one, or why it cannot be sourced.
+    async fn variables(&self) -> std::result::Result<Option<SourcedVariables>, String> {
+        let Some(file) = &self.options.env_file else { return Ok(None) };
+        self.sourced.variables(file, &self.options.environment, self.options.timeout).await.map(Some)
+    }
+
+    /// Starts `program`, if `gate` is open at that moment: sourcing the variables can take long. On an error nothing was sent.
+    async fn start(&self, program: &Path, arguments: &[String], gate: &Gate) -> Result<Child, SendOutcome> {
+        let variables = self.variables().await.map_err(SendOutcome::transient)?;
         let mut tries = 0;
         loop {
             let mut command = Command::new(program);
@@ -133,24 +137,16 @@ impl SendEvent {
                 .stderr(Stdio::piped())
                 .kill_on_drop(true);
             ProcessGroup::lead(&mut command);
+            if !gate.is_open() {
+                return Err(SendOutcome::NotTried);
+            }
             match command.spawn() {
                 Ok(child) => return Ok(child),
                 Err(e) if e.kind() == IoErrorKind::ExecutableFileBusy && tries < BUSY_TRIES => {
                     tries += 1;
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
-                Err(e) => {
-                    let program = program.display();
-                    return Err(SendOutcome::transient(match e.kind() {
-                        IoErrorKind::NotFound => format!(
-                            "program {program} was not found: install the AutoSys client, put it in PATH or give its path"
-                        ),
-                        IoErrorKind::PermissionDenied => {
-                            format!("program {program} cannot be run: give this user execute permission")
-                        }
-                        _ => format!("program {program} could not be started: {e}"),
-                    }));
-                }
+                Err(e) => return Err(SendOutcome::transient(command::not_started(program, &e))),
             }
         }
     }
@@ -212,6 +208,15 @@ impl Transport for SendEvent {
         "sendevent"
     }
 
+    async fn check(&self) -> Result<()> {
+        let cannot = |why: String| Error::new(ErrorKind::Delivery, format!("no event can be sent: {why}"));
+        let variables = self.variables().await.map_err(cannot)?;
+        let given = self.options.environment.get("PATH").map(|path| OsString::from(path.expose()));
+        let sourced = || variables?.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+        let path = given.or_else(sourced).or_else(|| std::env::var_os("PATH"));
+        command::find_program(&self.options.program, path.as_deref()).map(drop).map_err(cannot)
+    }
+
     fn confirms(&self, delivery: &Delivery, status: &str) -> bool {
         self.options.mapping.confirms(&delivery.status, status)
     }
@@ -220,12 +225,12 @@ impl Transport for SendEvent {
         Ok(format!("sendevent {}", self.arguments(delivery)?.join(" ")))
     }
 
-    async fn send(&self, delivery: &Delivery, _gate: &Gate) -> SendResult {
+    async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {
         let arguments = match self.arguments(delivery) {
             Ok(arguments) => arguments,
             Err(reason) => return SendOutcome::permanent(reason).into(),
         };
-        match self.start(&self.options.program, &arguments).await {
+        match self.start(&self.options.program, &arguments, gate).await {
             Ok(child) => self.finish(child).await.outcome().into(),
             Err(outcome) => outcome.into(),
         }
@@ -238,7 +243,7 @@ impl Transport for SendEvent {
     async fn status(&self, job_id: &str) -> Result<String, String> {
         let program = self.autostatus.as_deref().ok_or("there is no autostatus program")?;
         let arguments = command::status_arguments(job_id)?;
-        let child = self.start(program, &arguments).await.map_err(|outcome| match outcome {
+        let child = self.start(program, &arguments, &Gate::open()).await.map_err(|outcome| match outcome {
             SendOutcome::Failed { detail, .. } => detail,
             _ => "autostatus could not be started".to_owned(),
         })?;

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 
 use super::*;
-use crate::ledger::LedgerRow;
+use crate::ledger::LedgerTable;
 
 /// An AutoSys that accepts every event, and shows the given statuses.
 #[derive(Default)]
@@ -54,8 +54,10 @@ impl Transport for StatusTransport {
     }
 }
 
-fn sender(transport: &Arc<StatusTransport>, confirm: Option<Duration>, before: &[(&str, &str)]) -> Sender {
-    let before = before.iter().map(|(job, status)| ((*job).to_owned(), (*status).to_owned())).collect();
+/// `before` has the statuses before attempts, by job and number.
+fn sender(transport: &Arc<StatusTransport>, confirm: Option<Duration>, before: &[(&str, i64, &str)]) -> Sender {
+    let before = before.iter().map(|(job, number, status)| ((queued(job, None).row, *number), (*status).to_owned()));
+    let before = before.collect();
     Sender { transport: Arc::clone(transport) as Arc<dyn Transport>, confirm, before: Arc::new(before) }
 }
 
@@ -96,15 +98,15 @@ async fn a_status_that_never_shows_is_unknown_and_not_a_guess() {
 
 #[tokio::test]
 async fn a_row_in_doubt_is_read_back_and_only_sent_again_without_proof() {
-    // (what AutoSys shows, what the row before it left, sent again)
+    // (what AutoSys shows, what it showed before, sent again)
     for (shown, before, again) in [
-        ("SUCCESS", None, false),
+        ("SUCCESS", None, true),
         ("SUCCESS", Some("RUNNING"), false),
         ("SUCCESS", Some("SUCCESS"), true),
-        ("RUNNING", None, true),
+        ("RUNNING", Some("RUNNING"), true),
     ] {
         let transport = Arc::new(StatusTransport::one_after_the_other(&[shown]));
-        let before: Vec<_> = before.map(|status| ("a", status)).into_iter().collect();
+        let before: Vec<_> = before.map(|status| ("a", 3, status)).into_iter().collect();
         let sent = sender(&transport, None, &before).send(&[queued("a", Some(3))], &Gate::open()).await;
         assert_eq!(transport.sent.lock().unwrap().len(), usize::from(again), "{shown} after {before:?}");
         let (outcome, detail) = detail(&sent[0]);
@@ -116,9 +118,33 @@ async fn a_row_in_doubt_is_read_back_and_only_sent_again_without_proof() {
 async fn answers_belong_to_their_rows_whoever_is_read_back() {
     let transport = Arc::new(StatusTransport::one_after_the_other(&["SUCCESS"]));
     let items = [queued("a", None), queued("b", Some(1)), queued("c", None)];
-    let sent = sender(&transport, None, &[]).send(&items, &Gate::open()).await;
+    let sent = sender(&transport, None, &[("b", 1, "INACTIVE")]).send(&items, &Gate::open()).await;
     assert_eq!(*transport.sent.lock().unwrap(), ["a", "c"]);
     assert_eq!(sent.iter().map(|sent| detail(sent).1 == "stored").collect::<Vec<_>>(), [true, false, true]);
+}
+
+#[tokio::test]
+async fn a_status_that_autosys_sets_by_itself_is_no_proof() {
+    for shown in ["RUNNING", "STARTING", "INACTIVE/ON_NOEXEC"] {
+        let transport = Arc::new(StatusTransport::one_after_the_other(&[shown]));
+        let mut row = queued("a", Some(1));
+        row.delivery.status = shown.to_owned();
+        let sent = sender(&transport, None, &[("a", 1, "SUCCESS")]).send(&[row], &Gate::open()).await;
+        assert_eq!(detail(&sent[0]), ("delivered", "stored"), "{shown}");
+    }
+}
+
+#[test]
+fn identical_rows_prove_nothing_unless_all_marks_say_the_same() {
+    let mark = |number, detail: Option<&str>| {
+        let (row, detail) = (queued("a", None).row, detail.map(str::to_owned));
+        Attempt::new(LedgerTable::Notifications, &row, number, AttemptOutcome::Sending, detail, "test")
+    };
+    let showed = Some("AutoSys showed RUNNING");
+    let marks =
+        [mark(1, showed), mark(1, None), mark(2, showed), mark(2, Some("x; AutoSys showed RUNNING")), mark(3, None)];
+    let row = queued("a", None).row;
+    assert_eq!(statuses_before(&marks), StatusesBefore::from([((row, 2), "RUNNING".to_owned())]));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -254,6 +254,82 @@ async fn a_send_without_outcome_is_repeated_and_marked() {
     assert_eq!(repeated[0].detail.as_deref(), Some("sent again: whether attempt 1 arrived is unknown"));
     assert_eq!(repeated[0].transport, "recorder");
     assert!(repeated[0].delivered_by.ends_with(&format!(":{}", std::process::id())));
+}
+
+/// A crash between mark and send, while AutoSys shows `shown`, which the program `sendevent` of the same directory does
+/// not change.
+async fn after_a_crash(mark: Option<&str>, shown: &str) -> (DeliveryReport, usize) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    notify(&ledger, &[("a", "SUCCESS")]).await;
+    let row = with(&ledger, |ledger| ledger.pending(LedgerTable::Notifications)).await.remove(0);
+    let source = LedgerTable::Notifications;
+    let mark = Attempt::new(source, &row, 1, AttemptOutcome::Sending, mark.map(str::to_owned), "sendevent");
+    with(&ledger, move |ledger| ledger.append_attempts(&[mark])).await;
+    let sent = dir.path().join("sent");
+    for (name, text) in
+        [("sendevent", format!("echo sent >> '{}'", sent.display())), ("autostatus", format!("echo {shown}"))]
+    {
+        let program = dir.path().join(name);
+        std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let options = SendEventOptions { program: dir.path().join("sendevent"), ..SendEventOptions::default() };
+    let report = updater(&ledger, SendEvent::new(options).unwrap(), UpdaterOptions::default()).run().await.unwrap();
+    (report, std::fs::read_to_string(sent).unwrap_or_default().lines().count())
+}
+
+#[tokio::test]
+async fn a_status_that_autosys_showed_already_does_not_prove_that_an_event_arrived() {
+    for mark in
+        [None, Some("sent again: x"), Some("AutoSys showed SUCCESS"), Some("x; AutoSys showed SUCCESS/ON_NOEXEC")]
+    {
+        let (report, sent) = after_a_crash(mark, "SUCCESS").await;
+        assert_eq!((report.delivered, sent), (1, 1), "{mark:?}");
+    }
+    let (report, sent) = after_a_crash(Some("AutoSys showed RUNNING"), "SUCCESS").await;
+    assert_eq!((report.delivered, sent), (1, 0), "it shows the event, and did not before");
+}
+
+#[tokio::test]
+async fn the_status_before_a_mark_is_recorded_where_statuses_are_read() {
+    for (confirm, expected) in [(None, None), (Some(Duration::from_secs(30)), Some("AutoSys showed INACTIVE"))] {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(dir.path()).await;
+        let sandbox = AutosysSandbox::start(dir.path(), AutosysOptions::default()).unwrap();
+        notify(&ledger, &[("a", "SUCCESS")]).await;
+        let send = SendEventOptions { program: sandbox.sendevent(), ..SendEventOptions::default() };
+        let options = UpdaterOptions { confirm, ..UpdaterOptions::default() };
+        assert_eq!(updater(&ledger, SendEvent::new(send).unwrap(), options).run().await.unwrap().delivered, 1);
+        let attempts = with(&ledger, |ledger| ledger.attempts(LedgerTable::Notifications)).await;
+        let mark = attempts.iter().find(|attempt| attempt.outcome == AttemptOutcome::Sending).unwrap();
+        assert_eq!(mark.detail.as_deref(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_run_ends_the_cycle_and_uses_no_attempt() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    notify(&ledger, &[("a", "SUCCESS")]).await;
+    let program = dir.path().join("sendevent");
+    let send = || async {
+        let options = SendEventOptions { program: program.clone(), ..SendEventOptions::default() };
+        let options_of_updater = UpdaterOptions { max_attempts: Some(1), ..UpdaterOptions::default() };
+        updater(&ledger, SendEvent::new(options).unwrap(), options_of_updater).run().await
+    };
+    let error = send().await.unwrap_err();
+    assert!(error.to_string().contains("was not found") && !error.is_retryable(), "{error}");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    let error = send().await.unwrap_err();
+    assert!(error.to_string().contains("execute permission"), "{error}");
+    assert_eq!(attempts(&ledger).await, []);
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(send().await.unwrap().delivered, 1);
 }
 
 #[tokio::test]

@@ -11,13 +11,12 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-use crate::autosys::transport::SendOutcome;
 use crate::http::Secret;
 
 /// The file is an argument and not part of the script. `env -0` ends each variable with a NUL, because values have newlines.
 const SOURCE: &str = r#"[ -r "$1" ] || exit 126; . "$1" >/dev/null 2>&1; exec env -0"#;
 
-type SourcedVariables = Arc<Vec<(OsString, OsString)>>;
+pub(super) type SourcedVariables = Arc<Vec<(OsString, OsString)>>;
 
 /// The variables of the file, after it was sourced.
 #[derive(Default)]
@@ -34,23 +33,19 @@ impl EnvFile {
     /// All variables after `file` was sourced on top of those of this process and of `given`. The file is sourced once.
     ///
     /// # Errors
-    /// The outcome of an event that needs the variables: nothing was sent, and sourcing is tried again next time.
+    /// Why there are no variables. Sourcing is tried again next time.
     pub(super) async fn variables(
         &self,
         file: &Path,
         given: &BTreeMap<String, Secret>,
         limit: Duration,
-    ) -> Result<SourcedVariables, SendOutcome> {
+    ) -> Result<SourcedVariables, String> {
         self.0.get_or_try_init(|| source(file, given, limit)).await.cloned()
     }
 }
 
-async fn source(
-    file: &Path,
-    given: &BTreeMap<String, Secret>,
-    limit: Duration,
-) -> Result<SourcedVariables, SendOutcome> {
-    let failed = |why: String| SendOutcome::transient(format!("env_file {} {why}", file.display()));
+async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) -> Result<SourcedVariables, String> {
+    let failed = |why: String| format!("env_file {} {why}", file.display());
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", SOURCE, "jobrota"])

@@ -91,6 +91,23 @@ async fn no_value_is_interpreted() {
 }
 
 #[tokio::test]
+async fn a_gate_that_closes_while_the_variables_are_sourced_is_asked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (env_file, sourced, sent) = (dir.path().join("env"), dir.path().join("sourced"), dir.path().join("sent"));
+    std::fs::write(&env_file, format!("touch '{}'\n", sourced.display())).unwrap();
+    let program = script(dir.path(), &format!("touch '{}'", sent.display()));
+    let options = SendEventOptions { program, env_file: Some(env_file), ..Default::default() };
+    let gate = Gate::new({
+        let sourced = sourced.clone();
+        move || !sourced.exists()
+    });
+    assert!(gate.is_open());
+    let outcome = SendEvent::new(options).unwrap().send(&delivery("a", "SUCCESS"), &gate).await.outcome;
+    assert_eq!(outcome, SendOutcome::NotTried);
+    assert!(sourced.exists() && !sent.exists());
+}
+
+#[tokio::test]
 async fn an_error_message_with_exit_code_0_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let program = script(dir.path(), "printf 'sent\\nCAUAJM_W_1 is new\\n'");
