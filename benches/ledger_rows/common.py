@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from arro3.core import Array, DataType, Table
 import jobrota
 
 NOTIFICATIONS = "job_notifications"
+
+# Each process is a new interpreter: neither side's threads can be forked.
+CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 import time
 import traceback
@@ -14,13 +13,10 @@ from typing import Any
 
 import jobrota
 
-from .common import NOTIFICATIONS, Deltalake, Result, Scale, logged_before, times
+from .common import CONTEXT, NOTIFICATIONS, Deltalake, Result, Scale, logged_before, times
 
 LOGGING = 8
 ACKNOWLEDGING = 2
-
-# Each process is a new interpreter: neither side's threads can be forked.
-CONTEXT = multiprocessing.get_context("spawn")
 
 
 def child(work: Callable[..., dict[str, Any]], start: Any, report: Path, arguments: tuple[Any, ...]) -> None:

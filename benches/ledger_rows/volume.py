@@ -6,13 +6,15 @@ import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import jobrota
 
-from .common import Deltalake, Result, Samples, Scale, log_one, logged_before, rows_of, side_by_side, times
+from .common import CONTEXT, Deltalake, Result, Samples, Scale, log_one, logged_before, rows_of, side_by_side, times
 
 PENDING = 100
+BETWEEN = 5
 BATCHES = 10
 
 
@@ -35,11 +37,13 @@ def todays(path: Path, rows: int) -> Deltalake:
     return table
 
 
-def lines(what: str, mine: Samples, small: Samples, other: Samples, rival: str, most: float) -> Iterator[Result]:
+def lines(
+    what: str, mine: Samples, small: Samples, other: Samples, rival: str, most: float, ours: str = "ours of 10,000"
+) -> Iterator[Result]:
     """Both comparisons of one measurement."""
     ratio = mine.p50 / small.p50
     target = f"≤ {most:g} times"
-    yield Result(f"{what}, against ours of 10,000", str(mine), str(small), times(ratio), target, ratio <= most)
+    yield Result(f"{what}, against {ours}", str(mine), str(small), times(ratio), target, ratio <= most)
     ratio = other.p50 / mine.p50
     yield Result(f"{what}, against {rival}", str(mine), str(other), times(ratio), "≥ 20 times", ratio >= 20)
 
@@ -92,6 +96,38 @@ def acknowledge(folder: Path, scale: Scale) -> Iterator[Result]:
             shutil.rmtree(copy)
         what = f"acknowledge {PENDING} of {scale.rows:,}, {state}"
         yield from lines(what, many, few, other, "DeltaTable.update on an unpartitioned table", 2)
+        if not compacted:
+            meanwhile = after_other_process(large, count)
+            what = f"{what}, when another process has logged {BETWEEN} rows since they were read"
+            rival = "DeltaTable.update on an unpartitioned table"
+            yield from lines(what, meanwhile, many, other, rival, 2, ours="without these rows")
+
+
+def after_other_process(ledger: jobrota.JobLedger, count: int) -> Samples:
+    """Acknowledging `PENDING` rows that were read before another process logged more."""
+    samples = Samples()
+    ours, theirs = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=log_on_request, args=(ledger.root, theirs))
+    process.start()
+    for _ in range(count):
+        pending = ledger.pending_notifications()
+        assert pending.num_rows == PENDING
+        ours.send(BETWEEN)
+        ours.recv()
+        samples.take(partial(ledger.acknowledge, pending))
+        ledger.acknowledge(ledger.pending_notifications())
+        logged_before(ledger, PENDING)
+    ours.send(0)
+    process.join()
+    return samples
+
+
+def log_on_request(root: str, requests: Connection) -> None:
+    """Logs as many rows as each request says, until one says none."""
+    ledger = jobrota.JobLedger(root)
+    while rows := requests.recv():
+        logged_before(ledger, rows)
+        requests.send(rows)
 
 
 def spark(folder: Path, scale: Scale) -> Iterator[Result]:

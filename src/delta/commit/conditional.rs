@@ -6,8 +6,9 @@ use arrow::array::RecordBatch;
 
 use super::attempt::{CommitKind, FileRows};
 use super::{Proposal, commit};
-use crate::delta::scan::{Scanner, SnapshotView, oldest_first, select};
+use crate::delta::scan::{Scanner, SnapshotView, oldest_first};
 use crate::delta::schema;
+use crate::delta::state::select;
 use crate::delta::table::Table;
 use crate::delta::types::{ConditionalWrite, Predicate};
 use crate::error::Result;

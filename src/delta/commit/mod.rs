@@ -46,8 +46,8 @@ pub(super) struct Proposal {
     pub(super) rows: Vec<FileRows>,
     /// `add` actions of data files that are written already.
     pub(super) adds: Vec<RecordBatch>,
-    /// Scan metadata, and which of its rows are files to remove.
-    pub(super) removes: Vec<(RecordBatch, Vec<bool>)>,
+    /// Scan metadata of the files to remove.
+    pub(super) removes: Vec<RecordBatch>,
     pub(super) transactions: Vec<(String, i64)>,
 }
 
@@ -160,10 +160,9 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
         for add in &proposal.adds {
             transaction.add_files(Box::new(ArrowEngineData::new(add.clone())));
         }
-        for (metadata, selected) in &proposal.removes {
-            let metadata = Box::new(ArrowEngineData::new(metadata.clone()));
-            let removes = FilteredEngineData::try_new(metadata, selected.clone());
-            transaction.remove_files(removes.map_err(|e| from_kernel("removing files", e))?);
+        for files in &proposal.removes {
+            let files = Box::new(ArrowEngineData::new(files.clone()));
+            transaction.remove_files(FilteredEngineData::with_all_rows_selected(files));
         }
         let error = match transaction.commit(table.storage.engine()?.as_ref()) {
             Ok(CommitResult::Committed(committed)) => {

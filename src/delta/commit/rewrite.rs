@@ -10,9 +10,9 @@ use delta_kernel::scan::state::ScanFile;
 use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::{Proposal, commit};
 use crate::delta::errors::from_arrow;
-use crate::delta::scan::{Scanner, select};
+use crate::delta::scan::Scanner;
 use crate::delta::schema;
-use crate::delta::state::RowCache;
+use crate::delta::state::{RowCache, select};
 use crate::delta::table::Table;
 use crate::delta::types::{Predicate, Rewrite};
 use crate::error::{Error, Result};
@@ -61,8 +61,8 @@ impl Table {
 /// What was decided about one snapshot.
 #[derive(Default)]
 struct Decisions {
-    /// Scan metadata with the files to remove selected.
-    removes: Vec<(RecordBatch, Vec<bool>)>,
+    /// Scan metadata of the files to remove.
+    removes: Vec<RecordBatch>,
     /// Paths of these files, as the log spells them.
     files: HashSet<String>,
     /// Rows written instead of removed ones.

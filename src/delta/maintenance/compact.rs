@@ -13,9 +13,9 @@ use delta_kernel::scan::state::{DvInfo, ScanFile};
 
 use super::MaintenanceOutcome;
 use crate::delta::commit::{CommitAttempt, CommitKind, FileRows, Proposal, StagedFiles, commit, nothing_written};
-use crate::delta::scan::{Scanner, oldest_first, select};
+use crate::delta::scan::{Scanner, oldest_first};
 use crate::delta::schema;
-use crate::delta::state::{FileBatch, TableState};
+use crate::delta::state::{FileBatch, TableState, select};
 use crate::delta::types::Predicate;
 use crate::error::Result;
 

@@ -5,5 +5,5 @@ mod read;
 mod scanner;
 mod view;
 
-pub(super) use self::scanner::{Scanner, oldest_first, select};
+pub(super) use self::scanner::{Scanner, oldest_first};
 pub use self::view::SnapshotView;

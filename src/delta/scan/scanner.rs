@@ -1,6 +1,5 @@
 //! Lists the data files of a snapshot and reads them.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +16,7 @@ use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::schema;
 use crate::delta::state::{FileBatch, Listing, RowCache, TableState};
 use crate::delta::types::Predicate;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::runtime::lock;
 use crate::storage::KernelEngine;
 
@@ -248,20 +247,4 @@ pub(in crate::delta) fn oldest_first(batches: &[FileBatch]) -> Vec<(usize, usize
         .collect();
     files.sort_by_key(|(_, _, file)| file.modification_time);
     files
-}
-
-/// Scan metadata with these files selected, each given by the index of its batch and its row there.
-pub(in crate::delta) fn select(
-    batches: &[FileBatch],
-    files: impl IntoIterator<Item = (usize, usize)>,
-) -> Result<Vec<(RecordBatch, Vec<bool>)>> {
-    let mut selected: BTreeMap<usize, (RecordBatch, Vec<bool>)> = BTreeMap::new();
-    for (at, row) in files {
-        let select = batches.get(at).and_then(|FileBatch { metadata, .. }| {
-            let all = || (metadata.clone(), vec![false; metadata.num_rows()]);
-            selected.entry(at).or_insert_with(all).1.get_mut(row)
-        });
-        *select.ok_or_else(|| Error::new(ErrorKind::Internal, "a file to remove is not in the scan metadata"))? = true;
-    }
-    Ok(selected.into_values().collect())
 }

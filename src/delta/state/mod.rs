@@ -19,7 +19,7 @@ use delta_kernel::{Snapshot, SnapshotRef};
 use url::Url;
 
 use self::append_queue::AppendQueue;
-pub(super) use self::listing::{FileBatch, Listing};
+pub(super) use self::listing::{FileBatch, Listing, select};
 use self::lock::AdvisoryLock;
 pub(super) use self::lock::LockGuard;
 pub(super) use self::row_cache::RowCache;
