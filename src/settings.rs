@@ -6,6 +6,9 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 
+/// The names of all settings.
+pub const NAMES: [&str; 7] = ["ledger", "inventory", "probe", "transport", "mapping", "source", "base_url"];
+
 /// The settings file in the current directory. `JOBROTA_CONFIG` names another file.
 const FILE: &str = "jobrota.toml";
 
@@ -64,15 +67,16 @@ fn variable(name: &str) -> String {
     format!("JOBROTA_{}", name.to_uppercase())
 }
 
+/// The keys and sections of a settings file that are not settings, in the order of the file.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed.
+pub fn unknown_keys(path: &Path) -> Result<Vec<String>> {
+    Ok(parse(path)?.into_iter().map(|(key, _)| key).filter(|key| !NAMES.contains(&key.as_str())).collect())
+}
+
 fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e))?;
-    let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        // The parser's own text quotes the line, which can hold a password.
-        let line = text[..e.span().map_or(0, |span| span.start).min(text.len())].lines().count().max(1);
-        Error::invalid(format!("the settings file {} is not TOML: line {line}: {}", path.display(), e.message()))
-    })?;
-    match table.get(name) {
+    match parse(path)?.get(name) {
         None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
         Some(Value::Integer(value)) => Ok(Some(value.to_string())),
@@ -83,6 +87,16 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
             path.display()
         ))),
     }
+}
+
+fn parse(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e))?;
+    text.parse().map_err(|e: toml::de::Error| {
+        // The parser's own text quotes the line, which can hold a password.
+        let line = text[..e.span().map_or(0, |span| span.start).min(text.len())].lines().count().max(1);
+        Error::invalid(format!("the settings file {} is not TOML: line {line}: {}", path.display(), e.message()))
+    })
 }
 
 #[cfg(test)]
@@ -109,6 +123,12 @@ mod tests {
         assert_eq!(value("check").as_deref(), Some("true"));
         assert_eq!(value("absent"), None);
         assert!(from_file("list", file.path()).unwrap_err().to_string().contains("must be text"));
+    }
+
+    #[test]
+    fn keys_and_sections_that_are_not_settings_are_found() {
+        let file = file("ledgr = \"/data\"\nprobe = \"icmp\"\n[viya]\nbase_url = \"https://viya\"\n");
+        assert_eq!(unknown_keys(file.path()).unwrap(), ["ledgr", "viya"]);
     }
 
     #[test]

@@ -63,7 +63,6 @@ WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
     (jobrota.Sandbox, ["vms", "vms_down"], [-1, 1.5, "4"], "a whole number from 0"),
     (jobrota.Sandbox, ["speed", "token_lifetime"], ["fast"], "a number"),
     (jobrota.Sandbox, ["definitions", "hosts"], [5, "a", ["a"]], "a dict"),
-    (jobrota.Sandbox, ["hosts"], [{"pool_max": "many"}, {"pool_max": True}], "a number"),
     (jobrota.Sandbox, ["viya", "autosys"], [1, "no"], "True or False"),
     (jobrota.Sandbox, ["refuse_first", "fail_jobs"], ["A", 5, [5], [HALF]], "a list of texts"),
 ]
@@ -137,6 +136,7 @@ def test_ctrl_c_inside_a_mapping_is_not_taken_for_a_wrong_value(ledger: jobrota.
         lambda: jobrota.AutosysUpdater(ledger, taken, mapping=mapping),
         lambda: jobrota.AutosysUpdater(ledger, taken, backoff=mapping),
         lambda: runner(tokens=mapping),
+        lambda: runner(tokens={"access_token": "t", "more": mapping}),
         lambda: runner(arms=[mapping, mapping]),
         lambda: runner(order="longest_first", durations_from=mapping),
         lambda: RunCommand(selector(), subscription_id="0" * 8 + "-0000-0000-0000-" + "0" * 12, credential=mapping),
@@ -171,6 +171,34 @@ def test_any_mapping_is_taken_as_a_dict(ledger: jobrota.JobLedger) -> None:
     definitions, hosts = named(first=5, second="1m"), named(pool_max=3)
     with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, definitions=definitions, hosts=hosts):
         pass
+
+
+def test_an_error_names_the_key_of_a_dict(ledger: jobrota.JobLedger) -> None:
+    updater, sandbox = jobrota.AutosysUpdater, jobrota.Sandbox
+    assert refused(updater, ledger, taken, backoff="soon").startswith("backoff must be")
+    assert refused(updater, ledger, taken, confirm="soon").startswith("confirm must be")
+    assert refused(updater, ledger, taken, backoff={"first": "soon"}).startswith('backoff["first"] must be')
+    assert refused(updater, ledger, taken, backoff={1: "1m"}).startswith("backoff has a key of type int")
+    for wrong in ("5s", True, None):
+        assert refused(sandbox, hosts={"cold_start": wrong}).startswith('hosts["cold_start"] must be a number')
+    assert refused(sandbox, hosts={"cold_start": -1}).startswith('hosts["cold_start"] is -1')
+    assert refused(sandbox, hosts={None: 1}).startswith("hosts has a key of type NoneType")
+    assert refused(sandbox, definitions={"a": "soon"}).startswith('definitions["a"] must be')
+
+
+def test_an_inventory_takes_only_what_json_has() -> None:
+    looped: list[Any] = []
+    looped.append(looped)
+    for value, text in (
+        ({None: {}}, "inventory has a key of type NoneType"),
+        ({True: {}}, "inventory has a key of type bool"),
+        ({"vm1": {1: "10.0.0.4"}}, "inventory has a key of type int"),
+        ({"vm1": {"weight": float("nan")}}, "inventory has a number that is infinite"),
+        ({"vm1": object()}, "inventory must be made of text, numbers, lists and dicts"),
+        ([HALF], "inventory has text that is not valid"),
+        (looped, "inventory is nested too deeply"),
+    ):
+        assert refused(jobrota.Inventory, value).startswith(text)
 
 
 def test_unknown_filters_are_refused_with_the_known_ones(ledger: jobrota.JobLedger) -> None:

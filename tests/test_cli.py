@@ -78,6 +78,17 @@ def test_limit_jobs_0_shows_the_configuration_and_runs_nothing(capsys: pytest.Ca
     for text in ("batch", "Autoscaling POC Context", "SAS Job Execution compute context", "config/job_configs.json"):
         assert text in shown
     assert not Path("results").exists()
+    assert run("compare", "--limit-jobs", "0", "--connect-timeout", "1000d") == 1
+    assert "connect_timeout" in one_line(capsys.readouterr().err)
+
+
+def test_a_reader_that_ends_first_is_no_failure() -> None:
+    command = [sys.executable, "-m", "jobrota", "compare", "--limit-jobs", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(30)) == (b"", 141)
 
 
 def test_compare_without_a_server_names_all_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +242,7 @@ def test_demo_refuses_nonempty_ledger(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "not empty" in one_line(capsys.readouterr().err)
 
 
-LONG = "STUDY.ADVERSE_EVENTS_OF_THE_WHOLE_YEAR"
+LONG = "STUDY.ADVERSE EVENTS OF THE WHOLE YEAR"
 DETAIL = "the server refused the event, because it is being restarted at the moment"
 
 
@@ -262,7 +273,7 @@ def test_a_narrow_terminal_folds_no_name(columns: int, monkeypatch: pytest.Monke
     shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
     head, *lines = shown.splitlines()
     assert head.split() == ["job", "id", "detail", "n"]
-    assert lines[0].split()[0] == LONG
+    assert lines[0].startswith(f"{LONG} ")
     assert {"1,000", *DETAIL.split()} <= set(shown.split())
     assert columns < 80 or max(map(len, lines)) <= columns
     assert (len(lines) == 1) == (columns == 200)

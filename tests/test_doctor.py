@@ -129,6 +129,14 @@ def test_broken_settings_are_reported_once() -> None:
     assert "hidden" not in str(report)
 
 
+def test_keys_that_are_no_settings_are_warned_of() -> None:
+    Path("jobrota.toml").write_text('ledgr = "x"\nprobe = "tcp:22"\n[viya]\nbase_url = "x"\n', encoding="utf-8")
+    warned = check(jobrota.doctor(), "settings", "settings file")
+    assert warned.status == "warning"
+    assert warned.detail == "jobrota.toml: no such setting: ledgr, viya"
+    assert "base_url" in str(warned.advice)
+
+
 def test_settings_say_where_they_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("jobrota.toml").write_text(f'ledger = "{tmp_path}/file"\nprobe = "tcp:22"\n', encoding="utf-8")
     monkeypatch.setenv("JOBROTA_LEDGER", f"{tmp_path}/variable")

@@ -33,6 +33,7 @@ def test_failures_survive_pickling() -> None:
         (jobrota.NotFoundError, LookupError),
         (jobrota.StorageError, OSError),
         (jobrota.NetworkError, ConnectionError),
+        (jobrota.MissingPackageError, ImportError),
     ],
 )
 def test_errors_are_what_a_python_programmer_expects(cls: type[Exception], builtin: type[Exception]) -> None:

@@ -102,7 +102,7 @@ def test_without_the_extra_it_is_said_before_anything_runs(
     monkeypatch.setitem(sys.modules, "altair", None)
     result = jobrota.ComparisonResult.from_table(recorded())
     for call in (lambda: report.show(result), lambda: report.write(result, tmp_path / "x.html")):
-        with pytest.raises(ImportError, match=r"extra 'report': pip install 'altair>=.*%pip install"):
+        with pytest.raises(jobrota.MissingPackageError, match=r"extra 'report': pip install 'altair>=.*%pip install"):
             call()
     # No server, no jobs: the packages are checked before both.
     with pytest.raises(SystemExit):

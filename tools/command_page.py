@@ -14,16 +14,17 @@ HEAD = """\
 All commands and their options. `jobrota COMMAND --help` shows the same for one command. A `TIME` is a
 [duration](python.md#durations) within [limits](python.md#limits). Options without a default are off or not set.
 
-Tables for a file or another program have lines of any length. In a terminal, text is folded between words. A name
-without spaces is never folded.
+Tables for a file or another program have lines of any length. In a terminal, text is folded between words in
+columns of phrases, such as errors. A name is never folded.
 
 | exit code | meaning |
 | --- | --- |
 | 0 | success |
-| 1 | something failed, or a setting is wrong |
-| 2 | wrong usage |
+| 1 | something failed, or a value is wrong that the command checks when it runs, such as a setting or a limit |
+| 2 | wrong usage: an option is unknown or missing, or has a value of another form |
 | 3 | another process holds the lease |
 | 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143), but 0 for `sandbox`, and for `autosys deliver` at SIGTERM |
+| 141 | the program that reads the output, such as `head`, ended first |
 """
 
 

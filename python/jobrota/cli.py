@@ -36,13 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: With the exit code, unless it is 0.
     """
     try:
-        arguments = build_parser().parse_args(argv)
-    except SystemExit as stop:  # argparse ends --help and --version this way too
-        if stop.code:
-            raise
-        return
-    try:
-        code = arguments.run(arguments)
+        code = _run(argv)
         sys.stdout.flush()
     except JobrotaError as error:
         hint = " (a retry may help)" if error.retryable else ""
@@ -55,9 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 143 if isinstance(interrupt, Terminated) else 130
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        code = 141
     if code:
         raise SystemExit(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse ends --help and --version this way too
+        if stop.code:
+            raise
+        return 0
+    code: int = arguments.run(arguments)
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,6 +22,7 @@ __all__ = [
     "JobrotaError",
     "LeaseHeldError",
     "MaintenanceWarning",
+    "MissingPackageError",
     "NetworkError",
     "NoReachableVmError",
     "NotFoundError",
@@ -77,6 +78,10 @@ class LeaseHeldError(ConflictError):
 
 class UnsupportedError(JobrotaError):
     """The table, path or platform has a feature that this version does not support."""
+
+
+class MissingPackageError(UnsupportedError, ImportError):
+    """A package of an extra is not installed. The text says how to install it."""
 
 
 class StorageError(JobrotaError, OSError):

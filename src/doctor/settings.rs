@@ -1,15 +1,14 @@
 //! Checks each setting, its value and its source, and collects the values that the other checks need.
 
+use std::path::Path;
+
 use super::options::DoctorOptions;
 use super::report::{Area, Check};
 use super::variables::EnvironmentVariables;
 use crate::http::address::without_userinfo;
 use crate::inventory::Inventory;
 use crate::selection::Probe;
-use crate::settings::{self, Source};
-
-/// All settings.
-const NAMES: [&str; 7] = ["ledger", "inventory", "probe", "transport", "mapping", "source", "base_url"];
+use crate::settings::{self, NAMES, Source};
 
 /// The values that other checks need.
 #[derive(Debug, Clone, Default)]
@@ -65,11 +64,23 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
     }
     if !is_broken {
         checks.push(match settings::file() {
-            Some(path) => Area::Settings.ok("settings file", path.display().to_string()),
+            Some(path) => settings_file(&path),
             None => Area::Settings.note("settings file", "there is no jobrota.toml in the working directory"),
         });
     }
     (checks, known)
+}
+
+/// Warns of keys that no part of jobrota reads, such as a misspelt name.
+fn settings_file(path: &Path) -> Check {
+    let check = Area::Settings.ok("settings file", path.display().to_string());
+    match settings::unknown_keys(path) {
+        Ok(unknown) if !unknown.is_empty() => {
+            let detail = format!("{}: no such setting: {}", check.detail, unknown.join(", "));
+            Check { detail, ..check }.warn(&format!("remove or correct them; the settings are {}", NAMES.join(", ")))
+        }
+        _ => check,
+    }
 }
 
 /// Makes the check of a setting with an invalid value a warning.

@@ -7,12 +7,11 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyDict};
+use pyo3::types::{PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde::Serialize;
 
-use super::errors::{PyOutcome, Raised};
+use super::errors::PyOutcome;
 use crate::error::{Error, ErrorKind};
 use arguments::caused;
 
@@ -91,21 +90,43 @@ pub(crate) fn record(py: Python<'_>, value: &impl Serialize) -> PyOutcome {
     json(py, &value.map_err(failed)?)
 }
 
-/// Mappings, lists and scalars as JSON, through Python's own `json`, which decides what JSON is.
+/// The deepest nesting of dicts and lists that an argument can have. One that contains itself is deeper.
+const DEEPEST: usize = 32;
+
+/// Mappings, lists and scalars as JSON. Keys are text. No error shows a value, which can be a credential.
 pub(crate) fn json_value(argument: &str, value: &Bound<'_, PyAny>) -> PyOutcome<serde_json::Value> {
-    // `json` knows dicts, and asks `default` for other values.
-    let options = dict(value.py(), [("default", wrap_pyfunction!(arguments::dict, value.py())?)])?;
-    let text: String = value
-        .py()
-        .import("json")?
-        .call_method("dumps", (value,), Some(&options))
-        .map_err(|e| match e.is_instance_of::<PyException>(value.py()) {
-            true => Error::invalid(format!("{argument} must be made of names, numbers, lists and dicts: {e}")).into(),
-            false => Raised::from(e),
-        })?
-        .extract()?;
-    serde_json::from_str(&text)
-        .map_err(|e| Error::invalid(format!("{argument} cannot be represented as JSON")).with_source(e).into())
+    Ok(arguments::named(value.py(), argument, plain(value, DEEPEST))?)
+}
+
+fn plain(value: &Bound<'_, PyAny>, levels: usize) -> PyResult<serde_json::Value> {
+    use serde_json::{Number, Value};
+    if value.is_none() {
+        return Ok(Value::Null);
+    }
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Value::Bool(flag.is_true()));
+    }
+    if value.is_instance_of::<PyString>() {
+        return arguments::text(value).map(Value::from).map_err(|_| arguments::invalid("has text that is not valid"));
+    }
+    if let Ok(whole) = value.cast::<PyInt>().map_err(PyErr::from).and_then(|whole| whole.extract::<i64>()) {
+        return Ok(Value::from(whole));
+    }
+    if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
+        let number = value.extract().ok().and_then(Number::from_f64);
+        return number.map(Value::Number).ok_or_else(|| arguments::invalid("has a number that is infinite or NaN"));
+    }
+    let below = || levels.checked_sub(1).ok_or_else(|| arguments::invalid("is nested too deeply"));
+    if let Some(dict) = arguments::mapping(value)? {
+        let members = dict.iter().map(|(key, value)| Ok((arguments::key(&key)?, plain(&value, below()?)?)));
+        return members.collect::<PyResult<_>>().map(Value::Object);
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let items = value.try_iter()?.map(|item| plain(&item?, below()?));
+        return items.collect::<PyResult<_>>().map(Value::Array);
+    }
+    let kind = arguments::type_name(value);
+    Err(arguments::invalid(format!("must be made of text, numbers, lists and dicts, not of a value of type {kind}")))
 }
 
 /// The HTML of an object for a notebook, made by `jobrota.display`, which escapes every value.

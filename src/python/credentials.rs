@@ -151,12 +151,13 @@ fn looks_like_token(text: &str) -> bool {
 
 /// A SASLogon response, or just an access token; no error shows it.
 fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
-    if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Map::from_iter([("access_token".to_owned(), Value::from(text.to_str()?))]));
+    if value.is_instance_of::<PyString>() {
+        let token = arguments::named(value.py(), "tokens", arguments::secret(value))?;
+        return Ok(Map::from_iter([("access_token".to_owned(), Value::from(token))]));
     }
-    let response = arguments::mapping(value)?.map(|dict| convert::json_value("tokens", &dict)).transpose();
+    let response = arguments::mapping(value)?.map(|dict| convert::json_value("tokens", &dict)).transpose()?;
     match response {
-        Ok(Some(Value::Object(map))) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
+        Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
         _ => {
             let kind = value.get_type();
             let text = format!("tokens must be an access token or a SASLogon response with access_token, not a {kind}");

@@ -21,10 +21,10 @@ pub(super) fn share(name: &str, value: f64) -> PyOutcome<f64> {
 pub(super) fn hosts(given: Option<Bound<'_, PyDict>>) -> PyOutcome<HostParameters> {
     let mut hosts = HostParameters::default();
     for (name, value) in given.iter().flatten() {
-        let value = arguments::named(name.py(), "hosts", arguments::number(&value))?;
-        let name: String = name.extract()?;
+        let name = arguments::named(name.py(), "hosts", arguments::key(&name))?;
+        let value = arguments::item("hosts", &name, &value, arguments::number)?;
         if !(value.is_finite() && value >= 0.0) {
-            return Err(Error::invalid(format!("hosts: {name} is {value}: give a number from 0")).into());
+            return Err(Error::invalid(format!("hosts[{name:?}] is {value}: give a number from 0")).into());
         }
         let count = value as usize;
         match name.as_str() {
@@ -47,7 +47,7 @@ pub(super) fn hosts(given: Option<Bound<'_, PyDict>>) -> PyOutcome<HostParameter
             "starting_weight" => hosts.starting_weight = value,
             "handover" => hosts.handover = value,
             name => {
-                let why = format!("hosts: {name:?} is no parameter of the hosts: see the documentation of the sandbox");
+                let why = format!("hosts has no {name:?}: docs/sandbox.md lists what it has");
                 return Err(Error::invalid(why).into());
             }
         }
@@ -60,10 +60,10 @@ pub(super) fn definitions(given: Option<Bound<'_, PyDict>>) -> PyOutcome<Option<
     let Some(given) = given else { return Ok(None) };
     let mut definitions = Vec::new();
     for (name, seconds) in given.iter() {
-        let work = arguments::named(given.py(), "definitions", arguments::unlimited_seconds(&seconds))?;
-        let name: String = name.extract()?;
+        let name = arguments::named(name.py(), "definitions", arguments::key(&name))?;
+        let work = arguments::item("definitions", &name, &seconds, arguments::unlimited_seconds)?;
         if name.is_empty() || !(work.is_finite() && work > 0.0) {
-            let text = format!("definitions: {name:?} takes {work} s: give names and seconds above 0");
+            let text = format!("definitions[{name:?}] is {work} s: give names and seconds above 0");
             return Err(Error::invalid(text).into());
         }
         definitions.push(JobDefinition {

@@ -37,13 +37,19 @@ impl fmt::Debug for StoreOptions {
     }
 }
 
-/// Checks the options of a local directory, which ignores them. A name that is not an option of any store is an error.
+/// Checks the options of a local directory, which ignores them. A name that is not an option of any store is an error, and
+/// so is a value that no store takes. Files with credentials can be missing here.
 pub(super) fn check_unused(options: &HashMap<String, String>) -> Result<()> {
     for name in sorted(options) {
-        let lower = name.trim().to_ascii_lowercase();
-        let is_option = |kind: &StoreKind| OptionKey::parse(*kind, &lower).is_some();
-        if !retry::NAMES.contains(&lower.as_str()) && !CLOUDS.iter().any(is_option) {
-            return Err(unknown(name, CLOUDS.into_iter().flat_map(names)));
+        let (lower, value) = (name.trim().to_ascii_lowercase(), options[name].as_str());
+        if retry::NAMES.contains(&lower.as_str()) {
+            retry::set(&mut retry::default(), name, &lower, value)?;
+            continue;
+        }
+        let key = CLOUDS.into_iter().find_map(|kind| OptionKey::parse(kind, &lower));
+        let key = key.ok_or_else(|| unknown(name, CLOUDS.into_iter().flat_map(names)))?;
+        if key.kind() != ValueKind::CredentialFile {
+            checked(name, key, value)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,8 +83,8 @@ def add_arguments(command: Any, actions: Any) -> None:
     _add_ledger(redrive)
     _add_table(redrive)
     which = redrive.add_mutually_exclusive_group(required=True)
-    which.add_argument("--job", metavar="JOB", help="only the rows of this job")
-    which.add_argument("--all", action="store_true", help="all of them")
+    which.add_argument("--job", metavar="JOB", help="only the rows of this job; this or --all is required")
+    which.add_argument("--all", action="store_true", help="all of them; this or --job is required")
     redrive.add_argument("--reason", metavar="TEXT", help="why; it is recorded")
 
     for name, text, run in (
@@ -344,8 +344,16 @@ def _jsonable(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints rows as a table. In a terminal, it folds text between words. Values are never read as markup."""
+def print_table(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], phrases: Collection[str] = ("detail", "error", "reason")
+) -> None:
+    """Prints rows as a table. Values are never read as markup.
+
+    Args:
+        names: The columns.
+        rows: Their values.
+        phrases: The columns that a terminal folds between words. The others have names to search for and to copy.
+    """
     from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -356,8 +364,7 @@ def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for at, name in enumerate(names):
         numbers = all(isinstance(row[at], int | None) for row in rows)
         texts = [name, *(row[at] for row in cells)]
-        # A name is never folded, so that it can be searched for and copied. Only columns with phrases can be narrower.
-        folds = any(" " in text for text in texts[1:])
+        folds = name in phrases
         words = [word for text in texts for word in text.split()] if folds else texts
         least.append(max(map(cell_len, words), default=0))
         justify: Literal["right", "left"] = "right" if numbers and rows else "left"

@@ -18,7 +18,7 @@ from jobrota._native import (
 )
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
-from jobrota.errors import InvalidInputError, UnsupportedError
+from jobrota.errors import InvalidInputError
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -132,14 +132,26 @@ def add_arguments(
 def run(arguments: argparse.Namespace) -> int:
     """Runs the comparison; returns 1 if a job failed."""
     if arguments.limit_jobs == 0 and not arguments.resume:
+        _runner(arguments, "https://not-used.invalid")  # refuses invalid options, as the run would
         _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
     if arguments.resume:
         _refuse_planned(arguments)
     _require_packages(arguments)
     resumed_url = journal_base_url(arguments.resume) if arguments.resume else None
-    runner = ViyaComparisonRunner(
-        arguments.base_url or resumed_url,
+    runner = _runner(arguments, arguments.base_url or resumed_url)
+    result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
+    _show(result)
+    if arguments.excel:
+        print(f"workbook: {result.to_excel(arguments.excel)}")
+    if arguments.report:
+        print(f"report: {result.report()}")
+    return 1 if result.failed_jobs else 0
+
+
+def _runner(arguments: argparse.Namespace, base_url: str | None) -> ViyaComparisonRunner:
+    return ViyaComparisonRunner(
+        base_url,
         jobs=arguments.jobs,
         mode=arguments.mode,
         concurrent=arguments.concurrent,
@@ -164,13 +176,6 @@ def run(arguments: argparse.Namespace) -> int:
         time_scale=arguments.time_scale,
         **connection(arguments),
     )
-    result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
-    _show(result)
-    if arguments.excel:
-        print(f"workbook: {result.to_excel(arguments.excel)}")
-    if arguments.report:
-        print(f"report: {result.report()}")
-    return 1 if result.failed_jobs else 0
 
 
 def _require_packages(arguments: argparse.Namespace) -> None:
@@ -181,10 +186,7 @@ def _require_packages(arguments: argparse.Namespace) -> None:
     if arguments.excel:
         workbook.require()
     if arguments.report:
-        try:
-            report.require()
-        except ImportError as error:
-            raise UnsupportedError(f"--report: {error}") from error
+        report.require()
 
 
 def _refuse_planned(arguments: argparse.Namespace) -> None:

@@ -22,15 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the report and prints its path."""
-    from jobrota.errors import UnsupportedError
     from jobrota.report import write
 
     formats = [name.strip() for name in arguments.format.split(",") if name.strip()]
-    try:
-        path = write(
-            arguments.result, arguments.output, title=arguments.title, images=arguments.images, formats=formats
-        )
-    except ImportError as error:
-        raise UnsupportedError(str(error)) from error
+    path = write(arguments.result, arguments.output, title=arguments.title, images=arguments.images, formats=formats)
     print(f"report: {path}")
     return 0

@@ -264,7 +264,8 @@ def _contexts(arguments: argparse.Namespace) -> int:
         values = ["" if fact.get(name) is None else str(fact[name]) for fact in facts]
         differs = "differs" if len(set(values)) > 1 else ""
         rows.append((name, *values, differs))
-    print_table(("", *(context["name"] for context in found), ""), rows)
+    columns = ("", *(context["name"] for context in found), "")
+    print_table(columns, rows, phrases=columns)
     if len(found) > 1:
         count = sum(bool(row[-1]) for row in rows)
         print(f"they differ in {count} of {len(rows)}" if count else "no readable setting differs")

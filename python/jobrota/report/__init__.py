@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from jobrota.errors import InvalidInputError, StorageError
+from jobrota.errors import InvalidInputError, MissingPackageError, StorageError
 from jobrota.files import replace
 from jobrota.report.extra import HOW_TO_INSTALL
 from jobrota.report.rows import Comparison, read
@@ -70,7 +70,7 @@ def write(
             unknown.
         NotFoundError: The result file does not exist.
         StorageError: The file or an image cannot be written.
-        ImportError: The packages of the extra `report` are not installed.
+        MissingPackageError: The packages of the extra `report` are not installed.
 
     Example:
         >>> import tempfile
@@ -124,7 +124,7 @@ def show(result: ComparisonResult | Mapping[str, Any] | str | os.PathLike[str], 
 
     Raises:
         InvalidInputError: The result has no jobs.
-        ImportError: The packages of the extra `report` are not installed.
+        MissingPackageError: The packages of the extra `report` are not installed.
     """
     require()
     from jobrota.report import charts, page
@@ -158,10 +158,10 @@ def require() -> None:
     """Checks that the extra is installed.
 
     Raises:
-        ImportError: The packages of the extra `report` are not installed.
+        MissingPackageError: The packages of the extra `report` are not installed.
     """
     if any(find_spec(name) is None for name in ("altair", "jinja2", "vl_convert")):
-        raise ImportError(f"reports need Altair, Jinja2 and vl-convert: {HOW_TO_INSTALL}")
+        raise MissingPackageError(f"reports need Altair, Jinja2 and vl-convert: {HOW_TO_INSTALL}")
 
 
 def _formats(formats: str | Sequence[str]) -> list[str]:

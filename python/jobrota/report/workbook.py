@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobrota.errors import StorageError, UnsupportedError
+from jobrota.errors import MissingPackageError, StorageError, UnsupportedError
 from jobrota.files import replace
 from jobrota.report.extra import HOW_TO_INSTALL
 from jobrota.report.rows import DIFFERENCES
@@ -35,10 +35,10 @@ def require() -> None:
     """Checks that the extra is installed.
 
     Raises:
-        UnsupportedError: XlsxWriter is missing.
+        MissingPackageError: XlsxWriter is missing.
     """
     if find_spec("xlsxwriter") is None:
-        raise UnsupportedError(f"an Excel workbook needs XlsxWriter: {HOW_TO_INSTALL}")
+        raise MissingPackageError(f"an Excel workbook needs XlsxWriter: {HOW_TO_INSTALL}")
 
 
 def write(result: ComparisonResult, analysis: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -54,7 +54,8 @@ def write(result: ComparisonResult, analysis: Mapping[str, Any], path: str | os.
 
     Raises:
         StorageError: The file cannot be written.
-        UnsupportedError: XlsxWriter is missing, or a table has more rows than a sheet.
+        MissingPackageError: XlsxWriter is missing.
+        UnsupportedError: A table has more rows than a sheet.
     """
     require()
     from xlsxwriter import Workbook

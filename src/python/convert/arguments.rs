@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
 
@@ -57,6 +58,22 @@ pub(crate) fn named<T>(py: Python<'_>, argument: &str, converted: PyResult<T>) -
         // If this fails, the text still says what is expected.
         let _ = error.value(py).call_method1("add_note", (format!("while processing '{argument}'"),));
     })
+}
+
+/// A key of a dict.
+pub(crate) fn key(key: &Bound<'_, PyAny>) -> PyResult<String> {
+    let wrong = |_| invalid(format!("has a key of type {}: keys are text", type_name(key)));
+    text(key).map(str::to_owned).map_err(wrong)
+}
+
+/// The value of `key` in the dict that is the argument `argument`, converted.
+pub(crate) fn item<T>(
+    argument: &str,
+    key: &str,
+    value: &Bound<'_, PyAny>,
+    convert: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>,
+) -> PyResult<T> {
+    named(value.py(), &format!("{argument}[{key:?}]"), convert(value))
 }
 
 fn given<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyAny>> {
@@ -123,6 +140,7 @@ pub(crate) fn unlimited_seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
     match value.call_method0("total_seconds") {
         Ok(seconds) => seconds.extract(),
         Err(_) if value.is_instance_of::<PyBool>() => return Err(wrong()),
+        Err(error) if !error.is_instance_of::<PyException>(value.py()) => return Err(error),
         Err(_) => value.extract(),
     }
     .map_err(|_| wrong())
@@ -170,7 +188,8 @@ pub(crate) fn hours(value: &Bound<'_, PyAny>) -> PyResult<f64> {
         Err(_) if !value.hasattr("total_seconds")? => number(value),
         _ => unlimited_seconds(value).map(|seconds| seconds / 3_600.0),
     };
-    hours.map_err(|_| wrong())
+    // KeyboardInterrupt and the like are not answers.
+    hours.map_err(|error| if error.is_instance_of::<PyException>(value.py()) { wrong() } else { error })
 }
 
 /// True or False. Other values that Python takes for true or false are refused, such as the text "false".
@@ -316,7 +335,6 @@ pub(crate) fn choice<T: Copy>(value: &Bound<'_, PyAny>, known: &[(&str, T)]) -> 
 }
 
 /// A dict, or another mapping as a dict. No error shows a value, which can be a credential.
-#[pyfunction]
 pub(crate) fn dict<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     mapping(value)?.ok_or_else(|| invalid(format!("must be a dict, not a value of type {}", type_name(value))))
 }
@@ -365,7 +383,7 @@ impl FromPyObject<'_, '_> for StorageOptions {
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         let mut options = HashMap::new();
         for (key, value) in dict(&value)?.iter() {
-            let key = key.extract::<String>().map_err(|_| invalid(format!("has a key of type {}", type_name(&key))))?;
+            let key = self::key(&key)?;
             let text = if let Ok(flag) = value.extract::<bool>() {
                 flag.to_string()
             } else if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {

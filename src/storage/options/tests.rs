@@ -200,8 +200,13 @@ fn retries_never_wait_in_an_empty_interval() {
 
 #[test]
 fn a_local_directory_ignores_known_options_only() {
-    check_unused(&map(&[("aws_region", "x"), ("azure_storage_account_key", "x"), ("max_retries", "x")]))
+    let missing = ("google_application_credentials", "/no/such/file");
+    check_unused(&map(&[("aws_region", "x"), ("azure_storage_account_key", "x"), ("max_retries", "3"), missing]))
         .expect("known");
+    for name in ["timeout", "max_retries", "allow_http"] {
+        let error = check_unused(&map(&[(name, SECRET)])).expect_err("refused");
+        assert!(error.to_string().contains(name) && !error.to_string().contains(SECRET), "{error}");
+    }
     let error = check_unused(&map(&[("azure_storage_acount_key", SECRET)])).expect_err("refused");
     assert!(error.to_string().contains("'azure_storage_account_key'"), "{error}");
 }
