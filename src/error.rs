@@ -46,6 +46,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     retryable: bool,
+    outcome_is_unknown: bool,
     failures: Vec<(String, String)>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -53,7 +54,14 @@ pub struct Error {
 impl Error {
     /// An error of `kind`; `message` says what happened, to what, and what to do next. Not retryable until said so.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: false, failures: Vec::new(), source: None }
+        Self {
+            kind,
+            message: message.into(),
+            retryable: false,
+            outcome_is_unknown: false,
+            failures: Vec::new(),
+            source: None,
+        }
     }
 
     /// Shorthand for the most frequent kind: bad input, refused before anything was written.
@@ -70,6 +78,12 @@ impl Error {
     /// Says whether the same call can succeed later without any change by the caller.
     pub fn with_retryable(mut self, retryable: bool) -> Self {
         self.retryable = retryable;
+        self
+    }
+
+    /// Says that the write can have taken effect or not. Repeating the same call could write twice.
+    pub fn with_unknown_outcome(mut self) -> Self {
+        self.outcome_is_unknown = true;
         self
     }
 
@@ -94,12 +108,18 @@ impl Error {
         self.retryable || self.kind == ErrorKind::Network
     }
 
+    /// Whether work that reads the tables anew each time, such as a delivery cycle, can continue after this error.
+    pub fn lets_next_cycle_run(&self) -> bool {
+        self.may_pass() || self.outcome_is_unknown
+    }
+
     /// The reason per VM, for [`ErrorKind::NoReachableVm`]; empty otherwise.
     pub fn failures(&self) -> &[(String, String)] {
         &self.failures
     }
 
-    /// The message with the messages of all causes behind it, each once.
+    /// The message with the messages of all causes behind it, each once. It can contain text of servers: control characters,
+    /// which could change a terminal, are replaced.
     pub fn full_message(&self) -> String {
         let mut text = self.message.clone();
         let mut cause = self.source();
@@ -111,7 +131,7 @@ impl Error {
             }
             cause = error.source();
         }
-        text
+        text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}")
     }
 }
 
@@ -124,5 +144,17 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_server_cannot_change_a_terminal() {
+        let error =
+            Error::new(ErrorKind::Server, "it said: \u{1b}[2Jgone\u{9b}31m\r\nnext\tline").with_source("\u{7}bell");
+        assert_eq!(error.full_message(), "it said: \u{fffd}[2Jgone\u{fffd}31m\u{fffd}\nnext\tline: \u{fffd}bell");
     }
 }

@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use delta_kernel_default_engine::executor::TaskExecutor as _;
-use object_store::DynObjectStore;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use object_store::path::Path;
+use object_store::{DynObjectStore, ObjectStore as _};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -41,6 +45,9 @@ use counting::RequestCounter;
 use executor::Executor;
 use layers::{LayerOptions, Layers};
 use root::Root;
+
+/// The directory of a table that has its log.
+const LOG_DIRECTORY: &str = "_delta_log";
 
 /// A root directory or URI with the object store behind it. Cheap to clone.
 #[derive(Clone)]
@@ -153,6 +160,40 @@ impl Storage {
     /// The root, ending in `/`.
     pub fn root(&self) -> &Url {
         &self.root
+    }
+
+    /// The Delta table that the root lies in, if any: at the root itself, or above it. Directories that cannot be read count as
+    /// none. A remote store is asked once for each directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] in a forked child.
+    pub(crate) fn enclosing_table(&self) -> Result<Option<String>> {
+        let is_file = self.root.scheme() == "file";
+        if let Some(directory) = self.root.to_file_path().ok().filter(|_| is_file) {
+            let mut above = directory.ancestors();
+            let table = above.find(|directory| directory.join(LOG_DIRECTORY).is_dir());
+            // The root ends in a slash.
+            return Ok(table.map(|table| table.components().collect::<PathBuf>().display().to_string()));
+        }
+        let path = Path::from_url_path(self.root.path()).unwrap_or_default();
+        let parts: Vec<String> = path.parts().map(|part| part.as_ref().to_owned()).collect();
+        let store = Arc::clone(&self.store);
+        let found = self.block_on(async move {
+            let asked = (0..=parts.len()).rev().map(|length| {
+                let (store, above) = (&store, &parts[..length]);
+                async move {
+                    let log = Path::from_iter(above.iter().map(String::as_str).chain([LOG_DIRECTORY]));
+                    let is_table = matches!(store.list(Some(&log)).next().await, Some(Ok(_)));
+                    is_table.then(|| above.join("/"))
+                }
+            });
+            join_all(asked).await.into_iter().flatten().next()
+        })?;
+        let mut table = self.root.clone();
+        Ok(found.map(|path| {
+            table.set_path(&path);
+            table.to_string()
+        }))
     }
 
     /// The store. Its paths begin at the root of the file system, container or bucket.

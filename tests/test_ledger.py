@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from arro3.core import Array, DataType, Table
@@ -115,6 +117,21 @@ def test_track_logs_success(ledger: jobrota.JobLedger) -> None:
         pass
     assert column(ledger.executions(), "status") == ["SUCCESS"]
     assert column(ledger.notifications(), "status") == ["SUCCESS"]
+
+
+@pytest.mark.parametrize(("code", "status"), [(None, "SUCCESS"), (0, "SUCCESS"), (1, "FAILURE"), ("no", "FAILURE")])
+def test_track_takes_sys_exit_for_what_it_says(ledger: jobrota.JobLedger, code: Any, status: str) -> None:
+    with pytest.raises(SystemExit), ledger.track("a.sas", "A"):
+        sys.exit(code)
+    assert column(ledger.pending_notifications(), "status") == [status]
+
+
+def test_a_status_has_at_most_1024_bytes(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_completion("a.sas", "A", "ä" * 512)
+    for log in (ledger.log_job_completion, ledger.log_job_execution):
+        with pytest.raises(jobrota.InvalidInputError, match="status has 1025 bytes"):
+            log("a.sas", "A", "S" * 1025)
+    assert ledger.pending_notifications().num_rows == 1
 
 
 def test_track_logs_failure_and_lets_the_exception_through(ledger: jobrota.JobLedger) -> None:

@@ -55,3 +55,30 @@ def test_misspelt_local_option_is_refused(tmp_path: Path) -> None:
     with pytest.raises(jobrota.errors.InvalidInputError, match="azure_storage_account_key") as caught:
         jobrota.JobLedger(tmp_path, storage_options=options)
     assert "S3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["delta.autosys_job_log", "main.ops.ledger"])
+def test_the_name_of_a_table_makes_no_directory(name: str, ledger: jobrota.JobLedger) -> None:
+    with pytest.raises(jobrota.errors.InvalidInputError, match=f"give \\./{name}"):
+        jobrota.JobLedger(name)
+    jobrota.JobLedger(f"./{name}").log_job_execution("a.sas", "A", "SUCCESS")
+    # A directory that exists is meant.
+    assert jobrota.JobLedger(name).fetch_unprocessed_updates().num_rows == 1
+
+
+def test_a_new_ledger_inside_a_table_is_refused(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    table = Path(ledger.root) / "autosys_job_log"
+    for root in (table, table / "below", table / "below" / "it"):
+        with pytest.raises(jobrota.errors.InvalidInputError, match=f"lies in the Delta table {table},"):
+            jobrota.JobLedger(root)
+    assert not (table / "below").exists()
+
+
+def test_a_ledger_that_is_inside_a_table_already_is_warned_of(
+    ledger: jobrota.JobLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    (Path(ledger.root).parent / "_delta_log").mkdir()
+    assert jobrota.JobLedger(ledger.root).fetch_unprocessed_updates().num_rows == 1
+    assert "never vacuum" in caplog.text

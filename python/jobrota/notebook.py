@@ -159,7 +159,7 @@ def log_job_execution(file_name: str, job_id: str, status: str) -> None:
     Args:
         file_name: The file that was run.
         job_id: The AutoSys job.
-        status: Any non-empty text, kept as it is; AutoSys knows SUCCESS, FAILURE, TERMINATED, …
+        status: Text of at most 1,024 bytes, kept as it is; AutoSys knows SUCCESS, FAILURE, TERMINATED, …
 
     Raises:
         JobrotaError: Nothing was written; `.retryable` says whether trying again can help.
@@ -173,7 +173,7 @@ def log_job_completion(file_name: str, job_id: str, status: str) -> None:
     Args:
         file_name: The file that was run.
         job_id: The AutoSys job.
-        status: Any non-empty text, kept as it is; AutoSys knows SUCCESS, FAILURE, TERMINATED, …
+        status: Text of at most 1,024 bytes, kept as it is; AutoSys knows SUCCESS, FAILURE, TERMINATED, …
 
     Raises:
         JobrotaError: Nothing was written; `.retryable` says whether trying again can help.

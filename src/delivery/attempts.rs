@@ -238,6 +238,11 @@ pub(super) fn this_process() -> String {
     format!("{}:{}", *HOST, std::process::id())
 }
 
+/// Text that tells two cycles or actions of one process apart.
+pub(super) fn short_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
 /// `attempts` as a batch of `autosys_deliveries`.
 fn to_batch(attempts: &[Attempt]) -> Result<RecordBatch> {
     let all = attempts.iter();

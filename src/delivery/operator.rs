@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::attempts::{Attempt, AttemptOutcome, this_process};
+use super::attempts::{Attempt, AttemptOutcome, short_id, this_process};
 use super::pending::{IdenticalRows, PendingRows, counted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
@@ -95,7 +95,8 @@ fn with_lease<T>(
     by: &str,
     work: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<T>,
 ) -> Result<T> {
-    let owner = format!("{by} by hand ({})", this_process());
+    // Threads of one process are different owners.
+    let owner = format!("{by} by hand ({}/{})", this_process(), short_id());
     let extend = || {
         let lease = ledger.take_lease(table.name(), &owner, LEASE_TTL)?;
         if lease.owner == owner {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tokio::time::Instant;
 
-use super::attempts::{Attempt, AttemptOutcome, spans, this_process};
+use super::attempts::{Attempt, AttemptOutcome, short_id, spans, this_process};
 use super::backoff::Backoff;
 use super::cycle::{Cycle, CycleRecord, acknowledge};
 use super::history::AttemptHistory;
@@ -24,6 +24,11 @@ use crate::error::{Error, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
 use crate::stop::Stop;
+
+/// The pause after the first cycle that failed, in [`AutosysUpdater::run_forever`].
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// After this many failures in a row, the pause does not grow any more.
+const LONGEST_BACKOFF: u32 = 20;
 
 /// Delivers the pending rows of a ledger to AutoSys. Clones share the ledger and the transport.
 #[derive(Clone)]
@@ -100,7 +105,7 @@ impl AutosysUpdater {
             report.lease_held_by = self.lease_owner().await?;
             return Ok(report);
         }
-        let owner = format!("{}/{}", this_process(), &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        let owner = format!("{}/{}", this_process(), short_id());
         match LeaseGuard::take(&self.ledger, source.name(), owner, self.options.lease_ttl).await? {
             Err(holder) => report.lease_held_by = Some(holder.owner),
             Ok(lease) => {
@@ -118,22 +123,29 @@ impl AutosysUpdater {
     }
 
     /// Runs one cycle after the other until `stop`. `every` is the time between the starts of two cycles. A cycle that takes
-    /// longer delays the next one. `each` gets the result of each cycle, and returns whether to continue.
+    /// longer delays the next one. After a cycle that failed, the next one starts sooner: after a second, then twice as long
+    /// each time, up to `every`. `each` gets the result of each cycle, and returns whether to continue.
     pub async fn run_forever(
         &self,
         every: Duration,
         stop: &Stop,
         mut each: impl FnMut(Result<DeliveryReport>) -> bool,
     ) {
+        let mut failures = 0u32;
         loop {
             let begun = Instant::now();
             let report = self.run_until(stop).await;
             // If the holder of the lease has died, the lease expires before the next cycle is due.
             let is_held = matches!(&report, Ok(report) if report.lease_held_by.is_some());
+            failures = if report.is_err() { failures.saturating_add(1).min(LONGEST_BACKOFF) } else { 0 };
             if !each(report) || stop.is_stopped() {
                 return;
             }
-            let pause = if is_held { every.min(self.options.lease_ttl) } else { every };
+            let pause = match (is_held, failures) {
+                (true, _) => every.min(self.options.lease_ttl),
+                (false, 0) => every,
+                (false, failures) => every.min(AFTER_FAILURE * 2u32.saturating_pow(failures - 1)),
+            };
             if stop.unless(tokio::time::sleep_until(begun + pause)).await.is_none() {
                 return;
             }

@@ -31,14 +31,14 @@ use chrono::{DateTime, Utc};
 pub use import::{ImportFailure, ImportOptions, ImportReport};
 pub(crate) use maintenance::maintain_in_background;
 pub use maintenance::{MaintenanceReport, TableCheck, TableMaintenance, inspect};
-pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_LOGGED_JOB_NAME, check_names};
+pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_LOGGED_JOB_NAME, MAX_STATUS, check_names};
 pub use tables::LedgerTable;
 
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::runtime::lock;
-use crate::storage::{Durability, Requests, Storage};
+use crate::storage::{Durability, Requests, Storage, StoreKind};
 use tables::{DELIVERIES, FLAG, NO, equal};
 
 /// Selects rows. All conditions must hold; the default selects all rows.
@@ -116,12 +116,37 @@ impl JobLedger {
         let inner = LedgerState { root: root.to_owned(), storage, commit_timeout, tables, warned };
         let ledger = Self { inner: Arc::new(inner) };
         let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
+        let mut is_new = true;
         for (spec, is_rewritten) in [(executions, true), (notifications, true), (&*DELIVERIES, false)] {
             if let Some(table) = ledger.opened(spec)? {
+                is_new = false;
                 maintenance::check(&table, spec, is_rewritten)?;
             }
         }
+        ledger.check_is_outside_tables(is_new)?;
         Ok(ledger)
+    }
+
+    /// Refuses a new ledger inside a table, and warns of one that is there. A remote store is asked for a new one only.
+    fn check_is_outside_tables(&self, is_new: bool) -> Result<()> {
+        let storage = &self.inner.storage;
+        if !is_new && storage.kind() != StoreKind::Local {
+            return Ok(());
+        }
+        let Some(table) = storage.enclosing_table()? else { return Ok(()) };
+        let root = &self.inner.root;
+        let why = format!(
+            "the ledger {root} lies in the Delta table {table}, and VACUUM of that table deletes files that it does not know"
+        );
+        if is_new {
+            return Err(Error::invalid(format!("{why}: give a directory outside of tables; nothing was written")));
+        }
+        tracing::warn!(
+            root,
+            table,
+            "{why}: move the ledger to a directory outside of tables, and never vacuum that table"
+        );
+        Ok(())
     }
 
     /// The number of requests to the store since the ledger was opened, by kind.
@@ -218,7 +243,7 @@ impl JobLedger {
     /// [`ErrorKind::InvalidInput`] for a missing or unknown column, a column of the wrong type, or an invalid value (the
     /// error names its row): nothing was written. Otherwise as [`JobLedger::log_job_execution`].
     pub fn log_batch(&self, table: LedgerTable, data: &RecordBatch) -> Result<u64> {
-        let checked = rows::checked(table, data, Utc::now())?;
+        let checked = rows::checked(table, data)?;
         let count = checked.num_rows() as u64;
         if count > 0 {
             self.append(table, checked)?;

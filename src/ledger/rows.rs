@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, new_empty_array, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
@@ -17,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub const MAX_FILE_NAME: usize = 4_096;
 /// The maximum length of a job name, in bytes. AutoSys accepts 64; longer names are logged, and parked at delivery.
 pub const MAX_LOGGED_JOB_NAME: usize = 1_024;
+/// The maximum length of a status, in bytes. It is copied into attempts, details and metrics.
+pub const MAX_STATUS: usize = 1_024;
 /// The maximum length of a flag, in bytes. A flag becomes the name of a directory, where each byte can take three, and
 /// file systems accept 255 for a name.
 pub(super) const MAX_FLAG: usize = 64;
@@ -47,7 +50,16 @@ pub(super) fn check_status(status: &str) -> Result<()> {
     if status.is_empty() {
         return Err(Error::invalid("status is empty; give the status to report, such as SUCCESS"));
     }
-    Ok(())
+    check_length("status", status, MAX_STATUS)
+}
+
+/// The time of a row that is logged now, in microseconds since 1970 UTC: later than that of any other row that this process
+/// has logged. If the clock is set back, the rows of a job keep their order.
+pub(super) fn next_timestamp() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(i64::MIN);
+    let now = Utc::now().timestamp_micros();
+    let next = |last: i64| now.max(last.saturating_add(1));
+    LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).map_or(now, next)
 }
 
 fn check_length(what: &str, value: &str, limit: usize) -> Result<()> {
@@ -78,7 +90,7 @@ pub(super) fn new_row(
         file_name: Some(file_name.to_owned()),
         job_id: Some(job_id.to_owned()),
         status: Some(status.to_owned()),
-        timestamp: Some(at.unwrap_or_else(Utc::now).timestamp_micros()),
+        timestamp: Some(at.map_or_else(next_timestamp, |at| at.timestamp_micros())),
     };
     to_batch(table, iter::once(&row), iter::once(NO))
 }
@@ -98,8 +110,8 @@ pub(crate) fn to_batch<'a>(
     new_batch(table.spec(), columns)
 }
 
-/// The rows of `data` in the shape of `table`, with every value checked. The timestamp defaults to `now`, the flag to `NO`.
-pub(super) fn checked(table: LedgerTable, data: &RecordBatch, now: DateTime<Utc>) -> Result<RecordBatch> {
+/// The rows of `data` in the shape of `table`, with every value checked. The timestamp defaults to now, the flag to `NO`.
+pub(super) fn checked(table: LedgerTable, data: &RecordBatch) -> Result<RecordBatch> {
     let schema = table.schema();
     check_columns(data)?;
     if let Some(unknown) = data.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
@@ -111,14 +123,14 @@ pub(super) fn checked(table: LedgerTable, data: &RecordBatch, now: DateTime<Utc>
             known.join(", ")
         )));
     }
-    let rows = data.num_rows();
+    let (rows, now) = (data.num_rows(), next_timestamp());
     let column = |field: &FieldRef| -> Result<ArrayRef> {
         let (name, is_time) = (field.name().as_str(), *field.data_type() == timestamp());
         let column = match data.column_by_name(name) {
             Some(column) if is_time => utc(name, column)?,
             Some(column) => text(name, column)?,
             None if name == FLAG => text_column(iter::repeat_n(Some(NO), rows)),
-            None if is_time => time_column(iter::repeat_n(Some(now.timestamp_micros()), rows)),
+            None if is_time => time_column(iter::repeat_n(Some(now), rows)),
             None => return Err(Error::invalid(format!("column \"{name}\" is missing; nothing was logged"))),
         };
         match (0..rows).find(|row| column.is_null(*row)) {
@@ -266,4 +278,20 @@ pub(crate) fn named_rows(data: &RecordBatch, time: &str) -> Result<Vec<LedgerRow
         timestamp: value(times, row),
     };
     Ok((0..data.num_rows()).map(row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_of_a_process_never_go_back() {
+        let logged = |_| (0..1_000).map(|_| next_timestamp()).collect::<Vec<_>>();
+        let all: Vec<Vec<i64>> = std::thread::scope(|threads| {
+            let running: Vec<_> = (0..4).map(|number| threads.spawn(move || logged(number))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|times| times.is_sorted()));
+        assert_eq!(all.iter().flatten().collect::<HashSet<_>>().len(), 4_000, "and no two are the same");
+    }
 }

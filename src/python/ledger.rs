@@ -306,7 +306,7 @@ impl PyJobLedger {
     /// Args:
     ///     file_name: The file that was processed; any text of 1 to 4,096 bytes, kept verbatim.
     ///     job_id: The AutoSys job; any text of 1 to 1,024 bytes, kept verbatim.
-    ///     status: How it ended; any non-empty text, case matters.
+    ///     status: How it ended; any text of 1 to 1,024 bytes, case matters.
     ///     execution_timestamp: When, with a timezone; now when not given.
     ///
     /// Raises:
@@ -344,7 +344,7 @@ impl PyJobLedger {
     ///     file_name: The file that was processed; any text of 1 to 4,096 bytes, kept verbatim.
     ///     job_id: The AutoSys job; any text of 1 to 1,024 bytes, kept verbatim. A name that AutoSys would refuse is
     ///         kept here and parked at delivery.
-    ///     status: How it ended; any non-empty text, case matters.
+    ///     status: How it ended; any text of 1 to 1,024 bytes, case matters.
     ///     notification_timestamp: When, with a timezone; now when not given.
     ///
     /// Raises:

@@ -1,5 +1,6 @@
 //! `Track`: the context manager of `JobLedger.track`.
 
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -27,9 +28,16 @@ impl PyTrack {
     }
 }
 
-/// The status of a body that ended with these arguments of `__exit__`.
+/// The status of a body that ended with these arguments of `__exit__`. `sys.exit()` and `sys.exit(0)` end it successfully.
 fn status(exception: &Bound<'_, PyTuple>) -> PyResult<&'static str> {
-    Ok(if exception.get_item(0)?.is_none() { "SUCCESS" } else { "FAILURE" })
+    let raised = exception.get_item(1)?;
+    let is_success = if raised.is_instance_of::<PySystemExit>() {
+        let code = raised.getattr("code")?;
+        code.is_none() || code.eq(0)?
+    } else {
+        exception.get_item(0)?.is_none()
+    };
+    Ok(if is_success { "SUCCESS" } else { "FAILURE" })
 }
 
 #[pymethods]

@@ -276,7 +276,7 @@ impl PyAutosysUpdater {
                     *lock(&newest) = Some(report.clone());
                     pass_on(on_report.as_ref(), report, &reporting)
                 }
-                Err(error) if error.is_retryable() => {
+                Err(error) if error.lets_next_cycle_run() => {
                     tracing::warn!(error = error.full_message(), "a delivery cycle failed; the next one tries again");
                     true
                 }
@@ -381,7 +381,8 @@ impl PyAutosysUpdater {
     ///
     /// SIGTERM (in the main thread of a program without its own handler) ends it in order, as Ctrl-C does: sends that have
     /// begun are finished and acknowledged. After SIGTERM it returns; Ctrl-C raises `KeyboardInterrupt`. A cycle that failed
-    /// with a retryable error is logged, and the next one continues.
+    /// because of the store or the network is logged. The next one starts after a second, then after twice as long each time,
+    /// up to `every`, and continues with what is in the tables.
     ///
     /// Args:
     ///     every: Time from the beginning of one cycle to the beginning of the next: seconds, text such as `"15m"`, or a

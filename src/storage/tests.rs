@@ -184,3 +184,21 @@ proptest::proptest! {
         proptest::prop_assert_eq!(found.file_name().and_then(|n| n.to_str()), Some(name.as_str()));
     }
 }
+
+#[test]
+fn a_table_at_or_above_the_root_is_found_in_a_remote_store() {
+    let store: Arc<DynObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let over =
+        |path: &str| Storage::over(Arc::clone(&store), Url::parse(&format!("memory:///{path}/")).unwrap()).unwrap();
+    let log = Path::from("data/events/_delta_log/00000000000000000000.json");
+    let put = Arc::clone(&store);
+    over("x").block_on(async move { put.put_opts(&log, "{}".into(), Default::default()).await }).unwrap().unwrap();
+    for (path, found) in [
+        ("data/events", Some("memory:///data/events")),
+        ("data/events/ledger/new", Some("memory:///data/events")),
+        ("data/events2", None),
+        ("data", None),
+    ] {
+        assert_eq!(over(path).enclosing_table().unwrap().as_deref(), found, "{path}");
+    }
+}

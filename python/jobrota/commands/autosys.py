@@ -176,12 +176,12 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         counts += [f"{getattr(report, name)} {name.replace('_', ' ')}" for name in more if getattr(report, name)]
         print(", ".join(counts), flush=True)
         for failure in report.failures[:_FAILURES_SHOWN]:
-            row = f"{_printable(failure['job_id'])} {_printable(failure['status'])}"
-            print(f"  {failure['outcome']}: {row}: {_printable(failure['detail'])}")
+            row = f"{printable(failure['job_id'])} {printable(failure['status'])}"
+            print(f"  {failure['outcome']}: {row}: {printable(failure['detail'])}")
         if (rest := len(report.failures) - _FAILURES_SHOWN) > 0:
             print(f"  and {rest:,} more: --json prints all")
         for planned in report.planned:
-            print(f"  would send: {planned['action']}")
+            print(f"  would send: {printable(planned['action'])}")
         if report.snoozed_until:
             print(f"  nothing is sent before {report.snoozed_until:%Y-%m-%d %H:%M} UTC", flush=True)
     if report.lease_held_by:
@@ -286,9 +286,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     if len({(row["status"], row[at]) for _, row in matches}) > 1:
         print("jobrota: several pending rows match; select one with --at; nothing was done:", file=sys.stderr)
         for _, row in matches:
-            print(
-                f"  --at {row[at].isoformat() if row[at] else '(none)'}  {_printable(row['status'])}", file=sys.stderr
-            )
+            print(f"  --at {row[at].isoformat() if row[at] else '(none)'}  {printable(row['status'])}", file=sys.stderr)
         return 2
     # Identical rows are separate events: one of them is settled.
     place, row = matches[0]
@@ -302,7 +300,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
         print("jobrota: the row is not pending any more; nothing was done", file=sys.stderr)
         return 1
     done = "acknowledged" if delivered else "skipped"
-    print(f"{done}: {_printable(row['job_id'])} {_printable(row['status'])} of {_printable(row[at])}")
+    print(f"{done}: {printable(row['job_id'])} {printable(row['status'])} of {printable(row[at])}")
     if len(matches) > 1:
         alike = len(matches) - 1
         print(f"{alike} identical {'row is' if alike == 1 else 'rows are'} still pending")
@@ -359,7 +357,7 @@ def print_table(
     from rich.text import Text
 
     table = RichTable(box=None, pad_edge=False, header_style="bold")
-    cells = [[_printable(value) for value in row] for row in rows]
+    cells = [[printable(value) for value in row] for row in rows]
     least = []
     for at, name in enumerate(names):
         numbers = all(isinstance(row[at], int | None) for row in rows)
@@ -388,7 +386,8 @@ def make_console() -> Console:
     return console
 
 
-def _printable(value: Any) -> str:
+def printable(value: Any) -> str:
+    """Returns the text of a value in a table or line. Characters that could change a terminal are replaced."""
     if value is None:
         return "–"
     if isinstance(value, int):

@@ -16,6 +16,7 @@ from jobrota._native import (
     shown_url,
     viya_base_url,
 )
+from jobrota.commands.autosys import printable
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.errors import InvalidInputError
@@ -201,19 +202,19 @@ def _show(result: ComparisonResult) -> None:
     """Prints the verdict first, then each arm, then the warnings."""
     values: dict[str, Any] = result.to_dict()
     analysis = values["analysis"]
-    print(analysis["verdict"]["text"])
+    print(printable(analysis["verdict"]["text"]))
     for arm, figures in zip(values["arms"], analysis["arms"], strict=True):
         makespan = figures["makespan_s"]
         time = f"{makespan['mean']:,.1f} s" if makespan else "no complete round"
         rounds = f", mean of {figures['rounds']} rounds" if figures["rounds"] > 1 else ""
         done = f"{figures['completed']} done, {figures['failed']} failed"
-        print(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}")
+        print(printable(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}"))
     comparison = values.get("comparison") or {}
     if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
         gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"
         print(f"time saved: {comparison['time_saved']:,.1f} s ({gain})")
     for warning in result.warnings:
-        print(f"warning {warning.code}: {warning.text}", file=sys.stderr)
+        print(printable(f"warning {warning.code}: {warning.text}"), file=sys.stderr)
     print(f"result: {result.path}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
-from jobrota.commands.autosys import counted, print_table
+from jobrota.commands.autosys import counted, print_table, printable
 from jobrota.commands.durations import positive_duration
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
@@ -158,10 +158,10 @@ def _whoami(arguments: argparse.Namespace) -> int:
         print(json.dumps(identity))
         return 0
     name = f" ({identity['name']})" if identity["name"] else ""
-    print(f"user     {identity['user'] or 'not known'}{name}")
+    print(printable(f"user     {identity['user'] or 'not known'}{name}"))
     print(f"expires  {identity['expires'] or 'not known'}{', and can be renewed' if identity['renewable'] else ''}")
     print(f"from     {identity['origin']}")
-    print(f"scopes   {' '.join(identity['scopes']) or 'not known'}")
+    print(printable(f"scopes   {' '.join(identity['scopes']) or 'not known'}"))
     return 0
 
 
@@ -181,7 +181,7 @@ def _discover(arguments: argparse.Namespace) -> int:
     ids = {definition["id"] for definition in found}
     gone = [str(entry.get("name", id_)) for id_, entries in known.items() if id_ not in ids for entry in entries]
     if gone:
-        print(f"left out, because their definition was not found: {', '.join(gone)}", file=sys.stderr)
+        print(printable(f"left out, because their definition was not found: {', '.join(gone)}"), file=sys.stderr)
     return 0
 
 
@@ -270,7 +270,7 @@ def _contexts(arguments: argparse.Namespace) -> int:
         count = sum(bool(row[-1]) for row in rows)
         print(f"they differ in {count} of {len(rows)}" if count else "no readable setting differs")
     if unread := [context["name"] for context in found if context["details"] is None]:
-        print(f"this user may not read the details of {', '.join(unread)}")
+        print(printable(f"this user may not read the details of {', '.join(unread)}"))
     return 0
 
 

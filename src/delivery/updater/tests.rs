@@ -492,6 +492,43 @@ async fn a_stopped_cycle_gives_up_answers_that_do_not_come() {
     assert!(report.failures.iter().all(|failure| failure.detail.starts_with("the delivery was stopped")));
 }
 
+/// Cannot send at first, with these errors.
+struct Recovering(Mutex<Vec<crate::Error>>);
+
+#[async_trait::async_trait]
+impl Transport for Recovering {
+    fn name(&self) -> &str {
+        "recovering"
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.0.lock().unwrap().pop().map_or(Ok(()), Err)
+    }
+
+    async fn send(&self, _delivery: &Delivery, _gate: &Gate) -> SendResult {
+        SendOutcome::Delivered { detail: None }.into()
+    }
+}
+
+#[tokio::test]
+async fn after_a_failure_the_next_cycle_starts_sooner_and_continues() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    notify(&ledger, &[("a", "SUCCESS")]).await;
+    let away = crate::Error::new(ErrorKind::Storage, "away").with_retryable(true);
+    let unknown = crate::Error::new(ErrorKind::Storage, "it is not known").with_unknown_outcome();
+    let updater = updater(&ledger, Recovering(Mutex::new(vec![unknown, away])), UpdaterOptions::default());
+    let mut outcomes = Vec::new();
+    // Every hour: without the back-off, the test would not end.
+    let each = |outcome: Result<DeliveryReport>| {
+        outcomes.push(outcome.as_ref().map(|report| report.delivered).map_err(crate::Error::lets_next_cycle_run));
+        outcome.is_err()
+    };
+    updater.run_forever(Duration::from_secs(3_600), &Stop::default(), each).await;
+    assert_eq!(outcomes, [Err(true), Err(true), Ok(1)]);
+    assert!(!crate::Error::new(ErrorKind::Delivery, "no program").lets_next_cycle_run());
+}
+
 #[tokio::test]
 async fn a_cycle_that_is_stopped_before_it_begins_sends_nothing() {
     let dir = tempfile::tempdir().unwrap();

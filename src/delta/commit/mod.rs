@@ -239,6 +239,7 @@ fn unknown(table: &TableState, version: u64, id: &str) -> Error {
             table.url
         ),
     )
+    .with_unknown_outcome()
 }
 
 /// After a long pause, makes sure that the entry before this commit's is still in the log. Clean-up deletes the oldest
@@ -258,7 +259,8 @@ fn check_pause(table: &TableState, version: u64) -> Result<()> {
              may have been deleted meanwhile: it is not known whether the rows are in the table; look before trying again",
             table.url
         ),
-    );
+    )
+    .with_unknown_outcome();
     Err(match before {
         Err(unreadable) => error.with_source(unreadable),
         Ok(_) => error,

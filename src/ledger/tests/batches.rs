@@ -78,6 +78,7 @@ fn bad_data_is_refused_with_its_column_and_row_and_nothing_is_written() {
         (with("status", holes), "\"status\" has no value in row 1"),
         (with("status", text(&["S", ""])), "row 1: status is empty"),
         (with("job_id", text(&[&long, "J"])), "row 0: job_id has 1025 bytes"),
+        (with("status", text(&["S", &long])), "row 1: status has 1025 bytes"),
         (with("status", Arc::new(arrow::array::Int64Array::from(vec![1, 2]))), "must hold text"),
         (with("execution_timestamp", naive), "without a timezone"),
         (with("execution_timestamp", text(&["x", "y"])), "must hold timestamps"),

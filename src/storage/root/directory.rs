@@ -30,6 +30,12 @@ pub(super) fn from_uri(root: &str) -> Result<PathBuf> {
 /// Resolves the directory of the path `root`. `~` and `~/…` are in the home directory.
 pub(super) fn from_path(root: &str) -> Result<PathBuf> {
     let Some(rest) = root.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
+        if is_table_name(root) && !Path::new(root).exists() {
+            return Err(Error::invalid(format!(
+                "'{root}' is the name of a table, where a directory or a URI is expected; for a new directory of this name give \
+                 ./{root}"
+            )));
+        }
         return resolve(Path::new(root));
     };
     let home = runtime::home_directory().ok_or_else(|| {
@@ -38,6 +44,17 @@ pub(super) fn from_path(root: &str) -> Result<PathBuf> {
         ))
     })?;
     resolve(&home.join(rest.trim_start_matches('/')))
+}
+
+/// Whether `root` looks like `schema.table` or `catalog.schema.table`.
+fn is_table_name(root: &str) -> bool {
+    let is_word = |part: &str| {
+        !part.starts_with(|c: char| c.is_ascii_digit())
+            && !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let parts: Vec<&str> = root.split('.').collect();
+    (2..=3).contains(&parts.len()) && parts.into_iter().all(is_word)
 }
 
 fn resolve(path: &Path) -> Result<PathBuf> {
