@@ -326,7 +326,7 @@ def test_resume_reads_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture
         assert sorted(tmp_path.iterdir()) == before
         assert not server.viya_requests().get("resumed")
         submitted_once(server, column(result.jobs(), "unique_name"))
-        # The command takes the server from the journal, and nothing that contradicts it.
+        # The command takes a server of this machine from the journal, and nothing that contradicts it.
         cli.main(["compare", "--resume", str(journal), "--tokens", str(server.tokens)])
         assert str(result.path) in capsys.readouterr().out
         with pytest.raises(SystemExit) as ended:
@@ -335,6 +335,31 @@ def test_resume_reads_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture
         told = capsys.readouterr().err
         assert "--repeat" in told
         assert "--arms" in told
+
+
+def test_resume_sends_no_token_to_a_server_that_only_the_journal_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sandbox(3, speed=400) as server:
+        result = runner(server, results_dir=tmp_path, async_only=True).run(progress=False)
+        (journal,) = tmp_path.glob("*.journal.jsonl")
+        foreign = tmp_path / "foreign.journal.jsonl"
+        foreign.write_text(journal.read_text().replace(server.viya_url, "https://u:pw@viya.invalid"), encoding="utf-8")
+        resume = ["compare", "--tokens", str(server.tokens), "--resume", str(foreign)]
+        with pytest.raises(SystemExit):
+            cli.main(resume)
+        told = capsys.readouterr().err
+        assert "--base-url https://viya.invalid if your tokens" in told
+        assert "pw" not in told
+        # The configured server wins, and the run was not on it.
+        monkeypatch.setenv("JOBROTA_BASE_URL", server.viya_url)
+        before = server.viya_requests()
+        with pytest.raises(SystemExit):
+            cli.main(resume)
+        assert "viya.invalid" in capsys.readouterr().err
+        assert server.viya_requests() == before
+        cli.main(["compare", "--tokens", str(server.tokens), "--resume", str(journal)])
+        assert str(result.path) in capsys.readouterr().out
 
 
 def test_interrupted_round_stays_marked(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def settings_lookup(name: str) -> str | None:
 def viya_base_url(given: str | None = None) -> str | None:
     """The server that `given`, the settings, the environment or the profile of sas-viya name, else None."""
 
-def journal_base_url(path: str) -> str:
+def journal_base_url(path: str, given: str | None = None) -> str:
     """The server of the run that wrote a journal."""
 
 def shown_url(url: str) -> str:

@@ -7,12 +7,23 @@ use chrono::{DateTime, Utc};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// The longest name of a file without its extension. File systems accept 255 bytes.
+const MAX_FILE_NAME: usize = 200;
+
 /// The start of the name of every file that a run writes.
 pub(super) const PREFIX: &str = "pooled_jobs_comparison_";
 
 /// The name of a run's files without suffix and extension.
 pub(super) fn stem(began: DateTime<Utc>) -> String {
     format!("{PREFIX}{}", began.format("%Y%m%d_%H%M%S"))
+}
+
+/// `name` as the name of a file in the folder where it is written. Names of a journal that another program wrote can have
+/// slashes.
+pub(super) fn file_name(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(safe).take(MAX_FILE_NAME).collect();
+    if name.starts_with('.') { format!("_{name}") } else { name }
 }
 
 /// A new name for a temporary file in `folder`.
@@ -43,5 +54,23 @@ pub(super) fn read_text(path: &Path, failed: String) -> Result<String> {
             let kind = if e.kind() == IoKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Storage };
             Err(Error::new(kind, failed).with_source(e))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_leads_out_of_its_folder() {
+        for (name, expected) in [
+            ("loadasyna1r1x3k9", "loadasyna1r1x3k9"),
+            ("../../outside", "_.._.._outside"),
+            ("..", "_.."),
+            ("a/b\\c:\0\u{1b}é", "a_b_c____"),
+        ] {
+            assert_eq!(file_name(name), expected);
+        }
+        assert_eq!(file_name(&"x".repeat(999)).len(), MAX_FILE_NAME);
     }
 }

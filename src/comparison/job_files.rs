@@ -5,6 +5,7 @@ use std::path::Path;
 use futures::StreamExt as _;
 use futures::stream;
 
+use super::files;
 use super::records::{ArmRecord, JobRecord};
 use crate::error::Result;
 use crate::viya::{ViyaClient, jobs, logs};
@@ -25,7 +26,7 @@ async fn fetch_log(client: &ViyaClient, record: &mut JobRecord, folder: &Path) {
     let found = match logs::fetch(client, job).await {
         Ok(None) => return,
         Ok(Some(log)) => {
-            let path = folder.join(format!("{}.log", record.unique_name));
+            let path = folder.join(format!("{}.log", files::file_name(&record.unique_name)));
             let location = match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, &log.text)) {
                 Ok(()) => format!("its log is {}", path.display()),
                 Err(e) => format!("its log cannot be written to {}: {e}", path.display()),

@@ -11,10 +11,13 @@ use std::sync::Mutex;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use url::Url;
 
 use super::arms::{Arm, SubmissionMode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::address::{is_loopback, without_userinfo};
 use crate::runtime::lock;
+use crate::viya::server;
 
 mod replay;
 mod store;
@@ -199,12 +202,26 @@ impl Journal {
     }
 }
 
-/// The server of the run that wrote the journal `path`. Only the header is read.
+/// The server on which the run that wrote the journal `path` continues: `given`, else the one that is configured, else that of
+/// the journal if it is on this machine. Tokens are sent to the server, and the journal is a file that others may have
+/// written. Only the header is read.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`], or [`ErrorKind::InvalidInput`] when it is not a journal. Not retryable.
-pub fn base_url(path: &Path) -> Result<String> {
-    Ok(Replay::read(&store::first_line(path)?, path)?.header.base_url)
+/// [`ErrorKind::NotFound`]; [`ErrorKind::InvalidInput`] when it is not a journal, or names a remote server that nothing else
+/// names. Not retryable.
+pub fn base_url(path: &Path, given: Option<&str>) -> Result<String> {
+    let journal = Replay::read(&store::first_line(path)?, path)?.header.base_url;
+    if let Some(configured) = server::base_url(given)? {
+        return Ok(configured);
+    }
+    if Url::parse(&journal).is_ok_and(|url| is_loopback(&url)) {
+        return Ok(journal);
+    }
+    let shown = without_userinfo(&journal);
+    Err(Error::invalid(format!(
+        "the run of {} was on {shown}, and no server is configured: give --base-url {shown} if your tokens may be sent there",
+        path.display()
+    )))
 }
 
 fn write_error(path: &Path, e: std::io::Error) -> Error {

@@ -61,10 +61,12 @@ fn viya_base_url(given: Option<&str>) -> errors::PyOutcome<Option<String>> {
     Ok(crate::viya::server::base_url(given)?)
 }
 
-/// The server of the run that wrote a journal.
+/// The server on which the run of a journal continues: `given`, else the configured one, else that of the journal if it is on
+/// this machine.
 #[pyfunction]
-fn journal_base_url(path: &str) -> errors::PyOutcome<String> {
-    Ok(crate::comparison::journal::base_url(std::path::Path::new(path))?)
+#[pyo3(signature = (path, given = None))]
+fn journal_base_url(path: &str, given: Option<&str>) -> errors::PyOutcome<String> {
+    Ok(crate::comparison::journal::base_url(std::path::Path::new(path), given)?)
 }
 
 /// `url` without user name, password and query, which must not be shown.

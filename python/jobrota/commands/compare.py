@@ -139,8 +139,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         _refuse_planned(arguments)
     _require_packages(arguments)
-    resumed_url = journal_base_url(arguments.resume) if arguments.resume else None
-    runner = _runner(arguments, arguments.base_url or resumed_url)
+    url = journal_base_url(arguments.resume, arguments.base_url) if arguments.resume else arguments.base_url
+    runner = _runner(arguments, url)
     result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
     _show(result)
     if arguments.excel:
