@@ -108,9 +108,10 @@ impl Error {
         self.retryable || self.kind == ErrorKind::Network
     }
 
-    /// Whether work that reads the tables anew each time, such as a delivery cycle, can continue after this error.
+    /// Whether work that reads the tables anew each time, such as a delivery cycle, can continue after this error: a store that
+    /// is read-only or gone now can be back.
     pub fn lets_next_cycle_run(&self) -> bool {
-        self.may_pass() || self.outcome_is_unknown
+        self.may_pass() || self.outcome_is_unknown || self.kind == ErrorKind::Storage
     }
 
     /// The reason per VM, for [`ErrorKind::NoReachableVm`]; empty otherwise.

@@ -150,6 +150,15 @@ impl JobLedger {
         from_batch(&self.matching_attempts(&equal("table_name", table.name()))?)
     }
 
+    /// The attempts to deliver rows of `table` that were made at or after `since`, oldest first.
+    ///
+    /// # Errors
+    /// As [`JobLedger::attempts`].
+    pub(super) fn attempts_made_since(&self, table: LedgerTable, since: DateTime<Utc>) -> Result<Vec<Attempt>> {
+        let time = time_range(ATTEMPTED_AT, Some(since), None);
+        from_batch(&self.matching_attempts(&Predicate { time, ..equal("table_name", table.name()) })?)
+    }
+
     /// Rows of the attempts table, oldest first; `since` is inclusive, `until` is exclusive.
     ///
     /// # Errors

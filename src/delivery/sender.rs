@@ -1,6 +1,6 @@
 //! Sends rows through the transport, and reads a job's status back where it says more than the answer does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,34 +24,66 @@ pub(super) struct Sender {
     pub(super) transport: Arc<dyn Transport>,
     /// How long to wait until AutoSys shows an event; None does not wait.
     pub(super) confirm: Option<Duration>,
-    /// For the attempts that are in doubt, the status that AutoSys showed before they were marked, if it was read.
+    /// What is known of the time before the attempts that are in doubt.
     pub(super) before: Arc<StatusesBefore>,
 }
 
-/// The status before an attempt, by its row and number.
-pub(super) type StatusesBefore = HashMap<(LedgerRow, i64), String>;
+/// What is known of the time before the attempts in doubt, by row and number.
+pub(super) type StatusesBefore = HashMap<(LedgerRow, i64), StatusBefore>;
+
+/// What is known of the time before an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StatusBefore {
+    /// The status that AutoSys showed.
+    pub(super) shown: String,
+    /// The ledger statuses of other rows of the job whose events can have arrived since, or arrive late.
+    pub(super) others: HashSet<String>,
+}
 
 /// How the detail of a mark says which status AutoSys showed before. A crash leaves only the mark.
 const SHOWED: &str = "AutoSys showed ";
 /// How long a commit of marks waits for these statuses.
 const READ_BEFORE: Duration = Duration::from_secs(10);
 
-/// The statuses before the attempts that `marks` are of. One of identical rows whose mark does not say it leaves it out for
-/// all of them: it is not known which of them is in doubt.
-pub(super) fn statuses_before(marks: &[Attempt]) -> StatusesBefore {
-    let mut read: HashMap<(LedgerRow, i64), Option<&str>> = HashMap::new();
-    for mark in marks.iter().filter(|attempt| attempt.outcome == AttemptOutcome::Sending) {
-        let status = mark.detail.as_deref().and_then(|detail| detail.rsplit("; ").next()?.strip_prefix(SHOWED));
-        let known = read.entry((mark.row.clone(), mark.attempt)).or_insert(status);
-        *known = known.filter(|known| Some(*known) == status);
+/// What is known of the time before the attempts in doubt of `queued`, all rows of the plan. `marks` are all marks of these
+/// rows, `recent` those of other rows since a while before.
+///
+/// Nothing is known of identical rows, which cannot be told apart, and of a row whose mark does not say a status.
+pub(super) fn statuses_before(queued: &[&QueuedRow], marks: &[Attempt], recent: &[Attempt]) -> StatusesBefore {
+    let is_mark = |attempt: &&Attempt| attempt.outcome == AttemptOutcome::Sending;
+    let mut rows_of_job: HashMap<&str, HashSet<&LedgerRow>> = HashMap::new();
+    let mut identical: HashSet<&LedgerRow> = HashSet::new();
+    for row in queued {
+        if !rows_of_job.entry(&row.delivery.job_id).or_default().insert(&row.row) {
+            identical.insert(&row.row);
+        }
     }
-    read.into_iter().filter_map(|(attempt, status)| Some((attempt, status?.to_owned()))).collect()
+    let mut details: HashMap<(&LedgerRow, i64), Option<&str>> = HashMap::new();
+    for mark in marks.iter().filter(is_mark) {
+        if details.insert((&mark.row, mark.attempt), mark.detail.as_deref()).is_some() {
+            identical.insert(&mark.row);
+        }
+    }
+    for mark in recent.iter().filter(is_mark) {
+        if let Some(rows) = mark.row.job_id.as_deref().and_then(|job| rows_of_job.get_mut(job)) {
+            rows.insert(&mark.row);
+        }
+    }
+    let before = queued.iter().filter(|row| !identical.contains(&row.row)).filter_map(|row| {
+        let number = row.in_doubt?;
+        let detail = (*details.get(&(&row.row, number))?)?;
+        let shown = detail.rsplit("; ").next()?.strip_prefix(SHOWED)?.to_owned();
+        let others = rows_of_job.get(row.delivery.job_id.as_str())?.iter().filter(|other| ***other != row.row);
+        let others = others.filter_map(|other| other.status.clone()).collect();
+        Some(((row.row.clone(), number), StatusBefore { shown, others }))
+    });
+    before.collect()
 }
 
 impl Sender {
-    /// The status before the attempt of `row` that is in doubt, if it was read.
-    fn before(&self, row: &QueuedRow) -> Option<&str> {
-        self.before.get(&(row.row.clone(), row.in_doubt?)).map(String::as_str)
+    /// What is known of the time before the attempt of `row` that is in doubt.
+    fn before(&self, row: &QueuedRow) -> Option<&StatusBefore> {
+        self.before.get(&(row.row.clone(), row.in_doubt?))
     }
 
     /// Adds to the marks among `attempts` which status AutoSys shows now. After a crash, it tells a status that the event led
@@ -107,13 +139,19 @@ impl Sender {
     }
 
     /// The result of a row in doubt that arrived: AutoSys shows the status that it leads to, did not show it before the row
-    /// was marked, and does not get there by itself when the job runs.
+    /// was marked, does not get there by itself when the job runs, and no other row of the job leads there.
     async fn arrived_before(&self, row: &QueuedRow) -> Option<SendResult> {
         let number = row.in_doubt?;
         let before = self.before(row).filter(|_| self.transport.reads_status())?;
         let shown = self.transport.status(&row.delivery.job_id).await.ok()?;
-        let confirms = |status| self.transport.confirms(&row.delivery, status);
-        let proves = confirms(&shown) && !confirms(before) && !is_set_by_autosys(&shown);
+        let leads_to = |status: &str, shown: &str| {
+            self.transport.confirms(&Delivery { status: status.to_owned(), ..row.delivery.clone() }, shown)
+        };
+        let proves = leads_to(&row.delivery.status, &shown)
+            && !leads_to(&row.delivery.status, &before.shown)
+            && !is_set_by_autosys(&shown)
+            && !before.others.iter().any(|status| leads_to(status, &shown));
+        let before = &before.shown;
         let detail = format!("not sent again: attempt {number} arrived, as AutoSys shows {shown} after {before}");
         proves.then(|| SendOutcome::Delivered { detail: Some(detail) }.into())
     }

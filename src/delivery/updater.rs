@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use super::attempts::{Attempt, AttemptOutcome, short_id, spans, this_process};
@@ -15,7 +15,7 @@ use super::history::AttemptHistory;
 use super::lease::{Lease, LeaseGuard};
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
 use super::pending::{Histories, PendingRows, counted};
-use super::plan::{Plan, PlanRules, UnsentRow, plan};
+use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, plan};
 use super::report::{DeliveryReport, PlannedDelivery};
 use super::retry_state::{RowState, SavedRetryState};
 use super::sender::{Sender, StatusesBefore, statuses_before};
@@ -25,6 +25,8 @@ use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
 use crate::stop::Stop;
 
+/// How late after its mark an event can show in AutoSys, if another event of the job is in question.
+const LATE_EVENT: TimeDelta = TimeDelta::days(1);
 /// The pause after the first cycle that failed, in [`AutosysUpdater::run_forever`].
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// After this many failures in a row, the pause does not grow any more.
@@ -244,8 +246,7 @@ impl AutosysUpdater {
         record: &mut CycleRecord,
     ) -> Result<()> {
         self.settle_without_sending(&plan, report, record).await?;
-        let in_doubt = plan.first.iter().chain(&plan.queues).flatten().filter(|queued| queued.in_doubt.is_some());
-        let before = self.statuses_before(in_doubt.map(|queued| queued.row.clone()).collect()).await?;
+        let before = self.statuses_before(&plan.first.iter().chain(&plan.queues).flatten().collect::<Vec<_>>()).await?;
         let mut sender = Sender { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
         let (is_valid, stopped) = (lease.validity(), stop.clone());
         let gate = Gate::new(move || !stopped.is_stopped() && is_valid());
@@ -283,14 +284,24 @@ impl AutosysUpdater {
         Ok(())
     }
 
-    /// What AutoSys showed before the attempts of `rows`, if the transport can read a status to compare it with.
-    async fn statuses_before(&self, rows: Vec<LedgerRow>) -> Result<Arc<StatusesBefore>> {
+    /// What is known of the time before the attempts in doubt of `queued`, if the transport can read a status to compare.
+    async fn statuses_before(&self, queued: &[&QueuedRow]) -> Result<Arc<StatusesBefore>> {
+        let in_doubt = queued.iter().filter(|queued| queued.in_doubt.is_some());
+        let rows: Vec<LedgerRow> = in_doubt.map(|queued| queued.row.clone()).collect();
         if rows.is_empty() || !self.transport.reads_status() {
             return Ok(Arc::default());
         }
         let source = self.options.source;
-        let attempts = self.with_ledger(move |ledger| ledger.attempts_about(source, &spans(&rows))).await?;
-        Ok(Arc::new(statuses_before(&attempts.0)))
+        let read = move |ledger: &JobLedger| {
+            let (marks, _) = ledger.attempts_about(source, &spans(&rows))?;
+            let rows: HashSet<LedgerRow> = rows.into_iter().collect();
+            let first = marks.iter().filter(|mark| rows.contains(&mark.row)).map(|mark| mark.attempted_at).min();
+            let since = first.and_then(|first| first.checked_sub_signed(LATE_EVENT)).unwrap_or(DateTime::UNIX_EPOCH);
+            let recent = ledger.attempts_made_since(source, since)?;
+            Ok((marks, recent))
+        };
+        let (marks, recent) = self.with_ledger(read).await?;
+        Ok(Arc::new(statuses_before(queued, &marks, &recent)))
     }
 
     /// Parks, supersedes, expires and acknowledges the rows that need no sending.

@@ -25,7 +25,7 @@ use super::wait::{self, CallMode, in_context};
 use super::web_services::PyWebServices;
 use crate::autosys::{Callable, Mapping, SendEvent, SendEventOptions, SendOutcome, Transport};
 use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::LedgerTable;
 use crate::runtime::lock;
 
@@ -98,6 +98,7 @@ fn is_taken(answer: &Bound<'_, PyAny>) -> Option<bool> {
     }
     let number = answer.py().import("numbers").and_then(|numbers| numbers.getattr("Number")).ok()?;
     let has_truth = !answer.is_none()
+        && !answer.is(answer.py().NotImplemented())
         && answer.get_type().hasattr("__bool__").unwrap_or(false)
         && !answer.is_instance(&number).unwrap_or(true);
     has_truth.then(|| answer.is_truthy().ok()).flatten()
@@ -276,7 +277,11 @@ impl PyAutosysUpdater {
                     *lock(&newest) = Some(report.clone());
                     pass_on(on_report.as_ref(), report, &reporting)
                 }
-                Err(error) if error.lets_next_cycle_run() => {
+                // Once there was a ledger, it can be back.
+                Err(error)
+                    if error.lets_next_cycle_run()
+                        || error.kind() == ErrorKind::NotFound && lock(&newest).is_some() =>
+                {
                     tracing::warn!(error = error.full_message(), "a delivery cycle failed; the next one tries again");
                     true
                 }

@@ -379,7 +379,12 @@ def make_console() -> Console:
     """Returns a console that folds lines in a terminal only: a file or another program takes lines of any length."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    class CommandConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Leaves it to the command that the reader of the output has ended."""
+            raise BrokenPipeError
+
+    console = CommandConsole(highlight=False)
     # With FORCE_COLOR, rich takes a pipe for a terminal of 80 columns.
     if not console.file.isatty():
         console.width = 10_000

@@ -56,7 +56,10 @@ impl Transport for StatusTransport {
 
 /// `before` has the statuses before attempts, by job and number.
 fn sender(transport: &Arc<StatusTransport>, confirm: Option<Duration>, before: &[(&str, i64, &str)]) -> Sender {
-    let before = before.iter().map(|(job, number, status)| ((queued(job, None).row, *number), (*status).to_owned()));
+    let before = before.iter().map(|(job, number, shown)| {
+        let before = StatusBefore { shown: (*shown).to_owned(), others: HashSet::new() };
+        ((queued(job, None).row, *number), before)
+    });
     let before = before.collect();
     Sender { transport: Arc::clone(transport) as Arc<dyn Transport>, confirm, before: Arc::new(before) }
 }
@@ -134,17 +137,58 @@ async fn a_status_that_autosys_sets_by_itself_is_no_proof() {
     }
 }
 
+fn mark(row: &QueuedRow, number: i64, detail: Option<&str>) -> Attempt {
+    let detail = detail.map(str::to_owned);
+    Attempt::new(LedgerTable::Notifications, &row.row, number, AttemptOutcome::Sending, detail, "test")
+}
+
+/// A row of `job` with another time and status.
+fn at(job: &str, timestamp: i64, status: &str, in_doubt: Option<i64>) -> QueuedRow {
+    let mut row = queued(job, in_doubt);
+    (row.row.timestamp, row.row.status) = (Some(timestamp), Some(status.to_owned()));
+    row.delivery.status = status.to_owned();
+    row
+}
+
 #[test]
-fn identical_rows_prove_nothing_unless_all_marks_say_the_same() {
-    let mark = |number, detail: Option<&str>| {
-        let (row, detail) = (queued("a", None).row, detail.map(str::to_owned));
-        Attempt::new(LedgerTable::Notifications, &row, number, AttemptOutcome::Sending, detail, "test")
+fn identical_rows_prove_nothing() {
+    let showed = Some("x; AutoSys showed RUNNING");
+    let (row, other) = (queued("a", Some(1)), queued("b", Some(2)));
+    let known = |queued: &[&QueuedRow], marks: &[Attempt]| {
+        let known = statuses_before(queued, marks, &[]);
+        let mut jobs: Vec<_> =
+            known.into_iter().map(|((row, _), before)| (row.job_id.unwrap(), before.shown)).collect();
+        jobs.sort();
+        jobs
     };
-    let showed = Some("AutoSys showed RUNNING");
-    let marks =
-        [mark(1, showed), mark(1, None), mark(2, showed), mark(2, Some("x; AutoSys showed RUNNING")), mark(3, None)];
-    let row = queued("a", None).row;
-    assert_eq!(statuses_before(&marks), StatusesBefore::from([((row, 2), "RUNNING".to_owned())]));
+    let running = |job: &str| (job.to_owned(), "RUNNING".to_owned());
+    let marks = [mark(&row, 1, showed), mark(&other, 1, None), mark(&other, 2, showed)];
+    assert_eq!(known(&[&row, &other], &marks), [running("a"), running("b")]);
+    assert_eq!(known(&[&row, &row, &other], &marks), [running("b")], "two of them are pending");
+    let twice = [marks.as_slice(), &[mark(&row, 1, showed)]].concat();
+    assert_eq!(known(&[&row, &other], &twice), [running("b")], "two of them were marked");
+    assert_eq!(known(&[&row], &[mark(&row, 1, Some("sent again"))]), []);
+}
+
+#[tokio::test]
+async fn an_event_of_another_row_of_the_job_is_no_proof() {
+    let row = at("a", 2, "SUCCESS", Some(1));
+    let marks = [mark(&row, 1, Some("AutoSys showed INACTIVE"))];
+    for (pending, recent, sent) in [
+        (None, None, 0),
+        (None, Some(at("a", 1, "SUCCESS", None)), 1),
+        (Some(at("a", 3, "SUCCESS", None)), None, 1),
+        (None, Some(at("a", 1, "FAILURE", None)), 0),
+        (None, Some(at("b", 1, "SUCCESS", None)), 0),
+    ] {
+        let transport = Arc::new(StatusTransport::one_after_the_other(&["SUCCESS"]));
+        let queued: Vec<&QueuedRow> = [&row].into_iter().chain(&pending).collect();
+        let recent: Vec<Attempt> = recent.iter().map(|other| mark(other, 1, None)).collect();
+        let before = Arc::new(statuses_before(&queued, &marks, &recent));
+        let sender = Sender { before, ..sender(&transport, None, &[]) };
+        sender.send(std::slice::from_ref(&row), &Gate::open()).await;
+        assert_eq!(transport.sent.lock().unwrap().len(), sent, "{pending:?} {recent:?}");
+    }
 }
 
 #[tokio::test]
