@@ -82,13 +82,31 @@ def test_limit_jobs_0_shows_the_configuration_and_runs_nothing(capsys: pytest.Ca
     assert "connect_timeout" in one_line(capsys.readouterr().err)
 
 
-def test_a_reader_that_ends_first_is_no_failure() -> None:
-    command = [sys.executable, "-m", "jobrota", "compare", "--limit-jobs", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stderr
-        process.stdout.close()
-        assert (process.stderr.read(), process.wait(30)) == (b"", 141)
+def test_a_reader_that_ends_first_is_no_failure(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    # A table is printed by another library.
+    for arguments in (["compare", "--limit-jobs", "0"], ["ledger", "status", "--ledger", ledger.root]):
+        command = [sys.executable, "-m", "jobrota", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stderr
+            process.stdout.close()
+            assert (process.stderr.read(), process.wait(30)) == (b"", 141)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("autosys", "deliver", "--stale-after", "soon"),
+        ("autosys", "unnotified", "--older-than", "soon"),
+        ("ledger", "maintain", "--retain-hours", "7x"),
+    ],
+)
+def test_a_time_of_another_form_is_wrong_usage(
+    arguments: tuple[str, ...], ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments, "--ledger", ledger.root) == 2
+    assert arguments[-2] in capsys.readouterr().err
 
 
 def test_compare_without_a_server_names_all_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,6 +169,8 @@ def test_drain_and_restore_are_shared(
     assert "vm4" not in capsys.readouterr().out
     assert run("vms", "drain", "vm9", *here) == 1
     assert "vm9" in one_line(capsys.readouterr().err)
+    assert run("vms", "drain", "vm1", "--inventory", inventory, "--cursor", "process") == 1
+    assert "ends with the command" in one_line(capsys.readouterr().err)
 
 
 def test_select_unknown_vm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,10 +20,11 @@ columns of phrases, such as errors. A name is never folded.
 | exit code | meaning |
 | --- | --- |
 | 0 | success |
-| 1 | something failed, or a value is wrong that the command checks when it runs, such as a setting or a limit |
+| 1 | something failed, or a value is wrong that is checked when the command runs: a setting, a limit, `--every` |
 | 2 | wrong usage: an option is unknown or missing, or has a value of another form |
 | 3 | another process holds the lease |
-| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143), but 0 for `sandbox`, and for `autosys deliver` at SIGTERM |
+| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0. At SIGTERM, `autosys deliver` ends \
+as its last cycle |
 | 141 | the program that reads the output, such as `head`, ended first |
 """
 

@@ -50,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        code = 141  # rich has found it
     if code:
         raise SystemExit(code)
 
@@ -371,7 +375,10 @@ def _hours(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        return duration(text) / 3600
+        try:
+            return duration(text) / 3600
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours, or text such as 36h or 7d") from None
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of hours of at least 0")
     return number

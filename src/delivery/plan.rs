@@ -126,7 +126,10 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
         }
         let checked = delivery(&row).and_then(|delivery| (rules.check)(&delivery).map(|()| delivery));
         let checked = match rules.max_attempts {
-            Some(most) if failures >= most => Err(format!("not delivered in {failures} attempts")),
+            Some(most) if failures >= most => {
+                let attempts = if failures == 1 { "attempt" } else { "attempts" };
+                Err(format!("not delivered in {failures} {attempts}"))
+            }
             _ => checked,
         };
         match checked {

@@ -27,7 +27,7 @@ pub(super) fn examine(variables: &EnvironmentVariables, known: &SettingValues) -
 
 fn tokens(path: &Path, is_wanted: bool) -> Check {
     let check = files::check_private("SAS Viya tokens", path, "SAS tokens");
-    let log_in = "log in to SAS Viya and write the SASLogon response to this file (mode 600)";
+    let log_in = "log in with jobrota viya login, and name this file with --output";
     match check.status {
         Status::Ok => {}
         Status::Note if is_wanted => return check.warn(log_in),

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobrota._native import JobLedger, settings_lookup
-from jobrota.commands.durations import duration
+from jobrota.commands.durations import checked_duration, duration
 from jobrota.errors import InvalidInputError, LeaseHeldError
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def add_arguments(command: Any, actions: Any) -> None:
     deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
     deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
     deliver.add_argument(
-        "--every", metavar="TIME", help='run a cycle at this interval until SIGTERM, such as "15m"; at least "1ms"'
+        "--every",
+        metavar="TIME",
+        help='run a cycle at this interval until SIGTERM, such as "15m"; at least "1ms"',
     )
     deliver.add_argument(
         "--order",
@@ -50,7 +52,10 @@ def add_arguments(command: Any, actions: Any) -> None:
     )
     deliver.add_argument("--rate", type=float, metavar="N", help="at most N events a second")
     deliver.add_argument(
-        "--stale-after", metavar="TIME", help='acknowledge rows older than this, such as "12h", without sending them'
+        "--stale-after",
+        type=duration,
+        metavar="TIME",
+        help='acknowledge rows older than this, such as "12h", without sending them',
     )
     deliver.add_argument(
         "--snooze",
@@ -107,7 +112,11 @@ def add_arguments(command: Any, actions: Any) -> None:
     unnotified = command(actions, "unnotified", "list executions without a notification", _unnotified)
     _add_ledger(unnotified)
     unnotified.add_argument(
-        "--older-than", default="1h", metavar="TIME", help='minimum time pending: "90s", "15m", "1h", "2d"'
+        "--older-than",
+        type=checked_duration,
+        default="1h",
+        metavar="TIME",
+        help='minimum time pending: "90s", "15m", "1h", "2d"',
     )
     unnotified.add_argument("--json", action="store_true", help="print one JSON list")
 
@@ -379,12 +388,7 @@ def make_console() -> Console:
     """Returns a console that folds lines in a terminal only: a file or another program takes lines of any length."""
     from rich.console import Console
 
-    class CommandConsole(Console):
-        def on_broken_pipe(self) -> None:
-            """Leaves it to the command that the reader of the output has ended."""
-            raise BrokenPipeError
-
-    console = CommandConsole(highlight=False)
+    console = Console(highlight=False)
     # With FORCE_COLOR, rich takes a pipe for a terminal of 80 columns.
     if not console.file.isatty():
         console.width = 10_000

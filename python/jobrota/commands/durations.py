@@ -7,7 +7,7 @@ import argparse
 from jobrota._native import duration_seconds
 from jobrota.errors import InvalidInputError
 
-__all__ = ["duration", "positive_duration"]
+__all__ = ["checked_duration", "duration", "positive_duration"]
 
 
 def duration(text: str) -> float:
@@ -26,6 +26,16 @@ def duration(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a duration from 0")
     return seconds
+
+
+def checked_duration(text: str) -> str:
+    """The text of a duration, as it is.
+
+    >>> checked_duration("1h30m")
+    '1h30m'
+    """
+    duration(text)
+    return text
 
 
 def positive_duration(text: str) -> float:

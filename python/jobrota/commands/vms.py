@@ -62,6 +62,15 @@ def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
     return RoundRobinSelector(vms, cursor=arguments.cursor, probe=probe, timeout=getattr(arguments, "timeout", 1.0))
 
 
+def _shared_selector(arguments: argparse.Namespace) -> RoundRobinSelector:
+    chosen = selector(arguments)
+    if chosen.cursor == "process":
+        raise InvalidInputError(
+            "a cursor of this process ends with the command: give --cursor DIR; nothing was changed"
+        )
+    return chosen
+
+
 def status(arguments: argparse.Namespace) -> int:
     """Prints which VMs are drained, up and in use, and how often each was selected."""
     chosen = selector(arguments)
@@ -83,7 +92,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def drain(arguments: argparse.Namespace) -> int:
     """Takes the VMs out of rotation."""
-    chosen = selector(arguments)
+    chosen = _shared_selector(arguments)
     for vm in arguments.vms:
         chosen.drain(vm)
         print(f"{vm} is drained: no process that uses {chosen.cursor} selects it until it is restored")
@@ -92,7 +101,7 @@ def drain(arguments: argparse.Namespace) -> int:
 
 def restore(arguments: argparse.Namespace) -> int:
     """Puts the VMs back into rotation."""
-    chosen = selector(arguments)
+    chosen = _shared_selector(arguments)
     for vm in arguments.vms:
         chosen.restore(vm)
         print(f"{vm} is back in rotation")

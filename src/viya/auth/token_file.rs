@@ -20,7 +20,7 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
         let (kind, why) = match e.kind() {
             IoKind::NotFound => (
                 ErrorKind::NotFound,
-                "does not exist: log in to SAS Viya and write the SASLogon response there, or name another file (tokens)",
+                "does not exist: log in with jobrota viya login, which writes it, or name another file (tokens)",
             ),
             IoKind::InvalidData => (ErrorKind::InvalidInput, "is not text: it must be the JSON of a SASLogon response"),
             _ => (ErrorKind::Storage, "cannot be read: check its permissions"),
