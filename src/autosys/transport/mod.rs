@@ -142,7 +142,8 @@ pub trait Transport: Send + Sync {
     /// Checks, before the first event of a cycle, what every event needs. Sends nothing.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Delivery`] when no event can be sent at all, such as without a program. A retry does not help.
+    /// [`crate::ErrorKind::Delivery`] when no event can be sent at all, such as without a program. It is retryable if time can
+    /// help.
     async fn check(&self) -> crate::error::Result<()> {
         Ok(())
     }

@@ -210,7 +210,8 @@ impl Transport for SendEvent {
 
     async fn check(&self) -> Result<()> {
         let cannot = |why: String| Error::new(ErrorKind::Delivery, format!("no event can be sent: {why}"));
-        let variables = self.variables().await.map_err(cannot)?;
+        // A file on a mount can be back, and is sourced again by the next cycle.
+        let variables = self.variables().await.map_err(|why| cannot(why).with_retryable(true))?;
         let given = self.options.environment.get("PATH").map(|path| OsString::from(path.expose()));
         let sourced = || variables?.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
         let path = given.or_else(sourced).or_else(|| std::env::var_os("PATH"));

@@ -329,7 +329,13 @@ async fn a_program_that_cannot_be_run_ends_the_cycle_and_uses_no_attempt() {
     assert!(error.to_string().contains("execute permission"), "{error}");
     assert_eq!(attempts(&ledger).await, []);
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(send().await.unwrap().delivered, 1);
+    let env_file = dir.path().join("env");
+    let options = SendEventOptions { program, env_file: Some(env_file.clone()), ..Default::default() };
+    let sourcing = updater(&ledger, SendEvent::new(options).unwrap(), UpdaterOptions::default());
+    let error = sourcing.run().await.unwrap_err();
+    assert!(error.to_string().contains("env cannot be read") && error.is_retryable(), "{error}");
+    std::fs::write(env_file, "").unwrap();
+    assert_eq!(sourcing.run().await.unwrap().delivered, 1);
 }
 
 #[tokio::test]
