@@ -145,12 +145,16 @@ def test_the_mapping_decides_the_event(
         assert "-s" not in arguments
 
 
-def test_a_sendevent_that_does_not_exist_loses_nothing(ledger: jobrota.JobLedger, tmp_path: Path) -> None:
+def test_a_sendevent_that_does_not_exist_loses_nothing_and_uses_no_attempt(
+    ledger: jobrota.JobLedger, tmp_path: Path
+) -> None:
     ledger.log_job_completion("a.sas", "A", "SUCCESS")
     updater = jobrota.AutosysUpdater(ledger, jobrota.autosys.SendEvent(program=tmp_path / "no-such-program"))
-    report = updater.run()
-    assert (report.delivered, report.pending) == (0, 1)
-    assert any("no-such-program" in (detail or "") for detail in column(ledger.deliveries(), "detail"))
+    for _ in range(2):
+        with pytest.raises(jobrota.DeliveryError, match="no-such-program was not found") as caught:
+            updater.run()
+        assert not caught.value.retryable
+    assert ledger.deliveries().num_rows == 0
     assert column(ledger.pending_notifications(), "job_id") == ["A"]
 
 
