@@ -72,10 +72,10 @@ fn everything_in(directory: &Path, into: &mut Names) {
 
 impl Plug {
     fn moment(&self) {
+        // Before anything is read: checkpoints run beside the calls, and a row that returns just now is not expected yet.
+        let returned = self.returned.lock().expect("returned").clone();
         let mut visible = Names::new();
         everything_in(&self.root, &mut visible);
-        // Returned first: a row that returns just now is not expected yet.
-        let returned = self.returned.lock().expect("returned").clone();
         let (bytes, synced) = (self.bytes.lock().expect("bytes").clone(), self.names.lock().expect("names").clone());
         self.moments.lock().expect("moments").push(Moment { bytes, synced, visible, returned });
     }
