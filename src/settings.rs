@@ -48,6 +48,12 @@ pub fn find(name: &str, argument: Option<&str>) -> Result<Option<(String, Source
     Ok(from_file(name, &path)?.map(|value| (value, Source::File(path))))
 }
 
+/// Whether this machine belongs to a Databricks cluster. Its local disk is lost with it. Databricks sets this variable on every
+/// cluster, and on serverless compute.
+pub fn is_on_databricks() -> bool {
+    std::env::var_os("DATABRICKS_RUNTIME_VERSION").is_some_and(|version| !version.is_empty())
+}
+
 /// The settings file: the one that `JOBROTA_CONFIG` names, else `jobrota.toml` in the working directory, if it exists.
 pub fn file() -> Option<PathBuf> {
     match std::env::var_os("JOBROTA_CONFIG").filter(|path| !path.is_empty()) {

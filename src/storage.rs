@@ -151,6 +151,11 @@ impl Storage {
         StoreKind::of(self.root.scheme()).unwrap_or(StoreKind::Local)
     }
 
+    /// Whether requests are answered at once, as on a local disk, so that none can hang.
+    pub fn is_immediate(&self) -> bool {
+        self.executor.is_in_place()
+    }
+
     /// The options that the storage was opened with, to open another storage beside it. They can hold credentials: never
     /// show them.
     pub fn options(&self) -> &HashMap<String, String> {

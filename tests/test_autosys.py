@@ -158,6 +158,19 @@ def test_a_sendevent_that_does_not_exist_loses_nothing_and_uses_no_attempt(
     assert column(ledger.pending_notifications(), "job_id") == ["A"]
 
 
+def test_a_variable_that_the_program_prints_is_not_shown(ledger: jobrota.JobLedger, tmp_path: Path) -> None:
+    program = tmp_path / "sendevent"
+    program.write_text('#!/bin/sh\nprintf "%1000s login failed with $AUTOSYS_PASSWORD for $AUTOSERV" "" >&2\nexit 1\n')
+    program.chmod(0o755)
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    environment = {"AUTOSYS_PASSWORD": "pass word 1234567890", "AUTOSERV": "ACE"}
+    transport = jobrota.autosys.SendEvent(program=program, env=environment)
+    report = jobrota.AutosysUpdater(ledger, transport).run()
+    assert "login failed" in report.failures[0]["detail"]
+    shown = f"{report.failures} {rows(ledger.deliveries())} {transport!r}"
+    assert "pass" not in shown.replace("login failed with", "")
+
+
 def test_a_dry_run_sends_and_writes_nothing(ledger: jobrota.JobLedger, tmp_path: Path) -> None:
     program, log = recorder(tmp_path)
     ledger.log_job_completion("a.sas", "A", "SUCCESS")

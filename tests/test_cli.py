@@ -71,6 +71,13 @@ def test_a_password_in_the_url_is_not_shown(url: str, capsys: pytest.CaptureFixt
     assert "secret" not in shown.out + shown.err + refused.out + refused.err
 
 
+def test_the_password_of_a_proxy_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("compare", "--limit-jobs", "0", "--proxy", "http://user:hidden@proxy.example.com:3128") == 0
+    shown = capsys.readouterr()
+    assert "proxy.example.com:3128" in shown.out
+    assert "hidden" not in shown.out + shown.err
+
+
 def test_limit_jobs_0_shows_the_configuration_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("compare", "--limit-jobs", "0") == 0
     shown = capsys.readouterr().out

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import numpy
 import pytest
 from arro3.core import Array, DataType, Table
@@ -546,3 +547,35 @@ def test_any_other_answer_ends_the_cycle_with_the_row_in_doubt(ledger: jobrota.J
     with pytest.raises(jobrota.InvalidInputError, match="return True if"):
         updater.run_forever(every="1ms")
     assert jobrota.AutosysUpdater(ledger, take_all).run().delivered == 2
+
+
+def test_a_change_data_feed_that_was_switched_on_stops_a_cycle_before_it_sends(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    sent: list[str] = []
+
+    def send(_file_name: str, job_id: str, _status: str) -> bool:
+        sent.append(job_id)
+        return True
+
+    updater = jobrota.AutosysUpdater(ledger, send)
+    properties = {"delta.enableChangeDataFeed": "true"}
+    for name in ("autosys_job_log", "job_notifications"):
+        table = deltalake.DeltaTable(Path(ledger.root) / name)
+        table.alter.set_table_properties(properties)
+        with pytest.raises(jobrota.UnsupportedError, match=r"'delta\.enableChangeDataFeed' = 'false'") as refused:
+            updater.run()
+        assert not refused.value.retryable
+        assert (sent, ledger.deliveries().num_rows) == ([], 0)
+        table.alter.set_table_properties({"delta.enableChangeDataFeed": "false"})
+    deltalake.DeltaTable(Path(ledger.root) / "job_notifications").alter.set_table_properties(properties)
+    with pytest.raises(jobrota.UnsupportedError, match="changeDataFeed"):
+        ledger.acknowledge(ledger.pending_notifications(), table="job_notifications")
+    # Rows are still logged and read.
+    ledger.log_job_completion("b.sas", "B", "SUCCESS")
+    assert column(ledger.pending_notifications(), "job_id") == ["A", "B"]
+    deltalake.DeltaTable(Path(ledger.root) / "job_notifications").alter.set_table_properties(
+        {"delta.enableChangeDataFeed": "false"}
+    )
+    assert updater.run().delivered == 2
+    assert sent == ["A", "B"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+import time
+import warnings
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -157,3 +161,36 @@ def test_two_objects_see_the_same_ledger(ledger: jobrota.JobLedger) -> None:
     other = jobrota.JobLedger(ledger.root)
     other.log_job_execution("b.sas", "B", "SUCCESS")
     assert sorted(column(ledger.executions(), "job_id")) == ["A", "B"]
+
+
+def test_ctrl_c_does_not_wait_for_a_store_that_hangs(tmp_path: Path) -> None:
+    slow = jobrota.JobLedger(tmp_path / "ledger", storage_options={"request_delay": "30s"})
+    for call in (
+        lambda: slow.log_job_execution("a.sas", "A", "SUCCESS"),
+        lambda: slow.pending_executions(),
+        lambda: jobrota.JobLedger(tmp_path / "ledger", storage_options={"request_delay": "30s"}),
+    ):
+        begun = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                call()
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert time.monotonic() - begun < 25
+
+
+def test_the_local_disk_of_a_cluster_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jobrota.JobLedger(tmp_path / "ledger")
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "16.4")
+    with pytest.warns(UserWarning, match="lost with the cluster: give a root that lasts"):
+        jobrota.JobLedger(tmp_path / "ledger")
+
+    async def opened() -> jobrota.JobLedger:
+        return await jobrota.JobLedger.open_async(tmp_path / "ledger")
+
+    with pytest.warns(UserWarning, match="lost with the cluster"):
+        asyncio.run(opened())

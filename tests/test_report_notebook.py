@@ -20,6 +20,7 @@ def test_a_notebook_shows_the_same_page_in_a_frame() -> None:
     assert html.startswith("<iframe ")
     assert "<script" not in html
     assert "srcdoc=" in html
+    assert 'sandbox="allow-scripts' in html
     json.dumps(html)
 
 
@@ -44,6 +45,18 @@ def test_notebook_frame_keeps_links_and_fits(browser: Any, tmp_path: Path) -> No
     assert high >= frame.evaluate("document.documentElement.scrollHeight") > 3000
     frame.click("summary >> nth=3")
     page.wait_for_function(f"high => {height} > high", arg=high)
+    context.close()
+
+
+def test_a_script_that_comes_with_the_data_does_not_run(browser: Any, report: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.html"
+    script = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title='evil'\">"
+    changed.write_text(report.read_text().replace("</body>", f"{script}</body>"))
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(changed.as_uri())
+    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    assert page.title() != "evil"
     context.close()
 
 

@@ -209,6 +209,22 @@ def test_missing_program_is_a_failure(ledger: jobrota.JobLedger, sshd: Sshd, san
     assert "cannot be run there (exit code 127)" in report.failures[0]["detail"]
 
 
+@pytest.mark.parametrize("code", [126, 127])
+def test_a_wrapper_that_sent_and_then_failed_is_not_run_on_the_next_vm(
+    ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox, tmp_path: Path, code: int
+) -> None:
+    sshd.start("127.0.0.1")
+    sshd.start("127.0.0.2")
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\n"{sandbox.sendevent}" "$@"\nexit {code}\n')
+    wrapper.chmod(0o755)
+    notify(ledger, "A")
+    transport = ssh(sshd, sandbox, "vm1", "vm2", program=str(wrapper))
+    report = jobrota.AutosysUpdater(ledger, transport).run()
+    assert (report.failed, len(sandbox.autosys_events())) == (1, 1)
+    assert f"sendevent ended with exit code {code}" in report.failures[0]["detail"]
+
+
 def test_confirmation_reads_the_status_back(ledger: jobrota.JobLedger, sshd: Sshd, sandbox: jobrota.Sandbox) -> None:
     sshd.start("127.0.0.1")
     notify(ledger, "A", status="TERMINATED")

@@ -174,6 +174,7 @@ impl ArmClient {
         may_send: &(dyn Fn() -> bool + Sync),
     ) -> Result<Result<Response, RequestFailure>> {
         let mut token = self.token(deadline, None).await?;
+        let first = Arc::clone(&token);
         for is_renewed in [false, true] {
             if !may_send() {
                 return Err(Error::new(ErrorKind::Conflict, "the delivery was stopped before its turn"));
@@ -190,7 +191,7 @@ impl ArmClient {
                 Ok(response) if response.status == StatusCode::UNAUTHORIZED && !is_renewed => {
                     token = self.token(deadline, Some(&token)).await?;
                 }
-                sent => return Ok(sent.map(|response| response.without(token.text()))),
+                sent => return Ok(sent.map(|response| response.without(&[token.text(), first.text()]))),
             }
         }
         Err(Error::new(ErrorKind::Internal, "a request was never sent"))

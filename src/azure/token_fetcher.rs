@@ -235,7 +235,7 @@ impl TokenExchange<'_> {
         let what = format!("the request for a token of {}", self.identity);
         loop {
             let sent = self.client.send_until(build(), &what, self.deadline).await;
-            let wait = match sent.and_then(Response::complete).map(|response| response.without(self.secret)) {
+            let wait = match sent.and_then(Response::complete).map(|response| response.without(&[self.secret])) {
                 Ok(response) if response.status.is_success() => return self.token(&response, &what),
                 Ok(response) => {
                     let error = self.refusal(&response);

@@ -176,7 +176,9 @@ impl AttemptHistory {
         for (number, round) in self.since_redriven() {
             // Answers to attempts that were in doubt when the retry state was saved.
             let late = usize::try_from(round.answered().saturating_sub(round.sent())).unwrap_or(usize::MAX);
-            let in_doubt = rows.iter_mut().filter(|row| row.in_doubt == Some(number) && row.next_attempt == number + 1);
+            let in_doubt = rows
+                .iter_mut()
+                .filter(|row| row.in_doubt == Some(number) && row.next_attempt == number.saturating_add(1));
             for row in in_doubt.take(late) {
                 *row = RowProgress {
                     next_attempt: number,
@@ -267,6 +269,17 @@ mod tests {
         stopped.detail = Some(NOT_SENT.to_owned());
         let history = &AttemptHistory::by_row(&[], [attempt(1, "failed", 5), stopped, attempt(2, "parked", 7)])[&row()];
         assert_eq!(history.last_try(), DateTime::from_timestamp_micros(5));
+    }
+
+    #[test]
+    fn the_highest_number_that_another_writer_can_give_is_no_error() {
+        let last = i64::MAX;
+        let attempts = [attempt(last, "sending", 1), attempt(last, "unknown", 2)];
+        let history = &AttemptHistory::by_row(&[], attempts)[&row()];
+        let saved = history.retry_state(&row(), 1);
+        assert_eq!((history.last_attempt(), saved[0].progress.next_attempt), (last, last));
+        let later = AttemptHistory::by_row(&saved, [attempt(last, "failed", 3)]).remove(&row()).unwrap();
+        assert_eq!(later.open_rows(1).len(), 1);
     }
 
     #[test]

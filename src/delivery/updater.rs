@@ -216,7 +216,13 @@ impl AutosysUpdater {
         report: &mut DeliveryReport,
     ) -> Result<()> {
         let (source, backoff) = (self.options.source, self.options.backoff);
-        let pending = self.with_ledger(move |ledger| pending.refreshed(ledger, source)).await?;
+        let pending = self.with_ledger(move |ledger| {
+            // Before anything is sent: events whose rows cannot be acknowledged would be sent again.
+            let changed = |table: &LedgerTable| source == LedgerTable::Notifications || *table == source;
+            LedgerTable::ALL.into_iter().filter(changed).try_for_each(|table| ledger.check_acknowledging(table))?;
+            pending.refreshed(ledger, source)
+        });
+        let pending = pending.await?;
         let plan = self.plan(&pending)?;
         report.add_plan(&plan);
         let mut record = CycleRecord::default();

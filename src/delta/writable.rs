@@ -1,7 +1,10 @@
 //! Checks when a table is opened whether it can be written, so that the error does not come after the first rows.
 
+use delta_kernel::SnapshotRef;
+
 use super::commit::{CommitAttempt, CommitKind};
 use super::schema::same_kind;
+use super::state::TableState;
 use super::table::Table;
 use super::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,24 +37,7 @@ impl Table {
     /// As [`Table::check_writable`].
     pub fn check_rewritable(&self) -> Result<()> {
         self.check_writable()?;
-        let snapshot = self.state.known();
-        let properties = snapshot.table_properties();
-        let in_the_way = [
-            (properties.append_only, "appendOnly", "delta.appendOnly"),
-            (properties.enable_change_data_feed, "changeDataFeed", "delta.enableChangeDataFeed"),
-            (properties.enable_row_tracking, "rowTracking", "delta.enableRowTracking"),
-        ];
-        match in_the_way.into_iter().find(|(enabled, ..)| *enabled == Some(true)) {
-            None => Ok(()),
-            Some((_, feature, property)) => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "rows of the table '{}' cannot be acknowledged, because of its table feature '{feature}'; switch it off with \
-                     Spark (ALTER TABLE delta.`…` SET TBLPROPERTIES ('{property}' = 'false')), or give another root",
-                    self.state.url
-                ),
-            )),
-        }
+        check_rows_replaceable(&self.state, &self.state.known())
     }
 
     /// Refuses a table that lacks a column of `spec` or has it with another type, and a table with a column that must not
@@ -82,6 +68,30 @@ impl Table {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses `snapshot` if the kernel cannot replace rows of it. Another writer can have changed the table since it was opened.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`], which names the table property and says how to switch it off.
+pub(super) fn check_rows_replaceable(table: &TableState, snapshot: &SnapshotRef) -> Result<()> {
+    let properties = snapshot.table_properties();
+    let in_the_way = [
+        (properties.append_only, "appendOnly", "delta.appendOnly"),
+        (properties.enable_change_data_feed, "changeDataFeed", "delta.enableChangeDataFeed"),
+        (properties.enable_row_tracking, "rowTracking", "delta.enableRowTracking"),
+    ];
+    match in_the_way.into_iter().find(|(enabled, ..)| *enabled == Some(true)) {
+        None => Ok(()),
+        Some((_, feature, property)) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "rows of the table '{}' cannot be acknowledged, because of its table feature '{feature}'; switch it off with \
+                 Spark (ALTER TABLE delta.`…` SET TBLPROPERTIES ('{property}' = 'false')), or give another root",
+                table.url
+            ),
+        )),
     }
 }
 

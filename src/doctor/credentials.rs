@@ -1,6 +1,7 @@
 //! Checks which credentials exist, and where. The report never contains their values.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::report::{Area, Check, Status};
 use super::settings::SettingValues;
 use super::variables::EnvironmentVariables;
 use super::viya;
+use crate::autosys::find_program;
 use crate::http::client;
 
 /// The Azure Instance Metadata Service. Its address is link-local, so that only a VM itself can reach it. The check needs
@@ -203,36 +205,29 @@ fn sendevent(variables: &EnvironmentVariables, known: &SettingValues) -> Check {
         ["AUTOSERV", "AUTOSYS", "AUTOUSER"].into_iter().filter(|variable| variables.has(variable)).collect();
     let set = if set.is_empty() { String::new() } else { format!("; {} set", set.join(", ")) };
     let program = known.transport.as_deref().unwrap_or("sendevent");
-    let found = match program.contains('/') {
-        true => Some(PathBuf::from(program)).filter(|path| path.is_file()),
-        false => variables.get("PATH").and_then(|path| {
-            std::env::split_paths(path).map(|directory| directory.join(program)).find(|path| path.is_file())
-        }),
-    };
-    let Some(path) = found else {
-        if known.transport.is_some() {
+    let path = match find_program(Path::new(program), variables.get("PATH").map(OsStr::new)) {
+        Ok(path) => path,
+        Err(Some(file)) => {
+            let shown = file.display();
+            return area.warning(name, format!("{shown} is not executable{set}"), &format!("chmod +x '{shown}'"));
+        }
+        Err(None) if known.transport.is_some() => {
             let detail = format!("the configured program {program} was not found{set}");
             return area.warning(name, detail, "install the AutoSys client, or give the program's path as transport");
         }
-        return area.note(name, format!("no sendevent in PATH{set}")).advise(
-            "only needed to send events to AutoSys from here: install its client, or set transport to its path",
-        );
+        Err(None) => {
+            return area.note(name, format!("no sendevent in PATH{set}")).advise(
+                "only needed to send events to AutoSys from here: install its client, or set transport to its path",
+            );
+        }
     };
     let shown = path.display();
-    if !is_executable(&path) {
-        return area.warning(name, format!("{shown} is not executable{set}"), &format!("chmod +x '{shown}'"));
-    }
     if !variables.has("AUTOSERV") {
         let advice =
             "set AUTOSERV, AUTOSYS and AUTOUSER as the profile of the AutoSys client does, or give them to SendEvent";
         return area.warning(name, format!("{shown}, but AUTOSERV is not set{set}"), advice);
     }
     area.ok(name, format!("{shown}{set}"))
-}
-
-fn is_executable(path: &Path) -> bool {
-    std::fs::metadata(path)
-        .is_ok_and(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o111 != 0)
 }
 
 /// The file names of keys in the order of OpenSSH (ssh(1), IdentityFile).

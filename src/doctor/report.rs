@@ -133,13 +133,11 @@ impl Report {
 
     /// Removes these texts from the report. An error message could contain one.
     pub(super) fn without(mut self, secrets: impl Iterator<Item = String>) -> Self {
-        let mut secrets: Vec<String> = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET).collect();
-        // The longer one first, in case one secret contains another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let secrets: Vec<String> = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET).collect();
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         for check in &mut self.checks {
             for text in [&mut check.name, &mut check.detail].into_iter().chain(check.advice.as_mut()) {
-                *text = scrub(std::mem::take(text), &secrets);
+                *text = scrub(text, &secrets).into_owned();
             }
         }
         self

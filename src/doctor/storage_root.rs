@@ -55,6 +55,11 @@ pub(super) async fn examine(root: Option<String>, options: HashMap<String, Strin
         let found = tokio::task::spawn_blocking(move || filesystem::examine(&directory)).await;
         checks.extend(found.ok().flatten());
     }
+    if storage.kind() == StoreKind::Local && crate::settings::is_on_databricks() {
+        let detail = "the root is on this cluster's local disk, and its rows are lost with the cluster";
+        let advice = "give a root that lasts, such as abfss://container@account.dfs.core.windows.net/path";
+        checks.push(Area::Ledger.failed("lasting", detail, advice).needed());
+    }
     let stores = [Arc::clone(storage.store()), Arc::clone(second.store())];
     checks.extend(run_trials(stores, &storage, local).await);
     checks.extend(tables::examine(&storage, &root).await);

@@ -1,17 +1,22 @@
 //! A connection pool for one server, its responses, and what is known about a request that got no response.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{ClientBuilder, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use std::time::Duration;
 use tokio::time::timeout_at;
 use url::Url;
 
 use super::address::is_loopback;
 use super::retry::{self, Deadline};
-use super::secret::{one_line, scrub};
+use super::secret::{one_line, scrub, scrub_json};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Longest body that is read where no other limit is given, in bytes. A longer one is an error, and fills no memory.
+const MOST_BYTES: usize = 256 << 20;
 
 /// A connection pool for one server. It repeats nothing by itself and follows no redirect, because a redirect would take
 /// the credentials along. Clones share the pool.
@@ -24,6 +29,8 @@ pub(crate) struct Client {
     /// What errors advise when the server cannot be reached.
     advice: &'static str,
     longest_body: usize,
+    /// Whether a longer body is cut. Else it is an error.
+    cuts: bool,
     /// Time limit of one request.
     limit: Duration,
 }
@@ -86,7 +93,7 @@ impl Client {
         let direct = |builder: ClientBuilder| if is_loopback(url) { builder.no_proxy() } else { builder };
         let pool = pool(|builder| configure(direct(builder)))?;
         let shown = format!("{name} at {}", url.as_str().trim_end_matches('/'));
-        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: usize::MAX, limit: Duration::MAX })
+        Ok(Self { pool, url: url.clone(), shown, advice, longest_body: MOST_BYTES, cuts: false, limit: Duration::MAX })
     }
 
     /// Gives each request this time limit, unless [`Client::send_until`] gets another one.
@@ -94,9 +101,9 @@ impl Client {
         Self { limit, ..self }
     }
 
-    /// Reads at most so many bytes of a body.
+    /// Reads at most so many bytes of a body, and ignores the others.
     pub(crate) fn with_longest_body(self, longest_body: usize) -> Self {
-        Self { longest_body, ..self }
+        Self { longest_body, cuts: true, ..self }
     }
 
     /// The server's address.
@@ -142,6 +149,13 @@ impl Client {
         let (mut body, mut incomplete) = (Vec::new(), None);
         while body.len() < self.longest_body && incomplete.is_none() {
             match timeout_at(deadline.at(), response.chunk()).await {
+                Ok(Ok(Some(piece))) if !self.cuts && body.len() + piece.len() > self.longest_body => {
+                    let mebibytes = self.longest_body >> 20;
+                    let text =
+                        format!("{} answered {what} with more than {mebibytes} MiB, which is not read", self.shown);
+                    let (error, state) = (Error::new(ErrorKind::Server, text), SendState::Answered(status));
+                    incomplete = Some(RequestFailure { error, state, timed_out: false });
+                }
                 Ok(Ok(Some(piece))) => {
                     let room = piece.len().min(self.longest_body - body.len());
                     body.extend_from_slice(&piece[..room]);
@@ -201,14 +215,29 @@ pub(crate) fn pool(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Re
 }
 
 impl Response {
-    /// The response without `secret`, in case the server repeats it.
-    pub(crate) fn without(mut self, secret: &str) -> Self {
-        let has = |bytes: &[u8]| !secret.is_empty() && String::from_utf8_lossy(bytes).contains(secret);
-        if has(&self.body) {
-            self.body = scrub(String::from_utf8_lossy(&self.body).into_owned(), &[secret]).into();
+    /// The response without `secrets`, in case the server repeats one.
+    pub(crate) fn without(mut self, secrets: &[&str]) -> Self {
+        let scrubbed = |bytes: &[u8]| match scrub(&String::from_utf8_lossy(bytes), secrets) {
+            Cow::Owned(text) => Some(text),
+            Cow::Borrowed(_) => None,
+        };
+        if let Some(text) = scrubbed(&self.body) {
+            self.body = text.into();
         }
-        for value in self.headers.values_mut().filter(|value| has(value.as_bytes())) {
-            *value = HeaderValue::from_static("removed");
+        // Errors repeat texts of a refusal, as they are after JSON was read.
+        if !self.status.is_success()
+            && let Ok(mut value) = serde_json::from_slice::<Value>(&self.body)
+        {
+            let received = value.clone();
+            scrub_json(&mut value, secrets);
+            if value != received {
+                self.body = value.to_string().into();
+            }
+        }
+        for value in self.headers.values_mut() {
+            if scrubbed(value.as_bytes()).is_some() {
+                *value = HeaderValue::from_static("removed");
+            }
         }
         self
     }
@@ -276,11 +305,13 @@ mod tests {
         let mut response = Response::of(401, "bad token the-token here");
         response.headers.insert("content-type", HeaderValue::from_static("text/plain; x=the-token"));
         response.headers.insert("retry-after", HeaderValue::from_static("5"));
-        let response = response.without("the-token");
+        let response = response.without(&["another", "the-token"]);
         assert_eq!(response.body, "bad token … here");
         assert!(!format!("{response:?}").contains("the-token"));
         assert_eq!(response.retry_after(), Some(Duration::from_secs(5)));
-        let untouched = Response::of(200, "\u{fffd}text").without("").without("another, longer than the body");
+        let untouched = Response::of(200, "\u{fffd}text").without(&["", "another, longer than the body"]);
+        let escaped = Response::of(400, r#"{"message": "expired: the-t\u006fken"}"#).without(&["the-token"]);
+        assert_eq!(escaped.body, r#"{"message":"expired: …"}"#);
         assert_eq!(untouched.body, "\u{fffd}text");
     }
 }

@@ -1,6 +1,19 @@
 //! Text that is not shown, and removing it from other text.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+
+/// What takes the place of a secret.
+const HIDDEN: &str = "…";
+
+/// Shortest secret that is searched for in its encoded forms, in bytes.
+const SHORTEST_ENCODED: usize = 4;
 
 /// A text that `Debug` does not show, such as a password or a token.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -21,16 +34,57 @@ impl<T: Into<String>> From<T> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
+        f.write_str(HIDDEN)
     }
 }
 
-/// `text` without any of `secrets`, in case a server repeats them.
-pub(crate) fn scrub(text: String, secrets: &[&str]) -> String {
+/// `text` without any of `secrets`, in case a server or a program repeats them. A secret is also found as JSON, as part of an
+/// address and in base64. Cut or fold a text after this: part of a secret would not be found.
+pub(crate) fn scrub<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
+    let mut spellings: Vec<String> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
     // Longest first: a secret may contain another one.
-    let mut secrets: Vec<&&str> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets.into_iter().fold(text, |text, secret| text.replace(secret, "…"))
+    spellings.sort_by_key(|spelling| Reverse(spelling.len()));
+    spellings.iter().fold(Cow::Borrowed(text), |text, spelling| match text.contains(spelling) {
+        true => Cow::Owned(text.replace(spelling, HIDDEN)),
+        false => text,
+    })
+}
+
+/// `secret` as it is, and as others may write it. The encoded forms of a very short one are too common in other text.
+fn spellings(secret: &str) -> HashSet<String> {
+    let mut spellings = HashSet::from([secret.to_owned()]);
+    spellings.remove("");
+    if secret.len() < SHORTEST_ENCODED {
+        return spellings;
+    }
+    let json = Value::from(secret).to_string();
+    let json = &json[1..json.len() - 1];
+    spellings.extend([json.to_owned(), json.replace('/', "\\/")]);
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let address = form.replace('+', "%20").replace("%7E", "~");
+    spellings.extend([lower_case_escapes(&form), lower_case_escapes(&address), form, address]);
+    spellings.extend([STANDARD_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(secret)]);
+    spellings
+}
+
+/// `%2F` as `%2f`.
+fn lower_case_escapes(text: &str) -> String {
+    let mut parts = text.split('%');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| match part.split_at_checked(2) {
+        Some((escape, rest)) => format!("{text}%{}{rest}", escape.to_ascii_lowercase()),
+        None => format!("{text}%{part}"),
+    })
+}
+
+/// `value` with every text in it scrubbed. A server may have written characters of a secret as `\u…`.
+pub(crate) fn scrub_json(value: &mut Value, secrets: &[&str]) {
+    match value {
+        Value::String(text) => *text = scrub(text, secrets).into_owned(),
+        Value::Array(items) => items.iter_mut().for_each(|item| scrub_json(item, secrets)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| scrub_json(field, secrets)),
+        _ => {}
+    }
 }
 
 /// `text` on one line without control characters, cut after `longest` characters.
@@ -49,8 +103,29 @@ mod tests {
     #[test]
     fn secrets_are_neither_shown_nor_repeated() {
         assert_eq!(format!("{:?}", Some(Secret::from("hunter2"))), "Some(…)");
-        assert_eq!(scrub("bad hunter2 given".to_owned(), &["", "hunter", "hunter2"]), "bad … given");
+        assert_eq!(scrub("bad hunter2 given", &["", "hunter", "hunter2"]), "bad … given");
         assert_eq!(one_line(" a\r\n b\u{7}c ", 9), "a b c");
         assert_eq!(one_line("äöü", 2), "äö…");
+    }
+
+    #[test]
+    fn a_secret_is_found_however_it_is_written() {
+        let secret = "p\"ss/wörd +~=?";
+        for written in [
+            secret,
+            r#"p\"ss/wörd +~=?"#,
+            r#"p\"ss\/wörd +~=?"#,
+            "p%22ss%2Fw%C3%B6rd+%2B%7E%3D%3F",
+            "p%22ss%2Fw%C3%B6rd%20%2B~%3D%3F",
+            "p%22ss%2fw%c3%b6rd%20%2b~%3d%3f",
+            "cCJzcy93w7ZyZCArfj0/",
+            "cCJzcy93w7ZyZCArfj0_",
+        ] {
+            assert_eq!(scrub(&format!("<{written}>"), &[secret]), "<…>", "{written}");
+        }
+        assert_eq!(scrub("the IDs", &["ab"]), "the IDs");
+        let mut body = serde_json::from_str(r#"{"a": ["t\u006fken-1", 2], "b": {"c": "token-1!"}}"#).unwrap();
+        scrub_json(&mut body, &["token-1"]);
+        assert_eq!(body, serde_json::json!({"a": ["…", 2], "b": {"c": "…!"}}));
     }
 }

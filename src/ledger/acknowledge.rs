@@ -39,6 +39,17 @@ impl JobLedger {
         })
     }
 
+    /// Checks that rows of `table` can be acknowledged as it is now. Another writer, such as Spark, can have switched on a feature
+    /// since the ledger was opened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], which says how to switch it off; as [`JobLedger::rows`].
+    pub(crate) fn check_acknowledging(&self, table: LedgerTable) -> Result<()> {
+        let Some(found) = self.opened(table.spec())? else { return Ok(()) };
+        found.newest_version()?;
+        found.check_rewritable()
+    }
+
     /// Sets every pending execution of this file and job to `YES`, as the legacy `UPDATE` statement does.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::runtime::lock;
+use crate::settings;
 use crate::storage::{Durability, Requests, Storage, StoreKind};
 use tables::{DELIVERIES, FLAG, NO, equal};
 
@@ -159,6 +160,16 @@ impl JobLedger {
         &self.inner.root
     }
 
+    /// Whether the store answers at once, as a local disk does. A call on another one can take as long as the network hangs.
+    pub fn is_immediate(&self) -> bool {
+        self.inner.storage.is_immediate()
+    }
+
+    /// Whether the root is on the local disk of a Databricks cluster, so that its rows are lost with the cluster.
+    pub fn is_lost_with_cluster(&self) -> bool {
+        self.inner.storage.kind() == StoreKind::Local && settings::is_on_databricks()
+    }
+
     /// The storage options as they were given; they can contain credentials.
     pub fn storage_options(&self) -> &HashMap<String, String> {
         self.inner.storage.options()
@@ -193,7 +204,11 @@ impl JobLedger {
         self.log(LedgerTable::Notifications, file_name, job_id, status, timestamp)
     }
 
-    fn log(
+    /// Logs one row of `table`: [`JobLedger::log_job_execution`] or [`JobLedger::log_job_completion`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn log(
         &self,
         table: LedgerTable,
         file_name: &str,

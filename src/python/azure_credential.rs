@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::attach::attached;
 use super::convert::arguments::{self, Moment};
 use super::errors::PyOutcome;
+use super::held::HeldObject;
 use super::interrupt::Calls;
 use crate::azure::{AccessToken, Credential, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,7 +34,7 @@ pub(super) fn credential(
         ))
         .into());
     }
-    let source = PythonSource { object: value.clone().unbind(), has_get_token, calls: Arc::clone(calls) };
+    let source = PythonSource { object: calls.held().hold(value), has_get_token, calls: Arc::clone(calls) };
     Ok((Credential::Source(Arc::new(source)), None))
 }
 
@@ -70,7 +71,7 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
 }
 
 struct PythonSource {
-    object: Py<PyAny>,
+    object: HeldObject,
     /// Calls `object.get_token(scope)` instead of `object()`.
     has_get_token: bool,
     calls: Arc<Calls>,
@@ -80,7 +81,10 @@ impl TokenSource for PythonSource {
     fn token(&self, scope: &str) -> Result<AccessToken> {
         attached(|py| {
             let object = self.object.bind(py);
-            let answer = if self.has_get_token { object.call_method1("get_token", (scope,)) } else { object.call0() };
+            let answer = match self.has_get_token {
+                true => object.and_then(|object| object.call_method1("get_token", (scope,))),
+                false => object.and_then(|object| object.call0()),
+            };
             let answer = answer.map_err(|error| {
                 self.calls.interrupted_by(py, &error);
                 Error::new(ErrorKind::Authentication, format!("the credential gave no token: {error}"))

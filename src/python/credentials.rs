@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyMapping, PyString};
 use serde_json::{Map, Value};
@@ -10,6 +12,7 @@ use super::attach::attached;
 use super::convert;
 use super::convert::arguments::{self, Location, Secret, Text};
 use super::errors::PyOutcome;
+use super::held::HeldObjects;
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::Credentials;
 use crate::viya::auth::{Grant, OAuthClient, PersistHook};
@@ -23,6 +26,7 @@ use crate::viya::auth::{Grant, OAuthClient, PersistHook};
 #[pyclass(module = "jobrota.viya", name = "Credentials", frozen)]
 pub(super) struct PyCredentials {
     credentials: Credentials,
+    held: HeldObjects,
 }
 
 fn oauth(client_id: Option<Text>, client_secret: Option<Secret>) -> OAuthClient {
@@ -37,7 +41,7 @@ impl PyCredentials {
     /// A token file: the JSON answer of SASLogon. It is renewed in place, mode 0600.
     #[staticmethod]
     fn file(path: Location) -> Self {
-        Self { credentials: Credentials::File(path.0.into()) }
+        Self { credentials: Credentials::File(path.0.into()), held: HeldObjects::default() }
     }
 
     /// A profile of SAS's own command line, `sas-viya`.
@@ -47,14 +51,17 @@ impl PyCredentials {
     #[staticmethod]
     #[pyo3(signature = (profile = None))]
     fn cli(profile: Option<Text>) -> Self {
-        Self { credentials: Credentials::Cli(profile.map(|profile| profile.0)) }
+        Self { credentials: Credentials::Cli(profile.map(|profile| profile.0)), held: HeldObjects::default() }
     }
 
     /// The client's own id and secret.
     #[staticmethod]
     fn client_credentials(client_id: Text, client_secret: Secret) -> Self {
         let client = OAuthClient::new(client_id.0, client_secret.0);
-        Self { credentials: Credentials::with_grant(client, Grant::ClientCredentials, None) }
+        Self {
+            credentials: Credentials::with_grant(client, Grant::ClientCredentials, None),
+            held: HeldObjects::default(),
+        }
     }
 
     /// A user's name and password.
@@ -69,14 +76,14 @@ impl PyCredentials {
     fn password(user: Text, password: Secret, client_id: Option<Text>, client_secret: Option<Secret>) -> Self {
         let client = oauth(client_id, client_secret);
         let grant = Grant::Password { user: user.0, password: password.0.into() };
-        Self { credentials: Credentials::with_grant(client, grant, None) }
+        Self { credentials: Credentials::with_grant(client, grant, None), held: HeldObjects::default() }
     }
 
     /// The login of the environment: `SAS_ACCESS_TOKEN`, `SAS_TOKEN_FILE`, `SAS_CLIENT_ID` with `SAS_CLIENT_SECRET`,
     /// `SAS_USERNAME` with `SAS_PASSWORD`, else the profile of SAS's own command line.
     #[staticmethod]
     fn environment() -> Self {
-        Self { credentials: Credentials::Environment }
+        Self { credentials: Credentials::Environment, held: HeldObjects::default() }
     }
 
     /// Tokens that are not in a file, such as those of a secret scope.
@@ -97,26 +104,37 @@ impl PyCredentials {
         client_secret: Option<Secret>,
     ) -> PyOutcome<Self> {
         let client = oauth(client_id, client_secret);
-        let persist = persist.filter(|hook| !hook.is_none()).map(hook).transpose()?;
+        let held = HeldObjects::default();
+        let persist = persist.filter(|hook| !hook.is_none()).map(|persist| hook(persist, &held)).transpose()?;
         let credentials = if source.is_callable() {
-            Credentials::with_grant(client, callback(source), persist)
+            Credentials::with_grant(client, callback(source, &held), persist)
         } else {
             Credentials::with_tokens(client, response(source)?, persist)
         };
-        Ok(Self { credentials })
+        Ok(Self { credentials, held })
     }
 
     fn __repr__(&self) -> String {
         format!("Credentials({})", self.credentials.describe())
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.held.traverse(&visit, false)
+    }
+
+    fn __clear__(&self) {
+        self.held.clear();
+    }
 }
 
-/// Converts `tokens`: a path, a callable, a SASLogon response or `Credentials`. None is the default file, else the environment.
-pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credentials> {
+/// Converts `tokens`: a path, a callable, a SASLogon response or `Credentials`. None is the default file, else the environment. A
+/// callable and `Credentials` are `held`.
+pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) -> PyOutcome<Credentials> {
     let Some(value) = value.filter(|value| !value.is_none()) else {
         return Ok(Credentials::FileOrEnvironment("data/sas_tokens.json".into()));
     };
     if let Ok(given) = value.cast::<PyCredentials>() {
+        held.hold(value);
         return Ok(given.get().credentials.clone());
     }
     let client = OAuthClient::from_environment();
@@ -131,7 +149,7 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Credent
         return Ok(Credentials::File(path.into()));
     }
     if value.is_callable() {
-        return Ok(Credentials::with_grant(client, callback(value), None));
+        return Ok(Credentials::with_grant(client, callback(value, held), None));
     }
     if value.cast::<PyMapping>().is_ok() {
         return Ok(Credentials::with_tokens(client, response(value)?, None));
@@ -166,11 +184,11 @@ fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
     }
 }
 
-fn callback(callable: &Bound<'_, PyAny>) -> Grant {
-    let callable = callable.clone().unbind();
+fn callback(callable: &Bound<'_, PyAny>, held: &HeldObjects) -> Grant {
+    let callable = held.hold(callable);
     Grant::Callback(Arc::new(move || -> Result<Map<String, Value>> {
         attached(|py| {
-            let answer = callable.bind(py).call0().map_err(|error| {
+            let answer = callable.bind(py).and_then(|callable| callable.call0()).map_err(|error| {
                 Error::new(ErrorKind::Authentication, format!("the token callable gave no token: {error}"))
             })?;
             response(&answer).map_err(|_| {
@@ -183,17 +201,17 @@ fn callback(callable: &Bound<'_, PyAny>) -> Grant {
     }))
 }
 
-fn hook(callable: &Bound<'_, PyAny>) -> PyOutcome<PersistHook> {
+fn hook(callable: &Bound<'_, PyAny>, held: &HeldObjects) -> PyOutcome<PersistHook> {
     if !callable.is_callable() {
         return Err(Error::invalid("persist must be a callable that takes the renewed SASLogon response").into());
     }
-    let callable = callable.clone().unbind();
+    let callable = held.hold(callable);
     Ok(Arc::new(move |response: &Map<String, Value>| -> Result<()> {
         let response = Value::Object(response.clone());
         attached(|py| {
             let called = convert::json(py, &response)
                 .map_err(PyErr::from)
-                .and_then(|response| callable.bind(py).call1((response,)).map(drop));
+                .and_then(|response| callable.bind(py)?.call1((response,)).map(drop));
             called.map_err(|error| {
                 Error::new(
                     ErrorKind::Storage,

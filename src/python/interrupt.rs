@@ -9,12 +9,16 @@ use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 use super::errors::PyOutcome;
+use super::held::HeldObjects;
 use crate::runtime::lock;
 use crate::stop::Stop;
 
-/// The running calls of one object, whose callable runs in other threads than those that wait.
+/// The callables of one object, which run in other threads than those that wait, and its running calls.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Mutex<Vec<Weak<Call>>>);
+pub(super) struct Calls {
+    held: HeldObjects,
+    running: Mutex<Vec<Weak<Call>>>,
+}
 
 /// One call that can be interrupted.
 #[derive(Debug, Default)]
@@ -37,17 +41,22 @@ fn is_interrupt(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 impl Calls {
+    /// The callables.
+    pub(super) fn held(&self) -> &HeldObjects {
+        &self.held
+    }
+
     /// A call that begins now.
     pub(super) fn begin(&self) -> Arc<Call> {
         let call = Arc::new(Call::default());
-        let mut calls = lock(&self.0);
+        let mut calls = lock(&self.running);
         calls.retain(|call| call.strong_count() > 0);
         calls.push(Arc::downgrade(&call));
         call
     }
 
     fn running(&self) -> Vec<Arc<Call>> {
-        lock(&self.0).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.running).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Interrupts all running calls if `error` concerns more than the call that raised it. Returns whether it does.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyUserWarning};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -77,6 +77,15 @@ impl PyJobLedger {
         Ok(self.ledger.clone())
     }
 
+    fn opened(py: Python<'_>, ledger: ledger::JobLedger) -> PyOutcome<Self> {
+        if ledger.is_lost_with_cluster() {
+            let text = c"the ledger is kept on this cluster's local disk, and its rows are lost with the cluster: give a root \
+                         that lasts, such as abfss://container@account.dfs.core.windows.net/path";
+            PyErr::warn(py, &py.get_type::<PyUserWarning>(), text, 1)?;
+        }
+        Ok(Self { ledger, guard: ForkGuard::new() })
+    }
+
     /// Reads a table in the given mode.
     fn read(
         &self,
@@ -86,11 +95,13 @@ impl PyJobLedger {
     ) -> PyOutcome {
         let ledger = self.core()?;
         let reading = ledger.clone();
-        mode.run_blocking(
+        let warned = ledger.clone();
+        mode.run_on_ledger(
             py,
+            &ledger,
             move || read(&reading),
             move |py, batch| {
-                warn_when_overdue(py, &ledger)?;
+                warn_when_overdue(py, &warned)?;
                 convert::table(py, batch)
             },
         )
@@ -104,11 +115,25 @@ impl PyJobLedger {
         write: impl FnOnce(&ledger::JobLedger) -> Result<u64> + Send + 'static,
     ) -> PyOutcome {
         let ledger = self.core()?;
-        mode.run_blocking(py, move || write(&ledger), |_, count| Ok(count))
+        let writing = ledger.clone();
+        mode.run_on_ledger(py, &ledger, move || write(&writing), |_, count| Ok(count))
     }
 
     fn log_rows(&self, mode: CallMode, py: Python<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
         self.write(mode, py, move |ledger| ledger.log_batch(table, &rows.0))
+    }
+
+    fn log(
+        &self,
+        py: Python<'_>,
+        table: LedgerTable,
+        [file_name, job_id, status]: [Text; 3],
+        at: Option<Moment>,
+    ) -> PyOutcome<()> {
+        let (ledger, at) = (self.core()?, at.map(|at| at.0));
+        let writing = ledger.clone();
+        let work = move || writing.log(table, &file_name.0, &job_id.0, &status.0, at);
+        CallMode::Wait.run_on_ledger(py, &ledger, work, |_, ()| Ok(())).map(drop)
     }
 
     fn log_async(
@@ -167,7 +192,13 @@ impl PyJobLedger {
 
     fn summary_in(&self, mode: CallMode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
         let (ledger, since) = (self.core()?, since.map(|since| since.0));
-        mode.run_blocking(py, move || ledger.summary(since, None), |_, summary| Ok(PyLedgerSummary::from(summary)))
+        let read = ledger.clone();
+        mode.run_on_ledger(
+            py,
+            &ledger,
+            move || read.summary(since, None),
+            |_, summary| Ok(PyLedgerSummary::from(summary)),
+        )
     }
 
     fn maintain_in(&self, mode: CallMode, py: Python<'_>, retain_hours: f64) -> PyOutcome {
@@ -243,8 +274,8 @@ impl PyJobLedger {
         #[pyo3(from_py_with = durability)] durability: Durability,
         #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome<Self> {
-        let ledger = wait::blocking(py, opening(root, storage_options, durability, commit_timeout))?;
-        Ok(Self { ledger, guard: ForkGuard::new() })
+        let opening = opening(root, storage_options, durability, commit_timeout);
+        Self::opened(py, wait::future(py, runtime::blocking(opening))?)
     }
 
     /// Like `JobLedger(...)`, as a coroutine. Opening a ledger reads its tables from the store, and creates missing ones.
@@ -268,7 +299,7 @@ impl PyJobLedger {
         #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome {
         let opening = opening(root, storage_options, durability, commit_timeout);
-        CallMode::Coroutine.run_blocking(py, opening, |_, ledger| Ok(Self { ledger, guard: ForkGuard::new() }))
+        CallMode::Coroutine.run_blocking(py, opening, Self::opened)
     }
 
     /// The root as it was given.
@@ -321,8 +352,7 @@ impl PyJobLedger {
         status: Text,
         execution_timestamp: Option<Moment>,
     ) -> PyOutcome<()> {
-        let (ledger, at) = (self.core()?, execution_timestamp.map(|at| at.0));
-        wait::blocking(py, || ledger.log_job_execution(&file_name.0, &job_id.0, &status.0, at))
+        self.log(py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
     }
 
     /// Like `log_job_execution`, as a coroutine.
@@ -359,8 +389,7 @@ impl PyJobLedger {
         status: Text,
         notification_timestamp: Option<Moment>,
     ) -> PyOutcome<()> {
-        let (ledger, at) = (self.core()?, notification_timestamp.map(|at| at.0));
-        wait::blocking(py, || ledger.log_job_completion(&file_name.0, &job_id.0, &status.0, at))
+        self.log(py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
     }
 
     /// Like `log_job_completion`, as a coroutine.

@@ -12,6 +12,7 @@ mod delivery_report;
 mod doctor;
 mod errors;
 mod fork_guard;
+mod held;
 mod import_report;
 mod interrupt;
 mod inventory;

@@ -7,6 +7,7 @@ use pyo3::types::PyString;
 
 use super::attach::attached;
 use super::errors::PyOutcome;
+use super::held::HeldObject;
 use super::interrupt::Calls;
 use crate::error::Error;
 use crate::inventory::Vm;
@@ -14,14 +15,14 @@ use crate::selection::{Probe, ProbeCallback};
 
 /// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
 struct PythonProbe {
-    function: Py<PyAny>,
+    function: HeldObject,
     calls: Arc<Calls>,
 }
 
 impl ProbeCallback for PythonProbe {
     fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
         attached(|py| {
-            let answer = self.function.bind(py).call1((&vm.name,)).map_err(|error| {
+            let answer = self.function.bind(py).and_then(|function| function.call1((&vm.name,))).map_err(|error| {
                 self.calls.interrupted_by(py, &error);
                 error.to_string()
             })?;
@@ -40,7 +41,7 @@ pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, calls: &Arc<Calls>) -> PyO
         return Ok(text.parse()?);
     }
     if value.is_callable() {
-        let function = value.clone().unbind();
+        let function = calls.held().hold(value);
         return Ok(Probe::Callback(Arc::new(PythonProbe { function, calls: Arc::clone(calls) })));
     }
     if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::azure_credential;
@@ -127,5 +129,11 @@ impl PyRunCommand {
     fn __repr__(&self) -> String {
         let group = self.options.resource_group.as_deref().unwrap_or("any");
         format!("RunCommand(subscription_id={:?}, resource_group={group:?})", self.options.subscription_id)
+    }
+
+    // Whatever can be part of a circle through these clears itself.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.selector)?;
+        visit.call(&self.credential)
     }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::attach::attached;
@@ -13,6 +15,7 @@ use super::convert::arguments::{self, Location, Secret, StorageOptions, Text};
 use super::credentials::credentials;
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
+use super::held::HeldObjects;
 use super::interrupt::Call;
 use super::viya_session::client_options;
 use super::wait::{CallMode, in_context};
@@ -85,6 +88,7 @@ use crate::viya::{ClientOptions, server};
 #[pyclass(module = "jobrota", name = "ViyaComparisonRunner", frozen)]
 pub(super) struct PyViyaComparisonRunner {
     runner: Arc<comparison::ViyaComparisonRunner>,
+    held: HeldObjects,
     guard: ForkGuard,
 }
 
@@ -185,12 +189,13 @@ impl PyViyaComparisonRunner {
         storage_options: Option<StorageOptions>,
         #[pyo3(from_py_with = arguments::optional_number)] time_scale: Option<f64>,
     ) -> PyOutcome<Self> {
+        let held = HeldObjects::default();
         let defaults = RunnerOptions::default();
         let path =
             |value: Option<Location>, default: &Path| value.map_or_else(|| default.to_owned(), |path| path.0.into());
         let options = RunnerOptions {
             base_url: server::require(base_url.as_ref().map(|url| url.0.as_str()))?,
-            tokens: credentials(tokens)?,
+            tokens: credentials(tokens, &held)?,
             client: ClientOptions {
                 time_scale,
                 ..client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?
@@ -218,7 +223,7 @@ impl PyViyaComparisonRunner {
             correlation_timeout,
             ..defaults
         };
-        Ok(Self { runner: Arc::new(comparison::ViyaComparisonRunner::new(options)?), guard: ForkGuard::new() })
+        Ok(Self { runner: Arc::new(comparison::ViyaComparisonRunner::new(options)?), held, guard: ForkGuard::new() })
     }
 
     /// Runs the comparison and writes the result JSON.
@@ -296,6 +301,14 @@ impl PyViyaComparisonRunner {
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
         let description = self.runner.describe().unwrap_or_else(|error| error.full_message());
         convert::repr_html(py, "runner", description)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.held.traverse(&visit, Arc::strong_count(&self.runner) > 1)
+    }
+
+    fn __clear__(&self) {
+        self.held.clear();
     }
 }
 

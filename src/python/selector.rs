@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::PyTraverseError;
 use pyo3::exceptions::PyUserWarning;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -376,5 +378,13 @@ impl PyRoundRobinSelector {
         }
         data.set_item("distribution", list)?;
         convert::repr_html(py, "selector", data)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.calls.held().traverse(&visit, Arc::strong_count(&self.selector) > 1)
+    }
+
+    fn __clear__(&self) {
+        self.calls.held().clear();
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::convert::arguments::{self, Location, Secret, Text};
@@ -115,5 +117,10 @@ impl PySsh {
 
     fn __repr__(&self) -> String {
         format!("Ssh(user={:?}, port={})", self.options.user, self.options.port)
+    }
+
+    // Whatever can be part of a circle through the selector clears itself.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.selector)
     }
 }

@@ -6,7 +6,7 @@ use pyo3::types::PyTuple;
 
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
-use super::wait::{self, CallMode};
+use super::wait::CallMode;
 use crate::ledger::{JobLedger, LedgerTable};
 
 /// Logs an execution and a notification when its body ends. `JobLedger.track` makes it.
@@ -54,10 +54,12 @@ impl PyTrack {
     fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
         self.guard.check("tracked job")?;
         let status = status(exception)?;
-        wait::blocking(py, || {
-            self.ledger.log_job_execution(&self.file_name, &self.job_id, status, None)?;
-            self.ledger.log_job_completion(&self.file_name, &self.job_id, status, None)
-        })?;
+        let (ledger, file_name, job_id) = (self.ledger.clone(), self.file_name.clone(), self.job_id.clone());
+        let work = move || {
+            ledger.log_job_execution(&file_name, &job_id, status, None)?;
+            ledger.log_job_completion(&file_name, &job_id, status, None)
+        };
+        CallMode::Wait.run_on_ledger(py, &self.ledger, work, |_, ()| Ok(()))?;
         Ok(false)
     }
 

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::IntoPyObjectExt as _;
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
@@ -13,6 +15,7 @@ use super::convert::arguments::{self, Names, TextPairs};
 use super::delivery_report::PyDeliveryReport;
 use super::errors::{PyOutcome, Raised};
 use super::fork_guard::ForkGuard;
+use super::held::HeldObject;
 use super::interrupt::{Call, Calls, is_canceled};
 use super::ledger::PyJobLedger;
 use super::ledger_summary::PyLedgerSummary;
@@ -53,11 +56,11 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
 
 /// Calls the caller's function with the GIL held. An `async def` function runs on the event loop that awaits the cycle, else on
 /// one of this package.
-fn call(function: &Py<PyAny>, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> SendOutcome {
+fn call(function: &HeldObject, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> SendOutcome {
     attached(|py| {
         let event_loop = calls.event_loop(py);
         let answer = || -> PyResult<Bound<'_, PyAny>> {
-            let answer = function.bind(py).call1((file_name, job_id, status))?;
+            let answer = function.bind(py)?.call1((file_name, job_id, status))?;
             if !answer.hasattr("__await__")? {
                 return Ok(answer);
             }
@@ -110,6 +113,8 @@ fn transport(
     thread_safe: bool,
     calls: Arc<Calls>,
 ) -> PyOutcome<Arc<dyn Transport>> {
+    // Also a transport of this package, which can hold a selector, and that a callable.
+    let held = calls.held().hold(value);
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
     }
@@ -129,9 +134,7 @@ fn transport(
     if value.is_callable() {
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
-        let function = value.clone().unbind();
-        let send =
-            move |file_name: &str, job_id: &str, status: &str| call(&function, &calls, file_name, job_id, status);
+        let send = move |file_name: &str, job_id: &str, status: &str| call(&held, &calls, file_name, job_id, status);
         return Ok(Arc::new(Callable::from_arc(Arc::new(send), thread_safe || asynchronous)));
     }
     Err(Error::invalid(format!(
@@ -453,6 +456,14 @@ impl PyAutosysUpdater {
             data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
         }
         convert::repr_html(py, "updater", data)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.calls.held().traverse(&visit, Arc::strong_count(&self.updater) > 1)
+    }
+
+    fn __clear__(&self) {
+        self.calls.held().clear();
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::convert;
@@ -11,6 +13,7 @@ use super::convert::arguments::{self, Location, Names, Secret, Text};
 use super::credentials::credentials;
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
+use super::held::HeldObjects;
 use super::wait::CallMode;
 use crate::error::Error;
 use crate::runtime::lock;
@@ -71,6 +74,7 @@ pub(super) struct PyViyaSession {
     credentials: Credentials,
     options: ClientOptions,
     client: Mutex<Option<Arc<ViyaClient>>>,
+    held: Arc<HeldObjects>,
     guard: ForkGuard,
 }
 
@@ -125,7 +129,9 @@ impl PyViyaSession {
     fn save_login_in(&self, mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
         self.guard.check("ViyaSession")?;
         let (base, options, credentials) = (self.base_url.clone(), self.options.clone(), self.credentials.clone());
+        let held = Arc::clone(&self.held);
         let work = async move {
+            let _held = held;
             let (response, client) = session::login(&base, &options, &credentials).await?;
             auth::write_new(&PathBuf::from(path.0), response, &client)
         };
@@ -151,9 +157,11 @@ impl PyViyaSession {
     ) -> PyOutcome<Self> {
         let base_url = server::require(base_url.as_ref().map(|url| url.0.as_str()))?;
         crate::viya::client::parse_base_url(&base_url)?;
+        let held = Arc::<HeldObjects>::default();
         Ok(Self {
             base_url,
-            credentials: credentials(tokens)?,
+            credentials: credentials(tokens, &held)?,
+            held,
             options: client_options(py, ca_bundle, proxy, verify, connect_timeout, read_timeout)?,
             client: Mutex::new(None),
             guard: ForkGuard::new(),
@@ -234,6 +242,19 @@ impl PyViyaSession {
 
     fn __repr__(&self) -> String {
         format!("ViyaSession({:?}, tokens={})", self.base_url, self.credentials.describe())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Each running call has a client or the objects themselves. A locked client is about to be used.
+        let has_client =
+            |client: &Option<Arc<ViyaClient>>| client.as_ref().is_some_and(|client| Arc::strong_count(client) > 1);
+        let is_running =
+            Arc::strong_count(&self.held) > 1 || self.client.try_lock().map_or(true, |client| has_client(&client));
+        self.held.traverse(&visit, is_running)
+    }
+
+    fn __clear__(&self) {
+        self.held.clear();
     }
 }
 

@@ -19,6 +19,7 @@ use super::fork_guard::ForkGuard;
 use super::interrupt::{Call, Calls};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::JobLedger;
 use crate::runtime;
 use crate::runtime::lock;
 use crate::stop::Stop;
@@ -41,6 +42,22 @@ impl CallMode {
         match self {
             Self::Wait => Ok(finish(py, blocking(py, work)?)?.into_py_any(py)?),
             Self::Coroutine => self.run(py, runtime::blocking(work), finish),
+        }
+    }
+
+    /// Runs blocking work on a ledger. Where its store can hang, Ctrl-C ends the wait, and the work goes on without the caller: it
+    /// may have been done or not.
+    pub(super) fn run_on_ledger<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+        self,
+        py: Python<'_>,
+        ledger: &JobLedger,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+        finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
+    ) -> PyOutcome {
+        match self {
+            // Another thread would cost as much as a local request itself.
+            Self::Wait if ledger.is_immediate() => self.run_blocking(py, work, finish),
+            _ => self.run(py, runtime::blocking(work), finish),
         }
     }
 

@@ -18,8 +18,6 @@ use crate::storage::Storage;
 
 /// The column of the shared cursor's table that has the time of a turn.
 const SELECTED_AT: &str = "selected_at";
-/// Set on every Databricks cluster, to the version of its runtime.
-const DATABRICKS: &str = "DATABRICKS_RUNTIME_VERSION";
 
 /// One atomic step: turns, and the changes of the state that belong to them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -156,7 +154,7 @@ pub struct DefaultDir {
 /// [`crate::ErrorKind::InvalidInput`] when there is no ledger, and the user has no home directory.
 pub fn default_dir(ledger_root: Option<&str>) -> Result<DefaultDir> {
     let state = crate::settings::state_dir();
-    choose(ledger_root, std::env::var_os(DATABRICKS).is_some(), state)
+    choose(ledger_root, crate::settings::is_on_databricks(), state)
 }
 
 fn choose(ledger_root: Option<&str>, on_databricks: bool, state: Option<PathBuf>) -> Result<DefaultDir> {

@@ -145,7 +145,7 @@ fn unusable(bucket: &Bucket, settings: &StoreOptions, error: &object_store::Erro
         "the service account key must be the JSON of a key file".to_owned()
     } else {
         let values: Vec<&str> = settings.values.values().map(String::as_str).filter(|value| value.len() > 3).collect();
-        scrub(error.to_string(), &values)
+        scrub(&error.to_string(), &values).into_owned()
     };
     Error::invalid(format!("the storage options cannot be used for '{}': {reason}", bucket.url))
 }

@@ -26,6 +26,11 @@ impl Executor {
     pub(super) fn new(handle: Handle, in_place: bool) -> Self {
         Self { runtime: TokioMultiThreadExecutor::new(handle.clone()), handle, in_place }
     }
+
+    /// Whether the thread that waits for a request also runs it.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.in_place
+    }
 }
 
 impl TaskExecutor for Executor {

@@ -288,10 +288,13 @@ impl LoginState {
         if refresh_token.is_some() {
             self.storage.check_rotation()?;
         }
+        let known = slot.as_ref().map(|tokens| (tokens.access.clone(), tokens.refresh.clone()));
+        let (access, refresh) = known.unwrap_or_default();
+        let known = [access.as_str(), refresh.as_deref().unwrap_or_default()];
         // Prepared before the refresh token is spent: a folder that cannot be written to must not cost the login.
         let write = self.storage.prepare_write()?;
         let refreshed = match refresh_token {
-            Some(token) => match grant::refresh(http, &self.client, &token, &self.storage).await {
+            Some(token) => match grant::refresh(http, &self.client, &token, &self.storage, &known).await {
                 Err(e) if e.kind() == ErrorKind::Authentication && self.grant.is_some() => None,
                 response => Some(response?),
             },
@@ -300,7 +303,7 @@ impl LoginState {
         let from_callback = refreshed.is_none() && is_callback;
         let response = match (refreshed, &self.grant) {
             (Some(response), _) => response,
-            (None, Some(grant)) => grant.request(http, &self.client).await?,
+            (None, Some(grant)) => grant.request(http, &self.client, &known).await?,
             (None, None) => return Err(self.expired(slot.as_ref())),
         };
         // The old tokens stay until the new ones are known to be readable.

@@ -19,6 +19,8 @@ use crate::http::{Client, RequestFailure, Response, Secret, SendState, tls, toke
 mod pages;
 mod request;
 
+#[cfg(test)]
+pub(super) use pages::MOST_PAGES;
 pub(crate) use pages::Pages;
 pub(crate) use request::{COLLECTION, ViyaRequest, is_filter_refused, is_transient, json, quoted, refusal};
 
@@ -187,15 +189,21 @@ impl ViyaClient {
     /// Sends a request once. A 401 is repeated with a renewed token, because the server did nothing.
     pub(crate) async fn once(&self, request: &ViyaRequest<'_>) -> Result<Response, RequestFailure> {
         let bearer = self.login.bearer(&self.http).await?;
-        let response = self.exchange(request, bearer.token()).await?;
+        let response = self.exchange(request, bearer.token(), "").await?;
         if response.status != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let bearer = self.login.renewed(&bearer, &self.http).await?;
-        self.exchange(request, bearer.token()).await
+        let renewed = self.login.renewed(&bearer, &self.http).await?;
+        self.exchange(request, renewed.token(), bearer.token()).await
     }
 
-    async fn exchange(&self, request: &ViyaRequest<'_>, token: &str) -> Result<Response, RequestFailure> {
+    /// Sends a request with `token`. The server may repeat it, or the one that it `refused` before.
+    async fn exchange(
+        &self,
+        request: &ViyaRequest<'_>,
+        token: &str,
+        refused: &str,
+    ) -> Result<Response, RequestFailure> {
         let url = request.url(self.http.url())?;
         let what = format!("{} {}", request.method, url.path());
         let mut sent = self
@@ -211,6 +219,6 @@ impl ViyaClient {
         }
         let response = self.http.send(sent, &what).await?;
         self.answered.store(true, Ordering::Relaxed);
-        Ok(response.complete()?.without(token))
+        Ok(response.complete()?.without(&[token, refused]))
     }
 }

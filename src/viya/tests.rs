@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::auth::OAuthClient;
-use super::client::{ClientOptions, ViyaClient, ViyaRequest, parse_base_url};
+use super::client::{ClientOptions, MOST_PAGES, ViyaClient, ViyaRequest, parse_base_url};
 use super::submission::{self, Submission};
 use super::{Login, contexts, orchestrator};
 use crate::error::ErrorKind;
@@ -402,4 +402,17 @@ async fn the_orchestrator_is_listed_by_pages_until_the_run_began() {
     let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap(), |_| false).await.unwrap();
     let ids: Vec<i64> = entries.iter().filter_map(orchestrator::OrchestratorEntry::id).collect();
     assert_eq!((ids, pages.load(Ordering::SeqCst)), (vec![100, 99, 98, 97], 3));
+}
+
+#[tokio::test]
+async fn a_list_without_end_is_an_error_and_not_cut() {
+    let page = |Query(query): Query<std::collections::HashMap<String, String>>| async move {
+        let start: usize = query["start"].parse().unwrap();
+        Json(
+            json!({"items": [{"id": start, "name": "x"}], "links": [{"rel": "next", "href": format!("/things?start={}", start + 1)}]}),
+        )
+    };
+    let (_folder, client) = client(Router::new().route("/things", get(page))).await;
+    let error = client.items(ViyaRequest::get("/things", JSON)).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("more than {MOST_PAGES} pages")), "{error}");
 }

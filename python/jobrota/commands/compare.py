@@ -228,6 +228,8 @@ def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> 
         for name, value in vars(arguments).items()
         if name not in ("run", "planned", "base_url", "limit_jobs", "tokens")
     }
+    if arguments.proxy:
+        shown["proxy"] = shown_url(arguments.proxy)
     width = max(map(len, shown))
     for name, value in shown.items():
         note = ""

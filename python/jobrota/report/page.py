@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
@@ -17,8 +19,9 @@ from jobrota.report.theme import theme
 
 __all__ = ["frame", "render"]
 
-# The page may use its own scripts and styles, and no network. Vega compiles the expressions of charts, hence eval.
-POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
+# The page may use its own two scripts, which are named by their hashes, its styles, and no network. A script that comes
+# with the data of a result does not run, also if it were not escaped. Vega compiles expressions of charts, hence eval.
+POLICY = "default-src 'none'; script-src {scripts} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 MOST_ROWS = 1000
 """Rows of the table of a chart."""
 
@@ -85,7 +88,7 @@ def render(comparison: Comparison, charts: Sequence[Chart]) -> str:
     speed = comparison.metadata.get("speed")
     return environment.get_template("page.html").render(
         title=comparison.title,
-        policy=POLICY,
+        policy=POLICY.format(scripts=" ".join(map(_source, (library, script)))),
         # Only files of this package are not escaped.
         style=Markup(style),
         script=Markup(script),
@@ -106,11 +109,21 @@ def render(comparison: Comparison, charts: Sequence[Chart]) -> str:
 
 
 def frame(html: str, height: int) -> str:
-    """Returns an HTML frame with the page `html`, so that its styles and those of a notebook stay separate."""
+    """Returns an HTML frame with the page `html`, so that its styles and those of a notebook stay separate.
+
+    The page cannot leave the frame, submit a form or open a dialog. It keeps the notebook's origin, so that it can fit
+    the frame to itself.
+    """
     tag = Markup(
-        '<iframe title="SAS Viya comparison" srcdoc="{html}" style="width:100%;height:{height:d}px;border:0"></iframe>'
+        '<iframe title="SAS Viya comparison" sandbox="allow-scripts allow-same-origin allow-downloads allow-popups" '
+        'srcdoc="{html}" style="width:100%;height:{height:d}px;border:0"></iframe>'
     )
     return str(tag.format(html=html, height=height))
+
+
+def _source(script: str) -> str:
+    """Returns a script as the content security policy names it (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
 def _data(comparison: Comparison, charts: Sequence[Chart]) -> dict[str, Any]:

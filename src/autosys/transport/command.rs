@@ -11,18 +11,17 @@ use crate::error::{Error, Result};
 /// The file of `program`: a path, or a name that is looked up in `path`, the value of PATH.
 ///
 /// # Errors
-/// Why it cannot be run, and what to do.
-pub fn find_program(program: &Path, path: Option<&OsStr>) -> Result<PathBuf, String> {
+/// A file that this user may not run, or none when there is no such file.
+pub(crate) fn find_program(program: &Path, path: Option<&OsStr>) -> Result<PathBuf, Option<PathBuf>> {
     let is_path = program.components().count() > 1 || program.is_absolute();
     let files: Vec<PathBuf> = match path {
         _ if is_path => vec![program.to_owned()],
         Some(path) => std::env::split_paths(path).map(|directory| directory.join(program)).collect(),
         None => Vec::new(),
     };
-    let mut files = files.into_iter().filter(|file| file.is_file()).peekable();
-    let kind = if files.peek().is_some() { IoErrorKind::PermissionDenied } else { IoErrorKind::NotFound };
-    let can_run = |file: &PathBuf| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
-    files.find(can_run).ok_or_else(|| not_started(program, &kind.into()))
+    let files: Vec<PathBuf> = files.into_iter().filter(|file| file.is_file()).collect();
+    let can_run = |file: &&PathBuf| rustix::fs::access(*file, rustix::fs::Access::EXEC_OK).is_ok();
+    files.iter().find(can_run).cloned().ok_or_else(|| files.first().cloned())
 }
 
 /// Why a program could not be started, and what to do.

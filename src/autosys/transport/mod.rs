@@ -27,7 +27,7 @@ pub mod ssh;
 mod vms;
 pub mod web_services;
 
-pub use command::find_program;
+pub(crate) use command::find_program;
 pub use vms::{VmCommand, VmTransport};
 
 /// One status to report to AutoSys, unchanged from its ledger row.

@@ -1,11 +1,19 @@
 //! The output of a program: stored up to a limit, and searched completely for AutoSys's messages.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::SendOutcome;
+use crate::http::Secret;
+use crate::http::secret::scrub;
 
-/// How much of one output stream is stored for the attempt's detail, in bytes.
-const STORED: usize = 1024;
+/// How much of one output stream the attempt's detail has, in bytes.
+const SHOWN: usize = 1024;
+
+/// How much of one output stream is stored, in bytes. It is more than is shown, because a secret that is cut is not found.
+const STORED: usize = 16 * SHOWN;
 
 /// How much of the previous piece is searched again with the next one, so that a code across both is found. Longer than any
 /// message code and any phrase that is looked for.
@@ -14,8 +22,9 @@ const OVERLAP: usize = 64;
 /// One output stream of a program.
 #[derive(Debug, Default)]
 pub(super) struct CapturedOutput {
+    /// What is not shown.
+    secrets: Arc<[Secret]>,
     stored: Vec<u8>,
-    cut: bool,
     seam: Vec<u8>,
     error_code: Option<String>,
     invalid_job: bool,
@@ -23,6 +32,11 @@ pub(super) struct CapturedOutput {
 }
 
 impl CapturedOutput {
+    /// The output of a program that knows `secrets`.
+    pub(super) fn without(secrets: &Arc<[Secret]>) -> Self {
+        Self { secrets: Arc::clone(secrets), ..Self::default() }
+    }
+
     /// Reads `stream` to its end. What was read before an error or a cancellation stays.
     pub(super) async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<()> {
         let Some(mut stream) = stream else { return Ok(()) };
@@ -39,7 +53,6 @@ impl CapturedOutput {
     pub(super) fn add(&mut self, piece: &[u8]) {
         let room = STORED.saturating_sub(self.stored.len()).min(piece.len());
         self.stored.extend_from_slice(&piece[..room]);
-        self.cut |= room < piece.len();
         self.seam.extend_from_slice(piece);
         // The digits of a code at the end of a piece may continue in the next one; the code is then cut.
         if self.error_code.is_none() {
@@ -66,11 +79,20 @@ impl CapturedOutput {
         self.error_code.is_some() && self.no_authority
     }
 
-    /// The output on one line, cut at the limit.
+    /// The stored output as it is, which is not for display.
+    pub(super) fn raw(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stored)
+    }
+
+    /// The output on one line without secrets, cut at the limit.
     pub(super) fn text(&self) -> String {
-        let text = String::from_utf8_lossy(&self.stored);
-        let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        if self.cut {
+        let secrets: Vec<&str> = self.secrets.iter().map(Secret::expose).collect();
+        let raw = self.raw();
+        let text = scrub(&raw, &secrets);
+        let end = (0..=text.len().min(SHOWN)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        let shown = &text[..end];
+        let mut line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        if shown.len() < text.len() {
             line.push_str(" …");
         }
         line
@@ -178,7 +200,16 @@ mod tests {
         let captured = captured(&[&filler, b"CAUAJM", b"_F_", b"7 INVALID ", b"Job"]);
         assert_eq!(captured.error_code(), Some("CAUAJM_F_7"));
         assert!(captured.invalid_job());
-        assert_eq!(captured.text().chars().count(), STORED + 2);
+        assert_eq!(captured.text().chars().count(), SHOWN + 2);
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_also_where_the_text_is_cut() {
+        let secret = "a secret of some length".to_owned();
+        let mut captured = CapturedOutput::without(&Arc::from([Secret::from(secret.clone())]));
+        captured.add(format!("{}{secret}\n{secret}", ".".repeat(SHOWN - 5)).as_bytes());
+        let text = captured.text();
+        assert!(text.ends_with("… …") && !text.contains("a sec"), "{text}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +29,12 @@ use process_group::ProcessGroup;
 /// How often a program file that is being replaced (`ETXTBSY`) is tried again, and the pause between the tries.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Variables of AutoSys whose values its messages name, and which are no secrets.
+const NO_SECRETS: [&str; 3] = ["AUTOSERV", "AUTOSYS", "AUTOUSER"];
+
+/// Shortest value of a variable that is removed from outputs, in bytes. A shorter one is part of too many other words.
+const SHORTEST_SECRET: usize = 4;
 
 /// How long the rest of the output is waited for after the program has ended. Only background processes that it left can
 /// keep its pipes open then.
@@ -79,6 +86,8 @@ pub struct SendEvent {
     options: SendEventOptions,
     autostatus: Option<PathBuf>,
     sourced: EnvFile,
+    /// The values of `environment` that no detail shows.
+    secrets: Arc<[Secret]>,
 }
 
 impl SendEvent {
@@ -106,7 +115,12 @@ impl SendEvent {
             return Err(Error::invalid("the env_file for sendevent is empty; give its path, or leave it out"));
         }
         let autostatus = options.autostatus.clone().or_else(|| find_beside(&options.program, "autostatus"));
-        Ok(Self { options, autostatus, sourced: EnvFile::default() })
+        let hidden = options
+            .environment
+            .iter()
+            .filter(|(name, value)| !NO_SECRETS.contains(&name.as_str()) && value.expose().len() >= SHORTEST_SECRET);
+        let secrets = hidden.map(|(_, value)| value.clone()).collect();
+        Ok(Self { options, autostatus, sourced: EnvFile::default(), secrets })
     }
 
     /// The arguments of the program, or why the delivery cannot be sent.
@@ -155,7 +169,7 @@ impl SendEvent {
     /// for, even if they keep its output open.
     async fn finish(&self, mut child: Child) -> ProgramResult {
         let group = ProcessGroup::of(&child);
-        let (mut out, mut err) = (CapturedOutput::default(), CapturedOutput::default());
+        let (mut out, mut err) = (CapturedOutput::without(&self.secrets), CapturedOutput::without(&self.secrets));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut reading = Box::pin(async { tokio::try_join!(out.read(stdout), err.read(stderr)).map(|_| ()) }.fuse());
         let ended = tokio::time::timeout(self.options.timeout, async {
@@ -195,11 +209,7 @@ fn exposed(environment: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&Str
 
 /// The program `name` in the directory of `program`, or in `PATH` when `program` is a bare name; None when it is not there.
 fn find_beside(program: &Path, name: &str) -> Option<PathBuf> {
-    let directory = program.parent()?;
-    if !directory.as_os_str().is_empty() {
-        return Some(directory.join(name)).filter(|path| path.is_file());
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|path| path.join(name)).find(|path| path.is_file())
+    command::find_program(&program.with_file_name(name), std::env::var_os("PATH").as_deref()).ok()
 }
 
 #[async_trait]
@@ -215,7 +225,12 @@ impl Transport for SendEvent {
         let given = self.options.environment.get("PATH").map(|path| OsString::from(path.expose()));
         let sourced = || variables?.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
         let path = given.or_else(sourced).or_else(|| std::env::var_os("PATH"));
-        command::find_program(&self.options.program, path.as_deref()).map(drop).map_err(cannot)
+        let program = &self.options.program;
+        let found = command::find_program(program, path.as_deref());
+        found.map(drop).map_err(|file| {
+            let kind = if file.is_some() { IoErrorKind::PermissionDenied } else { IoErrorKind::NotFound };
+            cannot(command::not_started(program, &kind.into()))
+        })
     }
 
     fn confirms(&self, delivery: &Delivery, status: &str) -> bool {

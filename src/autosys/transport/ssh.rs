@@ -23,12 +23,9 @@ mod command_line;
 mod connection;
 mod known_hosts;
 
-use command_line::command_line;
+use command_line::{command_line, why_nothing_ran};
 use connection::{CommandResult, Connection, SshLogin};
 use known_hosts::HostKeyCheck;
-
-/// Exit codes of shells for a program that cannot be run, or does not exist.
-const NOT_RUN: [i32; 2] = [126, 127];
 
 /// How [`Ssh`] connects to a VM, and what it runs there. Start from [`SshOptions::new`].
 #[derive(Debug, Clone)]
@@ -166,7 +163,26 @@ impl SshRunner {
         opened.find(|connection| !connection.is_closed())
     }
 
-    /// Runs `command` with `arguments` on `connection`.
+    /// Runs `command` with `arguments` on `connection`. It was not started if the script says so.
+    async fn execute(
+        &self,
+        connection: &Connection,
+        command: &VmCommand,
+        arguments: &[String],
+        gate: &Gate,
+    ) -> CommandResult {
+        let word = format!("jobrota-{}", uuid::Uuid::new_v4().simple());
+        let result = connection.run(&command_line(command, arguments, &word), gate, self.options.timeout).await;
+        if let CommandResult::Ran(ProgramResult { end: Ok(code), err, .. }) = &result
+            && let Some(why) = why_nothing_ran(&err.raw(), &word)
+        {
+            let program = &command.program;
+            return CommandResult::NotStarted(format!("{program} cannot be run there (exit code {code}): {why}"));
+        }
+        result
+    }
+
+    /// Sends one event on `connection`.
     async fn run_event(
         &self,
         connection: &Connection,
@@ -174,13 +190,7 @@ impl SshRunner {
         arguments: &[String],
         gate: &Gate,
     ) -> EventAttempt {
-        let program = &command.program;
-        match connection.run(&command_line(command, arguments), gate, self.options.timeout).await {
-            CommandResult::Ran(ProgramResult { end: Ok(code), err, .. })
-                if NOT_RUN.contains(&code) && err.error_code().is_none() =>
-            {
-                EventAttempt::TryNextVm(format!("{program} cannot be run there (exit code {code}): {}", err.text()))
-            }
+        match self.execute(connection, command, arguments, gate).await {
             CommandResult::Ran(mut result) => {
                 result.end = result.end.map_err(|why| format!("may have run: {why}"));
                 EventAttempt::Done(result.outcome())
@@ -230,7 +240,7 @@ impl VmRunner for SshRunner {
             Some(connection) => connection,
             None => self.connection(&selector.select(&[]).await.map_err(|e| e.full_message())?).await?,
         };
-        match connection.run(&command_line(command, &arguments), &Gate::open(), self.options.timeout).await {
+        match self.execute(&connection, command, &arguments, &Gate::open()).await {
             CommandResult::Ran(result) => result.status(),
             CommandResult::NotStarted(why) => Err(why),
             CommandResult::GateClosed => Err("the command was not started".to_owned()),

@@ -183,12 +183,9 @@ impl WebServices {
         if let Some(value) = &self.authorization {
             request = request.header(AUTHORIZATION, value.clone());
         }
-        self.http.send(request, what).await
-    }
-
-    /// `text` without credentials, in case the server repeats them.
-    fn without_secrets(&self, text: String) -> String {
-        self.options.credentials.scrub(text)
+        let secrets = self.options.credentials.secrets();
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        self.http.send(request, what).await.map(|response| response.without(&secrets))
     }
 }
 
@@ -214,20 +211,20 @@ impl Transport for WebServices {
         }
         match self.exchange(request, "the event").await {
             // The rest of the body could hold an error code.
-            Ok(response) if response.timed_out() => SendOutcome::unknown(self.without_secrets(format!(
+            Ok(response) if response.timed_out() => SendOutcome::unknown(format!(
                 "{} answered {}, and the rest of its response did not come in time",
                 self.http.shown(),
                 response.status
-            ))),
+            )),
             // The status is the result. A body that breaks off only explains less.
             Ok(response) => {
-                let said = self.without_secrets(response::text(&response.body));
+                let said = response::text(&response.body);
                 let retry_after = retry_after_text(&response.headers);
                 let (status, accepted) = (response.status.as_u16(), &self.options.accepted);
                 response::outcome(status, accepted, &delivery.job_id, &said, retry_after.as_deref())
             }
             Err(RequestFailure { error, state, .. }) => {
-                let reason = self.without_secrets(error.full_message());
+                let reason = error.full_message();
                 match state {
                     SendState::NotSent => SendOutcome::transient(reason),
                     SendState::MaybeSent | SendState::Answered(_) => SendOutcome::unknown(reason),
@@ -251,10 +248,7 @@ impl Transport for WebServices {
                 false => Err(format!("{}{}", response.status, response::after_colon(&response::text(&response.body)))),
             }
         };
-        read.await.map_err(|reason| {
-            let text = format!("{} did not return the status of {job_id}: {reason}", self.http.shown());
-            self.without_secrets(text)
-        })
+        read.await.map_err(|reason| format!("{} did not return the status of {job_id}: {reason}", self.http.shown()))
     }
 
     fn confirms(&self, delivery: &Delivery, status: &str) -> bool {

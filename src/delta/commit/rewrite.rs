@@ -15,6 +15,7 @@ use crate::delta::schema;
 use crate::delta::state::{RowCache, select};
 use crate::delta::table::Table;
 use crate::delta::types::{Predicate, Rewrite};
+use crate::delta::writable::check_rows_replaceable;
 use crate::error::{Error, Result};
 
 /// Files are read this many at a time, small ones and large ones, so that a rewrite of a huge table does not hold all of it
@@ -50,6 +51,7 @@ impl Table {
             if attempt.number > 0 {
                 restart();
             }
+            check_rows_replaceable(table, attempt.snapshot)?;
             let (_, decisions) = decided.insert((now, Decisions::make(attempt, predicate, &cache, decide)?));
             let nothing = decisions.removes.is_empty() && decisions.added.is_empty();
             Ok((!nothing).then(|| decisions.proposal()))

@@ -193,24 +193,22 @@ impl<'a> Import<'a> {
     /// Adds the records of a file to the next commit.
     fn parse(&mut self, name: String, path: String, bytes: &[u8], stamp: &FileStamp, read_at: SystemTime) {
         let mut records = Vec::new();
-        let mut faults = 0;
+        let (items, unlisted) = parse::items(bytes, &self.reader, MAX_LISTED_FAILURES);
+        let mut faults = unlisted;
         let mut fail = |line, record, reason| {
             self.report.failures.push(ImportFailure { file: name.clone(), line, record, reason });
         };
-        for (number, item) in (1..).zip(parse::items(bytes, &self.reader)) {
+        for item in items {
             match item.record {
                 Ok(record) => records.push(record),
                 Err(reason) => {
                     faults += 1;
-                    if faults <= MAX_LISTED_FAILURES {
-                        fail(Some(item.line), Some(number), reason);
-                    }
+                    fail(Some(item.line), Some(item.number), reason);
                 }
             }
         }
-        if faults > MAX_LISTED_FAILURES {
-            let reason = format!("has {} more records that were not imported", faults - MAX_LISTED_FAILURES);
-            fail(None, None, reason);
+        if unlisted > 0 {
+            fail(None, None, format!("has {unlisted} more records that were not imported"));
         }
         self.report.bad_records += faults;
         self.report.bad += u64::from(faults > 0);

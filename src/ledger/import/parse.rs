@@ -13,27 +13,37 @@ use super::record::{Digester, LegacyRecord, RecordFields, RecordReader, Scalar};
 /// One value in a file: a record, or something else.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct FileItem {
+    /// Its number in the file, from 1.
+    pub(super) number: u64,
     /// The line on which it, or the list that contains it, begins; from 1.
     pub(super) line: u64,
     /// The record, or why it is not a record.
     pub(super) record: Result<LegacyRecord, String>,
 }
 
-/// All items of a file, in order. There are none if the file is empty, or has empty lists.
-pub(super) fn items(bytes: &[u8], reader: &RecordReader) -> Vec<FileItem> {
-    let text = match decode(bytes) {
-        Ok(text) => text,
-        Err(reason) => return vec![FileItem { line: 1, record: Err(reason) }],
-    };
-    let text = text.as_ref();
-    match values(text, 1, reader) {
-        Ok(items) => items,
-        Err(_) if is_json_lines(text) => lines(text)
-            .flat_map(|(number, line)| values(line, number, reader).unwrap_or_else(|broken| vec![broken]))
-            .collect(),
-        Err(broken) => vec![broken],
+/// The items of a file, in order. There are none if the file is empty, or has empty lists. Of what is not a record, the first
+/// `max_faults` are listed and the others are counted: a file can have 32 million of them.
+pub(super) fn items(bytes: &[u8], reader: &RecordReader, max_faults: u64) -> (Vec<FileItem>, u64) {
+    let mut found = Items { reader, max_faults, listed: Vec::new(), all: 0, faults: 0 };
+    match decode(bytes) {
+        Ok(text) => found.read(text.as_ref()),
+        Err(reason) => found.add(1, Err(reason)),
     }
+    let unlisted = found.faults.saturating_sub(max_faults);
+    (found.listed, unlisted)
 }
+
+/// The items that were found so far.
+struct Items<'a> {
+    reader: &'a RecordReader,
+    max_faults: u64,
+    listed: Vec<FileItem>,
+    all: u64,
+    faults: u64,
+}
+
+/// How many items there were at some moment.
+type Mark = (usize, u64, u64);
 
 /// Removes a byte order mark, and converts UTF-16 to UTF-8: Windows tools write both.
 fn decode(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
@@ -75,45 +85,101 @@ fn is_json_lines(text: &[u8]) -> bool {
     !first.trim_ascii_start().starts_with(b"[") && good * 2 > all
 }
 
-/// The items of all values in `text`, which begins on line `line`; or the first syntax error.
-fn values(text: &[u8], line: u64, reader: &RecordReader) -> Result<Vec<FileItem>, FileItem> {
-    let mut items = Vec::new();
-    let (mut at, mut line) = (0, line);
-    loop {
-        let blank = text[at..].iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
-        line += newlines(&text[at..at + blank]);
-        at += blank;
-        let rest = &text[at..];
-        if rest.is_empty() {
-            return Ok(items);
+impl Items<'_> {
+    fn add(&mut self, line: u64, record: Result<LegacyRecord, String>) {
+        self.all += 1;
+        self.faults += u64::from(record.is_err());
+        if record.is_ok() || self.faults <= self.max_faults {
+            self.listed.push(FileItem { number: self.all, line, record });
         }
-        // The value is found first and read then, so that the next value is found also if this one is invalid.
-        let mut ahead = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
-        if let Some(Err(e)) = ahead.next() {
-            return Err(FileItem { line, record: Err(broken(&e)) });
+    }
+
+    fn mark(&self) -> Mark {
+        (self.listed.len(), self.all, self.faults)
+    }
+
+    /// Forgets what was added since `mark`.
+    fn forget(&mut self, (listed, all, faults): Mark) {
+        self.listed.truncate(listed);
+        (self.all, self.faults) = (all, faults);
+    }
+
+    fn read(&mut self, text: &[u8]) {
+        let begin = self.mark();
+        let Err((line, broken)) = self.values(text, 1) else { return };
+        self.forget(begin);
+        if !is_json_lines(text) {
+            return self.add(line, Err(broken));
         }
-        let end = ahead.byte_offset().max(1);
-        one_value(&rest[..end], line, reader, &mut items);
-        line += newlines(&rest[..end]);
-        at += end;
+        for (number, line) in lines(text) {
+            let before = self.mark();
+            if let Err((number, broken)) = self.values(line, number) {
+                self.forget(before);
+                self.add(number, Err(broken));
+            }
+        }
+    }
+
+    /// Adds the items of all values in `text`, which begins on line `line`.
+    ///
+    /// # Errors
+    /// The line and the reason of the first syntax error.
+    fn values(&mut self, text: &[u8], line: u64) -> Result<(), (u64, String)> {
+        let (mut at, mut line) = (0, line);
+        loop {
+            let blank = text[at..].iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
+            line += newlines(&text[at..at + blank]);
+            at += blank;
+            let rest = &text[at..];
+            if rest.is_empty() {
+                return Ok(());
+            }
+            // The value is found first and read then, so that the next value is found also if this one is invalid.
+            let mut ahead = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+            if let Some(Err(e)) = ahead.next() {
+                return Err((line, broken(&e)));
+            }
+            let end = ahead.byte_offset().max(1);
+            self.one_value(&rest[..end], line);
+            line += newlines(&rest[..end]);
+            at += end;
+        }
+    }
+
+    /// Adds the items of one value. A list is imported as a whole or not at all.
+    fn one_value(&mut self, value: &[u8], line: u64) {
+        let before = self.mark();
+        let read = match value.first() {
+            Some(b'[') => serde_json::Deserializer::from_slice(value).deserialize_seq(ListVisitor(self, line)),
+            _ => one_record(value, self.reader).map(|record| self.add(line, record)),
+        };
+        if let Err(e) = read {
+            self.forget(before);
+            // The position of the error is to be the one in the whole value.
+            let mut whole = serde_json::Deserializer::from_slice(value);
+            let error = FieldValue(&mut Digester::default()).deserialize(&mut whole).err().unwrap_or(e);
+            self.add(line, Err(broken(&error)));
+        }
     }
 }
 
-/// Adds the items of one value. A list is imported as a whole or not at all.
-fn one_value(value: &[u8], line: u64, reader: &RecordReader, items: &mut Vec<FileItem>) {
-    let records = match value.first() {
-        Some(b'[') => serde_json::from_slice(value).and_then(|elements: Vec<&RawValue>| {
-            elements.iter().map(|element| one_record(element.get().as_bytes(), reader)).collect()
-        }),
-        _ => one_record(value, reader).map(|record| vec![record]),
-    };
-    match records {
-        Ok(records) => items.extend(records.into_iter().map(|record| FileItem { line, record })),
-        // The position of the error is to be the one in the whole value.
-        Err(e) => {
-            let error = serde_json::from_slice::<serde_json::Value>(value).err().unwrap_or(e);
-            items.push(FileItem { line, record: Err(broken(&error)) });
+/// Reads the elements of a list as records, one after the other. The second field is the line of the list.
+struct ListVisitor<'a, 'b>(&'a mut Items<'b>, u64);
+
+impl<'de> Visitor<'de> for ListVisitor<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let Self(items, line) = self;
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            let record = one_record(element.get().as_bytes(), items.reader).map_err(serde::de::Error::custom)?;
+            items.add(line, record);
         }
+        Ok(())
     }
 }
 

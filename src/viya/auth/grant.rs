@@ -88,17 +88,22 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// Requests new tokens.
+    /// Requests new tokens. No error shows the `known` ones.
     ///
     /// # Errors
     /// [`ErrorKind::Authentication`] with SASLogon's reason; [`ErrorKind::Network`] or [`ErrorKind::Server`], retryable, when
     /// SASLogon is not available.
-    pub(super) async fn request(&self, http: &Client, client: &OAuthClient) -> Result<Map<String, Value>> {
+    pub(super) async fn request(
+        &self,
+        http: &Client,
+        client: &OAuthClient,
+        known: &[&str],
+    ) -> Result<Map<String, Value>> {
         match self {
-            Self::ClientCredentials => post(http, client, &[("grant_type", "client_credentials")]).await,
+            Self::ClientCredentials => post(http, client, &[("grant_type", "client_credentials")], known).await,
             Self::Password { user, password } => {
                 let form = [("grant_type", "password"), ("username", user), ("password", password.expose())];
-                post(http, client, &form).await
+                post(http, client, &form, &[known, &[password.expose()]].concat()).await
             }
             Self::Callback(callback) => {
                 let callback = Arc::clone(callback);
@@ -108,15 +113,16 @@ impl Grant {
     }
 }
 
-/// Requests a new token pair for a refresh token.
+/// Requests a new token pair for a refresh token. No error shows the `known` tokens.
 pub(super) async fn refresh(
     http: &Client,
     client: &OAuthClient,
     refresh_token: &str,
     storage: &TokenStorage,
+    known: &[&str],
 ) -> Result<Map<String, Value>> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
-    post(http, client, &form).await.map_err(|e| match e.kind() {
+    post(http, client, &form, &[known, &[refresh_token]].concat()).await.map_err(|e| match e.kind() {
         ErrorKind::Authentication => Error::new(
             ErrorKind::Authentication,
             format!(
@@ -131,8 +137,17 @@ pub(super) async fn refresh(
     })
 }
 
-/// `POST /SASLogon/oauth/token`, repeated while SASLogon is not available.
-pub(super) async fn post(http: &Client, client: &OAuthClient, form: &[(&str, &str)]) -> Result<Map<String, Value>> {
+/// `POST /SASLogon/oauth/token` with `form`, repeated while SASLogon is not available. No error shows the client's secret
+/// or one of `secrets`.
+pub(super) async fn post(
+    http: &Client,
+    client: &OAuthClient,
+    form: &[(&str, &str)],
+    secrets: &[&str],
+) -> Result<Map<String, Value>> {
+    // As it is in the Authorization header.
+    let login = format!("{}:{}", client.id, client.secret.expose());
+    let secrets = [secrets, &[client.secret.expose(), &login]].concat();
     let mut url = http.url().clone();
     url.set_path("/SASLogon/oauth/token");
     let mut retry = Retry::new(TRIES, TRIES);
@@ -144,7 +159,7 @@ pub(super) async fn post(http: &Client, client: &OAuthClient, form: &[(&str, &st
             .basic_auth(&client.id, Some(client.secret.expose()))
             .form(form);
         let sent = http.send(request, "POST /SASLogon/oauth/token").await.and_then(Response::complete);
-        let failure = match read(sent) {
+        let failure = match read(sent, &secrets) {
             Ok(tokens) => return Ok(tokens),
             Err(failure) => failure,
         };
@@ -170,7 +185,7 @@ struct TokenFailure {
     may_be_issued: bool,
 }
 
-fn read(sent: Result<Response, RequestFailure>) -> Result<Map<String, Value>, TokenFailure> {
+fn read(sent: Result<Response, RequestFailure>, secrets: &[&str]) -> Result<Map<String, Value>, TokenFailure> {
     let response = sent.map_err(|RequestFailure { error, state, .. }| {
         let may_be_issued = match state {
             SendState::NotSent => false,
@@ -179,6 +194,8 @@ fn read(sent: Result<Response, RequestFailure>) -> Result<Map<String, Value>, To
         };
         TokenFailure { is_final: !error.may_pass(), error, may_be_issued }
     })?;
+    // A new response may have the same refresh token again.
+    let response = if response.status.is_success() { response } else { response.without(secrets) };
     let (status, url) = (response.status, &response.url);
     let failed = |kind: ErrorKind, text: String, is_final: bool, may_be_issued: bool| {
         let error = Error::new(kind, text).with_retryable(!is_final);

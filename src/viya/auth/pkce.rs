@@ -43,7 +43,7 @@ pub(crate) async fn redeem(
 ) -> Result<Map<String, Value>> {
     let verifier = login.verifier.expose();
     let form = [("grant_type", "authorization_code"), ("code", code.trim()), ("code_verifier", verifier)];
-    grant::post(http, client, &form).await.map_err(|e| match e.kind() {
+    grant::post(http, client, &form, &[code.trim(), verifier]).await.map_err(|e| match e.kind() {
         ErrorKind::Authentication => Error::new(
             ErrorKind::Authentication,
             format!("SAS Viya refused the authorization code ({e}): open the address again and paste the new code"),

@@ -1,4 +1,4 @@
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -134,6 +134,62 @@ async fn a_refused_refresh_token_says_what_to_do_and_shows_no_token() {
     let text = format!("{} {tokens:?} {error:?}", error.full_message());
     assert!(text.contains("invalid_token") && text.contains("SAS_CLIENT_ID"), "{text}");
     assert!(!text.contains("secret-"), "{text}");
+}
+
+#[tokio::test]
+async fn a_token_that_the_server_repeats_is_not_shown() {
+    for (written, status) in [
+        (r#"{"error": "invalid_token", "error_description": "Invalid refresh token (expired): secret-r/1+x"}"#, 401),
+        (
+            r#"{"error": "invalid_token", "error_description": "Invalid refresh token (expired): secret-r\/1\u002bx"}"#,
+            401,
+        ),
+        (
+            r#"{"error": "invalid_token", "error_description": "Access token expired: secret-a. See /?t=secret-r%2F1%2Bx"}"#,
+            400,
+        ),
+        (r#"{"message": "no: c2VjcmV0LXIvMSt4"}"#, 400),
+    ] {
+        let refuse = move || async move { (StatusCode::from_u16(status).unwrap(), written) };
+        let base = crate::viya::tests::serve(Router::new().route("/SASLogon/oauth/token", post(refuse))).await;
+        let http = Client::new("SAS Viya", &base, "check base_url", |builder| builder).unwrap();
+        let (_folder, path) = file(
+            &json!({"access_token": "secret-a", "refresh_token": "secret-r/1+x", "expires_at": "2001-01-01T00:00:00Z"}),
+        );
+        let error = open(&path).bearer(&http).await.unwrap_err();
+        let text = format!("{} {error:?}", error.full_message());
+        assert!(text.contains('…') && !text.contains("secret-") && !text.contains("c2VjcmV0"), "{text}");
+    }
+}
+
+/// Only root can give a file away; for any other user, the owner stays the same.
+#[tokio::test]
+async fn a_renewal_by_another_user_keeps_the_owner() {
+    let now = Utc::now().timestamp();
+    let (folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));
+    let is_root = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534)).is_ok();
+    let http = logon(Logon::default()).await;
+    open(&path).bearer(&http).await.unwrap();
+    let lock = folder.path().join("sas_tokens.json.lock");
+    let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(owner(&path) == 65_534, is_root);
+    assert_eq!((owner(&lock), mode(&lock), mode(&path)), (owner(&path), 0o644, 0o600));
+}
+
+#[tokio::test]
+async fn without_a_lock_file_the_folder_is_locked() {
+    let now = Utc::now().timestamp();
+    let (folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));
+    // A link to a file that cannot be created.
+    let missing = folder.path().join("missing");
+    std::os::unix::fs::symlink(missing.join("lock"), folder.path().join("sas_tokens.json.lock")).unwrap();
+    let server = Logon { opaque: true, ..Logon::default() };
+    let http = logon(server.clone()).await;
+    let (one, two) = (open(&path), open(&path));
+    let (a, b) = tokio::join!(one.bearer(&http), two.bearer(&http));
+    assert_eq!([a.unwrap().token(), b.unwrap().token()], ["opaque-2"; 2]);
+    assert_eq!(server.given.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The token file: reads it, replaces it in one rename with mode 0600, and locks it while a token is renewed.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind as IoKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,10 +41,7 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>> {
 
 /// `path` without links, so that a rotation replaces the file and not a link to it.
 pub(super) fn resolve(path: &Path) -> PathBuf {
-    let of_folder = || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?))
-    };
+    let of_folder = || Some(std::fs::canonicalize(folder_of(path)).ok()?.join(path.file_name()?));
     let found = std::fs::canonicalize(path).ok().or_else(of_folder);
     found.or_else(|| std::path::absolute(path).ok()).unwrap_or_else(|| path.to_owned())
 }
@@ -71,16 +68,37 @@ pub(super) fn check_rotation(path: &Path) -> Result<()> {
 /// The lock, held until it is dropped. The operating system releases it when the process ends.
 pub(super) struct Lock(#[allow(dead_code, reason = "dropping the file releases the lock")] Option<File>);
 
-/// Waits for the lock beside `path`. On a file system without locks, the token is renewed without one.
-///
-/// # Errors
-/// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes. Two renewals at once
-/// could spend the same refresh token.
-pub(super) async fn lock(path: &Path) -> Result<Lock> {
+/// Opens the file that is locked: the one beside `path`, which every user of it may open. Where that cannot be created or
+/// belongs to someone else, for reading, which is enough on a local disk; last the folder itself.
+fn open_lock(path: &Path) -> std::io::Result<File> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(PathBuf::from(beside));
-    let Ok(file) = opened else { return Ok(Lock(None)) };
+    let beside = PathBuf::from(beside);
+    match OpenOptions::new().create(true).truncate(false).write(true).open(&beside) {
+        Ok(file) => {
+            // A run as root must not leave what the owner of the tokens cannot open. Only the owner of the file may do this.
+            let _ = file.set_permissions(Permissions::from_mode(0o644));
+            let _ = std::fs::metadata(path).and_then(|tokens| fchown(&file, Some(tokens.uid()), Some(tokens.gid())));
+            Ok(file)
+        }
+        Err(_) => File::open(&beside).or_else(|_| File::open(folder_of(path))),
+    }
+}
+
+/// Waits for the lock of the tokens at `path`. On a file system without locks, the token is renewed without one.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes, and
+/// [`ErrorKind::Storage`] when there is nothing that can be locked. Two renewals at once could spend the same refresh token.
+pub(super) async fn lock(path: &Path) -> Result<Lock> {
+    let file = open_lock(path).map_err(|e| {
+        let text = format!(
+            "the token in {} cannot be renewed, because {}.lock cannot be opened: make it readable for this user, or delete it",
+            path.display(),
+            path.display()
+        );
+        Error::new(ErrorKind::Storage, text).with_source(e)
+    })?;
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
@@ -110,10 +128,11 @@ pub(super) struct Replacement {
 impl Replacement {
     /// Opens the file, so that a folder that cannot be written to fails early.
     pub(super) fn prepare(target: &Path) -> Result<Self> {
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
-        let file = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder);
-        Ok(Self { file: file.map_err(|e| failed(target, e))?, target: target.to_owned() })
+        let file = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder_of(target));
+        let file = file.map_err(|e| failed(target, e))?;
+        keep_owner(target, file.as_file())?;
+        Ok(Self { file, target: target.to_owned() })
     }
 
     /// Writes `tokens` and puts the file in place.
@@ -127,6 +146,28 @@ impl Replacement {
         let _ = target.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
         Ok(())
     }
+}
+
+/// Gives `file`, which replaces `target`, the owner of `target`. Only its owner can read a file of mode 0600: a run as root must
+/// not lock the user out.
+fn keep_owner(target: &Path, file: &File) -> Result<()> {
+    let (Ok(old), Ok(new)) = (std::fs::metadata(target), file.metadata()) else { return Ok(()) };
+    if old.uid() == new.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(old.uid()), Some(old.gid())).map_err(|e| {
+        let text = format!(
+            "a renewed token cannot be stored at {}, because the file belongs to user {} and could not be read by that user any \
+             more: run this as its owner, or copy the file",
+            target.display(),
+            old.uid()
+        );
+        Error::new(ErrorKind::Storage, text).with_source(e)
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn failed(target: &Path, e: std::io::Error) -> Error {

@@ -3,23 +3,40 @@
 use crate::autosys::transport::command::quoted;
 use crate::autosys::transport::vms::VmCommand;
 
+/// Defines `none REASON CODE`, which ends a script that did not start the program. `$0` is the random word of this call.
+const NONE: &str = r#"none() { printf '%s none %s\n' "$0" "$1" >&2; exit "$2"; }; "#;
+
+/// Becomes another user. sudo must not ask for a password.
+const AS_USER: &str = r#"sudo -n -H -u "$1" -- /bin/sh -c : </dev/null >/dev/null 2>&1 || none "run_as is not possible (sudo -n -u)" 126; u=$1; shift; exec sudo -n -H -u "$u" -- "$@""#;
+
+/// Sources a file without its output. The file may end the shell, for example with a syntax error: then the trap reports it.
+const SOURCE: &str = r#"[ -r "$1" ] || none "env_file cannot be read: $1" 126; trap 'none "env_file ended the shell" 126' 0; . "$1" >/dev/null 2>&1; shift; "#;
+
+/// Starts the program in place of the shell. Where that fails, some shells run the trap, and others only end.
+const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; exec "$@""#;
+
 /// A line that runs `command` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that gets
-/// the values as arguments. The shell file is sourced before, without its output. sudo must not ask for a password.
-pub(super) fn command_line(command: &VmCommand, arguments: &[String]) -> String {
-    /// The exit code 126 is that of shells for a file that cannot be run or read.
-    const SOURCE: &str = r#"[ -r "$1" ] || { echo "jobrota: env_file cannot be read: $1" >&2; exit 126; }; . "$1" >/dev/null 2>&1; shift; exec "$@""#;
-    let mut words: Vec<&str> = Vec::new();
+/// the values as arguments. `word` is random, so that only the script knows it.
+pub(super) fn command_line(command: &VmCommand, arguments: &[String], word: &str) -> String {
+    let script = |parts: &[&str]| [NONE].iter().chain(parts).copied().collect::<String>();
+    let mut words: Vec<String> = Vec::new();
+    let mut add = |texts: &[&str]| words.extend(texts.iter().map(|text| quoted(text)));
     if let Some(user) = &command.run_as {
-        words.extend(["sudo", "-n", "-H", "-u", user, "--"]);
+        add(&["/bin/sh", "-c", &script(&[AS_USER]), word, user]);
     }
-    words.extend(["/bin/sh", "-c"]);
     match &command.env_file {
-        Some(file) => words.extend([SOURCE, "jobrota", file]),
-        None => words.extend([r#"exec "$@""#, "jobrota"]),
+        Some(file) => add(&["/bin/sh", "-c", &script(&[SOURCE, START]), word, file]),
+        None => add(&["/bin/sh", "-c", &script(&[START]), word]),
     }
-    words.push(&command.program);
-    words.extend(arguments.iter().map(String::as_str));
-    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+    add(&[&command.program]);
+    add(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    words.join(" ")
+}
+
+/// Why nothing ran, if the script of the call with this `word` says so in `output`. An exit code proves nothing, because the
+/// program can have the same one.
+pub(super) fn why_nothing_ran<'a>(output: &'a str, word: &str) -> Option<&'a str> {
+    output.split_once(&format!("{word} none ")).and_then(|(_, why)| why.lines().next())
 }
 
 #[cfg(test)]
@@ -33,7 +50,7 @@ mod tests {
 
     fn line(env_file: Option<&str>, program: &str, arguments: &[String]) -> String {
         let (program, env_file) = (program.to_owned(), env_file.map(str::to_owned));
-        command_line(&VmCommand { program, env_file, ..VmCommand::new(None, 1) }, arguments)
+        command_line(&VmCommand { program, env_file, ..VmCommand::new(None, 1) }, arguments, "w0rd")
     }
 
     /// The arguments that a program gets that `shell` starts through `line`.
@@ -72,6 +89,43 @@ mod tests {
         let line = self::line(Some("/nonexistent/env"), "/bin/echo", &["x".to_owned()]);
         let done = Command::new("sh").arg("-c").arg(line).output().unwrap();
         assert_eq!((done.status.code(), done.stdout.len()), (Some(126), 0));
+    }
+
+    #[test]
+    fn only_the_script_says_that_nothing_ran() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode: u32| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let wrapper = file("wrapper", "#!/bin/sh\necho sent >&2\nexit $1\n", 0o755);
+        let no_program = file("no_program", "", 0o644);
+        let syntax_error = file("syntax_error", "if then\n", 0o644);
+        let ending = file("ending", "exit 3\n", 0o644);
+        let run = |shell: &str, env_file: Option<&str>, program: &str, code: &str| {
+            // The login shell of the VM, and its /bin/sh: dash and bash differ.
+            let line = line(env_file, program, &[code.to_owned()]).replace("/bin/sh", shell);
+            let done = Command::new(shell).arg("-c").arg(line).output().unwrap();
+            let said = String::from_utf8(done.stderr).unwrap();
+            (done.status.code(), why_nothing_ran(&said, "w0rd").map(str::to_owned))
+        };
+        for shell in ["/bin/dash", "/bin/bash"] {
+            for code in [0, 1, 126, 127] {
+                assert_eq!(run(shell, None, &wrapper, &code.to_string()), (Some(code), None), "{shell}");
+            }
+            for program in ["/nonexistent/sendevent", "no-such-program", &no_program] {
+                assert!(run(shell, None, program, "0").1.is_some(), "{shell} {program}");
+            }
+            assert!(run(shell, Some("/nonexistent"), &wrapper, "0").1.unwrap().contains("env_file cannot be read"));
+            assert_eq!(run(shell, Some(&ending), &wrapper, "0").1.as_deref(), Some("env_file ended the shell"));
+        }
+        assert_eq!(run("/bin/dash", Some(&syntax_error), &wrapper, "0").1.as_deref(), Some("env_file ended the shell"));
+        let bad_interpreter = file("bad", "#!/nonexistent/interpreter\n", 0o755);
+        assert_eq!(run("/bin/dash", None, &bad_interpreter, "0").1.as_deref(), Some("program cannot be started"));
+        assert_eq!(run("/bin/bash", None, &bad_interpreter, "0").1, None, "bash runs no trap then");
+        assert_eq!(why_nothing_ran("anything w0rd none", "w0rd"), None);
     }
 
     proptest! {

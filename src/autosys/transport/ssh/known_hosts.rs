@@ -38,7 +38,7 @@ impl HostKeyCheck {
     fn check_against(&self, text: &str, key: &PublicKey) -> Result<(), String> {
         // A line with a key type that cannot be parsed is about another key.
         let entries = KnownHosts::new(text).filter_map(Result::ok);
-        let ours: Vec<Entry> = entries.filter(|entry| self.matches(entry.host_patterns())).collect();
+        let ours: Vec<Entry> = entries.filter(|entry| self.is_named(entry.host_patterns())).collect();
         let same = |entry: &&Entry| entry.public_key().key_data() == key.key_data();
         let fingerprint = key.fingerprint(HashAlg::Sha256);
         let (names, file) = (self.names.join(", "), self.file.display());
@@ -46,14 +46,19 @@ impl HostKeyCheck {
             return Err(format!("the host key {fingerprint} of {names} is revoked in {file}"));
         }
         let plain = || ours.iter().filter(|entry| entry.marker().is_none());
+        // Each name by itself: an address can have passed to another machine, which is then not the VM of this name.
+        for name in &self.names {
+            let known = || plain().filter(|entry| self.matches(entry.host_patterns(), name));
+            let has_this_kind = known().any(|entry| entry.public_key().algorithm() == key.algorithm());
+            if has_this_kind && !known().any(|entry| same(&entry)) {
+                return Err(format!(
+                    "the host key of {name} has CHANGED to {fingerprint}, which is not the one in {file}: the connection may be \
+                     intercepted; if the host was set up again, replace its line there"
+                ));
+            }
+        }
         if plain().any(|entry| same(&entry)) {
             return Ok(());
-        }
-        if plain().any(|entry| entry.public_key().algorithm() == key.algorithm()) {
-            return Err(format!(
-                "the host key of {names} has CHANGED to {fingerprint}, which is not the one in {file}: the connection may be \
-                 intercepted; if the host was set up again, replace its line there"
-            ));
         }
         let port = if self.port == 22 { String::new() } else { format!("-p {} ", self.port) };
         let name = self.names.last().map(String::as_str).unwrap_or_default();
@@ -62,21 +67,23 @@ impl HostKeyCheck {
         ))
     }
 
-    fn matches(&self, patterns: &HostPatterns) -> bool {
-        let names = self.names.iter().map(|name| match self.port {
+    fn is_named(&self, patterns: &HostPatterns) -> bool {
+        self.names.iter().any(|name| self.matches(patterns, name))
+    }
+
+    fn matches(&self, patterns: &HostPatterns, name: &str) -> bool {
+        let name = match self.port {
             22 => name.to_lowercase(),
             port => format!("[{}]:{port}", name.to_lowercase()),
-        });
+        };
         match patterns {
-            HostPatterns::HashedName { salt, hash } => names.into_iter().any(|name| {
-                Hmac::<Sha1>::new_from_slice(salt)
-                    .is_ok_and(|hmac| hmac.chain_update(name.as_bytes()).verify_slice(hash).is_ok())
-            }),
-            HostPatterns::Patterns(patterns) => names.into_iter().any(|name| {
+            HostPatterns::HashedName { salt, hash } => Hmac::<Sha1>::new_from_slice(salt)
+                .is_ok_and(|hmac| hmac.chain_update(name.as_bytes()).verify_slice(hash).is_ok()),
+            HostPatterns::Patterns(patterns) => {
                 let fits = |pattern: &str| wildcard::matches(&pattern.to_lowercase(), &name);
                 let refused = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(fits);
                 !refused && patterns.iter().filter(|pattern| !pattern.starts_with('!')).any(|pattern| fits(pattern))
-            }),
+            }
         }
     }
 }
@@ -125,6 +132,10 @@ mod tests {
         assert!(check(&format!("vm1 {OTHER}\n"), 22).unwrap_err().contains("CHANGED"));
         assert!(check(&format!("vm1 {KEY}\n@revoked * {KEY}\n"), 22).unwrap_err().contains("revoked"));
         assert_eq!(check(&format!("vm1 {OTHER}\nvm1 {KEY}\n"), 22), Ok(()), "one of several");
+        for (name, other) in [("vm1", "10.0.0.4"), ("10.0.0.4", "vm1")] {
+            let error = check(&format!("{name} {OTHER}\n{other} {KEY}\n"), 22).unwrap_err();
+            assert!(error.contains(&format!("the host key of {name} has CHANGED")), "{error}");
+        }
     }
 
     #[test]

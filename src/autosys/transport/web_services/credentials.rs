@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 
 use crate::error::{Error, Result};
-use crate::http::secret::scrub;
 use crate::http::{Secret, token};
 
 /// The credentials of a request. `Debug` shows no secret.
@@ -42,7 +41,7 @@ impl WebCredentials {
                 if password.expose().chars().any(char::is_control) {
                     return Err(Error::invalid("password has a control character, such as the end of a line, in it"));
                 }
-                token::authorization("Basic", &encoded(user, password)).map(Some)
+                token::authorization("Basic", &STANDARD.encode(user_and_password(user, password))).map(Some)
             }
             Self::Bearer { token } => {
                 if token.expose().is_empty() || !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
@@ -53,16 +52,16 @@ impl WebCredentials {
         }
     }
 
-    /// `text` without the secrets, encoded or not.
-    pub(super) fn scrub(&self, text: String) -> String {
+    /// The texts that no error and no row shows.
+    pub(super) fn secrets(&self) -> Vec<String> {
         match self {
-            Self::None => text,
-            Self::Basic { user, password } => scrub(text, &[&encoded(user, password), password.expose()]),
-            Self::Bearer { token } => scrub(text, &[token.expose()]),
+            Self::None => Vec::new(),
+            Self::Basic { user, password } => vec![user_and_password(user, password), password.expose().to_owned()],
+            Self::Bearer { token } => vec![token.expose().to_owned()],
         }
     }
 }
 
-fn encoded(user: &str, password: &Secret) -> String {
-    STANDARD.encode(format!("{user}:{}", password.expose()))
+fn user_and_password(user: &str, password: &Secret) -> String {
+    format!("{user}:{}", password.expose())
 }

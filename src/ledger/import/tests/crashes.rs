@@ -15,7 +15,7 @@ fn entry(found: &LegacyRecord) -> ImportLogEntry {
 }
 
 fn found(job: &str) -> LegacyRecord {
-    parse::items(record(job, 1).as_bytes(), &reader()).remove(0).record.unwrap()
+    parse::items(record(job, 1).as_bytes(), &reader(), u64::MAX).0.remove(0).record.unwrap()
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn what_windows_tools_write() {
 
 #[test]
 fn fields_become_a_row() {
-    let read = |text: &str| parse::items(text.as_bytes(), &reader()).remove(0).record.unwrap();
+    let read = |text: &str| parse::items(text.as_bytes(), &reader(), u64::MAX).0.remove(0).record.unwrap();
     let found = read(&record("A", 5));
     let expected = LedgerRow {
         file_name: Some("f.csv".into()),
@@ -62,7 +62,7 @@ fn other_names_are_mapped() {
     let fields = fields.map(|(ours, theirs)| (ours.to_owned(), theirs.to_owned()));
     let reader = RecordReader::new(&fields, None).unwrap();
     let text = r#"{"jobName": "A", "job_id": 7.5, "status": "S", "time": "2025-04-16 09:01:05Z"}"#;
-    let found = parse::items(text.as_bytes(), &reader).remove(0).record.unwrap();
+    let found = parse::items(text.as_bytes(), &reader, u64::MAX).0.remove(0).record.unwrap();
     assert_eq!((found.row.job_id.as_deref(), found.row.file_name.as_deref()), (Some("A"), Some("A")));
     for (fields, timezone, says) in [
         (vec![("job", "x")], None, "file_name, job_id, status, timestamp, autosys_update_flag"),
@@ -116,10 +116,26 @@ fn what_is_no_row_says_why() {
 }
 
 #[test]
+fn what_is_not_a_record_is_listed_up_to_a_limit_and_counted() {
+    let record = record("A", 1);
+    for text in [format!("[{}{record}]", "1,".repeat(1000)), format!("{}{record}", "1\n".repeat(1000))] {
+        let (listed, unlisted) = parse::items(text.as_bytes(), &reader(), 20);
+        assert_eq!((listed.len(), unlisted), (21, 980));
+        let numbers: Vec<u64> = listed.iter().map(|item| item.number).collect();
+        assert_eq!((numbers[0], numbers[19], numbers[20]), (1, 20, 1001));
+        assert!(listed[20].record.is_ok() && listed[..20].iter().all(|item| item.record.is_err()));
+    }
+    // A list is imported as a whole or not at all.
+    let (listed, unlisted) = parse::items(format!("[{record}, {{\"status\": \"\\ud800\"}}]").as_bytes(), &reader(), 20);
+    assert_eq!((listed.len(), unlisted, listed[0].number), (1, 0, 1));
+    assert!(listed[0].record.as_ref().unwrap_err().contains("is not valid JSON"));
+}
+
+#[test]
 fn a_broken_line_stops_no_other_and_is_named() {
     let (a, c) = (record("A", 1), record("C", 3));
     let text = format!("{a}\n{{\"file_name\": \"b\n\n{c}\n{{}}\n7\n{}", &c[..20]);
-    let items = parse::items(text.as_bytes(), &reader());
+    let items = parse::items(text.as_bytes(), &reader(), u64::MAX).0;
     let told: Vec<(u64, bool)> = items.iter().map(|item| (item.line, item.record.is_ok())).collect();
     assert_eq!(told, [(1, true), (2, false), (4, true), (5, false), (6, false), (7, false)]);
     let first_cut = format!("{}\n{c}\n{a}", &a[..60]);
@@ -214,7 +230,7 @@ fn times() {
 
 #[test]
 fn a_digest_is_of_the_content_and_stays_the_same() {
-    let digests = |text: &str| super::digests(&parse::items(text.as_bytes(), &reader()));
+    let digests = |text: &str| super::digests(&parse::items(text.as_bytes(), &reader(), u64::MAX).0);
     let a = record("A", 1);
     let plain = digests(&a);
     assert_eq!(digests(&a.replace(", ", ",\n\t")), plain, "spacing does not count");

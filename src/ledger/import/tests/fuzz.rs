@@ -71,7 +71,7 @@ fn same(row: &LedgerRow, object: &Json) -> bool {
 
 /// What holds for any bytes at all.
 fn check(bytes: &[u8]) -> Vec<FileItem> {
-    let items = parse::items(bytes, &reader());
+    let items = parse::items(bytes, &reader(), u64::MAX).0;
     // Only what has no byte order mark of UTF-16 can be read again byte by byte.
     if !bytes.starts_with(&[0xFF, 0xFE]) && !bytes.starts_with(&[0xFE, 0xFF]) {
         let objects = objects(bytes);

@@ -85,7 +85,7 @@ fn record(job: &str, second: u32) -> String {
 
 /// Each record as (job, nothing) and each fault as (nothing, reason).
 fn outcome(text: impl AsRef<[u8]>) -> Vec<(Option<String>, String)> {
-    let read = parse::items(text.as_ref(), &reader()).into_iter().map(|item| match item.record {
+    let read = parse::items(text.as_ref(), &reader(), u64::MAX).0.into_iter().map(|item| match item.record {
         Ok(found) => (found.row.job_id, String::new()),
         Err(reason) => (None, reason),
     });
