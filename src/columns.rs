@@ -26,7 +26,12 @@ pub(crate) fn count<R, N: TryInto<i64>>(rows: &[R], of: impl Fn(&R) -> N) -> Arr
 }
 
 pub(crate) fn flag<R>(rows: &[R], of: impl Fn(&R) -> bool) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| Some(of(row))).collect::<BooleanArray>())
+    known_flag(rows, |row| Some(of(row)))
+}
+
+/// A flag that may not be known.
+pub(crate) fn known_flag<R>(rows: &[R], of: impl Fn(&R) -> Option<bool>) -> ArrayRef {
+    Arc::new(rows.iter().map(of).collect::<BooleanArray>())
 }
 
 /// Timestamps, given in microseconds since 1970 UTC.

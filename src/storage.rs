@@ -15,6 +15,7 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
+mod clock;
 mod cloud;
 mod counting;
 mod data_file_cache;
@@ -37,6 +38,8 @@ pub use counting::Requests;
 pub use layers::Durability;
 pub use root::StoreKind;
 
+use clock::StoreClock;
+pub(crate) use clock::since_boot;
 pub(crate) use engine::KernelEngine;
 #[cfg(test)]
 pub(crate) use fsync::{Disk, FsyncStore};
@@ -59,6 +62,7 @@ pub struct Storage {
     counter: RequestCounter,
     /// As the caller gave them. They can hold credentials, so they are never shown.
     options: Arc<HashMap<String, String>>,
+    clock: Arc<StoreClock>,
     pid: u32,
 }
 
@@ -137,6 +141,7 @@ impl Storage {
             executor,
             counter: layers.counter,
             options,
+            clock: Arc::default(),
             pid,
         })
     }

@@ -160,6 +160,7 @@ def test_drain_and_restore_are_shared(
     inventory.write_text(json.dumps(sandbox.inventory.vms))
     here: list[str | Path] = ["--inventory", inventory, "--cursor", tmp_path / "cursor"]
     assert run("vms", "drain", "vm1", "vm2", *here) == 0
+    assert "no process has used the cursor" in capsys.readouterr().err
     assert run("select", *here, "--probe", sandbox.probe) == 0
     assert "Selected VM: vm4" in capsys.readouterr().out
     assert run("vms", "restore", "vm2", *here) == 0

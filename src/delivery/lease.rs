@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +16,7 @@ use crate::ledger::tables::LEASES;
 use crate::ledger::{JobLedger, maintain_in_background};
 use crate::runtime::{self, blocking, lock};
 use crate::stop::Stop;
+use crate::storage::since_boot;
 
 /// How often a lease is renewed in its time: two renewals can fail.
 const RENEWALS: u32 = 3;
@@ -29,18 +30,22 @@ pub struct Lease {
     pub name: String,
     /// Who holds it.
     pub owner: String,
-    /// When it expires, by the owner's clock.
+    /// When it expires, by the clock of the store; [`RELEASED`] when the owner has ended it.
     pub expires_at: DateTime<Utc>,
 }
 
-impl Lease {
-    /// Whether it has not expired yet.
-    pub fn is_held(&self) -> bool {
-        self.expires_at > Utc::now()
-    }
-}
+/// When a lease expires that its owner has ended.
+const RELEASED: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 impl JobLedger {
+    /// Whether `lease` has not expired yet. The store tells the time: wall clocks of machines differ, and can be set.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], retryable, when the store failed.
+    pub fn is_held(&self, lease: &Lease) -> Result<bool> {
+        Ok(lease.expires_at != RELEASED && lease.expires_at > self.storage().time()?.earliest)
+    }
+
     /// Gives `owner` the lease `name` for `ttl` from now, unless another owner holds it. Extends it if `owner` holds it.
     /// Returns the lease as it is then. The commit fails if another owner takes the lease at the same time.
     ///
@@ -54,13 +59,15 @@ impl JobLedger {
         let table = self.created(&LEASES)?;
         let committed = table.replace(&mut |rows| {
             let mut leases = from_batch(rows)?;
-            if let Some(other) =
-                leases.iter().find(|lease| lease.name == name && lease.owner != owner && lease.is_held())
-            {
-                holder = Some(other.clone());
-                return Ok(None);
+            for other in leases.iter().filter(|lease| lease.name == name && lease.owner != owner) {
+                if self.is_held(other)? {
+                    holder = Some(other.clone());
+                    return Ok(None);
+                }
             }
-            let ours = Lease { name: name.to_owned(), owner: owner.to_owned(), expires_at: Utc::now() + ttl };
+            // Not earlier than the owner believes, who counts from before this.
+            let expires_at = self.storage().time()?.latest + ttl;
+            let ours = Lease { name: name.to_owned(), owner: owner.to_owned(), expires_at };
             leases.retain(|lease| lease.name != name);
             leases.push(ours.clone());
             holder = Some(ours);
@@ -77,9 +84,9 @@ impl JobLedger {
     pub fn release_lease(&self, name: &str, owner: &str) -> Result<()> {
         self.created(&LEASES)?.replace(&mut |rows| {
             let mut leases = from_batch(rows)?;
-            let ours = leases.iter_mut().find(|lease| lease.name == name && lease.owner == owner && lease.is_held());
-            let Some(ours) = ours else { return Ok(None) };
-            ours.expires_at = Utc::now();
+            let ours = leases.iter_mut().find(|lease| lease.name == name && lease.owner == owner);
+            let Some(ours) = ours.filter(|lease| lease.expires_at != RELEASED) else { return Ok(None) };
+            ours.expires_at = RELEASED;
             Ok(Some(ConditionalWrite { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
         Ok(())
@@ -125,8 +132,9 @@ struct SharedLease {
     name: &'static str,
     owner: String,
     ttl: Duration,
-    /// By this process's own clock, counted from before the request: never later than what others read.
-    valid_until: Mutex<Instant>,
+    /// By the time since the machine started, counted from before the request: never later than what others read. A machine that
+    /// slept has lost its lease.
+    valid_until: Mutex<Duration>,
     lost: Stop,
 }
 
@@ -138,7 +146,7 @@ impl LeaseGuard {
         owner: String,
         ttl: Duration,
     ) -> Result<std::result::Result<Self, Lease>> {
-        let (ledger, valid_until) = (ledger.clone(), Mutex::new(Instant::now()));
+        let (ledger, valid_until) = (ledger.clone(), Mutex::new(since_boot()));
         let shared = Arc::new(SharedLease { ledger, name, owner, ttl, valid_until, lost: Stop::default() });
         if let Some(holder) = shared.extend().await? {
             return Ok(Err(holder));
@@ -150,7 +158,7 @@ impl LeaseGuard {
     /// Returns a check of whether something new can be started: the lease stays valid for a while.
     pub(super) fn validity(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move || Instant::now() + shared.ttl / MARGIN < shared.valid_until()
+        move || since_boot() + shared.ttl / MARGIN < shared.valid_until()
     }
 
     /// Stopped when the lease has expired or another owner has taken it.
@@ -175,13 +183,13 @@ impl Drop for LeaseGuard {
 }
 
 impl SharedLease {
-    fn valid_until(&self) -> Instant {
+    fn valid_until(&self) -> Duration {
         *lock(&self.valid_until)
     }
 
     /// Takes or renews the lease. Returns the lease of another owner that holds it.
     async fn extend(self: &Arc<Self>) -> Result<Option<Lease>> {
-        let requested = Instant::now();
+        let requested = since_boot();
         let shared = Arc::clone(self);
         let lease = blocking(move || shared.ledger.take_lease(shared.name, &shared.owner, shared.ttl)).await?;
         if lease.owner != self.owner {
@@ -201,7 +209,7 @@ impl SharedLease {
                     tracing::warn!(name = self.name, holder = holder.owner, "the lease expired; another owner took it");
                     break;
                 }
-                Err(error) if Instant::now() < self.valid_until() => {
+                Err(error) if since_boot() < self.valid_until() => {
                     tracing::warn!(name = self.name, error = error.full_message(), "the lease was not renewed yet");
                     wait = self.ttl / MARGIN;
                 }
@@ -242,7 +250,14 @@ mod tests {
         ledger.release_lease("n", "a").unwrap();
         assert_eq!(ledger.lease("n").unwrap().unwrap().owner, "a", "who had it last");
         assert_eq!(ledger.take_lease("n", "b", Duration::ZERO).unwrap().owner, "b");
-        assert_eq!(ledger.take_lease("n", "a", TTL).unwrap().owner, "a", "b's has expired");
+        let taken = || ledger.take_lease("n", "a", TTL).unwrap().owner == "a";
+        assert!(
+            (0..1000).any(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                taken()
+            }),
+            "b's has expired"
+        );
         assert_eq!(ledger.lease("other").unwrap().unwrap().owner, "b");
     }
 

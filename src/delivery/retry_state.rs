@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{RETRIES, ROW_TIMESTAMP, equal};
-use crate::ledger::{JobLedger, LedgerRow, LedgerTable, maintain_in_background};
+use crate::ledger::{JobLedger, LedgerRow, LedgerTable, if_exists, maintain_in_background};
 
 /// What is to happen with a pending row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,9 @@ impl JobLedger {
     /// [`ErrorKind::Storage`] when the store failed; [`ErrorKind::Unsupported`] for a table of a later version.
     pub(super) fn retry_state(&self, table: LedgerTable) -> Result<Option<SavedRetryState>> {
         let Some(retries) = self.opened(&RETRIES)? else { return Ok(None) };
-        retries.read_snapshot(|view| read(view, table))
+        // The table can be deleted at any time.
+        let state = if_exists(retries.read_snapshot(|view| read(view, table)))?;
+        Ok(state.flatten())
     }
 
     /// Saves the retry state of the pending rows of `table`, in one commit.

@@ -12,7 +12,7 @@ use super::attempts::{Attempt, AttemptOutcome, short_id, spans, this_process};
 use super::backoff::Backoff;
 use super::cycle::{Cycle, CycleRecord, acknowledge};
 use super::history::AttemptHistory;
-use super::lease::{Lease, LeaseGuard};
+use super::lease::LeaseGuard;
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
 use super::pending::{Histories, PendingRows, counted};
 use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, plan};
@@ -166,8 +166,11 @@ impl AutosysUpdater {
     /// The owner of the lease, if it is held.
     async fn lease_owner(&self) -> Result<Option<String>> {
         let name = self.options.source.name();
-        let lease = self.with_ledger(move |ledger| ledger.lease(name)).await?;
-        Ok(lease.filter(Lease::is_held).map(|lease| lease.owner))
+        let held = |ledger: &JobLedger| match ledger.lease(name)? {
+            Some(lease) if ledger.is_held(&lease)? => Ok(Some(lease.owner)),
+            _ => Ok(None),
+        };
+        self.with_ledger(held).await
     }
 
     fn plan(&self, pending: &PendingRows) -> Result<Plan> {

@@ -79,7 +79,9 @@ impl Table {
             Err(_) => build().map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
         foreign::refuse_spark_on_s3(storage, &url, snapshot.version())?;
-        Ok(Self { state: Arc::new(TableState::new(storage, url, committer, limits, snapshot)) })
+        let state = TableState::new(storage, url, committer, limits, snapshot);
+        state.note_listed(reader.newest_entry())?;
+        Ok(Self { state: Arc::new(state) })
     }
 
     /// Opens the table, and creates it first if there is none. Many processes can do so at the same time.
@@ -122,6 +124,11 @@ impl Table {
     /// [`ErrorKind::Storage`] when the log cannot be read.
     pub fn newest_version(&self) -> Result<u64> {
         Ok(self.state.refresh()?.version())
+    }
+
+    /// Whether the table was deleted since it was opened, as far as this handle has seen. Then open it again.
+    pub fn is_gone(&self) -> bool {
+        self.state.is_gone()
     }
 
     /// The number of small files that the last scan found, if there are so many that maintenance is overdue.

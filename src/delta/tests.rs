@@ -166,6 +166,7 @@ mod faults;
 mod groups;
 mod power_cut;
 mod races;
+mod replaced;
 mod requests;
 mod small_tables;
 mod store_faults;

@@ -98,8 +98,8 @@ impl JobLedger {
     }
 }
 
-/// The opened table; None if it does not exist.
-pub(super) fn if_exists(opened: Result<Table>) -> Result<Option<Table>> {
+/// What was read of a table, or the opened table itself; None if the table does not exist.
+pub(crate) fn if_exists<T>(opened: Result<T>) -> Result<Option<T>> {
     match opened {
         Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some),

@@ -29,8 +29,8 @@ use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_ba
 use chrono::{DateTime, Utc};
 
 pub use import::{ImportFailure, ImportOptions, ImportReport};
-pub(crate) use maintenance::maintain_in_background;
 pub use maintenance::{MaintenanceReport, TableCheck, TableMaintenance, inspect};
+pub(crate) use maintenance::{if_exists, maintain_in_background};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_LOGGED_JOB_NAME, MAX_STATUS, check_names};
 pub use tables::LedgerTable;
 
@@ -150,6 +150,10 @@ impl JobLedger {
         Ok(())
     }
 
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+
     /// The number of requests to the store since the ledger was opened, by kind.
     pub fn requests(&self) -> Requests {
         self.inner.storage.requests()
@@ -239,7 +243,7 @@ impl JobLedger {
         timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
         let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
-        let known = self.inner.lock().get(table.name()).cloned();
+        let known = self.inner.lock().get(table.name()).filter(|table| !table.is_gone()).cloned();
         let table = match known {
             Some(table) => table,
             None => {
@@ -350,13 +354,15 @@ impl JobLedger {
     }
 
     fn cached(&self, name: &'static str, open: impl FnOnce() -> Result<Table>) -> Result<Table> {
-        if let Some(table) = self.inner.lock().get(name) {
+        if let Some(table) = self.inner.lock().get(name).filter(|table| !table.is_gone()) {
             return Ok(table.clone());
         }
         // Not under the lock, so that other tables do not wait for the store. If two threads open the same table, both
         // use the one that is inserted first, so that they share its snapshot.
         let table = open()?;
-        Ok(self.inner.lock().entry(name).or_insert(table).clone())
+        let mut tables = self.inner.lock();
+        tables.retain(|_, table| !table.is_gone());
+        Ok(tables.entry(name).or_insert(table).clone())
     }
 }
 

@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 
-use crate::columns::{count, flag, number, table, text, time};
+use crate::columns::{count, flag, known_flag, number, table, text, time};
 use crate::delivery::ParkedRow;
 use crate::error::Result;
 use crate::ledger::LedgerTable;
@@ -42,7 +42,7 @@ pub(super) fn state(rows: &[StateRow]) -> Result<RecordBatch> {
         ("vm", text(rows, |row| Some(&row.vm))),
         ("weight", count(rows, |row| row.weight)),
         ("drained", flag(rows, |row| row.drained)),
-        ("healthy", flag(rows, |row| row.healthy)),
+        ("healthy", known_flag(rows, |row| row.healthy)),
         ("in_flight", count(rows, |row| row.in_flight)),
     ])
 }

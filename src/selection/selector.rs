@@ -71,8 +71,9 @@ pub struct StateRow {
     pub weight: u32,
     /// Whether it is taken out of rotation.
     pub drained: bool,
-    /// Whether it counts as up by `rise` and `fall`; always, where these are 1.
-    pub healthy: bool,
+    /// Whether it counts as up by `rise` and `fall`. `None` where both are 1: then each selection probes anew, and nothing is
+    /// remembered.
+    pub healthy: Option<bool>,
     /// How many selections of it are in use.
     pub in_flight: u32,
 }
@@ -246,7 +247,7 @@ impl RoundRobinSelector {
                     vm: vm.name,
                     weight: vm.weight,
                     drained: known.drained,
-                    healthy: rules.needs(known.streak, at) == 0,
+                    healthy: rules.use_history().then(|| rules.needs(known.streak, at) == 0),
                     in_flight: known.in_flight(at),
                 }
             };

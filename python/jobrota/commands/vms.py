@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import Inventory, RoundRobinSelector, settings_lookup
@@ -67,6 +69,11 @@ def _shared_selector(arguments: argparse.Namespace) -> RoundRobinSelector:
     if chosen.cursor == "process":
         raise InvalidInputError(
             "a cursor of this process ends with the command: give --cursor DIR; nothing was changed"
+        )
+    if "://" not in chosen.cursor and not Path(chosen.cursor, "vm_selections").expanduser().exists():
+        print(
+            f"warning: no process has used the cursor {chosen.cursor} yet, and it is made now: check the directory",
+            file=sys.stderr,
         )
     return chosen
 

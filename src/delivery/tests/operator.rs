@@ -157,7 +157,7 @@ fn nothing_is_done_by_hand_while_rows_are_delivered() {
     assert_eq!(ledger.attempts(Notifications).unwrap().len(), 2);
     ledger.release_lease(Notifications.name(), "updater").unwrap();
     assert_eq!(ledger.settle_by_hand(Notifications, &rows, Settlement::Arrived, &ALICE).unwrap(), 1);
-    assert!(!ledger.lease(Notifications.name()).unwrap().unwrap().is_held(), "given back");
+    assert!(!ledger.is_held(&ledger.lease(Notifications.name()).unwrap().unwrap()).unwrap(), "given back");
 }
 
 /// A guard that says no at its `last`th question and all later ones.

@@ -17,8 +17,8 @@ use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::staging::StagedFiles;
 use super::{Proposal, commit};
 use crate::delta::schema;
-use crate::delta::state::TableState;
 use crate::delta::state::append_queue::{Caller, QueuedAppend, Signal, kib};
+use crate::delta::state::{Predecessor, TableState};
 use crate::delta::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::InFlight;
@@ -157,6 +157,57 @@ fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], leadership: &mu
     commit_rows(table, &rows, since, &mut || leadership.pass_on())
 }
 
+/// A look at the log entry that a blind commit is to follow. On a remote store, it takes a request, which is made while the rows are
+/// uploaded.
+enum EntryLook {
+    Local,
+    Remote(u64, std::sync::mpsc::Receiver<Result<Predecessor>>),
+}
+
+impl EntryLook {
+    fn begin(table: &Arc<TableState>, version: u64) -> Result<Self> {
+        if table.is_local() {
+            return Ok(Self::Local);
+        }
+        let (sender, receiver) = sync_channel(1);
+        let table = Arc::clone(table);
+        crate::runtime::handle()?.spawn_blocking(move || {
+            let known = table.known_entry(version).unwrap_or_default();
+            // Without a receiver, the rows could not be uploaded.
+            let _ = sender.send(table.look_at_entry(version, &known));
+        });
+        Ok(Self::Remote(version, receiver))
+    }
+
+    /// Checks that the commit would follow the entry of `version` that this process knows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], retryable: nothing was written. Those of the store.
+    fn check(self, table: &TableState, version: u64) -> Result<()> {
+        let looked = match self {
+            Self::Local => table.look_at_entry(version, &table.known_entry(version).unwrap_or_default()),
+            Self::Remote(looked_at, receiver) if looked_at == version => match receiver.recv() {
+                Ok(looked) => looked,
+                Err(_) => return Ok(()),
+            },
+            // This process has committed or read the log meanwhile.
+            Self::Remote(..) => return Ok(()),
+        };
+        match looked {
+            // The commit itself will find out whether the store works.
+            Ok(Predecessor::Same) | Err(_) => Ok(()),
+            // One answer proves nothing: the entry can have been cleaned away. The log decides.
+            Ok(_) if table.was_replaced() => Err(table.not_committed(version)),
+            // The loop starts again on the newer version.
+            Ok(_) if table.known().version() > version => {
+                let text = format!("version {version} of the log of '{}' was cleaned away", table.url);
+                Err(Error::new(ErrorKind::Storage, text))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
 /// Appends `rows` in a commit of their own. Calls `locked` as soon as this thread holds the table's lock. The time limits
 /// count from `since`.
 fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, locked: &mut dyn FnMut()) -> Result<u64> {
@@ -164,11 +215,17 @@ fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, lock
     let files = |attempt: &CommitAttempt<'_>| -> Result<Vec<FileRows>> {
         Ok(vec![FileRows::new(schema::align(rows, &attempt.schema()?)?)])
     };
+    let entry = EntryLook::begin(table, known.version())?;
     // Written before this thread has the lock, as others can commit meanwhile.
     let ahead = CommitAttempt::new(table, &kind, &known);
     let staged = StagedFiles::write(&ahead, files(&ahead)?)?;
+    let mut entry = Some(entry);
     let committed = commit(table, &kind, since, Some(staged), &mut |attempt| {
         locked();
+        // A later attempt has read the log.
+        if let Some(entry) = entry.take() {
+            entry.check(table, attempt.snapshot.version())?;
+        }
         Ok(Some(Proposal { rows: files(attempt)?, ..Proposal::default() }))
     });
     committed.map(Option::unwrap_or_default)

@@ -107,8 +107,10 @@ fn attempts(
             Err(error) if number < MAX_VANISHED && table.is_outdated(&snapshot, &error) => continue,
             Err(error) => return Err(error),
         };
+        let before = table.known_entry(snapshot.version());
         match submit(&attempt, &proposal, &id)? {
             Submitted::Committed(version) => {
+                table.committed(version, &id, before)?;
                 drop::<Option<LockGuard<'_>>>(lock);
                 checkpoint::write_when_due(table, version);
                 return Ok(Some(version));

@@ -53,6 +53,8 @@ pub(in crate::delta) struct StagedFiles {
     partitions: Arc<[String]>,
     /// By both clocks, as either may stand still.
     written: (Instant, SystemTime),
+    /// The table's incarnation: files of a table that was deleted are gone with it.
+    incarnation: u64,
 }
 
 impl StagedFiles {
@@ -77,7 +79,7 @@ impl StagedFiles {
         let (storage, snapshot, layout) = (&attempt.table.storage, attempt.snapshot, attempt.write_layout()?);
         let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
         rows.retain(|part| part.rows.num_rows() > 0);
-        let written = (Instant::now(), SystemTime::now());
+        let (written, incarnation) = ((Instant::now(), SystemTime::now()), attempt.table.incarnation());
         let mut writes = Vec::new();
         for part in &rows {
             for (values, data) in split(&part.rows, &layout.partitions)? {
@@ -97,7 +99,7 @@ impl StagedFiles {
                 .await
         })?;
         let (adds, partitions) = (adds.map_err(failed)?, layout.partitions);
-        Ok(Self { rows, adds, snapshot: Arc::clone(snapshot), partitions, written })
+        Ok(Self { rows, adds, snapshot: Arc::clone(snapshot), partitions, written, incarnation })
     }
 
     /// Whether the files can be committed in this attempt: they are recent, and the table has the same columns, partitions
@@ -105,7 +107,8 @@ impl StagedFiles {
     pub(in crate::delta) fn fits(&self, attempt: &CommitAttempt<'_>) -> Result<bool> {
         let snapshot = attempt.snapshot;
         let (instant, time) = self.written;
-        if instant.elapsed().max(time.elapsed().unwrap_or_default()) > STALE {
+        let is_stale = instant.elapsed().max(time.elapsed().unwrap_or_default()) > STALE;
+        if is_stale || self.incarnation != attempt.table.incarnation() {
             return Ok(false);
         }
         let (then, now) = (self.snapshot.schema(), snapshot.schema());

@@ -1,6 +1,9 @@
 //! An engine that passes the log actions which the kernel reads through a function.
 
-use std::sync::Arc;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -11,18 +14,76 @@ use delta_kernel::{
     FilteredEngineData, JsonHandler, KernelResult, KernelResultIterator, KernelResultIteratorStatic, ParquetFooter,
     ParquetHandler, PredicateRef, StorageHandler,
 };
+use object_store::ObjectMeta;
 use url::Url;
 
+use crate::runtime::lock;
 use crate::storage::KernelEngine;
+use crate::storage::file_names::entry_version;
 
 /// Returns the actions for the kernel to see instead of the given ones.
 type OnRead = Arc<dyn Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync>;
+
+/// What tells the file of a log entry from another file of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::delta) struct EntryFile {
+    /// When it was written, in milliseconds since 1970. On a local disk: when it was created, in nanoseconds, where the file system
+    /// says so, because programs can set the other time.
+    written: i128,
+    /// Its size in bytes.
+    size: u64,
+    /// Its number on a local disk.
+    inode: u64,
+}
+
+impl EntryFile {
+    /// The file on a local disk.
+    pub(in crate::delta) fn of(file: &Metadata) -> Option<Self> {
+        let since = file.created().or_else(|_| file.modified()).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let written = i128::try_from(since.as_nanos()).ok()?;
+        Some(Self { written, size: file.len(), inode: file.ino() })
+    }
+
+    /// Whether both are the same object of a remote store. Listings and single answers can differ in parts of a second.
+    pub(in crate::delta) fn is_same_object(&self, other: &Self) -> bool {
+        self.written.div_euclid(1000) == other.written.div_euclid(1000) && self.size == other.size
+    }
+}
+
+impl From<&ObjectMeta> for EntryFile {
+    fn from(meta: &ObjectMeta) -> Self {
+        Self { written: meta.last_modified.timestamp_millis().into(), size: meta.size, inode: 0 }
+    }
+}
+
+/// Which log entries the listings showed.
+#[derive(Default)]
+struct Watch {
+    /// An entry that is listed also where a listing would begin after it.
+    version: Option<u64>,
+    seen: Mutex<Option<EntryFile>>,
+    newest: Mutex<Option<(u64, EntryFile)>>,
+}
+
+impl Watch {
+    fn note(&self, version: u64, file: &FileMeta) {
+        let entry = EntryFile { written: file.last_modified.into(), size: file.size, inode: 0 };
+        if self.version == Some(version) {
+            *lock(&self.seen) = Some(entry.clone());
+        }
+        let mut newest = lock(&self.newest);
+        if newest.as_ref().is_none_or(|(newest, _)| version >= *newest) {
+            *newest = Some((version, entry));
+        }
+    }
+}
 
 /// Reads logs like the engine below it, but calls a function with each batch of actions read. Does not list checksum
 /// files, which repeat the protocol and the transaction ids, and need not exist.
 pub(in crate::delta) struct LogEngine {
     engine: Arc<KernelEngine>,
     on_read: OnRead,
+    watch: Arc<Watch>,
 }
 
 impl LogEngine {
@@ -30,11 +91,26 @@ impl LogEngine {
         engine: &Arc<KernelEngine>,
         on_read: impl Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync + 'static,
     ) -> Self {
-        Self { engine: Arc::clone(engine), on_read: Arc::new(on_read) }
+        Self { engine: Arc::clone(engine), on_read: Arc::new(on_read), watch: Arc::default() }
+    }
+
+    /// The same engine, whose listings also show the log entry of `version`: see [`LogEngine::watched`].
+    pub(in crate::delta) fn watching(self, version: u64) -> Self {
+        Self { watch: Arc::new(Watch { version: Some(version), ..Watch::default() }), ..self }
+    }
+
+    /// The entry that is watched, if a listing showed it.
+    pub(in crate::delta) fn watched(&self) -> Option<EntryFile> {
+        lock(&self.watch.seen).clone()
+    }
+
+    /// The newest log entry that a listing showed, and its version.
+    pub(in crate::delta) fn newest_entry(&self) -> Option<(u64, EntryFile)> {
+        lock(&self.watch.newest).clone()
     }
 
     fn handler<T: ?Sized>(&self, inner: Arc<T>) -> Arc<Handler<T>> {
-        Arc::new(Handler { inner, on_read: Arc::clone(&self.on_read) })
+        Arc::new(Handler { inner, on_read: Arc::clone(&self.on_read), watch: Arc::clone(&self.watch) })
     }
 }
 
@@ -56,9 +132,15 @@ impl Engine for LogEngine {
     }
 }
 
+/// The name of a file.
+fn name(url: &Url) -> &str {
+    url.path().rsplit('/').next().unwrap_or_default()
+}
+
 struct Handler<T: ?Sized> {
     inner: Arc<T>,
     on_read: OnRead,
+    watch: Arc<Watch>,
 }
 
 impl<T: ?Sized> Handler<T> {
@@ -73,8 +155,20 @@ impl<T: ?Sized> Handler<T> {
 
 impl StorageHandler for Handler<dyn StorageHandler> {
     fn list_from(&self, path: &Url) -> KernelResult<KernelResultIteratorStatic<FileMeta>> {
-        let listed = self.inner.list_from(path)?;
-        Ok(Box::new(listed.filter(|file| !file.as_ref().is_ok_and(|file| file.location.path().ends_with(".crc")))))
+        let first = name(path).to_owned();
+        // The entry that is watched is right before those that are asked for.
+        let earlier = self.watch.version.map(|version| format!("{version:020}")).filter(|earlier| *earlier < first);
+        let from = earlier.and_then(|earlier| path.join(&earlier).ok());
+        let listed = self.inner.list_from(from.as_ref().unwrap_or(path))?;
+        let watch = Arc::clone(&self.watch);
+        Ok(Box::new(listed.filter(move |file| {
+            let Ok(file) = file else { return true };
+            let name = name(&file.location);
+            if let Some(version) = entry_version(name) {
+                watch.note(version, file);
+            }
+            name > first.as_str() && !name.ends_with(".crc")
+        })))
     }
 
     fn read_files(&self, files: Vec<FileSlice>) -> KernelResult<KernelResultIteratorStatic<Bytes>> {

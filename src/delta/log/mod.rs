@@ -6,7 +6,7 @@ mod entry;
 pub(super) mod foreign;
 mod legacy_protocol;
 
-pub(super) use self::create::{ENGINE_INFO, create_table, store_path, table_exists};
-pub(super) use self::engine::LogEngine;
+pub(super) use self::create::{ENGINE_INFO, create_table, log_path, store_path, table_exists};
+pub(super) use self::engine::{EntryFile, LogEngine};
 pub(super) use self::entry::{COMMIT_ID, LogEntry};
 pub(super) use self::legacy_protocol::{log_reader, unwritable_column};

@@ -36,6 +36,11 @@ impl<'a> SnapshotView<'a> {
         self.snapshot.version()
     }
 
+    /// Changes when the table was replaced by another one: versions before and after have nothing to do with each other.
+    pub fn incarnation(&self) -> u64 {
+        self.table.incarnation()
+    }
+
     /// The last version that `app_id` wrote in a transaction id (`txn` action), if any.
     ///
     /// # Errors

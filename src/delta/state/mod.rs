@@ -1,24 +1,26 @@
 //! What the handles on one table share: the newest snapshot known, the lock, the caches and the queue of appends.
 
 pub(super) mod append_queue;
+mod identity;
 mod listing;
 mod lock;
 mod row_cache;
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arrow::datatypes::SchemaRef;
 use delta_kernel::committer::Committer;
 use delta_kernel::schema::SchemaRef as KernelSchemaRef;
-use delta_kernel::snapshot::IncrementalSnapshotBuilder;
 use delta_kernel::transaction::{Transaction, WriteState};
 use delta_kernel::{Snapshot, SnapshotRef};
 use url::Url;
 
 use self::append_queue::AppendQueue;
+pub(super) use self::identity::{EntryIdentity, Predecessor};
 pub(super) use self::listing::{FileBatch, Listing, select};
 use self::lock::AdvisoryLock;
 pub(super) use self::lock::LockGuard;
@@ -61,6 +63,14 @@ pub(super) struct TableState {
     schema: Mutex<Option<(KernelSchemaRef, SchemaRef)>>,
     write_layout: Mutex<Option<WriteLayout>>,
     log_access: Mutex<LogAccess>,
+    /// The log's directory, if it is on a local disk.
+    log_directory: Option<PathBuf>,
+    /// The newest log entry that this process has seen or written, and its version.
+    newest_entry: Mutex<Option<(u64, EntryIdentity)>>,
+    /// How often another table was found in the place of this one.
+    incarnation: AtomicU64,
+    /// Whether there was no table at the last look.
+    gone: AtomicBool,
 }
 
 /// The checkpoint to write next, and whether a thread is writing checkpoints.
@@ -124,11 +134,12 @@ impl TableState {
         snapshot: SnapshotRef,
     ) -> Self {
         let log = url.join(LOG_DIRECTORY).ok().filter(|log| log.scheme() == "file");
+        let log_directory = log.and_then(|log| log.to_file_path().ok());
         Self {
             storage: storage.clone(),
             committer,
             limits,
-            lock: AdvisoryLock::new(log.and_then(|log| log.to_file_path().ok())),
+            lock: AdvisoryLock::new(log_directory.clone()),
             appends: AppendQueue::default(),
             checkpoints: Mutex::default(),
             row_cache: RowCache::of_small_files(),
@@ -141,6 +152,10 @@ impl TableState {
                 contended_until: None,
                 looked_for_checkpoints: (snapshot.version(), now()),
             }),
+            log_directory,
+            newest_entry: Mutex::default(),
+            incarnation: AtomicU64::default(),
+            gone: AtomicBool::default(),
             snapshot: RwLock::new(snapshot),
             url,
         }
@@ -160,8 +175,7 @@ impl TableState {
         }
         let (version, at) = access.looked_for_checkpoints;
         let looks = known.version() >= version + CHECKPOINTS_EVERY || elapsed(at) >= CHECKPOINTS_AFTER;
-        let builder = Snapshot::builder_from(known);
-        self.build(if looks { builder } else { builder.skip_new_checkpoints() }, looks)
+        self.build(&known, looks)
     }
 
     /// Records that another writer won a race.
@@ -182,18 +196,36 @@ impl TableState {
 
     /// Reads the newest snapshot from the store.
     pub(super) fn refresh(&self) -> Result<SnapshotRef> {
-        self.build(Snapshot::builder_from(self.known()), true)
+        self.build(&self.known(), true)
     }
 
-    /// Builds the newest snapshot with `builder`, which `looks` for new checkpoints.
-    fn build(&self, builder: IncrementalSnapshotBuilder, looks: bool) -> Result<SnapshotRef> {
-        let reader = log_reader(self.storage.engine()?);
-        let snapshot = match builder.build(&reader) {
+    /// Builds the newest snapshot on the one `known`, and `looks` for new checkpoints. If the log is another one, as the table was
+    /// replaced, reads it anew.
+    fn build(&self, known: &SnapshotRef, looks: bool) -> Result<SnapshotRef> {
+        let reader = log_reader(self.storage.engine()?).watching(known.version());
+        let builder = Snapshot::builder_from(Arc::clone(known));
+        let built = if looks { builder.build(&reader) } else { builder.skip_new_checkpoints().build(&reader) };
+        let snapshot = match built {
             // The snapshot known may rest on log entries that were cleaned away: then the newest checkpoint is read.
-            Err(error) if !is_transient(&error) => Snapshot::builder_for(self.url.as_str()).build(&reader),
-            built => built,
+            Err(error) if !is_transient(&error) => match Snapshot::builder_for(self.url.as_str()).build(&reader) {
+                Ok(snapshot) if snapshot.version() >= known.version() => snapshot,
+                _ => return self.reopen(),
+            },
+            built => {
+                let built = built.map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
+                let follows = match reader.watched() {
+                    Some(listed) => self.is_same_entry(known.version(), &listed)?,
+                    // Clean-up deletes an entry only after there is a later checkpoint, which the kernel has read then. Of a
+                    // table that was opened at a checkpoint without the entry, nothing is known.
+                    None => built.version() > known.version() || self.known_entry(known.version()).is_none(),
+                };
+                if !follows {
+                    return self.reopen();
+                }
+                built
+            }
         };
-        let snapshot = snapshot.map_err(|e| from_kernel(format!("reading the log of '{}'", self.url), e))?;
+        self.note_listed(reader.newest_entry().filter(|(version, _)| *version == snapshot.version()))?;
         if looks {
             runtime::lock(&self.log_access).looked_for_checkpoints = (snapshot.version(), now());
         }
@@ -262,6 +294,13 @@ impl TableState {
         }
         drop(known);
         runtime::lock(&self.log_access).at = now();
+    }
+
+    /// Keeps `snapshot` for later calls, whatever was known.
+    fn start_again(&self, snapshot: &SnapshotRef) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(snapshot);
+        let mut access = runtime::lock(&self.log_access);
+        (access.at, access.looked_for_checkpoints) = (now(), (snapshot.version(), now()));
     }
 
     /// Replaces a known snapshot of the same or an older version by `snapshot`.

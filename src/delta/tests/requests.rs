@@ -140,11 +140,14 @@ fn acknowledging_and_refreshing_cost_by_what_is_pending() {
 #[test]
 fn a_remote_file_of_pending_rows_is_one_request() {
     let root = url::Url::parse("memory:///ledger/").expect("url");
-    let storage = Storage::over(Arc::new(object_store::memory::InMemory::new()), root).expect("storage");
-    let table = table(&storage);
+    let memory = Arc::new(object_store::memory::InMemory::new());
+    let writer = table(&Storage::over(Arc::clone(&memory) as _, root.clone()).expect("storage"));
     for at in 0..5 {
-        table.append(&batch(&[row(format!("{at}"), at, "NO")])).expect("appended");
+        writer.append(&batch(&[row(format!("{at}"), at, "NO")])).expect("appended");
     }
+    // The writer looks at its log entries in the background.
+    let storage = Storage::over(memory, root).expect("storage");
+    let table = table(&storage);
     let (none, _) = cost(&storage, || table.scan(&equals("flag", "ABSENT")).expect("scan"));
     let (five, found) = cost(&storage, || table.scan(&equals("flag", "NO")).expect("scan"));
     assert_eq!((found.num_rows(), five.get - none.get), (5, 5), "{five:?}, {none:?} of it for the log");

@@ -46,9 +46,16 @@ pub(in crate::selection) struct SharedCursor {
 struct Opened {
     pid: u32,
     table: Table,
-    /// The version of the table that `state` is of; None before the first read.
-    version: Option<u64>,
+    /// The version of the table that `state` is of, and which table that was; None before the first read.
+    version: Option<Version>,
     state: SelectionState,
+}
+
+/// The table's incarnation and version.
+type Version = (u64, u64);
+
+fn version_of(view: &SnapshotView<'_>) -> Version {
+    (view.incarnation(), view.version())
 }
 
 impl SharedCursor {
@@ -79,20 +86,20 @@ impl SharedCursor {
         // Locked while committing: threads of one process would only conflict with each other.
         let mut opened = self.lock();
         let Opened { table, version, state, .. } = self.open(&mut opened)?;
-        let mut decided: Option<(u64, Step, T)> = None;
+        let mut decided: Option<(Version, Step, T)> = None;
         let committed = table.append_conditionally(&mut |view| {
             read(view, version, state)?;
             let (step, value) = decide(state);
             let guard = (!step.is_empty()).then(|| guard(&step)).transpose();
-            decided = Some((view.version(), step, value));
+            decided = Some((version_of(view), step, value));
             guard
         })?;
-        let (decided_on, step, value) = decided
+        let ((incarnation, decided_on), step, value) = decided
             .ok_or_else(|| Error::new(ErrorKind::Internal, "the shared cursor was advanced without a decision"))?;
         if let Some(committed) = committed {
             if committed == decided_on + 1 {
                 state.apply(step.changes);
-                *version = Some(committed);
+                *version = Some((incarnation, committed));
             }
             upkeep::when_due(table, committed);
         }
@@ -125,7 +132,7 @@ impl SharedCursor {
 
     /// The table, if there is one.
     fn existing(&self) -> Result<Option<Table>> {
-        if let Some(opened) = self.lock().as_ref().filter(|opened| opened.pid == std::process::id()) {
+        if let Some(opened) = self.lock().as_ref().filter(|opened| opened.is_usable()) {
             return Ok(Some(opened.table.clone()));
         }
         match Table::open(&Storage::open(&self.root, &self.options)?, TABLE) {
@@ -141,8 +148,7 @@ impl SharedCursor {
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {
         let pid = std::process::id();
-        // The parent's table uses the parent's threads, which a forked child does not have.
-        let current = opened.take().filter(|opened| opened.pid == pid);
+        let current = opened.take().filter(Opened::is_usable);
         let current = match current {
             Some(current) => current,
             None => {
@@ -156,6 +162,11 @@ impl SharedCursor {
 }
 
 impl Opened {
+    /// Whether the table still is there. That of the parent uses the parent's threads, which a forked child does not have.
+    fn is_usable(&self) -> bool {
+        self.pid == std::process::id() && !self.table.is_gone()
+    }
+
     /// Reads the newest version.
     fn refresh(&mut self) -> Result<()> {
         let Self { table, version, state, .. } = self;
@@ -165,12 +176,14 @@ impl Opened {
 }
 
 /// Brings `state`, which is that of `version`, up to date with `view`.
-fn read(view: &SnapshotView<'_>, version: &mut Option<u64>, state: &mut SelectionState) -> Result<()> {
-    if *version == Some(view.version()) {
+fn read(view: &SnapshotView<'_>, version: &mut Option<Version>, state: &mut SelectionState) -> Result<()> {
+    let now = version_of(view);
+    if *version == Some(now) {
         return Ok(());
     }
     let values = |(id, value): (String, i64)| Some((StateKey::of(&id)?, value));
-    let transactions = match version.take().map(|known| view.transactions_since(known)).transpose()?.flatten() {
+    let known = version.take().filter(|(incarnation, _)| *incarnation == now.0);
+    let transactions = match known.map(|(_, known)| view.transactions_since(known)).transpose()?.flatten() {
         Some(newer) => newer,
         None => {
             *state = SelectionState::default();
@@ -178,7 +191,7 @@ fn read(view: &SnapshotView<'_>, version: &mut Option<u64>, state: &mut Selectio
         }
     };
     state.apply(transactions.into_iter().filter_map(values).collect());
-    *version = Some(view.version());
+    *version = Some(now);
     Ok(())
 }
 

@@ -74,10 +74,18 @@ impl LogCache {
 }
 
 impl CachedListing {
-    /// Adds the log entries after the last known one. `false` if no entry is known.
+    /// Adds the log entries after the last known one. `false` if no entry is known, or if that one is another one now: the table was
+    /// replaced.
     fn add_new_entries(&mut self, prefix: &Path, directory: &FilePath) -> bool {
         let entry = |(at, file): (usize, &ObjectMeta)| Some((at, entry_version(file.location.filename()?)?));
         let Some((last, mut version)) = self.files.iter().enumerate().rev().find_map(entry) else { return false };
+        let name = self.files[last].location.filename().unwrap_or_default();
+        let stored = fs::metadata(directory.join(name)).ok().as_ref().and_then(stamp);
+        if stored.map(|(modified, size)| (modified.into(), size))
+            != Some((self.files[last].last_modified, self.files[last].size))
+        {
+            return false;
+        }
         for at in last + 1.. {
             version += 1;
             let name = entry_name(version);

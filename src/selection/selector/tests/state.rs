@@ -56,7 +56,7 @@ async fn looking_at_an_unused_shared_cursor_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fleet = Arc::<Fleet>::default();
     let rows = selector(&["a"], &fleet, shared(&dir)).state().await.unwrap();
-    assert_eq!((rows[0].drained, rows[0].healthy, rows[0].in_flight, rows[0].weight), (false, true, 0, 1));
+    assert_eq!((rows[0].drained, rows[0].healthy, rows[0].in_flight, rows[0].weight), (false, None, 0, 1));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -94,12 +94,12 @@ async fn a_vm_that_failed_is_selected_again_after_rise_answers() {
     assert_eq!(next(&anew()).await, "b");
     assert_eq!(next(&anew()).await, "a");
     fleet.set_down(&[]);
-    assert!(!anew().state().await.unwrap()[2].healthy);
+    assert_eq!(anew().state().await.unwrap()[2].healthy, Some(false));
     let (vm, why) = skipped(&anew()).await;
     assert_eq!((vm.as_str(), why[0].0.as_str()), ("b", "c"));
     assert!(why[0].1.contains("1 more answer"), "{why:?}");
     assert_eq!(next(&anew()).await, "c");
-    assert!(anew().state().await.unwrap()[2].healthy);
+    assert_eq!(anew().state().await.unwrap()[2].healthy, Some(true));
 }
 
 #[tokio::test]
@@ -116,11 +116,11 @@ async fn reports_and_checks_count_like_probes() {
     selector.report("b", false).await.unwrap();
     selector.report("b", false).await.unwrap();
     assert_eq!(several(&selector, 2).await, "c a");
-    assert!(!selector.state().await.unwrap()[1].healthy);
+    assert_eq!(selector.state().await.unwrap()[1].healthy, Some(false));
     selector.check().await.unwrap();
     assert_eq!(next(&selector).await, "c");
     selector.check().await.unwrap();
-    assert!(selector.state().await.unwrap()[1].healthy);
+    assert_eq!(selector.state().await.unwrap()[1].healthy, Some(true));
     assert_eq!(next(&selector).await, "b");
 }
 
