@@ -445,3 +445,13 @@ def test_tokens_are_renewed_by_the_client_that_they_name(tmp_path: Path, monkeyp
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("token", ["8b2d4c1e0f9a4b3c8d7e6f5a-r", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzYXMifQ.c2ln"])
+def test_a_token_in_the_place_of_a_path_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(jobrota.InvalidInputError, match=r"tokens is a token itself.*Credentials\.tokens") as refused:
+        ViyaSession("https://viya.example.com", tokens=token)
+    assert token not in f"{refused.value!r}"
+    # A file of such a name is a file.
+    Path("a-file-with-a-long-name").write_text('{"access_token": "hidden"}')
+    assert "a-file-with-a-long-name" in repr(ViyaSession("https://viya.example.com", tokens="a-file-with-a-long-name"))

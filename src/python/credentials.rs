@@ -127,6 +127,9 @@ impl PyCredentials {
     }
 }
 
+/// A text of so many bytes without a folder and an extension is hardly the name of a token file.
+const SHORTEST_TOKEN: usize = 20;
+
 /// Converts `tokens`: a path, a callable, a SASLogon response or `Credentials`. None is the default file, else the environment. A
 /// callable and `Credentials` are `held`.
 pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) -> PyOutcome<Credentials> {
@@ -162,9 +165,11 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) 
     .into())
 }
 
-/// Whether a text is a JWT. Errors show paths, and must not show a token.
+/// Whether a text is a JWT or an opaque token, and not the name of a file. Errors show paths, and must not show a token.
 fn looks_like_token(text: &str) -> bool {
-    text.len() > 40 && text.starts_with("ey") && text.matches('.').count() == 2 && !text.contains(['/', '\\'])
+    let is_jwt = text.starts_with("ey") && text.matches('.').count() == 2;
+    let is_opaque = !text.contains('.') && !std::path::Path::new(text).exists();
+    text.len() >= SHORTEST_TOKEN && !text.contains(['/', '\\']) && (is_jwt || is_opaque)
 }
 
 /// A SASLogon response, or just an access token; no error shows it.
