@@ -63,6 +63,21 @@ fn spellings(secret: &str) -> HashSet<String> {
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let address = form.replace('+', "%20").replace("%7E", "~");
     spellings.extend([lower_case_escapes(&form), lower_case_escapes(&address), form, address]);
+    // As a browser leaves an address, and as a page or an ASCII JSON text has it.
+    let kept = |c: &char| c.is_ascii_alphanumeric() || ";,/?:@&=+$-_.!~*'()#".contains(*c);
+    let in_address = |c: char| match kept(&c) {
+        true => c.to_string(),
+        false => c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect(),
+    };
+    let whole: String = secret.chars().map(in_address).collect();
+    let page = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let ascii = |c: char| match c.is_ascii() {
+        true => c.to_string(),
+        false => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    let ascii: String = json.chars().map(ascii).collect();
+    spellings.extend([lower_case_escapes(&whole), whole, ascii]);
+    spellings.extend([page.replace('\'', "&#39;"), page.replace('\'', "&#x27;"), page]);
     spellings.extend([STANDARD_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(secret)]);
     spellings
 }
@@ -118,6 +133,9 @@ mod tests {
             "p%22ss%2Fw%C3%B6rd+%2B%7E%3D%3F",
             "p%22ss%2Fw%C3%B6rd%20%2B~%3D%3F",
             "p%22ss%2fw%c3%b6rd%20%2b~%3d%3f",
+            "p%22ss/w%C3%B6rd%20+~=?",
+            "p&quot;ss/wörd +~=?",
+            r#"p\"ss/w\u00f6rd +~=?"#,
             "cCJzcy93w7ZyZCArfj0/",
             "cCJzcy93w7ZyZCArfj0_",
         ] {

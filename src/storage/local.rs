@@ -18,7 +18,7 @@ mod last_checkpoint;
 mod listing;
 mod log_cache;
 
-use last_checkpoint::names_empty_checkpoint;
+use last_checkpoint::names_no_checkpoint;
 use log_cache::LogCache;
 
 /// A local file system with a faster [`ObjectStore::list_with_offset`]: it reads the names of a directory first and then
@@ -47,9 +47,9 @@ impl ObjectStore for LocalStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if location.filename() == Some(LAST_CHECKPOINT)
             && let Ok(path) = self.inner.path_to_filesystem(location)
-            && blocking(move || Ok(names_empty_checkpoint(&path))).await?
+            && blocking(move || Ok(names_no_checkpoint(&path))).await?
         {
-            let source = "the checkpoint that it names is empty".into();
+            let source = "the checkpoint that it names is empty or missing".into();
             return Err(Error::NotFound { path: location.to_string(), source });
         }
         self.inner.get_opts(location, options).await

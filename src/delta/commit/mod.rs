@@ -99,6 +99,8 @@ fn attempts(
             table.note_contention();
         }
         let snapshot = if kind.blind { table.snapshot_for_blind_commit(number == 0) } else { table.refresh() }?;
+        // Before anything is written: another thread can find that the table was replaced, and open it anew.
+        let before = table.known_entry(snapshot.version());
         let attempt = CommitAttempt { table, snapshot: &snapshot, kind, number };
         let proposal = match propose(&attempt).and_then(|proposal| staged_files(&attempt, staged, proposal)) {
             Ok(Some(proposal)) => proposal,
@@ -107,7 +109,6 @@ fn attempts(
             Err(error) if number < MAX_VANISHED && table.is_outdated(&snapshot, &error) => continue,
             Err(error) => return Err(error),
         };
-        let before = table.known_entry(snapshot.version());
         match submit(&attempt, &proposal, &id)? {
             Submitted::Committed(version) => {
                 table.committed(version, &id, before)?;

@@ -44,6 +44,11 @@ impl EntryFile {
         Some(Self { written, size: file.len(), inode: file.ino() })
     }
 
+    /// Whether both are the same file of a local disk, perhaps with another time. Of objects of a remote store, nothing is known.
+    pub(in crate::delta) fn is_same_file(&self, other: &Self) -> bool {
+        self.inode == other.inode
+    }
+
     /// Whether both are the same object of a remote store. Listings and single answers can differ in parts of a second.
     pub(in crate::delta) fn is_same_object(&self, other: &Self) -> bool {
         self.written.div_euclid(1000) == other.written.div_euclid(1000) && self.size == other.size

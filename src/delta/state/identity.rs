@@ -2,11 +2,13 @@
 //! from a backup while handles on it are open. A commit that follows an entry of another log loses its rows, and makes a log
 //! with a gap that no one can read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use delta_kernel::{Snapshot, SnapshotRef};
-use object_store::ObjectStoreExt as _;
+use futures::TryStreamExt as _;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
 
 use super::TableState;
 use crate::delta::errors::from_kernel;
@@ -14,7 +16,7 @@ use crate::delta::log::{EntryFile, log_path, log_reader, table_exists};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::runtime::lock;
-use crate::storage::file_names::{LAST_CHECKPOINT, entry_name};
+use crate::storage::file_names::{LAST_CHECKPOINT, entry_name, entry_version};
 
 /// What tells one log entry from another one of the same version, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,11 +108,12 @@ impl TableState {
             Some(stored) if known.stored.as_ref().is_none_or(|known| self.agree(known, &stored)) => {
                 Ok(Predecessor::Same)
             }
-            Some(_) => match &known.commit {
-                Some(commit) => {
+            Some(stored) => match &known.commit {
+                // A file server can give a file its time later. Another file has come with other data files.
+                Some(commit) if known.stored.as_ref().is_none_or(|known| known.is_same_file(&stored)) => {
                     self.look_at_entry(version, &EntryIdentity { commit: Some(commit.clone()), stored: None })
                 }
-                None => Ok(Predecessor::Replaced),
+                _ => Ok(Predecessor::Replaced),
             },
         }
     }
@@ -145,16 +148,11 @@ impl TableState {
         if self.is_local() {
             return self.check_predecessor(predecessor, &before, id);
         }
-        let table = Arc::clone(self);
+        let (table, id) = (Arc::clone(self), id.to_owned());
         runtime::handle()?.spawn_blocking(move || {
-            // A single answer of a remote store proves nothing: a listing decides.
-            if !matches!(table.look_at_entry(predecessor, &before), Ok(Predecessor::Same) | Err(_)) && table.was_replaced() {
-                tracing::error!(
-                    table = %table.url,
-                    version,
-                    "the table was deleted or replaced while this version was committed: its rows are lost, and the entry may have to \
-                     be deleted before the table can be read"
-                );
+            if let Err(error) = table.check_predecessor(predecessor, &before, &id) {
+                let error = error.full_message();
+                tracing::error!(table = %table.url, version, error, "the rows of a commit that was reported as successful are lost");
             }
         });
         Ok(())
@@ -167,41 +165,61 @@ impl TableState {
         self.incarnation() != before || self.is_gone()
     }
 
-    /// On a local disk: see [`TableState::committed`].
+    /// See [`TableState::committed`].
     fn check_predecessor(&self, predecessor: u64, before: &EntryIdentity, id: &str) -> Result<()> {
         let version = predecessor + 1;
-        let looked = self.look_at_entry(predecessor, before);
-        let is_last = || Ok::<bool, Error>(self.stored_entry(version + 1)?.is_none());
-        match looked {
+        let is_missing = match self.look_at_entry(predecessor, before) {
             Err(_) | Ok(Predecessor::Same) => return Ok(()),
-            // Clean-up deletes an entry only after there is a later one, or a checkpoint.
-            Ok(Predecessor::Missing) if !is_last()? || self.is_in_checkpoint(predecessor)? => return Ok(()),
-            Ok(Predecessor::Replaced) if !is_last()? => {
-                self.was_replaced();
-                let text = format!(
-                    "the table '{}' was replaced by another one while version {version} of its log was committed: it is not known \
-                     whether the rows are in the new one; look before trying again",
-                    self.url
-                );
-                return Err(Error::new(ErrorKind::Storage, text).with_unknown_outcome());
-            }
-            Ok(Predecessor::Missing | Predecessor::Replaced) => {}
+            Ok(Predecessor::Missing) => true,
+            Ok(Predecessor::Replaced) => false,
+        };
+        let log = self.versions_from(predecessor)?;
+        // A single answer of a remote store proves nothing. Clean-up deletes an entry only after a checkpoint has it.
+        if is_missing && (log.contains(&predecessor) || self.is_in_checkpoint(predecessor)?) {
+            return Ok(());
         }
+        let is_last = log.last().is_none_or(|last| *last <= version);
         // Its data files went with the old table, and alone behind a gap it would make the log unreadable for everyone.
-        if let Some(log) = &self.log_directory
-            && self.log_entry(version)?.is_some_and(|entry| entry.id.as_deref() == Some(id))
-            && let Err(error) = std::fs::remove_file(log.join(entry_name(version)))
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            let text = format!(
-                "the table '{}' was deleted or replaced while version {version} of its log was committed: delete this entry, \
-                 whose rows are gone",
-                self.url
-            );
-            return Err(Error::new(ErrorKind::Storage, text).with_unknown_outcome().with_source(error));
+        if is_last && self.log_entry(version)?.is_some_and(|entry| entry.id.as_deref() == Some(id)) {
+            let (path, store) = (log_path(&self.url, &entry_name(version))?, self.storage.store().clone());
+            match self.storage.block_on(async move { store.delete(&path).await })? {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(self.is_broken(version).with_source(e)),
+            }
+        } else if is_missing || log.contains(&version) {
+            return Err(self.is_broken(version));
         }
         self.was_replaced();
         Err(self.not_committed(predecessor))
+    }
+
+    /// The error for a commit to a table that was replaced meanwhile, and that could not be taken back. The handle is of no use: who
+    /// opens the table again, sees whether it can be read.
+    fn is_broken(&self, version: u64) -> Error {
+        self.gone.store(true, Ordering::Release);
+        let text = format!(
+            "the table '{}' was deleted or replaced while version {version} of its log was committed: its rows may be lost, and if \
+             the table cannot be read, its log has a gap before this version. Look at it before trying again",
+            self.url
+        );
+        Error::new(ErrorKind::Storage, text).with_unknown_outcome()
+    }
+
+    /// The versions in the log from `version` on.
+    fn versions_from(&self, version: u64) -> Result<BTreeSet<u64>> {
+        if self.is_local() {
+            let mut found = BTreeSet::new();
+            for version in version..=version.saturating_add(2) {
+                found.extend(self.stored_entry(version)?.map(|_| version));
+            }
+            return Ok(found);
+        }
+        let (log, offset) = (log_path(&self.url, "")?, log_path(&self.url, &format!("{version:020}"))?);
+        let listed = self.storage.store().list_with_offset(Some(&log), &offset);
+        let versions =
+            listed.try_filter_map(|file| std::future::ready(Ok(file.location.filename().and_then(entry_version))));
+        let versions = self.storage.block_on(versions.try_collect::<BTreeSet<u64>>())?;
+        versions.map_err(|e| from_kernel(format!("listing the log of '{}'", self.url), e.into()))
     }
 
     /// Whether a checkpoint includes `version`, so that its log entry may have been cleaned away.
@@ -244,13 +262,17 @@ impl TableState {
                 *lock(&self.newest_entry) = None;
                 self.note_listed(reader.newest_entry().filter(|(newest, _)| *newest == version))?;
                 *lock(&self.listing) = None;
-                self.start_again(&snapshot);
+                // Before the snapshot: a commit on it must not use data files of the table before.
                 self.incarnation.fetch_add(1, Ordering::AcqRel);
+                self.start_again(&snapshot);
                 Ok(snapshot)
             }
             Err(_) if !table_exists(&self.storage, &self.url)? => {
                 self.gone.store(true, Ordering::Release);
-                let text = format!("the Delta table '{}' was deleted since it was opened", self.url);
+                let text = format!(
+                    "the Delta table '{}' was deleted since it was opened: try again, which takes it for one that does not exist",
+                    self.url
+                );
                 Err(Error::new(ErrorKind::NotFound, text).with_retryable(true))
             }
             Err(error) => Err(from_kernel(format!("reading the log of '{}'", self.url), error)),

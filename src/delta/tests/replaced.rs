@@ -102,6 +102,36 @@ fn a_table_that_was_restored_is_opened_anew() {
     check_that_a_commit_is_refused_once(&dir, &table, &["before", "later"]);
 }
 
+/// The log is the same then, but data files that were written meanwhile are not in it.
+#[test]
+fn a_backup_of_the_newest_version_is_another_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, backup) = (dir.path().join("events"), dir.path().join("backup"));
+    let table = open(&dir);
+    append(&table, "before").unwrap();
+    copy(&place, &backup);
+    fs::remove_dir_all(&place).unwrap();
+    fs::rename(&backup, &place).unwrap();
+    check_that_a_commit_is_refused_once(&dir, &table, &["before", "later"]);
+    // Between the look and the commit, also of a commit that is not blind.
+    for acknowledges in [false, true] {
+        let (place, replacement) = (dir.path().join("events"), dir.path().join("replacement"));
+        let committer = Arc::new(Replacing { place: place.clone(), replacement, armed: Mutex::new(false) });
+        let limits = TimeLimits { on_errors: std::time::Duration::from_secs(5), on_races: None };
+        let table = Table::open_with(&storage(&dir), "events", Arc::clone(&committer) as _, limits).unwrap();
+        append(&table, "kept").unwrap();
+        copy(&place, &dir.path().join("replacement"));
+        *committer.armed.lock().unwrap() = true;
+        let ended = if acknowledges { flip(&table, &|_| true).map(drop) } else { append(&table, "at risk").map(drop) };
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Conflict);
+        let rows = all(&open(&dir));
+        assert!(
+            rows.iter().all(|row| row.2.as_deref() == Some("NO")) && !rows.contains(&self::row("at risk", 1, "NO"))
+        );
+        fs::remove_dir_all(dir.path().join("replacement")).unwrap();
+    }
+}
+
 #[test]
 fn reading_and_conditional_commits_follow_the_table_that_is_there() {
     let dir = tempfile::tempdir().unwrap();

@@ -146,7 +146,7 @@ impl Items<'_> {
         }
     }
 
-    /// Adds the items of one value. A list is imported as a whole or not at all.
+    /// Adds the items of one value. Of a list that is not valid JSON, nothing is imported.
     fn one_value(&mut self, value: &[u8], line: u64) {
         let before = self.mark();
         let read = match value.first() {

@@ -125,7 +125,7 @@ fn what_is_not_a_record_is_listed_up_to_a_limit_and_counted() {
         assert_eq!((numbers[0], numbers[19], numbers[20]), (1, 20, 1001));
         assert!(listed[20].record.is_ok() && listed[..20].iter().all(|item| item.record.is_err()));
     }
-    // A list is imported as a whole or not at all.
+    // Of a list that is not valid JSON, nothing is imported.
     let (listed, unlisted) = parse::items(format!("[{record}, {{\"status\": \"\\ud800\"}}]").as_bytes(), &reader(), 20);
     assert_eq!((listed.len(), unlisted, listed[0].number), (1, 0, 1));
     assert!(listed[0].record.as_ref().unwrap_err().contains("is not valid JSON"));
