@@ -1,6 +1,6 @@
 //! The report: checks by area, and whether everything that is needed works.
 
-use crate::http::secret::scrub;
+use crate::http::secret::Scrubber;
 
 /// The subject of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,10 +134,10 @@ impl Report {
     /// Removes these texts from the report. An error message could contain one.
     pub(super) fn without(mut self, secrets: impl Iterator<Item = String>) -> Self {
         let secrets: Vec<String> = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET).collect();
-        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        let scrubber = Scrubber::new(&secrets.iter().map(String::as_str).collect::<Vec<_>>());
         for check in &mut self.checks {
             for text in [&mut check.name, &mut check.detail].into_iter().chain(check.advice.as_mut()) {
-                *text = scrub(text, &secrets).into_owned();
+                *text = scrubber.scrub(text).into_owned();
             }
         }
         self

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::address::is_loopback;
 use super::retry::{self, Deadline};
-use super::secret::{one_line, scrub, scrub_json};
+use super::secret::{Scrubber, one_line};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Longest body that is read where no other limit is given, in bytes. A longer one is an error, and fills no memory.
@@ -217,7 +217,8 @@ pub(crate) fn pool(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Re
 impl Response {
     /// The response without `secrets`, in case the server repeats one.
     pub(crate) fn without(mut self, secrets: &[&str]) -> Self {
-        let scrubbed = |bytes: &[u8]| match scrub(&String::from_utf8_lossy(bytes), secrets) {
+        let scrubber = Scrubber::new(secrets);
+        let scrubbed = |bytes: &[u8]| match scrubber.scrub(&String::from_utf8_lossy(bytes)) {
             Cow::Owned(text) => Some(text),
             Cow::Borrowed(_) => None,
         };
@@ -229,7 +230,7 @@ impl Response {
             && let Ok(mut value) = serde_json::from_slice::<Value>(&self.body)
         {
             let received = value.clone();
-            scrub_json(&mut value, secrets);
+            scrubber.scrub_json(&mut value);
             if value != received {
                 self.body = value.to_string().into();
             }

@@ -38,16 +38,36 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// `text` without any of `secrets`, in case a server or a program repeats them. A secret is also found as JSON, as part of an
-/// address and in base64. Cut or fold a text after this: part of a secret would not be found.
-pub(crate) fn scrub<'a>(text: &'a str, secrets: &[&str]) -> Cow<'a, str> {
-    let mut spellings: Vec<String> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
-    // Longest first: a secret may contain another one.
-    spellings.sort_by_key(|spelling| Reverse(spelling.len()));
-    spellings.iter().fold(Cow::Borrowed(text), |text, spelling| match text.contains(spelling) {
-        true => Cow::Owned(text.replace(spelling, HIDDEN)),
-        false => text,
-    })
+/// Removes secrets from texts, in case a server or a program repeats them. A secret is also found as JSON, as part of an address, on
+/// a page and in base64. Cut or fold a text after this: part of a secret would not be found.
+pub(crate) struct Scrubber(Vec<String>);
+
+impl Scrubber {
+    /// A scrubber of `secrets`. To make one costs more than to use it.
+    pub(crate) fn new(secrets: &[&str]) -> Self {
+        let mut spellings: Vec<String> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
+        // Longest first: a secret may contain another one.
+        spellings.sort_by_key(|spelling| Reverse(spelling.len()));
+        Self(spellings)
+    }
+
+    /// `text` without the secrets.
+    pub(crate) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.0.iter().fold(Cow::Borrowed(text), |text, spelling| match text.contains(spelling) {
+            true => Cow::Owned(text.replace(spelling, HIDDEN)),
+            false => text,
+        })
+    }
+
+    /// `value` with every text in it scrubbed. A server may have written characters of a secret as `\u…`.
+    pub(crate) fn scrub_json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.scrub(text).into_owned(),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.scrub_json(item)),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.scrub_json(field)),
+            _ => {}
+        }
+    }
 }
 
 /// `secret` as it is, and as others may write it. The encoded forms of a very short one are too common in other text.
@@ -55,6 +75,11 @@ fn spellings(secret: &str) -> HashSet<String> {
     let mut spellings = HashSet::from([secret.to_owned()]);
     spellings.remove("");
     if secret.len() < SHORTEST_ENCODED {
+        return spellings;
+    }
+    spellings.extend([STANDARD_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(secret)]);
+    // Such as a JSON Web Token: nothing in it is ever escaped.
+    if secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         return spellings;
     }
     let json = Value::from(secret).to_string();
@@ -78,7 +103,6 @@ fn spellings(secret: &str) -> HashSet<String> {
     let ascii: String = json.chars().map(ascii).collect();
     spellings.extend([lower_case_escapes(&whole), whole, ascii]);
     spellings.extend([page.replace('\'', "&#39;"), page.replace('\'', "&#x27;"), page]);
-    spellings.extend([STANDARD_NO_PAD.encode(secret), URL_SAFE_NO_PAD.encode(secret)]);
     spellings
 }
 
@@ -90,16 +114,6 @@ fn lower_case_escapes(text: &str) -> String {
         Some((escape, rest)) => format!("{text}%{}{rest}", escape.to_ascii_lowercase()),
         None => format!("{text}%{part}"),
     })
-}
-
-/// `value` with every text in it scrubbed. A server may have written characters of a secret as `\u…`.
-pub(crate) fn scrub_json(value: &mut Value, secrets: &[&str]) {
-    match value {
-        Value::String(text) => *text = scrub(text, secrets).into_owned(),
-        Value::Array(items) => items.iter_mut().for_each(|item| scrub_json(item, secrets)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| scrub_json(field, secrets)),
-        _ => {}
-    }
 }
 
 /// `text` on one line without control characters, cut after `longest` characters.
@@ -118,7 +132,7 @@ mod tests {
     #[test]
     fn secrets_are_neither_shown_nor_repeated() {
         assert_eq!(format!("{:?}", Some(Secret::from("hunter2"))), "Some(…)");
-        assert_eq!(scrub("bad hunter2 given", &["", "hunter", "hunter2"]), "bad … given");
+        assert_eq!(Scrubber::new(&["", "hunter", "hunter2"]).scrub("bad hunter2 given"), "bad … given");
         assert_eq!(one_line(" a\r\n b\u{7}c ", 9), "a b c");
         assert_eq!(one_line("äöü", 2), "äö…");
     }
@@ -139,11 +153,11 @@ mod tests {
             "cCJzcy93w7ZyZCArfj0/",
             "cCJzcy93w7ZyZCArfj0_",
         ] {
-            assert_eq!(scrub(&format!("<{written}>"), &[secret]), "<…>", "{written}");
+            assert_eq!(Scrubber::new(&[secret]).scrub(&format!("<{written}>")), "<…>", "{written}");
         }
-        assert_eq!(scrub("the IDs", &["ab"]), "the IDs");
+        assert_eq!(Scrubber::new(&["ab"]).scrub("the IDs"), "the IDs");
         let mut body = serde_json::from_str(r#"{"a": ["t\u006fken-1", 2], "b": {"c": "token-1!"}}"#).unwrap();
-        scrub_json(&mut body, &["token-1"]);
+        Scrubber::new(&["token-1"]).scrub_json(&mut body);
         assert_eq!(body, serde_json::json!({"a": ["…", 2], "b": {"c": "…!"}}));
     }
 }

@@ -15,7 +15,7 @@ use super::options::{self, OptionKey, StoreOptions};
 use super::root::{Bucket, StoreKind};
 use crate::error::{Error, Result};
 use crate::http::address::is_loopback;
-use crate::http::secret::scrub;
+use crate::http::secret::Scrubber;
 
 /// The time limit of one request with its body: enough for a compacted file on a slow network, and short enough to notice
 /// within a minute that a server does not answer.
@@ -145,7 +145,7 @@ fn unusable(bucket: &Bucket, settings: &StoreOptions, error: &object_store::Erro
         "the service account key must be the JSON of a key file".to_owned()
     } else {
         let values: Vec<&str> = settings.values.values().map(String::as_str).filter(|value| value.len() > 3).collect();
-        scrub(&error.to_string(), &values).into_owned()
+        Scrubber::new(&values).scrub(&error.to_string()).into_owned()
     };
     Error::invalid(format!("the storage options cannot be used for '{}': {reason}", bucket.url))
 }

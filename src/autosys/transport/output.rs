@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::SendOutcome;
 use crate::http::Secret;
-use crate::http::secret::scrub;
+use crate::http::secret::Scrubber;
 
 /// How much of one output stream the attempt's detail has, in bytes.
 const SHOWN: usize = 1024;
@@ -88,7 +88,7 @@ impl CapturedOutput {
     pub(super) fn text(&self) -> String {
         let secrets: Vec<&str> = self.secrets.iter().map(Secret::expose).collect();
         let raw = self.raw();
-        let text = scrub(&raw, &secrets);
+        let text = Scrubber::new(&secrets).scrub(&raw);
         let end = (0..=text.len().min(SHOWN)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         let shown = &text[..end];
         let mut line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
