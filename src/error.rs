@@ -87,6 +87,11 @@ impl Error {
         self
     }
 
+    /// Whether the write can have taken effect or not.
+    pub(crate) fn is_outcome_unknown(&self) -> bool {
+        self.outcome_is_unknown
+    }
+
     /// Adds the reason per VM (name, reason), in inventory order.
     pub fn with_failures(mut self, failures: Vec<(String, String)>) -> Self {
         self.failures = failures;

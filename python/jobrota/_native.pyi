@@ -684,6 +684,7 @@ class AutosysUpdater:
         order: Literal["per_job", "latest", "none"] = "per_job",
         concurrency: int = 8,
         thread_safe: bool = False,
+        send_timeout: _Duration | None = None,
         backoff: bool | _Duration | Mapping[str, Any] | None = None,
         rate: float | None = None,
         stale_after: _Duration | None = None,

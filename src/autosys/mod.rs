@@ -7,7 +7,7 @@ pub mod event;
 pub mod transport;
 
 pub use event::{Event, JobName, Mapping, is_set_by_autosys};
-pub use transport::callable::Callable;
+pub use transport::callable::{Callable, SEND_TIMEOUT};
 pub(crate) use transport::find_program;
 pub use transport::rehearsal::Rehearsal;
 pub use transport::run_command::{RunCommand, RunCommandOptions};

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::max;
 use chrono::{DateTime, Utc};
 
-use crate::delta::{ConditionalWrite, Predicate};
+use crate::delta::{CommitCheck, ConditionalWrite, NO_CHECK, Predicate};
 use crate::error::Result;
 use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::rows::{named_rows, row_columns};
@@ -133,12 +133,22 @@ impl JobLedger {
     /// [`crate::ErrorKind::Conflict`] (retryable) when other writers won until the timeout, [`crate::ErrorKind::Storage`]
     /// when the store failed.
     pub fn append_attempts(&self, attempts: &[Attempt]) -> Result<u64> {
-        let deliveries = self.created(&DELIVERIES)?;
-        if attempts.is_empty() {
-            return Ok(deliveries.version());
+        match attempts {
+            [] => Ok(self.created(&DELIVERIES)?.version()),
+            attempts => self.append_attempts_if(NO_CHECK, attempts),
         }
-        let guard = ConditionalWrite { batch: to_batch(attempts)?, transactions: Vec::new() };
-        let version = deliveries.append_conditionally(&mut |_| Ok(Some(guard.clone())))?;
+    }
+
+    /// [`JobLedger::append_attempts`], if `check` permits the commit. Without attempts, the commit has transaction ids only.
+    ///
+    /// # Errors
+    /// Those of `check`, and as [`JobLedger::append_attempts`].
+    pub(super) fn append_attempts_if(&self, check: CommitCheck<'_>, attempts: &[Attempt]) -> Result<u64> {
+        let (deliveries, batch) = (self.created(&DELIVERIES)?, to_batch(attempts)?);
+        let version = deliveries.append_conditionally(&mut |view| {
+            let transactions = check(view)?;
+            Ok(Some(ConditionalWrite { batch: batch.clone(), transactions }))
+        })?;
         Ok(version.unwrap_or_else(|| deliveries.version()))
     }
 
@@ -245,11 +255,6 @@ impl JobLedger {
 pub(super) fn this_process() -> String {
     static HOST: LazyLock<String> = LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
     format!("{}:{}", *HOST, std::process::id())
-}
-
-/// Text that tells two cycles or actions of one process apart.
-pub(super) fn short_id() -> String {
-    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 
 /// `attempts` as a batch of `autosys_deliveries`.

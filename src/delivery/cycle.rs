@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -17,6 +18,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
 use super::attempts::{Attempt, AttemptOutcome, NOT_SENT};
+use super::epoch::{Epoch, Recorded};
 use super::options::UpdaterOptions;
 use super::plan::{QueuedRow, Queues};
 use super::rate_limit::RateLimiter;
@@ -24,7 +26,7 @@ use super::report::{DeliveryReport, RowFailure};
 use super::sender::Sender;
 use crate::autosys::transport::{Gate, SendOutcome, SendResult};
 use crate::error::{Error, Result};
-use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
+use crate::ledger::LedgerRow;
 use crate::runtime::blocking;
 use crate::stop::Stop;
 
@@ -90,7 +92,7 @@ type Acknowledging = Task<Result<(u64, u64)>>;
 
 /// What a cycle needs beside the rows.
 pub(super) struct Cycle<'a> {
-    pub(super) ledger: &'a JobLedger,
+    pub(super) epoch: &'a Arc<Epoch>,
     pub(super) sender: &'a Sender,
     pub(super) options: &'a UpdaterOptions,
     /// A request to stop.
@@ -135,7 +137,7 @@ impl Cycle<'_> {
     pub(super) async fn send(&mut self, queues: Queues) -> Result<()> {
         let mut rows = Pipeline { ready: queues, ..Pipeline::default() };
         let mut sends: FuturesUnordered<Task<BatchAnswers>> = FuturesUnordered::new();
-        let mut recording: Option<(AttemptsCommit, Task<Result<u64>>)> = None;
+        let mut recording: Option<(AttemptsCommit, Task<Result<Recorded>>)> = None;
         let mut acknowledging: Option<(Vec<LedgerRow>, Instant, Acknowledging)> = None;
         let mut acknowledge_after = Instant::now();
         let mut limiter = RateLimiter::new(self.options.rate);
@@ -168,10 +170,10 @@ impl Cycle<'_> {
             }
             if recording.is_none() && failed.is_none() && self.is_time_to_record(&rows, stopping) {
                 let (commit, mut attempts) = self.next_commit(&mut rows);
-                let (ledger, sender, slots) = (self.ledger.clone(), self.sender.clone(), self.slots());
+                let (epoch, sender, slots) = (Arc::clone(self.epoch), self.sender.clone(), self.slots());
                 let record = async move {
                     sender.note_statuses(&mut attempts, slots).await;
-                    blocking(move || ledger.append_attempts(&attempts)).await
+                    blocking(move || epoch.record(&attempts)).await
                 };
                 recording = Some((commit, Box::pin(record)));
                 continue;
@@ -181,9 +183,8 @@ impl Cycle<'_> {
             let now = Instant::now();
             if acknowledging.is_none() && !rows.delivered.is_empty() && (all_sent || now >= acknowledge_after) {
                 let delivered = std::mem::take(&mut rows.delivered);
-                let (ledger, source, given) = (self.ledger.clone(), self.options.source, delivered.clone());
-                acknowledging =
-                    Some((delivered, now, Box::pin(blocking(move || acknowledge(&ledger, source, &given)))));
+                let (epoch, given) = (Arc::clone(self.epoch), delivered.clone());
+                acknowledging = Some((delivered, now, Box::pin(blocking(move || epoch.acknowledge(&given)))));
                 continue;
             }
             if all_sent && acknowledging.is_none() {
@@ -198,7 +199,15 @@ impl Cycle<'_> {
                 ended = until_done(recording.as_mut().map(|(_, task)| task)) => {
                     let Some((commit, _)) = recording.take() else { continue };
                     match ended {
-                        Ok(version) => self.committed(&mut rows, commit, version),
+                        Ok(Recorded { version, is_passed_over }) => {
+                            let marked = commit.marked.len();
+                            self.committed(&mut rows, commit, version);
+                            if is_passed_over {
+                                // Another process delivers by now. The rows were not marked, and are not sent.
+                                rows.marked.truncate(rows.marked.len() - marked);
+                                self.lost.stop();
+                            }
+                        }
                         Err(error) => {
                             // No further row is sent. The rows in flight are waited for, and recorded below.
                             rows.answered.extend(commit.answered);
@@ -353,8 +362,8 @@ impl Cycle<'_> {
         if attempts.is_empty() {
             return;
         }
-        let ledger = self.ledger.clone();
-        if let Err(error) = blocking(move || ledger.append_attempts(&attempts)).await {
+        let epoch = Arc::clone(self.epoch);
+        if let Err(error) = blocking(move || epoch.record(&attempts)).await {
             tracing::warn!(
                 error = error.full_message(),
                 "outcomes were not recorded: these rows are in doubt, and are read back or sent again"
@@ -407,16 +416,6 @@ impl Pipeline {
         let answered = rows.into_iter().zip(answers);
         self.answered.extend(answered.map(|(row, sent)| AnsweredRow { row, sent: sent.unwrap_or_else(missing), at }));
     }
-}
-
-/// Acknowledges exactly these rows, and before that the executions that belong to them: after a crash between the two, the
-/// next cycle finds the rows pending and does both again. Returns the numbers of rows and of executions.
-pub(super) fn acknowledge(ledger: &JobLedger, source: LedgerTable, rows: &[LedgerRow]) -> Result<(u64, u64)> {
-    let executions = match source {
-        LedgerTable::Notifications => ledger.settle_executions(rows)?,
-        LedgerTable::Executions => 0,
-    };
-    Ok((ledger.acknowledge(source, rows)?, executions))
 }
 
 async fn until_done<T>(task: Option<&mut Task<T>>) -> T {

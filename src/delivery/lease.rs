@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
+use siphasher::sip::SipHasher13;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::attempts::this_process;
+use super::epoch::Epoch;
 use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::tables::LEASES;
-use crate::ledger::{JobLedger, maintain_in_background};
+use crate::ledger::{JobLedger, LedgerTable, maintain_in_background};
 use crate::runtime::{self, blocking, lock};
 use crate::stop::Stop;
 use crate::storage::since_boot;
@@ -32,6 +35,17 @@ pub struct Lease {
     pub owner: String,
     /// When it expires, by the clock of the store; [`RELEASED`] when the owner has ended it.
     pub expires_at: DateTime<Utc>,
+}
+
+/// The answer to a request for a lease.
+#[derive(Debug)]
+pub(super) struct LeaseAnswer {
+    /// The lease as it is now, of the owner or of another one.
+    pub(super) lease: Lease,
+    /// The lease that was not released last, before it expired.
+    pub(super) lapsed: Option<Lease>,
+    /// Whether that was the one before this lease, so that its owner can still be running.
+    pub(super) follows_lapsed: bool,
 }
 
 /// When a lease expires that its owner has ended.
@@ -53,28 +67,45 @@ impl JobLedger {
     /// [`ErrorKind::Conflict`] (retryable) when other writers won until the timeout, [`ErrorKind::Storage`] when the store
     /// failed.
     pub fn take_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease> {
+        Ok(self.request_lease(name, owner, ttl, false)?.lease)
+    }
+
+    /// [`JobLedger::take_lease`], with the lease that lapsed last. With `renews`, the lease is only extended: `owner` does not get
+    /// it back if another owner has had it meanwhile.
+    ///
+    /// # Errors
+    /// As [`JobLedger::take_lease`].
+    pub(super) fn request_lease(&self, name: &str, owner: &str, ttl: Duration, renews: bool) -> Result<LeaseAnswer> {
         let ttl =
             TimeDelta::from_std(ttl).map_err(|e| Error::invalid("the time of the lease is too long").with_source(e))?;
-        let mut holder = None;
+        let lapsed_name = format!("{name}/lapsed");
+        let mut answer = None;
         let table = self.created(&LEASES)?;
         let committed = table.replace(&mut |rows| {
             let mut leases = from_batch(rows)?;
-            for other in leases.iter().filter(|lease| lease.name == name && lease.owner != owner) {
-                if self.is_held(other)? {
-                    holder = Some(other.clone());
+            let other = leases.iter().find(|lease| lease.name == name && lease.owner != owner).cloned();
+            let mut lapsed = leases.iter().find(|lease| lease.name == lapsed_name).cloned();
+            let mut follows_lapsed = false;
+            if let Some(other) = other {
+                if renews || self.is_held(&other)? {
+                    answer = Some(LeaseAnswer { lease: other, lapsed, follows_lapsed });
                     return Ok(None);
+                }
+                follows_lapsed = other.expires_at != RELEASED;
+                if follows_lapsed {
+                    lapsed = Some(Lease { name: lapsed_name.clone(), ..other });
                 }
             }
             // Not earlier than the owner believes, who counts from before this.
             let expires_at = self.storage().time()?.latest + ttl;
-            let ours = Lease { name: name.to_owned(), owner: owner.to_owned(), expires_at };
-            leases.retain(|lease| lease.name != name);
-            leases.push(ours.clone());
-            holder = Some(ours);
+            let lease = Lease { name: name.to_owned(), owner: owner.to_owned(), expires_at };
+            leases.retain(|lease| lease.name != name && lease.name != lapsed_name);
+            leases.extend([lease.clone()].into_iter().chain(lapsed.clone()));
+            answer = Some(LeaseAnswer { lease, lapsed, follows_lapsed });
             Ok(Some(ConditionalWrite { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
         maintain_in_background(&table, committed);
-        holder.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was requested, but has no holder"))
+        answer.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was requested, but has no holder"))
     }
 
     /// Ends the lease now, if `owner` holds it. The row stays, with the last owner.
@@ -124,6 +155,10 @@ fn from_batch(batch: &RecordBatch) -> Result<Vec<Lease>> {
 pub(super) struct LeaseGuard {
     shared: Arc<SharedLease>,
     renewal: AbortHandle,
+    /// The lease that was not released last, before this one.
+    pub(super) lapsed: Option<Lease>,
+    /// What permits its holder's commits.
+    pub(super) epoch: Arc<Epoch>,
 }
 
 #[derive(Debug)]
@@ -139,23 +174,30 @@ struct SharedLease {
 }
 
 impl LeaseGuard {
-    /// Takes the lease `name`, or returns the lease of the owner that holds it.
+    /// Takes the lease to deliver from `source`, or returns the lease of the owner that holds it.
     pub(super) async fn take(
         ledger: &JobLedger,
-        name: &'static str,
-        owner: String,
+        source: LedgerTable,
         ttl: Duration,
     ) -> Result<std::result::Result<Self, Lease>> {
+        let (name, owner) = (source.name(), new_owner());
         let (ledger, valid_until) = (ledger.clone(), Mutex::new(since_boot()));
         let shared = Arc::new(SharedLease { ledger, name, owner, ttl, valid_until, lost: Stop::default() });
-        if let Some(holder) = shared.extend().await? {
-            return Ok(Err(holder));
+        let LeaseAnswer { lease, lapsed, follows_lapsed } = shared.extend(false).await?;
+        if lease.owner != shared.owner {
+            return Ok(Err(lease));
         }
+        let epoch = Arc::new(Epoch::new(&shared.ledger, source, follows_lapsed));
         let renewal = runtime::handle()?.spawn(Arc::clone(&shared).renew()).abort_handle();
-        Ok(Ok(Self { shared, renewal }))
+        Ok(Ok(Self { shared, renewal, lapsed, epoch }))
     }
 
-    /// Returns a check of whether something new can be started: the lease stays valid for a while.
+    /// Whether something new can be started: the lease stays valid for a while.
+    pub(super) fn is_valid(&self) -> bool {
+        self.validity()()
+    }
+
+    /// A check of [`LeaseGuard::is_valid`] for other threads.
     pub(super) fn validity(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move || since_boot() + shared.ttl / MARGIN < shared.valid_until()
@@ -166,9 +208,12 @@ impl LeaseGuard {
         self.shared.lost.clone()
     }
 
-    /// Ends the lease now. If that fails, it expires by itself, and others have to wait until then.
+    /// Ends the lease now. If that fails, or if [`Epoch::may_release`] says no, it expires by itself, and others have to wait until then.
     pub(super) async fn release(self) {
         self.renewal.abort();
+        if !self.epoch.may_release() {
+            return;
+        }
         let shared = Arc::clone(&self.shared);
         if let Err(error) = blocking(move || shared.ledger.release_lease(shared.name, &shared.owner)).await {
             tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
@@ -187,25 +232,25 @@ impl SharedLease {
         *lock(&self.valid_until)
     }
 
-    /// Takes or renews the lease. Returns the lease of another owner that holds it.
-    async fn extend(self: &Arc<Self>) -> Result<Option<Lease>> {
+    /// Takes or renews the lease.
+    async fn extend(self: &Arc<Self>, renews: bool) -> Result<LeaseAnswer> {
         let requested = since_boot();
         let shared = Arc::clone(self);
-        let lease = blocking(move || shared.ledger.take_lease(shared.name, &shared.owner, shared.ttl)).await?;
-        if lease.owner != self.owner {
-            return Ok(Some(lease));
+        let request = move || shared.ledger.request_lease(shared.name, &shared.owner, shared.ttl, renews);
+        let answer = blocking(request).await?;
+        if answer.lease.owner == self.owner {
+            *lock(&self.valid_until) = requested + self.ttl;
         }
-        *lock(&self.valid_until) = requested + self.ttl;
-        Ok(None)
+        Ok(answer)
     }
 
     async fn renew(self: Arc<Self>) {
         let mut wait = self.ttl / RENEWALS;
         loop {
             sleep(wait).await;
-            match self.extend().await {
-                Ok(None) => wait = self.ttl / RENEWALS,
-                Ok(Some(holder)) => {
+            match self.extend(true).await {
+                Ok(answer) if answer.lease.owner == self.owner => wait = self.ttl / RENEWALS,
+                Ok(LeaseAnswer { lease: holder, .. }) => {
                     tracing::warn!(name = self.name, holder = holder.owner, "the lease expired; another owner took it");
                     break;
                 }
@@ -221,6 +266,39 @@ impl SharedLease {
         }
         self.lost.stop();
     }
+}
+
+/// A new name for an owner in this process: host:pid/id-machine. `machine` says in which process namespace since which start of the
+/// machine the pid means something.
+pub(super) fn new_owner() -> String {
+    format!("{}/{}{}", this_process(), &uuid::Uuid::new_v4().simple().to_string()[..8], machine())
+}
+
+fn machine() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(namespace) if !boot.is_empty() => {
+            let hash = SipHasher13::new().hash(format!("{boot} {}", namespace.display()).as_bytes());
+            format!("-{:08x}", hash & 0xffff_ffff)
+        }
+        _ => String::new(),
+    }
+}
+
+/// Whether the process of `owner`, a name of [`new_owner`], has certainly ended.
+pub(super) fn has_ended(owner: &str) -> bool {
+    let parts = || {
+        let (process, id) = owner.split_once('/')?;
+        let (_, machine) = id.split_once('-')?;
+        Some((process.rsplit_once(':')?.1.parse::<i32>().ok()?, machine))
+    };
+    let Some((pid, of)) = parts() else { return false };
+    let here = machine();
+    if here.strip_prefix('-') != Some(of) {
+        return false;
+    }
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
 }
 
 #[cfg(test)]
@@ -259,6 +337,20 @@ mod tests {
             "b's has expired"
         );
         assert_eq!(ledger.lease("other").unwrap().unwrap().owner, "b");
+    }
+
+    #[test]
+    fn a_process_has_ended_only_if_that_is_certain() {
+        assert!(!has_ended(&new_owner()));
+        for unclear in ["", "elsewhere:1/1a2b3c4d-00000000", "host:1/1a2b3c4d", "a by hand (host:1/1a2b3c4d)"] {
+            assert!(!has_ended(unclear), "{unclear}");
+        }
+        let ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = ended.id();
+        ended.wait_with_output().unwrap();
+        let ours = std::process::id().to_string();
+        let owner = new_owner();
+        assert!(has_ended(&owner.replacen(&format!(":{ours}/"), &format!(":{pid}/"), 1)), "{owner}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `updater.rs` | [`AutosysUpdater`]: one delivery cycle, or one after the other |
 //! | `options.rs`, `backoff.rs`, `snooze.rs`, `rate_limit.rs` | how and when it delivers |
-//! | `lease.rs` | the right to deliver |
+//! | `lease.rs`, `epoch.rs` | the right to deliver, and what keeps an earlier holder of it from writing |
 //! | `pending.rs` | reads the pending rows and their histories |
 //! | `attempts.rs`, `history.rs` | attempts and their outcomes; what they say about a row |
 //! | `retry_state.rs` | saves what the next cycle needs |
@@ -17,6 +17,7 @@
 mod attempts;
 mod backoff;
 mod cycle;
+mod epoch;
 mod history;
 mod lease;
 mod operator;

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::attempts::{Attempt, AttemptOutcome, short_id, this_process};
+use super::attempts::{Attempt, AttemptOutcome, this_process};
+use super::epoch::Epoch;
+use super::lease::{LeaseAnswer, new_owner};
 use super::pending::{IdenticalRows, PendingRows, counted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
@@ -88,19 +90,20 @@ impl AuditNote<'_> {
     }
 }
 
-/// Does `work` under the lease of the table. `work` extends the lease right before each commit.
+/// Does `work` under the lease of the table, in an epoch of its own. `work` extends the lease right before each commit.
 fn with_lease<T>(
     ledger: &JobLedger,
     table: LedgerTable,
     by: &str,
-    work: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<T>,
+    work: impl FnOnce(&Epoch, &dyn Fn() -> Result<()>) -> Result<T>,
 ) -> Result<T> {
     // Threads of one process are different owners.
-    let owner = format!("{by} by hand ({}/{})", this_process(), short_id());
-    let extend = || {
-        let lease = ledger.take_lease(table.name(), &owner, LEASE_TTL)?;
+    let owner = format!("{by} by hand ({})", new_owner());
+    let request = |renews| {
+        let LeaseAnswer { lease, follows_lapsed, .. } =
+            ledger.request_lease(table.name(), &owner, LEASE_TTL, renews)?;
         if lease.owner == owner {
-            return Ok(());
+            return Ok(follows_lapsed);
         }
         let text = format!(
             "{} is delivering rows of {} (its lease ends at {} unless it is renewed); try again when it is done",
@@ -110,7 +113,11 @@ fn with_lease<T>(
         );
         Err(Error::new(ErrorKind::LeaseHeld, text).with_retryable(true))
     };
-    let done = extend().and_then(|()| work(&extend));
+    let epoch = Epoch::new(ledger, table, request(false)?);
+    let done = epoch.claim().and_then(|()| work(&epoch, &|| request(true).map(drop)));
+    if !epoch.may_release() {
+        return done;
+    }
     if let Err(error) = ledger.release_lease(table.name(), &owner) {
         tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
     }
@@ -153,8 +160,9 @@ impl JobLedger {
         note.check()?;
         self.require_ledger()?;
         let wanted = rows.map(counted);
-        with_lease(self, table, note.by, |extend_lease| {
+        with_lease(self, table, note.by, |epoch, extend_lease| {
             let pending = PendingRows::read_with_all_attempts(self, table, wanted.as_ref())?;
+            epoch.plans_on(pending.histories.version);
             let (mut attempts, mut redriven) = (Vec::new(), 0);
             let is_asked = |row: &LedgerRow| job_id.is_none_or(|job| row.job_id.as_deref() == Some(job));
             for rows in pending.identical().into_iter().filter(|rows| is_asked(rows.row)) {
@@ -166,7 +174,7 @@ impl JobLedger {
             }
             if !attempts.is_empty() {
                 extend_lease()?;
-                self.append_attempts(&attempts)?;
+                epoch.append(&attempts)?;
             }
             Ok(redriven)
         })
@@ -192,20 +200,24 @@ impl JobLedger {
             return Err(Error::invalid("a row is to be settled without a reason; say why"));
         }
         self.require_ledger()?;
-        with_lease(self, table, note.by, |extend_lease| self.settle(table, rows, settlement, note, extend_lease))
+        with_lease(self, table, note.by, |epoch, extend_lease| {
+            self.settle(table, rows, settlement, note, epoch, extend_lease)
+        })
     }
 
-    /// As [`JobLedger::settle_by_hand`]; calls `extend_lease` right before each commit.
+    /// As [`JobLedger::settle_by_hand`], in `epoch`; calls `extend_lease` right before each commit.
     pub(super) fn settle(
         &self,
         table: LedgerTable,
         rows: &[LedgerRow],
         settlement: Settlement,
         note: &AuditNote<'_>,
+        epoch: &Epoch,
         extend_lease: &dyn Fn() -> Result<()>,
     ) -> Result<u64> {
         let wanted = counted(rows);
         let pending = PendingRows::read_with_all_attempts(self, table, Some(&wanted))?;
+        epoch.plans_on(pending.histories.version);
         let (mut attempts, mut settled) = (Vec::new(), Vec::new());
         for rows in pending.identical() {
             let count = wanted.get(rows.row).copied().unwrap_or_default().min(rows.count);
@@ -224,14 +236,10 @@ impl JobLedger {
         }
         extend_lease()?;
         if !attempts.is_empty() {
-            self.append_attempts(&attempts)?;
+            epoch.append(&attempts)?;
         }
         extend_lease()?;
-        // The executions first, as after a delivery: a row that is still pending is found again.
-        if table == LedgerTable::Notifications {
-            self.settle_executions(&settled)?;
-        }
-        self.acknowledge(table, &settled)
+        Ok(epoch.acknowledge(&settled)?.0)
     }
 }
 

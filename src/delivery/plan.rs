@@ -82,10 +82,14 @@ pub(super) struct PlanRules<'a> {
     /// Rows from before this time are too old.
     pub(super) stale_before: Option<DateTime<Utc>>,
     pub(super) next_try: NextTry<'a>,
+    pub(super) waits: &'a Waits,
     pub(super) now: DateTime<Utc>,
     /// Why the transport can never send a delivery.
     pub(super) check: &'a dyn Fn(&Delivery) -> Result<(), String>,
 }
+
+/// Until when rows in doubt wait, by row and number of the attempt.
+pub(super) type Waits = HashMap<(LedgerRow, i64), DateTime<Utc>>;
 
 /// A row that can be sent.
 struct SendableRow {
@@ -136,6 +140,8 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
             Ok(delivery) => {
                 let last_try = last_try.filter(|_| failures > 0);
                 let due = last_try.and_then(|at| (rules.next_try)(&row, failures, at)).filter(|due| *due > rules.now);
+                let wait = progress.in_doubt.and_then(|number| rules.waits.get(&(row.clone(), number)).copied());
+                let due = due.max(wait);
                 let queued = QueuedRow { row, delivery, attempt, failures, in_doubt: progress.in_doubt };
                 sendable.push(SendableRow { queued, due });
             }

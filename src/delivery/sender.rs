@@ -42,6 +42,15 @@ pub(super) struct StatusBefore {
 
 /// How the detail of a mark says which status AutoSys showed before. A crash leaves only the mark.
 const SHOWED: &str = "AutoSys showed ";
+/// How the detail of a mark says how long the send can take, in seconds. Another process waits for so long after a crash.
+const ENDS_WITHIN: &str = "a send ends within ";
+
+/// How long the send of a mark with this `detail` can take.
+pub(super) fn time_limit(detail: &str) -> Option<Duration> {
+    let seconds = detail.split("; ").find_map(|part| part.strip_prefix(ENDS_WITHIN)?.strip_suffix(" s"))?;
+    Duration::try_from_secs_f64(seconds.parse().ok()?).ok()
+}
+
 /// How long a commit of marks waits for these statuses.
 const READ_BEFORE: Duration = Duration::from_secs(10);
 
@@ -105,12 +114,16 @@ impl Sender {
         let _ = tokio::time::timeout(READ_BEFORE, noted).await;
     }
 
-    /// The detail of the `sending` mark of a row whose last attempt is in doubt.
+    /// The detail of the `sending` mark of a row: whether its last attempt is in doubt, and how long this one can take.
     pub(super) fn mark(&self, row: &QueuedRow) -> Option<String> {
-        let number = row.in_doubt?;
-        let is_read_back = self.transport.reads_status() && self.before(row).is_some();
-        let what = if is_read_back { "read back, and sent again if it cannot be seen" } else { "sent again" };
-        Some(format!("{what}: whether attempt {number} arrived is unknown"))
+        let doubt = row.in_doubt.map(|number| {
+            let is_read_back = self.transport.reads_status() && self.before(row).is_some();
+            let what = if is_read_back { "read back, and sent again if it cannot be seen" } else { "sent again" };
+            format!("{what}: whether attempt {number} arrived is unknown")
+        });
+        let limit = self.transport.time_limit().map(|limit| format!("{ENDS_WITHIN}{} s", limit.as_secs_f64()));
+        let details: Vec<String> = doubt.into_iter().chain(limit).collect();
+        (!details.is_empty()).then(|| details.join("; "))
     }
 
     /// How many rows it sends in one call.

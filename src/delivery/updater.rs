@@ -8,25 +8,28 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
-use super::attempts::{Attempt, AttemptOutcome, short_id, spans, this_process};
+use super::attempts::{Attempt, AttemptOutcome, spans};
 use super::backoff::Backoff;
-use super::cycle::{Cycle, CycleRecord, acknowledge};
+use super::cycle::{Cycle, CycleRecord};
+use super::epoch::{Epoch, changed_tables};
 use super::history::AttemptHistory;
-use super::lease::LeaseGuard;
+use super::lease::{Lease, LeaseGuard, has_ended};
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
 use super::pending::{Histories, PendingRows, counted};
-use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, plan};
+use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, Waits, plan};
 use super::report::{DeliveryReport, PlannedDelivery};
 use super::retry_state::{RowState, SavedRetryState};
-use super::sender::{Sender, StatusesBefore, statuses_before};
-use crate::autosys::transport::{Gate, Transport};
-use crate::error::{Error, Result};
+use super::sender::{Sender, StatusesBefore, statuses_before, time_limit};
+use crate::autosys::transport::{CALLABLE, Gate, Transport};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
 use crate::stop::Stop;
 
 /// How late after its mark an event can show in AutoSys, if another event of the job is in question.
 const LATE_EVENT: TimeDelta = TimeDelta::days(1);
+/// How often a cycle plans anew because attempts were recorded meanwhile.
+const MAX_PLANS: usize = 5;
 /// The pause after the first cycle that failed, in [`AutosysUpdater::run_forever`].
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// After this many failures in a row, the pause does not grow any more.
@@ -99,7 +102,7 @@ impl AutosysUpdater {
         let pending = self.with_ledger(move |ledger| PendingRows::read(ledger, source)).await?;
         report.pending = pending.rows.len() as u64;
         if self.options.dry_run {
-            let plan = self.plan(&pending)?;
+            let plan = self.plan(&pending, &Waits::new())?;
             self.describe(plan, &mut report);
             return Ok(report);
         }
@@ -107,11 +110,17 @@ impl AutosysUpdater {
             report.lease_held_by = self.lease_owner().await?;
             return Ok(report);
         }
-        let owner = format!("{}/{}", this_process(), short_id());
-        match LeaseGuard::take(&self.ledger, source.name(), owner, self.options.lease_ttl).await? {
+        match LeaseGuard::take(&self.ledger, source, self.options.lease_ttl).await? {
             Err(holder) => report.lease_held_by = Some(holder.owner),
             Ok(lease) => {
-                let ended = self.deliver(pending, stop, &lease, &mut report).await;
+                let ended = match self.deliver(pending, stop, &lease, &mut report).await {
+                    // A later holder was met at a commit, before this one looked at its lease.
+                    Err(error) if error.kind() == ErrorKind::LeaseHeld => {
+                        lease.lost().stop();
+                        Ok(())
+                    }
+                    ended => ended,
+                };
                 if lease.lost().is_stopped() {
                     report.stopped = true;
                     report.lease_held_by = self.lease_owner().await?;
@@ -173,7 +182,7 @@ impl AutosysUpdater {
         self.with_ledger(held).await
     }
 
-    fn plan(&self, pending: &PendingRows) -> Result<Plan> {
+    fn plan(&self, pending: &PendingRows, waits: &Waits) -> Result<Plan> {
         let options = &self.options;
         let now = Utc::now();
         let stale = options.stale_after.map(chrono::TimeDelta::from_std).transpose();
@@ -187,6 +196,7 @@ impl AutosysUpdater {
             priority: &options.priority,
             stale_before: stale.and_then(|age| now.checked_sub_signed(age)),
             next_try: &next_try,
+            waits,
             now,
             check: &check,
         };
@@ -213,23 +223,47 @@ impl AutosysUpdater {
     /// Delivers under the lease.
     async fn deliver(
         &self,
-        pending: PendingRows,
+        mut pending: PendingRows,
         stop: &Stop,
         lease: &LeaseGuard,
         report: &mut DeliveryReport,
     ) -> Result<()> {
         let (source, backoff) = (self.options.source, self.options.backoff);
-        let pending = self.with_ledger(move |ledger| {
+        let (epoch, before) = (Arc::clone(&lease.epoch), report.clone());
+        self.with_ledger(move |ledger| {
+            epoch.claim()?;
             // Before anything is sent: events whose rows cannot be acknowledged would be sent again.
-            let changed = |table: &LedgerTable| source == LedgerTable::Notifications || *table == source;
-            LedgerTable::ALL.into_iter().filter(changed).try_for_each(|table| ledger.check_acknowledging(table))?;
-            pending.refreshed(ledger, source)
-        });
-        let pending = pending.await?;
-        let plan = self.plan(&pending)?;
-        report.add_plan(&plan);
-        let mut record = CycleRecord::default();
-        let ended = self.send_all(plan, &pending.duplicates(), stop, lease, report, &mut record).await;
+            changed_tables(source).try_for_each(|table| ledger.check_acknowledging(table))
+        })
+        .await?;
+        let mut plans = 0;
+        let (pending, record, ended) = loop {
+            pending = self.with_ledger(move |ledger| pending.refreshed(ledger, source)).await?;
+            lease.epoch.plans_on(pending.histories.version);
+            // Then no other process has claimed an epoch before the version that was read.
+            if !lease.is_valid() {
+                lease.lost().stop();
+                return Ok(());
+            }
+            let mut plan = self.plan(&pending, &Waits::new())?;
+            let waits = self.waits(&plan, lease.lapsed.clone()).await?;
+            if !waits.is_empty() {
+                plan = self.plan(&pending, &waits)?;
+            }
+            report.add_plan(&plan);
+            let mut record = CycleRecord::default();
+            let ended = self.send_all(plan, &pending.duplicates(), stop, lease, report, &mut record).await;
+            plans += 1;
+            match ended {
+                // Nothing was sent or written yet.
+                Err(error)
+                    if error.kind() == ErrorKind::Conflict && lease.epoch.is_unclaimed() && plans < MAX_PLANS =>
+                {
+                    *report = before.clone();
+                }
+                ended => break (pending, record, ended),
+            }
+        };
         let is_complete = ended.is_ok() && !lease.lost().is_stopped();
         let left = self.with_ledger(move |ledger| {
             let left = pending.count_left(ledger, source, record.acknowledged_count, record.acknowledge_commits);
@@ -245,6 +279,34 @@ impl AutosysUpdater {
         Ok(())
     }
 
+    /// Until when the rows in doubt of `plan` wait: as long as what another process has begun to send can still arrive. That is the
+    /// end of `lapsed`, the lease that was not released last, and the time limit of a send after it.
+    async fn waits(&self, plan: &Plan, lapsed: Option<Lease>) -> Result<Waits> {
+        let (source, Some(lapsed)) = (self.options.source, lapsed) else { return Ok(Waits::new()) };
+        let queued = plan.first.iter().chain(&plan.queues).flatten();
+        let in_doubt = queued.filter_map(|queued| Some((queued.row.clone(), queued.in_doubt?)));
+        let in_doubt: HashSet<(LedgerRow, i64)> = in_doubt.collect();
+        if in_doubt.is_empty() {
+            return Ok(Waits::new());
+        }
+        self.with_ledger(move |ledger| {
+            let now = ledger.storage().time()?.earliest;
+            let rows: Vec<LedgerRow> = in_doubt.iter().map(|(row, _)| row.clone()).collect();
+            // What runs in a process ends with it; a program can go on without it.
+            let is_over = |mark: &Attempt| mark.transport == CALLABLE && has_ended(&lapsed.owner);
+            let (attempts, _) = ledger.attempts_about(source, &spans(&rows))?;
+            let waits = attempts.into_iter().filter_map(|mark| {
+                let limit = TimeDelta::from_std(time_limit(mark.detail.as_deref()?)?).ok()?;
+                let until = lapsed.expires_at.checked_add_signed(limit).filter(|until| *until > now)?;
+                let waits = mark.outcome == AttemptOutcome::Sending && !is_over(&mark);
+                let key = (mark.row, mark.attempt);
+                (waits && in_doubt.contains(&key)).then_some((key, until))
+            });
+            Ok(waits.collect())
+        })
+        .await
+    }
+
     async fn send_all(
         &self,
         plan: Plan,
@@ -254,7 +316,7 @@ impl AutosysUpdater {
         report: &mut DeliveryReport,
         record: &mut CycleRecord,
     ) -> Result<()> {
-        self.settle_without_sending(&plan, report, record).await?;
+        self.settle_without_sending(&plan, &lease.epoch, report, record).await?;
         let before = self.statuses_before(&plan.first.iter().chain(&plan.queues).flatten().collect::<Vec<_>>()).await?;
         let mut sender = Sender { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
         let (is_valid, stopped) = (lease.validity(), stop.clone());
@@ -270,7 +332,7 @@ impl AutosysUpdater {
                 sender.confirm = sender.confirm.or(Some(CONFIRM_WITHIN));
             }
             let mut cycle = Cycle {
-                ledger: &self.ledger,
+                epoch: &lease.epoch,
                 sender: &sender,
                 options: &self.options,
                 stop,
@@ -317,6 +379,7 @@ impl AutosysUpdater {
     async fn settle_without_sending(
         &self,
         plan: &Plan,
+        epoch: &Arc<Epoch>,
         report: &mut DeliveryReport,
         record: &mut CycleRecord,
     ) -> Result<()> {
@@ -330,15 +393,15 @@ impl AutosysUpdater {
         let expired = plan.expired.iter().map(|unsent| attempt(unsent, AttemptOutcome::Expired));
         let attempts: Vec<Attempt> = parked.chain(superseded).chain(expired).collect();
         if !attempts.is_empty() {
-            let given = attempts.clone();
-            record.versions.push(self.with_ledger(move |ledger| ledger.append_attempts(&given)).await?);
+            let (epoch, given) = (Arc::clone(epoch), attempts.clone());
+            record.versions.push(blocking(move || epoch.append(&given)).await?);
             record.attempts.extend(attempts);
         }
         let settled = plan.superseded.iter().chain(&plan.expired).map(|unsent| &unsent.row);
         let rows: Vec<LedgerRow> = plan.recovered.iter().chain(settled).cloned().collect();
         if !rows.is_empty() {
-            let given = rows.clone();
-            let (count, executions) = self.with_ledger(move |ledger| acknowledge(ledger, source, &given)).await?;
+            let (epoch, given) = (Arc::clone(epoch), rows.clone());
+            let (count, executions) = blocking(move || epoch.acknowledge(&given)).await?;
             report.settled += executions;
             record.add(rows, count);
         }

@@ -27,7 +27,7 @@ mod types;
 mod writable;
 
 pub use maintenance::{MaintenanceOutcome, Retention};
-pub use scan::SnapshotView;
+pub use scan::{CommitCheck, NO_CHECK, SnapshotView};
 pub use table::Table;
 pub use types::{ConditionalWrite, Predicate, Rewrite, TableSpec, ValueCounts};
 

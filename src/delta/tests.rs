@@ -77,6 +77,7 @@ pub(super) fn equals(column: &str, text: &str) -> Predicate {
 pub(super) fn flip(table: &Table, wanted: &dyn Fn(&str) -> bool) -> Result<u64> {
     table.rewrite(
         &equals("flag", "NO"),
+        NO_CHECK,
         &mut |rows| {
             let names = rows.column(0).as_string::<i32>();
             let flags = rows.column(2).as_string::<i32>();

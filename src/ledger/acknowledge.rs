@@ -11,7 +11,7 @@ use super::columns::{texts, value};
 use super::rows::{self, LedgerRow};
 use super::tables::{FLAG, LedgerTable, NO, YES, equal};
 use super::{JobLedger, check_names};
-use crate::delta::Rewrite;
+use crate::delta::{CommitCheck, NO_CHECK, Rewrite};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Says of one pending row whether to acknowledge it. It can count rows: a new one is made whenever a lost race makes the
@@ -25,9 +25,22 @@ impl JobLedger {
     /// # Errors
     /// As [`JobLedger::rows`]; [`ErrorKind::Conflict`] (retryable) when other writers won until the timeout.
     pub fn acknowledge(&self, table: LedgerTable, acknowledged: &[LedgerRow]) -> Result<u64> {
+        self.acknowledge_if(NO_CHECK, table, acknowledged)
+    }
+
+    /// [`JobLedger::acknowledge`], if `check` permits the commit.
+    ///
+    /// # Errors
+    /// Those of `check`, and as [`JobLedger::acknowledge`].
+    pub(crate) fn acknowledge_if(
+        &self,
+        check: CommitCheck<'_>,
+        table: LedgerTable,
+        acknowledged: &[LedgerRow],
+    ) -> Result<u64> {
         let mut counts: HashMap<&LedgerRow, usize> = HashMap::new();
         acknowledged.iter().for_each(|row| *counts.entry(row).or_default() += 1);
-        self.set_flags(table, counts.is_empty(), &|| {
+        self.set_flags(check, table, counts.is_empty(), &|| {
             let mut left = counts.clone();
             Box::new(move |row| match left.get_mut(row) {
                 Some(count) if *count > 0 => {
@@ -56,24 +69,24 @@ impl JobLedger {
     /// As [`JobLedger::acknowledge`]; [`ErrorKind::InvalidInput`] for an empty or too long name.
     pub fn update_autosys_flag(&self, file_name: &str, job_id: &str) -> Result<u64> {
         check_names(file_name, job_id)?;
-        self.set_flags(LedgerTable::Executions, false, &|| {
+        self.set_flags(NO_CHECK, LedgerTable::Executions, false, &|| {
             Box::new(move |row| row.file_name.as_deref() == Some(file_name) && row.job_id.as_deref() == Some(job_id))
         })
     }
 
     /// Sets the pending executions to `YES` that belong to `delivered` notifications: those with the same file, job and
-    /// status that are not later. A NULL timestamp is earlier than any other.
+    /// status that are not later. A NULL timestamp is earlier than any other. `check` permits the commit.
     ///
     /// # Errors
-    /// As [`JobLedger::acknowledge`].
-    pub fn settle_executions(&self, delivered: &[LedgerRow]) -> Result<u64> {
+    /// Those of `check`, and as [`JobLedger::acknowledge`].
+    pub fn settle_executions(&self, check: CommitCheck<'_>, delivered: &[LedgerRow]) -> Result<u64> {
         type Key<'a> = (&'a Option<String>, &'a Option<String>, &'a Option<String>);
         let mut latest: HashMap<Key<'_>, Option<i64>> = HashMap::new();
         for row in delivered {
             let at = latest.entry((&row.file_name, &row.job_id, &row.status)).or_default();
             *at = (*at).max(row.timestamp);
         }
-        self.set_flags(LedgerTable::Executions, latest.is_empty(), &|| {
+        self.set_flags(check, LedgerTable::Executions, latest.is_empty(), &|| {
             Box::new(|row| {
                 let notified = latest.get(&(&row.file_name, &row.job_id, &row.status));
                 notified.is_some_and(|notified| row.timestamp <= *notified)
@@ -84,6 +97,7 @@ impl JobLedger {
     /// Acknowledges the pending rows that a matcher of `new_matcher` selects; none, if it `selects_nothing`.
     fn set_flags<'a>(
         &self,
+        check: CommitCheck<'_>,
         table: LedgerTable,
         selects_nothing: bool,
         new_matcher: &dyn Fn() -> Matcher<'a>,
@@ -91,7 +105,7 @@ impl JobLedger {
         let Some(found) = self.existing(table)?.filter(|_| !selects_nothing) else { return Ok(0) };
         let matcher = RefCell::new(new_matcher());
         let rewrite = &mut |file: &RecordBatch| rewrite(table, file, &mut **matcher.borrow_mut());
-        found.rewrite(&equal(FLAG, NO), rewrite, &mut || *matcher.borrow_mut() = new_matcher())
+        found.rewrite(&equal(FLAG, NO), check, rewrite, &mut || *matcher.borrow_mut() = new_matcher())
     }
 }
 

@@ -13,6 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tempfile::TempDir;
 
 use super::*;
+use crate::delta::NO_CHECK;
 
 /// A ledger in its own temporary directory.
 pub(crate) struct Fixture {

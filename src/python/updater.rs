@@ -26,7 +26,7 @@ use super::sendevent::PySendEvent;
 use super::ssh::PySsh;
 use super::wait::{self, CallMode, in_context};
 use super::web_services::PyWebServices;
-use crate::autosys::{Callable, Mapping, SendEvent, SendEventOptions, SendOutcome, Transport};
+use crate::autosys::{Callable, Mapping, SEND_TIMEOUT, SendEvent, SendEventOptions, SendOutcome, Transport};
 use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::LedgerTable;
@@ -111,8 +111,14 @@ fn transport(
     value: &Bound<'_, PyAny>,
     mapping: Mapping,
     thread_safe: bool,
+    send_timeout: Option<Duration>,
     calls: Arc<Calls>,
 ) -> PyOutcome<Arc<dyn Transport>> {
+    if send_timeout.is_some_and(|limit| limit.is_zero() || !value.is_callable()) {
+        let text =
+            "send_timeout must be more than 0, and is for a callable; a transport of jobrota.autosys has timeout=";
+        return Err(Error::invalid(text).into());
+    }
     // Also a transport of this package, which can hold a selector, and that a callable.
     let held = calls.held().hold(value);
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
@@ -135,7 +141,8 @@ fn transport(
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
         let send = move |file_name: &str, job_id: &str, status: &str| call(&held, &calls, file_name, job_id, status);
-        return Ok(Arc::new(Callable::from_arc(Arc::new(send), thread_safe || asynchronous)));
+        let callable = Callable::from_arc(Arc::new(send), thread_safe || asynchronous);
+        return Ok(Arc::new(callable.with_time_limit(send_timeout.unwrap_or(SEND_TIMEOUT))));
     }
     Err(Error::invalid(format!(
         "transport must be jobrota.autosys.SendEvent(…) or a callable (file_name, job_id, status) -> bool, not {}",
@@ -214,6 +221,8 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<SnoozeWindow>> {
 ///         `"latest"`: only a job's newest row is sent; `"none"`: as they come.
 ///     concurrency: How many sends run at once.
 ///     thread_safe: Whether a callable may be called from several threads at once.
+///     send_timeout: How long a callable can take, such as `"2m"`: ten minutes if not given. A call that takes longer goes on, and
+///         its row is `unknown`. After a crash, rows that were being sent wait for so long before another process sends them again.
 ///     backoff: How long a row that failed waits before a cycle tries it again: True (a minute, then twice as long each time,
 ///         at most six hours), the first wait such as `"5m"`, or a dict of `first`, `factor`, `longest` and `jitter`. Not
 ///         given: every cycle tries it.
@@ -307,11 +316,12 @@ impl PyAutosysUpdater {
 impl PyAutosysUpdater {
     #[new]
     #[pyo3(signature = (ledger, transport, *, source = LedgerTable::Notifications, mapping = None,
-                        max_attempts = None, order = Order::PerJob, concurrency = 8, thread_safe = false, backoff = None, rate = None,
+                        max_attempts = None, order = Order::PerJob, concurrency = 8, thread_safe = false, send_timeout = None, backoff = None,
+                        rate = None,
                         stale_after = None, lease_ttl = Duration::from_secs(30), confirm = None, first = None,
                         priority = None, snooze = None, dry_run = false),
            text_signature = "(ledger, transport, *, source='job_notifications', mapping=None, max_attempts=None, \
-                             order='per_job', concurrency=8, thread_safe=False, backoff=None, rate=None, \
+                             order='per_job', concurrency=8, thread_safe=False, send_timeout=None, backoff=None, rate=None, \
                              stale_after=None, lease_ttl=30, confirm=None, first=None, priority=None, snooze=None, \
                              dry_run=False)")]
     #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
@@ -324,6 +334,7 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = order_argument)] order: Order,
         #[pyo3(from_py_with = arguments::whole)] concurrency: usize,
         #[pyo3(from_py_with = arguments::flag)] thread_safe: bool,
+        #[pyo3(from_py_with = arguments::optional_duration)] send_timeout: Option<Duration>,
         backoff: Option<&Bound<'_, PyAny>>,
         #[pyo3(from_py_with = arguments::optional_number)] rate: Option<f64>,
         #[pyo3(from_py_with = arguments::optional_duration)] stale_after: Option<Duration>,
@@ -335,7 +346,8 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = arguments::flag)] dry_run: bool,
     ) -> PyOutcome<Self> {
         let calls = Arc::<Calls>::default();
-        let transport = self::transport(transport, self::mapping(mapping)?, thread_safe, Arc::clone(&calls))?;
+        let transport =
+            self::transport(transport, self::mapping(mapping)?, thread_safe, send_timeout, Arc::clone(&calls))?;
         let name = transport.name().to_owned();
         let kind = arguments::type_name(ledger);
         let wrong = |_| format!("ledger must be a JobLedger, such as JobLedger(\"/data/ledger\"), not {kind}");

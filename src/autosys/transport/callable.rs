@@ -2,11 +2,19 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::{Delivery, Gate, SendOutcome, SendResult, Transport};
+
+/// Its name in the attempts table.
+pub(crate) const CALLABLE: &str = "callable";
+/// How long a call can take, if no other limit is given.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The function: it gets file name, job name and status, unchanged.
 pub type SendFunction = dyn Fn(&str, &str, &str) -> SendOutcome + Send + Sync;
@@ -19,6 +27,7 @@ pub struct Callable {
     function: Arc<SendFunction>,
     /// Locked during a call, for functions that must not be called from two threads at once.
     serial: Option<Arc<Mutex<()>>>,
+    time_limit: Duration,
 }
 
 impl Callable {
@@ -38,7 +47,12 @@ impl Callable {
 
     /// [`Callable::new`], for a function that returns the outcome itself.
     pub fn from_arc(function: Arc<SendFunction>, thread_safe: bool) -> Self {
-        Self { function, serial: (!thread_safe).then(Arc::default) }
+        Self { function, serial: (!thread_safe).then(Arc::default), time_limit: SEND_TIMEOUT }
+    }
+
+    /// With another time limit for a call than [`SEND_TIMEOUT`]. A call that takes longer goes on, and leaves its row in doubt.
+    pub fn with_time_limit(self, time_limit: Duration) -> Self {
+        Self { time_limit, ..self }
     }
 }
 
@@ -51,7 +65,11 @@ impl fmt::Debug for Callable {
 #[async_trait]
 impl Transport for Callable {
     fn name(&self) -> &str {
-        "callable"
+        CALLABLE
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        Some(self.time_limit)
     }
 
     fn max_batches(&self) -> usize {
@@ -67,12 +85,18 @@ impl Transport for Callable {
             return SendOutcome::NotTried.into();
         }
         let (function, delivery) = (Arc::clone(&self.function), delivery.clone());
-        let call = tokio::task::spawn_blocking(move || {
+        let call = spawn_blocking(move || {
             // Moved in, so that the next call waits for this one also when the caller stops waiting.
             let _guard = guard;
             function(&delivery.file_name, &delivery.job_id, &delivery.status)
         });
-        call.await.unwrap_or_else(|_| SendOutcome::unknown("the callable panicked")).into()
+        match timeout(self.time_limit, call).await {
+            Ok(answer) => answer.unwrap_or_else(|_| SendOutcome::unknown("the callable panicked")).into(),
+            Err(_) => {
+                let seconds = self.time_limit.as_secs_f64();
+                SendOutcome::unknown(format!("the callable did not return within {seconds} s (send_timeout)")).into()
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -27,6 +28,7 @@ pub mod ssh;
 mod vms;
 pub mod web_services;
 
+pub(crate) use callable::CALLABLE;
 pub(crate) use command::find_program;
 pub use vms::{VmCommand, VmTransport};
 
@@ -146,6 +148,12 @@ pub trait Transport: Send + Sync {
     /// help.
     async fn check(&self) -> crate::error::Result<()> {
         Ok(())
+    }
+
+    /// How long a send can take after the gate was open, if there is a limit. After a crash, another process waits for so long before
+    /// it sends the row again. What waits for its turn does not count.
+    fn time_limit(&self) -> Option<Duration> {
+        None
     }
 
     /// How many batches it can send at a time; more would only wait.

@@ -202,6 +202,11 @@ fn read(script: &BatchScript, result: &OperationResult, limit: Duration) -> Resu
 impl VmRunner for ScriptRunner {
     const NAME: &'static str = "run_command";
 
+    fn time_limit(&self, command: &VmCommand) -> Duration {
+        self.options.timeout
+            + self.options.event_timeout.saturating_mul(u32::try_from(command.batch).unwrap_or(u32::MAX))
+    }
+
     fn describe(&self, command: &VmCommand, arguments: &[String]) -> String {
         let arguments: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
         format!("Run Command: {} {}", quoted(&command.program), arguments.join(" "))

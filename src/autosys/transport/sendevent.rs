@@ -218,6 +218,10 @@ impl Transport for SendEvent {
         "sendevent"
     }
 
+    fn time_limit(&self) -> Option<Duration> {
+        Some(self.options.timeout)
+    }
+
     async fn check(&self) -> Result<()> {
         let cannot = |why: String| Error::new(ErrorKind::Delivery, format!("no event can be sent: {why}"));
         // A file on a mount can be back, and is sourced again by the next cycle.

@@ -205,6 +205,10 @@ impl SshRunner {
 impl VmRunner for SshRunner {
     const NAME: &'static str = "ssh";
 
+    fn time_limit(&self, _command: &VmCommand) -> Duration {
+        self.options.timeout
+    }
+
     fn describe(&self, _command: &VmCommand, arguments: &[String]) -> String {
         format!("ssh {}@… sendevent {}", self.options.user, arguments.join(" "))
     }

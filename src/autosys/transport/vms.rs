@@ -1,6 +1,7 @@
 //! What SSH and Run Command have in common: they run `sendevent` on a VM that a selector picks, and go to the next VM when
 //! one cannot run it.
 
+use std::time::Duration;
 use std::{fmt, iter};
 
 use async_trait::async_trait;
@@ -100,6 +101,9 @@ pub trait VmRunner: fmt::Debug + Send + Sync {
 
     /// One line that says how `command` is run with `arguments`.
     fn describe(&self, command: &VmCommand, arguments: &[String]) -> String;
+
+    /// How long `command` can run for a batch of events, once it was started.
+    fn time_limit(&self, command: &VmCommand) -> Duration;
 
     /// How many of the first events may be sent together.
     fn split(&self, _command: &VmCommand, events: &[(usize, Arguments)]) -> usize {
@@ -219,6 +223,10 @@ async fn next_vm(selector: &RoundRobinSelector, failed: &[(String, String)]) -> 
 impl<R: VmRunner> Transport for VmTransport<R> {
     fn name(&self) -> &str {
         R::NAME
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        Some(self.runner.time_limit(&self.command))
     }
 
     fn describe(&self, delivery: &Delivery) -> Result<String, String> {

@@ -195,6 +195,10 @@ impl Transport for WebServices {
         "web_services"
     }
 
+    fn time_limit(&self) -> Option<Duration> {
+        Some(self.options.timeout + self.options.timeout.min(CONNECT_LIMIT))
+    }
+
     fn describe(&self, delivery: &Delivery) -> Result<String, String> {
         let (address, body) = self.request(delivery)?;
         Ok(format!("POST {address} {body}"))

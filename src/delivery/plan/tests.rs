@@ -45,7 +45,7 @@ fn planned_with(
         "BAD" => Err("no mapping".to_owned()),
         _ => Ok(()),
     };
-    let (first, priority) = (HashSet::new(), HashSet::new());
+    let (first, priority, waits) = (HashSet::new(), HashSet::new(), Waits::new());
     let rules = PlanRules {
         order,
         max_attempts,
@@ -53,6 +53,7 @@ fn planned_with(
         priority: &priority,
         stale_before: None,
         next_try: &|_, _, _| None,
+        waits: &waits,
         now: DateTime::UNIX_EPOCH,
         check: &check,
     };

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::autosys::Callable;
+use crate::delivery::epoch::Epoch;
 use crate::ledger::LedgerTable::{Executions, Notifications};
 
 const ALICE: AuditNote<'static> = AuditNote { by: "alice@host", reason: Some("checked in AutoSys") };
@@ -182,8 +183,8 @@ fn an_interrupted_settling_is_done_again_without_counting_twice() {
         }
         let rows = [row.clone()];
         let settle = || ledger.settle_by_hand(Notifications, &rows, Settlement::Arrived, &ALICE);
-        let asked = AtomicUsize::new(0);
-        let lost = ledger.settle(Notifications, &rows, Settlement::Arrived, &ALICE, &until(&asked, last));
+        let (asked, epoch) = (AtomicUsize::new(0), Epoch::new(ledger, Notifications, false));
+        let lost = ledger.settle(Notifications, &rows, Settlement::Arrived, &ALICE, &epoch, &until(&asked, last));
         assert_eq!(lost.unwrap_err().kind(), ErrorKind::LeaseHeld);
         assert_eq!(ledger.pending(Notifications).unwrap().len(), 2);
         let decided = usize::from(last == 2);

@@ -295,7 +295,10 @@ async fn a_status_that_autosys_showed_already_does_not_prove_that_an_event_arriv
 
 #[tokio::test]
 async fn the_status_before_a_mark_is_recorded_where_statuses_are_read() {
-    for (confirm, expected) in [(None, None), (Some(Duration::from_secs(30)), Some("AutoSys showed INACTIVE"))] {
+    for (confirm, expected) in [
+        (None, "a send ends within 60 s"),
+        (Some(Duration::from_secs(30)), "a send ends within 60 s; AutoSys showed INACTIVE"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ledger(dir.path()).await;
         let sandbox = AutosysSandbox::start(dir.path(), AutosysOptions::default()).unwrap();
@@ -305,7 +308,7 @@ async fn the_status_before_a_mark_is_recorded_where_statuses_are_read() {
         assert_eq!(updater(&ledger, SendEvent::new(send).unwrap(), options).run().await.unwrap().delivered, 1);
         let attempts = with(&ledger, |ledger| ledger.attempts(LedgerTable::Notifications)).await;
         let mark = attempts.iter().find(|attempt| attempt.outcome == AttemptOutcome::Sending).unwrap();
-        assert_eq!(mark.detail.as_deref(), expected);
+        assert_eq!(mark.detail.as_deref(), Some(expected));
     }
 }
 

@@ -10,7 +10,7 @@ use delta_kernel::scan::state::ScanFile;
 use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::{Proposal, commit};
 use crate::delta::errors::from_arrow;
-use crate::delta::scan::Scanner;
+use crate::delta::scan::{CommitCheck, Scanner, SnapshotView};
 use crate::delta::schema;
 use crate::delta::state::{RowCache, select};
 use crate::delta::table::Table;
@@ -28,13 +28,19 @@ type Decide<'a> = &'a mut dyn FnMut(&RecordBatch) -> Result<Option<Rewrite>>;
 impl Table {
     /// Reads the files that may hold rows matching `predicate`, passes the live rows of one or more files (all of them,
     /// with the table's schema) to `decide` and replaces, in one commit, the files from which it removed rows. After a lost race
-    /// that concerns these files, calls `restart` and decides again. Returns the number of rows removed. `decide` must not
-    /// write to this table.
+    /// that concerns these files, calls `restart` and decides again. Returns the number of rows removed. `check` is called before
+    /// each attempt to commit. Neither may write to this table.
     ///
     /// # Errors
-    /// Those of `decide`, and as [`Table::append`]; [`crate::ErrorKind::Unsupported`] for append-only tables and those
+    /// Those of `decide` and `check`, and as [`Table::append`]; [`crate::ErrorKind::Unsupported`] for append-only tables and those
     /// with a change data feed or row tracking, where the kernel cannot replace rows.
-    pub fn rewrite(&self, predicate: &Predicate, decide: Decide<'_>, restart: &mut dyn FnMut()) -> Result<u64> {
+    pub fn rewrite(
+        &self,
+        predicate: &Predicate,
+        check: CommitCheck<'_>,
+        decide: Decide<'_>,
+        restart: &mut dyn FnMut(),
+    ) -> Result<u64> {
         let table = &self.state;
         let cache = RowCache::of_large_files();
         let mut decided: Option<(u64, Decisions)> = None;
@@ -46,7 +52,7 @@ impl Table {
                 && table.removed_since(*version, now)?.is_some_and(|removed| removed.is_disjoint(&decisions.files))
             {
                 *version = now;
-                return Ok(Some(decisions.proposal()));
+                return decisions.proposal(attempt, check).map(Some);
             }
             if attempt.number > 0 {
                 restart();
@@ -54,7 +60,7 @@ impl Table {
             check_rows_replaceable(table, attempt.snapshot)?;
             let (_, decisions) = decided.insert((now, Decisions::make(attempt, predicate, &cache, decide)?));
             let nothing = decisions.removes.is_empty() && decisions.added.is_empty();
-            Ok((!nothing).then(|| decisions.proposal()))
+            (!nothing).then(|| decisions.proposal(attempt, check)).transpose()
         });
         Ok(committed?.and(decided).map_or(0, |(_, decisions)| decisions.removed))
     }
@@ -141,8 +147,9 @@ impl Decisions {
         Ok(true)
     }
 
-    fn proposal(&self) -> Proposal {
+    fn proposal(&self, attempt: &CommitAttempt<'_>, check: CommitCheck<'_>) -> Result<Proposal> {
+        let transactions = check(&SnapshotView::new(attempt.table, attempt.snapshot))?;
         let rows = self.added.iter().chain(&self.kept).cloned().collect();
-        Proposal { rows, removes: self.removes.clone(), ..Proposal::default() }
+        Ok(Proposal { rows, removes: self.removes.clone(), transactions, ..Proposal::default() })
     }
 }

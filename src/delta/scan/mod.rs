@@ -6,4 +6,4 @@ mod scanner;
 mod view;
 
 pub(super) use self::scanner::{Scanner, oldest_first};
-pub use self::view::SnapshotView;
+pub use self::view::{CommitCheck, NO_CHECK, SnapshotView};

@@ -26,6 +26,12 @@ pub struct SnapshotView<'a> {
     snapshot: &'a SnapshotRef,
 }
 
+/// Decides on the newest snapshot whether a commit may be made, and returns the transaction ids of the commit.
+pub type CommitCheck<'a> = &'a dyn Fn(&SnapshotView<'_>) -> Result<Vec<(String, i64)>>;
+
+/// Permits every commit.
+pub const NO_CHECK: CommitCheck<'static> = &|_| Ok(Vec::new());
+
 impl<'a> SnapshotView<'a> {
     pub(in crate::delta) fn new(table: &'a TableState, snapshot: &'a SnapshotRef) -> Self {
         Self { table, snapshot }

@@ -134,12 +134,14 @@ fn a_compaction_cannot_slip_under_a_rewrite() {
     let (mut compacted, restarts) = (false, std::cell::Cell::new(0));
     let removed = ours.rewrite(
         &equals("flag", "NO"),
+        NO_CHECK,
         &mut |rows| {
             if !std::mem::replace(&mut compacted, true) {
                 let together = theirs.scan(&Predicate::default())?;
                 let mut rest = Some(together);
                 theirs.rewrite(
                     &Predicate::default(),
+                    NO_CHECK,
                     &mut |rows| {
                         Ok(Some(Rewrite {
                             remove: BooleanArray::from(vec![true; rows.num_rows()]),

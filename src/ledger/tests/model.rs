@@ -87,7 +87,7 @@ proptest! {
                             expected += 1;
                         }
                     }
-                    prop_assert_eq!(ledger.settle_executions(&[notified]).unwrap(), expected);
+                    prop_assert_eq!(ledger.settle_executions(NO_CHECK, &[notified]).unwrap(), expected);
                 }
                 Step::Reopen => ledger = fixture.reopened(),
             }

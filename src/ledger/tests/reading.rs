@@ -45,7 +45,7 @@ fn a_ledger_that_is_not_there_is_an_error_and_is_not_created_by_reading() {
         ledger.deliveries(None, None).unwrap_err(),
         ledger.acknowledge(Notifications, &[row("a", "J", "S", 0)]).unwrap_err(),
         ledger.update_autosys_flag("a", "J").unwrap_err(),
-        ledger.settle_executions(&[row("a", "J", "S", 0)]).unwrap_err(),
+        ledger.settle_executions(NO_CHECK, &[row("a", "J", "S", 0)]).unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::NotFound);

@@ -49,7 +49,7 @@ fn rows_are_logged_read_and_acknowledged_exactly() {
     assert_eq!(late.schema(), Notifications.schema(), "read as any other table");
     let one = JobLedger::rows_from_batch(Notifications, &late.slice(0, 1)).unwrap();
     assert_eq!(ledger.acknowledge(Notifications, &one).unwrap(), 1);
-    assert_eq!(ledger.settle_executions(&rows[..1]).unwrap(), 1);
+    assert_eq!(ledger.settle_executions(NO_CHECK, &rows[..1]).unwrap(), 1);
     assert_eq!(open(&directory).pending(Notifications).unwrap(), [rows[0].clone(), rows[1].clone()]);
     let summary = open(&directory).summary(None, None).unwrap();
     assert_eq!((summary.notifications.pending, summary.notifications.acknowledged), (2, 1));

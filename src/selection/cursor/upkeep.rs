@@ -6,7 +6,7 @@ use arrow::array::{AsArray as _, BooleanArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 
 use super::{SELECTED_AT, now};
-use crate::delta::{Predicate, Retention, Rewrite, Table};
+use crate::delta::{NO_CHECK, Predicate, Retention, Rewrite, Table};
 use crate::error::Result;
 use crate::runtime::InFlight;
 
@@ -64,7 +64,7 @@ fn trim(table: &Table, now: i64, most: usize) -> Result<u64> {
         };
         Ok(Some(Rewrite { remove, add: rows.slice(0, 0) }))
     };
-    table.rewrite(&old, &mut decide, &mut || {})
+    table.rewrite(&old, NO_CHECK, &mut decide, &mut || {})
 }
 
 fn times(rows: &RecordBatch) -> Option<&arrow::array::TimestampMicrosecondArray> {
