@@ -142,8 +142,9 @@ impl Cycle<'_> {
         let mut acknowledge_after = Instant::now();
         let mut limiter = RateLimiter::new(self.options.rate);
         let (mut deadline, mut failed): (Option<Instant>, Option<Error>) = (None, None);
+        let mut plan_is_old = false;
         for number in 0.. {
-            let stopping = self.is_stopping() || failed.is_some();
+            let stopping = self.is_stopping() || failed.is_some() || plan_is_old;
             if stopping {
                 self.report.stopped |= !rows.ready.is_empty();
                 rows.ready.clear();
@@ -197,16 +198,19 @@ impl Cycle<'_> {
             tokio::select! {
                 Some((number, answers, when)) = sends.next() => rows.add_answers(number, answers, when),
                 ended = until_done(recording.as_mut().map(|(_, task)| task)) => {
-                    let Some((commit, _)) = recording.take() else { continue };
+                    let Some((mut commit, _)) = recording.take() else { continue };
                     match ended {
-                        Ok(Recorded { version, is_passed_over }) => {
-                            let marked = commit.marked.len();
-                            self.committed(&mut rows, commit, version);
+                        Ok(Recorded { version, has_marks, is_passed_over }) => {
+                            if !has_marks {
+                                // The rows were not marked, and are not sent. The next cycle plans anew.
+                                plan_is_old = true;
+                                self.report.stopped |= !commit.marked.is_empty();
+                                commit.marked.clear();
+                            }
                             if is_passed_over {
-                                // Another process delivers by now. The rows were not marked, and are not sent.
-                                rows.marked.truncate(rows.marked.len() - marked);
                                 self.lost.stop();
                             }
+                            self.committed(&mut rows, commit, version);
                         }
                         Err(error) => {
                             // No further row is sent. The rows in flight are waited for, and recorded below.

@@ -589,3 +589,59 @@ async fn options_that_would_send_nothing_are_refused() {
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     }
 }
+
+/// A cycle after `owner`, whose lease lapsed, had marked a row of job a with `limit`. Job a has a later row, and job b one.
+async fn after_a_lapsed_lease(owner: &str, transport: &str, limit: &str) -> (DeliveryReport, Vec<(String, String)>) {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path()).await;
+    notify(&ledger, &[("a", "RUNNING"), ("a", "SUCCESS"), ("b", "SUCCESS")]).await;
+    let row = with(&ledger, |ledger| ledger.pending(LedgerTable::Notifications)).await.remove(0);
+    let (source, owner) = (LedgerTable::Notifications, owner.to_owned());
+    let mark = Attempt::new(source, &row, 1, AttemptOutcome::Sending, Some(limit.to_owned()), transport);
+    with(&ledger, move |ledger| {
+        ledger.take_lease(source.name(), &owner, Duration::from_millis(1))?;
+        ledger.append_attempts(&[mark])
+    })
+    .await;
+    let recorder = Recorder::taking_all();
+    let updater = updater(&ledger, recorder.clone(), UpdaterOptions::default());
+    loop {
+        let report = updater.run().await.unwrap();
+        if report.lease_held_by.is_none() {
+            // A second cycle finds a lease that was released, and the same.
+            assert_eq!(updater.run().await.unwrap().waiting, report.waiting);
+            return (report, recorder.sent());
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_in_doubt_waits_until_what_was_begun_to_send_has_ended() {
+    let dead = {
+        let ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = ended.id();
+        ended.wait_with_output().unwrap();
+        crate::delivery::lease::new_owner().replacen(&format!(":{}/", std::process::id()), &format!(":{pid}/"), 1)
+    };
+    let hour = "sent again: x; a send ends within 3600 s";
+    for (owner, transport, limit, waits) in [
+        ("elsewhere:1/x", "callable", hour, true),
+        (&dead, "sendevent", hour, true),
+        // What runs in a process ends with it.
+        (&dead, "callable", hour, false),
+        ("elsewhere:1/x", "sendevent", "a send ends within 0.001 s", false),
+        // Of an earlier build.
+        ("elsewhere:1/x", "sendevent", "x", false),
+    ] {
+        let (report, sent) = after_a_lapsed_lease(owner, transport, limit).await;
+        let others = pairs(&[("b", "SUCCESS")]);
+        if waits {
+            assert_eq!((report.waiting, sent), (2, others), "{owner} {transport} {limit}");
+            let wait = report.next_try.unwrap() - Utc::now();
+            assert!((55..=60).contains(&wait.num_minutes()), "{wait}");
+        } else {
+            assert_eq!((report.waiting, report.delivered), (0, 3), "{owner} {transport} {limit}");
+        }
+    }
+}
