@@ -79,6 +79,12 @@ impl CapturedOutput {
         self.error_code.is_some() && self.no_authority
     }
 
+    /// Removes `text` once. Returns whether it was there.
+    pub(super) fn remove(&mut self, text: &str) -> bool {
+        let at = self.stored.windows(text.len()).position(|window| window == text.as_bytes());
+        at.map(|at| self.stored.drain(at..at + text.len())).is_some()
+    }
+
     /// The stored output as it is, which is not for display.
     pub(super) fn raw(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.stored)

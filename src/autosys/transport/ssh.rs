@@ -23,7 +23,7 @@ mod command_line;
 mod connection;
 mod known_hosts;
 
-use command_line::{command_line, why_nothing_ran};
+use command_line::{command_line, start_line, why_nothing_ran};
 use connection::{CommandResult, Connection, SshLogin};
 use known_hosts::HostKeyCheck;
 
@@ -172,12 +172,18 @@ impl SshRunner {
         gate: &Gate,
     ) -> CommandResult {
         let word = format!("jobrota-{}", uuid::Uuid::new_v4().simple());
-        let result = connection.run(&command_line(command, arguments, &word), gate, self.options.timeout).await;
+        let mut result = connection.run(&command_line(command, arguments, &word), gate, self.options.timeout).await;
         if let CommandResult::Ran(ProgramResult { end: Ok(code), err, .. }) = &result
             && let Some(why) = why_nothing_ran(&err.raw(), &word)
         {
             let program = &command.program;
             return CommandResult::NotStarted(format!("{program} cannot be run there (exit code {code}): {why}"));
+        }
+        if let CommandResult::Ran(ProgramResult { end, err, .. }) = &mut result
+            && !err.remove(&start_line(&word))
+            && *end == Ok(0)
+        {
+            *end = Err("was not seen to start, although the script for it succeeded: look at env_file".to_owned());
         }
         result
     }

@@ -9,11 +9,13 @@ const NONE: &str = r#"none() { printf '%s none %s\n' "$0" "$1" >&2; exit "$2"; }
 /// Becomes another user. sudo must not ask for a password.
 const AS_USER: &str = r#"sudo -n -H -u "$1" -- /bin/sh -c : </dev/null >/dev/null 2>&1 || none "run_as is not possible (sudo -n -u)" 126; u=$1; shift; exec sudo -n -H -u "$u" -- "$@""#;
 
-/// Sources a file without its output. The file may end the shell, for example with a syntax error: then the trap reports it.
-const SOURCE: &str = r#"[ -r "$1" ] || none "env_file cannot be read: $1" 126; trap 'none "env_file ended the shell" 126' 0; . "$1" >/dev/null 2>&1; shift; "#;
+/// Sources a file without its output. The file may end the shell, for example with a syntax error: then the trap reports it. Functions
+/// of the file do not replace what starts the program.
+const SOURCE: &str = r#"[ -r "$1" ] || none "env_file cannot be read: $1" 126; trap 'none "env_file ended the shell" 126' 0; . "$1" >/dev/null 2>&1; unset -f exec command printf trap; shift; "#;
 
-/// Starts the program in place of the shell. Where that fails, some shells run the trap, and others only end.
-const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; exec "$@""#;
+/// Says that the program is about to be started, and starts it in place of the shell. Where that fails, some shells run the trap, and
+/// others only end.
+const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; printf '%s start\n' "$0" >&2; exec "$@""#;
 
 /// A line that runs `command` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that gets
 /// the values as arguments. `word` is random, so that only the script knows it.
@@ -37,6 +39,12 @@ pub(super) fn command_line(command: &VmCommand, arguments: &[String], word: &str
 /// program can have the same one.
 pub(super) fn why_nothing_ran<'a>(output: &'a str, word: &str) -> Option<&'a str> {
     output.split_once(&format!("{word} none ")).and_then(|(_, why)| why.lines().next())
+}
+
+/// The line in which the script of the call with this `word` says that it starts the program. Without it, success proves nothing: an
+/// `env_file` with `set -n` ends the script with exit code 0.
+pub(super) fn start_line(word: &str) -> String {
+    format!("{word} start\n")
 }
 
 #[cfg(test)]
@@ -104,17 +112,31 @@ mod tests {
         let no_program = file("no_program", "", 0o644);
         let syntax_error = file("syntax_error", "if then\n", 0o644);
         let ending = file("ending", "exit 3\n", 0o644);
+        let started = std::cell::Cell::new(false);
         let run = |shell: &str, env_file: Option<&str>, program: &str, code: &str| {
             // The login shell of the VM, and its /bin/sh: dash and bash differ.
             let line = line(env_file, program, &[code.to_owned()]).replace("/bin/sh", shell);
             let done = Command::new(shell).arg("-c").arg(line).output().unwrap();
             let said = String::from_utf8(done.stderr).unwrap();
+            started.set(said.contains(&start_line("w0rd")));
             (done.status.code(), why_nothing_ran(&said, "w0rd").map(str::to_owned))
         };
+        let functions = file("functions", "exec() { :; }; command() { :; }; printf() { :; }; trap() { :; }\n", 0o644);
+        let no_execution = file("no_execution", "set -n\n", 0o644);
         for shell in ["/bin/dash", "/bin/bash"] {
             for code in [0, 1, 126, 127] {
                 assert_eq!(run(shell, None, &wrapper, &code.to_string()), (Some(code), None), "{shell}");
             }
+            // dash refuses functions with the names of special built-ins.
+            let ran = if shell.ends_with("bash") {
+                (Some(5), None)
+            } else {
+                (Some(126), Some("env_file ended the shell".to_owned()))
+            };
+            assert_eq!(run(shell, Some(&functions), &wrapper, "5"), ran, "{shell}");
+            assert_eq!(started.get(), ran.1.is_none(), "{shell}");
+            assert_eq!(run(shell, Some(&no_execution), &wrapper, "0").1, None, "{shell}");
+            assert!(!started.get(), "{shell}: success proves nothing then");
             for program in ["/nonexistent/sendevent", "no-such-program", &no_program] {
                 assert!(run(shell, None, program, "0").1.is_some(), "{shell} {program}");
             }
