@@ -142,9 +142,8 @@ impl Cycle<'_> {
         let mut acknowledge_after = Instant::now();
         let mut limiter = RateLimiter::new(self.options.rate);
         let (mut deadline, mut failed): (Option<Instant>, Option<Error>) = (None, None);
-        let mut plan_is_old = false;
         for number in 0.. {
-            let stopping = self.is_stopping() || failed.is_some() || plan_is_old;
+            let stopping = self.is_stopping() || failed.is_some();
             if stopping {
                 self.report.stopped |= !rows.ready.is_empty();
                 rows.ready.clear();
@@ -200,14 +199,10 @@ impl Cycle<'_> {
                 ended = until_done(recording.as_mut().map(|(_, task)| task)) => {
                     let Some((mut commit, _)) = recording.take() else { continue };
                     match ended {
-                        Ok(Recorded { version, has_marks, is_passed_over }) => {
-                            if !has_marks {
-                                // The rows were not marked, and are not sent. The next cycle plans anew.
-                                plan_is_old = true;
-                                self.report.stopped |= !commit.marked.is_empty();
-                                commit.marked.clear();
-                            }
+                        Ok(Recorded { version, is_passed_over }) => {
                             if is_passed_over {
+                                // Another process delivers by now. The rows were not marked, and are not sent.
+                                commit.marked.clear();
                                 self.lost.stop();
                             }
                             self.committed(&mut rows, commit, version);

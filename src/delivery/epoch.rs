@@ -18,10 +18,6 @@ use crate::ledger::tables::DELIVERIES;
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::lock;
 
-/// Detail of an arrival that was recorded after another process had begun to send the row again.
-const LATE: &str = "delivered, but another process had taken over and sent it again";
-/// How often the attempts are read to record late outcomes.
-const MAX_LATE_READS: usize = 5;
 /// The bits of a transaction's version that count the commits of one epoch.
 const COMMIT_BITS: u32 = 32;
 
@@ -40,7 +36,7 @@ pub(super) struct Epoch {
     must_claim: AtomicBool,
     /// Whether it is not known if a commit of this holder took effect. It can still arrive at the store.
     has_unknown_commit: AtomicBool,
-    /// The version of the attempts table up to which this holder knows all attempts of the source.
+    /// The version of the attempts table that the plan is made of.
     planned: AtomicU64,
     state: Mutex<State>,
 }
@@ -49,24 +45,8 @@ pub(super) struct Epoch {
 pub(super) struct Recorded {
     /// The version of the attempts table.
     pub(super) version: u64,
-    /// Whether the marks were recorded, too.
-    pub(super) has_marks: bool,
-    /// Whether a later holder has claimed its epoch.
+    /// Whether a later holder has claimed its epoch, so that no marks were recorded.
     pub(super) is_passed_over: bool,
-}
-
-fn is_mark(attempt: &Attempt) -> bool {
-    attempt.outcome == AttemptOutcome::Sending
-}
-
-/// An outcome that came too late to say that the row arrived.
-fn as_unknown(late: &Attempt) -> Attempt {
-    if late.outcome != AttemptOutcome::Delivered {
-        return late.clone();
-    }
-    let details = [LATE.to_owned()].into_iter().chain(late.detail.clone());
-    let detail = Some(details.collect::<Vec<_>>().join(": "));
-    Attempt { outcome: AttemptOutcome::Unknown, detail, ..late.clone() }
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +56,6 @@ struct State {
     /// The epoch of the last commit that was tried.
     tried: i64,
     commits: i64,
-    /// Versions of the attempts table after `planned` that this holder wrote.
-    unchecked: Vec<u64>,
     /// For each table, the last transaction id that was read: the table's incarnation, its version, and that of the transaction.
     read: HashMap<&'static str, (u64, u64, i64)>,
 }
@@ -140,70 +118,37 @@ impl Epoch {
         committed
     }
 
-    /// Records `attempts`: outcomes, and marks of the rows that are sent next. If others have recorded attempts of the source that this
-    /// holder does not know, or if a later holder has claimed its epoch, only the outcomes are recorded, and no marks.
+    /// Records `attempts`: outcomes, and marks of the rows that are sent next. If a later holder has claimed its epoch, only the outcomes
+    /// are recorded, outside of this epoch: they say what arrived.
     ///
     /// # Errors
-    /// As [`JobLedger::append_attempts`]; [`ErrorKind::Conflict`], retryable, as [`Epoch::append`] before the first commit.
+    /// As [`JobLedger::append_attempts`]; [`ErrorKind::Conflict`], retryable, as [`Epoch::append`].
     pub(super) fn record(&self, attempts: &[Attempt]) -> Result<Recorded> {
-        let outcomes: Vec<Attempt> = attempts.iter().filter(|attempt| !is_mark(attempt)).cloned().collect();
-        let (version, is_passed_over) = match self.append(attempts) {
-            Ok(version) => return Ok(Recorded { version, has_marks: true, is_passed_over: false }),
-            Err(error) if error.kind() == ErrorKind::LeaseHeld => (self.record_late(&outcomes)?, true),
-            Err(error) if error.kind() == ErrorKind::Conflict && !self.is_unclaimed() && !outcomes.is_empty() => {
-                (self.append(&outcomes)?, false)
+        match self.append(attempts) {
+            Err(error) if error.kind() == ErrorKind::LeaseHeld => {
+                let is_outcome = |attempt: &&Attempt| attempt.outcome != AttemptOutcome::Sending;
+                let outcomes: Vec<Attempt> = attempts.iter().filter(is_outcome).cloned().collect();
+                Ok(Recorded { version: self.watch(self.ledger.append_attempts(&outcomes))?, is_passed_over: true })
             }
-            Err(error) => return Err(error),
-        };
-        Ok(Recorded { version, has_marks: false, is_passed_over })
-    }
-
-    /// Records outcomes after a later holder has claimed its epoch. What arrived is recorded as such as long as that holder has not
-    /// marked the row again, and as unknown after that: two recorded arrivals would count for two of identical rows.
-    fn record_late(&self, outcomes: &[Attempt]) -> Result<u64> {
-        let known = self.planned.load(Ordering::SeqCst);
-        for _ in 0..MAX_LATE_READS {
-            let Some((newer, version)) = self.ledger.attempts_since(self.source, known, &|_| false)? else { break };
-            let marked = |late: &Attempt| {
-                newer.iter().any(|newer| is_mark(newer) && newer.row == late.row && newer.attempt > late.attempt)
-            };
-            let late: Vec<Attempt> =
-                outcomes.iter().map(|late| if marked(late) { as_unknown(late) } else { late.clone() }).collect();
-            let is_newest = |view: &SnapshotView<'_>| match view.version() {
-                newest if newest <= version => Ok(Vec::new()),
-                _ => Err(Error::new(ErrorKind::Conflict, "attempts were recorded meanwhile").with_retryable(true)),
-            };
-            match self.watch(self.ledger.append_attempts_if(&is_newest, &late)) {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                recorded => return recorded,
-            }
+            version => Ok(Recorded { version: version?, is_passed_over: false }),
         }
-        self.watch(self.ledger.append_attempts(&outcomes.iter().map(as_unknown).collect::<Vec<_>>()))
     }
 
     /// Appends `attempts` in a commit of this epoch, and returns the version of the attempts table.
     ///
     /// # Errors
-    /// Those of [`Epoch::permit`], and as [`JobLedger::append_attempts`]; [`ErrorKind::Conflict`], retryable, when others have recorded
-    /// attempts of the source that this holder does not know. They only prevent marks, and the first commit. Nothing was written.
+    /// Those of [`Epoch::permit`], and as [`JobLedger::append_attempts`]; [`ErrorKind::Conflict`], retryable, before the
+    /// first commit, when others have recorded attempts of the source that the plan does not know. Nothing was written.
     pub(super) fn append(&self, attempts: &[Attempt]) -> Result<u64> {
-        let has_marks = attempts.iter().any(is_mark);
         let permit = |view: &SnapshotView<'_>| {
             let transactions = self.permit(DELIVERIES.name, view)?;
-            if self.is_unclaimed() || has_marks {
-                self.check_known(view, &transactions)?;
+            if self.is_unclaimed() {
+                self.check_plan(view, &transactions)?;
             }
             Ok(transactions)
         };
         let version = self.watch(self.ledger.append_attempts_if(&permit, attempts))?;
         let mut state = lock(&self.state);
-        match state.number {
-            Some(_) if !has_marks => state.unchecked.push(version),
-            _ => {
-                self.planned.store(version, Ordering::SeqCst);
-                state.unchecked.clear();
-            }
-        }
         state.number = Some(state.tried);
         Ok(version)
     }
@@ -265,19 +210,17 @@ impl Epoch {
         Ok(vec![(app_id, epoch + state.commits)])
     }
 
-    /// Checks that this holder knows the attempts of the source up to the version `view` of the attempts table, and that no other
-    /// holder has claimed its epoch since.
-    fn check_known(&self, view: &SnapshotView<'_>, transactions: &[(String, i64)]) -> Result<()> {
+    /// Checks that the plan knows the attempts of the source up to the version `view` of the attempts table, and that no other holder
+    /// has claimed its epoch since.
+    fn check_plan(&self, view: &SnapshotView<'_>, transactions: &[(String, i64)]) -> Result<()> {
         let planned = self.planned.load(Ordering::SeqCst);
         if view.version() <= planned {
             return Ok(());
         }
-        let is_claimed = self.is_unclaimed()
-            && view.transactions_since(planned)?.is_none_or(|claims| {
-                claims.iter().any(|(app_id, _)| transactions.iter().any(|(ours, _)| ours == app_id))
-            });
-        let ours = lock(&self.state).unchecked.clone();
-        let new = self.ledger.attempts_since(self.source, planned, &|version| ours.contains(&version))?;
+        let is_claimed = view
+            .transactions_since(planned)?
+            .is_none_or(|claims| claims.iter().any(|(app_id, _)| transactions.iter().any(|(ours, _)| ours == app_id)));
+        let new = self.ledger.attempts_since(self.source, planned, &|_| false)?;
         if !is_claimed && new.is_some_and(|(new, _)| new.is_empty()) {
             return Ok(());
         }
@@ -335,19 +278,8 @@ mod tests {
         assert!(new.may_release());
 
         let both = [attempt(&row, AttemptOutcome::Delivered), attempt(&row, AttemptOutcome::Sending)];
-        let recorded = old.record(&both).unwrap();
-        assert!(recorded.is_passed_over && !recorded.has_marks);
-        assert_eq!(outcomes(&ledger), ["sending: x", "delivered: x"], "the new holder did not send the row again yet");
-        let again = Attempt { attempt: 2, ..both[1].clone() };
-        let recorded = new.record(&[both[0].clone(), again.clone()]).unwrap();
-        assert!(!recorded.is_passed_over && !recorded.has_marks, "it does not know that the row arrived");
-        assert_eq!(outcomes(&ledger).len(), 3);
-        new.plans_on(ledger.attempts_version().unwrap());
-        assert!(new.record(std::slice::from_ref(&again)).unwrap().has_marks);
-        assert!(new.record(&[both[0].clone(), Attempt { attempt: 3, ..again }]).unwrap().has_marks);
         assert!(old.record(&both).unwrap().is_passed_over);
-        let late = "unknown: delivered, but another process had taken over and sent it again: x";
-        assert_eq!(outcomes(&ledger).last().unwrap(), late, "it counts once");
+        assert_eq!(outcomes(&ledger), ["sending: x", "delivered: x"], "what it sent has arrived");
         let error = old.acknowledge(std::slice::from_ref(&row)).unwrap_err();
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::LeaseHeld, true), "{error}");
         assert_eq!(ledger.pending(Notifications).unwrap().len(), 2);

@@ -99,7 +99,11 @@ impl AutosysUpdater {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
         report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
         let source = self.options.source;
-        let pending = self.with_ledger(move |ledger| PendingRows::read(ledger, source)).await?;
+        let reading = self.with_ledger(move |ledger| PendingRows::read(ledger, source));
+        let Some(pending) = self.unless_stopped(stop, reading).await? else {
+            report.stopped = true;
+            return Ok(report);
+        };
         report.pending = pending.rows.len() as u64;
         if self.options.dry_run {
             let plan = self.plan(&pending, &Waits::new())?;
@@ -160,6 +164,18 @@ impl AutosysUpdater {
             if stop.unless(tokio::time::sleep_until(begun + pause)).await.is_none() {
                 return;
             }
+        }
+    }
+
+    /// What `reading` gives, before anything is sent. None if `stop` was requested and it took too long after that.
+    async fn unless_stopped<T>(&self, stop: &Stop, reading: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+        let too_long = async {
+            stop.stopped().await;
+            tokio::time::sleep(self.options.stop_grace).await;
+        };
+        tokio::select! {
+            read = reading => read.map(Some),
+            () = too_long => Ok(None),
         }
     }
 
@@ -238,7 +254,12 @@ impl AutosysUpdater {
         .await?;
         let mut plans = 0;
         let (pending, record, ended) = loop {
-            pending = self.with_ledger(move |ledger| pending.refreshed(ledger, source)).await?;
+            let reading = self.with_ledger(move |ledger| pending.refreshed(ledger, source));
+            let Some(refreshed) = self.unless_stopped(stop, reading).await?.filter(|_| !stop.is_stopped()) else {
+                report.stopped = true;
+                return Ok(());
+            };
+            pending = refreshed;
             lease.epoch.plans_on(pending.histories.version);
             // Then no other process has claimed an epoch before the version that was read.
             if !lease.is_valid() {

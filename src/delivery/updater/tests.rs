@@ -550,6 +550,20 @@ async fn a_cycle_that_is_stopped_before_it_begins_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_cycle_that_is_stopped_does_not_wait_long_for_a_slow_store() {
+    let dir = tempfile::tempdir().unwrap();
+    notify(&ledger(dir.path()).await, &[("a", "SUCCESS")]).await;
+    let root = dir.path().join("ledger").to_str().unwrap().to_owned();
+    let options = HashMap::from([("request_delay".to_owned(), "0.3".to_owned())]);
+    let slow = blocking(move || JobLedger::open(&root, &options, None)).await.unwrap();
+    let options = UpdaterOptions { stop_grace: Duration::from_millis(1), ..UpdaterOptions::default() };
+    let (recorder, stop) = (Recorder::taking_all(), Stop::default());
+    stop.stop();
+    let report = updater(&slow, recorder.clone(), options).run_until(&stop).await.unwrap();
+    assert_eq!((report.pending, report.stopped, recorder.sent().len()), (0, true, 0), "it did not read the rows");
+}
+
+#[tokio::test]
 async fn executions_can_be_the_source() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path()).await;
