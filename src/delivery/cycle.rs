@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
+use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
@@ -196,7 +197,7 @@ impl Cycle<'_> {
             let wake_at = [record_at, acknowledge_at, send_at].into_iter().flatten().min();
             tokio::select! {
                 Some((number, answers, when)) = sends.next() => rows.add_answers(number, answers, when),
-                ended = until_done(recording.as_mut().map(|(_, task)| task)) => {
+                Some(ended) = OptionFuture::from(recording.as_mut().map(|(_, task)| task)) => {
                     let Some((mut commit, _)) = recording.take() else { continue };
                     match ended {
                         Ok(Recorded { version, is_passed_over }) => {
@@ -214,7 +215,7 @@ impl Cycle<'_> {
                         }
                     }
                 }
-                ended = until_done(acknowledging.as_mut().map(|(_, _, task)| task)) => {
+                Some(ended) = OptionFuture::from(acknowledging.as_mut().map(|(_, _, task)| task)) => {
                     let Some((delivered, begun, _)) = acknowledging.take() else { continue };
                     acknowledge_after = Instant::now() + begun.elapsed() * ACKNOWLEDGE_PAUSE;
                     match ended {
@@ -225,10 +226,10 @@ impl Cycle<'_> {
                         Err(error) => failed = Some(failed.unwrap_or(error)),
                     }
                 }
-                () = until(wake_at), if wake_at.is_some() => {}
+                Some(()) = OptionFuture::from(wake_at.map(sleep_until)) => {}
                 () = self.stop.stopped(), if !stopping => {}
                 () = self.lost.stopped(), if !stopping => {}
-                () = until(deadline), if deadline.is_some() && !sends.is_empty() => {
+                Some(()) = OptionFuture::from(deadline.map(sleep_until)), if !sends.is_empty() => {
                     // Dropping a send ends it where the transport can.
                     sends.clear();
                     let unanswered = || SendOutcome::unknown("the delivery was stopped while the answer was waited for");
@@ -414,20 +415,6 @@ impl Pipeline {
         let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let answered = rows.into_iter().zip(answers);
         self.answered.extend(answered.map(|(row, sent)| AnsweredRow { row, sent: sent.unwrap_or_else(missing), at }));
-    }
-}
-
-async fn until_done<T>(task: Option<&mut Task<T>>) -> T {
-    match task {
-        Some(task) => task.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
