@@ -209,8 +209,11 @@ impl Cycle<'_> {
                             self.committed(&mut rows, commit, version);
                         }
                         Err(error) => {
-                            // No further row is sent. The rows in flight are waited for, and recorded below.
-                            rows.answered.extend(commit.answered);
+                            // No further row is sent. The rows in flight are waited for, and recorded below. Outcomes that can be
+                            // recorded already are not: two would count for two of identical rows.
+                            if !error.is_outcome_unknown() {
+                                rows.answered.extend(commit.answered);
+                            }
                             failed = Some(error);
                         }
                     }

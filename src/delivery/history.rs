@@ -187,8 +187,9 @@ impl AttemptHistory {
                     ..*row
                 };
             }
-            // First the rows that have this number next; then others, if another writer counted differently.
-            rows.sort_by_key(|row| (row.next_attempt != number, Reverse(row.failures)));
+            // First the rows that have this number next; then others, if another writer counted differently. Which of identical rows is
+            // in doubt cannot be told: those that ended were not, so that none is sent twice without a mark that says so.
+            rows.sort_by_key(|row| (row.next_attempt != number, Reverse(row.failures), row.in_doubt));
             let tried = usize::try_from(round.rows()).unwrap_or(usize::MAX).min(rows.len());
             let left = rows.split_off(tried);
             let remaining = round.failed + round.in_doubt();
@@ -280,6 +281,14 @@ mod tests {
         assert_eq!((history.last_attempt(), saved[0].progress.next_attempt), (last, last));
         let later = AttemptHistory::by_row(&saved, [attempt(last, "failed", 3)]).remove(&row()).unwrap();
         assert_eq!(later.open_rows(1).len(), 1);
+    }
+
+    #[test]
+    fn of_identical_rows_the_one_that_is_left_can_be_the_one_in_doubt() {
+        let attempts = [attempt(1, "failed", 1), attempt(1, "unknown", 2), attempt(2, "delivered", 3)];
+        let history = &AttemptHistory::by_row(&[], attempts)[&row()];
+        let left = history.open_rows(1);
+        assert_eq!((left[0].next_attempt, left[0].in_doubt), (2, Some(1)));
     }
 
     #[test]

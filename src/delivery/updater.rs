@@ -245,6 +245,10 @@ impl AutosysUpdater {
         report: &mut DeliveryReport,
     ) -> Result<()> {
         let (source, backoff) = (self.options.source, self.options.backoff);
+        if !lease.is_valid() {
+            lease.lost().stop();
+            return Ok(());
+        }
         let (epoch, before) = (Arc::clone(&lease.epoch), report.clone());
         self.with_ledger(move |ledger| {
             epoch.claim()?;
