@@ -67,7 +67,7 @@ impl Table {
         limits: TimeLimits,
     ) -> Result<Self> {
         let url = table_url(storage, name)?;
-        let reader = log_reader(storage.engine()?);
+        let reader = log_reader(storage.engine()?, None);
         let build = || Snapshot::builder_for(url.as_str()).build(&reader);
         let snapshot = match build() {
             Ok(snapshot) => snapshot,

@@ -3,7 +3,6 @@
 mod predicate;
 mod read;
 mod scanner;
-mod view;
 
+pub use self::read::SnapshotView;
 pub(super) use self::scanner::{Scanner, oldest_first};
-pub use self::view::SnapshotView;

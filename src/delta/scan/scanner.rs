@@ -98,12 +98,8 @@ impl<'a> Scanner<'a> {
         Ok(listing)
     }
 
-    /// As [`Scanner::files`], but reads the whole log.
-    pub(in crate::delta) fn replay_log(&self) -> Result<Listing> {
-        self.list(None)
-    }
-
-    fn list(&self, known: Option<&Listing>) -> Result<Listing> {
+    /// As [`Scanner::files`], but anew: on top of `known`, an earlier listing, or from the whole log.
+    pub(in crate::delta) fn list(&self, known: Option<&Listing>) -> Result<Listing> {
         self.read_log(known).map_err(|e| from_kernel(format!("reading the log of '{}'", self.scan.table_root()), e))
     }
 

@@ -90,13 +90,13 @@ pub(super) struct WriteLayout {
 }
 
 /// A moment by both clocks: the first stands still while a machine sleeps, the second can be set.
-type Moment = (Instant, SystemTime);
+pub(super) type Moment = (Instant, SystemTime);
 
-fn now() -> Moment {
+pub(super) fn now() -> Moment {
     (Instant::now(), SystemTime::now())
 }
 
-fn elapsed((instant, time): Moment) -> Duration {
+pub(super) fn elapsed((instant, time): Moment) -> Duration {
     instant.elapsed().max(time.elapsed().unwrap_or_default())
 }
 
@@ -202,7 +202,7 @@ impl TableState {
     /// Builds the newest snapshot on the one `known`, and `looks` for new checkpoints. If the log is another one, as the table was
     /// replaced, reads it anew.
     fn build(&self, known: &SnapshotRef, looks: bool) -> Result<SnapshotRef> {
-        let reader = log_reader(self.storage.engine()?).watching(known.version());
+        let reader = log_reader(self.storage.engine()?, Some(known.version()));
         let builder = Snapshot::builder_from(Arc::clone(known));
         let built = if looks { builder.build(&reader) } else { builder.skip_new_checkpoints().build(&reader) };
         let snapshot = match built {
