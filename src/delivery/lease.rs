@@ -11,9 +11,9 @@ use tokio::time::sleep;
 
 use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::JobLedger;
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::tables::LEASES;
-use crate::ledger::{JobLedger, maintain_in_background};
 use crate::runtime::{self, blocking, lock};
 use crate::stop::Stop;
 use crate::storage::since_boot;
@@ -73,7 +73,7 @@ impl JobLedger {
             holder = Some(ours);
             Ok(Some(ConditionalWrite { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
-        maintain_in_background(&table, committed);
+        table.maintain_in_background(committed, |_| {});
         holder.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was requested, but has no holder"))
     }
 

@@ -29,7 +29,7 @@ use super::JobLedger;
 use super::rows;
 use super::tables::{IMPORTS, LedgerTable, NO, YES};
 use crate::error::Result;
-use folder::{FileStamp, FolderListing};
+use folder::FileStamp;
 use import_log::{ImportLog, ImportLogEntry, ImportedFile};
 use record::{LegacyRecord, RecordDigest, RecordReader};
 
@@ -108,9 +108,10 @@ impl JobLedger {
     /// next import continues with what was not written.
     pub fn import_json(&self, folder: &Path, options: &ImportOptions) -> Result<ImportReport> {
         let reader = RecordReader::new(&options.fields, options.timezone.as_deref())?;
-        let listing = folder::list(folder)?;
-        let mut import = Import::new(self, reader, &listing)?;
-        for path in &listing.files {
+        let mut report = ImportReport::default();
+        let files = folder::list(folder, &mut report)?;
+        let mut import = Import::new(self, reader, report)?;
+        for path in &files {
             if options.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -143,12 +144,7 @@ struct ReadFile {
 }
 
 impl<'a> Import<'a> {
-    fn new(ledger: &'a JobLedger, reader: RecordReader, listing: &FolderListing) -> Result<Self> {
-        let report = ImportReport {
-            folder: listing.folder.clone(),
-            ignored: listing.ignored.clone(),
-            ..ImportReport::default()
-        };
+    fn new(ledger: &'a JobLedger, reader: RecordReader, report: ImportReport) -> Result<Self> {
         let log = read_log(ledger)?;
         Ok(Self { ledger, reader, log, report, read: Vec::new(), bytes: 0, records: 0 })
     }
