@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProbeDeadline {
     at: Instant,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 impl ProbeDeadline {
@@ -27,11 +27,6 @@ impl ProbeDeadline {
     /// The same time limit, starting later: the VM did not cause the time that was lost before.
     pub(super) fn later_by(&self, lost: Duration) -> Self {
         Self { at: self.at + lost, timeout: self.timeout }
-    }
-
-    /// The time limit.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// The time that is left.

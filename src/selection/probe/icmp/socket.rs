@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -136,7 +136,7 @@ impl PendingEcho {
         let (sender, answer) = oneshot::channel();
         let token = rand::random();
         let waiter = Waiter { address: to.ip(), token, sent: Default::default(), answer: Some(sender) };
-        let mut waiting = socket.inner.waiting();
+        let mut waiting = lock(&socket.inner.waiting);
         if waiting.probes.len() >= PROBES {
             return None;
         }
@@ -168,7 +168,7 @@ impl PendingEcho {
         let inner = &self.socket.inner;
         let message = message::request(self.to.ip(), inner.identifier, self.sequence + number, &self.token);
         let send = || {
-            if let Some(waiter) = inner.waiting().probes.get_mut(&self.sequence) {
+            if let Some(waiter) = lock(&inner.waiting).probes.get_mut(&self.sequence) {
                 waiter.sent[usize::from(number)] = Some(Instant::now());
             }
             SockRef::from(&inner.socket).send_to(&message, &self.to.into()).map(drop)
@@ -199,7 +199,7 @@ impl PendingEcho {
 
 impl Drop for PendingEcho {
     fn drop(&mut self) {
-        self.socket.inner.waiting().probes.remove(&self.sequence);
+        lock(&self.socket.inner.waiting).probes.remove(&self.sequence);
     }
 }
 
@@ -304,10 +304,6 @@ async fn read(inner: Arc<SocketState>) {
 }
 
 impl SocketState {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        lock(&self.waiting)
-    }
-
     fn read_errors(&self) {
         let mut packet = [0; PACKET];
         while let Ok((length, error)) = errors::next(&self.socket, &mut packet) {
@@ -365,7 +361,7 @@ impl SocketState {
             return;
         }
         let number = echo.sequence % MOST_REQUESTS;
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         let Some(waiter) = waiting.probes.get_mut(&(echo.sequence - number)) else { return };
         let Some(event) = waiter.sent[usize::from(number)].and_then(|sent| event(waiter, sent)) else { return };
         if let Some(answer) = waiter.answer.take() {
