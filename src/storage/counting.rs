@@ -14,7 +14,6 @@ use object_store::{
     CopyOptions, DynObjectStore, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
-
 use tokio::time::sleep;
 
 use super::forward::forward;

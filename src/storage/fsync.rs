@@ -32,8 +32,7 @@ mod log;
 mod staged;
 mod upload;
 
-pub(crate) use disk::Disk;
-use disk::RealDisk;
+pub(crate) use disk::{Disk, RealDisk};
 
 use super::engine::blocking;
 use super::file_names::temporary_name;
@@ -64,11 +63,7 @@ struct SyncTracker {
 }
 
 impl FsyncStore {
-    /// Wraps `inner`, which must be the file system `files`.
-    pub(super) fn new(inner: Arc<DynObjectStore>, files: Arc<LocalFileSystem>) -> Self {
-        Self::with_disk(inner, files, Arc::new(RealDisk))
-    }
-
+    /// Wraps `inner`, which must be the file system `files` on this `disk`.
     pub(crate) fn with_disk(inner: Arc<DynObjectStore>, files: Arc<LocalFileSystem>, disk: Arc<dyn Disk>) -> Self {
         let state = SyncTracker {
             disk,

@@ -18,7 +18,7 @@ use object_store::local::LocalFileSystem;
 use super::counting::{CountingStore, RequestCounter};
 use super::data_file_cache::DataFileCache;
 use super::engine::EncodedListing;
-use super::fsync::FsyncStore;
+use super::fsync::{FsyncStore, RealDisk};
 use super::local::LocalStore;
 
 /// What a row survives once the call that wrote it has returned.
@@ -53,7 +53,7 @@ pub(super) fn local(durability: Durability) -> Arc<DynObjectStore> {
     let local = Arc::new(LocalStore::new(Arc::clone(&files)));
     match durability {
         Durability::Store => local,
-        Durability::Fsync => Arc::new(FsyncStore::new(local, files)),
+        Durability::Fsync => Arc::new(FsyncStore::with_disk(local, files, Arc::new(RealDisk))),
     }
 }
 

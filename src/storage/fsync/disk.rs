@@ -40,7 +40,7 @@ pub(crate) trait Disk: fmt::Debug + Send + Sync + 'static {
 
 /// The disk of this machine.
 #[derive(Debug)]
-pub(super) struct RealDisk;
+pub(crate) struct RealDisk;
 
 impl Disk for RealDisk {}
 

@@ -63,7 +63,9 @@ pub(super) fn read(directory: PathBuf, prefix: Path, offset: &Path) -> Result<Op
                     Err(_) => continue,
                 }
             }
-            if is_incomplete(name) || after.is_some_and(|after| name <= after) {
+            // A writer has not completed the file.
+            let is_incomplete = is_temporary(name) || without_staging_number(name).is_some();
+            if is_incomplete || after.is_some_and(|after| name <= after) {
                 continue;
             }
             let Ok(path) = Path::parse(format!("{inside}{name}")) else { continue };
@@ -112,11 +114,6 @@ pub(super) fn without_gaps(found: Vec<(Path, PathBuf)>) -> Vec<(Path, PathBuf)> 
         all.push((path, file));
     }
     all
-}
-
-/// Whether a writer has not completed the file of this name.
-fn is_incomplete(name: &str) -> bool {
-    is_temporary(name) || without_staging_number(name).is_some()
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
