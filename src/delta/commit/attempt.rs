@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, PublishMetadata};
 use delta_kernel::transaction::{Transaction, UpdateTableOperation};
 use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator, SnapshotRef};
@@ -34,12 +33,8 @@ impl CommitKind {
         Self { blind, ..Self::write("Append") }
     }
 
-    /// Replaces all rows.
-    pub(super) fn overwrite() -> Self {
-        Self::write("Overwrite")
-    }
-
-    fn write(mode: &str) -> Self {
+    /// Adds rows, or replaces all of them; `mode` says which in the table's history.
+    pub(super) fn write(mode: &str) -> Self {
         Self {
             operation: UpdateTableOperation::Write,
             blind: false,
@@ -112,11 +107,6 @@ impl<'a> CommitAttempt<'a> {
     /// The first attempt, on `snapshot`.
     pub(in crate::delta) fn new(table: &'a TableState, kind: &'a CommitKind, snapshot: &'a SnapshotRef) -> Self {
         Self { table, snapshot, kind, number: 0 }
-    }
-
-    /// The table's Arrow schema.
-    pub(in crate::delta) fn schema(&self) -> Result<SchemaRef> {
-        self.table.schema(self.snapshot)
     }
 
     /// How data files are written.

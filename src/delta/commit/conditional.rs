@@ -42,7 +42,7 @@ impl Table {
             else {
                 return Ok(None);
             };
-            let rows = vec![FileRows::new(schema::align(&batch, &attempt.schema()?)?)];
+            let rows = vec![FileRows::new(schema::align(&batch, &attempt.table.schema(attempt.snapshot)?)?)];
             Ok(Some(Proposal { rows, transactions, ..Proposal::default() }))
         })
     }
@@ -57,18 +57,15 @@ impl Table {
         decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<ConditionalWrite>>,
     ) -> Result<Option<u64>> {
         let table = &self.state;
-        commit(table, &CommitKind::overwrite(), Instant::now(), None, &mut |attempt| {
+        commit(table, &CommitKind::write("Overwrite"), Instant::now(), None, &mut |attempt| {
             let scanner = Scanner::new(table, attempt.snapshot, &Predicate::default())?;
             let listing = scanner.files()?;
             let files = oldest_first(&listing.batches);
-            let read = scanner.read_all(files.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
+            let read = scanner.read_all(files.iter().map(|(.., file)| *file), Ok)?;
             let rows = schema::concat(scanner.schema(), &read)?;
             let Some(ConditionalWrite { batch, transactions }) = decide(&rows)? else { return Ok(None) };
             let removes = select(&listing.batches, files.iter().map(|(at, row, _)| (*at, *row)))?;
-            let rows = match batch.num_rows() {
-                0 => Vec::new(),
-                _ => vec![FileRows::new(schema::align(&batch, &attempt.schema()?)?)],
-            };
+            let rows = vec![FileRows::new(schema::align(&batch, &attempt.table.schema(attempt.snapshot)?)?)];
             Ok(Some(Proposal { rows, removes, transactions, ..Proposal::default() }))
         })
     }
@@ -136,7 +133,7 @@ impl Decisions {
         for run in files.chunk_by(|one, next| is_small(one) == is_small(next)) {
             let all_small = run.first().is_some_and(is_small);
             for window in run.chunks(if all_small { SMALL_FILES } else { LARGE_FILES }) {
-                let read = scanner.read_all(window.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
+                let read = scanner.read_all(window.iter().map(|(.., file)| *file), Ok)?;
                 // Large files are not copied into one batch.
                 let size = if all_small { window.len() } else { 1 };
                 for (files, read) in window.chunks(size).zip(read.chunks(size)) {

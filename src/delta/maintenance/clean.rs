@@ -45,13 +45,8 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
             .push("the log is not cleaned, as the table's property delta.enableExpiredLogCleanup says".to_owned());
         return Ok(());
     }
-    let keep = retention.at_least(properties.log_retention_duration);
-    if keep > retention.at_least(None) {
-        report.notes.push(format!(
-            "log entries are kept for {} hours, as the table's property delta.logRetentionDuration says",
-            keep / 3_600_000
-        ));
-    }
+    let keep =
+        retention.at_least(properties.log_retention_duration, "log entries", "delta.logRetentionDuration", report);
     let cutoff = now.saturating_sub(keep.max(MIN_AGE_MS));
     let (files, sidecars) = files::log(table)?;
     let log: Vec<(u64, LogFileKind, StoredFile)> = files

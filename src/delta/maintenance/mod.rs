@@ -49,9 +49,16 @@ impl Retention {
         })
     }
 
-    /// The longer one of this and the table's property, in milliseconds.
-    fn at_least(self, property: Option<Duration>) -> i64 {
-        i64::try_from(self.0.max(property.unwrap_or_default()).as_millis()).unwrap_or(i64::MAX)
+    /// How long `what` is kept, in milliseconds: as long as this says, or as the table's property `name`, whichever is longer. The
+    /// report says so if that is the property.
+    fn at_least(self, property: Option<Duration>, what: &str, name: &str, report: &mut MaintenanceOutcome) -> i64 {
+        let millis = |kept: Duration| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+        let keep = millis(self.0.max(property.unwrap_or_default()));
+        if keep > millis(self.0) {
+            let hours = keep / 3_600_000;
+            report.notes.push(format!("{what} are kept for {hours} hours, as the table's property {name} says"));
+        }
+        keep
     }
 }
 

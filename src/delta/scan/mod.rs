@@ -1,6 +1,5 @@
 //! Reading: which data files of a snapshot may hold matching rows, and the rows themselves.
 
-mod predicate;
 mod read;
 mod scanner;
 

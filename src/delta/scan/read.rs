@@ -11,10 +11,9 @@ use arrow::datatypes::Int64Type;
 use delta_kernel::scan::state::ScanFile;
 use delta_kernel::{Snapshot, SnapshotRef};
 
-use super::predicate::filter;
-use super::scanner::{Scanner, oldest_first};
+use super::scanner::{Scanner, filter, oldest_first};
 use crate::delta::errors::{from_arrow, from_kernel};
-use crate::delta::log::{LogEngine, log_reader};
+use crate::delta::log::{LogEngine, LogEntry, log_reader};
 use crate::delta::schema;
 use crate::delta::state::TableState;
 use crate::delta::table::Table;
@@ -78,7 +77,7 @@ impl Table {
                 }
             }
             let mut matching = Vec::with_capacity(unread.len());
-            for (rows, found) in scanner.read_all(unread, |_, rows| count(&rows, column, wanted))? {
+            for (rows, found) in scanner.read_all(unread, |rows| count(&rows, column, wanted))? {
                 for (value, count) in found {
                     *counts.entry(value).or_default() += count;
                 }
@@ -109,16 +108,10 @@ impl Table {
         if now < known || now - known > MOST_COMMITS {
             return Ok(None);
         }
-        let (mut files, mut incomplete) = (Vec::new(), false);
-        for version in (known + 1..=now).filter(|version| !except(*version)) {
-            match self.state.log_entry(version)? {
-                Some(entry) if entry.only_appends() => {
-                    files.extend(entry.added);
-                    incomplete |= entry.incomplete;
-                }
-                _ => return Ok(None),
-            }
-        }
+        let versions = (known + 1..=now).filter(|version| !except(*version));
+        let Some(entries) = self.state.log_entries(versions, LogEntry::only_appends)? else { return Ok(None) };
+        let incomplete = entries.iter().any(|entry| entry.incomplete);
+        let files: Vec<ScanFile> = entries.into_iter().flat_map(|entry| entry.added).collect();
         if files.is_empty() {
             return Ok(Some(RecordBatch::new_empty(self.state.schema(snapshot)?)));
         }
@@ -126,7 +119,7 @@ impl Table {
         if incomplete || !scanner.stores_logical_columns() {
             return Ok(None);
         }
-        match scanner.read_all(&files, |_, rows| Ok(rows)) {
+        match scanner.read_all(&files, Ok) {
             Ok(batches) => schema::concat(scanner.schema(), &batches).map(Some),
             // Compacted and vacuumed meanwhile: the rows are in other files.
             Err(error) if error.kind() == ErrorKind::NotFound || self.state.is_outdated(snapshot, &error) => Ok(None),
@@ -139,7 +132,7 @@ impl Table {
 fn rows(scanner: &Scanner<'_>, predicate: &Predicate) -> Result<RecordBatch> {
     let listing = scanner.files()?;
     let files = oldest_first(&listing.batches).into_iter().map(|(.., file)| file);
-    schema::concat(scanner.schema(), &scanner.read_all(files, |_, rows| filter(&rows, predicate))?)
+    schema::concat(scanner.schema(), &scanner.read_all(files, |rows| filter(&rows, predicate))?)
 }
 
 /// The value that all rows of `file` have, and their number, if the log has both. It does not if the column is not a
@@ -239,12 +232,8 @@ impl<'a> SnapshotView<'a> {
         if now < known || now - known > MOST_COMMITS_FOR_IDS {
             return Ok(None);
         }
-        let mut transactions = Vec::new();
-        for version in known + 1..=now {
-            let Some(entry) = self.table.log_entry(version)? else { return Ok(None) };
-            transactions.extend(entry.transactions);
-        }
-        Ok(Some(transactions))
+        let entries = self.table.log_entries(known + 1..=now, |_| true)?;
+        Ok(entries.map(|entries| entries.into_iter().flat_map(|entry| entry.transactions).collect()))
     }
 
     /// The rows of this version that match.
