@@ -39,7 +39,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::runtime::lock;
 use crate::settings;
-use crate::storage::{Durability, Requests, Storage, StoreKind};
+use crate::storage::{Durability, Storage, StoreKind};
 use tables::{DELIVERIES, FLAG, NO, equal};
 
 /// Selects rows. All conditions must hold; the default selects all rows.
@@ -144,13 +144,9 @@ impl JobLedger {
         Ok(())
     }
 
-    pub(crate) fn storage(&self) -> &Storage {
+    /// The storage of the tables.
+    pub fn storage(&self) -> &Storage {
         &self.inner.storage
-    }
-
-    /// The number of requests to the store since the ledger was opened, by kind.
-    pub fn requests(&self) -> Requests {
-        self.inner.storage.requests()
     }
 
     /// The root as it was given.
@@ -158,19 +154,9 @@ impl JobLedger {
         &self.inner.root
     }
 
-    /// Whether the store answers at once, as a local disk does. A call on another one can take as long as the network hangs.
-    pub fn is_immediate(&self) -> bool {
-        self.inner.storage.is_immediate()
-    }
-
     /// Whether the root is on the local disk of a Databricks cluster, so that its rows are lost with the cluster.
     pub fn is_lost_with_cluster(&self) -> bool {
         self.inner.storage.kind() == StoreKind::Local && settings::is_on_databricks()
-    }
-
-    /// The storage options as they were given; they can contain credentials.
-    pub fn storage_options(&self) -> &HashMap<String, String> {
-        self.inner.storage.options()
     }
 
     /// Logs one execution with the flag `NO`. The row is durable when the call returns. The default `timestamp` is now.

@@ -36,10 +36,7 @@ impl LedgerTable {
 
     /// The table's name in the store.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Executions => "autosys_job_log",
-            Self::Notifications => "job_notifications",
-        }
+        self.spec().name
     }
 
     /// The table with this name.
@@ -71,13 +68,13 @@ impl LedgerTable {
 static EXECUTIONS: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "file_name string, job_id string, execution_timestamp timestamp, status string, \
                    autosys_update_flag string";
-    TableSpec::new(LedgerTable::Executions.name(), &[FLAG], LOG_RETENTION, columns)
+    TableSpec::new("autosys_job_log", &[FLAG], LOG_RETENTION, columns)
 });
 
 static NOTIFICATIONS: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "file_name string, job_id string, status string, autosys_update_flag string, \
                    notification_timestamp timestamp";
-    TableSpec::new(LedgerTable::Notifications.name(), &[FLAG], LOG_RETENTION, columns)
+    TableSpec::new("job_notifications", &[FLAG], LOG_RETENTION, columns)
 });
 
 /// One row per attempt to deliver a row.

@@ -6,7 +6,7 @@
 //! | `mod.rs` | one import: reads files, and commits their rows in batches |
 //! | `folder.rs` | lists and reads the files of a folder |
 //! | `parse.rs` | finds the records in a file |
-//! | `record.rs`, `time.rs` | makes a row of a record |
+//! | `record.rs` | makes a row of a record |
 //! | `import_log.rs` | which records were imported before |
 
 mod folder;
@@ -15,7 +15,6 @@ mod parse;
 mod record;
 #[cfg(test)]
 mod tests;
-mod time;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
