@@ -104,10 +104,7 @@ impl Probe {
         let limits = ProcessLimits::of_this_process();
         let connections = u32::try_from(self.connections()).unwrap_or(u32::MAX);
         // The semaphore is never closed, so this is no error.
-        let _permits = match connections.min(limits.most_connections) {
-            0 => None,
-            connections => limits.connections.acquire_many(connections).await.ok(),
-        };
+        let _permits = limits.connections.acquire_many(connections.min(limits.most_connections)).await.ok();
         self.check_with(&limits, vm, timeout).await
     }
 
@@ -267,10 +264,8 @@ fn address_text(address: SocketAddr, vm: &Vm) -> String {
 
 /// Logs which probe was used, and what it found.
 fn log<T>(vm: &Vm, kind: &str, address: &str, time: Duration, result: &std::result::Result<T, String>) {
-    let (outcome, reason) = match result {
-        Ok(_) => ("up", None),
-        Err(reason) => ("down", Some(reason.as_str())),
-    };
+    let reason = result.as_ref().err();
+    let outcome = if reason.is_some() { "down" } else { "up" };
     tracing::debug!(vm = vm.name, kind, address, ms = time.as_secs_f64() * 1000.0, outcome, reason, "probed");
 }
 

@@ -224,12 +224,13 @@ impl EchoSocket {
         let socket = std::net::UdpSocket::from(socket);
         let identifier = match kind {
             Kind::Datagram => socket.local_addr()?.port(),
-            Kind::Raw => rand::random(),
+            Kind::Raw => {
+                let identifier = rand::random();
+                // Without the filter, the socket receives the messages of other processes, which costs time.
+                let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
+                identifier
+            }
         };
-        if kind == Kind::Raw {
-            // Without the filter, the socket receives the messages of other processes, which costs time.
-            let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
-        }
         let inner = Arc::new(SocketState {
             socket: UdpSocket::from_std(socket)?,
             kind,
@@ -272,9 +273,9 @@ impl Drop for EchoSocket {
 
 /// The errors that an ICMP message can set (`icmp_err_convert` and `icmpv6_err_convert` of Linux).
 fn may_be_about_others(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| {
-        matches!(
-            code,
+    matches!(
+        error.raw_os_error(),
+        Some(
             libc::ENETUNREACH
                 | libc::EHOSTUNREACH
                 | libc::ECONNREFUSED
@@ -286,7 +287,7 @@ fn may_be_about_others(error: &io::Error) -> bool {
                 | libc::EPROTO
                 | libc::EACCES
         )
-    })
+    )
 }
 
 /// Passes on replies and errors, until it is aborted.
