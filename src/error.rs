@@ -128,14 +128,12 @@ impl Error {
     /// which could change a terminal, are replaced.
     pub fn full_message(&self) -> String {
         let mut text = self.message.clone();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let part = error.to_string();
+        for cause in self.source().into_iter().flat_map(chain) {
+            let part = cause.to_string();
             if !text.contains(&part) {
                 text.push_str(": ");
                 text.push_str(&part);
             }
-            cause = error.source();
         }
         text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}")
     }
@@ -151,6 +149,11 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
     }
+}
+
+/// `error` and its causes, from the outermost to the innermost.
+pub(crate) fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (**error).source())
 }
 
 #[cfg(test)]

@@ -19,10 +19,8 @@ mod clock;
 mod cloud;
 mod counting;
 mod data_file_cache;
-mod encoded_listing;
 mod engine;
 mod error_mapping;
-mod executor;
 #[cfg(test)]
 pub(crate) mod fault_injecting;
 pub(crate) mod file_names;
@@ -32,7 +30,6 @@ mod layers;
 mod local;
 mod options;
 mod root;
-mod throttled;
 
 pub use counting::Requests;
 pub use layers::Durability;
@@ -45,12 +42,10 @@ pub(crate) use engine::KernelEngine;
 pub(crate) use fsync::{Disk, FsyncStore};
 
 use counting::RequestCounter;
-use executor::Executor;
-use layers::{LayerOptions, Layers};
+use engine::Executor;
+use file_names::LOG_DIRECTORY;
+use layers::Layers;
 use root::Root;
-
-/// The directory of a table that has its log.
-const LOG_DIRECTORY: &str = "_delta_log";
 
 /// A root directory or URI with the object store behind it. Cheap to clone.
 #[derive(Clone)]
@@ -102,7 +97,7 @@ impl Storage {
     /// # Errors
     /// The errors of [`Storage::open`].
     pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
-        let (settings, rest) = LayerOptions::take(options, durability)?;
+        let (delay, rest) = counting::take_delay(options)?;
         let mut opened = match root::parse(root)? {
             Root::Local(directory) => {
                 options::check_unused(&rest)?;
@@ -110,13 +105,13 @@ impl Storage {
                     let directory = directory.display();
                     Error::invalid(format!("'{directory}' cannot be written as a file URI; give another directory"))
                 })?;
-                Self::on(layers::around(layers::local(&settings), &settings, true), root)?
+                Self::on(layers::around(layers::local(durability), delay, true), root)?
             }
             Root::Cloud(bucket) => {
                 let environment = std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
                 let store = cloud::connect(&bucket, &rest, environment)?;
-                Self::on(layers::around(store, &settings, false), bucket.url)?
+                Self::on(layers::around(store, delay, false), bucket.url)?
             }
         };
         opened.options = Arc::new(options.clone());
@@ -126,24 +121,15 @@ impl Storage {
     /// Opens a storage whose files are in `store`, below `root`.
     #[cfg(test)]
     pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
-        Self::on(layers::around(store, &LayerOptions::default(), false), root)
+        Self::on(layers::around(store, std::time::Duration::ZERO, false), root)
     }
 
     fn on(layers: Layers, root: Url) -> Result<Self> {
-        let executor = Arc::new(Executor::new(runtime::handle()?, layers.is_immediate));
-        let engine = KernelEngine::new(layers.for_kernel, &executor, layers.is_immediate);
-        let pid = std::process::id();
-        let options = Arc::default();
-        Ok(Self {
-            root,
-            store: layers.store,
-            engine: Arc::new(engine),
-            executor,
-            counter: layers.counter,
-            options,
-            clock: Arc::default(),
-            pid,
-        })
+        let Layers { store, for_kernel, counter, is_immediate } = layers;
+        let executor = Arc::new(Executor::new(runtime::handle()?, is_immediate));
+        let engine = Arc::new(KernelEngine::new(for_kernel, &executor));
+        let (options, clock, pid) = (Arc::default(), Arc::default(), std::process::id());
+        Ok(Self { root, store, engine, executor, counter, options, clock, pid })
     }
 
     /// The requests that were sent to the store since it was opened. This call sends none.

@@ -16,7 +16,7 @@ use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::tables::LEASES;
-use crate::ledger::{JobLedger, LedgerTable, maintain_in_background};
+use crate::ledger::{JobLedger, LedgerTable};
 use crate::runtime::{self, blocking, lock};
 use crate::stop::Stop;
 use crate::storage::since_boot;
@@ -104,7 +104,7 @@ impl JobLedger {
             answer = Some(LeaseAnswer { lease, lapsed, follows_lapsed });
             Ok(Some(ConditionalWrite { batch: to_batch(&leases)?, transactions: Vec::new() }))
         })?;
-        maintain_in_background(&table, committed);
+        table.maintain_in_background(committed, |_| {});
         answer.ok_or_else(|| Error::new(ErrorKind::Internal, "a lease was requested, but has no holder"))
     }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{RETRIES, ROW_TIMESTAMP, equal};
-use crate::ledger::{JobLedger, LedgerRow, LedgerTable, if_exists, maintain_in_background};
+use crate::ledger::{JobLedger, LedgerRow, LedgerTable, if_exists};
 
 /// What is to happen with a pending row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl JobLedger {
             transactions.extend(state.latest.map(|latest| (latest_key(table), latest)));
             Ok(Some(ConditionalWrite { batch, transactions }))
         })?;
-        maintain_in_background(&retries, committed);
+        retries.maintain_in_background(committed, |_| {});
         Ok(())
     }
 }

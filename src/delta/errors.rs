@@ -7,7 +7,7 @@ use std::io;
 use arrow::error::ArrowError;
 use delta_kernel::KernelError;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, chain};
 
 /// Converts a kernel error. `doing` says what was tried, on which table.
 pub(super) fn from_kernel(doing: impl Display, error: KernelError) -> Error {
@@ -56,6 +56,15 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
     if let Some(known) = known_cause(error) {
         return (known.kind(), known.is_retryable());
     }
+    let failed_io = match error {
+        KernelError::IOError(error) => Some(error),
+        KernelError::Arrow(error) => cause(error),
+        KernelError::GenericError { source } => cause(source.as_ref()),
+        _ => None,
+    };
+    if let Some(error) = failed_io {
+        return (ErrorKind::Storage, transient(error));
+    }
     match error {
         KernelError::Backtraced { source, .. } => classify(source),
         KernelError::Unsupported(_)
@@ -63,27 +72,16 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
         | KernelError::InvalidProtocol(_)
         | KernelError::MaxCatalogVersion(_)
         | KernelError::InvalidColumnMappingMode(_) => (ErrorKind::Unsupported, false),
-        KernelError::IOError(error) => (ErrorKind::Storage, transient(error)),
         KernelError::ObjectStore(
             object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. }
             | object_store::Error::NotFound { .. },
         ) => (ErrorKind::Storage, false),
         KernelError::ObjectStore(error) => (ErrorKind::Storage, cause::<io::Error>(error).is_none_or(transient)),
-        KernelError::Arrow(error) => match cause::<io::Error>(error) {
-            Some(error) => (ErrorKind::Storage, transient(error)),
-            // A damaged log entry or checkpoint.
-            None if matches!(error, ArrowError::JsonError(_) | ArrowError::ParquetError(_)) => {
-                (ErrorKind::Storage, false)
-            }
-            None => (ErrorKind::Internal, false),
-        },
-        KernelError::GenericError { source } => match cause::<io::Error>(source.as_ref()) {
-            Some(error) => (ErrorKind::Storage, transient(error)),
-            None => (ErrorKind::Internal, false),
-        },
         KernelError::Reqwest(_) => (ErrorKind::Storage, true),
-        KernelError::FileNotFound(_)
+        // A damaged log entry or checkpoint.
+        KernelError::Arrow(ArrowError::JsonError(_) | ArrowError::ParquetError(_))
+        | KernelError::FileNotFound(_)
         | KernelError::InvalidTableLocation(_)
         | KernelError::EmptyLog
         | KernelError::MissingVersion(_)
@@ -121,14 +119,7 @@ fn known_cause(error: &KernelError) -> Option<&Error> {
 
 /// The first error of type `T` in the chain of causes.
 fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
+    chain(error).find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod writable;
 pub use maintenance::{MaintenanceOutcome, Retention};
 pub use scan::{CommitCheck, NO_CHECK, SnapshotView};
 pub use table::Table;
+pub(crate) use types::timestamp;
 pub use types::{ConditionalWrite, Predicate, Rewrite, TableSpec, ValueCounts};
 
 #[cfg(test)]

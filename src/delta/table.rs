@@ -11,7 +11,7 @@ use delta_kernel::committer::FileSystemCommitter;
 use url::Url;
 
 use super::errors::from_kernel;
-use super::log::{create_table, foreign, log_reader, table_exists};
+use super::log::{create_table, log_reader, refuse_spark_on_s3, table_exists};
 use super::state::{SharedCommitter, TableState, TimeLimits};
 use super::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,7 +67,7 @@ impl Table {
         limits: TimeLimits,
     ) -> Result<Self> {
         let url = table_url(storage, name)?;
-        let reader = log_reader(storage.engine()?);
+        let reader = log_reader(storage.engine()?, None);
         let build = || Snapshot::builder_for(url.as_str()).build(&reader);
         let snapshot = match build() {
             Ok(snapshot) => snapshot,
@@ -78,7 +78,7 @@ impl Table {
             // It may have been created between the two calls.
             Err(_) => build().map_err(|e| from_kernel(format!("opening the Delta table '{url}'"), e))?,
         };
-        foreign::refuse_spark_on_s3(storage, &url, snapshot.version())?;
+        refuse_spark_on_s3(storage, &url, snapshot.version())?;
         let state = TableState::new(storage, url, committer, limits, snapshot);
         state.note_listed(reader.newest_entry())?;
         Ok(Self { state: Arc::new(state) })

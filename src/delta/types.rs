@@ -1,9 +1,10 @@
 //! What callers pass to a table and get back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// The layout of a table that this crate creates (reader version 1, writer version 2, no table features).
 #[derive(Debug, Clone)]
@@ -16,6 +17,34 @@ pub struct TableSpec {
     pub partition_by: &'static [&'static str],
     /// How long log entries are kept (`delta.logRetentionDuration`), for example `interval 7 days`.
     pub log_retention: &'static str,
+}
+
+impl TableSpec {
+    /// A table with these `columns`, written as in `CREATE TABLE`.
+    pub(crate) fn new(
+        name: &'static str,
+        partition_by: &'static [&'static str],
+        log_retention: &'static str,
+        columns: &str,
+    ) -> Self {
+        let field = |column: &str| {
+            let (name, kind) = column.split_once(' ').unwrap_or((column, "string"));
+            let kind = match kind {
+                "timestamp" => timestamp(),
+                "bigint" => DataType::Int64,
+                "double" => DataType::Float64,
+                _ => DataType::Utf8,
+            };
+            Field::new(name, kind, true)
+        };
+        let schema = Arc::new(Schema::new(columns.split(", ").map(field).collect::<Vec<_>>()));
+        Self { name, schema, partition_by, log_retention }
+    }
+}
+
+/// The type of every timestamp in the tables that this crate creates.
+pub(crate) fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
 /// A conjunction of conditions on rows. It skips files by partition values and statistics and then filters the rows.

@@ -1,7 +1,5 @@
 //! Maintenance of the ledger's tables: on request, in the background, and the check that it is not overdue.
 
-use std::thread;
-
 use arrow::datatypes::DataType;
 use serde::Serialize;
 
@@ -9,16 +7,11 @@ use super::JobLedger;
 use super::tables::{DELIVERIES, IMPORTS, LEASES, LedgerTable, RETRIES, equal};
 use crate::delta::{MaintenanceOutcome, Retention, Table, TableSpec};
 use crate::error::{ErrorKind, Result};
-use crate::runtime::{InFlight, lock};
+use crate::runtime::lock;
 use crate::storage::Storage;
 
 /// The table of the shared round-robin cursor, which can be in the same root.
 const SELECTIONS: &str = "vm_selections";
-/// Commits between two background maintenance runs of a table.
-const BACKGROUND_INTERVAL: u64 = 250;
-/// Hours for which background maintenance keeps files for running readers.
-const BACKGROUND_RETENTION_HOURS: f64 = 24.0;
-
 /// What maintenance did to a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaintenanceReport {
@@ -87,7 +80,7 @@ impl JobLedger {
     /// returned once during the lifetime of this ledger.
     pub fn overdue(&self) -> Vec<(&'static str, u64)> {
         let tables: Vec<(&'static str, Table)> =
-            self.inner.lock().iter().map(|(name, table)| (*name, table.clone())).collect();
+            lock(&self.inner.tables).iter().map(|(name, table)| (*name, table.clone())).collect();
         let overdue = tables.into_iter().filter_map(|(name, table)| Some((name, table.overdue()?)));
         let mut warned = lock(&self.inner.warned);
         let new: Vec<_> = overdue.filter(|(name, _)| warned.insert(name)).collect();
@@ -104,23 +97,6 @@ pub(crate) fn if_exists<T>(opened: Result<T>) -> Result<Option<T>> {
         Err(missing) if missing.kind() == ErrorKind::NotFound => Ok(None),
         opened => opened.map(Some),
     }
-}
-
-/// Starts maintenance in the background if the commit of version `committed` makes it due. For tables with few rows that
-/// every delivery cycle writes.
-pub(crate) fn maintain_in_background(table: &Table, committed: Option<u64>) {
-    if !committed.is_some_and(|version| version.is_multiple_of(BACKGROUND_INTERVAL)) {
-        return;
-    }
-    let (table, in_flight) = (table.clone(), InFlight::begin());
-    let work = move || {
-        if let Ok(retention) = Retention::hours(BACKGROUND_RETENTION_HOURS) {
-            table.maintain(retention); // logs its own problems
-        }
-        drop(in_flight);
-    };
-    // If no thread can be started, a later commit starts it.
-    drop(thread::Builder::new().name("jobrota-maintenance".to_owned()).spawn(work));
 }
 
 /// The state of one table.

@@ -21,7 +21,7 @@ pub(crate) mod tables;
 pub(crate) mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
@@ -29,8 +29,8 @@ use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_ba
 use chrono::{DateTime, Utc};
 
 pub use import::{ImportFailure, ImportOptions, ImportReport};
+pub(crate) use maintenance::if_exists;
 pub use maintenance::{MaintenanceReport, TableCheck, TableMaintenance, inspect};
-pub(crate) use maintenance::{if_exists, maintain_in_background};
 pub use rows::{LedgerRow, MAX_FILE_NAME, MAX_LOGGED_JOB_NAME, MAX_STATUS, check_names};
 pub use tables::LedgerTable;
 
@@ -39,7 +39,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::runtime::lock;
 use crate::settings;
-use crate::storage::{Durability, Requests, Storage, StoreKind};
+use crate::storage::{Durability, Storage, StoreKind};
 use tables::{DELIVERIES, FLAG, NO, equal};
 
 /// Selects rows. All conditions must hold; the default selects all rows.
@@ -81,12 +81,6 @@ struct LedgerState {
     tables: Mutex<HashMap<&'static str, Table>>,
     /// Tables for which a warning about overdue maintenance was given.
     warned: Mutex<HashSet<&'static str>>,
-}
-
-impl LedgerState {
-    fn lock(&self) -> MutexGuard<'_, HashMap<&'static str, Table>> {
-        lock(&self.tables)
-    }
 }
 
 impl JobLedger {
@@ -150,13 +144,9 @@ impl JobLedger {
         Ok(())
     }
 
-    pub(crate) fn storage(&self) -> &Storage {
+    /// The storage of the tables.
+    pub fn storage(&self) -> &Storage {
         &self.inner.storage
-    }
-
-    /// The number of requests to the store since the ledger was opened, by kind.
-    pub fn requests(&self) -> Requests {
-        self.inner.storage.requests()
     }
 
     /// The root as it was given.
@@ -164,19 +154,9 @@ impl JobLedger {
         &self.inner.root
     }
 
-    /// Whether the store answers at once, as a local disk does. A call on another one can take as long as the network hangs.
-    pub fn is_immediate(&self) -> bool {
-        self.inner.storage.is_immediate()
-    }
-
     /// Whether the root is on the local disk of a Databricks cluster, so that its rows are lost with the cluster.
     pub fn is_lost_with_cluster(&self) -> bool {
         self.inner.storage.kind() == StoreKind::Local && settings::is_on_databricks()
-    }
-
-    /// The storage options as they were given; they can contain credentials.
-    pub fn storage_options(&self) -> &HashMap<String, String> {
-        self.inner.storage.options()
     }
 
     /// Logs one execution with the flag `NO`. The row is durable when the call returns. The default `timestamp` is now.
@@ -243,7 +223,7 @@ impl JobLedger {
         timestamp: Option<DateTime<Utc>>,
     ) -> Result<()> {
         let row = rows::new_row(table, file_name, job_id, status, timestamp)?;
-        let known = self.inner.lock().get(table.name()).filter(|table| !table.is_gone()).cloned();
+        let known = lock(&self.inner.tables).get(table.name()).filter(|table| !table.is_gone()).cloned();
         let table = match known {
             Some(table) => table,
             None => {
@@ -354,13 +334,13 @@ impl JobLedger {
     }
 
     fn cached(&self, name: &'static str, open: impl FnOnce() -> Result<Table>) -> Result<Table> {
-        if let Some(table) = self.inner.lock().get(name).filter(|table| !table.is_gone()) {
+        if let Some(table) = lock(&self.inner.tables).get(name).filter(|table| !table.is_gone()) {
             return Ok(table.clone());
         }
         // Not under the lock, so that other tables do not wait for the store. If two threads open the same table, both
         // use the one that is inserted first, so that they share its snapshot.
         let table = open()?;
-        let mut tables = self.inner.lock();
+        let mut tables = lock(&self.inner.tables);
         tables.retain(|_, table| !table.is_gone());
         Ok(tables.entry(name).or_insert(table).clone())
     }

@@ -11,7 +11,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit, TimestampMic
 use chrono::{DateTime, Utc};
 
 use super::columns::{new_batch, text_column, texts, time_column, times, value};
-use super::tables::{FLAG, LedgerTable, NO, timestamp};
+use super::tables::{FLAG, LedgerTable, NO};
+use crate::delta::timestamp;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The maximum length of a file name, in bytes (the longest path on Linux).

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::SchemaRef;
 
 use crate::delta::{Predicate, TableSpec};
 
@@ -36,10 +36,7 @@ impl LedgerTable {
 
     /// The table's name in the store.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Executions => "autosys_job_log",
-            Self::Notifications => "job_notifications",
-        }
+        self.spec().name
     }
 
     /// The table with this name.
@@ -71,13 +68,13 @@ impl LedgerTable {
 static EXECUTIONS: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "file_name string, job_id string, execution_timestamp timestamp, status string, \
                    autosys_update_flag string";
-    spec(LedgerTable::Executions.name(), &[FLAG], LOG_RETENTION, columns)
+    TableSpec::new("autosys_job_log", &[FLAG], LOG_RETENTION, columns)
 });
 
 static NOTIFICATIONS: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "file_name string, job_id string, status string, autosys_update_flag string, \
                    notification_timestamp timestamp";
-    spec(LedgerTable::Notifications.name(), &[FLAG], LOG_RETENTION, columns)
+    TableSpec::new("job_notifications", &[FLAG], LOG_RETENTION, columns)
 });
 
 /// One row per attempt to deliver a row.
@@ -85,7 +82,7 @@ pub(crate) static DELIVERIES: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "table_name string, file_name string, job_id string, status string, row_timestamp timestamp, \
                    attempt bigint, outcome string, detail string, transport string, vm string, delivered_by string, \
                    attempted_at timestamp";
-    spec("autosys_deliveries", &[], LOG_RETENTION, columns)
+    TableSpec::new("autosys_deliveries", &[], LOG_RETENTION, columns)
 });
 
 /// The retry state of pending rows.
@@ -93,45 +90,20 @@ pub(crate) static RETRIES: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "table_name string, file_name string, job_id string, status string, row_timestamp timestamp, \
                    state string, next_attempt bigint, failures bigint, in_doubt bigint, last_attempted_at timestamp, \
                    next_attempt_at timestamp";
-    spec("autosys_retries", &[], SHORT_LOG_RETENTION, columns)
+    TableSpec::new("autosys_retries", &[], SHORT_LOG_RETENTION, columns)
 });
 
 /// One row per lease.
 pub(crate) static LEASES: LazyLock<TableSpec> = LazyLock::new(|| {
-    spec("autosys_leases", &[], SHORT_LOG_RETENTION, "name string, owner string, expires_at timestamp")
+    TableSpec::new("autosys_leases", &[], SHORT_LOG_RETENTION, "name string, owner string, expires_at timestamp")
 });
 
 /// The imported legacy files: one row per file and batch. `import/import_log.rs` defines what the rows mean.
 pub(crate) static IMPORTS: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "batch bigint, previous bigint, path string, stamp string, records string, imported bigint, \
                    imported_at timestamp";
-    spec("autosys_imports", &[], LOG_RETENTION, columns)
+    TableSpec::new("autosys_imports", &[], LOG_RETENTION, columns)
 });
-
-/// The type of every timestamp in the ledger.
-pub(crate) fn timestamp() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
-/// A table with these `columns`, written as in `CREATE TABLE`.
-fn spec(
-    name: &'static str,
-    partition_by: &'static [&'static str],
-    log_retention: &'static str,
-    columns: &str,
-) -> TableSpec {
-    let field = |column: &str| {
-        let (name, kind) = column.split_once(' ').unwrap_or((column, "string"));
-        let kind = match kind {
-            "timestamp" => timestamp(),
-            "bigint" => DataType::Int64,
-            _ => DataType::Utf8,
-        };
-        Field::new(name, kind, true)
-    };
-    let schema = Arc::new(Schema::new(columns.split(", ").map(field).collect::<Vec<_>>()));
-    TableSpec { name, schema, partition_by, log_retention }
-}
 
 /// Selects the rows whose text column `column` is `value`.
 pub(crate) fn equal(column: &str, value: &str) -> Predicate {

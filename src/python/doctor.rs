@@ -24,7 +24,7 @@ fn found(check: &Check) -> Found {
 fn root(value: &Bound<'_, PyAny>) -> PyOutcome<(String, Option<HashMap<String, String>>)> {
     if let Ok(ledger) = value.cast::<PyJobLedger>() {
         let ledger = ledger.get().core()?;
-        return Ok((ledger.root().to_owned(), Some(ledger.storage_options().clone())));
+        return Ok((ledger.root().to_owned(), Some(ledger.storage().options().clone())));
     }
     Ok((arguments::named(value.py(), "ledger", arguments::location(value))?, None))
 }

@@ -327,7 +327,7 @@ impl PyJobLedger {
     ///     2
     #[getter]
     fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let Requests { get, put, list, head, delete, copy } = self.ledger.requests();
+        let Requests { get, put, list, head, delete, copy } = self.ledger.storage().requests();
         let counts = [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)];
         convert::dict(py, counts)
     }

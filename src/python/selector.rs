@@ -34,7 +34,7 @@ fn cursor(
 ) -> PyOutcome<(CursorKind, bool)> {
     if let Some(ledger) = value.and_then(|value| value.cast::<PyJobLedger>().ok()) {
         let ledger = ledger.get().core()?;
-        options.get_or_insert_with(|| ledger.storage_options().clone());
+        options.get_or_insert_with(|| ledger.storage().options().clone());
         return Ok((CursorKind::Shared(ledger.root().to_owned()), false));
     }
     let text = value.map(|value| arguments::named(py, "cursor", arguments::location(value))).transpose()?;

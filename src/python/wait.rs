@@ -56,7 +56,7 @@ impl CallMode {
     ) -> PyOutcome {
         match self {
             // Another thread would cost as much as a local request itself.
-            Self::Wait if ledger.is_immediate() => self.run_blocking(py, work, finish),
+            Self::Wait if ledger.storage().is_immediate() => self.run_blocking(py, work, finish),
             _ => self.run(py, runtime::blocking(work), finish),
         }
     }

@@ -1,23 +1,20 @@
 //! The cursor: stores the selection state and advances it in atomic steps. A step takes turns and changes other values.
 
-mod process;
 mod shared;
-mod upkeep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use self::process::ProcessCursor;
 use self::shared::SharedCursor;
 use super::Selection;
 use super::state::{Changes, SelectionState};
 use crate::error::{Error, Result};
-use crate::runtime;
+use crate::runtime::{self, lock};
 use crate::storage::Storage;
 
-/// The column of the shared cursor's table that has the time of a turn.
-const SELECTED_AT: &str = "selected_at";
+/// Turns whose times are kept. Older turns are only counted.
+const HISTORY: usize = 100_000;
 
 /// One atomic step: turns, and the changes of the state that belong to them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,7 +62,7 @@ impl TurnCount {
 #[derive(Clone)]
 pub(super) enum Cursor {
     /// Of one selector, in memory.
-    Process(Arc<ProcessCursor>),
+    Process(Arc<Mutex<ProcessCursor>>),
     /// In a Delta table, shared by all who name the same directory.
     Shared(Arc<SharedCursor>),
 }
@@ -84,32 +81,23 @@ impl Cursor {
         Ok(Self::Shared(Arc::new(SharedCursor::new(root, options))))
     }
 
-    /// Reads the state as far as this process knows it; others may have taken turns since.
+    /// Reads the state as far as this process knows it (others may have taken turns since), or the `newest` one. To read that
+    /// does not create the table of a shared cursor that was never used.
     pub(super) async fn read<T: Send + 'static>(
         &self,
+        newest: bool,
         read: impl FnOnce(&SelectionState) -> T + Send + 'static,
     ) -> Result<T> {
         match self {
-            Self::Process(cursor) => Ok(cursor.read(read)),
-            Self::Shared(cursor) => on_thread(cursor, |cursor| cursor.read(read)).await,
-        }
-    }
-
-    /// Reads the newest state. It does not create the table of a shared cursor that was never used.
-    pub(super) async fn read_newest<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&SelectionState) -> T + Send + 'static,
-    ) -> Result<T> {
-        match self {
-            Self::Process(cursor) => Ok(cursor.read(read)),
-            Self::Shared(cursor) => on_thread(cursor, |cursor| cursor.read_newest(read)).await,
+            Self::Process(cursor) => Ok(read(&lock(cursor).state)),
+            Self::Shared(cursor) => on_thread(cursor, move |cursor| cursor.read(newest, read)).await,
         }
     }
 
     /// Takes the step that `decide` chooses on the newest state. Returns the value that `decide` returned.
     pub(super) async fn advance<T: Send + 'static>(&self, mut decide: impl Decide<T> + Send + 'static) -> Result<T> {
         match self {
-            Self::Process(cursor) => Ok(cursor.advance(&mut decide)),
+            Self::Process(cursor) => Ok(lock(cursor).advance(&mut decide)),
             Self::Shared(cursor) => on_thread(cursor, move |cursor| cursor.advance(&mut decide)).await,
         }
     }
@@ -117,8 +105,54 @@ impl Cursor {
     /// How often each VM was selected at or after `since` (microseconds UTC), by all who share the cursor.
     pub(super) async fn counts(&self, since: Option<i64>) -> Result<HashMap<String, TurnCount>> {
         match self {
-            Self::Process(cursor) => cursor.counts(since),
+            Self::Process(cursor) => lock(cursor).counts(since),
             Self::Shared(cursor) => on_thread(cursor, move |cursor| cursor.counts(since)).await,
+        }
+    }
+}
+
+/// The cursor of one selector, in memory: the selection state, the counts and the times of the last turns.
+#[derive(Debug, Default)]
+pub(super) struct ProcessCursor {
+    state: SelectionState,
+    counts: HashMap<String, TurnCount>,
+    /// (when, VM), oldest first.
+    history: VecDeque<(i64, String)>,
+    /// The time of the newest turn that was removed from `history`.
+    removed: Option<i64>,
+}
+
+impl ProcessCursor {
+    fn advance<T>(&mut self, decide: &mut impl Decide<T>) -> T {
+        let (step, value) = decide(&self.state);
+        self.state.apply(step.changes);
+        let at = now();
+        step.turns.iter().for_each(|turn| self.count(&turn.vm, at));
+        value
+    }
+
+    fn counts(&self, since: Option<i64>) -> Result<HashMap<String, TurnCount>> {
+        let Some(since) = since else { return Ok(self.counts.clone()) };
+        if self.removed.is_some_and(|removed| since <= removed) {
+            return Err(Error::invalid(format!(
+                "this process keeps the times of its last {HISTORY} selections, and \"since\" is before them: give a later time \
+                 or none, or use a shared cursor, which keeps the times of all"
+            )));
+        }
+        let mut counts: HashMap<String, TurnCount> = HashMap::new();
+        for (at, vm) in self.history.iter().filter(|(at, _)| *at >= since) {
+            counts.entry(vm.clone()).or_default().add(Some(*at));
+        }
+        Ok(counts)
+    }
+
+    fn count(&mut self, vm: &str, at: i64) {
+        self.counts.entry(vm.to_owned()).or_default().add(Some(at));
+        self.history.push_back((at, vm.to_owned()));
+        if self.history.len() > HISTORY
+            && let Some((at, _)) = self.history.pop_front()
+        {
+            self.removed = self.removed.max(Some(at));
         }
     }
 }
@@ -187,5 +221,17 @@ mod tests {
         assert_eq!(choose(None, false, state()).unwrap(), DefaultDir { root: root.clone(), lasting: true });
         assert_eq!(choose(None, true, state()).unwrap(), DefaultDir { root, lasting: false });
         assert!(choose(None, false, None).unwrap_err().to_string().contains("name a directory"));
+    }
+
+    #[test]
+    fn old_times_are_removed_but_not_counts() {
+        let mut cursor = ProcessCursor::default();
+        let step = Step { turns: vec![Selection::example("a"); 1_001], ..Step::default() };
+        for _ in 0..100 {
+            cursor.advance(&mut |_: &SelectionState| (step.clone(), ()));
+        }
+        assert_eq!(cursor.counts(None).unwrap()["a"].selections, 100_100);
+        assert!(cursor.counts(Some(0)).unwrap_err().to_string().contains("100000"));
+        assert!(cursor.counts(Some(i64::MAX)).unwrap().is_empty());
     }
 }

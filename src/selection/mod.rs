@@ -20,6 +20,7 @@ pub use selector::{CheckRow, CursorKind, DistributionRow, Hold, RoundRobinSelect
 
 /// One turn: the selected VM, and what its probe found.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(Default))]
 pub struct Selection {
     /// Name of the VM.
     pub vm: String,
@@ -41,14 +42,6 @@ pub struct Selection {
 impl Selection {
     /// A selection of `vm`, as if a test had selected it.
     pub(crate) fn example(vm: &str) -> Self {
-        Self {
-            vm: vm.to_owned(),
-            ip_address: vm.to_owned(),
-            nic_name: None,
-            probe: "test".to_owned(),
-            rtt_ms: 0.0,
-            skipped: Vec::new(),
-            hold: None,
-        }
+        Self { vm: vm.to_owned(), ip_address: vm.to_owned(), probe: "test".to_owned(), ..Self::default() }
     }
 }

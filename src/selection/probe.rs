@@ -4,7 +4,6 @@ mod attempt;
 mod callback;
 mod http;
 mod icmp;
-mod limits;
 mod names;
 mod tcp;
 #[cfg(test)]
@@ -13,23 +12,31 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, FutureExt, Shared};
 use futures::stream::{FuturesUnordered, StreamExt};
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::attempt::{Attempt, ProbeDeadline};
 pub use self::callback::ProbeCallback;
 pub use self::http::HttpProbe;
 pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
-use self::limits::ProcessLimits;
+use self::names::NameResolver;
 use crate::error::{Error, Result};
 use crate::inventory::Vm;
+use crate::runtime::lock;
 
 /// The port that "auto" tries besides ICMP: jobs need SSH anyway.
 const SSH_PORT: u16 = 22;
+
+/// Probe callables at the same time. They run on threads that other work uses too, and one that hangs keeps its thread.
+const CALLABLES: usize = 256;
+/// Connections at the same time, whatever the system permits.
+const MOST_CONNECTIONS: u32 = 4096;
 
 /// How to check whether a VM answers.
 #[derive(Clone)]
@@ -97,10 +104,7 @@ impl Probe {
         let limits = ProcessLimits::of_this_process();
         let connections = u32::try_from(self.connections()).unwrap_or(u32::MAX);
         // The semaphore is never closed, so this is no error.
-        let _permits = match connections.min(limits.most_connections()) {
-            0 => None,
-            connections => limits.connections.acquire_many(connections).await.ok(),
-        };
+        let _permits = limits.connections.acquire_many(connections.min(limits.most_connections)).await.ok();
         self.check_with(&limits, vm, timeout).await
     }
 
@@ -132,6 +136,42 @@ impl Probe {
             Self::Auto => auto(target).boxed(),
             Self::Callback(callback) => callback::call(callback.clone(), target).boxed(),
             Self::AnyOf(probes) => first_success(flat(probes).map(|probe| probe.run(target)).collect()).boxed(),
+        }
+    }
+}
+
+/// What all probes of a process share: the resolver, and limits on connections and threads.
+struct ProcessLimits {
+    names: Arc<NameResolver>,
+    /// Connections that may be opened at the same time.
+    connections: Semaphore,
+    /// The capacity of `connections`.
+    most_connections: u32,
+    callables: Arc<Semaphore>,
+}
+
+impl ProcessLimits {
+    /// The limits depend on the number of file descriptors that the process may have.
+    fn new(names: Arc<NameResolver>, callables: usize) -> Self {
+        // Half of them: the rest of the process needs descriptors, too.
+        let half = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
+        let most_connections = half.clamp(8, u64::from(MOST_CONNECTIONS)) as u32;
+        Self {
+            names,
+            connections: Semaphore::new(most_connections as usize),
+            most_connections,
+            callables: Arc::new(Semaphore::new(callables)),
+        }
+    }
+
+    /// Those of this process. A forked child has limits of its own: what its parent holds is never released in the child.
+    fn of_this_process() -> Arc<Self> {
+        static SHARED: Mutex<Option<(u32, Arc<ProcessLimits>)>> = Mutex::new(None);
+        let pid = std::process::id();
+        let mut shared = lock(&SHARED);
+        match &*shared {
+            Some((owner, shared)) if *owner == pid => shared.clone(),
+            _ => shared.insert((pid, Arc::new(Self::new(NameResolver::of_the_system(), CALLABLES)))).1.clone(),
         }
     }
 }
@@ -224,10 +264,8 @@ fn address_text(address: SocketAddr, vm: &Vm) -> String {
 
 /// Logs which probe was used, and what it found.
 fn log<T>(vm: &Vm, kind: &str, address: &str, time: Duration, result: &std::result::Result<T, String>) {
-    let (outcome, reason) = match result {
-        Ok(_) => ("up", None),
-        Err(reason) => ("down", Some(reason.as_str())),
-    };
+    let reason = result.as_ref().err();
+    let outcome = if reason.is_some() { "down" } else { "up" };
     tracing::debug!(vm = vm.name, kind, address, ms = time.as_secs_f64() * 1000.0, outcome, reason, "probed");
 }
 

@@ -238,12 +238,9 @@ impl<'a> Schedule<'a> {
 
     /// How the schedule differs from `state`.
     fn changes(&self, state: &SelectionState) -> Changes {
-        let mut changes = Changes::new();
+        let (mut changes, unknown) = (Changes::new(), VmState::default());
         for vm in &self.vms {
-            match state.get(vm.name) {
-                Some(before) => vm.state.changes(vm.name, before, &mut changes),
-                None => vm.state.changes(vm.name, &VmState::default(), &mut changes),
-            }
+            vm.state.changes(vm.name, state.get(vm.name).unwrap_or(&unknown), &mut changes);
         }
         changes
     }

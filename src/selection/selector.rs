@@ -253,7 +253,7 @@ impl RoundRobinSelector {
             };
             vms.into_iter().map(row).collect()
         };
-        self.inner.cursor.read_newest(read).await
+        self.inner.cursor.read(true, read).await
     }
 
     /// How often each VM of the inventory was selected at or after `since` (None: ever), by all who share the cursor. One row per VM, in inventory order.
@@ -328,7 +328,7 @@ impl RoundRobinSelector {
         let mut known = inner.prober.cached();
         loop {
             let list = candidates.clone();
-            let due = inner.cursor.read(move |state| schedule::due(&list, &rules, state, now())).await?;
+            let due = inner.cursor.read(false, move |state| schedule::due(&list, &rules, state, now())).await?;
             inner.prober.probe_due(&due, n.min(due.len()), &mut known).await;
             // The decision is made on the newest state. Where another process was faster, and a VM without a result is due
             // first, go back and probe it. Each round adds results, so the loop ends.
@@ -342,7 +342,12 @@ impl RoundRobinSelector {
                 }
             });
             match decision.await? {
-                Decision::Taken(turns, holds) => return Ok(self.with_holds(turns, holds)),
+                Decision::Taken(mut turns, holds) => {
+                    for (turn, hold) in turns.iter_mut().zip(holds) {
+                        turn.hold = hold.map(|(slot, until)| inner.holds.add(&turn.vm, slot, until));
+                    }
+                    return Ok(turns);
+                }
                 // Where weights differ, the VM that is due next also depends on the dead VMs, so that the prober may not
                 // reach it.
                 Decision::NeedsProbe(vm) if weighted => inner.prober.probe_due(&[(vm, 0)], 1, &mut known).await,
@@ -354,13 +359,6 @@ impl RoundRobinSelector {
                 }
             }
         }
-    }
-
-    fn with_holds(&self, mut turns: Vec<Selection>, holds: Vec<Option<(u32, i64)>>) -> Vec<Selection> {
-        for (turn, hold) in turns.iter_mut().zip(holds) {
-            turn.hold = hold.map(|(slot, until)| self.inner.holds.add(&turn.vm, slot, until));
-        }
-        turns
     }
 }
 

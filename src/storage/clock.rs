@@ -34,8 +34,7 @@ pub(crate) struct StoreTime {
 }
 
 /// The newest measurement: when it was made, by the time since the machine started, and the time of the store then.
-#[derive(Debug, Default)]
-pub(super) struct StoreClock(Mutex<Option<(Duration, StoreTime)>>);
+pub(super) type StoreClock = Mutex<Option<(Duration, StoreTime)>>;
 
 /// The time since the machine started, sleep included.
 pub(crate) fn since_boot() -> Duration {
@@ -53,7 +52,7 @@ impl Storage {
     /// # Errors
     /// [`ErrorKind::Storage`], retryable, when the store failed.
     pub(crate) fn time(&self) -> Result<StoreTime> {
-        let mut measured = lock(&self.clock.0);
+        let mut measured = lock(&self.clock);
         let (at, time) = match *measured {
             Some((at, time)) if since_boot().saturating_sub(at) < VALID => (at, time),
             _ => *measured.insert(self.measure()?),

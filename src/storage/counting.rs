@@ -1,18 +1,53 @@
 //! Counts the requests that go to the store. On a remote store, their number makes up most of what an operation costs.
+//! On a local disk, the option `request_delay` delays each of them, to simulate a remote store.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, DynObjectStore, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+use tokio::time::sleep;
 
 use super::forward::forward;
+use crate::duration;
+use crate::error::{Error, Result as CrateResult};
+
+/// The storage option that sets the delay.
+pub(super) const DELAY_OPTION: &str = "request_delay";
+
+/// The longest delay.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// Deletions that are delayed side by side, as the clients of object stores send them.
+const CONCURRENT_DELETIONS: usize = 10;
+
+/// Splits `options` into the delay of each request and the options of the store.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidInput`] when the delay is not a duration of at most a minute.
+pub(super) fn take_delay(options: &HashMap<String, String>) -> CrateResult<(Duration, HashMap<String, String>)> {
+    let mut rest = options.clone();
+    let delay = rest.remove(DELAY_OPTION).map(|text| parse_delay(&text)).transpose()?;
+    Ok((delay.unwrap_or_default(), rest))
+}
+
+/// Parses the delay, such as `0.05` or `50ms`.
+fn parse_delay(text: &str) -> CrateResult<Duration> {
+    duration::parse(text).ok().filter(|delay| *delay <= MAX_DELAY).ok_or_else(|| {
+        Error::invalid(format!(
+            "the storage option {DELAY_OPTION} is '{text}'; give the time that each request waits, from 0 to 60 seconds, such as \
+             0.05 or '50ms'"
+        ))
+    })
+}
 
 /// Requests sent to a store, by kind. A listing counts once, even if the store returns it in pages. Each deleted file
 /// counts once, even if the store deletes many files in one request. Retries of the store's own client do not count.
@@ -43,23 +78,49 @@ enum RequestKind {
     Copy,
 }
 
-/// The counters of one store, shared with its [`CountingStore`].
+/// The counters of one store, shared with its [`CountingStore`], and the delay of each request.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RequestCounter(Arc<[AtomicU64; 6]>);
+pub(super) struct RequestCounter {
+    counts: Arc<[AtomicU64; 6]>,
+    delay: Duration,
+}
 
 impl RequestCounter {
+    pub(super) fn new(delay: Duration) -> Self {
+        Self { delay, ..Self::default() }
+    }
+
     /// The requests up to now.
     pub(super) fn read(&self) -> Requests {
-        let [get, put, list, head, delete, copy] = self.0.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let [get, put, list, head, delete, copy] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
         Requests { get, put, list, head, delete, copy }
     }
 
     fn count(&self, kind: RequestKind) {
-        self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request, and delays it.
+    async fn pass(&self, kind: RequestKind) {
+        self.count(kind);
+        if !self.delay.is_zero() {
+            sleep(self.delay).await;
+        }
+    }
+
+    /// Counts a listing, and delays it.
+    fn pass_list(&self, listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.count(RequestKind::List);
+        match self.delay {
+            Duration::ZERO => listed,
+            delay => async move { sleep(delay).await }.map(|()| listed).flatten_stream().boxed(),
+        }
     }
 }
 
-/// Counts each request before it is sent to `inner`, whatever the result is.
+/// Counts each request before it is sent to `inner`, whatever the result is, and delays it. The `ThrottledStore` of
+/// object_store panics when it reads a local file, does not delay the beginning and the end of an upload, and delays
+/// deletions one after the other.
 ///
 /// The default `get_ranges` sends one `get` for neighbouring ranges, and each of these counts.
 #[derive(Debug)]
@@ -79,44 +140,45 @@ forward!(Display for CountingStore);
 #[async_trait]
 impl ObjectStore for CountingStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.counter.count(RequestKind::Put);
+        self.counter.pass(RequestKind::Put).await;
         self.inner.put_opts(location, payload, opts).await
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.counter.count(RequestKind::Put);
+        self.counter.pass(RequestKind::Put).await;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(CountingUpload { inner, counter: self.counter.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.counter.count(if options.head { RequestKind::Head } else { RequestKind::Get });
+        self.counter.pass(if options.head { RequestKind::Head } else { RequestKind::Get }).await;
         self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let counter = self.counter.clone();
+        let (counter, delay) = (self.counter.clone(), self.counter.delay);
         let counted = locations.inspect_ok(move |_| counter.count(RequestKind::Delete));
-        self.inner.delete_stream(counted.boxed())
+        self.inner.delete_stream(match delay {
+            Duration::ZERO => counted.boxed(),
+            delay => counted.map(move |path| sleep(delay).map(|()| path)).buffered(CONCURRENT_DELETIONS).boxed(),
+        })
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.counter.count(RequestKind::List);
-        self.inner.list(prefix)
+        self.counter.pass_list(self.inner.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.counter.count(RequestKind::List);
-        self.inner.list_with_offset(prefix, offset)
+        self.counter.pass_list(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.counter.count(RequestKind::List);
+        self.counter.pass(RequestKind::List).await;
         self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.counter.count(RequestKind::Copy);
+        self.counter.pass(RequestKind::Copy).await;
         self.inner.copy_opts(from, to, options).await
     }
 }
@@ -131,22 +193,28 @@ struct CountingUpload {
 impl MultipartUpload for CountingUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         self.counter.count(RequestKind::Put);
-        self.inner.put_part(data)
+        let part = self.inner.put_part(data);
+        match self.counter.delay {
+            Duration::ZERO => part,
+            delay => sleep(delay).then(|()| part).boxed(),
+        }
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.counter.count(RequestKind::Put);
+        self.counter.pass(RequestKind::Put).await;
         self.inner.complete().await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.counter.count(RequestKind::Delete);
+        self.counter.pass(RequestKind::Delete).await;
         self.inner.abort().await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use object_store::ObjectStoreExt as _;
     use object_store::memory::InMemory;
 
@@ -195,5 +263,64 @@ mod tests {
         upload.put_part("part".into()).await.unwrap();
         upload.complete().await.unwrap();
         assert_eq!(counter.read().since(&before), Requests { put: 3, ..Requests::default() });
+    }
+
+    #[test]
+    fn a_delay_is_seconds_and_anything_else_is_refused() {
+        assert_eq!(parse_delay("0.05").unwrap(), Duration::from_millis(50));
+        assert_eq!(parse_delay(" 2 ").unwrap(), Duration::from_secs(2));
+        assert_eq!(parse_delay("50ms").unwrap(), Duration::from_millis(50));
+        assert_eq!(parse_delay("0").unwrap(), Duration::ZERO);
+        for bad in ["", "fast", "-1", "NaN", "inf", "61", "0,05"] {
+            let error = parse_delay(bad).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidInput, "{bad}");
+            assert!(error.to_string().contains("request_delay"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_request_waits() {
+        let delay = Duration::from_millis(20);
+        let store = CountingStore::new(Arc::new(InMemory::new()), RequestCounter::new(delay));
+        let (a, b) = (Path::from("a"), Path::from("b"));
+        let mut begun = Instant::now();
+        let mut waited = |what: &str| {
+            let took = begun.elapsed();
+            assert!(took >= delay, "{what} took {took:?} only");
+            begun = Instant::now();
+        };
+        store.put(&a, "a".into()).await.unwrap();
+        waited("put");
+        assert_eq!(store.get(&a).await.unwrap().bytes().await.unwrap(), "a");
+        waited("get");
+        store.head(&a).await.unwrap();
+        waited("head");
+        assert_eq!(store.list(None).try_collect::<Vec<_>>().await.unwrap().len(), 1);
+        waited("list");
+        assert_eq!(store.list_with_offset(None, &a).try_collect::<Vec<_>>().await.unwrap().len(), 0);
+        waited("list with offset");
+        store.list_with_delimiter(None).await.unwrap();
+        waited("list with delimiter");
+        store.copy(&a, &b).await.unwrap();
+        waited("copy");
+        store.delete(&a).await.unwrap();
+        waited("delete");
+        let mut upload = store.put_multipart(&a).await.unwrap();
+        waited("begin of an upload");
+        upload.put_part("part".into()).await.unwrap();
+        waited("part of an upload");
+        upload.complete().await.unwrap();
+        waited("end of an upload");
+    }
+
+    #[test]
+    fn the_delay_is_taken_out_of_the_options() {
+        let options =
+            HashMap::from([("request_delay".to_owned(), "0.05".to_owned()), ("key".to_owned(), "1".to_owned())]);
+        let (delay, rest) = take_delay(&options).unwrap();
+        assert_eq!(delay, Duration::from_millis(50));
+        assert_eq!(rest, HashMap::from([("key".to_owned(), "1".to_owned())]));
+        let bad = HashMap::from([("request_delay".to_owned(), "soon".to_owned())]);
+        assert_eq!(take_delay(&bad).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
     }
 }

@@ -83,6 +83,7 @@ impl Cache {
         self.files.get(location).filter(|file| file.is_recent()).cloned()
     }
 
+    /// Removes a file that is written or deleted, if it is here.
     fn remove(&mut self, location: &Path) {
         if let Some(file) = self.files.remove(location) {
             self.bytes -= file.bytes.len();
@@ -101,13 +102,6 @@ impl Cache {
             self.bytes += size;
             self.files.insert(location.clone(), file);
         }
-    }
-}
-
-/// Removes a file that is written or deleted.
-fn remove(files: &Mutex<Cache>, location: &Path) {
-    if is_data_file(location) {
-        lock(files).remove(location);
     }
 }
 
@@ -155,12 +149,12 @@ impl ObjectStore for DataFileCache {
     forward!(inner: list, list_with_offset, list_with_delimiter);
 
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        remove(&self.files, location);
+        lock(&self.files).remove(location);
         self.inner.put_opts(location, payload, opts).await
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        remove(&self.files, location);
+        lock(&self.files).remove(location);
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -175,12 +169,12 @@ impl ObjectStore for DataFileCache {
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let files = Arc::clone(&self.files);
-        let removed = locations.inspect_ok(move |location| remove(&files, location));
+        let removed = locations.inspect_ok(move |location| lock(&files).remove(location));
         self.inner.delete_stream(removed.boxed())
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        remove(&self.files, to);
+        lock(&self.files).remove(to);
         self.inner.copy_opts(from, to, options).await
     }
 }

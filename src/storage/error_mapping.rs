@@ -19,7 +19,7 @@ use object_store::{
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, chain};
 
 /// How object_store (0.14) begins the part of an error that holds the server's response. Its types are private.
 const RESPONSE_PREFIXES: [&str; 2] = ["Server returned non-2xx status code: ", "Server returned error response: "];
@@ -141,11 +141,6 @@ impl Cause {
             "ContainerBeingDeleted" | "ContainerBeingDisabled" | "ContainerDisabled" | "AccountBeingCreated" | "OperationTimedOut"
         ))
     }
-}
-
-/// The error and its sources.
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| (**error).source())
 }
 
 /// Parses `403 Forbidden: <body>`, or a body alone, which is an error within a success.

@@ -137,27 +137,22 @@ impl ObjectStore for FaultInjectingStore {
 
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let commit = opts.mode == PutMode::Create;
-        match self.plan.fault(commit) {
-            Fine | NotFound => {}
+        let fault = self.plan.fault(commit);
+        match fault {
             Slow => tokio::time::sleep(SLOW).await,
             Before => return Err(failure()),
-            After => {
-                self.inner.put_opts(location, payload, opts).await?;
-                return Err(failure());
-            }
             Late => {
                 lock(&self.late_writes).push((location.clone(), payload, opts));
                 return Err(failure());
             }
-            OwnConflict => {
-                let put = self.inner.put_opts(location, payload, opts).await?;
-                if commit {
-                    return Err(Error::AlreadyExists { path: location.to_string(), source: "retried".into() });
-                }
-                return Ok(put);
-            }
+            Fine | NotFound | After | OwnConflict => {}
         }
-        self.inner.put_opts(location, payload, opts).await
+        let put = self.inner.put_opts(location, payload, opts).await?;
+        match fault {
+            After => Err(failure()),
+            OwnConflict if commit => Err(Error::AlreadyExists { path: location.to_string(), source: "retried".into() }),
+            _ => Ok(put),
+        }
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {

@@ -3,7 +3,7 @@
 //! The bytes of a file are on the disk after a sync of the file, its name after a sync of its directory, and the name of
 //! that directory after a sync of the directory above. [`LocalFileSystem`] can do this too (object_store 0.14,
 //! `with_fsync`), but does not cover what a row needs besides its own file: the log entries of other writers below it
-//! ([`log`]), and a directory that another process has just created ([`directory`]).
+//! ([`log`]), and a directory that another process has just created ([`disk`]).
 //!
 //! A call writes each file under a temporary name, syncs it and then gives it its own name, so that a name never stands
 //! for half a file. It syncs the directory before it returns. Data files are synced with the log entry that names them
@@ -27,16 +27,14 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-mod directory;
 mod disk;
 mod log;
 mod staged;
 mod upload;
 
-pub(crate) use disk::Disk;
-use disk::RealDisk;
+pub(crate) use disk::{Disk, RealDisk};
 
-use super::executor::blocking;
+use super::engine::blocking;
 use super::file_names::temporary_name;
 use super::forward::forward;
 use crate::runtime::lock;
@@ -54,7 +52,7 @@ pub(crate) struct FsyncStore {
 struct SyncTracker {
     disk: Arc<dyn Disk>,
     /// Directories whose names are on the disk, up to the root.
-    directories: Mutex<HashMap<PathBuf, directory::Identity>>,
+    directories: Mutex<HashMap<PathBuf, disk::Identity>>,
     /// By log directory.
     logs: Mutex<HashMap<PathBuf, log::SyncedLog>>,
     /// Files whose name exists, but could not be synced. A reader must not rely on them until a sync succeeds.
@@ -65,11 +63,7 @@ struct SyncTracker {
 }
 
 impl FsyncStore {
-    /// Wraps `inner`, which must be the file system `files`.
-    pub(super) fn new(inner: Arc<DynObjectStore>, files: Arc<LocalFileSystem>) -> Self {
-        Self::with_disk(inner, files, Arc::new(RealDisk))
-    }
-
+    /// Wraps `inner`, which must be the file system `files` on this `disk`.
     pub(crate) fn with_disk(inner: Arc<DynObjectStore>, files: Arc<LocalFileSystem>, disk: Arc<dyn Disk>) -> Self {
         let state = SyncTracker {
             disk,

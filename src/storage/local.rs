@@ -1,6 +1,8 @@
 //! The file system of this machine as an object store that lists a long `_delta_log` quickly.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,17 +11,16 @@ use futures::{FutureExt as _, StreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetResult, ObjectMeta, ObjectStore, Result};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::executor::blocking;
+use super::engine::blocking;
 use super::file_names::LAST_CHECKPOINT;
 use super::forward::forward;
 
-mod last_checkpoint;
 mod listing;
-mod log_cache;
 
-use last_checkpoint::names_no_checkpoint;
-use log_cache::LogCache;
+use listing::LogCache;
 
 /// A local file system with a faster [`ObjectStore::list_with_offset`]: it reads the names of a directory first and then
 /// looks only at the files that it returns, sorted by name. [`LocalFileSystem`] makes a URL of each file in the directory
@@ -85,6 +86,30 @@ fn directory(files: &LocalFileSystem, prefix: &Path) -> Result<PathBuf> {
     let mut below = files.path_to_filesystem(&prefix.clone().join("below"))?;
     below.pop();
     Ok(below)
+}
+
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: u64,
+    parts: Option<u64>,
+    #[serde(rename = "v2Checkpoint")]
+    v2: Option<IgnoredAny>,
+}
+
+/// Whether the `_last_checkpoint` at `path` names a checkpoint that is empty or does not exist.
+///
+/// A power cut can leave both files, but the checkpoint without its bytes: a writer that does not sync writes the
+/// checkpoint first, but the disk need not. Readers skip an empty checkpoint and use an older one, but the kernel (0.30)
+/// refuses a table whose `_last_checkpoint` names an empty one. Without that file it finds the older checkpoint. A table that was
+/// replaced while a checkpoint was written can have the file of the table before, whose checkpoint does not exist.
+fn names_no_checkpoint(path: &FilePath) -> bool {
+    let Ok(text) = fs::read(path) else { return false };
+    let Ok(LastCheckpoint { version, parts: None, v2: None }) = serde_json::from_slice(&text) else { return false };
+    let checkpoint = path.with_file_name(format!("{version:020}.checkpoint.parquet"));
+    match fs::metadata(checkpoint) {
+        Ok(found) => found.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //!
 //! No error contains a value, because a misspelt name does not tell whether its value is secret.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use object_store::aws::AmazonS3ConfigKey as S3;
 use object_store::azure::AzureConfigKey as Azure;
 use object_store::gcp::GoogleConfigKey as Google;
-use object_store::{ClientConfigKey as Client, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey as Client, RetryConfig};
 use url::Url;
 
 use super::root::StoreKind;
@@ -16,10 +17,25 @@ use crate::duration;
 use crate::error::{Error, Result};
 
 mod keys;
-mod retry;
 
 pub(super) use keys::OptionKey;
 use keys::{Address, CLOUDS, ValueKind, names, not_an_option, unknown};
+
+/// The time after the beginning of a request in which it is repeated. With the time limit of the last attempt, a request
+/// takes less than a minute.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_RETRIES: usize = 6;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// The names that delta-rs has for these options.
+const RETRY_NAMES: [&str; 5] = [
+    "max_retries",
+    "retry_timeout",
+    "backoff_config.init_backoff",
+    "backoff_config.max_backoff",
+    "backoff_config.base",
+];
 
 /// The options of one store.
 pub(super) struct StoreOptions {
@@ -40,16 +56,28 @@ impl fmt::Debug for StoreOptions {
 /// Checks the options of a local directory, which ignores them. A name that is not an option of any store is an error, and
 /// so is a value that no store takes. Files with credentials can be missing here.
 pub(super) fn check_unused(options: &HashMap<String, String>) -> Result<()> {
-    for name in sorted(options) {
-        let (lower, value) = (name.trim().to_ascii_lowercase(), options[name].as_str());
-        if retry::NAMES.contains(&lower.as_str()) {
-            retry::set(&mut retry::default(), name, &lower, value)?;
-            continue;
-        }
-        let key = CLOUDS.into_iter().find_map(|kind| OptionKey::parse(kind, &lower));
+    each_option(options, &mut default_retry(), |name, lower, value| {
+        let key = CLOUDS.into_iter().find_map(|kind| OptionKey::parse(kind, lower));
         let key = key.ok_or_else(|| unknown(name, CLOUDS.into_iter().flat_map(names)))?;
         if key.kind() != ValueKind::CredentialFile {
             checked(name, key, value)?;
+        }
+        Ok(())
+    })
+}
+
+/// Passes the name of each option, the name in lower case, and the value to `set`, in the order of the names. The options for
+/// retries are set in `retry` instead.
+fn each_option<'a>(
+    options: &'a HashMap<String, String>,
+    retry: &mut RetryConfig,
+    mut set: impl FnMut(&'a str, &str, &str) -> Result<()>,
+) -> Result<()> {
+    for (name, value) in options.iter().collect::<BTreeMap<_, _>>() {
+        let lower = name.trim().to_ascii_lowercase();
+        match RETRY_NAMES.contains(&lower.as_str()) {
+            true => set_retry(retry, name, &lower, value)?,
+            false => set(name, &lower, value)?,
         }
     }
     Ok(())
@@ -65,43 +93,34 @@ pub(super) fn read(
     options: &HashMap<String, String>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<StoreOptions> {
-    let mut settings = StoreOptions {
-        values: HashMap::new(),
-        retry: retry::default(),
-        anonymous: false,
-        from_environment: HashSet::new(),
-    };
+    let (mut values, mut retry, mut from_environment) = (HashMap::new(), default_retry(), HashSet::new());
     let mut names: HashMap<OptionKey, &str> = HashMap::new();
-    for name in sorted(options) {
-        let (lower, value) = (name.trim().to_ascii_lowercase(), options[name].as_str());
-        if retry::NAMES.contains(&lower.as_str()) {
-            retry::set(&mut settings.retry, name, &lower, value)?;
-            continue;
-        }
-        let key = OptionKey::parse(kind, &lower).ok_or_else(|| not_an_option(kind, name, &lower))?;
+    each_option(options, &mut retry, |name, lower, value| {
+        let key = OptionKey::parse(kind, lower).ok_or_else(|| not_an_option(kind, name, lower))?;
         let value = checked(name, key, value)?;
         if let Some(other) = names.insert(key, name)
-            && settings.values.get(&key).is_some_and(|before| *before != value)
+            && values.get(&key).is_some_and(|before| *before != value)
         {
             return Err(Error::invalid(format!(
                 "the storage options '{other}' and '{name}' are two names of one option, but have different values; give one of them"
             )));
         }
-        settings.values.insert(key, value);
-    }
-    let has_identity = settings.values.keys().any(|key| key.is_identity());
+        values.insert(key, value);
+        Ok(())
+    })?;
+    let has_identity = values.keys().any(|key| key.is_identity());
     for (name, value) in environment {
         let Some(key) = variable(kind, &name).filter(|_| !value.is_empty()) else { continue };
         let is_about_identity = key.is_identity() || key == OptionKey::Azure(Azure::CredentialType);
-        if settings.values.contains_key(&key) || has_identity && is_about_identity {
+        if values.contains_key(&key) || has_identity && is_about_identity {
             continue;
         }
-        settings.values.insert(key, checked(&name, key, &value)?);
-        settings.from_environment.insert(key);
+        values.insert(key, checked(&name, key, &value)?);
+        from_environment.insert(key);
     }
-    settings.anonymous = !settings.values.keys().any(|key| key.is_identity());
-    check_addresses(&mut settings.values)?;
-    Ok(settings)
+    let anonymous = !values.keys().any(|key| key.is_identity());
+    check_addresses(&mut values)?;
+    Ok(StoreOptions { values, retry, anonymous, from_environment })
 }
 
 /// The option that the environment variable `name` sets. The name of the container and the option that disables the
@@ -208,10 +227,35 @@ fn check_addresses(values: &mut HashMap<OptionKey, String>) -> Result<()> {
     Ok(())
 }
 
-fn sorted(options: &HashMap<String, String>) -> Vec<&String> {
-    let mut names: Vec<_> = options.keys().collect();
-    names.sort();
-    names
+/// The retries without options.
+fn default_retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: FIRST_BACKOFF, max_backoff: LONGEST_BACKOFF, base: 2.0 },
+        max_retries: MAX_RETRIES,
+        retry_timeout: RETRY_TIMEOUT,
+    }
+}
+
+/// Sets the option `lower`, which the caller wrote as `name`.
+fn set_retry(retry: &mut RetryConfig, name: &str, lower: &str, value: &str) -> Result<()> {
+    let wrong = |expected: &str| Error::invalid(format!("the storage option '{name}' must be {expected}"));
+    let time = || duration::parse(value).map_err(|_| wrong("a time such as '500ms', '10s' or '1m'"));
+    match lower {
+        "max_retries" => retry.max_retries = value.parse().map_err(|_| wrong("a whole number"))?,
+        "retry_timeout" => retry.retry_timeout = time()?,
+        "backoff_config.init_backoff" => retry.backoff.init_backoff = time()?.max(Duration::from_millis(1)),
+        "backoff_config.max_backoff" => retry.backoff.max_backoff = time()?.max(Duration::from_millis(1)),
+        _ => {
+            retry.backoff.base = value
+                .parse()
+                .ok()
+                .filter(|base: &f64| *base > 1.0 && *base <= 100.0)
+                .ok_or_else(|| wrong("a number above 1 and up to 100"))?;
+        }
+    }
+    // The client chooses each wait at random between these, so the interval must not be empty.
+    retry.backoff.max_backoff = retry.backoff.max_backoff.max(retry.backoff.init_backoff);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
-//! One attempt to commit: its kind, its snapshot, and the kernel's transaction for it.
+//! One attempt to commit: its kind, its snapshot, the kernel's transaction for it, and what became of that.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, PublishMetadata};
 use delta_kernel::transaction::{Transaction, UpdateTableOperation};
-use delta_kernel::{KernelError, SnapshotRef};
+use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, KernelResultIterator, SnapshotRef};
 
-use super::observed::ObservedCommitter;
 use crate::delta::errors::from_kernel;
 use crate::delta::log::{COMMIT_ID, ENGINE_INFO, unwritable_column};
-use crate::delta::state::{TableState, WriteLayout};
+use crate::delta::state::{SharedCommitter, TableState, WriteLayout};
 use crate::delta::types::Predicate;
 use crate::error::Result;
 
@@ -34,12 +33,8 @@ impl CommitKind {
         Self { blind, ..Self::write("Append") }
     }
 
-    /// Replaces all rows.
-    pub(super) fn overwrite() -> Self {
-        Self::write("Overwrite")
-    }
-
-    fn write(mode: &str) -> Self {
+    /// Adds rows, or replaces all of them; `mode` says which in the table's history.
+    pub(super) fn write(mode: &str) -> Self {
         Self {
             operation: UpdateTableOperation::Write,
             blind: false,
@@ -114,11 +109,6 @@ impl<'a> CommitAttempt<'a> {
         Self { table, snapshot, kind, number: 0 }
     }
 
-    /// The table's Arrow schema.
-    pub(in crate::delta) fn schema(&self) -> Result<SchemaRef> {
-        self.table.schema(self.snapshot)
-    }
-
     /// How data files are written.
     ///
     /// # Errors
@@ -163,6 +153,41 @@ impl<'a> CommitAttempt<'a> {
         // Every column is written, so no column takes its default.
         transaction.ack_column_defaults();
         Ok(transaction)
+    }
+}
+
+/// Passes commits to a committer and observes its response. Whatever the kernel makes of it, the response says what became of
+/// the log entry.
+pub(super) struct ObservedCommitter {
+    inner: SharedCommitter,
+    /// Whether the committer created the log entry. Empty if it was not called.
+    pub(super) observed: Arc<OnceLock<bool>>,
+}
+
+impl ObservedCommitter {
+    pub(super) fn new(inner: &SharedCommitter) -> Self {
+        Self { inner: Arc::clone(inner), observed: Arc::default() }
+    }
+}
+
+impl Committer for ObservedCommitter {
+    fn commit(
+        &self,
+        engine: &dyn Engine,
+        actions: KernelResultIterator<'_, FilteredEngineData>,
+        metadata: CommitMetadata,
+    ) -> KernelResult<CommitResponse> {
+        let response = self.inner.commit(engine, actions, metadata);
+        self.observed.get_or_init(|| matches!(response, Ok(CommitResponse::Committed { .. })));
+        response
+    }
+
+    fn is_catalog_committer(&self) -> bool {
+        self.inner.is_catalog_committer()
+    }
+
+    fn publish(&self, engine: &dyn Engine, metadata: PublishMetadata) -> KernelResult<()> {
+        self.inner.publish(engine, metadata)
     }
 }
 

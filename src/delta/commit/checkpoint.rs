@@ -81,7 +81,7 @@ fn write(table: &TableState, snapshot: &SnapshotRef) {
         }
     };
     // Commits went on meanwhile: the snapshot known is replaced by the same version, read from the new checkpoint.
-    if let Ok(current) = Snapshot::builder_from(checkpointed).build(&log_reader(engine)) {
+    if let Ok(current) = Snapshot::builder_from(checkpointed).build(&log_reader(engine, None)) {
         table.replace(&current);
     }
 }

@@ -6,7 +6,7 @@
 //! durable or have failed, so that no rows are left behind when a process ends.
 
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Instant;
 
@@ -157,54 +157,49 @@ fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], leadership: &mu
     commit_rows(table, &rows, since, &mut || leadership.pass_on())
 }
 
-/// A look at the log entry that a blind commit is to follow. On a remote store, it takes a request, which is made while the rows are
-/// uploaded.
-enum EntryLook {
-    Local,
-    Remote(u64, std::sync::mpsc::Receiver<Result<Predecessor>>),
+/// A look at the log entry of this version, which a blind commit is to follow. On a remote store, it takes a request, which is made
+/// while the rows are uploaded; `None` on a local disk.
+type EntryLook = Option<(u64, Receiver<Result<Predecessor>>)>;
+
+fn begin_look(table: &Arc<TableState>, version: u64) -> Result<EntryLook> {
+    if table.is_local() {
+        return Ok(None);
+    }
+    let (sender, receiver) = sync_channel(1);
+    let table = Arc::clone(table);
+    crate::runtime::handle()?.spawn_blocking(move || {
+        let known = table.known_entry(version).unwrap_or_default();
+        // Without a receiver, the rows could not be uploaded.
+        let _ = sender.send(table.look_at_entry(version, &known));
+    });
+    Ok(Some((version, receiver)))
 }
 
-impl EntryLook {
-    fn begin(table: &Arc<TableState>, version: u64) -> Result<Self> {
-        if table.is_local() {
-            return Ok(Self::Local);
+/// Checks that the commit would follow the entry of `version` that this process knows.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`], retryable: nothing was written. Those of the store.
+fn check_entry(look: EntryLook, table: &TableState, version: u64) -> Result<()> {
+    let looked = match look {
+        None => table.look_at_entry(version, &table.known_entry(version).unwrap_or_default()),
+        Some((looked_at, receiver)) if looked_at == version => match receiver.recv() {
+            Ok(looked) => looked,
+            Err(_) => return Ok(()),
+        },
+        // This process has committed or read the log meanwhile.
+        Some(_) => return Ok(()),
+    };
+    match looked {
+        // The commit itself will find out whether the store works.
+        Ok(Predecessor::Same) | Err(_) => Ok(()),
+        // One answer proves nothing: the entry can have been cleaned away. The log decides.
+        Ok(_) if table.was_replaced() => Err(table.not_committed(version)),
+        // The loop starts again on the newer version.
+        Ok(_) if table.known().version() > version => {
+            let text = format!("version {version} of the log of '{}' was cleaned away", table.url);
+            Err(Error::new(ErrorKind::Storage, text))
         }
-        let (sender, receiver) = sync_channel(1);
-        let table = Arc::clone(table);
-        crate::runtime::handle()?.spawn_blocking(move || {
-            let known = table.known_entry(version).unwrap_or_default();
-            // Without a receiver, the rows could not be uploaded.
-            let _ = sender.send(table.look_at_entry(version, &known));
-        });
-        Ok(Self::Remote(version, receiver))
-    }
-
-    /// Checks that the commit would follow the entry of `version` that this process knows.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Conflict`], retryable: nothing was written. Those of the store.
-    fn check(self, table: &TableState, version: u64) -> Result<()> {
-        let looked = match self {
-            Self::Local => table.look_at_entry(version, &table.known_entry(version).unwrap_or_default()),
-            Self::Remote(looked_at, receiver) if looked_at == version => match receiver.recv() {
-                Ok(looked) => looked,
-                Err(_) => return Ok(()),
-            },
-            // This process has committed or read the log meanwhile.
-            Self::Remote(..) => return Ok(()),
-        };
-        match looked {
-            // The commit itself will find out whether the store works.
-            Ok(Predecessor::Same) | Err(_) => Ok(()),
-            // One answer proves nothing: the entry can have been cleaned away. The log decides.
-            Ok(_) if table.was_replaced() => Err(table.not_committed(version)),
-            // The loop starts again on the newer version.
-            Ok(_) if table.known().version() > version => {
-                let text = format!("version {version} of the log of '{}' was cleaned away", table.url);
-                Err(Error::new(ErrorKind::Storage, text))
-            }
-            Ok(_) => Ok(()),
-        }
+        Ok(_) => Ok(()),
     }
 }
 
@@ -213,18 +208,18 @@ impl EntryLook {
 fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, locked: &mut dyn FnMut()) -> Result<u64> {
     let (kind, known) = (CommitKind::append(true), table.known());
     let files = |attempt: &CommitAttempt<'_>| -> Result<Vec<FileRows>> {
-        Ok(vec![FileRows::new(schema::align(rows, &attempt.schema()?)?)])
+        Ok(vec![FileRows::new(schema::align(rows, &attempt.table.schema(attempt.snapshot)?)?)])
     };
-    let entry = EntryLook::begin(table, known.version())?;
+    let look = begin_look(table, known.version())?;
     // Written before this thread has the lock, as others can commit meanwhile.
     let ahead = CommitAttempt::new(table, &kind, &known);
     let staged = StagedFiles::write(&ahead, files(&ahead)?)?;
-    let mut entry = Some(entry);
+    let mut look = Some(look);
     let committed = commit(table, &kind, since, Some(staged), &mut |attempt| {
         locked();
         // A later attempt has read the log.
-        if let Some(entry) = entry.take() {
-            entry.check(table, attempt.snapshot.version())?;
+        if let Some(look) = look.take() {
+            check_entry(look, table, attempt.snapshot.version())?;
         }
         Ok(Some(Proposal { rows: files(attempt)?, ..Proposal::default() }))
     });

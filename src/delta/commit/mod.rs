@@ -8,8 +8,6 @@ mod attempt;
 mod checkpoint;
 mod conditional;
 mod group;
-mod observed;
-mod rewrite;
 mod staging;
 
 use std::sync::Arc;
@@ -22,8 +20,8 @@ use delta_kernel::transaction::CommitResult;
 use delta_kernel::{FilteredEngineData, KernelError};
 use rand::RngExt as _;
 
+use self::attempt::ObservedCommitter;
 pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
-use self::observed::{CommitterResult, ObservedCommitter};
 pub(super) use self::staging::StagedFiles;
 use super::errors::{from_kernel, is_transient};
 use super::log::LogEntry;
@@ -187,13 +185,13 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
                 return Err(from_kernel(format!("committing to '{}'", table.url), error));
             }
             // The commit is durable; a later step failed.
-            Some(CommitterResult::Committed) => {
+            Some(true) => {
                 let error = error.map(|e| e.to_string());
                 tracing::warn!(table = %table.url, version, error, "the commit succeeded, but not what follows it");
                 return Ok(Submitted::Committed(version));
             }
             // Stores retry by themselves, so even a conflict may be with an earlier request of this commit.
-            Some(CommitterResult::Conflict | CommitterResult::Failed) => {}
+            Some(false) => {}
         }
         match table.log_entry(version) {
             Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {

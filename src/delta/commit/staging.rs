@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType as ArrowType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType as ArrowType, TimestampMicrosecondType};
 use delta_kernel::engine::arrow_conversion::TryFromArrow as _;
 use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
 use delta_kernel::expressions::Scalar;
@@ -29,6 +29,7 @@ use super::attempt::{CommitAttempt, FileRows};
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::log::store_path;
 use crate::delta::schema;
+use crate::delta::state::{self, Moment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{KernelEngine, Storage};
 
@@ -51,8 +52,8 @@ pub(in crate::delta) struct StagedFiles {
     /// The snapshot whose schema and properties the files follow.
     snapshot: SnapshotRef,
     partitions: Arc<[String]>,
-    /// By both clocks, as either may stand still.
-    written: (Instant, SystemTime),
+    /// When they were written.
+    written: Moment,
     /// The table's incarnation: files of a table that was deleted are gone with it.
     incarnation: u64,
 }
@@ -79,7 +80,7 @@ impl StagedFiles {
         let (storage, snapshot, layout) = (&attempt.table.storage, attempt.snapshot, attempt.write_layout()?);
         let failed = |e| from_kernel(format!("writing rows to '{}'", snapshot.table_root()), e);
         rows.retain(|part| part.rows.num_rows() > 0);
-        let (written, incarnation) = ((Instant::now(), SystemTime::now()), attempt.table.incarnation());
+        let (written, incarnation) = (state::now(), attempt.table.incarnation());
         let mut writes = Vec::new();
         for part in &rows {
             for (values, data) in split(&part.rows, &layout.partitions)? {
@@ -106,9 +107,7 @@ impl StagedFiles {
     /// and properties as when they were written.
     pub(in crate::delta) fn fits(&self, attempt: &CommitAttempt<'_>) -> Result<bool> {
         let snapshot = attempt.snapshot;
-        let (instant, time) = self.written;
-        let is_stale = instant.elapsed().max(time.elapsed().unwrap_or_default()) > STALE;
-        if is_stale || self.incarnation != attempt.table.incarnation() {
+        if state::elapsed(self.written) > STALE || self.incarnation != attempt.table.incarnation() {
             return Ok(false);
         }
         let (then, now) = (self.snapshot.schema(), snapshot.schema());
@@ -238,32 +237,25 @@ fn text(column: &StringArray, row: usize) -> Option<&str> {
 /// The value of `column` at `row`, which `text` spells, as a partition value. An empty text is NULL.
 fn scalar(column: &ArrayRef, row: usize, text: &str) -> Result<Scalar> {
     use PrimitiveType as P;
-    let kind = match column.data_type() {
-        ArrowType::Utf8 => P::String,
-        ArrowType::Int8 => P::Byte,
-        ArrowType::Int16 => P::Short,
-        ArrowType::Int32 => P::Integer,
-        ArrowType::Int64 => P::Long,
-        ArrowType::Float32 => P::Float,
-        ArrowType::Float64 => P::Double,
-        ArrowType::Boolean => P::Boolean,
-        ArrowType::Date32 => P::Date,
-        ArrowType::Timestamp(TimeUnit::Microsecond, zone) => {
-            let (kind, value): (_, fn(i64) -> Scalar) = match zone {
-                Some(_) => (P::Timestamp, Scalar::Timestamp),
-                None => (P::TimestampNtz, Scalar::TimestampNtz),
-            };
-            if column.is_valid(row) {
-                return Ok(value(column.as_primitive::<TimestampMicrosecondType>().value(row)));
-            }
+    let kind = match DataType::try_from_arrow(column.data_type()) {
+        Ok(DataType::Primitive(kind))
+            if !matches!(kind, P::Binary | P::Void | P::Decimal(_) | P::IntervalYearMonth | P::IntervalDayTime) =>
+        {
             kind
         }
-        other => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("tables partitioned by a column of type {other} can be read, but not written"),
-            ));
+        _ => {
+            let of = column.data_type();
+            let text = format!("tables partitioned by a column of type {of} can be read, but not written");
+            return Err(Error::new(ErrorKind::Unsupported, text));
         }
     };
+    let moment: Option<fn(i64) -> Scalar> = match kind {
+        P::Timestamp => Some(Scalar::Timestamp),
+        P::TimestampNtz => Some(Scalar::TimestampNtz),
+        _ => None,
+    };
+    if let Some(moment) = moment.filter(|_| column.is_valid(row)) {
+        return Ok(moment(column.as_primitive::<TimestampMicrosecondType>().value(row)));
+    }
     kind.parse_scalar(text).map_err(|e| from_kernel("reading a partition value", e))
 }

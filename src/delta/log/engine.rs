@@ -21,9 +21,6 @@ use crate::runtime::lock;
 use crate::storage::KernelEngine;
 use crate::storage::file_names::entry_version;
 
-/// Returns the actions for the kernel to see instead of the given ones.
-type OnRead = Arc<dyn Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync>;
-
 /// What tells the file of a log entry from another file of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::delta) struct EntryFile {
@@ -61,12 +58,15 @@ impl From<&ObjectMeta> for EntryFile {
     }
 }
 
-/// Which log entries the listings showed.
-#[derive(Default)]
+/// What is made of the log while the kernel reads it.
 struct Watch {
+    /// Returns the actions for the kernel to see instead of the given ones.
+    on_read: Box<dyn Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync>,
     /// An entry that is listed also where a listing would begin after it.
     version: Option<u64>,
+    /// Which log entries the listings showed: this one,
     seen: Mutex<Option<EntryFile>>,
+    /// and the newest one with its version.
     newest: Mutex<Option<(u64, EntryFile)>>,
 }
 
@@ -87,21 +87,19 @@ impl Watch {
 /// files, which repeat the protocol and the transaction ids, and need not exist.
 pub(in crate::delta) struct LogEngine {
     engine: Arc<KernelEngine>,
-    on_read: OnRead,
     watch: Arc<Watch>,
 }
 
 impl LogEngine {
+    /// An engine whose listings also show the log entry of version `watched`: see [`LogEngine::watched`].
     pub(in crate::delta) fn new(
         engine: &Arc<KernelEngine>,
+        watched: Option<u64>,
         on_read: impl Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync + 'static,
     ) -> Self {
-        Self { engine: Arc::clone(engine), on_read: Arc::new(on_read), watch: Arc::default() }
-    }
-
-    /// The same engine, whose listings also show the log entry of `version`: see [`LogEngine::watched`].
-    pub(in crate::delta) fn watching(self, version: u64) -> Self {
-        Self { watch: Arc::new(Watch { version: Some(version), ..Watch::default() }), ..self }
+        let (seen, newest) = (Mutex::default(), Mutex::default());
+        let watch = Watch { on_read: Box::new(on_read), version: watched, seen, newest };
+        Self { engine: Arc::clone(engine), watch: Arc::new(watch) }
     }
 
     /// The entry that is watched, if a listing showed it.
@@ -115,7 +113,7 @@ impl LogEngine {
     }
 
     fn handler<T: ?Sized>(&self, inner: Arc<T>) -> Arc<Handler<T>> {
-        Arc::new(Handler { inner, on_read: Arc::clone(&self.on_read), watch: Arc::clone(&self.watch) })
+        Arc::new(Handler { inner, watch: Arc::clone(&self.watch) })
     }
 }
 
@@ -144,15 +142,14 @@ fn name(url: &Url) -> &str {
 
 struct Handler<T: ?Sized> {
     inner: Arc<T>,
-    on_read: OnRead,
     watch: Arc<Watch>,
 }
 
 impl<T: ?Sized> Handler<T> {
     fn read(&self, read: FileDataReadResultIterator) -> FileDataReadResultIterator {
-        let on_read = Arc::clone(&self.on_read);
+        let watch = Arc::clone(&self.watch);
         Box::new(read.map(move |batch| {
-            let batch = on_read(batch?.try_into_record_batch()?)?;
+            let batch = (watch.on_read)(batch?.try_into_record_batch()?)?;
             Ok(Box::new(ArrowEngineData::new(batch)) as Box<dyn EngineData>)
         }))
     }

@@ -1,19 +1,31 @@
-//! The parts of a log entry that this crate reads.
+//! The parts of a log entry that this crate reads, and writers that must not share a table with it: on S3, Spark and Databricks.
+//!
+//! Delta needs log entries that are created only if they do not exist yet. This crate creates them by conditional writes,
+//! which S3 arbitrates. Spark's own S3 writer checks first and then writes (the Delta Lake documentation, "Multi-cluster
+//! setup", therefore asks for DynamoDB or a single cluster), and Databricks arbitrates on S3 in a service of its own. Both
+//! overwrite an entry of this crate that was created in between, and its rows are lost without an error. On ADLS, Google
+//! Cloud Storage and local disks, they create entries atomically too.
 
 use std::collections::HashMap;
 
 use delta_kernel::KernelError;
 use delta_kernel::scan::state::{DvInfo, ScanFile};
+use futures::StreamExt as _;
 use object_store::ObjectStoreExt as _;
 use serde_json::Value;
 use url::Url;
 
 use super::create::log_path;
-use super::foreign;
 use crate::delta::errors::from_kernel;
-use crate::error::Result;
-use crate::storage::Storage;
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::file_names::entry_name;
+use crate::storage::{Storage, StoreKind};
+
+/// How many of the newest commits are checked when a table is opened, besides the first one.
+const NEWEST: u64 = 32;
+
+/// Commits read concurrently.
+const READERS: usize = 8;
 
 /// The key of a commit's own id in `commitInfo.operationParameters`.
 pub(in crate::delta) const COMMIT_ID: &str = "commitId";
@@ -68,13 +80,13 @@ impl LogEntry {
     /// Version `version` of the table at `url`, or `None` if it was not written yet or was cleaned away.
     ///
     /// # Errors
-    /// Those of the store, and [`crate::ErrorKind::Unsupported`] as in [`foreign`].
+    /// Those of the store, and [`ErrorKind::Unsupported`] as in [`refuse_spark_on_s3`].
     pub(in crate::delta) fn read(storage: &Storage, url: &Url, version: u64) -> Result<Option<Self>> {
         let path = log_path(url, &entry_name(version))?;
         let store = storage.store().clone();
         match storage.block_on(async move { store.get(&path).await?.bytes().await })? {
             Ok(text) => {
-                foreign::refuse_spark_commit_on_s3(storage, url, version, &text)?;
+                refuse_spark_commit_on_s3(storage, url, version, &text)?;
                 Ok(Some(Self::parse(&text)))
             }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -135,6 +147,77 @@ fn changes_data(action: &Value) -> bool {
     action.get("dataChange").and_then(Value::as_bool).unwrap_or(true)
 }
 
+/// On S3, checks who wrote the table at `url`: its first commit and the newest ones up to version `newest`, as far as the
+/// log still has them. Does nothing on other stores.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when Spark or Databricks wrote one of them; a retry does not help. Those of the store when
+/// the log cannot be read.
+pub(in crate::delta) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest: u64) -> Result<()> {
+    if storage.kind() != StoreKind::S3 {
+        return Ok(());
+    }
+    let first = newest.saturating_sub(NEWEST - 1);
+    let versions = (first > 0).then_some(0).into_iter().chain(first..=newest);
+    let paths =
+        versions.map(|version| Ok((version, log_path(url, &entry_name(version))?))).collect::<Result<Vec<_>>>()?;
+    let store = storage.store().clone();
+    let commits = storage.block_on(async move {
+        futures::stream::iter(paths)
+            .map(|(version, path)| {
+                let store = store.clone();
+                async move { (version, async { store.get(&path).await?.bytes().await }.await) }
+            })
+            .buffered(READERS)
+            .collect::<Vec<_>>()
+            .await
+    })?;
+    for (version, commit) in commits {
+        match commit {
+            Ok(commit) => refuse_spark_commit_on_s3(storage, url, version, &commit)?,
+            // Cleaned away.
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(from_kernel(format!("reading version {version} of '{url}'"), e.into())),
+        }
+    }
+    Ok(())
+}
+
+/// As [`refuse_spark_on_s3`], for one commit that was read already because it won a race.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when Spark or Databricks wrote it; a retry does not help.
+fn refuse_spark_commit_on_s3(storage: &Storage, url: &Url, version: u64, commit: &[u8]) -> Result<()> {
+    if storage.kind() != StoreKind::S3 {
+        return Ok(());
+    }
+    match spark(commit) {
+        None => Ok(()),
+        Some(engine) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "{engine} wrote version {version} of '{url}'. On S3 it does not create log entries atomically, so that it and \
+                 this writer would overwrite each other's rows without an error: use the Spark engine for this table, or \
+                 keep the ledger on ADLS (abfss://…) or a local disk, where both can write at once"
+            ),
+        )),
+    }
+}
+
+/// The engine that wrote `commit`, if it is Spark or Databricks.
+fn spark(commit: &[u8]) -> Option<String> {
+    let info = commit
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .find_map(|mut action| action.get_mut("commitInfo").map(Value::take))?;
+    match info.get("engineInfo").and_then(Value::as_str) {
+        Some(engine) => (engine.starts_with("Apache-Spark/") || engine.starts_with("Databricks-Runtime/"))
+            .then(|| engine.chars().filter(|c| !c.is_control()).take(80).collect()),
+        // Old releases have no engineInfo. No other engine has clusters and notebooks.
+        None => (info.get("clusterId").is_some() || info.get("notebook").is_some()).then(|| "Databricks".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,5 +266,64 @@ mod tests {
         ] {
             assert!(LogEntry::parse(text.as_bytes()).redefines, "{text}");
         }
+    }
+
+    fn commit(info: &str) -> Vec<u8> {
+        format!("{{\"protocol\":{{\"minReaderVersion\":1,\"minWriterVersion\":2}}}}\n{{\"commitInfo\":{info}}}\n")
+            .into()
+    }
+
+    /// A log at `root` with the given versions, of which one is by Spark, and the result of checking it.
+    fn verdict(root: &str, versions: std::ops::Range<u64>, by_spark: u64) -> Result<()> {
+        let url = Url::parse(root).expect(root);
+        let storage =
+            Storage::over(std::sync::Arc::new(object_store::memory::InMemory::new()), url.clone()).expect("storage");
+        for version in versions.clone() {
+            let engine = if version == by_spark { "Apache-Spark/4.0.0 Delta-Lake/4.0.0" } else { "jobrota/0.1.0" };
+            let path = log_path(&url, &entry_name(version)).expect("path");
+            let store = storage.store().clone();
+            let text = commit(&format!("{{\"engineInfo\":\"{engine}\"}}"));
+            storage.block_on(async move { store.put(&path, text.into()).await }).expect("runs").expect("written");
+        }
+        refuse_spark_on_s3(&storage, &url, versions.end - 1)
+    }
+
+    #[test]
+    fn the_first_and_the_newest_commits_are_checked_on_s3_only() {
+        for (versions, by_spark, refused) in [
+            (0..1, 0, true),
+            (0..50, 0, true),
+            (0..50, 49, true),
+            (0..50, 18, true),
+            (0..50, 17, false),
+            (40..50, 45, true),
+        ] {
+            let found = verdict("s3://bucket/ledger/t/", versions.clone(), by_spark);
+            assert_eq!(found.is_err(), refused, "{versions:?} {by_spark}");
+            if let Err(error) = found {
+                assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unsupported, false));
+                assert!(
+                    error.to_string().contains(&format!("version {by_spark} of 's3://bucket/ledger/t/'")),
+                    "{error}"
+                );
+            }
+            verdict("abfss://c@acct.dfs.core.windows.net/t/", versions, by_spark).expect("fine on Azure");
+        }
+    }
+
+    #[test]
+    fn spark_and_databricks_are_recognized_by_their_commits() {
+        for (info, expected) in [
+            (r#"{"engineInfo":"Apache-Spark/3.5.3 Delta-Lake/3.2.1"}"#, Some("Apache-Spark/3.5.3 Delta-Lake/3.2.1")),
+            (r#"{"engineInfo":"Databricks-Runtime/16.4.x-scala2.12"}"#, Some("Databricks-Runtime/16.4.x-scala2.12")),
+            (r#"{"operation":"WRITE","clusterId":"0421-1","notebook":{"notebookId":"1"}}"#, Some("Databricks")),
+            (r#"{"engineInfo":"jobrota/0.1.0"}"#, None),
+            (r#"{"engineInfo":"delta-rs:py-1.6.6"}"#, None),
+            (r#"{"engineInfo":"Trino/Apache-Spark/"}"#, None),
+            (r#"{"operation":"WRITE"}"#, None),
+        ] {
+            assert_eq!(spark(&commit(info)).as_deref(), expected, "{info}");
+        }
+        assert_eq!(spark(b"not json\n{}\n"), None);
     }
 }

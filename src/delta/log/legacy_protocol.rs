@@ -40,9 +40,9 @@ pub(in crate::delta) fn unwritable_column(snapshot: &Snapshot) -> Option<(String
     })
 }
 
-/// The engine to build snapshots with: it shows legacy protocols as lists of features.
-pub(in crate::delta) fn log_reader(engine: &Arc<KernelEngine>) -> LogEngine {
-    LogEngine::new(engine, rewrite_protocols)
+/// The engine to build snapshots with: it shows legacy protocols as lists of features, and watches a log entry.
+pub(in crate::delta) fn log_reader(engine: &Arc<KernelEngine>, watched: Option<u64>) -> LogEngine {
+    LogEngine::new(engine, watched, rewrite_protocols)
 }
 
 /// The actions in `batch`, with each legacy protocol as a list of features.

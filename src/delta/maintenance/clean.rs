@@ -23,13 +23,11 @@ use crate::storage::file_names::{self, LAST_CHECKPOINT, LOG_DIRECTORY};
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum LogFileKind {
     Commit,
-    /// A part of a checkpoint, by number, or the whole.
+    /// A part of a checkpoint, by number, or the whole. One with a UUID in its name may have sidecars.
     Checkpoint {
         part: u64,
         parts: u64,
     },
-    /// A checkpoint with a UUID in its name, which may have sidecars.
-    UuidCheckpoint,
     Checksum,
     /// Several commits in one file, up to this version.
     Compacted(u64),
@@ -47,13 +45,8 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
             .push("the log is not cleaned, as the table's property delta.enableExpiredLogCleanup says".to_owned());
         return Ok(());
     }
-    let keep = retention.at_least(properties.log_retention_duration);
-    if keep > retention.at_least(None) {
-        report.notes.push(format!(
-            "log entries are kept for {} hours, as the table's property delta.logRetentionDuration says",
-            keep / 3_600_000
-        ));
-    }
+    let keep =
+        retention.at_least(properties.log_retention_duration, "log entries", "delta.logRetentionDuration", report);
     let cutoff = now.saturating_sub(keep.max(MIN_AGE_MS));
     let (files, sidecars) = files::log(table)?;
     let log: Vec<(u64, LogFileKind, StoredFile)> = files
@@ -94,13 +87,10 @@ fn newest_to_start_from(log: &[(u64, LogFileKind, StoredFile)], cutoff: i64) -> 
     let first_young = young.map(|(version, ..)| *version).min().unwrap_or(u64::MAX);
     let mut parts: BTreeMap<(u64, u64), BTreeSet<u64>> = BTreeMap::new();
     for (version, kind, file) in log.iter().filter(|(version, ..)| *version < first_young) {
-        let (part, of) = match kind {
-            LogFileKind::Checkpoint { part, parts } => (*part, *parts),
-            LogFileKind::UuidCheckpoint => (1, 1),
-            _ => continue,
-        };
-        if file.modified <= cutoff {
-            parts.entry((*version, of)).or_default().insert(part);
+        if let LogFileKind::Checkpoint { part, parts: of } = kind
+            && file.modified <= cutoff
+        {
+            parts.entry((*version, *of)).or_default().insert(*part);
         }
     }
     let complete = parts.iter().filter(|((_, of), found)| found.len() as u64 == *of);
@@ -131,7 +121,7 @@ fn check(table: &TableState, log: &[(u64, LogFileKind, StoredFile)], start: u64,
     let failed = |e| {
         from_kernel(format!("reading the checkpoint of version {start} of '{}': the log stays, and that", table.url), e)
     };
-    Scanner::new(table, &snapshot.map_err(failed)?, &Predicate::default())?.replay_log()?;
+    Scanner::new(table, &snapshot.map_err(failed)?, &Predicate::default())?.list(None)?;
     Ok(())
 }
 
@@ -149,8 +139,7 @@ fn clean_sidecars(
     let mut needed = PathSet::of(&table.url);
     // Checkpoints written after the log was listed have young sidecars.
     let left = log.iter().filter(|(version, kind, file)| {
-        matches!(kind, LogFileKind::UuidCheckpoint | LogFileKind::Checkpoint { .. })
-            && (*version >= start || file.modified > cutoff)
+        matches!(kind, LogFileKind::Checkpoint { .. }) && (*version >= start || file.modified > cutoff)
     });
     for (.., file) in left {
         let unreadable = |e| {
@@ -225,7 +214,7 @@ fn kind_of(name: &str) -> Option<(u64, LogFileKind)> {
         }
         ["checkpoint", id, "parquet" | "json"] => {
             uuid::Uuid::try_parse(id).ok()?;
-            LogFileKind::UuidCheckpoint
+            LogFileKind::Checkpoint { part: 1, parts: 1 }
         }
         [last, "compacted", "json"] => LogFileKind::Compacted(number(last, 20)?),
         _ => return None,

@@ -112,10 +112,6 @@ impl FileRun<'_> {
         self.files.iter().map(|(.., file)| rows(file)).sum()
     }
 
-    fn paths(&self) -> impl Iterator<Item = &String> {
-        self.files.iter().map(|(.., file)| &file.path)
-    }
-
     /// The run without files that are not worth rewriting, unless none are left. `next` is the file that follows it.
     fn end(mut self, next: Option<&ScanFile>) -> Option<Self> {
         // The new file gets the time of its last file. If the next file has the same time, it would come first.
@@ -214,7 +210,7 @@ fn replace(
 }
 
 fn write<'a>(ahead: &CommitAttempt<'_>, scanner: &Scanner<'_>, run: FileRun<'a>) -> Result<CompactedRun<'a>> {
-    let batches = scanner.read_all(run.files.iter().map(|(.., file)| *file), |_, rows| Ok(rows))?;
+    let batches = scanner.read_all(run.files.iter().map(|(.., file)| *file), Ok)?;
     let rows = schema::concat(scanner.schema(), &batches)?;
     let count = rows.num_rows() as u64;
     let rows = FileRows { rows, written_at: run.files.last().map(|(.., file)| file.modification_time) };
@@ -240,7 +236,9 @@ fn drop_lost(
     }
     let lost = if now - *version <= MAX_COMMITS_READ_SINGLY {
         match table.removed_since(*version, now)? {
-            Some(removed) => extract(written, |run| Ok(run.run.paths().any(|path| removed.contains(path))))?,
+            Some(removed) => {
+                extract(written, |run| Ok(run.run.files.iter().any(|(.., file)| removed.contains(&file.path))))?
+            }
             None => std::mem::take(written),
         }
     } else {

@@ -9,6 +9,7 @@ mod paths;
 mod vacuum;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -19,10 +20,18 @@ use super::state::TableState;
 use super::table::Table;
 use super::types::Predicate;
 use crate::error::{Error, Result};
+use crate::runtime::InFlight;
 
 /// The minimum age, in milliseconds, of files to delete that may belong to an active writer, whatever the caller says: a
 /// staged data file, and a log entry that a writer's snapshot rests on.
 const MIN_AGE_MS: i64 = 60 * 60 * 1000;
+
+/// Commits between two maintenance runs in the background. That many files are read in milliseconds, and compacting them takes
+/// as long as a few commits.
+const BACKGROUND_INTERVAL: u64 = 250;
+
+/// How long maintenance in the background keeps files for running readers.
+const BACKGROUND_RETENTION: Retention = Retention(Duration::from_secs(24 * 3_600));
 
 /// How long files are kept that the newest version does not need, for readers of older versions.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,17 +43,22 @@ impl Retention {
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for a number that is negative, not finite or longer than 10,000 years.
     pub fn hours(hours: f64) -> Result<Self> {
-        let refused =
-            || Error::invalid(format!("the retention must be a number of hours from 0 to 87,660,000, not {hours}"));
-        if !(0.0..=87_660_000.0).contains(&hours) {
-            return Err(refused());
-        }
-        Duration::try_from_secs_f64(hours * 3600.0).map(Self).map_err(|_| refused())
+        let valid = Some(hours).filter(|hours| (0.0..=87_660_000.0).contains(hours));
+        valid.and_then(|hours| Duration::try_from_secs_f64(hours * 3600.0).ok()).map(Self).ok_or_else(|| {
+            Error::invalid(format!("the retention must be a number of hours from 0 to 87,660,000, not {hours}"))
+        })
     }
 
-    /// The longer one of this and the table's property, in milliseconds.
-    fn at_least(self, property: Option<Duration>) -> i64 {
-        i64::try_from(self.0.max(property.unwrap_or_default()).as_millis()).unwrap_or(i64::MAX)
+    /// How long `what` is kept, in milliseconds: as long as this says, or as the table's property `name`, whichever is longer. The
+    /// report says so if that is the property.
+    fn at_least(self, property: Option<Duration>, what: &str, name: &str, report: &mut MaintenanceOutcome) -> i64 {
+        let millis = |kept: Duration| i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+        let keep = millis(self.0.max(property.unwrap_or_default()));
+        if keep > millis(self.0) {
+            let hours = keep / 3_600_000;
+            report.notes.push(format!("{what} are kept for {hours} hours, as the table's property {name} says"));
+        }
+        keep
     }
 }
 
@@ -96,6 +110,22 @@ impl Table {
     /// what a step could not do; the other steps continue.
     pub fn maintain(&self, retention: Retention) -> MaintenanceOutcome {
         maintain_by(&self.state, retention, &|| files::now(&self.state))
+    }
+
+    /// Starts maintenance in the background, after `first`, if the commit of version `committed` makes it due. For tables to
+    /// which a running service commits all the time.
+    pub(crate) fn maintain_in_background(&self, committed: Option<u64>, first: impl FnOnce(&Self) + Send + 'static) {
+        if !committed.is_some_and(|version| version.is_multiple_of(BACKGROUND_INTERVAL)) {
+            return;
+        }
+        let (table, in_flight) = (self.clone(), InFlight::begin());
+        let work = move || {
+            first(&table);
+            table.maintain(BACKGROUND_RETENTION); // logs its own problems
+            drop(in_flight);
+        };
+        // If no thread can be started, a later commit starts it.
+        drop(thread::Builder::new().name("jobrota-maintenance".to_owned()).spawn(work));
     }
 }
 

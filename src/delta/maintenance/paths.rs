@@ -4,6 +4,8 @@
 
 use std::collections::HashSet;
 
+use percent_encoding::percent_decode;
+
 /// Files to keep.
 #[derive(Debug)]
 pub(super) struct PathSet {
@@ -62,31 +64,13 @@ pub(super) fn reduce(path: &str) -> Option<Vec<u8>> {
 fn decoded(path: &str) -> Vec<u8> {
     let mut text = path.as_bytes().to_vec();
     loop {
-        let next = decoded_once(&text);
+        // Every valid escape makes the text shorter.
+        let next: Vec<u8> = percent_decode(&text).collect();
         if next.len() == text.len() {
             return next;
         }
         text = next;
     }
-}
-
-/// Decodes once. Every valid escape makes the text shorter.
-fn decoded_once(text: &[u8]) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(&byte) = text.get(at) {
-        if byte == b'%'
-            && let (Some(high), Some(low)) = (digit(text.get(at + 1)), digit(text.get(at + 2)))
-        {
-            out.extend(u8::try_from(high * 16 + low));
-            at += 3;
-        } else {
-            out.push(byte);
-            at += 1;
-        }
-    }
-    out
 }
 
 /// The path of an absolute URI or path, without scheme and authority.

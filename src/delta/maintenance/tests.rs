@@ -309,9 +309,10 @@ fn retentions_are_checked() {
     for refused in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
         assert_eq!(Retention::hours(refused).expect_err("refused").kind(), ErrorKind::InvalidInput, "{refused}");
     }
-    assert_eq!(hours(0.5).at_least(None), HOUR / 2);
-    assert_eq!(hours(0.0).at_least(Some(Duration::from_secs(3600))), HOUR);
-    assert_eq!(hours(2.0).at_least(Some(Duration::from_secs(3600))), 2 * HOUR);
+    let kept = |of: f64, property| hours(of).at_least(property, "files", "p", &mut MaintenanceOutcome::default());
+    assert_eq!(kept(0.5, None), HOUR / 2);
+    assert_eq!(kept(0.0, Some(Duration::from_secs(3600))), HOUR);
+    assert_eq!(kept(2.0, Some(Duration::from_secs(3600))), 2 * HOUR);
 }
 
 mod clean;

@@ -32,13 +32,8 @@ pub(super) fn vacuum(
     // The files are listed before the log is read, so that the log has what is committed in between.
     let found = files::data(table)?;
     let snapshot = table.refresh()?;
-    let keep = retention.at_least(snapshot.table_properties().deleted_file_retention_duration);
-    if keep > retention.at_least(None) {
-        report.notes.push(format!(
-            "files are kept for {} hours, as the table's property delta.deletedFileRetentionDuration says",
-            keep / 3_600_000
-        ));
-    }
+    let kept = snapshot.table_properties().deleted_file_retention_duration;
+    let keep = retention.at_least(kept, "files", "delta.deletedFileRetentionDuration", report);
     let cutoff = now.saturating_sub(keep);
     let partitions = partitions(table, &snapshot)?;
     let log = Log::read(table, &snapshot, cutoff)?;

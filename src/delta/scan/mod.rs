@@ -1,9 +1,7 @@
 //! Reading: which data files of a snapshot may hold matching rows, and the rows themselves.
 
-mod predicate;
 mod read;
 mod scanner;
-mod view;
 
+pub use self::read::{CommitCheck, NO_CHECK, SnapshotView};
 pub(super) use self::scanner::{Scanner, oldest_first};
-pub use self::view::{CommitCheck, NO_CHECK, SnapshotView};

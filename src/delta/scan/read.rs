@@ -1,28 +1,44 @@
-//! Reads of a table's newest version: rows, counts of values, and what was appended since a version.
+//! Reads of a table's newest version: rows, counts of values, what was appended since a version, and a view of the rows and of
+//! the transaction ids of one snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
-use arrow::array::{AsArray as _, RecordBatch, StringArray};
+use arrow::array::{Array as _, AsArray as _, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::compute::kernels::cmp;
-use delta_kernel::SnapshotRef;
+use arrow::datatypes::Int64Type;
 use delta_kernel::scan::state::ScanFile;
+use delta_kernel::{Snapshot, SnapshotRef};
 
-use super::predicate::filter;
-use super::scanner::{Scanner, oldest_first};
-use crate::delta::errors::from_arrow;
+use super::scanner::{Scanner, filter, oldest_first};
+use crate::delta::errors::{from_arrow, from_kernel};
+use crate::delta::log::{LogEngine, LogEntry, log_reader};
 use crate::delta::schema;
+use crate::delta::state::TableState;
 use crate::delta::table::Table;
 use crate::delta::types::{Predicate, ValueCounts};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::lock;
 
 /// Beyond this number of commits, reading the whole table is as fast as reading the commits one by one.
 const MOST_COMMITS: u64 = 5_000;
+
+/// Beyond this number of commits, reading the log from its checkpoint is as fast as reading the commits one by one.
+const MOST_COMMITS_FOR_IDS: u64 = 16;
 
 /// Per value of a column, the number of rows.
 type Counts<T> = BTreeMap<Option<T>, u64>;
 
 impl Table {
+    /// Calls `read` with a view of the newest version.
+    ///
+    /// # Errors
+    /// Those of `read`; [`crate::ErrorKind::Storage`] when the log cannot be read.
+    pub fn read_snapshot<T>(&self, mut read: impl FnMut(&SnapshotView<'_>) -> Result<T>) -> Result<T> {
+        self.state.read_newest(|snapshot| read(&SnapshotView::new(&self.state, snapshot)))
+    }
+
     /// The rows of the newest version that match, in the order in which they were written. Callers break ties by it.
     ///
     /// # Errors
@@ -61,7 +77,7 @@ impl Table {
                 }
             }
             let mut matching = Vec::with_capacity(unread.len());
-            for (rows, found) in scanner.read_all(unread, |_, rows| count(&rows, column, wanted))? {
+            for (rows, found) in scanner.read_all(unread, |rows| count(&rows, column, wanted))? {
                 for (value, count) in found {
                     *counts.entry(value).or_default() += count;
                 }
@@ -92,16 +108,10 @@ impl Table {
         if now < known || now - known > MOST_COMMITS {
             return Ok(None);
         }
-        let (mut files, mut incomplete) = (Vec::new(), false);
-        for version in (known + 1..=now).filter(|version| !except(*version)) {
-            match self.state.log_entry(version)? {
-                Some(entry) if entry.only_appends() => {
-                    files.extend(entry.added);
-                    incomplete |= entry.incomplete;
-                }
-                _ => return Ok(None),
-            }
-        }
+        let versions = (known + 1..=now).filter(|version| !except(*version));
+        let Some(entries) = self.state.log_entries(versions, LogEntry::only_appends)? else { return Ok(None) };
+        let incomplete = entries.iter().any(|entry| entry.incomplete);
+        let files: Vec<ScanFile> = entries.into_iter().flat_map(|entry| entry.added).collect();
         if files.is_empty() {
             return Ok(Some(RecordBatch::new_empty(self.state.schema(snapshot)?)));
         }
@@ -109,7 +119,7 @@ impl Table {
         if incomplete || !scanner.stores_logical_columns() {
             return Ok(None);
         }
-        match scanner.read_all(&files, |_, rows| Ok(rows)) {
+        match scanner.read_all(&files, Ok) {
             Ok(batches) => schema::concat(scanner.schema(), &batches).map(Some),
             // Compacted and vacuumed meanwhile: the rows are in other files.
             Err(error) if error.kind() == ErrorKind::NotFound || self.state.is_outdated(snapshot, &error) => Ok(None),
@@ -119,10 +129,10 @@ impl Table {
 }
 
 /// The rows that match, in the order in which they were written.
-pub(super) fn rows(scanner: &Scanner<'_>, predicate: &Predicate) -> Result<RecordBatch> {
+fn rows(scanner: &Scanner<'_>, predicate: &Predicate) -> Result<RecordBatch> {
     let listing = scanner.files()?;
     let files = oldest_first(&listing.batches).into_iter().map(|(.., file)| file);
-    schema::concat(scanner.schema(), &scanner.read_all(files, |_, rows| filter(&rows, predicate))?)
+    schema::concat(scanner.schema(), &scanner.read_all(files, |rows| filter(&rows, predicate))?)
 }
 
 /// The value that all rows of `file` have, and their number, if the log has both. It does not if the column is not a
@@ -146,4 +156,108 @@ fn count(rows: &RecordBatch, column: &str, wanted: &str) -> Result<(RecordBatch,
     let failed = |e| from_arrow("filtering rows", e);
     let matching = cmp::eq(values, &StringArray::new_scalar(wanted)).map_err(failed)?;
     Ok((filter_record_batch(rows, &matching).map_err(failed)?, counts))
+}
+
+/// One snapshot of a table.
+pub struct SnapshotView<'a> {
+    table: &'a TableState,
+    snapshot: &'a SnapshotRef,
+}
+
+/// Decides on the newest snapshot whether a commit may be made, and returns the transaction ids of the commit.
+pub type CommitCheck<'a> = &'a dyn Fn(&SnapshotView<'_>) -> Result<Vec<(String, i64)>>;
+
+/// Permits every commit.
+pub const NO_CHECK: CommitCheck<'static> = &|_| Ok(Vec::new());
+
+impl<'a> SnapshotView<'a> {
+    pub(in crate::delta) fn new(table: &'a TableState, snapshot: &'a SnapshotRef) -> Self {
+        Self { table, snapshot }
+    }
+
+    /// The table's version.
+    pub fn version(&self) -> u64 {
+        self.snapshot.version()
+    }
+
+    /// Changes when the table was replaced by another one: versions before and after have nothing to do with each other.
+    pub fn incarnation(&self) -> u64 {
+        self.table.incarnation()
+    }
+
+    /// The last version that `app_id` wrote in a transaction id (`txn` action), if any.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Storage`] when the table's log cannot be read.
+    pub fn transaction(&self, app_id: &str) -> Result<Option<i64>> {
+        self.snapshot
+            .get_app_id_version(app_id, self.table.storage.engine()?.as_ref())
+            .map_err(|e| from_kernel(format!("reading the transaction '{app_id}' of '{}'", self.table.url), e))
+    }
+
+    /// The last transaction ids (`txn` actions) of all application ids.
+    ///
+    /// The kernel returns one id per call, and each call replays the log. Asked for an id that does not exist, it replays
+    /// all of the log, and this collects the ids on the way.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Storage`] when the table's log cannot be read.
+    pub fn transactions(&self) -> Result<HashMap<String, i64>> {
+        let failed = |e| from_kernel(format!("reading the transactions of '{}'", self.table.url), e);
+        let engine = self.table.storage.engine()?;
+        // `None` until the kernel has read anything.
+        let found: Arc<Mutex<Option<HashMap<String, i64>>>> = Arc::default();
+        let all = Arc::clone(&found);
+        let collector = LogEngine::new(engine, None, move |batch| {
+            let mut all = lock(&all);
+            let all = all.get_or_insert_default();
+            // Newest first.
+            for (app, version) in transactions_in(&batch) {
+                all.entry(app).or_insert(version);
+            }
+            Ok(batch)
+        });
+        let unused = uuid::Uuid::new_v4().to_string();
+        self.snapshot.get_app_id_version(&unused, &collector).map_err(failed)?;
+        if lock(&found).is_none() {
+            // The snapshot knew the ids from a checksum. A snapshot without one has to read the log.
+            let url = self.table.url.as_str();
+            let snapshot = Snapshot::builder_for(url).at_version(self.version()).build(&log_reader(engine, None));
+            snapshot.map_err(failed)?.get_app_id_version(&unused, &collector).map_err(failed)?;
+        }
+        Ok(lock(&found).take().unwrap_or_default())
+    }
+
+    /// The transaction ids that were written after version `known`, later ones last. `None` if reading all of them is as
+    /// fast, or if a commit in between is no longer in the log.
+    ///
+    /// # Errors
+    /// As [`SnapshotView::transactions`].
+    pub fn transactions_since(&self, known: u64) -> Result<Option<Vec<(String, i64)>>> {
+        let now = self.version();
+        if now < known || now - known > MOST_COMMITS_FOR_IDS {
+            return Ok(None);
+        }
+        let entries = self.table.log_entries(known + 1..=now, |_| true)?;
+        Ok(entries.map(|entries| entries.into_iter().flat_map(|entry| entry.transactions).collect()))
+    }
+
+    /// The rows of this version that match.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn scan(&self, predicate: &Predicate) -> Result<RecordBatch> {
+        rows(&Scanner::new(self.table, self.snapshot, predicate)?, predicate)
+    }
+}
+
+fn transactions_in(batch: &RecordBatch) -> Vec<(String, i64)> {
+    let read = || {
+        let actions = batch.column_by_name("txn")?.as_struct_opt()?;
+        let apps = actions.column_by_name("appId")?.as_string_opt::<i32>()?;
+        let versions = actions.column_by_name("version")?.as_primitive_opt::<Int64Type>()?;
+        let rows = (0..actions.len()).filter(|&row| actions.is_valid(row) && apps.is_valid(row));
+        Some(rows.map(|row| (apps.value(row).to_owned(), versions.value(row))).collect())
+    };
+    read().unwrap_or_default()
 }

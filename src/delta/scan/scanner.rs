@@ -1,22 +1,23 @@
-//! Lists the data files of a snapshot and reads them.
+//! Lists the data files of a snapshot and reads them, by predicates: for the kernel, which skips files by them, and on rows.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::RecordBatch;
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{BooleanArray, RecordBatch, Scalar as ArrowScalar, StringArray, TimestampMicrosecondArray};
+use arrow::compute::kernels::cmp;
+use arrow::compute::{and, filter_record_batch};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use delta_kernel::engine::arrow_data::{ArrowEngineData, EngineDataArrowExt as _};
+use delta_kernel::expressions::{Expression, Predicate as KernelPredicate, Scalar};
 use delta_kernel::scan::state::{ScanFile, transform_to_logical};
 use delta_kernel::scan::{Scan, ScanMetadata};
 use delta_kernel::{Engine as _, EngineData, FileMeta, KernelError, KernelResult, SnapshotRef};
 
-use super::predicate;
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::schema;
 use crate::delta::state::{FileBatch, Listing, RowCache, TableState};
 use crate::delta::types::Predicate;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::runtime::lock;
 use crate::storage::KernelEngine;
 
@@ -48,7 +49,7 @@ impl<'a> Scanner<'a> {
         columns: Option<&[&str]>,
     ) -> Result<Self> {
         let mut schema = table.schema(snapshot)?;
-        let pruning = predicate::to_kernel(predicate, &schema)?;
+        let pruning = to_kernel(predicate, &schema)?;
         let failed = |e| from_kernel(format!("planning the read of '{}'", snapshot.table_root()), e);
         let mut scan = Arc::clone(snapshot).scan_builder().with_predicate(pruning.map(Arc::new));
         if let Some(columns) = columns {
@@ -98,12 +99,8 @@ impl<'a> Scanner<'a> {
         Ok(listing)
     }
 
-    /// As [`Scanner::files`], but reads the whole log.
-    pub(in crate::delta) fn replay_log(&self) -> Result<Listing> {
-        self.list(None)
-    }
-
-    fn list(&self, known: Option<&Listing>) -> Result<Listing> {
+    /// As [`Scanner::files`], but anew: on top of `known`, an earlier listing, or from the whole log.
+    pub(in crate::delta) fn list(&self, known: Option<&Listing>) -> Result<Listing> {
         self.read_log(known).map_err(|e| from_kernel(format!("reading the log of '{}'", self.scan.table_root()), e))
     }
 
@@ -191,16 +188,16 @@ impl<'a> Scanner<'a> {
     pub(in crate::delta) fn read_all<'f, T: Send>(
         &self,
         files: impl IntoIterator<Item = &'f ScanFile>,
-        each: impl Fn(&ScanFile, RecordBatch) -> Result<T> + Sync,
+        each: impl Fn(RecordBatch) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
         let (mut done, mut unread) = (Vec::new(), Vec::new());
         for (at, file) in files.into_iter().enumerate() {
             match self.caches.iter().find_map(|cache| cache.get(&self.schema, file)) {
-                Some(rows) => done.push((at, each(file, rows))),
+                Some(rows) => done.push((at, each(rows))),
                 None => unread.push((at, file)),
             }
         }
-        let read = |file: &ScanFile| self.read(file).and_then(|rows| each(file, rows));
+        let read = |file: &ScanFile| self.read(file).and_then(&each);
         if let [(at, file)] = unread.as_slice() {
             done.push((*at, read(file)));
         } else if !unread.is_empty() {
@@ -247,4 +244,60 @@ pub(in crate::delta) fn oldest_first(batches: &[FileBatch]) -> Vec<(usize, usize
         .collect();
     files.sort_by_key(|(_, _, file)| file.modification_time);
     files
+}
+
+/// The rows that match.
+pub(super) fn filter(rows: &RecordBatch, predicate: &Predicate) -> Result<RecordBatch> {
+    let failed = |e| from_arrow("filtering rows", e);
+    let mut conditions: Vec<BooleanArray> = Vec::new();
+    for (name, text) in &predicate.equals {
+        let wanted = StringArray::new_scalar(text);
+        conditions.push(cmp::eq(schema::column(rows, name)?, &wanted).map_err(failed)?);
+    }
+    if let Some((name, since, until)) = &predicate.time {
+        let column = schema::column(rows, name)?;
+        let zone = match column.data_type() {
+            DataType::Timestamp(_, zone) => zone.clone(),
+            _ => None,
+        };
+        let bound =
+            |at: &i64| ArrowScalar::new(TimestampMicrosecondArray::from(vec![*at]).with_timezone_opt(zone.clone()));
+        let since = since.iter().map(|since| cmp::gt_eq(column, &bound(since)));
+        let until = until.iter().map(|until| cmp::lt(column, &bound(until)));
+        for condition in since.chain(until) {
+            conditions.push(condition.map_err(failed)?);
+        }
+    }
+    let Some((first, others)) = conditions.split_first() else { return Ok(rows.clone()) };
+    let all = others.iter().try_fold(first.clone(), |all, condition| and(&all, condition)).map_err(failed)?;
+    filter_record_batch(rows, &all).map_err(failed)
+}
+
+/// Converts `predicate` for the kernel, which skips files by it. Checks that the columns exist and have the right type.
+fn to_kernel(predicate: &Predicate, schema: &SchemaRef) -> Result<Option<KernelPredicate>> {
+    let mut parts = Vec::new();
+    let field = |name: &str| {
+        schema
+            .field_with_name(name)
+            .map_err(|e| Error::invalid(format!("the table has no column '{name}' to filter by")).with_source(e))
+    };
+    for (name, text) in &predicate.equals {
+        if *field(name)?.data_type() != DataType::Utf8 {
+            return Err(Error::invalid(format!("the column '{name}' holds no text, so it cannot equal '{text}'")));
+        }
+        parts.push(Expression::column([name.as_str()]).eq(Expression::literal(text.as_str())));
+    }
+    if let Some((name, since, until)) = &predicate.time {
+        let scalar = match field(name)?.data_type() {
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => Scalar::Timestamp,
+            DataType::Timestamp(TimeUnit::Microsecond, None) => Scalar::TimestampNtz,
+            other => {
+                return Err(Error::invalid(format!("the column '{name}' is {other} and holds no times to filter by")));
+            }
+        };
+        let column = || Expression::column([name.as_str()]);
+        parts.extend(since.map(|at| column().ge(Expression::literal(scalar(at)))));
+        parts.extend(until.map(|at| column().lt(Expression::literal(scalar(at)))));
+    }
+    Ok((!parts.is_empty()).then(|| KernelPredicate::and_from(parts)))
 }

@@ -103,11 +103,10 @@ impl TableState {
                 None => Predecessor::Missing,
             });
         }
+        let agree = |one: &EntryFile, other| if self.is_local() { one == other } else { one.is_same_object(other) };
         match self.stored_entry(version)? {
             None => Ok(Predecessor::Missing),
-            Some(stored) if known.stored.as_ref().is_none_or(|known| self.agree(known, &stored)) => {
-                Ok(Predecessor::Same)
-            }
+            Some(stored) if known.stored.as_ref().is_none_or(|known| agree(known, &stored)) => Ok(Predecessor::Same),
             Some(stored) => match &known.commit {
                 // A file server can give a file its time later. Another file has come with other data files.
                 Some(commit) if known.stored.as_ref().is_none_or(|known| known.is_same_file(&stored)) => {
@@ -116,10 +115,6 @@ impl TableState {
                 _ => Ok(Predecessor::Replaced),
             },
         }
-    }
-
-    fn agree(&self, one: &EntryFile, other: &EntryFile) -> bool {
-        if self.is_local() { one == other } else { one.is_same_object(other) }
     }
 
     /// Whether looking at a log entry takes no request.
@@ -253,7 +248,7 @@ impl TableState {
     /// # Errors
     /// [`ErrorKind::NotFound`], retryable, when there is no table any more: the handle is of no use then.
     pub(in crate::delta) fn reopen(&self) -> Result<SnapshotRef> {
-        let reader = log_reader(self.storage.engine()?);
+        let reader = log_reader(self.storage.engine()?, None);
         match Snapshot::builder_for(self.url.as_str()).build(&reader) {
             Ok(snapshot) => {
                 let version = snapshot.version();

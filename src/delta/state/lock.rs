@@ -53,14 +53,14 @@ impl AdvisoryLock {
     /// [`ErrorKind::Internal`] when this thread holds the lock already, because that would be a deadlock: a callback that
     /// decides about a commit must not write to the same table.
     pub(in crate::delta) fn acquire(&self) -> Result<LockGuard<'_>> {
-        if *self.holder() == Some(thread::current().id()) {
+        if *lock(&self.holder) == Some(thread::current().id()) {
             return Err(Error::new(
                 ErrorKind::Internal,
                 "a callback that decides about a commit tried to write to the same table",
             ));
         }
         let threads = lock(&self.threads);
-        *self.holder() = Some(thread::current().id());
+        *lock(&self.holder) = Some(thread::current().id());
         let (locked, contended) = self.lock_among_processes();
         Ok(LockGuard { lock: self, _threads: threads, locked, contended })
     }
@@ -83,10 +83,6 @@ impl AdvisoryLock {
             }
         }
     }
-
-    fn holder(&self) -> MutexGuard<'_, Option<ThreadId>> {
-        lock(&self.holder)
-    }
 }
 
 impl Drop for LockGuard<'_> {
@@ -96,6 +92,6 @@ impl Drop for LockGuard<'_> {
             let unlocked = file.unlock();
             tracing::trace!(?unlocked, "the table's lock is released");
         }
-        *self.lock.holder() = None;
+        *lock(&self.lock.holder) = None;
     }
 }

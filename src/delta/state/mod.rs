@@ -90,13 +90,13 @@ pub(super) struct WriteLayout {
 }
 
 /// A moment by both clocks: the first stands still while a machine sleeps, the second can be set.
-type Moment = (Instant, SystemTime);
+pub(super) type Moment = (Instant, SystemTime);
 
-fn now() -> Moment {
+pub(super) fn now() -> Moment {
     (Instant::now(), SystemTime::now())
 }
 
-fn elapsed((instant, time): Moment) -> Duration {
+pub(super) fn elapsed((instant, time): Moment) -> Duration {
     instant.elapsed().max(time.elapsed().unwrap_or_default())
 }
 
@@ -202,7 +202,7 @@ impl TableState {
     /// Builds the newest snapshot on the one `known`, and `looks` for new checkpoints. If the log is another one, as the table was
     /// replaced, reads it anew.
     fn build(&self, known: &SnapshotRef, looks: bool) -> Result<SnapshotRef> {
-        let reader = log_reader(self.storage.engine()?).watching(known.version());
+        let reader = log_reader(self.storage.engine()?, Some(known.version()));
         let builder = Snapshot::builder_from(Arc::clone(known));
         let built = if looks { builder.build(&reader) } else { builder.skip_new_checkpoints().build(&reader) };
         let snapshot = match built {
@@ -314,21 +314,24 @@ impl TableState {
     /// The log entry of `version`, or `None` if it was not written yet or was cleaned away.
     ///
     /// # Errors
-    /// Those of the store; [`ErrorKind::Unsupported`] as in [`super::log::foreign`].
+    /// Those of the store; [`ErrorKind::Unsupported`] as in [`super::log::refuse_spark_on_s3`].
     pub(super) fn log_entry(&self, version: u64) -> Result<Option<LogEntry>> {
         LogEntry::read(&self.storage, &self.url, version)
+    }
+
+    /// The log entries of `versions`. `None` if one is not `wanted`, or is not in the log.
+    pub(super) fn log_entries(
+        &self,
+        versions: impl Iterator<Item = u64>,
+        wanted: impl Fn(&LogEntry) -> bool,
+    ) -> Result<Option<Vec<LogEntry>>> {
+        versions.map(|version| Ok(self.log_entry(version)?.filter(&wanted))).collect()
     }
 
     /// The files that the commits after `version` up to `newest` removed, as the log spells them. `None` if one of these
     /// commits redefines the table or cannot be read.
     pub(super) fn removed_since(&self, version: u64, newest: u64) -> Result<Option<HashSet<String>>> {
-        let mut removed = HashSet::new();
-        for version in version + 1..=newest {
-            match self.log_entry(version)? {
-                Some(entry) if !entry.redefines => removed.extend(entry.removed),
-                _ => return Ok(None),
-            }
-        }
-        Ok(Some(removed))
+        let entries = self.log_entries(version + 1..=newest, |entry| !entry.redefines)?;
+        Ok(entries.map(|entries| entries.into_iter().flat_map(|entry| entry.removed).collect()))
     }
 }

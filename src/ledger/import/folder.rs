@@ -1,6 +1,5 @@
 //! The files of a folder: listing, reading, and recognizing unchanged files.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -11,6 +10,7 @@ use std::time::SystemTime;
 
 use url::Url;
 
+use super::ImportReport;
 use crate::error::Error;
 
 /// Extensions of the files that are imported, in any case.
@@ -23,22 +23,12 @@ pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
 /// of the file server's clock would not show. Clocks of file servers can differ.
 const MIN_STAMP_AGE: i64 = 10;
 
-/// The files of a folder.
-#[derive(Debug)]
-pub(super) struct FolderListing {
-    /// The folder, with the links in its path resolved.
-    pub(super) folder: PathBuf,
-    /// The files to import, in the order of their names.
-    pub(super) files: Vec<PathBuf>,
-    /// The number of other entries, by the reason.
-    pub(super) ignored: BTreeMap<&'static str, u64>,
-}
-
-/// Lists `folder` without its subfolders, because legacy scripts move processed files into one.
+/// The files to import of `folder`, in the order of their names. Leaves its subfolders out, because legacy scripts move
+/// processed files into one. Reports the folder, and how many other entries it has.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] when it is not a local folder that can be listed.
-pub(super) fn list(folder: &Path) -> crate::error::Result<FolderListing> {
+pub(super) fn list(folder: &Path, report: &mut ImportReport) -> crate::error::Result<Vec<PathBuf>> {
     if folder.as_os_str().is_empty() {
         return Err(Error::invalid("the folder to import is an empty path; give the folder that holds the JSON files"));
     }
@@ -54,8 +44,8 @@ pub(super) fn list(folder: &Path) -> crate::error::Result<FolderListing> {
     if !folder.is_dir() {
         return Err(Error::invalid(format!("{shown} is not a folder; give the folder that holds the JSON files")));
     }
-    let mut listing = FolderListing { folder, files: Vec::new(), ignored: BTreeMap::new() };
-    for entry in listing.folder.read_dir().map_err(failed)? {
+    let mut files = Vec::new();
+    for entry in folder.read_dir().map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let reason = match entry.file_type() {
             Ok(kind) if kind.is_dir() => Some("folder"),
@@ -67,12 +57,13 @@ pub(super) fn list(folder: &Path) -> crate::error::Result<FolderListing> {
             _ => None,
         };
         match reason {
-            Some(reason) => *listing.ignored.entry(reason).or_default() += 1,
-            None => listing.files.push(entry.path()),
+            Some(reason) => *report.ignored.entry(reason).or_default() += 1,
+            None => files.push(entry.path()),
         }
     }
-    listing.files.sort();
-    Ok(listing)
+    files.sort();
+    report.folder = folder;
+    Ok(files)
 }
 
 fn is_json(name: &OsStr) -> bool {

@@ -61,6 +61,7 @@ impl ImportLog {
     /// without it would add rows twice.
     pub(super) fn read(notifications: Option<&Table>, imports: impl FnOnce() -> Result<Option<Table>>) -> Result<Self> {
         // The head first: its batches and their table were written before it.
+        let read_head = |table: &Table| table.read_snapshot(|view| view.transaction(HEAD));
         let head = notifications.map(read_head).transpose()?.flatten();
         let Some(head) = head else { return Ok(Self::default()) };
         let batches = imports()?.map_or_else(|| Ok(HashMap::new()), |imports| read_batches(&imports))?;
@@ -127,11 +128,6 @@ impl ImportedFile {
         };
         records.iter().map(is_new).collect()
     }
-}
-
-/// The number of the batch that was imported last.
-fn read_head(notifications: &Table) -> Result<Option<i64>> {
-    notifications.read_snapshot(|view| view.transaction(HEAD))
 }
 
 /// Writes a batch under a new number.

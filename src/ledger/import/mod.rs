@@ -6,7 +6,7 @@
 //! | `mod.rs` | one import: reads files, and commits their rows in batches |
 //! | `folder.rs` | lists and reads the files of a folder |
 //! | `parse.rs` | finds the records in a file |
-//! | `record.rs`, `time.rs` | makes a row of a record |
+//! | `record.rs` | makes a row of a record |
 //! | `import_log.rs` | which records were imported before |
 
 mod folder;
@@ -15,7 +15,6 @@ mod parse;
 mod record;
 #[cfg(test)]
 mod tests;
-mod time;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +28,7 @@ use super::JobLedger;
 use super::rows;
 use super::tables::{IMPORTS, LedgerTable, NO, YES};
 use crate::error::Result;
-use folder::{FileStamp, FolderListing};
+use folder::FileStamp;
 use import_log::{ImportLog, ImportLogEntry, ImportedFile};
 use record::{LegacyRecord, RecordDigest, RecordReader};
 
@@ -108,9 +107,10 @@ impl JobLedger {
     /// next import continues with what was not written.
     pub fn import_json(&self, folder: &Path, options: &ImportOptions) -> Result<ImportReport> {
         let reader = RecordReader::new(&options.fields, options.timezone.as_deref())?;
-        let listing = folder::list(folder)?;
-        let mut import = Import::new(self, reader, &listing)?;
-        for path in &listing.files {
+        let mut report = ImportReport::default();
+        let files = folder::list(folder, &mut report)?;
+        let mut import = Import::new(self, reader, report)?;
+        for path in &files {
             if options.stop.load(Ordering::Relaxed) {
                 break;
             }
@@ -143,12 +143,7 @@ struct ReadFile {
 }
 
 impl<'a> Import<'a> {
-    fn new(ledger: &'a JobLedger, reader: RecordReader, listing: &FolderListing) -> Result<Self> {
-        let report = ImportReport {
-            folder: listing.folder.clone(),
-            ignored: listing.ignored.clone(),
-            ..ImportReport::default()
-        };
+    fn new(ledger: &'a JobLedger, reader: RecordReader, report: ImportReport) -> Result<Self> {
         let log = read_log(ledger)?;
         Ok(Self { ledger, reader, log, report, read: Vec::new(), bytes: 0, records: 0 })
     }

@@ -242,7 +242,7 @@ impl<'de> Visitor<'de> for RecordVisitor<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut digester, mut fields) = (Digester::default(), RecordFields::default());
         while let Some(key) = map.next_key::<String>()? {
-            digester.key(&key);
+            digester.text(b'k', &key);
             let value = map.next_value_seed(FieldValue(&mut digester))?;
             fields.set(self.0, &key, value);
         }
@@ -271,7 +271,7 @@ impl<'de> Visitor<'de> for FieldValue<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
         self.0.begin(b'{');
         while let Some(key) = map.next_key::<String>()? {
-            self.0.key(&key);
+            self.0.text(b'k', &key);
             map.next_value_seed(FieldValue(&mut *self.0))?;
         }
         self.0.begin(b'}');
@@ -286,7 +286,7 @@ impl<'de> Visitor<'de> for FieldValue<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Scalar, E> {
-        self.0.text(text);
+        self.0.text(b's', text);
         Ok(Scalar::Text(text.to_owned()))
     }
 

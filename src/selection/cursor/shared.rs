@@ -5,15 +5,16 @@
 //! snapshot, so that finding whose turn it is does not read the history.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{LazyLock, Mutex};
 
-use arrow::array::{AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{AsArray as _, BooleanArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::TimestampMicrosecondType;
 
-use super::{Decide, SELECTED_AT, Step, TurnCount, now, upkeep};
+use super::{Decide, Step, TurnCount, now};
 use crate::columns::{number, text, time};
-use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
+use crate::delta::{ConditionalWrite, NO_CHECK, Predicate, Rewrite, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::if_exists;
 use crate::runtime::lock;
 use crate::selection::state::{SelectionState, StateKey};
 use crate::storage::Storage;
@@ -21,19 +22,21 @@ use crate::storage::Storage;
 /// The table's directory below the root.
 const TABLE: &str = "vm_selections";
 
+/// The column that has the time of a turn.
+const SELECTED_AT: &str = "selected_at";
+
+/// Commits between two checks of how long the history is.
+const TRIM_EVERY: u64 = 10_000;
+/// Selections that the history has after a check, if they are not older than [`LONGEST`]. Those that are made between two
+/// checks are in addition to that.
+const MOST_ROWS: usize = 1_000_000;
+/// Microseconds for which selections are kept: 400 days.
+const LONGEST: i64 = 400 * 24 * 3_600 * 1_000_000;
 static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
-    let text = |name: &str| Field::new(name, DataType::Utf8, true);
-    let schema = Schema::new(vec![
-        text("vm"),
-        text("ip_address"),
-        text("nic_name"),
-        text("probe"),
-        Field::new("rtt_ms", DataType::Float64, true),
-        Field::new(SELECTED_AT, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
-        text("selected_by"),
-    ]);
+    let columns = "vm string, ip_address string, nic_name string, probe string, rtt_ms double, selected_at timestamp, \
+                   selected_by string";
     // Every turn is a commit, and old versions of a table that only grows are of no use.
-    TableSpec { name: TABLE, schema: Arc::new(schema), partition_by: &[], log_retention: "interval 1 days" }
+    TableSpec::new(TABLE, &[], "interval 1 days", columns)
 });
 
 /// A handle on the shared cursor. The table is opened at the first use, and again in a forked child.
@@ -63,28 +66,21 @@ impl SharedCursor {
         Self { root: root.to_owned(), options: options.clone(), opened: Mutex::new(None) }
     }
 
-    pub(super) fn read<T>(&self, read: impl FnOnce(&SelectionState) -> T) -> Result<T> {
-        let mut opened = self.lock();
+    pub(super) fn read<T>(&self, newest: bool, read: impl FnOnce(&SelectionState) -> T) -> Result<T> {
+        if newest && self.existing()?.is_none() {
+            return Ok(read(&SelectionState::default()));
+        }
+        let mut opened = lock(&self.opened);
         let opened = self.open(&mut opened)?;
-        if opened.version.is_none() {
+        if newest || opened.version.is_none() {
             opened.refresh()?;
         }
         Ok(read(&opened.state))
     }
 
-    pub(super) fn read_newest<T>(&self, read: impl FnOnce(&SelectionState) -> T) -> Result<T> {
-        if self.existing()?.is_none() {
-            return Ok(read(&SelectionState::default()));
-        }
-        let mut opened = self.lock();
-        let opened = self.open(&mut opened)?;
-        opened.refresh()?;
-        Ok(read(&opened.state))
-    }
-
     pub(super) fn advance<T>(&self, decide: &mut impl Decide<T>) -> Result<T> {
         // Locked while committing: threads of one process would only conflict with each other.
-        let mut opened = self.lock();
+        let mut opened = lock(&self.opened);
         let Opened { table, version, state, .. } = self.open(&mut opened)?;
         let mut decided: Option<(Version, Step, T)> = None;
         let committed = table.append_conditionally(&mut |view| {
@@ -101,7 +97,14 @@ impl SharedCursor {
                 state.apply(step.changes);
                 *version = Some((incarnation, committed));
             }
-            upkeep::when_due(table, committed);
+            // In the background: the selection does not wait for it.
+            table.maintain_in_background(Some(committed), move |table| {
+                if committed.is_multiple_of(TRIM_EVERY)
+                    && let Err(error) = trim(table, now(), MOST_ROWS)
+                {
+                    tracing::warn!(error = %error.full_message(), "the history of selections was not shortened; a later selection tries again");
+                }
+            });
         }
         Ok(value)
     }
@@ -110,7 +113,8 @@ impl SharedCursor {
         let Some(table) = self.existing()? else { return Ok(HashMap::new()) };
         let time = since.map(|since| (SELECTED_AT.to_owned(), Some(since), None));
         let rows = table.scan(&Predicate { time, ..Predicate::default() })?;
-        let (vms, times) = columns(&rows).ok_or_else(|| {
+        let vms = rows.column_by_name("vm").and_then(|vms| vms.as_string_opt::<i32>());
+        let (vms, times) = vms.zip(times(&rows)).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
                 format!(
@@ -132,18 +136,10 @@ impl SharedCursor {
 
     /// The table, if there is one.
     fn existing(&self) -> Result<Option<Table>> {
-        if let Some(opened) = self.lock().as_ref().filter(|opened| opened.is_usable()) {
+        if let Some(opened) = lock(&self.opened).as_ref().filter(|opened| opened.is_usable()) {
             return Ok(Some(opened.table.clone()));
         }
-        match Table::open(&Storage::open(&self.root, &self.options)?, TABLE) {
-            Ok(table) => Ok(Some(table)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
-        lock(&self.opened)
+        if_exists(Table::open(&Storage::open(&self.root, &self.options)?, TABLE))
     }
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {
@@ -217,8 +213,87 @@ fn guard(step: &Step) -> Result<ConditionalWrite> {
     Ok(ConditionalWrite { batch, transactions: last.into_iter().collect() })
 }
 
-fn columns(rows: &RecordBatch) -> Option<(&StringArray, &TimestampMicrosecondArray)> {
-    let vms = rows.column_by_name("vm")?.as_string_opt::<i32>()?;
-    let times = rows.column_by_name(SELECTED_AT)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-    Some((vms, times))
+/// Removes selections that are older than [`LONGEST`] at `now`, and all but the newest `most`.
+fn trim(table: &Table, now: i64, most: usize) -> Result<u64> {
+    let mut oldest = now.saturating_sub(LONGEST);
+    let rows = table.scan(&Predicate::default())?;
+    if let Some(times) = times(&rows) {
+        let mut times: Vec<i64> = times.iter().flatten().collect();
+        if times.len() > most {
+            let first_kept = times.len() - most;
+            oldest = oldest.max(*times.select_nth_unstable(first_kept).1);
+        }
+    }
+    let old = Predicate { time: Some((SELECTED_AT.to_owned(), None, Some(oldest))), ..Predicate::default() };
+    let mut decide = |rows: &RecordBatch| {
+        let remove: BooleanArray = match times(rows) {
+            Some(times) => times.iter().map(|at| Some(at.is_some_and(|at| at < oldest))).collect(),
+            None => return Ok(None),
+        };
+        Ok(Some(Rewrite { remove, add: rows.slice(0, 0) }))
+    };
+    table.rewrite(&old, NO_CHECK, &mut decide, &mut || {})
+}
+
+fn times(rows: &RecordBatch) -> Option<&TimestampMicrosecondArray> {
+    rows.column_by_name(SELECTED_AT)?.as_primitive_opt::<TimestampMicrosecondType>()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::delta::Retention;
+    use crate::selection::Selection;
+    use crate::selection::cursor::Cursor;
+
+    fn wait<T>(work: impl Future<Output = Result<T>>) -> T {
+        crate::runtime::block_on(work).unwrap()
+    }
+
+    fn select(cursor: &Cursor, turn: i64) {
+        let decide = move |_: &SelectionState| {
+            let turns = vec![Selection::example(&format!("vm{turn}"))];
+            (Step { turns, changes: vec![(StateKey::LastTicket, turn)] }, ())
+        };
+        wait(cursor.advance(decide));
+    }
+
+    #[test]
+    fn the_history_is_compacted_as_it_grows_and_the_position_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
+        for turn in 1..=600 {
+            select(&cursor, turn);
+        }
+        // The last one that is due may be under way.
+        assert!(crate::runtime::drain(std::time::Duration::from_secs(60)));
+        let table = Table::open(&Storage::open(root, &HashMap::new()).unwrap(), "vm_selections").unwrap();
+        assert_eq!(wait(cursor.counts(None)).len(), 600);
+        let files = table.maintain(Retention::hours(24.0).unwrap()).files_before;
+        assert!(files <= 350, "{files} files are left of 600");
+        let again = Cursor::shared(root, &HashMap::new()).unwrap();
+        assert_eq!(wait(again.read(false, |state| state.last_ticket)), 600);
+    }
+
+    #[test]
+    fn old_and_surplus_selections_are_removed_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap();
+        let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
+        for turn in 1..=9 {
+            select(&cursor, turn);
+        }
+        let table = Table::open(&Storage::open(root, &HashMap::new()).unwrap(), "vm_selections").unwrap();
+        let left = || wait(cursor.counts(None)).into_keys().collect::<BTreeSet<String>>();
+        assert_eq!(trim(&table, now(), 9).unwrap(), 0);
+        assert_eq!(trim(&table, now(), 4).unwrap(), 5);
+        assert_eq!(left().into_iter().collect::<Vec<_>>(), ["vm6", "vm7", "vm8", "vm9"]);
+        assert_eq!(trim(&table, now() + LONGEST - 60_000_000, 4).unwrap(), 0);
+        assert_eq!(trim(&table, now() + LONGEST + 1_000_000, 4).unwrap(), 4);
+        assert!(left().is_empty());
+        assert_eq!(wait(cursor.read(false, |state| state.last_ticket)), 9);
+    }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProbeDeadline {
     at: Instant,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 impl ProbeDeadline {
@@ -27,11 +27,6 @@ impl ProbeDeadline {
     /// The same time limit, starting later: the VM did not cause the time that was lost before.
     pub(super) fn later_by(&self, lost: Duration) -> Self {
         Self { at: self.at + lost, timeout: self.timeout }
-    }
-
-    /// The time limit.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// The time that is left.
@@ -78,17 +73,16 @@ pub(super) async fn with_descriptor<T, E, A: Future<Output = Result<T, E>>>(
     let start = Instant::now();
     loop {
         let result = attempt(deadline.later_by(start.elapsed())).await;
-        let none_left = result.as_ref().err().and_then(&io_error).is_some_and(no_descriptor);
+        let none_left = result
+            .as_ref()
+            .err()
+            .and_then(&io_error)
+            .is_some_and(|e| matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)));
         if !none_left || deadline.remaining() < DESCRIPTOR_PAUSE {
             return result;
         }
         tokio::time::sleep(DESCRIPTOR_PAUSE).await;
     }
-}
-
-/// Whether the process or the machine has no file descriptor left.
-fn no_descriptor(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Describes why an address could not be reached.

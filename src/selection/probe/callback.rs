@@ -37,7 +37,7 @@ async fn outcome_of(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> Pr
     };
     // The VM did not cause the wait for a thread.
     let start = Instant::now();
-    let deadline = ProbeDeadline::after(deadline.timeout());
+    let deadline = ProbeDeadline::after(deadline.timeout);
     let probed = (*vm).clone();
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;

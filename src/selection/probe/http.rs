@@ -9,13 +9,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use reqwest::{Client, Response, redirect};
+use reqwest::{Client, redirect};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::attempt::{Attempt, ProbeDeadline, describe, with_descriptor};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, chain};
 use crate::http::tls::{client_config, system_roots};
 
 /// A GET of a health address, in which `{ip}` stands for the VM's address and `{name}` for its name. Either way the
@@ -84,7 +84,10 @@ impl HttpProbe {
                 );
                 let ip = address.ip();
                 match sent.await {
-                    Ok(Some((response, rtt))) => check_status(&response, ip).map(|()| rtt),
+                    Ok(Some((response, rtt))) => match response.status() {
+                        status if status.is_success() || status.is_redirection() => Ok(rtt),
+                        status => Err(format!("the health address at {ip} answered {status}")),
+                    },
                     Ok(None) => Err(format!("the health address at {ip} did not answer within {deadline}")),
                     Err(e) => Err(format!("the health address at {ip} cannot be reached: {}", cause(&e))),
                 }
@@ -137,15 +140,6 @@ fn client(tls: &ClientConfig, override_host: Option<(&str, SocketAddr)>) -> reqw
     builder.build()
 }
 
-fn check_status(response: &Response, ip: IpAddr) -> std::result::Result<(), String> {
-    let status = response.status();
-    if status.is_success() || status.is_redirection() {
-        Ok(())
-    } else {
-        Err(format!("the health address at {ip} answered {status}"))
-    }
-}
-
 impl fmt::Debug for HttpProbe {
     /// Without the address: it may hold a password or token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,7 +149,7 @@ impl fmt::Debug for HttpProbe {
 
 /// The causes of `error`, from the outermost to the innermost.
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |cause: &&'_ (dyn StdError + 'static)| (*cause).source())
+    chain(error).skip(1)
 }
 
 fn io_error(error: &reqwest::Error) -> Option<&io::Error> {

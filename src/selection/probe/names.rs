@@ -6,7 +6,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
@@ -72,7 +72,7 @@ impl NameResolver {
     /// Waits for the lookup of `host` that is under way, or starts one.
     fn ask(self: &Arc<Self>, host: &str) -> oneshot::Receiver<Found> {
         let (sender, answer) = oneshot::channel();
-        let mut work = self.work();
+        let mut work = lock(&self.work);
         if let Some(waiting) = work.waiting.get_mut(host) {
             // While a resolver hangs, probes that have ended must not accumulate.
             waiting.retain(|sender| !sender.is_closed());
@@ -87,7 +87,7 @@ impl NameResolver {
             let names = self.clone();
             let started = std::thread::Builder::new().name("jobrota-names".to_owned()).spawn(move || names.run());
             if let Err(e) = started {
-                let mut work = self.work();
+                let mut work = lock(&self.work);
                 work.threads -= 1;
                 // Another thread looks it up, if there is one.
                 if work.threads == 0 {
@@ -105,7 +105,7 @@ impl NameResolver {
     /// Looks up names until the queue is empty.
     fn run(&self) {
         loop {
-            let mut work = self.work();
+            let mut work = lock(&self.work);
             let Some(host) = work.queue.pop_front() else {
                 work.threads -= 1;
                 return;
@@ -118,15 +118,11 @@ impl NameResolver {
             let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.lookup)(&host)))
                 .unwrap_or_else(|_| Err(io::Error::other("the resolver stopped")))
                 .map_err(|e| e.to_string());
-            for sender in self.work().waiting.remove(&host).into_iter().flatten() {
+            for sender in lock(&self.work).waiting.remove(&host).into_iter().flatten() {
                 // The probe may have ended.
                 let _ = sender.send(found.clone());
             }
         }
-    }
-
-    fn work(&self) -> MutexGuard<'_, LookupQueue> {
-        lock(&self.work)
     }
 }
 

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::limits::ProcessLimits;
 use super::names::NameResolver;
-use super::{Probe, ProbeCallback, ProbeOutcome, ProbeResult};
+use super::{Probe, ProbeCallback, ProbeOutcome, ProbeResult, ProcessLimits};
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
 

@@ -117,21 +117,19 @@ impl HoldRegistry {
     }
 
     async fn release(&self, key: &HoldKey) -> Result<()> {
-        let changing = self.changing.lock().await;
+        let _changing = self.changing.lock().await;
         let Some(until) = self.lock().until.remove(key) else { return Ok(()) };
         let (vm, slot) = (key.0.clone(), key.1);
         let released = self.cursor.advance(move |state| {
             let change = holds(state, &vm, slot, until).then(|| (StateKey::Hold(vm.clone(), slot), 0));
             (Step::of(change.into_iter().collect()), ())
         });
-        let released = released.await;
-        drop(changing);
-        released
+        released.await
     }
 
     /// Renews all live holds. Returns whether there are any.
     async fn renew(&self) -> Result<bool> {
-        let changing = self.changing.lock().await;
+        let _changing = self.changing.lock().await;
         let held = {
             let mut live = self.lock();
             live.renewing = !live.until.is_empty();
@@ -163,8 +161,6 @@ impl HoldRegistry {
                 live.until.remove(&key);
             }
         }
-        drop(live);
-        drop(changing);
         Ok(true)
     }
 }

@@ -79,7 +79,13 @@ impl SelectorOptions {
     /// # Errors
     /// [`crate::ErrorKind::InvalidInput`] for options that cannot work.
     pub(super) fn rules(&self) -> Result<SelectionRules> {
-        check_timeout(self.timeout)?;
+        let timeout = self.timeout;
+        if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
+            return Err(Error::invalid(format!(
+                "a probe timeout of {timeout:?} is not possible: give more than 0 and at most {} s",
+                LONGEST_TIMEOUT.as_secs()
+            )));
+        }
         for (name, value, most) in [("rise", self.rise, MOST_IN_A_ROW), ("fall", self.fall, MOST_IN_A_ROW)] {
             if value == 0 || value > most {
                 return Err(Error::invalid(format!("{name} is {value}, and can be 1 to {most}")));
@@ -106,15 +112,4 @@ impl SelectorOptions {
             hold_ttl: self.hold_ttl,
         })
     }
-}
-
-/// Refuses a time limit of 0, or one that is too long.
-fn check_timeout(timeout: Duration) -> Result<()> {
-    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
-        return Err(Error::invalid(format!(
-            "a probe timeout of {timeout:?} is not possible: give more than 0 and at most {} s",
-            LONGEST_TIMEOUT.as_secs()
-        )));
-    }
-    Ok(())
 }

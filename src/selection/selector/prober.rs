@@ -1,7 +1,7 @@
 //! Probes the VMs of a selector in the order of their turns, and caches the results.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::stream::{FuturesOrdered, StreamExt};
@@ -39,7 +39,7 @@ impl Prober {
             return KnownResults::new();
         }
         let known = |result: &ProbeResult| KnownResult { result: result.clone(), fresh: false };
-        let cache = self.lock();
+        let cache = lock(&self.cache);
         let valid = cache.iter().filter(|(_, (at, _))| at.elapsed() < self.ttl);
         valid.map(|(vm, (_, result))| (vm.clone(), known(result))).collect()
     }
@@ -53,7 +53,7 @@ impl Prober {
 
     fn store(&self, vm: &str, result: &ProbeResult) {
         if !self.ttl.is_zero() {
-            self.lock().insert(vm.to_owned(), (Instant::now(), result.clone()));
+            lock(&self.cache).insert(vm.to_owned(), (Instant::now(), result.clone()));
         }
     }
 
@@ -63,7 +63,7 @@ impl Prober {
             self.store(vm, &Err("the caller reported it as failed".to_owned()));
             return;
         }
-        let mut cache = self.lock();
+        let mut cache = lock(&self.cache);
         if let Some((_, Ok(outcome))) = cache.remove(vm) {
             cache.insert(vm.to_owned(), (Instant::now(), Ok(outcome)));
         }
@@ -124,9 +124,5 @@ impl Prober {
             let selectable = known.result.is_ok() && needs <= u32::from(known.fresh);
             (name, selectable, known)
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Instant, ProbeResult)>> {
-        lock(&self.cache)
     }
 }

@@ -201,3 +201,27 @@ async fn the_end_of_a_long_log_is_listed_in_order() {
         println!("the last 20 of {length} log files: {before:?} object_store's, {now:?} ours, {ratio:.1} times");
     }
 }
+
+#[test]
+fn an_empty_or_missing_checkpoint_makes_the_file_useless() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("_last_checkpoint");
+    let is_useless = || names_no_checkpoint(&path);
+    assert!(!is_useless());
+    let write = |text: &str| fs::write(&path, text).unwrap();
+    write("{\"version\":20,\"size\":3}");
+    assert!(is_useless());
+    write(
+        "{\"version\":20,\"size\":3,\"v2Checkpoint\":{\"path\":\"00000000000000000020.checkpoint.80a083e8.parquet\"}}",
+    );
+    assert!(!is_useless(), "it has another name");
+    write("{\"version\":20,\"size\":3}");
+    let checkpoint = dir.path().join("00000000000000000020.checkpoint.parquet");
+    fs::write(&checkpoint, "").unwrap();
+    assert!(is_useless());
+    write("not JSON");
+    assert!(!is_useless(), "readers handle it");
+    write("{\"version\":20,\"size\":3}");
+    fs::write(&checkpoint, "checkpoint").unwrap();
+    assert!(!is_useless());
+}

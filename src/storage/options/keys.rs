@@ -5,10 +5,10 @@ use object_store::aws::AmazonS3ConfigKey as S3;
 use object_store::azure::AzureConfigKey as Azure;
 use object_store::gcp::GoogleConfigKey as Google;
 
-use super::retry;
+use super::RETRY_NAMES;
 use crate::error::Error;
+use crate::storage::counting::DELAY_OPTION;
 use crate::storage::root::StoreKind;
-use crate::storage::throttled;
 
 /// The usual names of the options of every cloud.
 const CLIENT_NAMES: &str = "
@@ -175,7 +175,7 @@ pub(super) fn names(kind: StoreKind) -> impl Iterator<Item = &'static str> {
         StoreKind::S3 => S3_NAMES,
         StoreKind::Google => GOOGLE_NAMES,
     };
-    own.split_whitespace().chain(CLIENT_NAMES.split_whitespace()).chain(retry::NAMES).chain([throttled::OPTION])
+    own.split_whitespace().chain(CLIENT_NAMES.split_whitespace()).chain(RETRY_NAMES).chain([DELAY_OPTION])
 }
 
 /// The error for `name` (in lower case `lower`), which is not an option of a store of `kind`.

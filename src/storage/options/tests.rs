@@ -28,8 +28,8 @@ fn refusal(kind: StoreKind, options: &[(&str, &str)]) -> String {
 fn every_name_that_errors_suggest_is_understood() {
     for kind in CLOUDS {
         for name in names(kind) {
-            let is_of_layers = name == super::super::throttled::OPTION;
-            assert!(is_of_layers || retry::NAMES.contains(&name) || OptionKey::parse(kind, name).is_some(), "{name}");
+            let is_of_layers = name == super::super::counting::DELAY_OPTION;
+            assert!(is_of_layers || RETRY_NAMES.contains(&name) || OptionKey::parse(kind, name).is_some(), "{name}");
         }
     }
 }

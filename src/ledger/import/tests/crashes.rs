@@ -142,10 +142,11 @@ fn stamps_are_kept_once_they_can_be_trusted() {
         fixture.write(&format!("{number}.json"), record("A", 1));
     }
     fixture.import();
-    let listing = folder::list(&fixture.folder()).unwrap();
+    let mut report = ImportReport::default();
+    let files = folder::list(&fixture.folder(), &mut report).unwrap();
     let later = |ledger: &JobLedger| {
-        let mut import = Import::new(ledger, reader(), &listing).unwrap();
-        for path in &listing.files {
+        let mut import = Import::new(ledger, reader(), report.clone()).unwrap();
+        for path in &files {
             let (bytes, stamp) = folder::read(path).unwrap().unwrap();
             let later = SystemTime::now() + Duration::from_secs(60);
             import.parse("x".into(), folder::key(path).unwrap(), &bytes, &stamp, later);
@@ -159,7 +160,7 @@ fn stamps_are_kept_once_they_can_be_trusted() {
     assert_eq!(versions, (2, 2), "the rows, and then the stamps");
     // Were one read, it would be reported: it is broken, but looks as it did.
     let log = read_log(&fixture.ledger).unwrap();
-    assert!(listing.files.iter().all(|path| log.file(&folder::key(path).unwrap()).unwrap().stamp.is_some()));
+    assert!(files.iter().all(|path| log.file(&folder::key(path).unwrap()).unwrap().stamp.is_some()));
     let report = fixture.import();
     assert_eq!((report.known, report.rows), (70, 0));
     assert_eq!((notifications.version(), imports.version()), versions);

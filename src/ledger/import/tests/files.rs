@@ -181,14 +181,14 @@ fn times() {
         ("2025-03-30T03:00:00", "2025-03-30T01:00:00Z"),
         ("2025-10-26T03:00:00", "2025-10-26T02:00:00Z"),
     ] {
-        let moment = time::from_text(text, zone).unwrap();
+        let moment = record::time_of_text(text, zone).unwrap();
         assert_eq!((Some(moment.micros), moment.is_ambiguous), (at(utc), false), "{text}");
     }
-    let twice = time::from_text("2025-10-26T02:30:00", zone).unwrap();
+    let twice = record::time_of_text("2025-10-26T02:30:00", zone).unwrap();
     assert_eq!((Some(twice.micros), twice.is_ambiguous), (at("2025-10-26T00:30:00Z"), true), "the first of the two");
-    let never = time::from_text("2025-03-30T02:30:00", zone).unwrap_err();
+    let never = record::time_of_text("2025-03-30T02:30:00", zone).unwrap_err();
     assert!(never.contains("does not exist in Europe/Berlin"), "{never}");
-    assert!(time::from_text("2025-04-16T09:01:05", None).unwrap_err().contains("timezone="));
+    assert!(record::time_of_text("2025-04-16T09:01:05", None).unwrap_err().contains("timezone="));
     for text in [
         "",
         "now",
@@ -214,9 +214,9 @@ fn times() {
     ] {
         // Spaces around a time are none of its business.
         let expected = text == "2025-04-16T09:01:05 ";
-        assert_eq!(time::from_text(text, zone).is_ok(), expected, "{text:?}");
+        assert_eq!(record::time_of_text(text, zone).is_ok(), expected, "{text:?}");
     }
-    let from_number = |number| time::from_number(number).map(|moment| moment.micros).ok();
+    let from_number = |number| record::time_of_number(number).map(|moment| moment.micros).ok();
     assert_eq!(from_number(1_744_794_065.0), at("2025-04-16T09:01:05Z"));
     assert_eq!(from_number(1_744_794_065.25), at("2025-04-16T09:01:05.25Z"));
     assert_eq!(from_number(1_744_794_065_123.0), at("2025-04-16T09:01:05.123Z"));

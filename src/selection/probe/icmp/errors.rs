@@ -39,52 +39,45 @@ impl NetworkError {
         let sender = self.sender.map_or_else(|| "the network".to_owned(), |sender| sender.to_string());
         format!(
             "{address} is unreachable: {sender} says \"{}\" (ICMP type {}, code {})",
-            if v4 { words_v4(self.kind, self.code) } else { words_v6(self.kind, self.code) },
+            words(v4, self.kind, self.code),
             self.kind,
             self.code
         )
     }
 }
 
-/// RFC 792, and RFC 1812 section 5.2.7.1 for the codes from 6 on.
-fn words_v4(kind: u8, code: u8) -> &'static str {
-    match (kind, code) {
-        (3, 0) => "network unreachable",
-        (3, 1) => "host unreachable",
-        (3, 2) => "protocol unreachable",
-        (3, 3) => "port unreachable",
-        (3, 5) => "source route failed",
-        (3, 6) => "destination network unknown",
-        (3, 7) => "destination host unknown",
-        (3, 8) => "source host isolated",
-        (3, 9) => "network administratively prohibited",
-        (3, 10) => "host administratively prohibited",
-        (3, 11) => "network unreachable for this type of service",
-        (3, 12) => "host unreachable for this type of service",
-        (3, 13) => "communication administratively prohibited",
-        (3, 14) => "host precedence violation",
-        (3, 15) => "precedence cutoff in effect",
-        (11, 0) => "time to live exceeded in transit",
-        (11, _) => "fragment reassembly time exceeded",
-        (12, _) => "parameter problem",
-        _ => "destination unreachable",
-    }
-}
-
-/// RFC 4443.
-fn words_v6(kind: u8, code: u8) -> &'static str {
-    match (kind, code) {
-        (1, 0) => "no route to destination",
-        (1, 1) => "communication administratively prohibited",
-        (1, 2) => "beyond scope of source address",
-        (1, 3) => "address unreachable",
-        (1, 4) => "port unreachable",
-        (1, 5) => "source address failed ingress or egress policy",
-        (1, 6) => "reject route to destination",
-        (1, 7) => "error in source routing header",
-        (3, 0) => "hop limit exceeded in transit",
-        (3, _) => "fragment reassembly time exceeded",
-        (4, _) => "parameter problem",
+/// RFC 792, and RFC 1812 section 5.2.7.1 for the codes from 6 on. RFC 4443 for version 6.
+fn words(v4: bool, kind: u8, code: u8) -> &'static str {
+    match (v4, kind, code) {
+        (true, 3, 0) => "network unreachable",
+        (true, 3, 1) => "host unreachable",
+        (true, 3, 2) => "protocol unreachable",
+        (true, 3, 3) => "port unreachable",
+        (true, 3, 5) => "source route failed",
+        (true, 3, 6) => "destination network unknown",
+        (true, 3, 7) => "destination host unknown",
+        (true, 3, 8) => "source host isolated",
+        (true, 3, 9) => "network administratively prohibited",
+        (true, 3, 10) => "host administratively prohibited",
+        (true, 3, 11) => "network unreachable for this type of service",
+        (true, 3, 12) => "host unreachable for this type of service",
+        (true, 3, 13) => "communication administratively prohibited",
+        (true, 3, 14) => "host precedence violation",
+        (true, 3, 15) => "precedence cutoff in effect",
+        (true, 11, 0) => "time to live exceeded in transit",
+        (true, 11, _) => "fragment reassembly time exceeded",
+        (true, 12, _) => "parameter problem",
+        (false, 1, 0) => "no route to destination",
+        (false, 1, 1) => "communication administratively prohibited",
+        (false, 1, 2) => "beyond scope of source address",
+        (false, 1, 3) => "address unreachable",
+        (false, 1, 4) => "port unreachable",
+        (false, 1, 5) => "source address failed ingress or egress policy",
+        (false, 1, 6) => "reject route to destination",
+        (false, 1, 7) => "error in source routing header",
+        (false, 3, 0) => "hop limit exceeded in transit",
+        (false, 3, _) => "fragment reassembly time exceeded",
+        (false, 4, _) => "parameter problem",
         _ => "destination unreachable",
     }
 }

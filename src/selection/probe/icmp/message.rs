@@ -37,14 +37,12 @@ pub(super) fn request(to: IpAddr, identifier: u16, sequence: u16, token: &Token)
 
 /// Reads an echo reply; None for every other message.
 pub(super) fn reply(message: &[u8], v4: bool) -> Option<Echo> {
-    let echo_reply = if v4 { 0 } else { 129 };
-    (message.first() == Some(&echo_reply)).then(|| identity(message)).flatten()
+    echo(if v4 { 0 } else { 129 }, message)
 }
 
 /// Reads an echo request as an error message quotes it, which may be no more than its header.
 pub(super) fn quoted_request(message: &[u8], v4: bool) -> Option<Echo> {
-    let echo_request = if v4 { 8 } else { 128 };
-    (message.first() == Some(&echo_request)).then(|| identity(message)).flatten()
+    echo(if v4 { 8 } else { 128 }, message)
 }
 
 /// What follows the IP header (version 4) that raw sockets deliver in front of a message.
@@ -55,7 +53,8 @@ pub(super) fn without_ip_header(packet: &[u8]) -> &[u8] {
     }
 }
 
-fn identity(message: &[u8]) -> Option<Echo> {
+fn echo(kind: u8, message: &[u8]) -> Option<Echo> {
+    message.first().filter(|first| **first == kind)?;
     let number = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
     let token = message.get(HEADER..LENGTH).and_then(|bytes| bytes.try_into().ok());
     Some(Echo { identifier: number(4)?, sequence: number(6)?, token })

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
@@ -136,7 +136,7 @@ impl PendingEcho {
         let (sender, answer) = oneshot::channel();
         let token = rand::random();
         let waiter = Waiter { address: to.ip(), token, sent: Default::default(), answer: Some(sender) };
-        let mut waiting = socket.inner.waiting();
+        let mut waiting = lock(&socket.inner.waiting);
         if waiting.probes.len() >= PROBES {
             return None;
         }
@@ -168,7 +168,7 @@ impl PendingEcho {
         let inner = &self.socket.inner;
         let message = message::request(self.to.ip(), inner.identifier, self.sequence + number, &self.token);
         let send = || {
-            if let Some(waiter) = inner.waiting().probes.get_mut(&self.sequence) {
+            if let Some(waiter) = lock(&inner.waiting).probes.get_mut(&self.sequence) {
                 waiter.sent[usize::from(number)] = Some(Instant::now());
             }
             SockRef::from(&inner.socket).send_to(&message, &self.to.into()).map(drop)
@@ -199,7 +199,7 @@ impl PendingEcho {
 
 impl Drop for PendingEcho {
     fn drop(&mut self) {
-        self.socket.inner.waiting().probes.remove(&self.sequence);
+        lock(&self.socket.inner.waiting).probes.remove(&self.sequence);
     }
 }
 
@@ -224,12 +224,13 @@ impl EchoSocket {
         let socket = std::net::UdpSocket::from(socket);
         let identifier = match kind {
             Kind::Datagram => socket.local_addr()?.port(),
-            Kind::Raw => rand::random(),
+            Kind::Raw => {
+                let identifier = rand::random();
+                // Without the filter, the socket receives the messages of other processes, which costs time.
+                let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
+                identifier
+            }
         };
-        if kind == Kind::Raw {
-            // Without the filter, the socket receives the messages of other processes, which costs time.
-            let _ = SockRef::from(&socket).attach_filter(&replies_to(identifier, v4));
-        }
         let inner = Arc::new(SocketState {
             socket: UdpSocket::from_std(socket)?,
             kind,
@@ -272,9 +273,9 @@ impl Drop for EchoSocket {
 
 /// The errors that an ICMP message can set (`icmp_err_convert` and `icmpv6_err_convert` of Linux).
 fn may_be_about_others(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| {
-        matches!(
-            code,
+    matches!(
+        error.raw_os_error(),
+        Some(
             libc::ENETUNREACH
                 | libc::EHOSTUNREACH
                 | libc::ECONNREFUSED
@@ -286,7 +287,7 @@ fn may_be_about_others(error: &io::Error) -> bool {
                 | libc::EPROTO
                 | libc::EACCES
         )
-    })
+    )
 }
 
 /// Passes on replies and errors, until it is aborted.
@@ -304,10 +305,6 @@ async fn read(inner: Arc<SocketState>) {
 }
 
 impl SocketState {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        lock(&self.waiting)
-    }
-
     fn read_errors(&self) {
         let mut packet = [0; PACKET];
         while let Ok((length, error)) = errors::next(&self.socket, &mut packet) {
@@ -365,7 +362,7 @@ impl SocketState {
             return;
         }
         let number = echo.sequence % MOST_REQUESTS;
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         let Some(waiter) = waiting.probes.get_mut(&(echo.sequence - number)) else { return };
         let Some(event) = waiter.sent[usize::from(number)].and_then(|sent| event(waiter, sent)) else { return };
         if let Some(answer) = waiter.answer.take() {

@@ -89,7 +89,7 @@ async fn a_resolver_that_hangs_keeps_a_limited_number_of_threads_and_nothing_of_
     }
     held.until_asked(3).await;
     {
-        let work = names.work();
+        let work = lock(&names.work);
         assert_eq!((work.threads, work.waiting.len()), (3, 10));
         assert!(work.queue.len() == 7 && work.waiting.values().all(|waiting| waiting.len() == 1), "piled up");
     }
@@ -98,11 +98,11 @@ async fn a_resolver_that_hangs_keeps_a_limited_number_of_threads_and_nothing_of_
     names.resolve("another", ProbeDeadline::after(PLENTY)).await.unwrap();
     assert_eq!(held.asked.load(Ordering::SeqCst), 4);
     let start = Instant::now();
-    while names.work().threads > 0 {
+    while lock(&names.work).threads > 0 {
         assert!(start.elapsed() < PLENTY, "a thread does not end");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(names.work().waiting.is_empty());
+    assert!(lock(&names.work).waiting.is_empty());
 }
 
 #[tokio::test]

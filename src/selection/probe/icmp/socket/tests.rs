@@ -28,7 +28,7 @@ fn waiting() -> Vec<Waits> {
     let waits = sockets.map(|socket| {
         let seat = PendingEcho::on(&socket, SocketAddr::new(HOST.into(), 0)).unwrap();
         let inner = &socket.inner;
-        inner.waiting().probes.get_mut(&seat.sequence).unwrap().sent[1] = Some(Instant::now());
+        lock(&inner.waiting).probes.get_mut(&seat.sequence).unwrap().sent[1] = Some(Instant::now());
         let echo = Echo { identifier: inner.identifier, sequence: seat.sequence + 1, token: Some(seat.token) };
         Waits { seat, echo }
     });
