@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Float64Type};
 
 use super::concurrency::peak;
 use super::run::{ArmPlan, JobRow, RunData};
+use crate::comparison::statistics::counts;
 use crate::error::{Error, Result};
 use crate::viya::jobs::JobState;
 
@@ -252,9 +253,5 @@ fn plans(job_rows: &[JobRow]) -> Vec<ArmPlan> {
 
 /// The most frequent value.
 fn most_frequent<'a>(values: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for value in values {
-        *counts.entry(value).or_insert(0) += 1;
-    }
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value.to_owned())
+    counts(values).into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value.to_owned())
 }
