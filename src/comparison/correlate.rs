@@ -179,7 +179,7 @@ async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<Orche
         // An outage, or a page of a proxy in place of an answer, can pass. A missing permission does not.
         let permanent = problem.as_ref().is_some_and(|e| !e.may_pass() && e.kind() != ErrorKind::Server);
         let left = run.options.correlation_timeout - client.clock().since(started);
-        if complete || permanent || left <= 0.0 || control.is_stopped() {
+        if complete || permanent || left <= 0.0 || control.stop.is_stopped() {
             return (entries, complete, problem);
         }
         control.sleep(left.min(pause)).await;

@@ -14,7 +14,8 @@ pub(super) const GRACE: f64 = 20.0;
 #[derive(Debug)]
 pub(super) struct RunControl {
     error: Mutex<Option<Error>>,
-    stop: Stop,
+    /// The request to end the run.
+    pub(super) stop: Stop,
     clock: Clock,
 }
 
@@ -25,16 +26,7 @@ impl RunControl {
 
     /// Whether no further job may be submitted.
     pub(super) fn is_ending(&self) -> bool {
-        self.is_stopped() || lock(&self.error).is_some()
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stop.is_stopped()
-    }
-
-    /// Returns when the run is stopped.
-    pub(super) async fn stopped(&self) {
-        self.stop.stopped().await;
+        self.stop.is_stopped() || lock(&self.error).is_some()
     }
 
     /// Waits `seconds` of the server, or until the run is stopped.
@@ -45,7 +37,7 @@ impl RunControl {
     /// The output of `work`; `None`, with `work` dropped, when it has not ended [`GRACE`] seconds after the run was stopped.
     pub(super) async fn with_grace<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let late = async {
-            self.stopped().await;
+            self.stop.stopped().await;
             self.clock.sleep(GRACE).await;
         };
         tokio::select! { biased; done = work => Some(done), () = late => None }
@@ -55,7 +47,7 @@ impl RunControl {
     pub(super) fn reason(&self) -> Option<Error> {
         let error = lock(&self.error).clone();
         let stopped = || Error::new(ErrorKind::Conflict, "the run was stopped, and its running jobs were canceled");
-        error.or_else(|| self.is_stopped().then(stopped))
+        error.or_else(|| self.stop.is_stopped().then(stopped))
     }
 
     /// Ends the run early. The first error stays.

@@ -235,7 +235,7 @@ impl ViyaComparisonRunner {
             return Err(Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(e));
         }
         appended?;
-        if control.is_stopped() {
+        if control.stop.is_stopped() {
             let text = format!("the run was stopped after all jobs had ended: its result is in {}", path.display());
             return Err(Error::new(ErrorKind::Conflict, text));
         }
