@@ -5,10 +5,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::environment::EnvironmentVariables;
 use super::files;
 use super::report::{Area, Check, Status};
 use super::settings::SettingValues;
-use super::variables::EnvironmentVariables;
 use super::viya;
 use crate::autosys::find_program;
 use crate::http::client;

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use chrono::Utc;
 
+use super::environment::EnvironmentVariables;
 use super::files;
 use super::report::{Area, Check, Status};
 use super::settings::{self, SettingValues};
-use super::variables::EnvironmentVariables;
 use crate::viya::auth::Login;
 
 /// The default token file of a comparison.
