@@ -7,10 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::attach::attached;
+use super::callables::{Calls, HeldObject};
 use super::convert::arguments::{self, Moment};
-use super::errors::PyOutcome;
-use super::held::HeldObject;
-use super::interrupt::Calls;
+use super::errors::{PyOutcome, refuse};
 use crate::azure::{AccessToken, Credential, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,14 +26,13 @@ pub(super) fn credential(
     }
     let has_get_token = value.hasattr("get_token")?;
     if !has_get_token && !value.is_callable() {
-        return Err(Error::invalid(format!(
+        return refuse(format!(
             "credential must be None, a dict of tenant_id, client_id and client_secret, a callable that returns a token, or an \
              object with get_token(scope), not a value of type {}",
             arguments::type_name(value)
-        ))
-        .into());
+        ));
     }
-    let source = PythonSource { object: calls.held().hold(value), has_get_token, calls: Arc::clone(calls) };
+    let source = PythonSource { object: calls.held.hold(value), has_get_token, calls: Arc::clone(calls) };
     Ok((Credential::Source(Arc::new(source)), None))
 }
 
@@ -51,7 +49,7 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
         let name = format!("credential[{key:?}]");
         let text = arguments::named(dict.py(), &name, arguments::secret(&value))?.trim();
         if text.is_empty() {
-            return Err(Error::invalid(format!("{name} is empty")).into());
+            return refuse(format!("{name} is empty"));
         }
         found[index] = Some(text.to_owned());
     }
@@ -60,11 +58,10 @@ fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)
         (Some(tenant), Some(client), Some(secret)) => Credential::service_principal(&tenant, &client, secret),
         (None, Some(client), None) => Credential::ManagedIdentity { client_id: Some(client) },
         _ => {
-            return Err(Error::invalid(
+            return refuse(
                 "credential must have tenant_id, client_id and client_secret for a service principal, or client_id alone for a \
                  user-assigned managed identity",
-            )
-            .into());
+            );
         }
     };
     Ok((credential, authority_host))
@@ -112,12 +109,10 @@ fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
     }
     let (text, expires) = if answer.is_instance_of::<PyString>() {
         (answer.clone(), None)
-    } else if let Ok(pair) = answer
-        .cast_exact::<PyTuple>()
-        .map_err(|_| wrong())
-        .and_then(|pair| if pair.len() == 2 { Ok(pair) } else { Err(wrong()) })
+    } else if answer.is_exact_instance_of::<PyTuple>()
+        && let Ok((text, expires)) = answer.extract()
     {
-        (pair.get_item(0).map_err(|_| wrong())?, Some(pair.get_item(1).map_err(|_| wrong())?))
+        (text, Some(expires))
     } else {
         (answer.getattr("token").map_err(|_| wrong())?, answer.getattr("expires_on").ok())
     };

@@ -272,26 +272,16 @@ impl PyComparisonResult {
 }
 
 /// A reason to be careful with a comparison.
-#[pyclass(module = "jobrota", name = "ComparisonWarning", frozen)]
+#[pyclass(module = "jobrota", name = "ComparisonWarning", frozen, get_all)]
 pub(super) struct PyComparisonWarning {
+    /// A short name for programs, such as `parallelism_confounded`.
     code: String,
+    /// The meaning for this run.
     text: String,
 }
 
 #[pymethods]
 impl PyComparisonWarning {
-    /// A short name for programs, such as `parallelism_confounded`.
-    #[getter]
-    fn code(&self) -> &str {
-        &self.code
-    }
-
-    /// The meaning for this run.
-    #[getter]
-    fn text(&self) -> &str {
-        &self.text
-    }
-
     fn __repr__(&self) -> String {
         format!("ComparisonWarning(code='{}', text={:?})", self.code, self.text)
     }

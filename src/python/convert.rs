@@ -90,6 +90,19 @@ pub(crate) fn record(py: Python<'_>, value: &impl Serialize) -> PyOutcome {
     json(py, &value.map_err(failed)?)
 }
 
+/// A value of the core that Python sees as [`record`] makes it.
+pub(crate) struct Record<T>(pub(crate) T);
+
+impl<'py, T: Serialize> IntoPyObject<'py> for &Record<T> {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        Ok(record(py, &self.0)?.into_bound(py))
+    }
+}
+
 /// The deepest nesting of dicts and lists that an argument can have. One that contains itself is deeper.
 const DEEPEST: usize = 32;
 

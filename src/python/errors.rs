@@ -9,6 +9,11 @@ use crate::error::{Error, ErrorKind};
 /// The result of a call from Python.
 pub(super) type PyOutcome<T = Py<PyAny>> = Result<T, Raised>;
 
+/// Refuses an argument of a call.
+pub(super) fn refuse<T>(why: impl Into<String>) -> PyOutcome<T> {
+    Err(Error::invalid(why).into())
+}
+
 /// An [`Error`] or a Python exception on its way to the caller, so that `?` takes both.
 #[derive(Debug)]
 pub(super) enum Raised {

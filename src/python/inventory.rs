@@ -8,14 +8,14 @@ use chrono::{DateTime, Utc};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
+use serde_json::json;
 
 use super::azure_credential;
+use super::callables::Calls;
 use super::convert;
 use super::convert::arguments::{self, Names, Text};
-use super::errors::PyOutcome;
-use super::interrupt::Calls;
+use super::errors::{PyOutcome, refuse};
 use super::wait::CallMode;
-use crate::error::Error;
 use crate::inventory::azure::{AzureOptions, AzureQuery, Members, PowerFilter};
 use crate::inventory::{Inventory, Origin};
 
@@ -49,10 +49,7 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
         return Ok(Inventory::from_file(file)?);
     }
     if value.is_none() {
-        return Err(Error::invalid(
-            "no inventory is given: give the names of the VMs, a dict, a list of dicts or a file",
-        )
-        .into());
+        return refuse("no inventory is given: give the names of the VMs, a dict, a list of dicts or a file");
     }
     // Tuples, views of dicts and other iterables of names are lists in JSON.
     let plain = match value.try_iter() {
@@ -64,15 +61,12 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
     Ok(Inventory::from_value(convert::json_value("inventory", &plain)?)?)
 }
 
-fn vm_dicts<'py>(py: Python<'py>, inventory: &Inventory) -> PyResult<Vec<Bound<'py, PyDict>>> {
+fn vm_dicts(py: Python<'_>, inventory: &Inventory) -> PyOutcome {
     let vms = inventory.vms().iter().map(|vm| {
-        let dict = convert::dict(py, [("name", &vm.name)])?;
-        dict.set_item("ip_address", &vm.ip_address)?;
-        dict.set_item("nic_name", vm.nic_name.as_deref().unwrap_or_default())?;
-        dict.set_item("weight", vm.weight)?;
-        Ok(dict)
+        let nic_name = vm.nic_name.as_deref().unwrap_or_default();
+        json!({"name": vm.name, "ip_address": vm.ip_address, "nic_name": nic_name, "weight": vm.weight})
     });
-    vms.collect()
+    convert::json(py, &vms.collect())
 }
 
 impl FromPyObject<'_, '_> for PowerFilter {
@@ -92,10 +86,7 @@ fn query(
 ) -> PyOutcome<AzureQuery> {
     let members = match (vm_names, backend_pool) {
         (Some(_), Some(_)) => {
-            return Err(Error::invalid(
-                "vm_names and backend_pool both say which VMs are listed: give one of them, not both",
-            )
-            .into());
+            return refuse("vm_names and backend_pool both say which VMs are listed: give one of them, not both");
         }
         (Some(names), None) => Members::Names(names.0),
         (None, Some(pool)) => Members::BackendPool(pool.0),
@@ -269,7 +260,7 @@ impl PyInventory {
 
     /// One dict per VM: name, ip_address, nic_name, weight.
     #[getter]
-    fn vms<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    fn vms(&self, py: Python<'_>) -> PyOutcome {
         vm_dicts(py, &self.inventory)
     }
 
@@ -305,9 +296,9 @@ impl PyInventory {
         }
     }
 
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+    fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
         let vms = vm_dicts(py, &self.inventory)?;
-        let Some(origin) = self.inventory.origin() else { return convert::repr_html(py, "inventory", vms) };
+        let Some(origin) = self.inventory.origin() else { return Ok(convert::repr_html(py, "inventory", vms)?) };
         let data = PyDict::new(py);
         data.set_item("source", &origin.source)?;
         data.set_item("listed", format!("{} ago", origin.age_in_words()))?;
@@ -320,6 +311,6 @@ impl PyInventory {
                 origin.left_out.iter().map(|(name, reason)| convert::dict(py, [("name", name), ("reason", reason)]));
             data.set_item("left_out", rows.collect::<PyResult<Vec<_>>>()?)?;
         }
-        convert::repr_html(py, "inventory", data)
+        Ok(convert::repr_html(py, "inventory", data)?)
     }
 }

@@ -13,10 +13,9 @@ use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, Storag
 use super::convert::{self, Rows};
 use super::errors::{PyOutcome, to_py};
 use super::fork_guard::ForkGuard;
-use super::import_report::PyImportReport;
 use super::ledger_summary::PyLedgerSummary;
-use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
 use super::operator::OperatorAction;
+use super::reports::{PyImportReport, PyMaintenanceReport, warn_when_overdue};
 use super::tables;
 use super::track::PyTrack;
 use super::wait::{self, CallMode};
@@ -125,27 +124,19 @@ impl PyJobLedger {
 
     fn log(
         &self,
+        mode: CallMode,
         py: Python<'_>,
         table: LedgerTable,
-        [file_name, job_id, status]: [Text; 3],
-        at: Option<Moment>,
-    ) -> PyOutcome<()> {
-        let (ledger, at) = (self.core()?, at.map(|at| at.0));
-        let writing = ledger.clone();
-        let work = move || writing.log(table, &file_name.0, &job_id.0, &status.0, at);
-        CallMode::Wait.run_on_ledger(py, &ledger, work, |_, ()| Ok(())).map(drop)
-    }
-
-    fn log_async(
-        &self,
-        py: Python<'_>,
-        table: LedgerTable,
-        [file_name, job_id, status]: [Text; 3],
+        [Text(file_name), Text(job_id), Text(status)]: [Text; 3],
         at: Option<Moment>,
     ) -> PyOutcome {
-        let (ledger, at) = (self.core()?, at.map(|at| at.0));
-        let work = async move { ledger.log_async(table, &file_name.0, &job_id.0, &status.0, at).await };
-        CallMode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+        let (ledger, at, done) = (self.core()?, at.map(|at| at.0), |py: Python<'_>, ()| Ok(py.None()));
+        if let CallMode::Coroutine = mode {
+            let work = async move { ledger.log_async(table, &file_name, &job_id, &status, at).await };
+            return mode.run(py, work, done);
+        }
+        let writing = ledger.clone();
+        mode.run_on_ledger(py, &ledger, move || writing.log(table, &file_name, &job_id, &status, at), done)
     }
 
     fn pending(
@@ -193,12 +184,7 @@ impl PyJobLedger {
     fn summary_in(&self, mode: CallMode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
         let (ledger, since) = (self.core()?, since.map(|since| since.0));
         let read = ledger.clone();
-        mode.run_on_ledger(
-            py,
-            &ledger,
-            move || read.summary(since, None),
-            |_, summary| Ok(PyLedgerSummary::from(summary)),
-        )
+        mode.run_on_ledger(py, &ledger, move || read.summary(since, None), |_, summary| Ok(PyLedgerSummary(summary)))
     }
 
     fn maintain_in(&self, mode: CallMode, py: Python<'_>, retain_hours: f64) -> PyOutcome {
@@ -351,8 +337,8 @@ impl PyJobLedger {
         job_id: Text,
         status: Text,
         execution_timestamp: Option<Moment>,
-    ) -> PyOutcome<()> {
-        self.log(py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
+    ) -> PyOutcome {
+        self.log(CallMode::Wait, py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
     }
 
     /// Like `log_job_execution`, as a coroutine.
@@ -365,7 +351,7 @@ impl PyJobLedger {
         status: Text,
         execution_timestamp: Option<Moment>,
     ) -> PyOutcome {
-        self.log_async(py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
+        self.log(CallMode::Coroutine, py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
     }
 
     /// Logs one notification for AutoSys with the flag `NO`. The row is durable when the call returns.
@@ -388,8 +374,8 @@ impl PyJobLedger {
         job_id: Text,
         status: Text,
         notification_timestamp: Option<Moment>,
-    ) -> PyOutcome<()> {
-        self.log(py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
+    ) -> PyOutcome {
+        self.log(CallMode::Wait, py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
     }
 
     /// Like `log_job_completion`, as a coroutine.
@@ -402,7 +388,13 @@ impl PyJobLedger {
         status: Text,
         notification_timestamp: Option<Moment>,
     ) -> PyOutcome {
-        self.log_async(py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
+        self.log(
+            CallMode::Coroutine,
+            py,
+            LedgerTable::Notifications,
+            [file_name, job_id, status],
+            notification_timestamp,
+        )
     }
 
     /// Logs many executions in one commit.
@@ -913,7 +905,7 @@ impl PyJobLedger {
         let ledger = self.core().map_err(|error| to_py(py, &error))?;
         match py.detach(|| ledger.summary(None, None)) {
             Ok(summary) => {
-                let summary = Bound::new(py, PyLedgerSummary::from(summary))?;
+                let summary = Bound::new(py, PyLedgerSummary(summary))?;
                 data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
             }
             // A notebook also shows a ledger without rows. Say why there are no counts.

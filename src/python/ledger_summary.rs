@@ -13,19 +13,11 @@ use crate::delivery::{AGES, LedgerSummary, TableSummary};
 /// The counts of rows are those of the table whose rows are delivered, `source`. `executions` and `notifications` have the
 /// same counts for each table. A notebook shows it as a page for operators; `to_prometheus` is one for Prometheus.
 #[pyclass(module = "jobrota", name = "LedgerSummary", frozen)]
-pub(super) struct PyLedgerSummary {
-    summary: LedgerSummary,
-}
-
-impl From<LedgerSummary> for PyLedgerSummary {
-    fn from(summary: LedgerSummary) -> Self {
-        Self { summary }
-    }
-}
+pub(super) struct PyLedgerSummary(pub(super) LedgerSummary);
 
 impl PyLedgerSummary {
     fn delivered(&self) -> &TableSummary {
-        self.summary.delivered_table()
+        self.0.delivered_table()
     }
 }
 
@@ -56,19 +48,19 @@ impl PyLedgerSummary {
     /// The root of the ledger.
     #[getter]
     fn root(&self) -> &str {
-        &self.summary.root
+        &self.0.root
     }
 
     /// When the summary was made.
     #[getter]
     fn made_at(&self) -> DateTime<Utc> {
-        self.summary.made_at
+        self.0.made_at
     }
 
     /// The table whose rows are delivered: `job_notifications`, or `autosys_job_log` while the former does not exist.
     #[getter]
     fn source(&self) -> &'static str {
-        self.summary.source.name()
+        self.0.source.name()
     }
 
     /// Rows to deliver: their flag is exactly `NO`. Parked rows are among them.
@@ -118,39 +110,39 @@ impl PyLedgerSummary {
     /// `JobLedger.executions_without_notification`.
     #[getter]
     fn unnotified(&self) -> u64 {
-        self.summary.unnotified
+        self.0.unnotified
     }
 
     /// The beginning of the time for which attempts are counted.
     #[getter]
     fn since(&self) -> DateTime<Utc> {
-        self.summary.since
+        self.0.since
     }
 
     /// Recent attempts to deliver, by outcome.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        counts(py, &self.summary.attempts)
+        counts(py, &self.0.attempts)
     }
 
     /// The share of the recent tries that delivered their row, from 0 to 1: the delivered ones among those that ended as
     /// delivered, failed, unknown or parked. None if there was no try.
     #[getter]
     fn success_rate(&self) -> Option<f64> {
-        self.summary.success_rate
+        self.0.success_rate
     }
 
     /// Counts of `autosys_job_log`: rows, pending, acknowledged, other_flags, pending_by_status, pending_by_age,
     /// oldest_pending, parked, retrying and next_retry.
     #[getter]
     fn executions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        table_dict(py, &self.summary.executions)
+        table_dict(py, &self.0.executions)
     }
 
     /// Counts of `job_notifications`, as `executions`.
     #[getter]
     fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        table_dict(py, &self.summary.notifications)
+        table_dict(py, &self.0.notifications)
     }
 
     /// All properties as one dict.
@@ -163,11 +155,11 @@ impl PyLedgerSummary {
     /// All counts in the text format of Prometheus (0.0.4), such as
     /// `jobrota_pending_rows{table="job_notifications",status="SUCCESS"} 3`. All metrics are gauges.
     fn to_prometheus(&self) -> String {
-        self.summary.to_prometheus()
+        self.0.to_prometheus()
     }
 
     fn __repr__(&self) -> String {
-        let (e, n) = (&self.summary.executions, &self.summary.notifications);
+        let (e, n) = (&self.0.executions, &self.0.notifications);
         format!(
             "LedgerSummary(executions={} ({} pending), notifications={} ({} pending))",
             e.rows, e.pending, n.rows, n.pending

@@ -6,10 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::attach::attached;
-use super::errors::PyOutcome;
-use super::held::HeldObject;
-use super::interrupt::Calls;
-use crate::error::Error;
+use super::callables::{Calls, HeldObject};
+use super::errors::{PyOutcome, refuse};
 use crate::inventory::Vm;
 use crate::selection::{Probe, ProbeCallback};
 
@@ -41,16 +39,15 @@ pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, calls: &Arc<Calls>) -> PyO
         return Ok(text.parse()?);
     }
     if value.is_callable() {
-        let function = calls.held().hold(value);
+        let function = calls.held.hold(value);
         return Ok(Probe::Callback(Arc::new(PythonProbe { function, calls: Arc::clone(calls) })));
     }
     if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
         let probes = items.map(|item| probe(Some(&item?), calls)).collect::<PyOutcome<Vec<_>>>()?;
         return Ok(Probe::any_of(probes)?);
     }
-    Err(Error::invalid(format!(
+    refuse(format!(
         "probe must be \"auto\", \"icmp\", \"tcp:PORT\", an http:// address, a callable or a list of these, not {}",
         value.get_type()
     ))
-    .into())
 }

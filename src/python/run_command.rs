@@ -8,9 +8,9 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::azure_credential;
+use super::callables::Calls;
 use super::convert::arguments::{self, Text};
 use super::errors::PyOutcome;
-use super::interrupt::Calls;
 use super::selector::{PyRoundRobinSelector, selector_argument};
 use crate::autosys::{Mapping, RunCommand, RunCommandOptions, Transport};
 

@@ -9,20 +9,18 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::attach::attached;
+use super::callables::{Call, HeldObjects};
 use super::comparison_result::PyComparisonResult;
 use super::convert;
 use super::convert::arguments::{self, Location, Secret, StorageOptions, Text};
 use super::credentials::credentials;
-use super::errors::PyOutcome;
+use super::errors::{PyOutcome, refuse};
 use super::fork_guard::ForkGuard;
-use super::held::HeldObjects;
-use super::interrupt::Call;
 use super::viya_session::client_options;
 use super::wait::{CallMode, in_context};
 use crate::comparison::{
     self, ComparisonResult, JobOrder, ProgressEvent, ProgressListener, RunnerOptions, job_durations,
 };
-use crate::error::Error;
 use crate::runtime::lock;
 use crate::viya::{ClientOptions, server};
 
@@ -316,11 +314,7 @@ fn callable(progress: &Bound<'_, PyAny>) -> PyOutcome {
     if progress.is_callable() {
         return Ok(progress.clone().unbind());
     }
-    Err(Error::invalid(format!(
-        "progress must be True, False or a callable that takes a dict, not {}",
-        progress.repr()?
-    ))
-    .into())
+    refuse(format!("progress must be True, False or a callable that takes a dict, not {}", progress.repr()?))
 }
 
 /// The order in which jobs are started.
@@ -328,10 +322,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
     let given = durations_from.filter(|value| !value.is_none());
     match order {
         "submission" if given.is_none() => Ok(JobOrder::Submission),
-        "submission" => {
-            Err(Error::invalid("durations_from is for order=\"longest_first\": say that as well, or leave it out")
-                .into())
-        }
+        "submission" => refuse("durations_from is for order=\"longest_first\": say that as well, or leave it out"),
         "longest_first" => {
             let Some(value) = given else { return Ok(JobOrder::LongestFirst(None)) };
             let known: HashMap<String, f64> = if let Some(named) = arguments::mapping(value)? {
@@ -351,9 +342,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             };
             Ok(JobOrder::LongestFirst(Some(known)))
         }
-        other => {
-            Err(Error::invalid(format!("order {other:?} is unknown: it is \"submission\" or \"longest_first\"")).into())
-        }
+        other => refuse(format!("order {other:?} is unknown: it is \"submission\" or \"longest_first\"")),
     }
 }
 

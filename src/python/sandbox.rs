@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use serde_json::json;
 
 use super::arguments::{self, Names, Text};
 use super::convert;
@@ -419,14 +420,11 @@ impl PySandbox {
 /// Returns:
 ///     One dict per measure of each arm; seconds, but for counts.
 #[pyfunction]
-pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome<Vec<Bound<'_, PyDict>>> {
+pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome {
     let rows = wait::blocking(py, calibration)?;
-    let dicts = rows.into_iter().map(|row| {
-        let dict = convert::dict(py, [("arm", &row.arm), ("measure", &row.measure)])?;
-        dict.set_item("recorded", row.recorded)?;
-        dict.set_item("sandbox", row.sandbox)?;
-        dict.set_item("error_percent", row.error_percent())?;
-        Ok(dict)
+    let dicts = rows.iter().map(|row| {
+        json!({"arm": row.arm, "measure": row.measure, "recorded": row.recorded, "sandbox": row.sandbox,
+               "error_percent": row.error_percent()})
     });
-    Ok(dicts.collect::<PyResult<_>>()?)
+    convert::json(py, &dicts.collect())
 }

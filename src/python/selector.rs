@@ -10,11 +10,11 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::callables::Calls;
 use super::convert;
 use super::convert::arguments::{self, Moment, Names, StorageOptions, Text};
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
-use super::interrupt::Calls;
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
 use super::probe;
@@ -381,10 +381,10 @@ impl PyRoundRobinSelector {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.calls.held().traverse(&visit, Arc::strong_count(&self.selector) > 1)
+        self.calls.held.traverse(&visit, Arc::strong_count(&self.selector) > 1)
     }
 
     fn __clear__(&self) {
-        self.calls.held().clear();
+        self.calls.held.clear();
     }
 }

@@ -10,22 +10,19 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
 use super::attach::attached;
+use super::callables::{Call, Calls, HeldObject, is_canceled};
 use super::convert;
 use super::convert::arguments::{self, Names, TextPairs};
-use super::delivery_report::PyDeliveryReport;
-use super::errors::{PyOutcome, Raised};
+use super::errors::{PyOutcome, Raised, refuse};
 use super::fork_guard::ForkGuard;
-use super::held::HeldObject;
-use super::interrupt::{Call, Calls, is_canceled};
 use super::ledger::PyJobLedger;
 use super::ledger_summary::PyLedgerSummary;
-use super::rehearsal::PyRehearsal;
+use super::reports::PyDeliveryReport;
 use super::run_command::PyRunCommand;
-use super::sendevent::PySendEvent;
 #[cfg(feature = "ssh")]
 use super::ssh::PySsh;
+use super::transports::{PyRehearsal, PySendEvent, PyWebServices};
 use super::wait::{self, CallMode, in_context};
-use super::web_services::PyWebServices;
 use crate::autosys::{Callable, Mapping, SendEvent, SendEventOptions, SendOutcome, Transport};
 use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,10 +39,9 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
         return match name.as_str() {
             "CHANGE_STATUS" => Ok(Mapping::change_status()),
             "STARTJOB" => Ok(Mapping::start_job()),
-            _ => Err(Error::invalid(format!(
+            _ => refuse(format!(
                 "mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, not \"{name}\""
-            ))
-            .into()),
+            )),
         };
     }
     let expected = "mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, both text";
@@ -114,7 +110,7 @@ fn transport(
     calls: Arc<Calls>,
 ) -> PyOutcome<Arc<dyn Transport>> {
     // Also a transport of this package, which can hold a selector, and that a callable.
-    let held = calls.held().hold(value);
+    let held = calls.held.hold(value);
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
     }
@@ -137,11 +133,10 @@ fn transport(
         let send = move |file_name: &str, job_id: &str, status: &str| call(&held, &calls, file_name, job_id, status);
         return Ok(Arc::new(Callable::from_arc(Arc::new(send), thread_safe || asynchronous)));
     }
-    Err(Error::invalid(format!(
+    refuse(format!(
         "transport must be jobrota.autosys.SendEvent(…) or a callable (file_name, job_id, status) -> bool, not {}",
         value.get_type()
     ))
-    .into())
 }
 
 /// Converts `backoff`: None or False for none, True for the default, the duration of the first wait, or a dict.
@@ -163,11 +158,7 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
             "longest" => longest = Some(arguments::item("backoff", &key, &value, arguments::duration)?),
             "factor" => factor = arguments::item("backoff", &key, &value, arguments::number)?,
             "jitter" => jitter = arguments::item("backoff", &key, &value, arguments::number)?,
-            _ => {
-                return Err(
-                    Error::invalid(format!("backoff has no {key}; it has first, factor, longest, jitter")).into()
-                );
-            }
+            _ => return refuse(format!("backoff has no {key}; it has first, factor, longest, jitter")),
         }
     }
     let longest = longest.unwrap_or(default.longest.max(first));
@@ -183,7 +174,7 @@ fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
         Err(_) if value.is_instance_of::<PyString>() || value.hasattr("total_seconds")? => {
             Ok(Some(arguments::named(value.py(), "confirm", arguments::duration(value))?))
         }
-        Err(_) => Err(Error::invalid("confirm must be True, False or a duration such as \"30s\"").into()),
+        Err(_) => refuse("confirm must be True, False or a duration such as \"30s\""),
     }
 }
 
@@ -452,18 +443,18 @@ impl PyAutosysUpdater {
         if self.guard.check("AutosysUpdater").is_ok()
             && let Ok(summary) = wait::blocking(py, || ledger.summary(None, None))
         {
-            let summary = Bound::new(py, PyLedgerSummary::from(summary))?;
+            let summary = Bound::new(py, PyLedgerSummary(summary))?;
             data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
         }
         convert::repr_html(py, "updater", data)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.calls.held().traverse(&visit, Arc::strong_count(&self.updater) > 1)
+        self.calls.held.traverse(&visit, Arc::strong_count(&self.updater) > 1)
     }
 
     fn __clear__(&self) {
-        self.calls.held().clear();
+        self.calls.held.clear();
     }
 }
 

@@ -8,12 +8,12 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
+use super::callables::HeldObjects;
 use super::convert;
 use super::convert::arguments::{self, Location, Names, Secret, Text};
 use super::credentials::credentials;
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
-use super::held::HeldObjects;
 use super::wait::CallMode;
 use crate::error::Error;
 use crate::runtime::lock;

@@ -14,9 +14,9 @@ use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 
 use super::attach::{LateCall, attached};
+use super::callables::{Call, Calls};
 use super::errors::{PyOutcome, Raised, to_py};
 use super::fork_guard::ForkGuard;
-use super::interrupt::{Call, Calls};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::JobLedger;
@@ -164,16 +164,7 @@ pub(super) fn future<T: Send + 'static>(
         logging::deliver(py)?;
         return Ok(outcome?);
     }
-    let task = Task::start(&runtime, future);
-    loop {
-        let outcome = task.wait(py)?;
-        let signal = logging::deliver(py).and_then(|()| py.check_signals());
-        if let Some(outcome) = outcome {
-            signal?;
-            return Ok(outcome?);
-        }
-        signal.inspect_err(|_| task.handle.abort())?;
-    }
+    Task::start(&runtime, future).end(py, None)
 }
 
 /// As [`future`], but Ctrl-C calls `stop` and waits for the future to end in order. A second Ctrl-C drops the future.
@@ -184,28 +175,7 @@ pub(super) fn stoppable<T: Send + 'static>(
 ) -> PyOutcome<T> {
     let _late = LateCall::begin(py);
     logging::deliver(py)?;
-    let task = Task::start(&runtime::handle()?, future);
-    let mut interrupted: Option<PyErr> = None;
-    loop {
-        let outcome = task.wait(py)?;
-        let signal = logging::deliver(py).and_then(|()| py.check_signals());
-        if let Some(outcome) = outcome {
-            let Some(interrupt) = interrupted.or(signal.err()) else { return Ok(outcome?) };
-            interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
-            return Err(interrupt.into());
-        }
-        match (signal, &interrupted) {
-            (Ok(()), _) => {}
-            (Err(signal), None) => {
-                stop();
-                interrupted = Some(signal);
-            }
-            (Err(signal), Some(_)) => {
-                task.handle.abort();
-                return Err(signal.into());
-            }
-        }
-    }
+    Task::start(&runtime::handle()?, future).end(py, Some(&stop))
 }
 
 /// Runs `work` inside a context manager. `work` gets what the context manager returns.
@@ -236,6 +206,34 @@ impl<T: Send + 'static> Task<T> {
             let _ = sender.send(future.await);
         });
         Self { handle, outcome: Mutex::new(receiver) }
+    }
+
+    /// Waits for the end, and looks for signals meanwhile. Ctrl-C drops the future and raises. With `stop`, the first Ctrl-C
+    /// calls it instead, and is raised once the future has ended.
+    fn end(self, py: Python<'_>, stop: Option<&dyn Fn()>) -> PyOutcome<T> {
+        let mut interrupted: Option<PyErr> = None;
+        loop {
+            let outcome = self.wait(py)?;
+            let signal = logging::deliver(py).and_then(|()| py.check_signals()).err();
+            if let Some(outcome) = outcome {
+                let Some(interrupt) = interrupted.or(signal) else { return Ok(outcome?) };
+                if stop.is_some() {
+                    interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
+                }
+                return Err(interrupt.into());
+            }
+            match (signal, stop) {
+                (None, _) => {}
+                (Some(signal), Some(stop)) if interrupted.is_none() => {
+                    stop();
+                    interrupted = Some(signal);
+                }
+                (Some(signal), _) => {
+                    self.handle.abort();
+                    return Err(signal.into());
+                }
+            }
+        }
     }
 
     /// Waits without the GIL until it is time to look for signals. Returns None while the future runs.
