@@ -9,8 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::arms::Arm;
 use super::job_configs::JobConfig;
-use super::journal::{JobEnd, JobKey, Journal, JournalEvent, JournalHeader, PriorState};
-use super::names;
+use super::journal::{JobEnd, JobKey, Journal, JournalEvent, JournalHeader, PriorState, unique_name};
 use super::options::RunnerOptions;
 use super::progress::ProgressCounter;
 use super::records::{Correlation, JobRecord};
@@ -90,7 +89,7 @@ impl ArmRound<'_> {
             config: config.clone(),
             round: self.round,
             sequence,
-            unique_name: names::unique_name(&config.name, &self.arm.short(), key, &self.run.header.tag),
+            unique_name: unique_name(&config.name, &self.arm.short(), key, &self.run.header.tag),
             status: "failed".into(),
             error: None,
             job: None,

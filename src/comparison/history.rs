@@ -211,9 +211,9 @@ fn read_run(rows: &RecordBatch) -> Result<RunData> {
         let found = rows.column_by_name(name).is_some_and(|column| column.data_type() == kind);
         found.then_some(()).ok_or_else(|| Error::invalid(format!("the rows have no column {name} of {kind}")))?;
     }
-    let mut run = from_table::read_run(std::slice::from_ref(rows))?;
+    let mut run = from_table::read_run(rows)?;
     let texts = |name: &str| from_table::texts(rows, name);
-    let integers = |name: &str| from_table::integers(rows, name, 0);
+    let integers = |name: &str| from_table::integers(rows, name);
     let flags = |name: &str| rows.column_by_name(name).and_then(|column| column.as_boolean_opt());
     run.host_price = from_table::numbers(rows, "host_price")?[0];
     run.resumed = integers("resumed")?[0].unwrap_or(0) as u32;

@@ -14,8 +14,7 @@ use super::history;
 use super::job_configs::{self, JobConfig};
 use super::job_durations;
 use super::job_files;
-use super::journal::{Journal, JournalEvent, JournalHeader, Replay};
-use super::names;
+use super::journal::{Journal, JournalEvent, JournalHeader, Replay, run_tag};
 use super::options::{JobOrder, RunnerOptions};
 use super::progress::ProgressListener;
 use super::records::{ArmRecord, run_data};
@@ -97,7 +96,7 @@ impl ViyaComparisonRunner {
         let header = JournalHeader {
             run_id: uuid::Uuid::new_v4().to_string(),
             began,
-            tag: names::run_tag(began.timestamp()),
+            tag: run_tag(began.timestamp()),
             base_url: base_url(&client),
             arms: self.arms.clone(),
             jobs: jobs.iter().map(|job| job.entry.clone()).collect(),
@@ -105,7 +104,7 @@ impl ViyaComparisonRunner {
             pause: options.pause,
             mode: options.mode,
         };
-        let journal = Journal::create(&options.results_dir, &files::stem(began), options.journal)?;
+        let journal = Journal::create(&options.results_dir, &files::stem(began), false)?;
         journal.write(&JournalEvent::Run(Box::new(header.clone()))).await?;
         let replay = Replay::new(header);
         self.execute(PreparedRun { client, folder, journal, replay, jobs, records }, progress.as_ref(), stop).await

@@ -98,8 +98,7 @@ impl PyComparisonResult {
         table: Rows,
         #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
     ) -> PyOutcome<Self> {
-        let batch = table.0;
-        Ok(wait::blocking(py, move || ComparisonResult::from_table(&[batch], host_price))?.into())
+        Ok(wait::blocking(py, || ComparisonResult::from_table(&table.0, host_price))?.into())
     }
 
     /// Reads a result file, of this or of the first job execution client, and repeats the analysis.

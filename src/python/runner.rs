@@ -219,7 +219,6 @@ impl PyViyaComparisonRunner {
             poll_interval,
             job_timeout,
             correlation_timeout,
-            ..defaults
         };
         Ok(Self { runner: Arc::new(comparison::ViyaComparisonRunner::new(options)?), held, guard: ForkGuard::new() })
     }

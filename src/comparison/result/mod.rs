@@ -98,9 +98,9 @@ impl ComparisonResult {
     ///
     /// # Errors
     /// Those of [`from_table::read_run`], and [`ErrorKind::InvalidInput`] for an invalid price.
-    pub fn from_table(batches: &[RecordBatch], host_price: Option<f64>) -> Result<Self> {
+    pub fn from_table(table: &RecordBatch, host_price: Option<f64>) -> Result<Self> {
         options::check_price(host_price)?;
-        Self::of_run(RunData { host_price, ..from_table::read_run(batches)? }, None)
+        Self::of_run(RunData { host_price, ..from_table::read_run(table)? }, None)
     }
 
     /// Reads a result file, of this or of the first job execution client, and repeats the analysis.
