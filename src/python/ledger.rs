@@ -93,17 +93,11 @@ impl PyJobLedger {
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send + 'static,
     ) -> PyOutcome {
         let ledger = self.core()?;
-        let reading = ledger.clone();
         let warned = ledger.clone();
-        mode.run_on_ledger(
-            py,
-            &ledger,
-            move || read(&reading),
-            move |py, batch| {
-                warn_when_overdue(py, &warned)?;
-                convert::table(py, batch)
-            },
-        )
+        mode.run_on_ledger(py, ledger, read, move |py, batch| {
+            warn_when_overdue(py, &warned)?;
+            convert::table(py, batch)
+        })
     }
 
     /// Writes rows in the given mode, and returns how many.
@@ -113,9 +107,7 @@ impl PyJobLedger {
         py: Python<'_>,
         write: impl FnOnce(&ledger::JobLedger) -> Result<u64> + Send + 'static,
     ) -> PyOutcome {
-        let ledger = self.core()?;
-        let writing = ledger.clone();
-        mode.run_on_ledger(py, &ledger, move || write(&writing), |_, count| Ok(count))
+        mode.run_on_ledger(py, self.core()?, write, |_, count| Ok(count))
     }
 
     fn log_rows(&self, mode: CallMode, py: Python<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
@@ -135,8 +127,7 @@ impl PyJobLedger {
             let work = async move { ledger.log_async(table, &file_name, &job_id, &status, at).await };
             return mode.run(py, work, done);
         }
-        let writing = ledger.clone();
-        mode.run_on_ledger(py, &ledger, move || writing.log(table, &file_name, &job_id, &status, at), done)
+        mode.run_on_ledger(py, ledger, move |ledger| ledger.log(table, &file_name, &job_id, &status, at), done)
     }
 
     fn pending(
@@ -182,9 +173,9 @@ impl PyJobLedger {
     }
 
     fn summary_in(&self, mode: CallMode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        let (ledger, since) = (self.core()?, since.map(|since| since.0));
-        let read = ledger.clone();
-        mode.run_on_ledger(py, &ledger, move || read.summary(since, None), |_, summary| Ok(PyLedgerSummary(summary)))
+        let since = since.map(|since| since.0);
+        let work = move |ledger: &ledger::JobLedger| ledger.summary(since, None);
+        mode.run_on_ledger(py, self.core()?, work, |_, summary| Ok(PyLedgerSummary(summary)))
     }
 
     fn maintain_in(&self, mode: CallMode, py: Python<'_>, retain_hours: f64) -> PyOutcome {

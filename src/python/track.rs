@@ -54,12 +54,12 @@ impl PyTrack {
     fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
         self.guard.check("tracked job")?;
         let status = status(exception)?;
-        let (ledger, file_name, job_id) = (self.ledger.clone(), self.file_name.clone(), self.job_id.clone());
-        let work = move || {
+        let (file_name, job_id) = (self.file_name.clone(), self.job_id.clone());
+        let work = move |ledger: &JobLedger| {
             ledger.log_job_execution(&file_name, &job_id, status, None)?;
             ledger.log_job_completion(&file_name, &job_id, status, None)
         };
-        CallMode::Wait.run_on_ledger(py, &self.ledger, work, |_, ()| Ok(()))?;
+        CallMode::Wait.run_on_ledger(py, self.ledger.clone(), work, |_, ()| Ok(()))?;
         Ok(false)
     }
 

@@ -50,14 +50,14 @@ impl CallMode {
     pub(super) fn run_on_ledger<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
         py: Python<'_>,
-        ledger: &JobLedger,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        ledger: JobLedger,
+        work: impl FnOnce(&JobLedger) -> Result<T> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         match self {
             // Another thread would cost as much as a local request itself.
-            Self::Wait if ledger.is_immediate() => self.run_blocking(py, work, finish),
-            _ => self.run(py, runtime::blocking(work), finish),
+            Self::Wait if ledger.is_immediate() => self.run_blocking(py, move || work(&ledger), finish),
+            _ => self.run(py, runtime::blocking(move || work(&ledger)), finish),
         }
     }
 
