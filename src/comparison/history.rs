@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{ArrayRef, AsArray as _, RecordBatch, UInt64Array};
+use arrow::array::{AsArray as _, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
@@ -29,9 +29,10 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
         Field::new("run_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
         Field::new("base_url", DataType::Utf8, true),
     ];
-    fields.extend(plan_fields());
-    let empty = table::jobs(&RunData::default());
-    fields.extend(empty.iter().flat_map(|jobs| jobs.schema().fields().to_vec()).map(|field| field.as_ref().clone()));
+    let empty = RunData::default();
+    for part in [plans(&empty), table::jobs(&empty)] {
+        fields.extend(part.iter().flat_map(|part| part.schema().fields().to_vec()).map(|field| field.as_ref().clone()));
+    }
     TableSpec {
         name: TABLE,
         schema: Arc::new(Schema::new(fields)),
@@ -62,7 +63,7 @@ pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, S
         time(&result.run.job_rows, |_| Some(run_at.timestamp_micros())),
         text(&result.run.job_rows, |_| Some(&identity?.base_url)),
     ];
-    columns.extend(plan_columns(&result.run)?);
+    columns.extend(plans(&result.run)?.columns().iter().cloned());
     columns.extend(jobs.columns().iter().cloned());
     let batch = RecordBatch::try_new(SPEC.schema.clone(), columns)
         .map_err(|e| Error::new(ErrorKind::Internal, "the rows of the run do not fit together").with_source(e))?;
@@ -161,43 +162,24 @@ pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTim
 }
 
 /// Columns of the table beside those of jobs: the facts of the run and the plan of each arm, so that the analysis can be
-/// repeated. Each row has the values of its run, arm and round.
-fn plan_fields() -> Vec<Field> {
-    use DataType::{Boolean, Float64, Int64, Utf8};
-    let columns = [
-        ("host_price", Float64),
-        ("resumed", Int64),
-        ("broke_off", Utf8),
-        ("orchestrator_problem", Utf8),
-        ("arm_number", Int64),
-        ("planned_context", Utf8),
-        ("planned_queue", Utf8),
-        ("mode", Utf8),
-        ("concurrent", Int64),
-        ("interrupted", Boolean),
-        ("submitted_twice", Boolean),
-    ];
-    columns.into_iter().map(|(name, kind)| Field::new(name, kind, true)).collect()
-}
-
-/// The values of these columns for every job of `run`, in its order.
-fn plan_columns(run: &RunData) -> Result<Vec<ArrayRef>> {
+/// repeated. Each job of `run`, in their order, has the values of its run, arm and round.
+fn plans(run: &RunData) -> Result<RecordBatch> {
     let plan_of = |name: &str| run.arms.iter().enumerate().find(|(_, plan)| plan.name == name);
     let rows = run.job_rows.iter().map(|job| Some((plan_of(&job.arm)?, job)));
     let rows: Option<Vec<((usize, &ArmPlan), &JobRow)>> = rows.collect();
-    let rows = rows.ok_or_else(|| Error::new(ErrorKind::Internal, "a job of the run has no arm"))?;
-    Ok(vec![
-        number(&rows, |_| run.host_price),
-        integer(&rows, |_| Some(run.resumed.into())),
-        text(&rows, |_| run.broke_off.as_deref()),
-        text(&rows, |_| run.orchestrator_problem.as_deref()),
-        integer(&rows, |((number, _), _)| Some(*number as i64)),
-        text(&rows, |((_, plan), _)| plan.context.as_deref()),
-        text(&rows, |((_, plan), _)| plan.queue.as_deref()),
-        text(&rows, |((_, plan), _)| plan.mode.map(SubmissionMode::as_str)),
-        integer(&rows, |((_, plan), _)| plan.concurrent.map(|count| count as i64)),
-        flag(&rows, |((_, plan), job)| plan.interrupted.contains(&job.round)),
-        flag(&rows, |(_, job)| run.is_submitted_twice(job)),
+    let rows = &rows.ok_or_else(|| Error::new(ErrorKind::Internal, "a job of the run has no arm"))?[..];
+    columns::table([
+        ("host_price", number(rows, |_| run.host_price)),
+        ("resumed", integer(rows, |_| Some(run.resumed.into()))),
+        ("broke_off", text(rows, |_| run.broke_off.as_deref())),
+        ("orchestrator_problem", text(rows, |_| run.orchestrator_problem.as_deref())),
+        ("arm_number", integer(rows, |((number, _), _)| Some(*number as i64))),
+        ("planned_context", text(rows, |((_, plan), _)| plan.context.as_deref())),
+        ("planned_queue", text(rows, |((_, plan), _)| plan.queue.as_deref())),
+        ("mode", text(rows, |((_, plan), _)| plan.mode.map(SubmissionMode::as_str))),
+        ("concurrent", integer(rows, |((_, plan), _)| plan.concurrent.map(|count| count as i64))),
+        ("interrupted", flag(rows, |((_, plan), job)| plan.interrupted.contains(&job.round))),
+        ("submitted_twice", flag(rows, |(_, job)| run.is_submitted_twice(job))),
     ])
 }
 
@@ -206,7 +188,7 @@ fn plan_columns(run: &RunData) -> Result<Vec<ArrayRef>> {
 /// # Errors
 /// [`ErrorKind::InvalidInput`] when they are not rows of this table.
 fn read_run(rows: &RecordBatch) -> Result<RunData> {
-    for field in plan_fields() {
+    for field in plans(&RunData::default())?.schema().fields() {
         let (name, kind) = (field.name(), field.data_type());
         let found = rows.column_by_name(name).is_some_and(|column| column.data_type() == kind);
         found.then_some(()).ok_or_else(|| Error::invalid(format!("the rows have no column {name} of {kind}")))?;
@@ -289,11 +271,10 @@ mod tests {
             }
         }
         let jobs = table::jobs(&run).unwrap();
-        let mut all = plan_fields();
-        all.extend(jobs.schema().fields().iter().map(|field| field.as_ref().clone()));
-        let mut values = plan_columns(&run).unwrap();
-        values.extend(jobs.columns().iter().cloned());
-        let again = read_run(&RecordBatch::try_new(Arc::new(Schema::new(all)), values).unwrap()).unwrap();
+        let plans = plans(&run).unwrap();
+        let all = Schema::try_merge([plans.schema().as_ref().clone(), jobs.schema().as_ref().clone()]).unwrap();
+        let values = [plans.columns(), jobs.columns()].concat();
+        let again = read_run(&RecordBatch::try_new(Arc::new(all), values).unwrap()).unwrap();
         assert_eq!((&again.arms, &again.job_rows), (&run.arms, &run.job_rows));
         assert_eq!(analyse(&again), analyse(&run));
         assert_eq!(analyse(&again).0.arms[0].rounds, 2);

@@ -72,6 +72,6 @@ pub(super) fn doctor(
         configured: settings,
         runtime: Some(format!("{implementation} {version}")),
     };
-    let mode = if asynchronous { CallMode::Coroutine } else { CallMode::Wait };
-    mode.run(py, examine(options), |_, report| Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>())))
+    let mode = if asynchronous { CallMode::Coroutine(py) } else { CallMode::Wait(py) };
+    mode.run(examine(options), |_, report| Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>())))
 }

@@ -99,8 +99,7 @@ fn query(
 
 /// Lists VMs in the given mode. The durations are `max_age`, `max_stale` and `timeout` in seconds.
 fn list(
-    mode: CallMode,
-    py: Python<'_>,
+    mode: CallMode<'_>,
     query: AzureQuery,
     credential: Option<&Bound<'_, PyAny>>,
     endpoint: Option<Text>,
@@ -112,7 +111,7 @@ fn list(
     let endpoint = endpoint.map(|endpoint| endpoint.0);
     let options =
         AzureOptions { credential, endpoint, authority_host, max_age, max_stale, timeout, ..AzureOptions::default() };
-    mode.run_interruptible(py, &calls, async move { Inventory::from_azure(&query, &options).await }, listed)
+    mode.run_interruptible(&calls, async move { Inventory::from_azure(&query, &options).await }, listed)
 }
 
 /// The inventory for Python, with the warning that goes with it.
@@ -196,7 +195,7 @@ impl PyInventory {
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome {
         let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
-        list(CallMode::Wait, py, query, credential, endpoint, [max_age, max_stale, timeout])
+        list(CallMode::Wait(py), query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// Like `from_azure`, as a coroutine.
@@ -218,7 +217,7 @@ impl PyInventory {
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome {
         let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
-        list(CallMode::Coroutine, py, query, credential, endpoint, [max_age, max_stale, timeout])
+        list(CallMode::Coroutine(py), query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// What was listed, such as `Azure subscription …`; None when the VMs were given by the caller.

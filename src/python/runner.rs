@@ -272,7 +272,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (journal, progress = None))]
     fn resume_async(&self, py: Python<'_>, journal: Location, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome {
         let callback = progress.map(callable).transpose()?;
-        self.run_with(CallMode::Coroutine, py, Some(journal.0.into()), callback)
+        self.run_with(CallMode::Coroutine(py), Some(journal.0.into()), callback)
     }
 
     /// Like `run`, as a coroutine, without progress bars. Canceling it cancels the jobs that run on the server, and the results
@@ -283,7 +283,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (progress = None))]
     fn run_async(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome {
         let callback = progress.map(callable).transpose()?;
-        self.run_with(CallMode::Coroutine, py, None, callback)
+        self.run_with(CallMode::Coroutine(py), None, callback)
     }
 
     /// Version and configuration as text. Sends no request to a server.
@@ -357,23 +357,17 @@ impl PyViyaComparisonRunner {
         in_context(&terminable, |_| {
             let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
             match (flag, progress) {
-                (Some(false), _) => self.run_with(CallMode::Wait, py, journal, None),
-                (None, Some(callback)) => self.run_with(CallMode::Wait, py, journal, Some(callable(callback)?)),
+                (Some(false), _) => self.run_with(CallMode::Wait(py), journal, None),
+                (None, Some(callback)) => self.run_with(CallMode::Wait(py), journal, Some(callable(callback)?)),
                 _ => {
                     let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
-                    in_context(&bars, |bars| self.run_with(CallMode::Wait, py, journal, Some(bars)))
+                    in_context(&bars, |bars| self.run_with(CallMode::Wait(py), journal, Some(bars)))
                 }
             }
         })
     }
 
-    fn run_with(
-        &self,
-        mode: CallMode,
-        py: Python<'_>,
-        journal: Option<PathBuf>,
-        callback: Option<Py<PyAny>>,
-    ) -> PyOutcome {
+    fn run_with(&self, mode: CallMode<'_>, journal: Option<PathBuf>, callback: Option<Py<PyAny>>) -> PyOutcome {
         self.guard.check("ViyaComparisonRunner")?;
         let (runner, reporter) = (Arc::clone(&self.runner), Reporter::new(callback));
         let (progress, call) = (reporter.progress(), Arc::clone(&reporter.call));
@@ -384,6 +378,6 @@ impl PyViyaComparisonRunner {
                 None => runner.run(progress, &stop).await,
             }
         };
-        mode.run_stoppable(py, call, work, move |py, result| reporter.finish(py, result))
+        mode.run_stoppable(call, work, move |py, result| reporter.finish(py, result))
     }
 }

@@ -74,7 +74,7 @@ impl PySandbox {
         Ok(ask(running)?)
     }
 
-    fn close_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn close_in(&self, mode: CallMode<'_>) -> PyOutcome {
         self.guard.check("Sandbox")?;
         let sandbox = Arc::clone(&self.sandbox);
         let close = move || {
@@ -83,7 +83,7 @@ impl PySandbox {
             drop(running);
             Ok(())
         };
-        mode.run_blocking(py, close, |py, ()| Ok(py.None()))
+        mode.run_blocking(close, |py, ()| Ok(py.None()))
     }
 
     fn with_viya<T>(&self, ask: impl FnOnce(&ViyaSandbox) -> Result<T>) -> PyOutcome<T> {
@@ -357,12 +357,12 @@ impl PySandbox {
 
     /// Stops everything and removes its files. A second call has no effect.
     fn close(&self, py: Python<'_>) -> PyOutcome {
-        self.close_in(CallMode::Wait, py)
+        self.close_in(CallMode::Wait(py))
     }
 
     /// Like `close`, as a coroutine.
     fn close_async(&self, py: Python<'_>) -> PyOutcome {
-        self.close_in(CallMode::Coroutine, py)
+        self.close_in(CallMode::Coroutine(py))
     }
 
     fn __enter__(this: Py<Self>) -> Py<Self> {
@@ -371,16 +371,16 @@ impl PySandbox {
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.close_in(CallMode::Wait, py)
+        self.close_in(CallMode::Wait(py))
     }
 
     fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
-        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+        CallMode::Coroutine(py).run(async { Ok(()) }, move |_, ()| Ok(this))
     }
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.close_in(CallMode::Coroutine, py)
+        self.close_in(CallMode::Coroutine(py))
     }
 
     fn __repr__(&self) -> String {

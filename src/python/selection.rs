@@ -46,7 +46,7 @@ impl PySelection {
         [&self.vm, &self.ip_address, &self.nic_name]
     }
 
-    fn release_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn release_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let hold = self.hold.clone();
         if hold.is_some() {
             self.guard.check("Selection")?;
@@ -57,7 +57,7 @@ impl PySelection {
                 None => Ok(()),
             }
         };
-        mode.run(py, work, |py, ()| Ok(py.None()))
+        mode.run(work, |py, ()| Ok(py.None()))
     }
 }
 
@@ -74,12 +74,12 @@ impl PySelection {
     /// Raises:
     ///     JobrotaError: The shared cursor could not be written. The VM counts as in use until `hold_ttl` is over.
     fn release(&self, py: Python<'_>) -> PyOutcome {
-        self.release_in(CallMode::Wait, py)
+        self.release_in(CallMode::Wait(py))
     }
 
     /// Like `release`, as a coroutine.
     fn release_async(&self, py: Python<'_>) -> PyOutcome {
-        self.release_in(CallMode::Coroutine, py)
+        self.release_in(CallMode::Coroutine(py))
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -88,17 +88,17 @@ impl PySelection {
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
-        self.release_in(CallMode::Wait, py)?;
+        self.release_in(CallMode::Wait(py))?;
         Ok(false)
     }
 
     fn __aenter__(slf: Py<Self>, py: Python<'_>) -> PyOutcome {
-        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(slf))
+        CallMode::Coroutine(py).run(async { Ok(()) }, move |_, ()| Ok(slf))
     }
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
     fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.release_in(CallMode::Coroutine, py)
+        self.release_in(CallMode::Coroutine(py))
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -59,12 +59,12 @@ impl PyTrack {
             ledger.log_job_execution(&file_name, &job_id, status, None)?;
             ledger.log_job_completion(&file_name, &job_id, status, None)
         };
-        CallMode::Wait.run_on_ledger(py, self.ledger.clone(), work, |_, ()| Ok(()))?;
+        CallMode::Wait(py).run_on_ledger(self.ledger.clone(), work, |_, ()| Ok(()))?;
         Ok(false)
     }
 
     fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
-        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+        CallMode::Coroutine(py).run(async { Ok(()) }, move |_, ()| Ok(this))
     }
 
     #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
@@ -76,6 +76,6 @@ impl PyTrack {
             ledger.log_async(LedgerTable::Executions, &file_name, &job_id, status, None).await?;
             ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, status, None).await
         };
-        CallMode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+        CallMode::Coroutine(py).run(work, |py, ()| Ok(py.None()))
     }
 }

@@ -244,18 +244,17 @@ fn take_report(last: &LastReport) -> Option<PyDeliveryReport> {
 }
 
 impl PyAutosysUpdater {
-    fn run_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn run_in(&self, mode: CallMode<'_>) -> PyOutcome {
         self.guard.check("AutosysUpdater")?;
         let (updater, call) = (Arc::clone(&self.updater), self.calls.begin());
         let (ended, stop) = (Arc::clone(&call), call.stop());
         let work = async move { updater.run_until(&stop).await };
-        mode.run_stoppable(py, call, work, move |_, report| Ok(PyDeliveryReport::from(ended.outcome(report)?)))
+        mode.run_stoppable(call, work, move |_, report| Ok(PyDeliveryReport::from(ended.outcome(report)?)))
     }
 
     fn run_cycles(
         &self,
-        mode: CallMode,
-        py: Python<'_>,
+        mode: CallMode<'_>,
         every: Duration,
         on_report: Option<Py<PyAny>>,
         last: LastReport,
@@ -287,7 +286,7 @@ impl PyAutosysUpdater {
             updater.run_forever(every, &stop, each).await;
             failed
         };
-        mode.run_stoppable(py, call, work, move |_, outcome| {
+        mode.run_stoppable(call, work, move |_, outcome| {
             ended.outcome(outcome)?;
             Ok(take_report(&last))
         })
@@ -367,13 +366,13 @@ impl PyAutosysUpdater {
     /// Raises:
     ///     NotFoundError: There is no ledger yet.
     fn run(&self, py: Python<'_>) -> PyOutcome {
-        self.run_in(CallMode::Wait, py)
+        self.run_in(CallMode::Wait(py))
     }
 
     /// Like `run`, as a coroutine. Canceling it (`asyncio.wait_for`, `Task.cancel`) ends the cycle in the same order. An
     /// `async def` transport runs on the event loop that awaits it.
     fn run_async(&self, py: Python<'_>) -> PyOutcome {
-        self.run_in(CallMode::Coroutine, py)
+        self.run_in(CallMode::Coroutine(py))
     }
 
     /// Runs one cycle after the other, until SIGTERM, Ctrl-C or an error that a retry cannot solve.
@@ -405,7 +404,7 @@ impl PyAutosysUpdater {
         let last = Arc::new(Mutex::new(None));
         let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
         let ended =
-            in_context(&terminable, |_| self.run_cycles(CallMode::Wait, py, every, on_report, Arc::clone(&last)));
+            in_context(&terminable, |_| self.run_cycles(CallMode::Wait(py), every, on_report, Arc::clone(&last)));
         match ended {
             Err(Raised::Python(error)) if is_terminated(py, &error)? => Ok(take_report(&last).into_py_any(py)?),
             ended => ended,
@@ -421,7 +420,7 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = arguments::interval)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
-        self.run_cycles(CallMode::Coroutine, py, every, on_report, Arc::default())
+        self.run_cycles(CallMode::Coroutine(py), every, on_report, Arc::default())
     }
 
     fn __repr__(&self) -> String {

@@ -25,23 +25,22 @@ use crate::runtime::lock;
 use crate::stop::Stop;
 
 /// Whether a method waits for its result, or returns a coroutine for it.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum CallMode {
-    Wait,
-    Coroutine,
+#[derive(Clone, Copy)]
+pub(super) enum CallMode<'py> {
+    Wait(Python<'py>),
+    Coroutine(Python<'py>),
 }
 
-impl CallMode {
+impl CallMode<'_> {
     /// Runs blocking core work. `finish` makes the Python value of its result.
     pub(super) fn run_blocking<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         work: impl FnOnce() -> Result<T> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         match self {
-            Self::Wait => Ok(finish(py, blocking(py, work)?)?.into_py_any(py)?),
-            Self::Coroutine => self.run(py, runtime::blocking(work), finish),
+            Self::Wait(py) => Ok(finish(py, blocking(py, work)?)?.into_py_any(py)?),
+            Self::Coroutine(_) => self.run(runtime::blocking(work), finish),
         }
     }
 
@@ -49,32 +48,29 @@ impl CallMode {
     /// may have been done or not.
     pub(super) fn run_on_ledger<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         ledger: JobLedger,
         work: impl FnOnce(&JobLedger) -> Result<T> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         match self {
             // Another thread would cost as much as a local request itself.
-            Self::Wait if ledger.is_immediate() => self.run_blocking(py, move || work(&ledger), finish),
-            _ => self.run(py, runtime::blocking(move || work(&ledger)), finish),
+            Self::Wait(_) if ledger.is_immediate() => self.run_blocking(move || work(&ledger), finish),
+            _ => self.run(runtime::blocking(move || work(&ledger)), finish),
         }
     }
 
     /// Runs a future. It is dropped at Ctrl-C, and when the coroutine is canceled.
     pub(super) fn run<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
-        self.run_to_outcome(py, work, |py, outcome| finish(py, outcome?))
+        self.run_to_outcome(work, |py, outcome| finish(py, outcome?))
     }
 
     /// As [`CallMode::run`], for an object whose callables can interrupt the call.
     pub(super) fn run_interruptible<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         calls: &Calls,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
@@ -83,14 +79,13 @@ impl CallMode {
         let stop = call.stop();
         let interrupted = || Error::new(ErrorKind::Internal, "interrupted by the callable");
         let work = async move { stop.unless(work).await.unwrap_or_else(|| Err(interrupted())) };
-        self.run_to_outcome(py, work, move |py, outcome| finish(py, call.outcome(outcome)?))
+        self.run_to_outcome(work, move |py, outcome| finish(py, call.outcome(outcome)?))
     }
 
     /// Runs a future that ends in order when the call is stopped. Ctrl-C, and canceling the coroutine, stop the call and
     /// wait for the end. A second Ctrl-C drops the future. Canceling the coroutine again leaves the future running.
     pub(super) fn run_stoppable<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         call: Arc<Call>,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
@@ -98,8 +93,8 @@ impl CallMode {
         static WAIT_IN_ORDER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let stop = call.stop();
         match self {
-            Self::Wait => Ok(finish(py, stoppable(py, work, || stop.stop()))?.into_py_any(py)?),
-            Self::Coroutine => {
+            Self::Wait(py) => Ok(finish(py, stoppable(py, work, || stop.stop()))?.into_py_any(py)?),
+            Self::Coroutine(py) => {
                 let begin = move |py: Python<'_>, event_loop: &Bound<'_, PyAny>| {
                     call.set_event_loop(event_loop);
                     let task = runtime::handle()?.spawn(work);
@@ -118,14 +113,13 @@ impl CallMode {
 
     fn run_to_outcome<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         match self {
-            Self::Wait => Ok(finish(py, future(py, work))?.into_py_any(py)?),
-            Self::Coroutine => {
+            Self::Wait(py) => Ok(finish(py, future(py, work))?.into_py_any(py)?),
+            Self::Coroutine(py) => {
                 let begin = |py: Python<'_>, event_loop: &Bound<'_, PyAny>| bridge(py, event_loop, work, finish);
                 let wait = WAIT.import(py, "jobrota.awaiting", "wait")?;
                 Ok(wait.call1((Work::new(begin, Stop::default()),))?.unbind())
