@@ -9,7 +9,6 @@ use super::environment::EnvironmentVariables;
 use super::files;
 use super::report::{Area, Check, Status};
 use super::settings::SettingValues;
-use super::viya;
 use crate::autosys::find_program;
 use crate::http::client;
 
@@ -83,7 +82,7 @@ fn local(
     }
     checks.extend([azure_storage(variables), azure_resource_manager(variables), aws(variables, home)]);
     checks.push(google(variables, home));
-    checks.extend(viya::examine(variables, known));
+    checks.extend(files::check_viya(variables, known));
     checks.push(sendevent(variables, known));
     checks.extend(ssh(variables, home));
     if home.is_none() {

@@ -5,7 +5,7 @@
 //! | [`environment`] | the system, the user, the clock, Databricks |
 //! | [`probes`], [`vms`] | the kinds of probe, on this machine and on VMs |
 //! | [`storage_root`], [`filesystem`], [`tables`] | the ledger's root and its tables |
-//! | [`credentials`], [`viya`] | the credentials that are found, without their values |
+//! | [`credentials`], [`files`] | the credentials that are found, without their values |
 //! | [`settings`] | each setting and its source |
 //!
 //! The checks leave nothing behind. Without VMs and without permission to use the network, they send requests only to this
@@ -20,7 +20,6 @@ mod report;
 mod settings;
 mod storage_root;
 mod tables;
-mod viya;
 mod vms;
 
 use std::collections::HashMap;
@@ -70,7 +69,8 @@ pub struct DoctorOptions {
 pub async fn examine(options: DoctorOptions) -> Result<Report> {
     let variables = EnvironmentVariables::of_process();
     let timeout = options.timeout.unwrap_or(Duration::from_secs(1));
-    let mut vm_probes = vms::default_probes();
+    // The probes that are tried on each VM in any case.
+    let mut vm_probes = vec![("icmp".to_owned(), Probe::Icmp), ("tcp:22".to_owned(), Probe::Tcp(22))];
     for text in &options.probes {
         vm_probes.push((settings::shown(text), text.parse::<Probe>()?));
     }

@@ -14,11 +14,6 @@ use crate::selection::Probe;
 /// VMs that are probed at the same time.
 pub(super) const CONCURRENT_VMS: usize = 64;
 
-/// The probes that are tried on each VM in any case: name and probe.
-pub(super) fn default_probes() -> Vec<(String, Probe)> {
-    vec![("icmp".to_owned(), Probe::Icmp), ("tcp:22".to_owned(), Probe::Tcp(22))]
-}
-
 /// The name of a probe, and its milliseconds or the reason why it failed.
 type ProbeResult = (String, Result<f64, String>);
 

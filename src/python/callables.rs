@@ -1,4 +1,4 @@
-//! Python objects that the core calls, such as a caller's function, and their exceptions.
+//! Python objects that the core calls, such as a caller's function as a probe, and their exceptions.
 //!
 //! The Python object that took them shows them to the garbage collector, so that an object and a method of itself as its
 //! callable are collected together.
@@ -12,9 +12,13 @@ use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyReferenceError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
-use super::errors::PyOutcome;
+use super::attach::attached;
+use super::errors::{PyOutcome, refuse};
+use crate::inventory::Vm;
 use crate::runtime::lock;
+use crate::selection::{Probe, ProbeCallback};
 use crate::stop::Stop;
 
 /// A Python object that the core calls. Clones are the same reference.
@@ -174,4 +178,45 @@ impl Call {
     pub(super) fn take_exception(&self) -> Option<PyErr> {
         lock(&self.raised).take()
     }
+}
+
+/// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
+struct PythonProbe {
+    function: HeldObject,
+    calls: Arc<Calls>,
+}
+
+impl ProbeCallback for PythonProbe {
+    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
+        attached(|py| {
+            let answer = self.function.bind(py).and_then(|function| function.call1((&vm.name,))).map_err(|error| {
+                self.calls.interrupted_by(py, &error);
+                error.to_string()
+            })?;
+            let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
+                format!("the probe callable must return (ip_address, nic_name) or (None, None), not {answer}")
+            })?;
+            Ok(ip_address.map(|ip_address| (ip_address, nic_name)))
+        })
+    }
+}
+
+/// Converts a probe; None is "auto".
+pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, calls: &Arc<Calls>) -> PyOutcome<Probe> {
+    let Some(value) = value else { return Ok(Probe::Auto) };
+    if let Ok(text) = value.extract::<String>() {
+        return Ok(text.parse()?);
+    }
+    if value.is_callable() {
+        let function = calls.held.hold(value);
+        return Ok(Probe::Callback(Arc::new(PythonProbe { function, calls: Arc::clone(calls) })));
+    }
+    if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
+        let probes = items.map(|item| probe(Some(&item?), calls)).collect::<PyOutcome<Vec<_>>>()?;
+        return Ok(Probe::any_of(probes)?);
+    }
+    refuse(format!(
+        "probe must be \"auto\", \"icmp\", \"tcp:PORT\", an http:// address, a callable or a list of these, not {}",
+        value.get_type()
+    ))
 }

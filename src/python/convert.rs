@@ -12,7 +12,11 @@ use pyo3::types::{PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyString, P
 use serde::Serialize;
 
 use super::errors::PyOutcome;
-use crate::error::{Error, ErrorKind};
+use crate::columns::{self, count, flag, known_flag, number, text, time};
+use crate::delivery::ParkedRow;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::LedgerTable;
+use crate::selection::{CheckRow, DistributionRow, StateRow};
 use arguments::caused;
 
 pub(crate) mod arguments;
@@ -27,6 +31,54 @@ pub(crate) fn table(py: Python<'_>, batch: RecordBatch) -> PyOutcome {
     let reader = RecordBatchIterator::new([Ok(batch)], schema);
     let capsule = PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), ARROW_STREAM)?;
     Ok(arro3_table(py)?.call_method1("from_arrow_pycapsule", (capsule,))?.unbind())
+}
+
+/// vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
+pub(crate) fn check_table(rows: &[CheckRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("vm", text(rows, |row| Some(&row.vm))),
+        ("ip_address", text(rows, |row| row.ip_address.as_deref())),
+        ("nic_name", text(rows, |row| row.nic_name.as_deref())),
+        ("reachable", flag(rows, |row| row.reachable)),
+        ("probe", text(rows, |row| row.probe.as_deref())),
+        ("rtt_ms", number(rows, |row| row.rtt_ms)),
+        ("reason", text(rows, |row| row.reason.as_deref())),
+    ])
+}
+
+/// vm, selections, share, last_selected.
+pub(crate) fn distribution_table(rows: &[DistributionRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("vm", text(rows, |row| Some(&row.vm))),
+        ("selections", count(rows, |row| row.selections)),
+        ("share", number(rows, |row| Some(row.share))),
+        ("last_selected", time(rows, |row| Some(row.last_selected?.timestamp_micros()))),
+    ])
+}
+
+/// vm, weight, drained, healthy, in_flight.
+pub(crate) fn state_table(rows: &[StateRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("vm", text(rows, |row| Some(&row.vm))),
+        ("weight", count(rows, |row| row.weight)),
+        ("drained", flag(rows, |row| row.drained)),
+        ("healthy", known_flag(rows, |row| row.healthy)),
+        ("in_flight", count(rows, |row| row.in_flight)),
+    ])
+}
+
+/// The columns that make a row of the table, and attempts, reason, parked_at, transport.
+pub(crate) fn parked_table(of: LedgerTable, rows: &[ParkedRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("file_name", text(rows, |parked| parked.row.file_name.as_deref())),
+        ("job_id", text(rows, |parked| parked.row.job_id.as_deref())),
+        ("status", text(rows, |parked| parked.row.status.as_deref())),
+        (of.timestamp_column(), time(rows, |parked| parked.row.timestamp)),
+        ("attempts", count(rows, |parked| parked.attempts)),
+        ("reason", text(rows, |parked| parked.reason.as_deref())),
+        ("parked_at", time(rows, |parked| Some(parked.parked_at.timestamp_micros()))),
+        ("transport", text(rows, |parked| Some(&parked.transport))),
+    ])
 }
 
 /// Anything that offers Arrow data (a table, a batch, a stream) as one batch.
@@ -52,7 +104,7 @@ impl FromPyObject<'_, '_> for Rows {
         let stream = unsafe { FFI_ArrowArrayStream::from_raw(pointer.as_ptr()) };
         let reader = RecordBatchStreamReader::try_new(stream).map_err(unreadable)?;
         let schema = reader.schema();
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+        let batches = reader.collect::<std::result::Result<Vec<_>, _>>().map_err(unreadable)?;
         let batch = concat_batches(&schema, &batches);
         batch.map(Self).map_err(|error| caused("has batches that do not fit together", error))
     }

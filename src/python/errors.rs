@@ -15,22 +15,11 @@ pub(super) fn refuse<T>(why: impl Into<String>) -> PyOutcome<T> {
 }
 
 /// An [`Error`] or a Python exception on its way to the caller, so that `?` takes both.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(super) enum Raised {
-    Core(Error),
-    Python(PyErr),
-}
-
-impl From<Error> for Raised {
-    fn from(error: Error) -> Self {
-        Self::Core(error)
-    }
-}
-
-impl From<PyErr> for Raised {
-    fn from(error: PyErr) -> Self {
-        Self::Python(error)
-    }
+    Core(#[from] Error),
+    Python(#[from] PyErr),
 }
 
 impl From<Raised> for PyErr {

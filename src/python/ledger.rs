@@ -16,7 +16,6 @@ use super::fork_guard::ForkGuard;
 use super::ledger_summary::PyLedgerSummary;
 use super::operator::OperatorAction;
 use super::reports::{PyImportReport, PyMaintenanceReport, warn_when_overdue};
-use super::tables;
 use super::track::PyTrack;
 use super::wait::{self, CallMode};
 use crate::delivery::Settlement;
@@ -596,13 +595,13 @@ impl PyJobLedger {
     ///     `reason`, `parked_at` and `transport`.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
-        self.read(CallMode::Wait(py), move |ledger| tables::parked(table, &ledger.parked(table)?))
+        self.read(CallMode::Wait(py), move |ledger| convert::parked_table(table, &ledger.parked(table)?))
     }
 
     /// Like `parked`, as a coroutine.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked_async(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
-        self.read(CallMode::Coroutine(py), move |ledger| tables::parked(table, &ledger.parked(table)?))
+        self.read(CallMode::Coroutine(py), move |ledger| convert::parked_table(table, &ledger.parked(table)?))
     }
 
     /// Returns parked rows to delivery: the next delivery sends them again, and their attempts count from the beginning.

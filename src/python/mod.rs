@@ -17,7 +17,6 @@ mod ledger;
 mod ledger_summary;
 mod logging;
 mod operator;
-mod probe;
 mod reports;
 mod run_command;
 mod runner;
@@ -29,7 +28,6 @@ mod selection;
 mod selector;
 #[cfg(feature = "ssh")]
 mod ssh;
-mod tables;
 mod track;
 mod transports;
 mod updater;

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::runtime::lock;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
-use crate::sandbox::viya::{ViyaOptions, ViyaSandbox, calibration};
+use crate::sandbox::viya::{Behaviour, ViyaOptions, ViyaSandbox, calibration};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// Local stand-ins for SAS Viya, AutoSys and the VMs, over real HTTP and real programs, on this machine's loopback only.
@@ -140,14 +140,16 @@ impl PySandbox {
             fail_jobs: fail_jobs.map(|jobs| jobs.0).unwrap_or_default(),
             definitions: sandbox_viya::definitions(definitions)?,
             hosts: sandbox_viya::hosts(hosts)?,
-            behaviour: sandbox_viya::behaviour(
+            behaviour: Behaviour {
                 long_poll,
                 list_filters,
-                orchestrator,
-                fault_rate,
-                reset_rate,
-                seed.into(),
-            )?,
+                orchestrator: sandbox_viya::orchestrator(orchestrator)?,
+                orchestrator_names: orchestrator != "unnamed",
+                fault_rate: sandbox_viya::share("fault_rate", fault_rate)?,
+                reset_rate: sandbox_viya::share("reset_rate", reset_rate)?,
+                seed: seed.into(),
+                ..Behaviour::default()
+            },
             ..ViyaOptions::default()
         };
         let azure_options =

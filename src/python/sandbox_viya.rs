@@ -5,7 +5,7 @@ use pyo3::types::PyDict;
 
 use super::arguments;
 use super::errors::{PyOutcome, refuse};
-use crate::sandbox::viya::{Behaviour, HostParameters, JobDefinition, Orchestrator};
+use crate::sandbox::viya::{HostParameters, JobDefinition, Orchestrator};
 
 /// Shares of requests are between 0 and 1.
 pub(super) fn share(name: &str, value: f64) -> PyOutcome<f64> {
@@ -73,31 +73,12 @@ pub(super) fn definitions(given: Option<Bound<'_, PyDict>>) -> PyOutcome<Option<
     Ok(Some(definitions))
 }
 
-/// How it behaves, with shares that were checked.
-pub(super) fn behaviour(
-    long_poll: bool,
-    list_filters: bool,
-    orchestrator: &str,
-    fault_rate: f64,
-    reset_rate: f64,
-    seed: u64,
-) -> PyOutcome<Behaviour> {
-    let mode = match orchestrator {
-        "normal" | "unnamed" => Orchestrator::Normal,
-        "missing" => Orchestrator::Missing,
-        "forbidden" => Orchestrator::Forbidden,
-        name => {
-            return refuse(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed"));
-        }
-    };
-    Ok(Behaviour {
-        long_poll,
-        list_filters,
-        orchestrator: mode,
-        orchestrator_names: orchestrator != "unnamed",
-        fault_rate: share("fault_rate", fault_rate)?,
-        reset_rate: share("reset_rate", reset_rate)?,
-        seed,
-        ..Behaviour::default()
-    })
+/// Converts how the Workload Orchestrator behaves.
+pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
+    match name {
+        "normal" | "unnamed" => Ok(Orchestrator::Normal),
+        "missing" => Ok(Orchestrator::Missing),
+        "forbidden" => Ok(Orchestrator::Forbidden),
+        name => refuse(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed")),
+    }
 }

@@ -10,16 +10,14 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::callables::Calls;
+use super::callables::{self, Calls};
 use super::convert;
 use super::convert::arguments::{self, Moment, Names, StorageOptions, Text};
 use super::errors::PyOutcome;
 use super::fork_guard::ForkGuard;
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
-use super::probe;
 use super::selection::PySelection;
-use super::tables;
 use super::wait::{self, CallMode};
 use crate::error::Result;
 use crate::selection::{self, CursorKind, SelectorOptions, default_dir};
@@ -130,18 +128,18 @@ impl PyRoundRobinSelector {
 
     fn state_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let selector = self.core()?;
-        mode.run(async move { tables::state(&selector.state().await?) }, convert::table)
+        mode.run(async move { convert::state_table(&selector.state().await?) }, convert::table)
     }
 
     fn check_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let selector = self.core()?;
-        let work = async move { tables::check(&selector.check().await?) };
+        let work = async move { convert::check_table(&selector.check().await?) };
         mode.run_interruptible(&self.calls, work, convert::table)
     }
 
     fn distribution_in(&self, mode: CallMode<'_>, since: Option<Moment>) -> PyOutcome {
         let (selector, since) = (self.core()?, since.map(|since| since.0));
-        let work = async move { tables::distribution(&selector.distribution(since).await?) };
+        let work = async move { convert::distribution_table(&selector.distribution(since).await?) };
         mode.run(work, convert::table)
     }
 }
@@ -174,7 +172,7 @@ impl PyRoundRobinSelector {
     ) -> PyOutcome<Self> {
         let inventory = inventory::inventory(inventory)?;
         let calls = Arc::<Calls>::default();
-        let probe = probe::probe(probe, &calls)?;
+        let probe = callables::probe(probe, &calls)?;
         let mut storage_options = storage_options.map(|options| options.0);
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
