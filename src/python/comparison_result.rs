@@ -54,7 +54,7 @@ type Workbook<'py> = (Bound<'py, PyAny>, (Bound<'py, PyComparisonResult>, Py<PyA
 
 /// The function that writes an Excel workbook, and its arguments.
 fn workbook<'py>(result: &Bound<'py, PyComparisonResult>, path: Location) -> PyOutcome<Workbook<'py>> {
-    let analysis = convert::json(result.py(), &result.get().result.analysis_value()?)?;
+    let analysis = convert::record(result.py(), &result.get().result.analysis_value()?)?;
     let write = result.py().import("jobrota.report.workbook")?.getattr("write")?;
     Ok((write, (result.clone(), analysis, path.0)))
 }
@@ -228,7 +228,7 @@ impl PyComparisonResult {
 
     /// The content of the result JSON.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome {
-        convert::json(py, &self.result.to_value()?)
+        convert::record(py, &self.result.to_value()?)
     }
 
     /// One row per job, arm and round, with the columns of a recorded run and more.
@@ -259,7 +259,7 @@ impl PyComparisonResult {
     fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
         // The file can be gone when a notebook is shown again.
         let document = self.result.to_value().or_else(|_| self.result.summary())?;
-        let document = convert::json(py, &document)?;
+        let document = convert::record(py, &document)?;
         Ok(convert::repr_html(py, "comparison_result", document)?)
     }
 }

@@ -8,7 +8,8 @@ use arrow::error::ArrowError;
 use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde::Serialize;
 
 use super::errors::PyOutcome;
@@ -114,32 +115,12 @@ fn arro3_table(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("arro3.core")?.getattr("Table")
 }
 
-/// JSON as Python dicts, lists and scalars.
-pub(crate) fn json(py: Python<'_>, value: &serde_json::Value) -> PyOutcome {
-    use serde_json::Value;
-    Ok(match value {
-        Value::Null => py.None(),
-        Value::Bool(flag) => flag.into_py_any(py)?,
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) => whole.into_py_any(py)?,
-            None => number.as_f64().into_py_any(py)?,
-        },
-        Value::String(text) => text.into_py_any(py)?,
-        Value::Array(items) => {
-            items.iter().map(|item| json(py, item)).collect::<PyOutcome<Vec<_>>>()?.into_py_any(py)?
-        }
-        Value::Object(members) => {
-            let pairs = members.iter().map(|(key, item)| Ok((key, json(py, item)?)));
-            dict(py, pairs.collect::<PyOutcome<Vec<_>>>()?)?.into_any().unbind()
-        }
-    })
-}
-
-/// A value of the core as Python dicts, lists and scalars: dicts have the names of the fields.
+/// A value of the core, or JSON, as Python dicts, lists and scalars: dicts have the names of the fields.
 pub(crate) fn record(py: Python<'_>, value: &impl Serialize) -> PyOutcome {
-    let value = serde_json::to_value(value);
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let failed = |e| Error::new(ErrorKind::Internal, "a result cannot be represented in Python").with_source(e);
-    json(py, &value.map_err(failed)?)
+    let text = serde_json::to_string(value).map_err(failed)?;
+    Ok(LOADS.import(py, "json", "loads")?.call1((text,))?.unbind())
 }
 
 /// A value of the core that Python sees as [`record`] makes it.
@@ -202,22 +183,6 @@ pub(crate) fn repr_html<'py>(py: Python<'py>, kind: &str, data: impl IntoPyObjec
 
 /// A dict of the properties `names` of an object.
 pub(crate) fn properties<'py>(object: &Bound<'py, PyAny>, names: &[&str]) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(object.py());
-    for name in names {
-        dict.set_item(name, object.getattr(*name)?)?;
-    }
-    Ok(dict)
-}
-
-/// A dict of pairs, in their order.
-pub(crate) fn dict<'py, K, V>(py: Python<'py>, pairs: impl IntoIterator<Item = (K, V)>) -> PyResult<Bound<'py, PyDict>>
-where
-    K: IntoPyObject<'py>,
-    V: IntoPyObject<'py>,
-{
-    let dict = PyDict::new(py);
-    for (name, value) in pairs {
-        dict.set_item(name, value)?;
-    }
-    Ok(dict)
+    let pairs = names.iter().map(|name| Ok((name, object.getattr(*name)?)));
+    pairs.collect::<PyResult<Vec<_>>>()?.into_py_dict(object.py())
 }

@@ -209,9 +209,8 @@ fn hook(callable: &Bound<'_, PyAny>, held: &HeldObjects) -> PyOutcome<PersistHoo
     }
     let callable = held.hold(callable);
     Ok(Arc::new(move |response: &Map<String, Value>| -> Result<()> {
-        let response = Value::Object(response.clone());
         attached(|py| {
-            let called = convert::json(py, &response)
+            let called = convert::record(py, response)
                 .map_err(PyErr::from)
                 .and_then(|response| callable.bind(py)?.call1((response,)).map(drop));
             called.map_err(|error| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping};
+use pyo3::types::{IntoPyDict as _, PyDict, PyMapping};
 use serde_json::json;
 
 use super::azure_credential;
@@ -66,7 +66,7 @@ fn vm_dicts(py: Python<'_>, inventory: &Inventory) -> PyOutcome {
         let nic_name = vm.nic_name.as_deref().unwrap_or_default();
         json!({"name": vm.name, "ip_address": vm.ip_address, "nic_name": nic_name, "weight": vm.weight})
     });
-    convert::json(py, &vms.collect())
+    convert::record(py, &vms.collect::<Vec<_>>())
 }
 
 impl FromPyObject<'_, '_> for PowerFilter {
@@ -248,7 +248,7 @@ impl PyInventory {
     #[getter]
     fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let left_out = self.inventory.origin().map(|origin| origin.left_out.as_slice()).unwrap_or_default();
-        convert::dict(py, left_out.iter().map(|(name, reason)| (name, reason)))
+        left_out.into_py_dict(py)
     }
 
     /// The names in order.
@@ -307,7 +307,7 @@ impl PyInventory {
         data.set_item("vms", vms)?;
         if !origin.left_out.is_empty() {
             let rows =
-                origin.left_out.iter().map(|(name, reason)| convert::dict(py, [("name", name), ("reason", reason)]));
+                origin.left_out.iter().map(|(name, reason)| [("name", name), ("reason", reason)].into_py_dict(py));
             data.set_item("left_out", rows.collect::<PyResult<Vec<_>>>()?)?;
         }
         Ok(convert::repr_html(py, "inventory", data)?)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use pyo3::exceptions::{PyTypeError, PyUserWarning};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict as _, PyDict};
 
 use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, StorageOptions, Text, TextPairs};
 use super::convert::{self, Rows};
@@ -287,7 +287,7 @@ impl PyJobLedger {
     fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Requests { get, put, list, head, delete, copy } = self.ledger.requests();
         let counts = [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)];
-        convert::dict(py, counts)
+        counts.into_py_dict(py)
     }
 
     /// Logs one job execution with the flag `NO`. The row is durable when the call returns.

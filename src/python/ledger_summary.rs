@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict as _, PyDict};
 
 use super::convert;
 use crate::delivery::{AGES, LedgerSummary, TableSummary};
@@ -24,10 +24,10 @@ impl PyLedgerSummary {
 /// The properties that the summary of a table has.
 fn table_dict<'py>(py: Python<'py>, table: &TableSummary) -> PyResult<Bound<'py, PyDict>> {
     let rows = [("rows", table.rows), ("pending", table.pending), ("acknowledged", table.acknowledged)];
-    let dict = convert::dict(py, rows)?;
+    let dict = rows.into_py_dict(py)?;
     dict.set_item("other_flags", table.other_flags)?;
     dict.set_item("pending_by_status", counts(py, &table.pending_by_status)?)?;
-    dict.set_item("pending_by_age", convert::dict(py, AGES.into_iter().zip(table.pending_by_age))?)?;
+    dict.set_item("pending_by_age", AGES.into_iter().zip(table.pending_by_age).into_py_dict(py)?)?;
     dict.set_item("oldest_pending", oldest(table))?;
     dict.set_item("parked", table.parked)?;
     dict.set_item("retrying", table.retrying)?;
@@ -40,7 +40,7 @@ fn oldest(table: &TableSummary) -> Option<DateTime<Utc>> {
 }
 
 fn counts<'py>(py: Python<'py>, counts: &[(String, u64)]) -> PyResult<Bound<'py, PyDict>> {
-    convert::dict(py, counts.iter().map(|(name, count)| (name, count)))
+    counts.into_py_dict(py)
 }
 
 #[pymethods]
@@ -79,7 +79,7 @@ impl PyLedgerSummary {
     /// timestamp count as the oldest.
     #[getter]
     fn pending_by_age<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        convert::dict(py, AGES.into_iter().zip(self.delivered().pending_by_age))
+        AGES.into_iter().zip(self.delivered().pending_by_age).into_py_dict(py)
     }
 
     /// Timestamp of the oldest pending row.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict as _, PyDict};
 
 use super::convert::{self, Record};
 use crate::delivery::{DeliveryReport, PlannedDelivery, RowFailure};
@@ -237,7 +237,7 @@ impl From<DeliveryReport> for PyDeliveryReport {
 /// A row of either table as a dict.
 fn row_dict<'py>(py: Python<'py>, row: &LedgerRow) -> PyResult<Bound<'py, PyDict>> {
     let texts = [("file_name", &row.file_name), ("job_id", &row.job_id), ("status", &row.status)];
-    let dict = convert::dict(py, texts)?;
+    let dict = texts.into_py_dict(py)?;
     dict.set_item("timestamp", row.timestamp.and_then(DateTime::from_timestamp_micros))?;
     Ok(dict)
 }

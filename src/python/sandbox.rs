@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{IntoPyDict as _, PyDict, PyTuple};
 use serde_json::json;
 
 use super::arguments::{self, Names, Text};
@@ -211,7 +211,7 @@ impl PySandbox {
     fn azure_credential<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyDict>> {
         let (secret, url) = self.with_azure(|azure| Ok((azure.client_secret(), azure.url())))?;
         let ids = [("tenant_id", azure::TENANT_ID), ("client_id", azure::CLIENT_ID)];
-        Ok(convert::dict(py, ids.into_iter().chain([("client_secret", &*secret), ("authority_host", &*url)]))?)
+        Ok(ids.into_iter().chain([("client_secret", &*secret), ("authority_host", &*url)]).into_py_dict(py)?)
     }
 
     /// A token for Azure Resource Manager, as its login service issues it.
@@ -346,7 +346,7 @@ impl PySandbox {
     fn autosys_events<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
         let events = self.with_autosys(AutosysSandbox::events)?;
         let dicts = events.into_iter().map(|event| {
-            let dict = convert::dict(py, [("at", event.at)])?;
+            let dict = [("at", event.at)].into_py_dict(py)?;
             dict.set_item("via", event.via)?;
             dict.set_item("event", event.event)?;
             dict.set_item("job", event.job)?;
@@ -428,5 +428,5 @@ pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome {
         json!({"arm": row.arm, "measure": row.measure, "recorded": row.recorded, "sandbox": row.sandbox,
                "error_percent": row.error_percent()})
     });
-    convert::json(py, &dicts.collect())
+    convert::record(py, &dicts.collect::<Vec<_>>())
 }

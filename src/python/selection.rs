@@ -1,7 +1,7 @@
 //! `Selection`: one selected VM.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{IntoPyDict as _, PyDict, PyTuple};
 
 use super::convert;
 use super::errors::PyOutcome;
@@ -66,7 +66,7 @@ impl PySelection {
     /// VMs that were due earlier but could not be selected, each with the reason.
     #[getter]
     fn skipped<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        convert::dict(py, self.skipped.iter().map(|(vm, reason)| (vm, reason)))
+        self.skipped.as_slice().into_py_dict(py)
     }
 
     /// Ends the use of the VM early: with `max_in_flight`, it no longer counts as in use. Without, this does nothing.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict as _;
 
 use super::callables::HeldObjects;
 use super::convert;
@@ -97,7 +98,7 @@ impl PyViyaSession {
     fn whoami_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let client = self.client()?;
         mode.run(async move { session::whoami(&client).await }, |py, identity| {
-            let dict = convert::dict(py, [("user", identity.user), ("name", identity.name)])?;
+            let dict = [("user", identity.user), ("name", identity.name)].into_py_dict(py)?;
             dict.set_item("scopes", identity.scopes)?;
             dict.set_item("expires", identity.expires)?;
             dict.set_item("renewable", identity.renewable)?;
