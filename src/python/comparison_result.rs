@@ -228,7 +228,7 @@ impl PyComparisonResult {
 
     /// The content of the result JSON.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome {
-        convert::record(py, &self.result.to_value()?)
+        convert::record(py, &self.result.to_raw()?)
     }
 
     /// One row per job, arm and round, with the columns of a recorded run and more.
@@ -258,8 +258,10 @@ impl PyComparisonResult {
 
     fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
         // The file can be gone when a notebook is shown again.
-        let document = self.result.to_value().or_else(|_| self.result.summary())?;
-        let document = convert::record(py, &document)?;
+        let document = match self.result.to_raw() {
+            Ok(document) => convert::record(py, &document)?,
+            Err(_) => convert::record(py, &self.result.summary()?)?,
+        };
         Ok(convert::repr_html(py, "comparison_result", document)?)
     }
 }

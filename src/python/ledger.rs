@@ -862,7 +862,7 @@ impl PyJobLedger {
     fn track(&self, file_name: Text, job_id: Text) -> PyOutcome<PyTrack> {
         let ledger = self.core()?;
         ledger::check_names(&file_name.0, &job_id.0)?;
-        Ok(PyTrack::new(ledger, self.guard, file_name.0, job_id.0))
+        Ok(PyTrack { ledger, guard: self.guard, file_name: file_name.0, job_id: job_id.0 })
     }
 
     fn __repr__(&self) -> String {

@@ -12,20 +12,14 @@ use crate::ledger::{JobLedger, LedgerTable};
 /// Logs an execution and a notification when its body ends. `JobLedger.track` makes it.
 #[pyclass(module = "jobrota", name = "Track", frozen)]
 pub(super) struct PyTrack {
-    ledger: JobLedger,
-    guard: ForkGuard,
+    pub(super) ledger: JobLedger,
+    pub(super) guard: ForkGuard,
     /// The file that is processed.
     #[pyo3(get)]
-    file_name: String,
+    pub(super) file_name: String,
     /// The AutoSys job.
     #[pyo3(get)]
-    job_id: String,
-}
-
-impl PyTrack {
-    pub(super) fn new(ledger: JobLedger, guard: ForkGuard, file_name: String, job_id: String) -> Self {
-        Self { ledger, guard, file_name, job_id }
-    }
+    pub(super) job_id: String,
 }
 
 /// The status of a body that ended with these arguments of `__exit__`. `sys.exit()` and `sys.exit(0)` end it successfully.

@@ -402,11 +402,13 @@ impl PyAutosysUpdater {
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
         let last = Arc::new(Mutex::new(None));
-        let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
+        let signals = py.import("jobrota.signals")?;
+        let terminable = signals.call_method0("terminable")?;
         let ended =
             in_context(&terminable, |_| self.run_cycles(CallMode::Wait(py), every, on_report, Arc::clone(&last)));
+        let terminated = signals.getattr("Terminated")?;
         match ended {
-            Err(Raised::Python(error)) if is_terminated(py, &error)? => Ok(take_report(&last).into_py_any(py)?),
+            Err(Raised::Python(error)) if error.is_instance(py, &terminated) => Ok(take_report(&last).into_py_any(py)?),
             ended => ended,
         }
     }
@@ -455,10 +457,6 @@ impl PyAutosysUpdater {
     fn __clear__(&self) {
         self.calls.held.clear();
     }
-}
-
-fn is_terminated(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
-    Ok(error.is_instance(py, &py.import("jobrota.signals")?.getattr("Terminated")?))
 }
 
 /// Passes a report to the caller's function. Returns whether to continue.

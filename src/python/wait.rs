@@ -3,7 +3,7 @@
 //! A method with an `_async` twin passes its work to [`CallMode`], so that the body of both is written once.
 
 use std::future::Future;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -106,7 +106,7 @@ impl CallMode<'_> {
                     bridge(py, event_loop, work, finish)
                 };
                 let wait = WAIT_IN_ORDER.import(py, "jobrota.awaiting", "wait_in_order")?;
-                Ok(wait.call1((Work::new(begin, stop),))?.unbind())
+                Ok(wait.call1((Work { begin: Mutex::new(Some(Box::new(begin))), stop },))?.unbind())
             }
         }
     }
@@ -122,7 +122,7 @@ impl CallMode<'_> {
             Self::Coroutine(py) => {
                 let begin = |py: Python<'_>, event_loop: &Bound<'_, PyAny>| bridge(py, event_loop, work, finish);
                 let wait = WAIT.import(py, "jobrota.awaiting", "wait")?;
-                Ok(wait.call1((Work::new(begin, Stop::default()),))?.unbind())
+                Ok(wait.call1((Work { begin: Mutex::new(Some(Box::new(begin))), stop: Stop::default() },))?.unbind())
             }
         }
     }
@@ -158,7 +158,7 @@ pub(super) fn future<T: Send + 'static>(
         logging::deliver(py)?;
         return Ok(outcome?);
     }
-    Task::start(&runtime, future).end(py, None)
+    spawned(py, &runtime, future, None)
 }
 
 /// As [`future`], but Ctrl-C calls `stop` and waits for the future to end in order. A second Ctrl-C drops the future.
@@ -169,7 +169,7 @@ pub(super) fn stoppable<T: Send + 'static>(
 ) -> PyOutcome<T> {
     let _late = LateCall::begin(py);
     logging::deliver(py)?;
-    Task::start(&runtime::handle()?, future).end(py, Some(&stop))
+    spawned(py, &runtime::handle()?, future, Some(&stop))
 }
 
 /// Runs `work` inside a context manager. `work` gets what the context manager returns.
@@ -185,59 +185,44 @@ fn ended_early(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Internal, "a background task of jobrota ended early").with_source(error)
 }
 
-/// A future that runs on the runtime.
-struct Task<T> {
-    handle: tokio::task::JoinHandle<()>,
-    /// A wait without the GIL needs a receiver that threads can share. Only one thread ever uses it.
-    outcome: Mutex<Receiver<Result<T>>>,
-}
-
-impl<T: Send + 'static> Task<T> {
-    fn start(runtime: &Handle, future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        let (sender, receiver) = sync_channel(1);
-        let handle = runtime.spawn(async move {
-            // Without a receiver, Ctrl-C ended the wait.
-            let _ = sender.send(future.await);
-        });
-        Self { handle, outcome: Mutex::new(receiver) }
-    }
-
-    /// Waits for the end, and looks for signals meanwhile. Ctrl-C drops the future and raises. With `stop`, the first Ctrl-C
-    /// calls it instead, and is raised once the future has ended.
-    fn end(self, py: Python<'_>, stop: Option<&dyn Fn()>) -> PyOutcome<T> {
-        let mut interrupted: Option<PyErr> = None;
-        loop {
-            let outcome = self.wait(py)?;
-            let signal = logging::deliver(py).and_then(|()| py.check_signals()).err();
-            if let Some(outcome) = outcome {
-                let Some(interrupt) = interrupted.or(signal) else { return Ok(outcome?) };
-                if stop.is_some() {
-                    interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
-                }
-                return Err(interrupt.into());
-            }
-            match (signal, stop) {
-                (None, _) => {}
-                (Some(signal), Some(stop)) if interrupted.is_none() => {
-                    stop();
-                    interrupted = Some(signal);
-                }
-                (Some(signal), _) => {
-                    self.handle.abort();
-                    return Err(signal.into());
-                }
-            }
+/// Runs a future on the runtime, and looks for signals until it ends. Ctrl-C drops the future and raises. With `stop`, the
+/// first Ctrl-C calls it instead, and is raised once the future has ended.
+fn spawned<T: Send + 'static>(
+    py: Python<'_>,
+    runtime: &Handle,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    stop: Option<&dyn Fn()>,
+) -> PyOutcome<T> {
+    let (sender, receiver) = sync_channel(1);
+    let task = runtime.spawn(async move {
+        // Without a receiver, Ctrl-C ended the wait.
+        let _ = sender.send(future.await);
+    });
+    // A wait without the GIL needs a receiver that threads can share. Only this one uses it.
+    let receiver = Mutex::new(receiver);
+    let mut interrupted: Option<PyErr> = None;
+    loop {
+        let waited = py.detach(|| lock(&receiver).recv_timeout(SIGNAL_CHECK));
+        if let Err(RecvTimeoutError::Disconnected) = waited {
+            return Err(Error::new(ErrorKind::Internal, "a background task of jobrota ended early").into());
         }
-    }
-
-    /// Waits without the GIL until it is time to look for signals. Returns None while the future runs.
-    fn wait(&self, py: Python<'_>) -> Result<Option<Result<T>>> {
-        let outcome = || lock(&self.outcome).recv_timeout(SIGNAL_CHECK);
-        match py.detach(outcome) {
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(Error::new(ErrorKind::Internal, "a background task of jobrota ended early"))
+        let signal = logging::deliver(py).and_then(|()| py.check_signals()).err();
+        if let Ok(outcome) = waited {
+            let Some(interrupt) = interrupted.or(signal) else { return Ok(outcome?) };
+            if stop.is_some() {
+                interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
+            }
+            return Err(interrupt.into());
+        }
+        match (signal, stop) {
+            (None, _) => {}
+            (Some(signal), Some(stop)) if interrupted.is_none() => {
+                stop();
+                interrupted = Some(signal);
+            }
+            (Some(signal), _) => {
+                task.abort();
+                return Err(signal.into());
             }
         }
     }
@@ -251,12 +236,6 @@ struct Work {
     /// None once the work has begun.
     begin: Mutex<Option<Begin>>,
     stop: Stop,
-}
-
-impl Work {
-    fn new(begin: impl FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyOutcome + Send + 'static, stop: Stop) -> Self {
-        Self { begin: Mutex::new(Some(Box::new(begin))), stop }
-    }
 }
 
 #[pymethods]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::analysis::{Analysis, ComparisonWarning, RunData, analyse, from_table};
 use super::files;
@@ -108,7 +110,7 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::NotFound`], or [`ErrorKind::InvalidInput`] when it is not a result. Not retryable.
     pub fn load(path: &Path) -> Result<Self> {
-        let load::LoadedResult { run, identity, document } = load::read(path)?;
+        let (run, identity, document) = load::read(path)?;
         let mut result = Self::of_run(run, identity)?;
         result.path = Some(path.to_owned());
         if let Some(document) = document {
@@ -146,6 +148,18 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the result file does not exist any more.
     pub fn to_value(&self) -> Result<Value> {
+        self.parsed()
+    }
+
+    /// As [`ComparisonResult::to_value`], but only checked that it is JSON: with thousands of jobs, values are large.
+    ///
+    /// # Errors
+    /// Those of [`ComparisonResult::to_value`].
+    pub fn to_raw(&self) -> Result<Box<RawValue>> {
+        self.parsed()
+    }
+
+    fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.document()?).map_err(|e| {
             Error::new(ErrorKind::Storage, "the result file was changed: it is not JSON any more").with_source(e)
         })
