@@ -4,7 +4,7 @@
 //! | step | module |
 //! | --- | --- |
 //! | what to compare | [`options`], [`arms`], [`job_configs`], [`job_durations`] |
-//! | a run | [`runner`], `rounds` (every arm runs all jobs), `follow` (one job), `run_control` (when a run ends early) |
+//! | a run | [`runner`], `rounds` (every arm runs all jobs), `follow` (one job), `run_control` (when a run ends early, its progress) |
 //! | what happened | [`journal`] (to resume a run), [`records`], [`correlate`] (orchestrator entries), `job_files` (logs) |
 //! | the figures | [`analysis`] |
 //! | the result | [`result`] (JSON), [`table`] (Arrow), [`history`] (runs in a Delta table) |
@@ -17,7 +17,6 @@ pub mod job_configs;
 pub mod job_durations;
 pub mod journal;
 pub mod options;
-pub mod progress;
 pub mod records;
 pub mod result;
 pub mod runner;
@@ -32,6 +31,6 @@ mod run_control;
 
 pub use arms::{Arm, Arms, SubmissionMode};
 pub use options::{JobOrder, RunnerOptions};
-pub use progress::{ProgressEvent, ProgressListener};
 pub use result::ComparisonResult;
+pub use run_control::{ProgressEvent, ProgressListener};
 pub use runner::ViyaComparisonRunner;
