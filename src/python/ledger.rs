@@ -11,8 +11,7 @@ use pyo3::types::{IntoPyDict as _, PyDict};
 
 use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, StorageOptions, Text, TextPairs};
 use super::convert::{self, Rows};
-use super::errors::{PyOutcome, to_py};
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome, to_py};
 use super::ledger_summary::PyLedgerSummary;
 use super::operator::OperatorAction;
 use super::reports::{PyImportReport, PyMaintenanceReport, warn_when_overdue};

@@ -11,7 +11,6 @@ mod convert;
 mod credentials;
 mod doctor;
 mod errors;
-mod fork_guard;
 mod inventory;
 mod ledger;
 mod ledger_summary;

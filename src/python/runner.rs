@@ -14,8 +14,7 @@ use super::comparison_result::PyComparisonResult;
 use super::convert;
 use super::convert::arguments::{self, Location, Secret, StorageOptions, Text};
 use super::credentials::credentials;
-use super::errors::{PyOutcome, refuse};
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome, refuse};
 use super::viya_session::client_options;
 use super::wait::{CallMode, in_context};
 use crate::comparison::{

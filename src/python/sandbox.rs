@@ -11,8 +11,7 @@ use serde_json::json;
 
 use super::arguments::{self, Names, Text};
 use super::convert;
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome};
 use super::inventory::PyInventory;
 use super::sandbox_viya;
 use super::wait::{self, CallMode};

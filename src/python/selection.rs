@@ -4,8 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict as _, PyDict, PyTuple};
 
 use super::convert;
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome};
 use super::wait::CallMode;
 use crate::selection::{Hold, Selection};
 

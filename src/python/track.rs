@@ -4,8 +4,7 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome};
 use super::wait::CallMode;
 use crate::ledger::{JobLedger, LedgerTable};
 

@@ -15,8 +15,7 @@ use tokio::runtime::Handle;
 
 use super::attach::{LateCall, attached};
 use super::callables::{Call, Calls};
-use super::errors::{PyOutcome, Raised, to_py};
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome, Raised, to_py};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::JobLedger;
