@@ -3,7 +3,7 @@
 //! | module | checks |
 //! | --- | --- |
 //! | [`environment`] | the system, the user, the clock, Databricks |
-//! | [`probes`], [`vms`] | the kinds of probe, on this machine and on VMs |
+//! | [`probes`] | the kinds of probe, on this machine and on VMs |
 //! | [`storage_root`], [`filesystem`], [`tables`] | the ledger's root and its tables |
 //! | [`credentials`], [`files`] | the credentials that are found, without their values |
 //! | [`settings`] | each setting and its source |
@@ -20,7 +20,6 @@ mod report;
 mod settings;
 mod storage_root;
 mod tables;
-mod vms;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -82,14 +81,14 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
         vm_probes.push((settings::shown(text), probe));
     }
     let DoctorOptions { inventory, storage_options, network, runtime, .. } = options;
-    let waves = inventory.as_ref().map_or(1, |inventory| inventory.len().div_ceil(vms::CONCURRENT_VMS));
+    let waves = inventory.as_ref().map_or(1, |inventory| inventory.len().div_ceil(probes::CONCURRENT_VMS));
     let vm_limit = timeout * u32::try_from(waves).unwrap_or(u32::MAX) + AREA_LIMIT;
     let ledger = storage_root::examine(known.ledger.clone(), storage_options.clone());
     let environment = environment::examine(&variables, runtime.as_deref());
     let credentials = credentials::examine(variables.clone(), known, storage_options.clone(), network);
     let (probes, vms, ledger, credentials) = tokio::join!(
         with_limit(Area::Probes, AREA_LIMIT, probes::examine())?,
-        with_limit(Area::Vms, vm_limit, vms::examine(inventory, vm_probes, timeout))?,
+        with_limit(Area::Vms, vm_limit, probes::examine_vms(inventory, vm_probes, timeout))?,
         with_limit(Area::Ledger, AREA_LIMIT, ledger)?,
         with_limit(Area::Credentials, AREA_LIMIT, credentials)?,
     );
