@@ -10,8 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict as _, PyDict, PyMapping};
 use serde_json::json;
 
-use super::azure_credential;
-use super::callables::Calls;
+use super::callables::{self, Calls};
 use super::convert;
 use super::convert::arguments::{self, Names, Text};
 use super::errors::{PyOutcome, refuse};
@@ -106,7 +105,7 @@ fn list(
     durations: [f64; 3],
 ) -> PyOutcome {
     let calls = Arc::<Calls>::default();
-    let (credential, authority_host) = azure_credential::credential(credential, &calls)?;
+    let (credential, authority_host) = callables::azure_credential(credential, &calls)?;
     let [max_age, max_stale, timeout] = durations.map(Duration::from_secs_f64);
     let endpoint = endpoint.map(|endpoint| endpoint.0);
     let options =

@@ -4,7 +4,6 @@ use pyo3::prelude::*;
 
 mod arm;
 mod attach;
-mod azure_credential;
 mod callables;
 mod comparison_result;
 mod convert;
