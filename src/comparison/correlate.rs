@@ -32,14 +32,9 @@ pub struct JobToMatch {
 
 /// The unique name in the name of an entry: the part before `-<uuid>`.
 pub fn prefix(name: &str) -> Option<&str> {
-    let cut = name.len().checked_sub(37)?;
-    let (prefix, tail) = (name.get(..cut)?, name.get(cut..)?);
-    let uuid = tail.strip_prefix('-')?;
-    let shaped = uuid.bytes().enumerate().all(|(at, byte)| match at {
-        8 | 13 | 18 | 23 => byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    });
-    (shaped && !prefix.is_empty()).then_some(prefix)
+    let (prefix, tail) = name.split_at_checked(name.len().checked_sub(37)?)?;
+    let has_uuid = uuid::Uuid::try_parse(tail.strip_prefix('-')?).is_ok();
+    (has_uuid && !prefix.is_empty()).then_some(prefix)
 }
 
 fn unique_name(entry: &OrchestratorEntry) -> Option<String> {
@@ -179,7 +174,7 @@ async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<Orche
         // An outage, or a page of a proxy in place of an answer, can pass. A missing permission does not.
         let permanent = problem.as_ref().is_some_and(|e| !e.may_pass() && e.kind() != ErrorKind::Server);
         let left = run.options.correlation_timeout - client.clock().since(started);
-        if complete || permanent || left <= 0.0 || control.is_stopped() {
+        if complete || permanent || left <= 0.0 || control.stop.is_stopped() {
             return (entries, complete, problem);
         }
         control.sleep(left.min(pause)).await;

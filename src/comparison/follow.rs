@@ -9,12 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::arms::Arm;
 use super::job_configs::JobConfig;
-use super::journal::{JobEnd, JobKey, Journal, JournalEvent, JournalHeader, PriorState};
-use super::names;
+use super::journal::{JobEnd, JobKey, Journal, JournalEvent, JournalHeader, PriorState, unique_name};
 use super::options::RunnerOptions;
-use super::progress::ProgressCounter;
 use super::records::{Correlation, JobRecord};
-use super::run_control::{GRACE, RunControl};
+use super::run_control::{GRACE, ProgressCounter, RunControl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::backoff;
 use crate::viya::ViyaClient;
@@ -90,7 +88,7 @@ impl ArmRound<'_> {
             config: config.clone(),
             round: self.round,
             sequence,
-            unique_name: names::unique_name(&config.name, &self.arm.short(), key, &self.run.header.tag),
+            unique_name: unique_name(&config.name, &self.arm.short(), key, &self.run.header.tag),
             status: "failed".into(),
             error: None,
             job: None,
@@ -157,7 +155,7 @@ impl ArmRound<'_> {
         let watched = self.run.watch.count_in_flight();
         self.follow(&mut record, job, start, left).await;
         drop(watched);
-        if record.status == "canceled" && control.is_stopped() {
+        if record.status == "canceled" && control.stop.is_stopped() {
             // The resumed run submits the job anew. The journal aborts the run itself if it fails.
             let _ = self.run.write(&JournalEvent::Dropped { key }).await;
         } else if record.status != "unknown" {
@@ -225,7 +223,7 @@ impl ArmRound<'_> {
         in_doubt.store(submitted.as_ref().is_err_and(|failed| failed.in_doubt), Ordering::Relaxed);
         match submitted {
             // A run that is stopped cancels what it can find.
-            Err(failed) if failed.in_doubt && control.is_stopped() => {
+            Err(failed) if failed.in_doubt && control.stop.is_stopped() => {
                 submission::find_by_name(client, &submission.name, oldest).await
             }
             submitted => submitted.map(Some).map_err(|failed| failed.error),
@@ -277,19 +275,20 @@ impl ArmRound<'_> {
         let mut ended = None;
         while !state.is_final() {
             let elapsed = clock.since(start);
-            if cancellation.is_none() && (elapsed > limit || control.is_stopped()) {
-                cancellation = Some(Cancellation { stopped: control.is_stopped(), since: elapsed, accepted: false });
+            if cancellation.is_none() && (elapsed > limit || control.stop.is_stopped()) {
+                cancellation =
+                    Some(Cancellation { stopped: control.stop.is_stopped(), since: elapsed, accepted: false });
             }
             let seen = match &mut cancellation {
                 None => tokio::select! {
                     seen = watch.next_update(&id, state) => seen,
-                    () = control.stopped() => continue,
+                    () = control.stop.stopped() => continue,
                     () = clock.sleep((limit - elapsed).max(0.0)) => continue,
                 },
                 Some(cancellation) => {
                     // A server that ignores the request, or fails, must not hold the run.
                     let patience =
-                        if cancellation.accepted || control.is_stopped() { CANCEL_WAIT } else { RETRY_LIMIT };
+                        if cancellation.accepted || control.stop.is_stopped() { CANCEL_WAIT } else { RETRY_LIMIT };
                     if elapsed > cancellation.since + patience {
                         record.status = "unknown".into();
                         record.error =
@@ -383,7 +382,7 @@ impl ArmRound<'_> {
                 Err(e) if e.kind() == ErrorKind::NotFound => break,
                 Err(e) => tracing::debug!("job {id} cannot be read: {e}"),
             }
-            if attempt < 5 && !control.is_stopped() {
+            if attempt < 5 && !control.stop.is_stopped() {
                 client.clock().sleep(1.0).await;
             }
         }

@@ -1,5 +1,5 @@
 //! The journal of a run. Each event is on disk before its consequences, so that an interrupted run continues where it
-//! ended and no job runs twice.
+//! ended and no job runs twice: each has a unique name, in a form that the Workload Orchestrator does not change.
 //!
 //! An event is one line of JSON. Where files can be appended to, the journal is one file. Where they cannot (volumes and
 //! workspace files of Databricks), it is a folder of files that are each written once. Events that arrive together are
@@ -23,7 +23,6 @@ mod replay;
 mod store;
 
 pub use replay::{PriorState, Replay};
-pub use store::JournalFormat;
 use store::JournalStore;
 
 /// The first line of the journal: everything that must be the same when the run continues.
@@ -58,6 +57,34 @@ pub struct JobKey {
     pub round: u32,
     /// The position of the job in the list of the header, from 1.
     pub sequence: usize,
+}
+
+/// The end of all names of one run: its beginning in Unix seconds and three random letters, because two runs can begin in
+/// the same second. Nine letters and digits.
+pub fn run_tag(unix: i64) -> String {
+    let letters: String = (0..3).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
+    format!("{}{letters}", base36(unix.unsigned_abs()))
+}
+
+/// A name of `[a-z0-9]` that no other job of the run has: job, arm with its number (from 0), round, sequence number and the
+/// tag of the run, such as `cmpooledseqa0r1x12t5k2f9qzk`. Read from the right it is unambiguous for all names of arms.
+///
+/// SAS: the orchestrator converts names to lower case, removes `_` and appends `-<uuid>`. Names of 71 characters in all
+/// passed uncut, so names of usual length stay below that.
+pub fn unique_name(job: &str, arm_short: &str, key: JobKey, tag: &str) -> String {
+    let letters = job.chars().filter(char::is_ascii_alphanumeric);
+    let mut short: String = letters.take(20).collect::<String>().to_ascii_lowercase();
+    if !short.starts_with(|c: char| c.is_ascii_lowercase()) {
+        short.insert_str(0, "job");
+    }
+    let JobKey { arm, round, sequence } = key;
+    format!("{short}{arm_short}a{arm}r{round}x{sequence}{tag}")
+}
+
+fn base36(number: u64) -> String {
+    let rests = std::iter::successors(Some(number), |rest| (*rest >= 36).then_some(rest / 36));
+    let digits: Vec<char> = rests.filter_map(|rest| char::from_digit((rest % 36) as u32, 36)).collect();
+    digits.into_iter().rev().collect()
 }
 
 /// One line of the journal.
@@ -144,12 +171,13 @@ impl Journal {
         Self { path, queue: Mutex::default(), store: tokio::sync::Mutex::new(store) }
     }
 
-    /// Creates a journal beside the results: the file `<stem>.journal.jsonl`, or the folder `<stem>.journal`.
+    /// Creates a journal beside the results: the file `<stem>.journal.jsonl`, or the folder `<stem>.journal` if `segments` is
+    /// set or files there cannot be appended to.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] when it cannot be written.
-    pub fn create(folder: &Path, stem: &str, format: JournalFormat) -> Result<Self> {
-        let (path, store) = JournalStore::create(folder, stem, format).map_err(|e| write_error(folder, e))?;
+    pub fn create(folder: &Path, stem: &str, segments: bool) -> Result<Self> {
+        let (path, store) = JournalStore::create(folder, stem, segments).map_err(|e| write_error(folder, e))?;
         Ok(Self::new(path, store))
     }
 

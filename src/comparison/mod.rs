@@ -4,7 +4,7 @@
 //! | step | module |
 //! | --- | --- |
 //! | what to compare | [`options`], [`arms`], [`job_configs`], [`job_durations`] |
-//! | a run | [`runner`], `rounds` (every arm runs all jobs), `follow` (one job), `run_control` (when a run ends early) |
+//! | a run | [`runner`], `rounds` (every arm runs all jobs), `follow` (one job), `run_control` (when a run ends early, its progress) |
 //! | what happened | [`journal`] (to resume a run), [`records`], [`correlate`] (orchestrator entries), `job_files` (logs) |
 //! | the figures | [`analysis`] |
 //! | the result | [`result`] (JSON), [`table`] (Arrow), [`history`] (runs in a Delta table) |
@@ -16,9 +16,7 @@ pub mod history;
 pub mod job_configs;
 pub mod job_durations;
 pub mod journal;
-pub mod names;
 pub mod options;
-pub mod progress;
 pub mod records;
 pub mod result;
 pub mod runner;
@@ -31,11 +29,8 @@ mod job_files;
 mod rounds;
 mod run_control;
 
-pub use analysis::ComparisonWarning;
 pub use arms::{Arm, Arms, SubmissionMode};
-pub use job_configs::JobConfig;
 pub use options::{JobOrder, RunnerOptions};
-pub use progress::{ProgressEvent, ProgressListener};
-pub use records::Correlation;
 pub use result::ComparisonResult;
+pub use run_control::{ProgressEvent, ProgressListener};
 pub use runner::ViyaComparisonRunner;

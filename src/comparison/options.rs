@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::arms::{self, Arm, Arms, SubmissionMode};
-use super::journal::JournalFormat;
 use crate::error::{Error, Result};
 use crate::viya::clock::check_time_scale;
 use crate::viya::{ClientOptions, Credentials};
@@ -67,8 +66,6 @@ pub struct RunnerOptions {
     pub host_price: Option<f64>,
     /// Directory or URI of the Delta table with the jobs of every run, and the options of its store.
     pub results_table: Option<(String, HashMap<String, String>)>,
-    /// How the journal is stored.
-    pub journal: JournalFormat,
     /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them.
     pub expires_after: Option<String>,
     /// Limits of the HTTP client, in real seconds.
@@ -99,7 +96,6 @@ impl Default for RunnerOptions {
             cleanup: false,
             host_price: None,
             results_table: None,
-            journal: JournalFormat::Auto,
             expires_after: Some("P7D".into()),
             client: ClientOptions::default(),
         }

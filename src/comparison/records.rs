@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::analysis::{ArmPlan, JobRow, RunData};
 use super::arms::Arm;
 use super::job_configs::JobConfig;
-use super::statistics::mean;
+use super::statistics::{counts, mean};
 use crate::viya::contexts::Context;
 use crate::viya::jobs::Job;
 use crate::viya::orchestrator::OrchestratorEntry;
@@ -159,11 +159,7 @@ impl ArmRecord {
 
     /// The number of jobs by host.
     pub fn hosts(&self) -> BTreeMap<&str, usize> {
-        let mut hosts = BTreeMap::new();
-        for host in self.jobs.iter().filter_map(JobRecord::host) {
-            *hosts.entry(host).or_insert(0) += 1;
-        }
-        hosts
+        counts(self.jobs.iter().filter_map(JobRecord::host))
     }
 
     /// The queues that its jobs were in; normally one.

@@ -9,8 +9,8 @@ use super::arms::SubmissionMode;
 use super::follow::{ArmRound, RunContext};
 use super::job_configs::JobConfig;
 use super::journal::{JobKey, Replay};
-use super::progress::{ProgressCounter, ProgressListener};
 use super::records::{ArmRecord, JobRecord, RoundRecord};
+use super::run_control::{ProgressCounter, ProgressListener};
 
 /// Runs the rounds that the journal has not seen to their end, and adds the jobs to `records`. Ends early with the run.
 pub(super) async fn run_rounds(

@@ -14,14 +14,12 @@ use super::history;
 use super::job_configs::{self, JobConfig};
 use super::job_durations;
 use super::job_files;
-use super::journal::{Journal, JournalEvent, JournalHeader, Replay};
-use super::names;
+use super::journal::{Journal, JournalEvent, JournalHeader, Replay, run_tag};
 use super::options::{JobOrder, RunnerOptions};
-use super::progress::ProgressListener;
 use super::records::{ArmRecord, run_data};
 use super::result::{ComparisonResult, ResultFolder, RunMetadata};
 use super::rounds;
-use super::run_control::RunControl;
+use super::run_control::{ProgressListener, RunControl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
 use crate::viya::ViyaClient;
@@ -97,7 +95,7 @@ impl ViyaComparisonRunner {
         let header = JournalHeader {
             run_id: uuid::Uuid::new_v4().to_string(),
             began,
-            tag: names::run_tag(began.timestamp()),
+            tag: run_tag(began.timestamp()),
             base_url: base_url(&client),
             arms: self.arms.clone(),
             jobs: jobs.iter().map(|job| job.entry.clone()).collect(),
@@ -105,7 +103,7 @@ impl ViyaComparisonRunner {
             pause: options.pause,
             mode: options.mode,
         };
-        let journal = Journal::create(&options.results_dir, &files::stem(began), options.journal)?;
+        let journal = Journal::create(&options.results_dir, &files::stem(began), false)?;
         journal.write(&JournalEvent::Run(Box::new(header.clone()))).await?;
         let replay = Replay::new(header);
         self.execute(PreparedRun { client, folder, journal, replay, jobs, records }, progress.as_ref(), stop).await
@@ -235,7 +233,7 @@ impl ViyaComparisonRunner {
             return Err(Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(e));
         }
         appended?;
-        if control.is_stopped() {
+        if control.stop.is_stopped() {
             let text = format!("the run was stopped after all jobs had ended: its result is in {}", path.display());
             return Err(Error::new(ErrorKind::Conflict, text));
         }

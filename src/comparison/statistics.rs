@@ -1,5 +1,7 @@
 //! Summary statistics of lists of numbers.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// Count, mean, extremes, sum and percentiles.
@@ -54,6 +56,13 @@ pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
 /// The arithmetic mean; `None` if there are no values.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// How often each value occurs.
+pub fn counts<T: Ord>(values: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
+    let mut counts = BTreeMap::new();
+    values.into_iter().for_each(|value| *counts.entry(value).or_insert(0) += 1);
+    counts
 }
 
 #[cfg(test)]

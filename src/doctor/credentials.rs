@@ -5,11 +5,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::environment::EnvironmentVariables;
 use super::files;
 use super::report::{Area, Check, Status};
 use super::settings::SettingValues;
-use super::variables::EnvironmentVariables;
-use super::viya;
 use crate::autosys::find_program;
 use crate::http::client;
 
@@ -83,7 +82,7 @@ fn local(
     }
     checks.extend([azure_storage(variables), azure_resource_manager(variables), aws(variables, home)]);
     checks.push(google(variables, home));
-    checks.extend(viya::examine(variables, known));
+    checks.extend(files::check_viya(variables, known));
     checks.push(sendevent(variables, known));
     checks.extend(ssh(variables, home));
     if home.is_none() {

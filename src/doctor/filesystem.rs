@@ -4,38 +4,44 @@ use std::path::Path;
 
 use super::report::{Area, Check};
 
-/// What a file system guarantees to a ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guarantee {
-    Local,
-    /// Files are deleted with their container.
-    Container,
-    /// Files are lost after a restart.
-    Memory,
-    Network,
-    /// A program implements the file system.
-    Fuse,
-    Unknown,
-}
+/// What can happen to a ledger there, and what to do about it.
+type Risk = (&'static str, &'static str);
+
+const CONTAINER: Risk = (
+    ": the layer of a container, which is deleted with the container",
+    "put the ledger on a volume, or into a container or bucket of a cloud",
+);
+const MEMORY: Risk =
+    (": in memory, lost after a restart", "put the ledger on a disk, or into a container or bucket of a cloud");
+const NETWORK: Risk = (
+    ": shared over the network; other machines may see files late, and the server and its mount options decide whether \
+     files are created atomically across machines",
+    "where several machines write, use a container or bucket (abfss://, s3://, gs://) instead",
+);
+/// A program implements the file system.
+const FUSE: Risk = (
+    ": a program provides the files, and may create them late or not atomically",
+    "use the store of that program directly (abfss://, s3://, gs://), or a local disk",
+);
 
 /// Magic numbers of statfs(2) (Linux, magic.h; CIFS and SMB2 in fs/smb/client).
-fn of_magic(magic: u64) -> (&'static str, Guarantee) {
+fn of_magic(magic: u64) -> (&'static str, Option<Risk>) {
     match magic {
-        0xef53 => ("ext4", Guarantee::Local),
-        0x5846_5342 => ("XFS", Guarantee::Local),
-        0x9123_683e => ("Btrfs", Guarantee::Local),
-        0x2fc1_2fc1 => ("ZFS", Guarantee::Local),
-        0xf2f5_2010 => ("F2FS", Guarantee::Local),
-        0x794c_7630 => ("overlay", Guarantee::Container),
-        0x0102_1994 | 0x8584_58f6 => ("tmpfs", Guarantee::Memory),
-        0x6969 => ("NFS", Guarantee::Network),
-        0xff53_4d42 | 0xfe53_4d42 | 0x517b => ("SMB/CIFS", Guarantee::Network),
-        0x00c3_6400 => ("Ceph", Guarantee::Network),
-        0x0bd0_0bd0 => ("Lustre", Guarantee::Network),
-        0x4750_4653 => ("GPFS", Guarantee::Network),
-        0x0102_1997 => ("9P", Guarantee::Network),
-        0x6573_5546 => ("FUSE", Guarantee::Fuse),
-        _ => ("of an unknown type", Guarantee::Unknown),
+        0xef53 => ("ext4", None),
+        0x5846_5342 => ("XFS", None),
+        0x9123_683e => ("Btrfs", None),
+        0x2fc1_2fc1 => ("ZFS", None),
+        0xf2f5_2010 => ("F2FS", None),
+        0x794c_7630 => ("overlay", Some(CONTAINER)),
+        0x0102_1994 | 0x8584_58f6 => ("tmpfs", Some(MEMORY)),
+        0x6969 => ("NFS", Some(NETWORK)),
+        0xff53_4d42 | 0xfe53_4d42 | 0x517b => ("SMB/CIFS", Some(NETWORK)),
+        0x00c3_6400 => ("Ceph", Some(NETWORK)),
+        0x0bd0_0bd0 => ("Lustre", Some(NETWORK)),
+        0x4750_4653 => ("GPFS", Some(NETWORK)),
+        0x0102_1997 => ("9P", Some(NETWORK)),
+        0x6573_5546 => ("FUSE", Some(FUSE)),
+        _ => ("of an unknown type", None),
     }
 }
 
@@ -57,35 +63,15 @@ pub(super) fn examine(directory: &Path) -> Option<Check> {
 const MIN_FREE: u64 = 100 << 20;
 
 fn describe(magic: u64, read_only: bool, free: u64) -> Check {
-    let (name, guarantee) = of_magic(magic);
+    let (name, risk) = of_magic(magic);
     let detail = format!("{name}, {:.1} GiB free", free as f64 / f64::from(1 << 30));
-    let (detail, advice) = match guarantee {
-        _ if read_only => {
-            (format!("{detail}, mounted read-only"), "choose another root, or mount the file system for writing")
-        }
-        _ if free < MIN_FREE => (detail, "free some space: a commit fails when the disk is full"),
-        Guarantee::Local | Guarantee::Unknown => return Area::Ledger.ok("file system", detail),
-        Guarantee::Container => (
-            format!("{detail}: the layer of a container, which is deleted with the container"),
-            "put the ledger on a volume, or into a container or bucket of a cloud",
-        ),
-        Guarantee::Memory => (
-            format!("{detail}: in memory, lost after a restart"),
-            "put the ledger on a disk, or into a container or bucket of a cloud",
-        ),
-        Guarantee::Network => (
-            format!(
-                "{detail}: shared over the network; other machines may see files late, and the server and its mount \
-                 options decide whether files are created atomically across machines"
-            ),
-            "where several machines write, use a container or bucket (abfss://, s3://, gs://) instead",
-        ),
-        Guarantee::Fuse => (
-            format!("{detail}: a program provides the files, and may create them late or not atomically"),
-            "use the store of that program directly (abfss://, s3://, gs://), or a local disk",
-        ),
+    let (more, advice) = match risk {
+        _ if read_only => (", mounted read-only", "choose another root, or mount the file system for writing"),
+        _ if free < MIN_FREE => ("", "free some space: a commit fails when the disk is full"),
+        None => return Area::Ledger.ok("file system", detail),
+        Some(risk) => risk,
     };
-    Area::Ledger.warning("file system", detail, advice)
+    Area::Ledger.warning("file system", format!("{detail}{more}"), advice)
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! | module | checks |
 //! | --- | --- |
 //! | [`environment`] | the system, the user, the clock, Databricks |
-//! | [`probes`], [`vms`] | the kinds of probe, on this machine and on VMs |
+//! | [`probes`] | the kinds of probe, on this machine and on VMs |
 //! | [`storage_root`], [`filesystem`], [`tables`] | the ledger's root and its tables |
-//! | [`credentials`], [`viya`] | the credentials that are found, without their values |
+//! | [`credentials`], [`files`] | the credentials that are found, without their values |
 //! | [`settings`] | each setting and its source |
 //!
 //! The checks leave nothing behind. Without VMs and without permission to use the network, they send requests only to this
@@ -15,30 +15,50 @@ mod credentials;
 mod environment;
 mod files;
 mod filesystem;
-mod options;
 mod probes;
 mod report;
 mod settings;
 mod storage_root;
 mod tables;
-mod variables;
-mod viya;
-mod vms;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-pub use options::DoctorOptions;
+use environment::EnvironmentVariables;
 use report::Area;
 pub use report::{Check, Report, Status};
-use variables::EnvironmentVariables;
 
 use crate::error::Result;
+use crate::inventory::Inventory;
 use crate::runtime;
 use crate::selection::Probe;
 
 /// The time limit of an area. Checks have shorter limits of their own, so that their results are kept.
 const AREA_LIMIT: Duration = Duration::from_secs(9);
+
+/// What to check. The default is this machine, with the settings from the environment and `jobrota.toml`.
+#[derive(Debug, Clone, Default)]
+pub struct DoctorOptions {
+    /// The ledger's root, instead of the one in the settings.
+    pub ledger: Option<String>,
+    /// Options for the ledger's store. Never shown.
+    pub storage_options: HashMap<String, String>,
+    /// The VMs to probe, if any.
+    pub inventory: Option<Inventory>,
+    /// Probes to try on each VM beside ICMP and TCP port 22, as the user wrote them.
+    pub probes: Vec<String>,
+    /// The time limit of each probe of a VM.
+    pub timeout: Option<Duration>,
+    /// Whether to send requests to addresses outside this machine, such as the one of Azure's managed identities.
+    pub network: bool,
+    /// The file with the tokens of SAS Viya.
+    pub tokens: Option<String>,
+    /// Settings of the program itself, by name.
+    pub configured: Vec<(String, String)>,
+    /// The runtime of the program, such as "Python 3.12.3".
+    pub runtime: Option<String>,
+}
 
 /// Runs all checks at the same time. They take ten seconds at most, or longer with more VMs than can be probed at once.
 ///
@@ -48,7 +68,8 @@ const AREA_LIMIT: Duration = Duration::from_secs(9);
 pub async fn examine(options: DoctorOptions) -> Result<Report> {
     let variables = EnvironmentVariables::of_process();
     let timeout = options.timeout.unwrap_or(Duration::from_secs(1));
-    let mut vm_probes = vms::default_probes();
+    // The probes that are tried on each VM in any case.
+    let mut vm_probes = vec![("icmp".to_owned(), Probe::Icmp), ("tcp:22".to_owned(), Probe::Tcp(22))];
     for text in &options.probes {
         vm_probes.push((settings::shown(text), text.parse::<Probe>()?));
     }
@@ -60,14 +81,14 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
         vm_probes.push((settings::shown(text), probe));
     }
     let DoctorOptions { inventory, storage_options, network, runtime, .. } = options;
-    let waves = inventory.as_ref().map_or(1, |inventory| inventory.len().div_ceil(vms::CONCURRENT_VMS));
+    let waves = inventory.as_ref().map_or(1, |inventory| inventory.len().div_ceil(probes::CONCURRENT_VMS));
     let vm_limit = timeout * u32::try_from(waves).unwrap_or(u32::MAX) + AREA_LIMIT;
     let ledger = storage_root::examine(known.ledger.clone(), storage_options.clone());
     let environment = environment::examine(&variables, runtime.as_deref());
     let credentials = credentials::examine(variables.clone(), known, storage_options.clone(), network);
     let (probes, vms, ledger, credentials) = tokio::join!(
         with_limit(Area::Probes, AREA_LIMIT, probes::examine())?,
-        with_limit(Area::Vms, vm_limit, vms::examine(inventory, vm_probes, timeout))?,
+        with_limit(Area::Vms, vm_limit, probes::examine_vms(inventory, vm_probes, timeout))?,
         with_limit(Area::Ledger, AREA_LIMIT, ledger)?,
         with_limit(Area::Credentials, AREA_LIMIT, credentials)?,
     );

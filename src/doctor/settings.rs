@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::options::DoctorOptions;
+use super::DoctorOptions;
+use super::environment::EnvironmentVariables;
 use super::report::{Area, Check};
-use super::variables::EnvironmentVariables;
 use crate::http::address::without_userinfo;
 use crate::inventory::Inventory;
 use crate::selection::Probe;

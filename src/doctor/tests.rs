@@ -1,8 +1,6 @@
-use std::collections::HashMap;
 use std::time::Instant;
 
 use super::*;
-use crate::inventory::Inventory;
 
 fn report(options: DoctorOptions) -> Report {
     runtime::block_on(examine(options)).unwrap()

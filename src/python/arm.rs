@@ -6,9 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use super::convert::arguments::{self, Location, Text};
-use super::errors::{PyOutcome, Raised};
+use super::errors::{PyOutcome, refuse};
 use crate::comparison::{Arm, Arms, arms};
-use crate::error::Error;
+use crate::error::Result;
 
 /// One side of a comparison: a compute context, an execution mode, a concurrency.
 ///
@@ -26,10 +26,23 @@ use crate::error::Error;
 ///     >>> from jobrota import Arm
 ///     >>> Arm("autoscaling", "Autoscaling POC Context", "window", 8)
 ///     Arm('autoscaling', 'Autoscaling POC Context', 'window', 8)
-#[pyclass(module = "jobrota", name = "Arm", frozen, eq)]
+#[pyclass(module = "jobrota", name = "Arm", frozen, eq, get_all)]
 #[derive(PartialEq, Eq)]
 pub(super) struct PyArm {
-    arm: Arm,
+    /// Its name in results.
+    name: String,
+    /// The compute context.
+    context: String,
+    /// How its jobs are started.
+    mode: &'static str,
+    /// Jobs of a batch, or in flight.
+    concurrent: usize,
+}
+
+impl PyArm {
+    fn core(&self) -> Result<Arm> {
+        Arm::new(&self.name, &self.context, self.mode.parse()?, self.concurrent)
+    }
 }
 
 #[pymethods]
@@ -42,41 +55,18 @@ impl PyArm {
         #[pyo3(from_py_with = arguments::text)] mode: &str,
         #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
     ) -> PyOutcome<Self> {
-        Ok(Self { arm: Arm::new(&name.0, &context.0, mode.parse()?, concurrent)? })
-    }
-
-    /// Its name in results.
-    #[getter]
-    fn name(&self) -> &str {
-        &self.arm.name
-    }
-
-    /// The compute context.
-    #[getter]
-    fn context(&self) -> &str {
-        &self.arm.context
-    }
-
-    /// How its jobs are started.
-    #[getter]
-    fn mode(&self) -> &'static str {
-        self.arm.mode.as_str()
-    }
-
-    /// Jobs of a batch, or in flight.
-    #[getter]
-    fn concurrent(&self) -> usize {
-        self.arm.concurrent
+        let Arm { name, context, mode, concurrent } = Arm::new(&name.0, &context.0, mode.parse()?, concurrent)?;
+        Ok(Self { name, context, mode: mode.as_str(), concurrent })
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        (self.name(), self.context(), self.mode(), self.concurrent()).into_pyobject(py)?.hash()
+        (&self.name, &self.context, self.mode, self.concurrent).into_pyobject(py)?.hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let shown = |text: &str| PyString::new(py, text).repr().map(|text| text.to_string());
-        let (name, context) = (shown(self.name())?, shown(self.context())?);
-        Ok(format!("Arm({name}, {context}, '{}', {})", self.mode(), self.concurrent()))
+        let (name, context) = (shown(&self.name)?, shown(&self.context)?);
+        Ok(format!("Arm({name}, {context}, '{}', {})", self.mode, self.concurrent))
     }
 }
 
@@ -84,37 +74,30 @@ impl PyArm {
 /// with its arguments or of tuples.
 pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Arms::Pair) };
-    let is_path = value.is_instance_of::<PyString>() || value.hasattr("__fspath__")?;
-    if is_path {
+    if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
         let Location(text) = value.extract()?;
         return Ok(match text.as_str() {
             "three_way" => Arms::ThreeWay,
             _ => Arms::Given(arms::load(Path::new(&text))?),
         });
     }
-    let refused = || {
-        Raised::from(Error::invalid(
-            "arms is neither \"three_way\", a file, nor a list of Arm: give e.g. [Arm(\"fixed\", \"context A\", \"window\", 8), \
-             Arm(\"autoscaling\", \"context B\", \"window\", 8)]",
-        ))
-    };
+    const EXPECTED: &str = "arms is neither \"three_way\", a file, nor a list of Arm: give e.g. [Arm(\"fixed\", \"context A\", \
+                            \"window\", 8), Arm(\"autoscaling\", \"context B\", \"window\", 8)]";
+    let Ok(items) = value.try_iter() else { return refuse(EXPECTED) };
     let mut given = Vec::new();
-    for item in value.try_iter().map_err(|_| refused())? {
+    for item in items {
         let item = item?;
-        let arm = if let Ok(arm) = item.cast::<PyArm>() {
-            arm.get().arm.clone()
+        let class = item.py().get_type::<PyArm>();
+        let arm = if item.is_instance_of::<PyArm>() {
+            item
+        } else if let Some(named) = arguments::mapping(&item)? {
+            class.call((), Some(&named))?
+        } else if let Ok(tuple) = item.cast::<PyTuple>() {
+            class.call1(tuple.clone())?
         } else {
-            let class = item.py().get_type::<PyArm>();
-            let made = if let Some(named) = arguments::mapping(&item)? {
-                class.call((), Some(&named))
-            } else if let Ok(tuple) = item.cast::<PyTuple>() {
-                class.call1(tuple.clone())
-            } else {
-                return Err(refused());
-            };
-            made?.cast::<PyArm>().map_err(PyErr::from)?.get().arm.clone()
+            return refuse(EXPECTED);
         };
-        given.push(arm);
+        given.push(arm.cast::<PyArm>().map_err(PyErr::from)?.get().core()?);
     }
     arms::check(&given)?;
     Ok(Arms::Given(given))

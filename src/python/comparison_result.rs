@@ -32,35 +32,29 @@ impl PyComparisonResult {
 }
 
 impl PyComparisonResult {
-    fn save_in(&self, mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
+    fn save_in(&self, mode: CallMode<'_>, path: Location) -> PyOutcome {
         let (result, path) = (Arc::clone(&self.result), PathBuf::from(path.0));
-        mode.run_blocking(py, move || result.save(&path).map(|()| path), |_, path| Ok(path))
+        mode.run_blocking(move || result.save(&path).map(|()| path), |_, path| Ok(path))
     }
 
-    fn append_in(
-        &self,
-        mode: CallMode,
-        py: Python<'_>,
-        root: Location,
-        storage_options: Option<StorageOptions>,
-    ) -> PyOutcome {
+    fn append_in(&self, mode: CallMode<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
         let options = storage_options.map(|options| options.0).unwrap_or_default();
         let result = Arc::clone(&self.result);
         let append = move || comparison::history::append(&result, &root.0, &options);
-        mode.run_blocking(py, append, |_, count| Ok(count))
+        mode.run_blocking(append, |_, count| Ok(count))
     }
 }
 
-fn load_in(mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
+fn load_in(mode: CallMode<'_>, path: Location) -> PyOutcome {
     let load = move || ComparisonResult::load(&PathBuf::from(path.0));
-    mode.run_blocking(py, load, |_, result| Ok(PyComparisonResult::from(result)))
+    mode.run_blocking(load, |_, result| Ok(PyComparisonResult::from(result)))
 }
 
 type Workbook<'py> = (Bound<'py, PyAny>, (Bound<'py, PyComparisonResult>, Py<PyAny>, String));
 
 /// The function that writes an Excel workbook, and its arguments.
 fn workbook<'py>(result: &Bound<'py, PyComparisonResult>, path: Location) -> PyOutcome<Workbook<'py>> {
-    let analysis = convert::json(result.py(), &result.get().result.analysis_value()?)?;
+    let analysis = convert::record(result.py(), &result.get().result.analysis_value()?)?;
     let write = result.py().import("jobrota.report.workbook")?.getattr("write")?;
     Ok((write, (result.clone(), analysis, path.0)))
 }
@@ -98,8 +92,7 @@ impl PyComparisonResult {
         table: Rows,
         #[pyo3(from_py_with = arguments::optional_number)] host_price: Option<f64>,
     ) -> PyOutcome<Self> {
-        let batch = table.0;
-        Ok(wait::blocking(py, move || ComparisonResult::from_table(&[batch], host_price))?.into())
+        Ok(wait::blocking(py, || ComparisonResult::from_table(&table.0, host_price))?.into())
     }
 
     /// Reads a result file, of this or of the first job execution client, and repeats the analysis.
@@ -112,13 +105,13 @@ impl PyComparisonResult {
     ///     InvalidInputError: The file is not the result of a comparison.
     #[staticmethod]
     fn load(py: Python<'_>, path: Location) -> PyOutcome {
-        load_in(CallMode::Wait, py, path)
+        load_in(CallMode::Wait(py), path)
     }
 
     /// Like `load`, as a coroutine.
     #[staticmethod]
     fn load_async(py: Python<'_>, path: Location) -> PyOutcome {
-        load_in(CallMode::Coroutine, py, path)
+        load_in(CallMode::Coroutine(py), path)
     }
 
     /// The result JSON; None while the result is not written.
@@ -135,12 +128,12 @@ impl PyComparisonResult {
     /// Returns:
     ///     The path.
     fn save(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_in(CallMode::Wait, py, path)
+        self.save_in(CallMode::Wait(py), path)
     }
 
     /// Like `save`, as a coroutine.
     fn save_async(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_in(CallMode::Coroutine, py, path)
+        self.save_in(CallMode::Coroutine(py), path)
     }
 
     /// Writes an Excel workbook: summary, warnings, arms, phases, hosts, jobs and concurrency, with charts.
@@ -175,13 +168,13 @@ impl PyComparisonResult {
     ///     The number of added rows.
     #[pyo3(signature = (root, storage_options = None))]
     fn append_to(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
-        self.append_in(CallMode::Wait, py, root, storage_options)
+        self.append_in(CallMode::Wait(py), root, storage_options)
     }
 
     /// Like `append_to`, as a coroutine.
     #[pyo3(signature = (root, storage_options = None))]
     fn append_to_async(&self, py: Python<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
-        self.append_in(CallMode::Coroutine, py, root, storage_options)
+        self.append_in(CallMode::Coroutine(py), root, storage_options)
     }
 
     /// Writes the report: one HTML file that works offline.
@@ -235,7 +228,7 @@ impl PyComparisonResult {
 
     /// The content of the result JSON.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome {
-        convert::json(py, &self.result.to_value()?)
+        convert::record(py, &self.result.to_raw()?)
     }
 
     /// One row per job, arm and round, with the columns of a recorded run and more.
@@ -265,33 +258,25 @@ impl PyComparisonResult {
 
     fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
         // The file can be gone when a notebook is shown again.
-        let document = self.result.to_value().or_else(|_| self.result.summary())?;
-        let document = convert::json(py, &document)?;
+        let document = match self.result.to_raw() {
+            Ok(document) => convert::record(py, &document)?,
+            Err(_) => convert::record(py, &self.result.summary()?)?,
+        };
         Ok(convert::repr_html(py, "comparison_result", document)?)
     }
 }
 
 /// A reason to be careful with a comparison.
-#[pyclass(module = "jobrota", name = "ComparisonWarning", frozen)]
+#[pyclass(module = "jobrota", name = "ComparisonWarning", frozen, get_all)]
 pub(super) struct PyComparisonWarning {
+    /// A short name for programs, such as `parallelism_confounded`.
     code: String,
+    /// The meaning for this run.
     text: String,
 }
 
 #[pymethods]
 impl PyComparisonWarning {
-    /// A short name for programs, such as `parallelism_confounded`.
-    #[getter]
-    fn code(&self) -> &str {
-        &self.code
-    }
-
-    /// The meaning for this run.
-    #[getter]
-    fn text(&self) -> &str {
-        &self.text
-    }
-
     fn __repr__(&self) -> String {
         format!("ComparisonWarning(code='{}', text={:?})", self.code, self.text)
     }
@@ -314,7 +299,7 @@ pub(super) fn comparison_history(
     since: Option<Moment>,
     storage_options: Option<StorageOptions>,
 ) -> PyOutcome {
-    history_in(CallMode::Wait, py, root, since, storage_options)
+    history_in(CallMode::Wait(py), root, since, storage_options)
 }
 
 /// Like `comparison_history`, as a coroutine.
@@ -326,17 +311,16 @@ pub(super) fn comparison_history_async(
     since: Option<Moment>,
     storage_options: Option<StorageOptions>,
 ) -> PyOutcome {
-    history_in(CallMode::Coroutine, py, root, since, storage_options)
+    history_in(CallMode::Coroutine(py), root, since, storage_options)
 }
 
 fn history_in(
-    mode: CallMode,
-    py: Python<'_>,
+    mode: CallMode<'_>,
     root: Location,
     since: Option<Moment>,
     storage_options: Option<StorageOptions>,
 ) -> PyOutcome {
     let options = storage_options.map(|options| options.0).unwrap_or_default();
     let read = move || comparison::history::read(&root.0, &options, since.map(|since| since.0));
-    mode.run_blocking(py, read, convert::table)
+    mode.run_blocking(read, convert::table)
 }

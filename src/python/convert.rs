@@ -8,11 +8,16 @@ use arrow::error::ArrowError;
 use arrow::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyBool, PyCapsule, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde::Serialize;
 
 use super::errors::PyOutcome;
-use crate::error::{Error, ErrorKind};
+use crate::columns::{self, count, flag, known_flag, number, text, time};
+use crate::delivery::ParkedRow;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::LedgerTable;
+use crate::selection::{CheckRow, DistributionRow, StateRow};
 use arguments::caused;
 
 pub(crate) mod arguments;
@@ -27,6 +32,54 @@ pub(crate) fn table(py: Python<'_>, batch: RecordBatch) -> PyOutcome {
     let reader = RecordBatchIterator::new([Ok(batch)], schema);
     let capsule = PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), ARROW_STREAM)?;
     Ok(arro3_table(py)?.call_method1("from_arrow_pycapsule", (capsule,))?.unbind())
+}
+
+/// vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
+pub(crate) fn check_table(rows: &[CheckRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("vm", text(rows, |row| Some(&row.vm))),
+        ("ip_address", text(rows, |row| row.ip_address.as_deref())),
+        ("nic_name", text(rows, |row| row.nic_name.as_deref())),
+        ("reachable", flag(rows, |row| row.reachable)),
+        ("probe", text(rows, |row| row.probe.as_deref())),
+        ("rtt_ms", number(rows, |row| row.rtt_ms)),
+        ("reason", text(rows, |row| row.reason.as_deref())),
+    ])
+}
+
+/// vm, selections, share, last_selected.
+pub(crate) fn distribution_table(rows: &[DistributionRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("vm", text(rows, |row| Some(&row.vm))),
+        ("selections", count(rows, |row| row.selections)),
+        ("share", number(rows, |row| Some(row.share))),
+        ("last_selected", time(rows, |row| Some(row.last_selected?.timestamp_micros()))),
+    ])
+}
+
+/// vm, weight, drained, healthy, in_flight.
+pub(crate) fn state_table(rows: &[StateRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("vm", text(rows, |row| Some(&row.vm))),
+        ("weight", count(rows, |row| row.weight)),
+        ("drained", flag(rows, |row| row.drained)),
+        ("healthy", known_flag(rows, |row| row.healthy)),
+        ("in_flight", count(rows, |row| row.in_flight)),
+    ])
+}
+
+/// The columns that make a row of the table, and attempts, reason, parked_at, transport.
+pub(crate) fn parked_table(of: LedgerTable, rows: &[ParkedRow]) -> Result<RecordBatch> {
+    columns::table([
+        ("file_name", text(rows, |parked| parked.row.file_name.as_deref())),
+        ("job_id", text(rows, |parked| parked.row.job_id.as_deref())),
+        ("status", text(rows, |parked| parked.row.status.as_deref())),
+        (of.timestamp_column(), time(rows, |parked| parked.row.timestamp)),
+        ("attempts", count(rows, |parked| parked.attempts)),
+        ("reason", text(rows, |parked| parked.reason.as_deref())),
+        ("parked_at", time(rows, |parked| Some(parked.parked_at.timestamp_micros()))),
+        ("transport", text(rows, |parked| Some(&parked.transport))),
+    ])
 }
 
 /// Anything that offers Arrow data (a table, a batch, a stream) as one batch.
@@ -52,7 +105,7 @@ impl FromPyObject<'_, '_> for Rows {
         let stream = unsafe { FFI_ArrowArrayStream::from_raw(pointer.as_ptr()) };
         let reader = RecordBatchStreamReader::try_new(stream).map_err(unreadable)?;
         let schema = reader.schema();
-        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+        let batches = reader.collect::<std::result::Result<Vec<_>, _>>().map_err(unreadable)?;
         let batch = concat_batches(&schema, &batches);
         batch.map(Self).map_err(|error| caused("has batches that do not fit together", error))
     }
@@ -62,32 +115,25 @@ fn arro3_table(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("arro3.core")?.getattr("Table")
 }
 
-/// JSON as Python dicts, lists and scalars.
-pub(crate) fn json(py: Python<'_>, value: &serde_json::Value) -> PyOutcome {
-    use serde_json::Value;
-    Ok(match value {
-        Value::Null => py.None(),
-        Value::Bool(flag) => flag.into_py_any(py)?,
-        Value::Number(number) => match number.as_i64() {
-            Some(whole) => whole.into_py_any(py)?,
-            None => number.as_f64().into_py_any(py)?,
-        },
-        Value::String(text) => text.into_py_any(py)?,
-        Value::Array(items) => {
-            items.iter().map(|item| json(py, item)).collect::<PyOutcome<Vec<_>>>()?.into_py_any(py)?
-        }
-        Value::Object(members) => {
-            let pairs = members.iter().map(|(key, item)| Ok((key, json(py, item)?)));
-            dict(py, pairs.collect::<PyOutcome<Vec<_>>>()?)?.into_any().unbind()
-        }
-    })
+/// A value of the core, or JSON, as Python dicts, lists and scalars: dicts have the names of the fields.
+pub(crate) fn record(py: Python<'_>, value: &impl Serialize) -> PyOutcome {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let failed = |e| Error::new(ErrorKind::Internal, "a result cannot be represented in Python").with_source(e);
+    let text = serde_json::to_string(value).map_err(failed)?;
+    Ok(LOADS.import(py, "json", "loads")?.call1((text,))?.unbind())
 }
 
-/// A value of the core as Python dicts, lists and scalars: dicts have the names of the fields.
-pub(crate) fn record(py: Python<'_>, value: &impl Serialize) -> PyOutcome {
-    let value = serde_json::to_value(value);
-    let failed = |e| Error::new(ErrorKind::Internal, "a result cannot be represented in Python").with_source(e);
-    json(py, &value.map_err(failed)?)
+/// A value of the core that Python sees as [`record`] makes it.
+pub(crate) struct Record<T>(pub(crate) T);
+
+impl<'py, T: Serialize> IntoPyObject<'py> for &Record<T> {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        Ok(record(py, &self.0)?.into_bound(py))
+    }
 }
 
 /// The deepest nesting of dicts and lists that an argument can have. One that contains itself is deeper.
@@ -137,22 +183,6 @@ pub(crate) fn repr_html<'py>(py: Python<'py>, kind: &str, data: impl IntoPyObjec
 
 /// A dict of the properties `names` of an object.
 pub(crate) fn properties<'py>(object: &Bound<'py, PyAny>, names: &[&str]) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(object.py());
-    for name in names {
-        dict.set_item(name, object.getattr(*name)?)?;
-    }
-    Ok(dict)
-}
-
-/// A dict of pairs, in their order.
-pub(crate) fn dict<'py, K, V>(py: Python<'py>, pairs: impl IntoIterator<Item = (K, V)>) -> PyResult<Bound<'py, PyDict>>
-where
-    K: IntoPyObject<'py>,
-    V: IntoPyObject<'py>,
-{
-    let dict = PyDict::new(py);
-    for (name, value) in pairs {
-        dict.set_item(name, value)?;
-    }
-    Ok(dict)
+    let pairs = names.iter().map(|name| Ok((name, object.getattr(*name)?)));
+    pairs.collect::<PyResult<Vec<_>>>()?.into_py_dict(object.py())
 }

@@ -9,10 +9,10 @@ use pyo3::types::{PyMapping, PyString};
 use serde_json::{Map, Value};
 
 use super::attach::attached;
+use super::callables::HeldObjects;
 use super::convert;
 use super::convert::arguments::{self, Location, Secret, Text};
-use super::errors::PyOutcome;
-use super::held::HeldObjects;
+use super::errors::{PyOutcome, refuse};
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::Credentials;
 use crate::viya::auth::{Grant, OAuthClient, PersistHook};
@@ -142,10 +142,9 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) 
     }
     let client = OAuthClient::from_environment();
     if value.cast::<PyString>().is_ok_and(|text| text.to_str().is_ok_and(looks_like_token)) {
-        return Err(Error::invalid(
+        return refuse(
             "tokens is a token itself, where the path of a token file is expected: give Credentials.tokens(…) of it",
-        )
-        .into());
+        );
     }
     if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
         let path = arguments::named(value.py(), "tokens", arguments::location(value))?;
@@ -157,12 +156,11 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) 
     if value.cast::<PyMapping>().is_ok() {
         return Ok(Credentials::with_tokens(client, response(value)?, None));
     }
-    Err(Error::invalid(format!(
+    refuse(format!(
         "tokens must be text or a path (of a token file), a callable that gives tokens, a SASLogon response, or one of \
          jobrota.viya.Credentials, not a value of type {}",
         arguments::type_name(value)
     ))
-    .into())
 }
 
 /// Whether a text is a JWT or an opaque token, and not the name of a file. Errors show paths, and must not show a token.
@@ -183,8 +181,7 @@ fn response(value: &Bound<'_, PyAny>) -> PyOutcome<Map<String, Value>> {
         Some(Value::Object(map)) if map.get("access_token").is_some_and(Value::is_string) => Ok(map),
         _ => {
             let kind = value.get_type();
-            let text = format!("tokens must be an access token or a SASLogon response with access_token, not a {kind}");
-            Err(Error::invalid(text).into())
+            refuse(format!("tokens must be an access token or a SASLogon response with access_token, not a {kind}"))
         }
     }
 }
@@ -208,13 +205,12 @@ fn callback(callable: &Bound<'_, PyAny>, held: &HeldObjects) -> Grant {
 
 fn hook(callable: &Bound<'_, PyAny>, held: &HeldObjects) -> PyOutcome<PersistHook> {
     if !callable.is_callable() {
-        return Err(Error::invalid("persist must be a callable that takes the renewed SASLogon response").into());
+        return refuse("persist must be a callable that takes the renewed SASLogon response");
     }
     let callable = held.hold(callable);
     Ok(Arc::new(move |response: &Map<String, Value>| -> Result<()> {
-        let response = Value::Object(response.clone());
         attached(|py| {
-            let called = convert::json(py, &response)
+            let called = convert::record(py, response)
                 .map_err(PyErr::from)
                 .and_then(|response| callable.bind(py)?.call1((response,)).map(drop));
             called.map_err(|error| {

@@ -13,13 +13,6 @@ use super::ledger::PyJobLedger;
 use super::wait::CallMode;
 use crate::doctor::{Check, DoctorOptions, examine};
 
-/// A check as a tuple: area, name, status, detail, advice.
-type Found = (&'static str, String, &'static str, String, Option<String>);
-
-fn found(check: &Check) -> Found {
-    (check.area, check.name.clone(), check.status.name(), check.detail.clone(), check.advice.clone())
-}
-
 /// The root of a ledger, from its location or from the ledger itself, which has storage options as well.
 fn root(value: &Bound<'_, PyAny>) -> PyOutcome<(String, Option<HashMap<String, String>>)> {
     if let Ok(ledger) = value.cast::<PyJobLedger>() {
@@ -72,6 +65,12 @@ pub(super) fn doctor(
         configured: settings,
         runtime: Some(format!("{implementation} {version}")),
     };
-    let mode = if asynchronous { CallMode::Coroutine } else { CallMode::Wait };
-    mode.run(py, examine(options), |_, report| Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>())))
+    let mode = if asynchronous { CallMode::Coroutine(py) } else { CallMode::Wait(py) };
+    mode.run(examine(options), |_, report| {
+        // A check as a tuple: area, name, status, detail, advice.
+        let found = |Check { area, name, status, detail, advice, .. }: &Check| {
+            (*area, name.clone(), status.name(), detail.clone(), advice.clone())
+        };
+        Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>()))
+    })
 }

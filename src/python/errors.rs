@@ -1,31 +1,25 @@
-//! Converts errors of the crate to the exceptions of `jobrota.errors`.
+//! Converts errors of the crate to the exceptions of `jobrota.errors`, and refuses arguments, and objects in a forked child.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The result of a call from Python.
 pub(super) type PyOutcome<T = Py<PyAny>> = Result<T, Raised>;
 
+/// Refuses an argument of a call.
+pub(super) fn refuse<T>(why: impl Into<String>) -> PyOutcome<T> {
+    Err(Error::invalid(why).into())
+}
+
 /// An [`Error`] or a Python exception on its way to the caller, so that `?` takes both.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(super) enum Raised {
-    Core(Error),
-    Python(PyErr),
-}
-
-impl From<Error> for Raised {
-    fn from(error: Error) -> Self {
-        Self::Core(error)
-    }
-}
-
-impl From<PyErr> for Raised {
-    fn from(error: PyErr) -> Self {
-        Self::Python(error)
-    }
+    Core(#[from] Error),
+    Python(#[from] PyErr),
 }
 
 impl From<Raised> for PyErr {
@@ -60,4 +54,27 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         keywords.set_item("failures", error.failures().iter().cloned().into_py_dict(py)?)?;
     }
     Ok(PyErr::from_value(class.call((error.full_message(),), Some(&keywords))?))
+}
+
+/// The process that made an object. The threads and locks of the object do not survive a fork.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ForkGuard(u32);
+
+impl ForkGuard {
+    /// A guard for an object that this process makes.
+    pub(super) fn new() -> Self {
+        Self(std::process::id())
+    }
+
+    /// Fails in a forked child, where the background threads of the object do not exist.
+    pub(super) fn check(self, object: &str) -> Result<()> {
+        if self.0 == std::process::id() {
+            return Ok(());
+        }
+        let text = format!(
+            "this {object} was made before the process forked, and its background threads do not exist in the child; make a \
+             new one in the child process, or start processes with the 'spawn' method"
+        );
+        Err(Error::new(ErrorKind::Internal, text))
+    }
 }

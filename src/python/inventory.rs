@@ -7,15 +7,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping};
+use pyo3::types::{IntoPyDict as _, PyDict, PyMapping};
+use serde_json::json;
 
-use super::azure_credential;
+use super::callables::{self, Calls};
 use super::convert;
 use super::convert::arguments::{self, Names, Text};
-use super::errors::PyOutcome;
-use super::interrupt::Calls;
+use super::errors::{PyOutcome, refuse};
 use super::wait::CallMode;
-use crate::error::Error;
 use crate::inventory::azure::{AzureOptions, AzureQuery, Members, PowerFilter};
 use crate::inventory::{Inventory, Origin};
 
@@ -49,10 +48,7 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
         return Ok(Inventory::from_file(file)?);
     }
     if value.is_none() {
-        return Err(Error::invalid(
-            "no inventory is given: give the names of the VMs, a dict, a list of dicts or a file",
-        )
-        .into());
+        return refuse("no inventory is given: give the names of the VMs, a dict, a list of dicts or a file");
     }
     // Tuples, views of dicts and other iterables of names are lists in JSON.
     let plain = match value.try_iter() {
@@ -64,15 +60,12 @@ pub(super) fn inventory(value: &Bound<'_, PyAny>) -> PyOutcome<Inventory> {
     Ok(Inventory::from_value(convert::json_value("inventory", &plain)?)?)
 }
 
-fn vm_dicts<'py>(py: Python<'py>, inventory: &Inventory) -> PyResult<Vec<Bound<'py, PyDict>>> {
+fn vm_dicts(py: Python<'_>, inventory: &Inventory) -> PyOutcome {
     let vms = inventory.vms().iter().map(|vm| {
-        let dict = convert::dict(py, [("name", &vm.name)])?;
-        dict.set_item("ip_address", &vm.ip_address)?;
-        dict.set_item("nic_name", vm.nic_name.as_deref().unwrap_or_default())?;
-        dict.set_item("weight", vm.weight)?;
-        Ok(dict)
+        let nic_name = vm.nic_name.as_deref().unwrap_or_default();
+        json!({"name": vm.name, "ip_address": vm.ip_address, "nic_name": nic_name, "weight": vm.weight})
     });
-    vms.collect()
+    convert::record(py, &vms.collect::<Vec<_>>())
 }
 
 impl FromPyObject<'_, '_> for PowerFilter {
@@ -92,10 +85,7 @@ fn query(
 ) -> PyOutcome<AzureQuery> {
     let members = match (vm_names, backend_pool) {
         (Some(_), Some(_)) => {
-            return Err(Error::invalid(
-                "vm_names and backend_pool both say which VMs are listed: give one of them, not both",
-            )
-            .into());
+            return refuse("vm_names and backend_pool both say which VMs are listed: give one of them, not both");
         }
         (Some(names), None) => Members::Names(names.0),
         (None, Some(pool)) => Members::BackendPool(pool.0),
@@ -108,20 +98,19 @@ fn query(
 
 /// Lists VMs in the given mode. The durations are `max_age`, `max_stale` and `timeout` in seconds.
 fn list(
-    mode: CallMode,
-    py: Python<'_>,
+    mode: CallMode<'_>,
     query: AzureQuery,
     credential: Option<&Bound<'_, PyAny>>,
     endpoint: Option<Text>,
     durations: [f64; 3],
 ) -> PyOutcome {
     let calls = Arc::<Calls>::default();
-    let (credential, authority_host) = azure_credential::credential(credential, &calls)?;
+    let (credential, authority_host) = callables::azure_credential(credential, &calls)?;
     let [max_age, max_stale, timeout] = durations.map(Duration::from_secs_f64);
     let endpoint = endpoint.map(|endpoint| endpoint.0);
     let options =
         AzureOptions { credential, endpoint, authority_host, max_age, max_stale, timeout, ..AzureOptions::default() };
-    mode.run_interruptible(py, &calls, async move { Inventory::from_azure(&query, &options).await }, listed)
+    mode.run_interruptible(&calls, async move { Inventory::from_azure(&query, &options).await }, listed)
 }
 
 /// The inventory for Python, with the warning that goes with it.
@@ -205,7 +194,7 @@ impl PyInventory {
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome {
         let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
-        list(CallMode::Wait, py, query, credential, endpoint, [max_age, max_stale, timeout])
+        list(CallMode::Wait(py), query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// Like `from_azure`, as a coroutine.
@@ -227,7 +216,7 @@ impl PyInventory {
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
     ) -> PyOutcome {
         let query = query(subscription_id, resource_group, vm_names, backend_pool, power_state)?;
-        list(CallMode::Coroutine, py, query, credential, endpoint, [max_age, max_stale, timeout])
+        list(CallMode::Coroutine(py), query, credential, endpoint, [max_age, max_stale, timeout])
     }
 
     /// What was listed, such as `Azure subscription …`; None when the VMs were given by the caller.
@@ -258,7 +247,7 @@ impl PyInventory {
     #[getter]
     fn left_out<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let left_out = self.inventory.origin().map(|origin| origin.left_out.as_slice()).unwrap_or_default();
-        convert::dict(py, left_out.iter().map(|(name, reason)| (name, reason)))
+        left_out.into_py_dict(py)
     }
 
     /// The names in order.
@@ -269,7 +258,7 @@ impl PyInventory {
 
     /// One dict per VM: name, ip_address, nic_name, weight.
     #[getter]
-    fn vms<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    fn vms(&self, py: Python<'_>) -> PyOutcome {
         vm_dicts(py, &self.inventory)
     }
 
@@ -305,9 +294,9 @@ impl PyInventory {
         }
     }
 
-    fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {
+    fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
         let vms = vm_dicts(py, &self.inventory)?;
-        let Some(origin) = self.inventory.origin() else { return convert::repr_html(py, "inventory", vms) };
+        let Some(origin) = self.inventory.origin() else { return Ok(convert::repr_html(py, "inventory", vms)?) };
         let data = PyDict::new(py);
         data.set_item("source", &origin.source)?;
         data.set_item("listed", format!("{} ago", origin.age_in_words()))?;
@@ -317,9 +306,9 @@ impl PyInventory {
         data.set_item("vms", vms)?;
         if !origin.left_out.is_empty() {
             let rows =
-                origin.left_out.iter().map(|(name, reason)| convert::dict(py, [("name", name), ("reason", reason)]));
+                origin.left_out.iter().map(|(name, reason)| [("name", name), ("reason", reason)].into_py_dict(py));
             data.set_item("left_out", rows.collect::<PyResult<Vec<_>>>()?)?;
         }
-        convert::repr_html(py, "inventory", data)
+        Ok(convert::repr_html(py, "inventory", data)?)
     }
 }

@@ -7,17 +7,14 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use pyo3::exceptions::{PyTypeError, PyUserWarning};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict as _, PyDict};
 
 use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, StorageOptions, Text, TextPairs};
 use super::convert::{self, Rows};
-use super::errors::{PyOutcome, to_py};
-use super::fork_guard::ForkGuard;
-use super::import_report::PyImportReport;
+use super::errors::{ForkGuard, PyOutcome, to_py};
 use super::ledger_summary::PyLedgerSummary;
-use super::maintenance_report::{PyMaintenanceReport, warn_when_overdue};
 use super::operator::OperatorAction;
-use super::tables;
+use super::reports::{PyImportReport, PyMaintenanceReport, warn_when_overdue};
 use super::track::PyTrack;
 use super::wait::{self, CallMode};
 use crate::delivery::Settlement;
@@ -89,127 +86,87 @@ impl PyJobLedger {
     /// Reads a table in the given mode.
     fn read(
         &self,
-        mode: CallMode,
-        py: Python<'_>,
+        mode: CallMode<'_>,
         read: impl FnOnce(&ledger::JobLedger) -> Result<RecordBatch> + Send + 'static,
     ) -> PyOutcome {
         let ledger = self.core()?;
-        let reading = ledger.clone();
         let warned = ledger.clone();
-        mode.run_on_ledger(
-            py,
-            &ledger,
-            move || read(&reading),
-            move |py, batch| {
-                warn_when_overdue(py, &warned)?;
-                convert::table(py, batch)
-            },
-        )
+        mode.run_on_ledger(ledger, read, move |py, batch| {
+            warn_when_overdue(py, &warned)?;
+            convert::table(py, batch)
+        })
     }
 
     /// Writes rows in the given mode, and returns how many.
     fn write(
         &self,
-        mode: CallMode,
-        py: Python<'_>,
+        mode: CallMode<'_>,
         write: impl FnOnce(&ledger::JobLedger) -> Result<u64> + Send + 'static,
     ) -> PyOutcome {
-        let ledger = self.core()?;
-        let writing = ledger.clone();
-        mode.run_on_ledger(py, &ledger, move || write(&writing), |_, count| Ok(count))
+        mode.run_on_ledger(self.core()?, write, |_, count| Ok(count))
     }
 
-    fn log_rows(&self, mode: CallMode, py: Python<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
-        self.write(mode, py, move |ledger| ledger.log_batch(table, &rows.0))
+    fn log_rows(&self, mode: CallMode<'_>, table: LedgerTable, rows: Rows) -> PyOutcome {
+        self.write(mode, move |ledger| ledger.log_batch(table, &rows.0))
     }
 
     fn log(
         &self,
-        py: Python<'_>,
+        mode: CallMode<'_>,
         table: LedgerTable,
-        [file_name, job_id, status]: [Text; 3],
-        at: Option<Moment>,
-    ) -> PyOutcome<()> {
-        let (ledger, at) = (self.core()?, at.map(|at| at.0));
-        let writing = ledger.clone();
-        let work = move || writing.log(table, &file_name.0, &job_id.0, &status.0, at);
-        CallMode::Wait.run_on_ledger(py, &ledger, work, |_, ()| Ok(())).map(drop)
-    }
-
-    fn log_async(
-        &self,
-        py: Python<'_>,
-        table: LedgerTable,
-        [file_name, job_id, status]: [Text; 3],
+        [Text(file_name), Text(job_id), Text(status)]: [Text; 3],
         at: Option<Moment>,
     ) -> PyOutcome {
-        let (ledger, at) = (self.core()?, at.map(|at| at.0));
-        let work = async move { ledger.log_async(table, &file_name.0, &job_id.0, &status.0, at).await };
-        CallMode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+        let (ledger, at, done) = (self.core()?, at.map(|at| at.0), |py: Python<'_>, ()| Ok(py.None()));
+        if let CallMode::Coroutine(_) = mode {
+            let work = async move { ledger.log_async(table, &file_name, &job_id, &status, at).await };
+            return mode.run(work, done);
+        }
+        mode.run_on_ledger(ledger, move |ledger| ledger.log(table, &file_name, &job_id, &status, at), done)
     }
 
-    fn pending(
-        &self,
-        mode: CallMode,
-        py: Python<'_>,
-        table: LedgerTable,
-        limit: Option<Limit>,
-        job_id: Option<Text>,
-    ) -> PyOutcome {
+    fn pending(&self, mode: CallMode<'_>, table: LedgerTable, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
         let (limit, job_id) = (limit.map(|limit| limit.0), job_id.map(|job| job.0));
         let filter = RowFilter { job_id, limit, flag: Some("NO".into()), ..RowFilter::default() };
-        self.read(mode, py, move |ledger| ledger.rows(table, &filter))
+        self.read(mode, move |ledger| ledger.rows(table, &filter))
     }
 
-    fn filtered(
-        &self,
-        mode: CallMode,
-        py: Python<'_>,
-        table: LedgerTable,
-        filter: Option<&Bound<'_, PyDict>>,
-    ) -> PyOutcome {
+    fn filtered(&self, mode: CallMode<'_>, table: LedgerTable, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
         let filter = row_filter(filter)?;
-        self.read(mode, py, move |ledger| ledger.rows(table, &filter))
+        self.read(mode, move |ledger| ledger.rows(table, &filter))
     }
 
-    fn without_notification(&self, mode: CallMode, py: Python<'_>, older_than: Option<f64>) -> PyOutcome {
+    fn without_notification(&self, mode: CallMode<'_>, older_than: Option<f64>) -> PyOutcome {
         let older_than = Duration::from_secs_f64(older_than.unwrap_or(3_600.0));
-        self.read(mode, py, move |ledger| ledger.executions_without_notification(older_than))
+        self.read(mode, move |ledger| ledger.executions_without_notification(older_than))
     }
 
-    fn acknowledge_in(&self, mode: CallMode, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
-        self.write(mode, py, move |ledger| {
-            ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &rows.0)?)
-        })
+    fn acknowledge_in(&self, mode: CallMode<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
+        self.write(mode, move |ledger| ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &rows.0)?))
     }
 
-    fn redrive_in(&self, mode: CallMode, py: Python<'_>, action: OperatorAction, job_id: Option<Text>) -> PyOutcome {
+    fn redrive_in(&self, mode: CallMode<'_>, action: OperatorAction, job_id: Option<Text>) -> PyOutcome {
         let job_id = job_id.map(|job| job.0);
-        self.write(mode, py, move |ledger| {
+        self.write(mode, move |ledger| {
             ledger.redrive(action.table, action.rows.as_deref(), job_id.as_deref(), &action.core())
         })
     }
 
-    fn summary_in(&self, mode: CallMode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        let (ledger, since) = (self.core()?, since.map(|since| since.0));
-        let read = ledger.clone();
-        mode.run_on_ledger(
-            py,
-            &ledger,
-            move || read.summary(since, None),
-            |_, summary| Ok(PyLedgerSummary::from(summary)),
-        )
+    fn summary_in(&self, mode: CallMode<'_>, since: Option<Moment>) -> PyOutcome {
+        let since = since.map(|since| since.0);
+        let work = move |ledger: &ledger::JobLedger| ledger.summary(since, None);
+        mode.run_on_ledger(self.core()?, work, |_, summary| Ok(PyLedgerSummary(summary)))
     }
 
-    fn maintain_in(&self, mode: CallMode, py: Python<'_>, retain_hours: f64) -> PyOutcome {
+    fn maintain_in(&self, mode: CallMode<'_>, retain_hours: f64) -> PyOutcome {
         let ledger = self.core()?;
         let work = runtime::blocking(move || ledger.maintain(retain_hours));
-        mode.run(py, work, |_, report| Ok(PyMaintenanceReport::from(report)))
+        mode.run(work, |_, report| Ok(PyMaintenanceReport::from(report)))
     }
 
-    fn settle_in(&self, mode: CallMode, py: Python<'_>, action: OperatorAction, delivered: bool) -> PyOutcome {
+    fn settle_in(&self, mode: CallMode<'_>, action: OperatorAction, delivered: bool) -> PyOutcome {
         let settlement = if delivered { Settlement::Arrived } else { Settlement::NotToBeSent };
-        self.write(mode, py, move |ledger| {
+        self.write(mode, move |ledger| {
             ledger.settle_by_hand(action.table, action.rows.as_deref().unwrap_or_default(), settlement, &action.core())
         })
     }
@@ -299,7 +256,7 @@ impl PyJobLedger {
         #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome {
         let opening = opening(root, storage_options, durability, commit_timeout);
-        CallMode::Coroutine.run_blocking(py, opening, Self::opened)
+        CallMode::Coroutine(py).run_blocking(opening, Self::opened)
     }
 
     /// The root as it was given.
@@ -329,7 +286,7 @@ impl PyJobLedger {
     fn requests<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Requests { get, put, list, head, delete, copy } = self.ledger.storage().requests();
         let counts = [("get", get), ("put", put), ("list", list), ("head", head), ("delete", delete), ("copy", copy)];
-        convert::dict(py, counts)
+        counts.into_py_dict(py)
     }
 
     /// Logs one job execution with the flag `NO`. The row is durable when the call returns.
@@ -351,8 +308,8 @@ impl PyJobLedger {
         job_id: Text,
         status: Text,
         execution_timestamp: Option<Moment>,
-    ) -> PyOutcome<()> {
-        self.log(py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
+    ) -> PyOutcome {
+        self.log(CallMode::Wait(py), LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
     }
 
     /// Like `log_job_execution`, as a coroutine.
@@ -365,7 +322,7 @@ impl PyJobLedger {
         status: Text,
         execution_timestamp: Option<Moment>,
     ) -> PyOutcome {
-        self.log_async(py, LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
+        self.log(CallMode::Coroutine(py), LedgerTable::Executions, [file_name, job_id, status], execution_timestamp)
     }
 
     /// Logs one notification for AutoSys with the flag `NO`. The row is durable when the call returns.
@@ -388,8 +345,8 @@ impl PyJobLedger {
         job_id: Text,
         status: Text,
         notification_timestamp: Option<Moment>,
-    ) -> PyOutcome<()> {
-        self.log(py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
+    ) -> PyOutcome {
+        self.log(CallMode::Wait(py), LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
     }
 
     /// Like `log_job_completion`, as a coroutine.
@@ -402,7 +359,12 @@ impl PyJobLedger {
         status: Text,
         notification_timestamp: Option<Moment>,
     ) -> PyOutcome {
-        self.log_async(py, LedgerTable::Notifications, [file_name, job_id, status], notification_timestamp)
+        self.log(
+            CallMode::Coroutine(py),
+            LedgerTable::Notifications,
+            [file_name, job_id, status],
+            notification_timestamp,
+        )
     }
 
     /// Logs many executions in one commit.
@@ -418,12 +380,12 @@ impl PyJobLedger {
     ///     InvalidInputError: A column is missing, unknown or of the wrong type, or a value is refused. Nothing was
     ///         written.
     fn log_executions(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(CallMode::Wait, py, LedgerTable::Executions, rows)
+        self.log_rows(CallMode::Wait(py), LedgerTable::Executions, rows)
     }
 
     /// Like `log_executions`, as a coroutine.
     fn log_executions_async(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(CallMode::Coroutine, py, LedgerTable::Executions, rows)
+        self.log_rows(CallMode::Coroutine(py), LedgerTable::Executions, rows)
     }
 
     /// Logs many notifications in one commit; columns as `log_executions`, with `notification_timestamp`.
@@ -435,12 +397,12 @@ impl PyJobLedger {
     /// Returns:
     ///     How many rows were logged.
     fn log_notifications(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(CallMode::Wait, py, LedgerTable::Notifications, rows)
+        self.log_rows(CallMode::Wait(py), LedgerTable::Notifications, rows)
     }
 
     /// Like `log_notifications`, as a coroutine.
     fn log_notifications_async(&self, py: Python<'_>, rows: Rows) -> PyOutcome {
-        self.log_rows(CallMode::Coroutine, py, LedgerTable::Notifications, rows)
+        self.log_rows(CallMode::Coroutine(py), LedgerTable::Notifications, rows)
     }
 
     /// The executions that AutoSys does not have yet (flag exactly `NO`), oldest first.
@@ -453,13 +415,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table` with the columns of `autosys_job_log`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_executions(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(CallMode::Wait, py, LedgerTable::Executions, limit, job_id)
+        self.pending(CallMode::Wait(py), LedgerTable::Executions, limit, job_id)
     }
 
     /// Like `pending_executions`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_executions_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(CallMode::Coroutine, py, LedgerTable::Executions, limit, job_id)
+        self.pending(CallMode::Coroutine(py), LedgerTable::Executions, limit, job_id)
     }
 
     /// Another name of `pending_executions`.
@@ -484,13 +446,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table` with the columns of `job_notifications`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(CallMode::Wait, py, LedgerTable::Notifications, limit, job_id)
+        self.pending(CallMode::Wait(py), LedgerTable::Notifications, limit, job_id)
     }
 
     /// Like `pending_notifications`, as a coroutine.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications_async(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
-        self.pending(CallMode::Coroutine, py, LedgerTable::Notifications, limit, job_id)
+        self.pending(CallMode::Coroutine(py), LedgerTable::Notifications, limit, job_id)
     }
 
     /// Sets every pending execution of this file and job to `YES`, as the notebooks do.
@@ -504,12 +466,12 @@ impl PyJobLedger {
     /// Returns:
     ///     How many rows were set.
     fn update_autosys_flag(&self, py: Python<'_>, file_name: Text, job_id: Text) -> PyOutcome {
-        self.write(CallMode::Wait, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
+        self.write(CallMode::Wait(py), move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
     }
 
     /// Like `update_autosys_flag`, as a coroutine.
     fn update_autosys_flag_async(&self, py: Python<'_>, file_name: Text, job_id: Text) -> PyOutcome {
-        self.write(CallMode::Coroutine, py, move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
+        self.write(CallMode::Coroutine(py), move |ledger| ledger.update_autosys_flag(&file_name.0, &job_id.0))
     }
 
     /// Sets exactly these rows from `NO` to `YES`: never an older or a later row of the same file and job.
@@ -526,14 +488,14 @@ impl PyJobLedger {
     #[pyo3(signature = (rows, *, table = LedgerTable::Notifications),
            text_signature = "($self, rows, *, table='job_notifications')")]
     fn acknowledge(&self, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
-        self.acknowledge_in(CallMode::Wait, py, rows, table)
+        self.acknowledge_in(CallMode::Wait(py), rows, table)
     }
 
     /// Like `acknowledge`, as a coroutine.
     #[pyo3(signature = (rows, *, table = LedgerTable::Notifications),
            text_signature = "($self, rows, *, table='job_notifications')")]
     fn acknowledge_async(&self, py: Python<'_>, rows: Rows, table: LedgerTable) -> PyOutcome {
-        self.acknowledge_in(CallMode::Coroutine, py, rows, table)
+        self.acknowledge_in(CallMode::Coroutine(py), rows, table)
     }
 
     /// Rows of `autosys_job_log`, oldest first.
@@ -549,13 +511,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
     fn executions(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
-        self.filtered(CallMode::Wait, py, LedgerTable::Executions, filter)
+        self.filtered(CallMode::Wait(py), LedgerTable::Executions, filter)
     }
 
     /// Like `executions`, as a coroutine.
     #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
     fn executions_async(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
-        self.filtered(CallMode::Coroutine, py, LedgerTable::Executions, filter)
+        self.filtered(CallMode::Coroutine(py), LedgerTable::Executions, filter)
     }
 
     /// Rows of `job_notifications`, oldest first; arguments as `executions`.
@@ -564,13 +526,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
     fn notifications(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
-        self.filtered(CallMode::Wait, py, LedgerTable::Notifications, filter)
+        self.filtered(CallMode::Wait(py), LedgerTable::Notifications, filter)
     }
 
     /// Like `notifications`, as a coroutine.
     #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
     fn notifications_async(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
-        self.filtered(CallMode::Coroutine, py, LedgerTable::Notifications, filter)
+        self.filtered(CallMode::Coroutine(py), LedgerTable::Notifications, filter)
     }
 
     /// The attempts to deliver: rows of `autosys_deliveries`, oldest first.
@@ -583,13 +545,13 @@ impl PyJobLedger {
     ///     An `arro3.core.Table`.
     #[pyo3(signature = (*, since = None, until = None))]
     fn deliveries(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
-        self.read(CallMode::Wait, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
+        self.read(CallMode::Wait(py), move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
     }
 
     /// Like `deliveries`, as a coroutine.
     #[pyo3(signature = (*, since = None, until = None))]
     fn deliveries_async(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
-        self.read(CallMode::Coroutine, py, move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
+        self.read(CallMode::Coroutine(py), move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
     }
 
     /// Which rows are pending, for how long, and how deliveries go.
@@ -612,13 +574,13 @@ impl PyJobLedger {
     ///     {'SUCCESS': 1}
     #[pyo3(signature = (*, since = None))]
     fn summary(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        self.summary_in(CallMode::Wait, py, since)
+        self.summary_in(CallMode::Wait(py), since)
     }
 
     /// Like `summary`, as a coroutine.
     #[pyo3(signature = (*, since = None))]
     fn summary_async(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        self.summary_in(CallMode::Coroutine, py, since)
+        self.summary_in(CallMode::Coroutine(py), since)
     }
 
     /// The parked rows: refused permanently, or `max_attempts` times. They stay `NO` and are skipped until
@@ -632,13 +594,13 @@ impl PyJobLedger {
     ///     `reason`, `parked_at` and `transport`.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
-        self.read(CallMode::Wait, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
+        self.read(CallMode::Wait(py), move |ledger| convert::parked_table(table, &ledger.parked(table)?))
     }
 
     /// Like `parked`, as a coroutine.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked_async(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
-        self.read(CallMode::Coroutine, py, move |ledger| tables::parked(table, &ledger.parked(table)?))
+        self.read(CallMode::Coroutine(py), move |ledger| convert::parked_table(table, &ledger.parked(table)?))
     }
 
     /// Returns parked rows to delivery: the next delivery sends them again, and their attempts count from the beginning.
@@ -668,7 +630,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.redrive_in(CallMode::Wait, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
+        self.redrive_in(CallMode::Wait(py), OperatorAction::new(py, rows, reason, by, table)?, job_id)
     }
 
     /// Like `redrive`, as a coroutine.
@@ -683,7 +645,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.redrive_in(CallMode::Coroutine, py, OperatorAction::new(py, rows, reason, by, table)?, job_id)
+        self.redrive_in(CallMode::Coroutine(py), OperatorAction::new(py, rows, reason, by, table)?, job_id)
     }
 
     /// Settles pending rows manually: sets exactly these rows to `YES`, parked or not, together with the executions that
@@ -726,7 +688,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.settle_in(CallMode::Wait, py, OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
+        self.settle_in(CallMode::Wait(py), OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
     }
 
     /// Like `settle_by_hand`, as a coroutine.
@@ -742,8 +704,7 @@ impl PyJobLedger {
         table: LedgerTable,
     ) -> PyOutcome {
         self.settle_in(
-            CallMode::Coroutine,
-            py,
+            CallMode::Coroutine(py),
             OperatorAction::new(py, Some(rows), Some(reason), by, table)?,
             delivered,
         )
@@ -764,7 +725,7 @@ impl PyJobLedger {
         py: Python<'_>,
         #[pyo3(from_py_with = arguments::optional_seconds)] older_than: Option<f64>,
     ) -> PyOutcome {
-        self.without_notification(CallMode::Wait, py, older_than)
+        self.without_notification(CallMode::Wait(py), older_than)
     }
 
     /// Like `executions_without_notification`, as a coroutine.
@@ -774,7 +735,7 @@ impl PyJobLedger {
         py: Python<'_>,
         #[pyo3(from_py_with = arguments::optional_seconds)] older_than: Option<f64>,
     ) -> PyOutcome {
-        self.without_notification(CallMode::Coroutine, py, older_than)
+        self.without_notification(CallMode::Coroutine(py), older_than)
     }
 
     /// Imports the legacy JSON files of a folder into `job_notifications`, each record once.
@@ -837,7 +798,7 @@ impl PyJobLedger {
     ) -> PyOutcome {
         let (ledger, options) = (self.core()?, import_options(fields, timezone)?);
         let work = move || ledger.import_json(&folder.0, &options);
-        CallMode::Coroutine.run_blocking(py, work, |_, report| Ok(PyImportReport::from(report)))
+        CallMode::Coroutine(py).run_blocking(work, |_, report| Ok(PyImportReport::from(report)))
     }
 
     /// Compacts small files, writes checkpoints, and deletes data files and log entries that no version of the last
@@ -869,13 +830,13 @@ impl PyJobLedger {
     ///     3
     #[pyo3(signature = (*, retain_hours = 168.0))]
     fn maintain(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::hours)] retain_hours: f64) -> PyOutcome {
-        self.maintain_in(CallMode::Wait, py, retain_hours)
+        self.maintain_in(CallMode::Wait(py), retain_hours)
     }
 
     /// Like `maintain`, as a coroutine.
     #[pyo3(signature = (*, retain_hours = 168.0))]
     fn maintain_async(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::hours)] retain_hours: f64) -> PyOutcome {
-        self.maintain_in(CallMode::Coroutine, py, retain_hours)
+        self.maintain_in(CallMode::Coroutine(py), retain_hours)
     }
 
     /// A context manager that logs an execution and a notification when its body ends. `async with` works as well.
@@ -900,7 +861,7 @@ impl PyJobLedger {
     fn track(&self, file_name: Text, job_id: Text) -> PyOutcome<PyTrack> {
         let ledger = self.core()?;
         ledger::check_names(&file_name.0, &job_id.0)?;
-        Ok(PyTrack::new(ledger, self.guard, file_name.0, job_id.0))
+        Ok(PyTrack { ledger, guard: self.guard, file_name: file_name.0, job_id: job_id.0 })
     }
 
     fn __repr__(&self) -> String {
@@ -913,7 +874,7 @@ impl PyJobLedger {
         let ledger = self.core().map_err(|error| to_py(py, &error))?;
         match py.detach(|| ledger.summary(None, None)) {
             Ok(summary) => {
-                let summary = Bound::new(py, PyLedgerSummary::from(summary))?;
+                let summary = Bound::new(py, PyLedgerSummary(summary))?;
                 data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
             }
             // A notebook also shows a ledger without rows. Say why there are no counts.

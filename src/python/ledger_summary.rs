@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict as _, PyDict};
 
 use super::convert;
 use crate::delivery::{AGES, LedgerSummary, TableSummary};
@@ -13,29 +13,21 @@ use crate::delivery::{AGES, LedgerSummary, TableSummary};
 /// The counts of rows are those of the table whose rows are delivered, `source`. `executions` and `notifications` have the
 /// same counts for each table. A notebook shows it as a page for operators; `to_prometheus` is one for Prometheus.
 #[pyclass(module = "jobrota", name = "LedgerSummary", frozen)]
-pub(super) struct PyLedgerSummary {
-    summary: LedgerSummary,
-}
-
-impl From<LedgerSummary> for PyLedgerSummary {
-    fn from(summary: LedgerSummary) -> Self {
-        Self { summary }
-    }
-}
+pub(super) struct PyLedgerSummary(pub(super) LedgerSummary);
 
 impl PyLedgerSummary {
     fn delivered(&self) -> &TableSummary {
-        self.summary.delivered_table()
+        self.0.delivered_table()
     }
 }
 
 /// The properties that the summary of a table has.
 fn table_dict<'py>(py: Python<'py>, table: &TableSummary) -> PyResult<Bound<'py, PyDict>> {
     let rows = [("rows", table.rows), ("pending", table.pending), ("acknowledged", table.acknowledged)];
-    let dict = convert::dict(py, rows)?;
+    let dict = rows.into_py_dict(py)?;
     dict.set_item("other_flags", table.other_flags)?;
     dict.set_item("pending_by_status", counts(py, &table.pending_by_status)?)?;
-    dict.set_item("pending_by_age", convert::dict(py, AGES.into_iter().zip(table.pending_by_age))?)?;
+    dict.set_item("pending_by_age", AGES.into_iter().zip(table.pending_by_age).into_py_dict(py)?)?;
     dict.set_item("oldest_pending", oldest(table))?;
     dict.set_item("parked", table.parked)?;
     dict.set_item("retrying", table.retrying)?;
@@ -48,7 +40,7 @@ fn oldest(table: &TableSummary) -> Option<DateTime<Utc>> {
 }
 
 fn counts<'py>(py: Python<'py>, counts: &[(String, u64)]) -> PyResult<Bound<'py, PyDict>> {
-    convert::dict(py, counts.iter().map(|(name, count)| (name, count)))
+    counts.into_py_dict(py)
 }
 
 #[pymethods]
@@ -56,19 +48,19 @@ impl PyLedgerSummary {
     /// The root of the ledger.
     #[getter]
     fn root(&self) -> &str {
-        &self.summary.root
+        &self.0.root
     }
 
     /// When the summary was made.
     #[getter]
     fn made_at(&self) -> DateTime<Utc> {
-        self.summary.made_at
+        self.0.made_at
     }
 
     /// The table whose rows are delivered: `job_notifications`, or `autosys_job_log` while the former does not exist.
     #[getter]
     fn source(&self) -> &'static str {
-        self.summary.source.name()
+        self.0.source.name()
     }
 
     /// Rows to deliver: their flag is exactly `NO`. Parked rows are among them.
@@ -87,7 +79,7 @@ impl PyLedgerSummary {
     /// timestamp count as the oldest.
     #[getter]
     fn pending_by_age<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        convert::dict(py, AGES.into_iter().zip(self.delivered().pending_by_age))
+        AGES.into_iter().zip(self.delivered().pending_by_age).into_py_dict(py)
     }
 
     /// Timestamp of the oldest pending row.
@@ -118,39 +110,39 @@ impl PyLedgerSummary {
     /// `JobLedger.executions_without_notification`.
     #[getter]
     fn unnotified(&self) -> u64 {
-        self.summary.unnotified
+        self.0.unnotified
     }
 
     /// The beginning of the time for which attempts are counted.
     #[getter]
     fn since(&self) -> DateTime<Utc> {
-        self.summary.since
+        self.0.since
     }
 
     /// Recent attempts to deliver, by outcome.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        counts(py, &self.summary.attempts)
+        counts(py, &self.0.attempts)
     }
 
     /// The share of the recent tries that delivered their row, from 0 to 1: the delivered ones among those that ended as
     /// delivered, failed, unknown or parked. None if there was no try.
     #[getter]
     fn success_rate(&self) -> Option<f64> {
-        self.summary.success_rate
+        self.0.success_rate
     }
 
     /// Counts of `autosys_job_log`: rows, pending, acknowledged, other_flags, pending_by_status, pending_by_age,
     /// oldest_pending, parked, retrying and next_retry.
     #[getter]
     fn executions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        table_dict(py, &self.summary.executions)
+        table_dict(py, &self.0.executions)
     }
 
     /// Counts of `job_notifications`, as `executions`.
     #[getter]
     fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        table_dict(py, &self.summary.notifications)
+        table_dict(py, &self.0.notifications)
     }
 
     /// All properties as one dict.
@@ -163,11 +155,11 @@ impl PyLedgerSummary {
     /// All counts in the text format of Prometheus (0.0.4), such as
     /// `jobrota_pending_rows{table="job_notifications",status="SUCCESS"} 3`. All metrics are gauges.
     fn to_prometheus(&self) -> String {
-        self.summary.to_prometheus()
+        self.0.to_prometheus()
     }
 
     fn __repr__(&self) -> String {
-        let (e, n) = (&self.summary.executions, &self.summary.notifications);
+        let (e, n) = (&self.0.executions, &self.0.notifications);
         format!(
             "LedgerSummary(executions={} ({} pending), notifications={} ({} pending))",
             e.rows, e.pending, n.rows, n.pending

@@ -62,6 +62,7 @@ struct Record {
     fields: Vec<(&'static str, Value)>,
 }
 
+#[derive(IntoPyObjectRef)]
 enum Value {
     Text(String),
     Number(f64),
@@ -159,12 +160,7 @@ impl Record {
                 "name" | "module" | "process" | "args" | "msg" => format!("{key}_"),
                 key => key.to_owned(),
             };
-            match value {
-                Value::Text(text) => attributes.set_item(key, text)?,
-                Value::Number(number) => attributes.set_item(key, number)?,
-                Value::Whole(number) => attributes.set_item(key, number)?,
-                Value::Flag(flag) => attributes.set_item(key, flag)?,
-            }
+            attributes.set_item(key, value)?;
         }
         attributes.set_item("name", &name)?;
         attributes.set_item("levelno", self.level)?;

@@ -7,10 +7,9 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use super::azure_credential;
+use super::callables::{self, Calls};
 use super::convert::arguments::{self, Text};
 use super::errors::PyOutcome;
-use super::interrupt::Calls;
 use super::selector::{PyRoundRobinSelector, selector_argument};
 use crate::autosys::{Mapping, RunCommand, RunCommandOptions, Transport};
 
@@ -69,7 +68,7 @@ impl PyRunCommand {
     /// The transport that sends events by `mapping`. An exception such as KeyboardInterrupt in the credential ends `calls`.
     pub(super) fn core(&self, py: Python<'_>, mapping: Mapping, calls: &Arc<Calls>) -> PyOutcome<Arc<dyn Transport>> {
         let given = self.credential.as_ref().map(|value| value.bind(py));
-        let (credential, authority_host) = azure_credential::credential(given, calls)?;
+        let (credential, authority_host) = callables::azure_credential(given, calls)?;
         let selector = self.selector.get().core()?;
         let mut options = RunCommandOptions { credential, authority_host, ..self.options.clone() };
         options.command.mapping = mapping;

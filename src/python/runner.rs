@@ -9,20 +9,17 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
 use super::attach::attached;
+use super::callables::{Call, HeldObjects};
 use super::comparison_result::PyComparisonResult;
 use super::convert;
 use super::convert::arguments::{self, Location, Secret, StorageOptions, Text};
 use super::credentials::credentials;
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
-use super::held::HeldObjects;
-use super::interrupt::Call;
+use super::errors::{ForkGuard, PyOutcome, refuse};
 use super::viya_session::client_options;
 use super::wait::{CallMode, in_context};
 use crate::comparison::{
     self, ComparisonResult, JobOrder, ProgressEvent, ProgressListener, RunnerOptions, job_durations,
 };
-use crate::error::Error;
 use crate::runtime::lock;
 use crate::viya::{ClientOptions, server};
 
@@ -221,7 +218,6 @@ impl PyViyaComparisonRunner {
             poll_interval,
             job_timeout,
             correlation_timeout,
-            ..defaults
         };
         Ok(Self { runner: Arc::new(comparison::ViyaComparisonRunner::new(options)?), held, guard: ForkGuard::new() })
     }
@@ -275,7 +271,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (journal, progress = None))]
     fn resume_async(&self, py: Python<'_>, journal: Location, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome {
         let callback = progress.map(callable).transpose()?;
-        self.run_with(CallMode::Coroutine, py, Some(journal.0.into()), callback)
+        self.run_with(CallMode::Coroutine(py), Some(journal.0.into()), callback)
     }
 
     /// Like `run`, as a coroutine, without progress bars. Canceling it cancels the jobs that run on the server, and the results
@@ -286,7 +282,7 @@ impl PyViyaComparisonRunner {
     #[pyo3(signature = (progress = None))]
     fn run_async(&self, py: Python<'_>, progress: Option<&Bound<'_, PyAny>>) -> PyOutcome {
         let callback = progress.map(callable).transpose()?;
-        self.run_with(CallMode::Coroutine, py, None, callback)
+        self.run_with(CallMode::Coroutine(py), None, callback)
     }
 
     /// Version and configuration as text. Sends no request to a server.
@@ -316,11 +312,7 @@ fn callable(progress: &Bound<'_, PyAny>) -> PyOutcome {
     if progress.is_callable() {
         return Ok(progress.clone().unbind());
     }
-    Err(Error::invalid(format!(
-        "progress must be True, False or a callable that takes a dict, not {}",
-        progress.repr()?
-    ))
-    .into())
+    refuse(format!("progress must be True, False or a callable that takes a dict, not {}", progress.repr()?))
 }
 
 /// The order in which jobs are started.
@@ -328,10 +320,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
     let given = durations_from.filter(|value| !value.is_none());
     match order {
         "submission" if given.is_none() => Ok(JobOrder::Submission),
-        "submission" => {
-            Err(Error::invalid("durations_from is for order=\"longest_first\": say that as well, or leave it out")
-                .into())
-        }
+        "submission" => refuse("durations_from is for order=\"longest_first\": say that as well, or leave it out"),
         "longest_first" => {
             let Some(value) = given else { return Ok(JobOrder::LongestFirst(None)) };
             let known: HashMap<String, f64> = if let Some(named) = arguments::mapping(value)? {
@@ -351,9 +340,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             };
             Ok(JobOrder::LongestFirst(Some(known)))
         }
-        other => {
-            Err(Error::invalid(format!("order {other:?} is unknown: it is \"submission\" or \"longest_first\"")).into())
-        }
+        other => refuse(format!("order {other:?} is unknown: it is \"submission\" or \"longest_first\"")),
     }
 }
 
@@ -369,23 +356,17 @@ impl PyViyaComparisonRunner {
         in_context(&terminable, |_| {
             let flag = progress.map_or(Some(true), |value| value.extract::<bool>().ok());
             match (flag, progress) {
-                (Some(false), _) => self.run_with(CallMode::Wait, py, journal, None),
-                (None, Some(callback)) => self.run_with(CallMode::Wait, py, journal, Some(callable(callback)?)),
+                (Some(false), _) => self.run_with(CallMode::Wait(py), journal, None),
+                (None, Some(callback)) => self.run_with(CallMode::Wait(py), journal, Some(callable(callback)?)),
                 _ => {
                     let bars = py.import("jobrota.progress")?.call_method0("make_progress")?;
-                    in_context(&bars, |bars| self.run_with(CallMode::Wait, py, journal, Some(bars)))
+                    in_context(&bars, |bars| self.run_with(CallMode::Wait(py), journal, Some(bars)))
                 }
             }
         })
     }
 
-    fn run_with(
-        &self,
-        mode: CallMode,
-        py: Python<'_>,
-        journal: Option<PathBuf>,
-        callback: Option<Py<PyAny>>,
-    ) -> PyOutcome {
+    fn run_with(&self, mode: CallMode<'_>, journal: Option<PathBuf>, callback: Option<Py<PyAny>>) -> PyOutcome {
         self.guard.check("ViyaComparisonRunner")?;
         let (runner, reporter) = (Arc::clone(&self.runner), Reporter::new(callback));
         let (progress, call) = (reporter.progress(), Arc::clone(&reporter.call));
@@ -396,6 +377,6 @@ impl PyViyaComparisonRunner {
                 None => runner.run(progress, &stop).await,
             }
         };
-        mode.run_stoppable(py, call, work, move |py, result| reporter.finish(py, result))
+        mode.run_stoppable(call, work, move |py, result| reporter.finish(py, result))
     }
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{IntoPyDict as _, PyDict, PyTuple};
+use serde_json::json;
 
 use super::arguments::{self, Names, Text};
 use super::convert;
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome};
 use super::inventory::PyInventory;
 use super::sandbox_viya;
 use super::wait::{self, CallMode};
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::runtime::lock;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
-use crate::sandbox::viya::{ViyaOptions, ViyaSandbox, calibration};
+use crate::sandbox::viya::{Behaviour, ViyaOptions, ViyaSandbox, calibration};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// Local stand-ins for SAS Viya, AutoSys and the VMs, over real HTTP and real programs, on this machine's loopback only.
@@ -73,7 +73,7 @@ impl PySandbox {
         Ok(ask(running)?)
     }
 
-    fn close_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn close_in(&self, mode: CallMode<'_>) -> PyOutcome {
         self.guard.check("Sandbox")?;
         let sandbox = Arc::clone(&self.sandbox);
         let close = move || {
@@ -82,7 +82,7 @@ impl PySandbox {
             drop(running);
             Ok(())
         };
-        mode.run_blocking(py, close, |py, ()| Ok(py.None()))
+        mode.run_blocking(close, |py, ()| Ok(py.None()))
     }
 
     fn with_viya<T>(&self, ask: impl FnOnce(&ViyaSandbox) -> Result<T>) -> PyOutcome<T> {
@@ -139,14 +139,16 @@ impl PySandbox {
             fail_jobs: fail_jobs.map(|jobs| jobs.0).unwrap_or_default(),
             definitions: sandbox_viya::definitions(definitions)?,
             hosts: sandbox_viya::hosts(hosts)?,
-            behaviour: sandbox_viya::behaviour(
+            behaviour: Behaviour {
                 long_poll,
                 list_filters,
-                orchestrator,
-                fault_rate,
-                reset_rate,
-                seed.into(),
-            )?,
+                orchestrator: sandbox_viya::orchestrator(orchestrator)?,
+                orchestrator_names: orchestrator != "unnamed",
+                fault_rate: sandbox_viya::share("fault_rate", fault_rate)?,
+                reset_rate: sandbox_viya::share("reset_rate", reset_rate)?,
+                seed: seed.into(),
+                ..Behaviour::default()
+            },
             ..ViyaOptions::default()
         };
         let azure_options =
@@ -208,7 +210,7 @@ impl PySandbox {
     fn azure_credential<'py>(&self, py: Python<'py>) -> PyOutcome<Bound<'py, PyDict>> {
         let (secret, url) = self.with_azure(|azure| Ok((azure.client_secret(), azure.url())))?;
         let ids = [("tenant_id", azure::TENANT_ID), ("client_id", azure::CLIENT_ID)];
-        Ok(convert::dict(py, ids.into_iter().chain([("client_secret", &*secret), ("authority_host", &*url)]))?)
+        Ok(ids.into_iter().chain([("client_secret", &*secret), ("authority_host", &*url)]).into_py_dict(py)?)
     }
 
     /// A token for Azure Resource Manager, as its login service issues it.
@@ -343,7 +345,7 @@ impl PySandbox {
     fn autosys_events<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
         let events = self.with_autosys(AutosysSandbox::events)?;
         let dicts = events.into_iter().map(|event| {
-            let dict = convert::dict(py, [("at", event.at)])?;
+            let dict = [("at", event.at)].into_py_dict(py)?;
             dict.set_item("via", event.via)?;
             dict.set_item("event", event.event)?;
             dict.set_item("job", event.job)?;
@@ -356,12 +358,12 @@ impl PySandbox {
 
     /// Stops everything and removes its files. A second call has no effect.
     fn close(&self, py: Python<'_>) -> PyOutcome {
-        self.close_in(CallMode::Wait, py)
+        self.close_in(CallMode::Wait(py))
     }
 
     /// Like `close`, as a coroutine.
     fn close_async(&self, py: Python<'_>) -> PyOutcome {
-        self.close_in(CallMode::Coroutine, py)
+        self.close_in(CallMode::Coroutine(py))
     }
 
     fn __enter__(this: Py<Self>) -> Py<Self> {
@@ -370,16 +372,16 @@ impl PySandbox {
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.close_in(CallMode::Wait, py)
+        self.close_in(CallMode::Wait(py))
     }
 
     fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
-        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+        CallMode::Coroutine(py).run(async { Ok(()) }, move |_, ()| Ok(this))
     }
 
     #[pyo3(signature = (*_exception), text_signature = "($self, exc_type, exc, traceback, /)")]
     fn __aexit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyOutcome {
-        self.close_in(CallMode::Coroutine, py)
+        self.close_in(CallMode::Coroutine(py))
     }
 
     fn __repr__(&self) -> String {
@@ -419,14 +421,11 @@ impl PySandbox {
 /// Returns:
 ///     One dict per measure of each arm; seconds, but for counts.
 #[pyfunction]
-pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome<Vec<Bound<'_, PyDict>>> {
+pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome {
     let rows = wait::blocking(py, calibration)?;
-    let dicts = rows.into_iter().map(|row| {
-        let dict = convert::dict(py, [("arm", &row.arm), ("measure", &row.measure)])?;
-        dict.set_item("recorded", row.recorded)?;
-        dict.set_item("sandbox", row.sandbox)?;
-        dict.set_item("error_percent", row.error_percent())?;
-        Ok(dict)
+    let dicts = rows.iter().map(|row| {
+        json!({"arm": row.arm, "measure": row.measure, "recorded": row.recorded, "sandbox": row.sandbox,
+               "error_percent": row.error_percent()})
     });
-    Ok(dicts.collect::<PyResult<_>>()?)
+    convert::record(py, &dicts.collect::<Vec<_>>())
 }

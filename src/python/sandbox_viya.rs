@@ -4,16 +4,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::arguments;
-use super::errors::PyOutcome;
-use crate::error::Error;
-use crate::sandbox::viya::{Behaviour, HostParameters, JobDefinition, Orchestrator};
+use super::errors::{PyOutcome, refuse};
+use crate::sandbox::viya::{HostParameters, JobDefinition, Orchestrator};
 
 /// Shares of requests are between 0 and 1.
 pub(super) fn share(name: &str, value: f64) -> PyOutcome<f64> {
     if (0.0..=1.0).contains(&value) {
         return Ok(value);
     }
-    Err(Error::invalid(format!("{name} is {value}: give a share of the requests, from 0 to 1")).into())
+    refuse(format!("{name} is {value}: give a share of the requests, from 0 to 1"))
 }
 
 /// Converts the parameters of hosts. Their names are those of `HostParameters`; `fixed` and `pool` are prefixes, as in
@@ -24,7 +23,7 @@ pub(super) fn hosts(given: Option<Bound<'_, PyDict>>) -> PyOutcome<HostParameter
         let name = arguments::named(name.py(), "hosts", arguments::key(&name))?;
         let value = arguments::item("hosts", &name, &value, arguments::number)?;
         if !(value.is_finite() && value >= 0.0) {
-            return Err(Error::invalid(format!("hosts[{name:?}] is {value}: give a number from 0")).into());
+            return refuse(format!("hosts[{name:?}] is {value}: give a number from 0"));
         }
         let count = value as usize;
         match name.as_str() {
@@ -46,10 +45,7 @@ pub(super) fn hosts(given: Option<Bound<'_, PyDict>>) -> PyOutcome<HostParameter
             "cold_start" => hosts.cold_start = value,
             "starting_weight" => hosts.starting_weight = value,
             "handover" => hosts.handover = value,
-            name => {
-                let why = format!("hosts has no {name:?}: docs/sandbox.md lists what it has");
-                return Err(Error::invalid(why).into());
-            }
+            name => return refuse(format!("hosts has no {name:?}: docs/sandbox.md lists what it has")),
         }
     }
     Ok(hosts)
@@ -63,8 +59,7 @@ pub(super) fn definitions(given: Option<Bound<'_, PyDict>>) -> PyOutcome<Option<
         let name = arguments::named(name.py(), "definitions", arguments::key(&name))?;
         let work = arguments::item("definitions", &name, &seconds, arguments::unlimited_seconds)?;
         if name.is_empty() || !(work.is_finite() && work > 0.0) {
-            let text = format!("definitions[{name:?}] is {work} s: give names and seconds above 0");
-            return Err(Error::invalid(text).into());
+            return refuse(format!("definitions[{name:?}] is {work} s: give names and seconds above 0"));
         }
         definitions.push(JobDefinition {
             id: uuid::Uuid::new_v4().to_string(),
@@ -78,32 +73,12 @@ pub(super) fn definitions(given: Option<Bound<'_, PyDict>>) -> PyOutcome<Option<
     Ok(Some(definitions))
 }
 
-/// How it behaves, with shares that were checked.
-pub(super) fn behaviour(
-    long_poll: bool,
-    list_filters: bool,
-    orchestrator: &str,
-    fault_rate: f64,
-    reset_rate: f64,
-    seed: u64,
-) -> PyOutcome<Behaviour> {
-    let mode = match orchestrator {
-        "normal" | "unnamed" => Orchestrator::Normal,
-        "missing" => Orchestrator::Missing,
-        "forbidden" => Orchestrator::Forbidden,
-        name => {
-            let text = format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed");
-            return Err(Error::invalid(text).into());
-        }
-    };
-    Ok(Behaviour {
-        long_poll,
-        list_filters,
-        orchestrator: mode,
-        orchestrator_names: orchestrator != "unnamed",
-        fault_rate: share("fault_rate", fault_rate)?,
-        reset_rate: share("reset_rate", reset_rate)?,
-        seed,
-        ..Behaviour::default()
-    })
+/// Converts how the Workload Orchestrator behaves.
+pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
+    match name {
+        "normal" | "unnamed" => Ok(Orchestrator::Normal),
+        "missing" => Ok(Orchestrator::Missing),
+        "forbidden" => Ok(Orchestrator::Forbidden),
+        name => refuse(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed")),
+    }
 }

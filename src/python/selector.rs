@@ -10,16 +10,13 @@ use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::callables::{self, Calls};
 use super::convert;
 use super::convert::arguments::{self, Moment, Names, StorageOptions, Text};
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
-use super::interrupt::Calls;
+use super::errors::{ForkGuard, PyOutcome};
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
-use super::probe;
 use super::selection::PySelection;
-use super::tables;
 use super::wait::{self, CallMode};
 use crate::error::Result;
 use crate::selection::{self, CursorKind, SelectorOptions, default_dir};
@@ -115,34 +112,34 @@ impl PyRoundRobinSelector {
         Ok(Arc::clone(&self.selector))
     }
 
-    fn select_in(&self, mode: CallMode, py: Python<'_>, exclude: Option<Names>) -> PyOutcome {
+    fn select_in(&self, mode: CallMode<'_>, exclude: Option<Names>) -> PyOutcome {
         let (selector, exclude) = (self.core()?, exclude.map(|names| names.0).unwrap_or_default());
         let work = async move { selector.select(&exclude).await };
-        mode.run_interruptible(py, &self.calls, work, |_, selection| Ok(PySelection::from(selection)))
+        mode.run_interruptible(&self.calls, work, |_, selection| Ok(PySelection::from(selection)))
     }
 
-    fn select_many_in(&self, mode: CallMode, py: Python<'_>, n: usize) -> PyOutcome {
+    fn select_many_in(&self, mode: CallMode<'_>, n: usize) -> PyOutcome {
         let selector = self.core()?;
-        mode.run_interruptible(py, &self.calls, async move { selector.select_many(n).await }, |_, selections| {
+        mode.run_interruptible(&self.calls, async move { selector.select_many(n).await }, |_, selections| {
             Ok(selections.into_iter().map(PySelection::from).collect::<Vec<_>>())
         })
     }
 
-    fn state_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn state_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let selector = self.core()?;
-        mode.run(py, async move { tables::state(&selector.state().await?) }, convert::table)
+        mode.run(async move { convert::state_table(&selector.state().await?) }, convert::table)
     }
 
-    fn check_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn check_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let selector = self.core()?;
-        let work = async move { tables::check(&selector.check().await?) };
-        mode.run_interruptible(py, &self.calls, work, convert::table)
+        let work = async move { convert::check_table(&selector.check().await?) };
+        mode.run_interruptible(&self.calls, work, convert::table)
     }
 
-    fn distribution_in(&self, mode: CallMode, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
+    fn distribution_in(&self, mode: CallMode<'_>, since: Option<Moment>) -> PyOutcome {
         let (selector, since) = (self.core()?, since.map(|since| since.0));
-        let work = async move { tables::distribution(&selector.distribution(since).await?) };
-        mode.run(py, work, convert::table)
+        let work = async move { convert::distribution_table(&selector.distribution(since).await?) };
+        mode.run(work, convert::table)
     }
 }
 
@@ -174,7 +171,7 @@ impl PyRoundRobinSelector {
     ) -> PyOutcome<Self> {
         let inventory = inventory::inventory(inventory)?;
         let calls = Arc::<Calls>::default();
-        let probe = probe::probe(probe, &calls)?;
+        let probe = callables::probe(probe, &calls)?;
         let mut storage_options = storage_options.map(|options| options.0);
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
@@ -226,13 +223,13 @@ impl PyRoundRobinSelector {
     ///     InvalidInputError: `exclude` names every VM, or one that is not in the inventory.
     #[pyo3(signature = (*, exclude = None))]
     fn select(&self, py: Python<'_>, exclude: Option<Names>) -> PyOutcome {
-        self.select_in(CallMode::Wait, py, exclude)
+        self.select_in(CallMode::Wait(py), exclude)
     }
 
     /// Like `select`, as a coroutine.
     #[pyo3(signature = (*, exclude = None))]
     fn select_async(&self, py: Python<'_>, exclude: Option<Names>) -> PyOutcome {
-        self.select_in(CallMode::Coroutine, py, exclude)
+        self.select_in(CallMode::Coroutine(py), exclude)
     }
 
     /// Makes `n` selections in one commit.
@@ -247,12 +244,12 @@ impl PyRoundRobinSelector {
     ///     NoReachableVmError: No VM can be selected, or `max_in_flight` leaves room for fewer than `n`; the cursor did not
     ///         move.
     fn select_many(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::whole)] n: usize) -> PyOutcome {
-        self.select_many_in(CallMode::Wait, py, n)
+        self.select_many_in(CallMode::Wait(py), n)
     }
 
     /// Like `select_many`, as a coroutine.
     fn select_many_async(&self, py: Python<'_>, #[pyo3(from_py_with = arguments::whole)] n: usize) -> PyOutcome {
-        self.select_many_in(CallMode::Coroutine, py, n)
+        self.select_many_in(CallMode::Coroutine(py), n)
     }
 
     /// Counts the caller's experience with a VM as a probe.
@@ -268,13 +265,13 @@ impl PyRoundRobinSelector {
     ///     InvalidInputError: The inventory has no such VM.
     fn report(&self, py: Python<'_>, vm: Text, #[pyo3(from_py_with = arguments::flag)] ok: bool) -> PyOutcome {
         let selector = self.core()?;
-        CallMode::Wait.run(py, async move { selector.report(&vm.0, ok).await }, |py, ()| Ok(py.None()))
+        CallMode::Wait(py).run(async move { selector.report(&vm.0, ok).await }, |py, ()| Ok(py.None()))
     }
 
     /// Like `report`, as a coroutine.
     fn report_async(&self, py: Python<'_>, vm: Text, #[pyo3(from_py_with = arguments::flag)] ok: bool) -> PyOutcome {
         let selector = self.core()?;
-        CallMode::Coroutine.run(py, async move { selector.report(&vm.0, ok).await }, |py, ()| Ok(py.None()))
+        CallMode::Coroutine(py).run(async move { selector.report(&vm.0, ok).await }, |py, ()| Ok(py.None()))
     }
 
     /// Takes a VM out of rotation in every process that shares the cursor, until it is restored.
@@ -289,13 +286,13 @@ impl PyRoundRobinSelector {
     ///     InvalidInputError: The inventory has no such VM.
     fn drain(&self, py: Python<'_>, vm: Text) -> PyOutcome {
         let selector = self.core()?;
-        CallMode::Wait.run(py, async move { selector.drain(&vm.0).await }, |py, ()| Ok(py.None()))
+        CallMode::Wait(py).run(async move { selector.drain(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
     /// Like `drain`, as a coroutine.
     fn drain_async(&self, py: Python<'_>, vm: Text) -> PyOutcome {
         let selector = self.core()?;
-        CallMode::Coroutine.run(py, async move { selector.drain(&vm.0).await }, |py, ()| Ok(py.None()))
+        CallMode::Coroutine(py).run(async move { selector.drain(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
     /// Puts a drained VM back into rotation, at its former position.
@@ -307,13 +304,13 @@ impl PyRoundRobinSelector {
     ///     InvalidInputError: The inventory has no such VM.
     fn restore(&self, py: Python<'_>, vm: Text) -> PyOutcome {
         let selector = self.core()?;
-        CallMode::Wait.run(py, async move { selector.restore(&vm.0).await }, |py, ()| Ok(py.None()))
+        CallMode::Wait(py).run(async move { selector.restore(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
     /// Like `restore`, as a coroutine.
     fn restore_async(&self, py: Python<'_>, vm: Text) -> PyOutcome {
         let selector = self.core()?;
-        CallMode::Coroutine.run(py, async move { selector.restore(&vm.0).await }, |py, ()| Ok(py.None()))
+        CallMode::Coroutine(py).run(async move { selector.restore(&vm.0).await }, |py, ()| Ok(py.None()))
     }
 
     /// The state of the VMs that all processes with this cursor share. Sends no probe.
@@ -321,12 +318,12 @@ impl PyRoundRobinSelector {
     /// Returns:
     ///     An `arro3.core.Table`: vm, weight, drained, healthy (by `rise` and `fall`), in_flight.
     fn state(&self, py: Python<'_>) -> PyOutcome {
-        self.state_in(CallMode::Wait, py)
+        self.state_in(CallMode::Wait(py))
     }
 
     /// Like `state`, as a coroutine.
     fn state_async(&self, py: Python<'_>) -> PyOutcome {
-        self.state_in(CallMode::Coroutine, py)
+        self.state_in(CallMode::Coroutine(py))
     }
 
     /// Probes every VM of the inventory at once. The cursor does not move.
@@ -334,12 +331,12 @@ impl PyRoundRobinSelector {
     /// Returns:
     ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
     fn check(&self, py: Python<'_>) -> PyOutcome {
-        self.check_in(CallMode::Wait, py)
+        self.check_in(CallMode::Wait(py))
     }
 
     /// Like `check`, as a coroutine.
     fn check_async(&self, py: Python<'_>) -> PyOutcome {
-        self.check_in(CallMode::Coroutine, py)
+        self.check_in(CallMode::Coroutine(py))
     }
 
     /// How often each VM was selected.
@@ -351,13 +348,13 @@ impl PyRoundRobinSelector {
     ///     An `arro3.core.Table`: vm, selections, share, last_selected.
     #[pyo3(signature = (since = None))]
     fn distribution(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        self.distribution_in(CallMode::Wait, py, since)
+        self.distribution_in(CallMode::Wait(py), since)
     }
 
     /// Like `distribution`, as a coroutine.
     #[pyo3(signature = (since = None))]
     fn distribution_async(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
-        self.distribution_in(CallMode::Coroutine, py, since)
+        self.distribution_in(CallMode::Coroutine(py), since)
     }
 
     fn __repr__(&self) -> String {
@@ -381,10 +378,10 @@ impl PyRoundRobinSelector {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.calls.held().traverse(&visit, Arc::strong_count(&self.selector) > 1)
+        self.calls.held.traverse(&visit, Arc::strong_count(&self.selector) > 1)
     }
 
     fn __clear__(&self) {
-        self.calls.held().clear();
+        self.calls.held.clear();
     }
 }

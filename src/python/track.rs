@@ -4,28 +4,21 @@ use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
+use super::errors::{ForkGuard, PyOutcome};
 use super::wait::CallMode;
 use crate::ledger::{JobLedger, LedgerTable};
 
 /// Logs an execution and a notification when its body ends. `JobLedger.track` makes it.
 #[pyclass(module = "jobrota", name = "Track", frozen)]
 pub(super) struct PyTrack {
-    ledger: JobLedger,
-    guard: ForkGuard,
+    pub(super) ledger: JobLedger,
+    pub(super) guard: ForkGuard,
     /// The file that is processed.
     #[pyo3(get)]
-    file_name: String,
+    pub(super) file_name: String,
     /// The AutoSys job.
     #[pyo3(get)]
-    job_id: String,
-}
-
-impl PyTrack {
-    pub(super) fn new(ledger: JobLedger, guard: ForkGuard, file_name: String, job_id: String) -> Self {
-        Self { ledger, guard, file_name, job_id }
-    }
+    pub(super) job_id: String,
 }
 
 /// The status of a body that ended with these arguments of `__exit__`. `sys.exit()` and `sys.exit(0)` end it successfully.
@@ -54,17 +47,17 @@ impl PyTrack {
     fn __exit__(&self, py: Python<'_>, exception: &Bound<'_, PyTuple>) -> PyOutcome<bool> {
         self.guard.check("tracked job")?;
         let status = status(exception)?;
-        let (ledger, file_name, job_id) = (self.ledger.clone(), self.file_name.clone(), self.job_id.clone());
-        let work = move || {
+        let (file_name, job_id) = (self.file_name.clone(), self.job_id.clone());
+        let work = move |ledger: &JobLedger| {
             ledger.log_job_execution(&file_name, &job_id, status, None)?;
             ledger.log_job_completion(&file_name, &job_id, status, None)
         };
-        CallMode::Wait.run_on_ledger(py, &self.ledger, work, |_, ()| Ok(()))?;
+        CallMode::Wait(py).run_on_ledger(self.ledger.clone(), work, |_, ()| Ok(()))?;
         Ok(false)
     }
 
     fn __aenter__(this: Py<Self>, py: Python<'_>) -> PyOutcome {
-        CallMode::Coroutine.run(py, async { Ok(()) }, move |_, ()| Ok(this))
+        CallMode::Coroutine(py).run(async { Ok(()) }, move |_, ()| Ok(this))
     }
 
     #[pyo3(signature = (*exception), text_signature = "($self, exc_type, exc_value, traceback, /)")]
@@ -76,6 +69,6 @@ impl PyTrack {
             ledger.log_async(LedgerTable::Executions, &file_name, &job_id, status, None).await?;
             ledger.log_async(LedgerTable::Notifications, &file_name, &job_id, status, None).await
         };
-        CallMode::Coroutine.run(py, work, |py, ()| Ok(py.None()))
+        CallMode::Coroutine(py).run(work, |py, ()| Ok(py.None()))
     }
 }

@@ -10,22 +10,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
 
 use super::attach::attached;
+use super::callables::{Call, Calls, HeldObject, is_canceled};
 use super::convert;
 use super::convert::arguments::{self, Names, TextPairs};
-use super::delivery_report::PyDeliveryReport;
-use super::errors::{PyOutcome, Raised};
-use super::fork_guard::ForkGuard;
-use super::held::HeldObject;
-use super::interrupt::{Call, Calls, is_canceled};
+use super::errors::{ForkGuard, PyOutcome, Raised, refuse};
 use super::ledger::PyJobLedger;
 use super::ledger_summary::PyLedgerSummary;
-use super::rehearsal::PyRehearsal;
+use super::reports::PyDeliveryReport;
 use super::run_command::PyRunCommand;
-use super::sendevent::PySendEvent;
 #[cfg(feature = "ssh")]
 use super::ssh::PySsh;
+use super::transports::{PyRehearsal, PySendEvent, PyWebServices};
 use super::wait::{self, CallMode, in_context};
-use super::web_services::PyWebServices;
 use crate::autosys::{Callable, Mapping, SEND_TIMEOUT, SendEvent, SendEventOptions, SendOutcome, Transport};
 use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,10 +38,9 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
         return match name.as_str() {
             "CHANGE_STATUS" => Ok(Mapping::change_status()),
             "STARTJOB" => Ok(Mapping::start_job()),
-            _ => Err(Error::invalid(format!(
+            _ => refuse(format!(
                 "mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, not \"{name}\""
-            ))
-            .into()),
+            )),
         };
     }
     let expected = "mapping must be \"CHANGE_STATUS\", \"STARTJOB\" or a dict of status and event, both text";
@@ -117,10 +112,10 @@ fn transport(
     if send_timeout.is_some_and(|limit| limit.is_zero() || !value.is_callable()) {
         let text =
             "send_timeout must be more than 0, and is for a callable; a transport of jobrota.autosys has timeout=";
-        return Err(Error::invalid(text).into());
+        return refuse(text);
     }
     // Also a transport of this package, which can hold a selector, and that a callable.
-    let held = calls.held().hold(value);
+    let held = calls.held.hold(value);
     if let Ok(sendevent) = value.cast::<PySendEvent>() {
         return Ok(Arc::new(SendEvent::new(SendEventOptions { mapping, ..sendevent.get().options.clone() })?));
     }
@@ -144,11 +139,10 @@ fn transport(
         let callable = Callable::from_arc(Arc::new(send), thread_safe || asynchronous);
         return Ok(Arc::new(callable.with_time_limit(send_timeout.unwrap_or(SEND_TIMEOUT))));
     }
-    Err(Error::invalid(format!(
+    refuse(format!(
         "transport must be jobrota.autosys.SendEvent(…) or a callable (file_name, job_id, status) -> bool, not {}",
         value.get_type()
     ))
-    .into())
 }
 
 /// Converts `backoff`: None or False for none, True for the default, the duration of the first wait, or a dict.
@@ -170,11 +164,7 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
             "longest" => longest = Some(arguments::item("backoff", &key, &value, arguments::duration)?),
             "factor" => factor = arguments::item("backoff", &key, &value, arguments::number)?,
             "jitter" => jitter = arguments::item("backoff", &key, &value, arguments::number)?,
-            _ => {
-                return Err(
-                    Error::invalid(format!("backoff has no {key}; it has first, factor, longest, jitter")).into()
-                );
-            }
+            _ => return refuse(format!("backoff has no {key}; it has first, factor, longest, jitter")),
         }
     }
     let longest = longest.unwrap_or(default.longest.max(first));
@@ -190,7 +180,7 @@ fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
         Err(_) if value.is_instance_of::<PyString>() || value.hasattr("total_seconds")? => {
             Ok(Some(arguments::named(value.py(), "confirm", arguments::duration(value))?))
         }
-        Err(_) => Err(Error::invalid("confirm must be True, False or a duration such as \"30s\"").into()),
+        Err(_) => refuse("confirm must be True, False or a duration such as \"30s\""),
     }
 }
 
@@ -262,18 +252,17 @@ fn take_report(last: &LastReport) -> Option<PyDeliveryReport> {
 }
 
 impl PyAutosysUpdater {
-    fn run_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn run_in(&self, mode: CallMode<'_>) -> PyOutcome {
         self.guard.check("AutosysUpdater")?;
         let (updater, call) = (Arc::clone(&self.updater), self.calls.begin());
         let (ended, stop) = (Arc::clone(&call), call.stop());
         let work = async move { updater.run_until(&stop).await };
-        mode.run_stoppable(py, call, work, move |_, report| Ok(PyDeliveryReport::from(ended.outcome(report)?)))
+        mode.run_stoppable(call, work, move |_, report| Ok(PyDeliveryReport::from(ended.outcome(report)?)))
     }
 
     fn run_cycles(
         &self,
-        mode: CallMode,
-        py: Python<'_>,
+        mode: CallMode<'_>,
         every: Duration,
         on_report: Option<Py<PyAny>>,
         last: LastReport,
@@ -305,7 +294,7 @@ impl PyAutosysUpdater {
             updater.run_forever(every, &stop, each).await;
             failed
         };
-        mode.run_stoppable(py, call, work, move |_, outcome| {
+        mode.run_stoppable(call, work, move |_, outcome| {
             ended.outcome(outcome)?;
             Ok(take_report(&last))
         })
@@ -388,13 +377,13 @@ impl PyAutosysUpdater {
     /// Raises:
     ///     NotFoundError: There is no ledger yet.
     fn run(&self, py: Python<'_>) -> PyOutcome {
-        self.run_in(CallMode::Wait, py)
+        self.run_in(CallMode::Wait(py))
     }
 
     /// Like `run`, as a coroutine. Canceling it (`asyncio.wait_for`, `Task.cancel`) ends the cycle in the same order. An
     /// `async def` transport runs on the event loop that awaits it.
     fn run_async(&self, py: Python<'_>) -> PyOutcome {
-        self.run_in(CallMode::Coroutine, py)
+        self.run_in(CallMode::Coroutine(py))
     }
 
     /// Runs one cycle after the other, until SIGTERM, Ctrl-C or an error that a retry cannot solve.
@@ -424,11 +413,13 @@ impl PyAutosysUpdater {
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
         let last = Arc::new(Mutex::new(None));
-        let terminable = py.import("jobrota.signals")?.call_method0("terminable")?;
+        let signals = py.import("jobrota.signals")?;
+        let terminable = signals.call_method0("terminable")?;
         let ended =
-            in_context(&terminable, |_| self.run_cycles(CallMode::Wait, py, every, on_report, Arc::clone(&last)));
+            in_context(&terminable, |_| self.run_cycles(CallMode::Wait(py), every, on_report, Arc::clone(&last)));
+        let terminated = signals.getattr("Terminated")?;
         match ended {
-            Err(Raised::Python(error)) if is_terminated(py, &error)? => Ok(take_report(&last).into_py_any(py)?),
+            Err(Raised::Python(error)) if error.is_instance(py, &terminated) => Ok(take_report(&last).into_py_any(py)?),
             ended => ended,
         }
     }
@@ -442,7 +433,7 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = arguments::interval)] every: Duration,
         on_report: Option<Py<PyAny>>,
     ) -> PyOutcome {
-        self.run_cycles(CallMode::Coroutine, py, every, on_report, Arc::default())
+        self.run_cycles(CallMode::Coroutine(py), every, on_report, Arc::default())
     }
 
     fn __repr__(&self) -> String {
@@ -464,23 +455,19 @@ impl PyAutosysUpdater {
         if self.guard.check("AutosysUpdater").is_ok()
             && let Ok(summary) = wait::blocking(py, || ledger.summary(None, None))
         {
-            let summary = Bound::new(py, PyLedgerSummary::from(summary))?;
+            let summary = Bound::new(py, PyLedgerSummary(summary))?;
             data.set_item("summary", PyLedgerSummary::to_dict(&summary)?)?;
         }
         convert::repr_html(py, "updater", data)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.calls.held().traverse(&visit, Arc::strong_count(&self.updater) > 1)
+        self.calls.held.traverse(&visit, Arc::strong_count(&self.updater) > 1)
     }
 
     fn __clear__(&self) {
-        self.calls.held().clear();
+        self.calls.held.clear();
     }
-}
-
-fn is_terminated(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
-    Ok(error.is_instance(py, &py.import("jobrota.signals")?.getattr("Terminated")?))
 }
 
 /// Passes a report to the caller's function. Returns whether to continue.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict as _;
 
+use super::callables::HeldObjects;
 use super::convert;
 use super::convert::arguments::{self, Location, Names, Secret, Text};
 use super::credentials::credentials;
-use super::errors::PyOutcome;
-use super::fork_guard::ForkGuard;
-use super::held::HeldObjects;
+use super::errors::{ForkGuard, PyOutcome};
 use super::wait::CallMode;
 use crate::error::Error;
 use crate::runtime::lock;
@@ -89,15 +89,15 @@ impl PyViyaSession {
         Ok(Arc::clone(client.insert(made)))
     }
 
-    fn token_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn token_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let client = self.client()?;
-        mode.run(py, async move { client.token().await }, |_, token| Ok(token))
+        mode.run(async move { client.token().await }, |_, token| Ok(token))
     }
 
-    fn whoami_in(&self, mode: CallMode, py: Python<'_>) -> PyOutcome {
+    fn whoami_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let client = self.client()?;
-        mode.run(py, async move { session::whoami(&client).await }, |py, identity| {
-            let dict = convert::dict(py, [("user", identity.user), ("name", identity.name)])?;
+        mode.run(async move { session::whoami(&client).await }, |py, identity| {
+            let dict = [("user", identity.user), ("name", identity.name)].into_py_dict(py)?;
             dict.set_item("scopes", identity.scopes)?;
             dict.set_item("expires", identity.expires)?;
             dict.set_item("renewable", identity.renewable)?;
@@ -107,13 +107,13 @@ impl PyViyaSession {
         })
     }
 
-    fn definitions_in(&self, mode: CallMode, py: Python<'_>, pattern: Text) -> PyOutcome {
+    fn definitions_in(&self, mode: CallMode<'_>, pattern: Text) -> PyOutcome {
         let client = self.client()?;
         let work = async move { definitions::find(&client, &pattern.0).await };
-        mode.run(py, work, |py, found| convert::record(py, &found))
+        mode.run(work, |py, found| convert::record(py, &found))
     }
 
-    fn contexts_in(&self, mode: CallMode, py: Python<'_>, names: Option<Names>) -> PyOutcome {
+    fn contexts_in(&self, mode: CallMode<'_>, names: Option<Names>) -> PyOutcome {
         let client = self.client()?;
         let work = async move {
             let Some(Names(names)) = names else { return contexts::all(&client).await };
@@ -123,10 +123,10 @@ impl PyViyaSession {
             }
             Ok(found)
         };
-        mode.run(py, work, |py, found| convert::record(py, &found))
+        mode.run(work, |py, found| convert::record(py, &found))
     }
 
-    fn save_login_in(&self, mode: CallMode, py: Python<'_>, path: Location) -> PyOutcome {
+    fn save_login_in(&self, mode: CallMode<'_>, path: Location) -> PyOutcome {
         self.guard.check("ViyaSession")?;
         let (base, options, credentials) = (self.base_url.clone(), self.options.clone(), self.credentials.clone());
         let held = Arc::clone(&self.held);
@@ -135,7 +135,7 @@ impl PyViyaSession {
             let (response, client) = session::login(&base, &options, &credentials).await?;
             auth::write_new(&PathBuf::from(path.0), response, &client)
         };
-        mode.run(py, work, |py, ()| Ok(py.None()))
+        mode.run(work, |py, ()| Ok(py.None()))
     }
 }
 
@@ -170,32 +170,32 @@ impl PyViyaSession {
 
     /// A valid access token, renewed first when it is about to expire.
     fn token(&self, py: Python<'_>) -> PyOutcome {
-        self.token_in(CallMode::Wait, py)
+        self.token_in(CallMode::Wait(py))
     }
 
     /// Like `token`, as a coroutine.
     fn token_async(&self, py: Python<'_>) -> PyOutcome {
-        self.token_in(CallMode::Coroutine, py)
+        self.token_in(CallMode::Coroutine(py))
     }
 
     /// The user of the token: a dict of user, name, scopes, expires, renewable, origin and asked.
     fn whoami(&self, py: Python<'_>) -> PyOutcome {
-        self.whoami_in(CallMode::Wait, py)
+        self.whoami_in(CallMode::Wait(py))
     }
 
     /// Like `whoami`, as a coroutine.
     fn whoami_async(&self, py: Python<'_>) -> PyOutcome {
-        self.whoami_in(CallMode::Coroutine, py)
+        self.whoami_in(CallMode::Coroutine(py))
     }
 
     /// The job definitions whose names match a pattern such as `*_pooled`: dicts of id, name, description and type.
     fn definitions(&self, py: Python<'_>, pattern: Text) -> PyOutcome {
-        self.definitions_in(CallMode::Wait, py, pattern)
+        self.definitions_in(CallMode::Wait(py), pattern)
     }
 
     /// Like `definitions`, as a coroutine.
     fn definitions_async(&self, py: Python<'_>, pattern: Text) -> PyOutcome {
-        self.definitions_in(CallMode::Coroutine, py, pattern)
+        self.definitions_in(CallMode::Coroutine(py), pattern)
     }
 
     /// The compute contexts: dicts of id, name, queue, attributes and details (launch context, environment and resources; None
@@ -205,23 +205,23 @@ impl PyViyaSession {
     ///     names: Only these; a name that does not exist is an error that lists those that do.
     #[pyo3(signature = (names = None))]
     fn contexts(&self, py: Python<'_>, names: Option<Names>) -> PyOutcome {
-        self.contexts_in(CallMode::Wait, py, names)
+        self.contexts_in(CallMode::Wait(py), names)
     }
 
     /// Like `contexts`, as a coroutine.
     #[pyo3(signature = (names = None))]
     fn contexts_async(&self, py: Python<'_>, names: Option<Names>) -> PyOutcome {
-        self.contexts_in(CallMode::Coroutine, py, names)
+        self.contexts_in(CallMode::Coroutine(py), names)
     }
 
     /// Logs in with this session's credentials and writes the tokens to a file, mode 0600.
     fn save_login(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_login_in(CallMode::Wait, py, path)
+        self.save_login_in(CallMode::Wait(py), path)
     }
 
     /// Like `save_login`, as a coroutine.
     fn save_login_async(&self, py: Python<'_>, path: Location) -> PyOutcome {
-        self.save_login_in(CallMode::Coroutine, py, path)
+        self.save_login_in(CallMode::Coroutine(py), path)
     }
 
     /// Begins a login with an authorization code (PKCE).
@@ -268,14 +268,14 @@ pub(super) struct PyCodeLogin {
 }
 
 impl PyCodeLogin {
-    fn finish_in(&self, mode: CallMode, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
+    fn finish_in(&self, mode: CallMode<'_>, code: Secret, path: Location) -> PyOutcome {
         let (base, options, client) = (self.base_url.clone(), self.options.clone(), self.client.clone());
         let login = Arc::clone(&self.login);
         let work = async move {
             let response = session::finish_login(&base, &options, &client, &login, &code.0).await?;
             auth::write_new(&PathBuf::from(path.0), response, client.id())
         };
-        mode.run(py, work, |py, ()| Ok(py.None()))
+        mode.run(work, |py, ()| Ok(py.None()))
     }
 }
 
@@ -293,12 +293,12 @@ impl PyCodeLogin {
     ///     code: The code that the browser showed.
     ///     path: The token file; an existing file is replaced.
     fn finish(&self, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
-        self.finish_in(CallMode::Wait, py, code, path)
+        self.finish_in(CallMode::Wait(py), code, path)
     }
 
     /// Like `finish`, as a coroutine.
     fn finish_async(&self, py: Python<'_>, code: Secret, path: Location) -> PyOutcome {
-        self.finish_in(CallMode::Coroutine, py, code, path)
+        self.finish_in(CallMode::Coroutine(py), code, path)
     }
 
     fn __repr__(&self) -> String {

@@ -3,7 +3,7 @@
 //! A method with an `_async` twin passes its work to [`CallMode`], so that the body of both is written once.
 
 use std::future::Future;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,9 +14,8 @@ use pyo3::sync::PyOnceLock;
 use tokio::runtime::Handle;
 
 use super::attach::{LateCall, attached};
-use super::errors::{PyOutcome, Raised, to_py};
-use super::fork_guard::ForkGuard;
-use super::interrupt::{Call, Calls};
+use super::callables::{Call, Calls};
+use super::errors::{ForkGuard, PyOutcome, Raised, to_py};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::JobLedger;
@@ -25,23 +24,22 @@ use crate::runtime::lock;
 use crate::stop::Stop;
 
 /// Whether a method waits for its result, or returns a coroutine for it.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum CallMode {
-    Wait,
-    Coroutine,
+#[derive(Clone, Copy)]
+pub(super) enum CallMode<'py> {
+    Wait(Python<'py>),
+    Coroutine(Python<'py>),
 }
 
-impl CallMode {
+impl CallMode<'_> {
     /// Runs blocking core work. `finish` makes the Python value of its result.
     pub(super) fn run_blocking<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         work: impl FnOnce() -> Result<T> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         match self {
-            Self::Wait => Ok(finish(py, blocking(py, work)?)?.into_py_any(py)?),
-            Self::Coroutine => self.run(py, runtime::blocking(work), finish),
+            Self::Wait(py) => Ok(finish(py, blocking(py, work)?)?.into_py_any(py)?),
+            Self::Coroutine(_) => self.run(runtime::blocking(work), finish),
         }
     }
 
@@ -49,32 +47,29 @@ impl CallMode {
     /// may have been done or not.
     pub(super) fn run_on_ledger<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
-        ledger: &JobLedger,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        ledger: JobLedger,
+        work: impl FnOnce(&JobLedger) -> Result<T> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         match self {
             // Another thread would cost as much as a local request itself.
-            Self::Wait if ledger.storage().is_immediate() => self.run_blocking(py, work, finish),
-            _ => self.run(py, runtime::blocking(work), finish),
+            Self::Wait(_) if ledger.storage().is_immediate() => self.run_blocking(move || work(&ledger), finish),
+            _ => self.run(runtime::blocking(move || work(&ledger)), finish),
         }
     }
 
     /// Runs a future. It is dropped at Ctrl-C, and when the coroutine is canceled.
     pub(super) fn run<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
-        self.run_to_outcome(py, work, |py, outcome| finish(py, outcome?))
+        self.run_to_outcome(work, |py, outcome| finish(py, outcome?))
     }
 
     /// As [`CallMode::run`], for an object whose callables can interrupt the call.
     pub(super) fn run_interruptible<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         calls: &Calls,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, T) -> PyOutcome<R> + Send + 'static,
@@ -83,14 +78,13 @@ impl CallMode {
         let stop = call.stop();
         let interrupted = || Error::new(ErrorKind::Internal, "interrupted by the callable");
         let work = async move { stop.unless(work).await.unwrap_or_else(|| Err(interrupted())) };
-        self.run_to_outcome(py, work, move |py, outcome| finish(py, call.outcome(outcome)?))
+        self.run_to_outcome(work, move |py, outcome| finish(py, call.outcome(outcome)?))
     }
 
     /// Runs a future that ends in order when the call is stopped. Ctrl-C, and canceling the coroutine, stop the call and
     /// wait for the end. A second Ctrl-C drops the future. Canceling the coroutine again leaves the future running.
     pub(super) fn run_stoppable<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         call: Arc<Call>,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
@@ -98,8 +92,8 @@ impl CallMode {
         static WAIT_IN_ORDER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let stop = call.stop();
         match self {
-            Self::Wait => Ok(finish(py, stoppable(py, work, || stop.stop()))?.into_py_any(py)?),
-            Self::Coroutine => {
+            Self::Wait(py) => Ok(finish(py, stoppable(py, work, || stop.stop()))?.into_py_any(py)?),
+            Self::Coroutine(py) => {
                 let begin = move |py: Python<'_>, event_loop: &Bound<'_, PyAny>| {
                     call.set_event_loop(event_loop);
                     let task = runtime::handle()?.spawn(work);
@@ -111,24 +105,23 @@ impl CallMode {
                     bridge(py, event_loop, work, finish)
                 };
                 let wait = WAIT_IN_ORDER.import(py, "jobrota.awaiting", "wait_in_order")?;
-                Ok(wait.call1((Work::new(begin, stop),))?.unbind())
+                Ok(wait.call1((Work { begin: Mutex::new(Some(Box::new(begin))), stop },))?.unbind())
             }
         }
     }
 
     fn run_to_outcome<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
         self,
-        py: Python<'_>,
         work: impl Future<Output = Result<T>> + Send + 'static,
         finish: impl FnOnce(Python<'_>, PyOutcome<T>) -> PyOutcome<R> + Send + 'static,
     ) -> PyOutcome {
         static WAIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         match self {
-            Self::Wait => Ok(finish(py, future(py, work))?.into_py_any(py)?),
-            Self::Coroutine => {
+            Self::Wait(py) => Ok(finish(py, future(py, work))?.into_py_any(py)?),
+            Self::Coroutine(py) => {
                 let begin = |py: Python<'_>, event_loop: &Bound<'_, PyAny>| bridge(py, event_loop, work, finish);
                 let wait = WAIT.import(py, "jobrota.awaiting", "wait")?;
-                Ok(wait.call1((Work::new(begin, Stop::default()),))?.unbind())
+                Ok(wait.call1((Work { begin: Mutex::new(Some(Box::new(begin))), stop: Stop::default() },))?.unbind())
             }
         }
     }
@@ -164,16 +157,7 @@ pub(super) fn future<T: Send + 'static>(
         logging::deliver(py)?;
         return Ok(outcome?);
     }
-    let task = Task::start(&runtime, future);
-    loop {
-        let outcome = task.wait(py)?;
-        let signal = logging::deliver(py).and_then(|()| py.check_signals());
-        if let Some(outcome) = outcome {
-            signal?;
-            return Ok(outcome?);
-        }
-        signal.inspect_err(|_| task.handle.abort())?;
-    }
+    spawned(py, &runtime, future, None)
 }
 
 /// As [`future`], but Ctrl-C calls `stop` and waits for the future to end in order. A second Ctrl-C drops the future.
@@ -184,28 +168,7 @@ pub(super) fn stoppable<T: Send + 'static>(
 ) -> PyOutcome<T> {
     let _late = LateCall::begin(py);
     logging::deliver(py)?;
-    let task = Task::start(&runtime::handle()?, future);
-    let mut interrupted: Option<PyErr> = None;
-    loop {
-        let outcome = task.wait(py)?;
-        let signal = logging::deliver(py).and_then(|()| py.check_signals());
-        if let Some(outcome) = outcome {
-            let Some(interrupt) = interrupted.or(signal.err()) else { return Ok(outcome?) };
-            interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
-            return Err(interrupt.into());
-        }
-        match (signal, &interrupted) {
-            (Ok(()), _) => {}
-            (Err(signal), None) => {
-                stop();
-                interrupted = Some(signal);
-            }
-            (Err(signal), Some(_)) => {
-                task.handle.abort();
-                return Err(signal.into());
-            }
-        }
-    }
+    spawned(py, &runtime::handle()?, future, Some(&stop))
 }
 
 /// Runs `work` inside a context manager. `work` gets what the context manager returns.
@@ -221,31 +184,44 @@ fn ended_early(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Internal, "a background task of jobrota ended early").with_source(error)
 }
 
-/// A future that runs on the runtime.
-struct Task<T> {
-    handle: tokio::task::JoinHandle<()>,
-    /// A wait without the GIL needs a receiver that threads can share. Only one thread ever uses it.
-    outcome: Mutex<Receiver<Result<T>>>,
-}
-
-impl<T: Send + 'static> Task<T> {
-    fn start(runtime: &Handle, future: impl Future<Output = Result<T>> + Send + 'static) -> Self {
-        let (sender, receiver) = sync_channel(1);
-        let handle = runtime.spawn(async move {
-            // Without a receiver, Ctrl-C ended the wait.
-            let _ = sender.send(future.await);
-        });
-        Self { handle, outcome: Mutex::new(receiver) }
-    }
-
-    /// Waits without the GIL until it is time to look for signals. Returns None while the future runs.
-    fn wait(&self, py: Python<'_>) -> Result<Option<Result<T>>> {
-        let outcome = || lock(&self.outcome).recv_timeout(SIGNAL_CHECK);
-        match py.detach(outcome) {
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(Error::new(ErrorKind::Internal, "a background task of jobrota ended early"))
+/// Runs a future on the runtime, and looks for signals until it ends. Ctrl-C drops the future and raises. With `stop`, the
+/// first Ctrl-C calls it instead, and is raised once the future has ended.
+fn spawned<T: Send + 'static>(
+    py: Python<'_>,
+    runtime: &Handle,
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    stop: Option<&dyn Fn()>,
+) -> PyOutcome<T> {
+    let (sender, receiver) = sync_channel(1);
+    let task = runtime.spawn(async move {
+        // Without a receiver, Ctrl-C ended the wait.
+        let _ = sender.send(future.await);
+    });
+    // A wait without the GIL needs a receiver that threads can share. Only this one uses it.
+    let receiver = Mutex::new(receiver);
+    let mut interrupted: Option<PyErr> = None;
+    loop {
+        let waited = py.detach(|| lock(&receiver).recv_timeout(SIGNAL_CHECK));
+        if let Err(RecvTimeoutError::Disconnected) = waited {
+            return Err(Error::new(ErrorKind::Internal, "a background task of jobrota ended early").into());
+        }
+        let signal = logging::deliver(py).and_then(|()| py.check_signals()).err();
+        if let Ok(outcome) = waited {
+            let Some(interrupt) = interrupted.or(signal) else { return Ok(outcome?) };
+            if stop.is_some() {
+                interrupt.set_cause(py, outcome.err().map(|error| to_py(py, &error)));
+            }
+            return Err(interrupt.into());
+        }
+        match (signal, stop) {
+            (None, _) => {}
+            (Some(signal), Some(stop)) if interrupted.is_none() => {
+                stop();
+                interrupted = Some(signal);
+            }
+            (Some(signal), _) => {
+                task.abort();
+                return Err(signal.into());
             }
         }
     }
@@ -259,12 +235,6 @@ struct Work {
     /// None once the work has begun.
     begin: Mutex<Option<Begin>>,
     stop: Stop,
-}
-
-impl Work {
-    fn new(begin: impl FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyOutcome + Send + 'static, stop: Stop) -> Self {
-        Self { begin: Mutex::new(Some(Box::new(begin))), stop }
-    }
 }
 
 #[pymethods]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::concurrency::{ConcurrencyPoint, concurrency_points};
 use super::hosts::{HostArrivals, HostFigures};
 use super::run::{ArmPlan, JobRow, RunData};
-use crate::comparison::statistics::SummaryStats;
+use crate::comparison::statistics::{SummaryStats, counts};
 
 /// One arm, over all its rounds. Seconds are those of the server.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,10 +102,6 @@ impl ArmFigures {
         let complete: BTreeSet<i64> = makespans.iter().map(|(round, _)| *round).collect();
         let in_complete = || jobs.iter().filter(|job| complete.contains(&job.round));
         let completed = jobs.iter().filter(|job| job.completed()).count();
-        let mut failures = BTreeMap::new();
-        for job in jobs.iter().filter(|job| !job.completed()) {
-            *failures.entry(job.state.clone()).or_insert(0) += 1;
-        }
         let concurrency = concurrency_points(&jobs);
         let hosts = arrivals.figures(&jobs);
         let held: f64 = hosts.iter().map(|host| host.held_s).sum();
@@ -120,7 +116,7 @@ impl ArmFigures {
             jobs: jobs.len(),
             completed,
             failed: jobs.len() - completed,
-            failures,
+            failures: counts(jobs.iter().filter(|job| !job.completed()).map(|job| job.state.clone())),
             makespan_s: SummaryStats::of(makespans_s.iter().copied()),
             throughput_per_hour: (total > 0.0)
                 .then(|| in_complete().filter(|job| job.completed()).count() as f64 / total * 3600.0),

@@ -1,11 +1,21 @@
 //! Comparisons of two arms: how much faster one is, and whether parallelism or the context made the difference.
+//!
+//! The speed of a server varies from hour to hour, by more than contexts differ. Therefore only makespans of the same round
+//! are compared: each round gives the logarithm of their ratio. The mean of these is the difference, and Student's t gives
+//! its interval.
 
 use serde::Serialize;
+use statrs::distribution::{ContinuousCDF as _, StudentsT};
 
 use super::arm::ArmFigures;
-use super::ratio::{LEAST_ROUNDS, LEVEL, MakespanRatio};
 use super::run::{ArmPlan, RunData};
 use crate::comparison::arms::SubmissionMode;
+
+/// The least number of rounds for a claim.
+pub const LEAST_ROUNDS: usize = 5;
+/// The level of every interval. It is not 95 %, because a comparison of three arms makes three tests, and at most one in
+/// twenty of 200 comparisons of equal arms may find a difference. See `docs/analysis.md`.
+pub const LEVEL: f64 = 0.98;
 
 /// What two arms differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -24,25 +34,16 @@ pub enum Difference {
 }
 
 impl Difference {
-    /// The name in results.
-    pub fn as_str(self) -> &'static str {
+    /// The name in results, and the meaning of a difference between two such arms.
+    pub fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Parallelism => "parallelism",
-            Self::Context => "context",
-            Self::Total => "total",
-            Self::Mixed => "mixed",
-            Self::Same => "same",
-        }
-    }
-
-    /// The meaning of a difference between two such arms.
-    fn meaning(self) -> &'static str {
-        match self {
-            Self::Parallelism => "the effect of parallelism, in one context",
-            Self::Context => "the effect of the context, at the same concurrency",
-            Self::Total => "the effect of parallelism and context together",
-            Self::Mixed => "the effect of parallelism and context together, which these arms cannot separate",
-            Self::Same => "the arms differ in nothing that is known",
+            Self::Parallelism => ("parallelism", "the effect of parallelism, in one context"),
+            Self::Context => ("context", "the effect of the context, at the same concurrency"),
+            Self::Total => ("total", "the effect of parallelism and context together"),
+            Self::Mixed => {
+                ("mixed", "the effect of parallelism and context together, which these arms cannot separate")
+            }
+            Self::Same => ("same", "the arms differ in nothing that is known"),
         }
     }
 }
@@ -158,11 +159,64 @@ fn compare(
 impl ArmComparison {
     /// The ratio in words with `statement`, and the meaning of the difference.
     pub(super) fn finding(&self, statement: &str) -> Option<String> {
-        Some(format!("{}: {statement} ({})", self.ratio?.words(), self.kind.meaning()))
+        Some(format!("{}: {statement} ({})", self.ratio?.words(), self.kind.words().1))
     }
 }
 
+/// A ratio of makespans with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct MakespanRatio {
+    /// Rounds that both arms completed.
+    pub rounds: usize,
+    /// The geometric mean of treatment over baseline.
+    pub ratio: f64,
+    /// The lower end of the interval; `None` below three rounds.
+    pub low: Option<f64>,
+    /// The upper end of the interval.
+    pub high: Option<f64>,
+    /// The probability of a difference at least as large between equal arms.
+    pub p_value: Option<f64>,
+    /// Whether a difference is claimed: the interval excludes 1, and there were enough rounds.
+    pub claimed: bool,
+}
+
 impl MakespanRatio {
+    /// The ratio of pairs of baseline and treatment, one for each round; `None` without pairs.
+    pub fn of(pairs: &[(f64, f64)]) -> Option<Self> {
+        let logs: Vec<f64> = pairs
+            .iter()
+            .filter(|(baseline, treatment)| *baseline > 0.0 && *treatment > 0.0)
+            .map(|(baseline, treatment)| (treatment / baseline).ln())
+            .collect();
+        let rounds = logs.len();
+        if rounds == 0 {
+            return None;
+        }
+        let count = rounds as f64;
+        let mean = logs.iter().sum::<f64>() / count;
+        let mut ratio = Self { rounds, ratio: mean.exp(), low: None, high: None, p_value: None, claimed: false };
+        // The interval of two rounds would be useless.
+        let Some(student) = (rounds >= 3).then(|| StudentsT::new(0.0, 1.0, count - 1.0).ok()).flatten() else {
+            return Some(ratio);
+        };
+        let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let error = (variance / count).sqrt();
+        let reach = student.inverse_cdf(f64::midpoint(1.0, LEVEL)) * error;
+        ratio.low = Some((mean - reach).exp());
+        ratio.high = Some((mean + reach).exp());
+        // Timestamps have a resolution of a millisecond: closer rounds are equal.
+        let p_value = if error > 1e-12 {
+            2.0 * (1.0 - student.cdf((mean / error).abs()))
+        } else if mean.abs() > 1e-9 {
+            0.0
+        } else {
+            1.0
+        };
+        ratio.p_value = Some(p_value);
+        ratio.claimed = rounds >= LEAST_ROUNDS && p_value < 1.0 - LEVEL;
+        Some(ratio)
+    }
+
     /// The ratio in words, its interval first.
     fn words(&self) -> String {
         let rounds = if self.rounds == 1 { "1 round".to_owned() } else { format!("{} rounds", self.rounds) };
@@ -174,3 +228,6 @@ impl MakespanRatio {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

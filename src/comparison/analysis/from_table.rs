@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Float64Type};
 
 use super::concurrency::peak;
 use super::run::{ArmPlan, JobRow, RunData};
+use crate::comparison::statistics::counts;
 use crate::error::{Error, Result};
 use crate::viya::jobs::JobState;
 
@@ -21,11 +22,8 @@ const REQUIRED: [&str; 4] = ["arm", "job", "jes_created_s", "jes_end_s"];
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] for a table without the required columns or without rows, for values of another type,
 /// for a job that ended before it was created, and for a duplicate row. Not retryable.
-pub fn read_run(batches: &[RecordBatch]) -> Result<RunData> {
-    let mut job_rows = Vec::new();
-    for batch in batches {
-        read_rows(batch, &mut job_rows)?;
-    }
+pub fn read_run(table: &RecordBatch) -> Result<RunData> {
+    let mut job_rows = read_rows(table)?;
     if job_rows.is_empty() {
         return Err(Error::invalid("the table has no rows: give a row for each job"));
     }
@@ -35,18 +33,16 @@ pub fn read_run(batches: &[RecordBatch]) -> Result<RunData> {
     Ok(RunData { arms, job_rows, ..RunData::default() })
 }
 
-fn read_rows(batch: &RecordBatch, job_rows: &mut Vec<JobRow>) -> Result<()> {
+fn read_rows(batch: &RecordBatch) -> Result<Vec<JobRow>> {
     let missing: Vec<&str> = REQUIRED.into_iter().filter(|name| batch.column_by_name(name).is_none()).collect();
     if !missing.is_empty() {
         let (missing, required) = (missing.join(", "), REQUIRED.join(", "));
         return Err(Error::invalid(format!("the table has no column {missing}: a run needs at least {required}")));
     }
-    let first = job_rows.len();
     let text = |name: &str| texts(batch, name);
     let number = |name: &str| numbers(batch, name);
-    let integer = |name: &str| integers(batch, name, first);
-    job_rows.resize_with(first + batch.num_rows(), JobRow::default);
-    let rows = &mut job_rows[first..];
+    let integer = |name: &str| integers(batch, name);
+    let mut rows = vec![JobRow::default(); batch.num_rows()];
     macro_rules! fill {
         ($($name:ident: $read:ident),* $(,)?) => {
             $(for (row, value) in rows.iter_mut().zip($read(stringify!($name))?) {
@@ -65,9 +61,8 @@ fn read_rows(batch: &RecordBatch, job_rows: &mut Vec<JobRow>) -> Result<()> {
     let (arms, jobs, states) = (text("arm")?, text("job")?, text("state")?);
     let (sequences, rounds) = (integer("sequence")?, integer("round")?);
     for (at, row) in rows.iter_mut().enumerate() {
-        let position = first + at + 1;
         let required = |column: &[Option<String>], name: &str| {
-            let missing = || Error::invalid(format!("row {position} of the table has no {name}"));
+            let missing = || Error::invalid(format!("row {} of the table has no {name}", at + 1));
             column[at].clone().ok_or_else(missing)
         };
         row.arm = required(&arms, "arm")?;
@@ -80,12 +75,12 @@ fn read_rows(batch: &RecordBatch, job_rows: &mut Vec<JobRow>) -> Result<()> {
         };
         row.sequence = sequences.get(at).copied().flatten().unwrap_or(0);
         row.round = rounds.get(at).copied().flatten().unwrap_or(1);
-        validate(row, position)?;
+        validate(row, at + 1)?;
         let elapsed = row.jes_created_s.zip(row.jes_end_s).map(|(start, end)| ((end - start) * 1e3).round() as i64);
         row.jes_elapsed_ms = row.jes_elapsed_ms.or(elapsed);
         *row = std::mem::take(row).rounded();
     }
-    Ok(())
+    Ok(rows)
 }
 
 /// A state in its present spelling.
@@ -150,11 +145,11 @@ pub(in crate::comparison) fn numbers(batch: &RecordBatch, name: &str) -> Result<
     Ok(known.collect())
 }
 
-/// The column as whole numbers. `first` is the number of rows before this batch. Empty if the table does not have the column.
-pub(in crate::comparison) fn integers(batch: &RecordBatch, name: &str, first: usize) -> Result<Vec<Option<i64>>> {
+/// The column as whole numbers. Empty if the table does not have the column.
+pub(in crate::comparison) fn integers(batch: &RecordBatch, name: &str) -> Result<Vec<Option<i64>>> {
     let integer = |(at, number): (usize, Option<f64>)| match number {
         Some(number) if number.fract() == 0.0 && number.abs() < 9e15 => Ok(Some(number as i64)),
-        Some(_) => Err(Error::invalid(format!("row {} of the table: {name} is not a whole number", first + at + 1))),
+        Some(_) => Err(Error::invalid(format!("row {} of the table: {name} is not a whole number", at + 1))),
         None => Ok(None),
     };
     numbers(batch, name)?.into_iter().enumerate().map(integer).collect()
@@ -252,9 +247,5 @@ fn plans(job_rows: &[JobRow]) -> Vec<ArmPlan> {
 
 /// The most frequent value.
 fn most_frequent<'a>(values: impl Iterator<Item = &'a str>) -> Option<String> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for value in values {
-        *counts.entry(value).or_insert(0) += 1;
-    }
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value.to_owned())
+    counts(values).into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value.to_owned())
 }

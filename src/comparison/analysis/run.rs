@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::arms::SubmissionMode;
+use crate::comparison::statistics::counts;
 
 /// One job of one round of one arm, with the columns of a recorded run in their order. Times are seconds since the first
 /// submission of the run. Unknown values are `None`.
@@ -196,10 +197,7 @@ impl RunData {
             *span = (span.0.min(start), span.1.max(end), span.2 + 1);
         }
         // A round that lost jobs is shorter for that reason: complete rounds have the most frequent number of jobs.
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        for (.., jobs) in rounds.values() {
-            *counts.entry(*jobs).or_insert(0) += 1;
-        }
+        let counts = counts(rounds.values().map(|(.., jobs)| *jobs));
         let usual = counts.into_iter().max_by_key(|(jobs, rounds)| (*rounds, *jobs)).map_or(0, |(jobs, _)| jobs);
         let complete = |(round, span): &(i64, RoundSpan)| span.2 == usual && !arm.interrupted.contains(round);
         rounds.into_iter().filter(complete).map(|(round, (start, end, _))| (round, end - start)).collect()

@@ -31,7 +31,7 @@ fn codes(result: &ComparisonResult) -> Vec<&str> {
 /// Figures that were counted separately from the same run, and their precision in seconds.
 #[test]
 fn the_recorded_run_has_its_figures() {
-    let result = ComparisonResult::from_table(&[recorded(&ALL)], None).unwrap();
+    let result = ComparisonResult::from_table(&recorded(&ALL), None).unwrap();
     let json = result.to_value().unwrap();
     let arms = json["analysis"]["arms"].as_array().unwrap();
     let near = |value: &Value, expected: f64, within: f64| {
@@ -85,7 +85,7 @@ fn the_recorded_run_has_its_figures() {
 
 #[test]
 fn the_recorded_run_raises_its_warnings_by_itself() {
-    let result = ComparisonResult::from_table(&[recorded(&ALL)], None).unwrap();
+    let result = ComparisonResult::from_table(&recorded(&ALL), None).unwrap();
     let found = codes(&result);
     for code in ["single_repeat", "shared_host", "warm_host", "fixed_arm_scaled", "packed_host"] {
         assert!(found.contains(&code), "{code} is missing: {found:?}");
@@ -114,7 +114,7 @@ fn the_recorded_run_raises_its_warnings_by_itself() {
         .collect();
     assert_eq!(kinds, ["parallelism", "total", "context"]);
 
-    let two = ComparisonResult::from_table(&[recorded(&["sequential", "async_autoscaling"])], None).unwrap();
+    let two = ComparisonResult::from_table(&recorded(&["sequential", "async_autoscaling"]), None).unwrap();
     assert!(codes(&two).contains(&"parallelism_confounded"), "{:?}", codes(&two));
     assert!(!codes(&two).contains(&"fixed_arm_scaled"), "{:?}", codes(&two));
 }
@@ -149,7 +149,7 @@ fn rounds(seconds: &[(f64, f64)]) -> RecordBatch {
 fn rounds_make_an_interval_and_a_verdict() {
     let noisy = [(100.0, 80.0), (104.0, 82.0), (98.0, 80.0), (101.0, 79.0), (99.0, 81.0), (102.0, 80.5)];
     let verdict = |rounds_of: &[(f64, f64)]| {
-        let json = ComparisonResult::from_table(&[rounds(rounds_of)], None).unwrap().to_value().unwrap();
+        let json = ComparisonResult::from_table(&rounds(rounds_of), None).unwrap().to_value().unwrap();
         (json["analysis"]["verdict"].clone(), json["analysis"]["comparisons"][0].clone())
     };
     let (sentence, comparison) = verdict(&noisy);
@@ -168,7 +168,7 @@ fn rounds_make_an_interval_and_a_verdict() {
 
 #[test]
 fn what_is_not_known_stays_null_and_is_said() {
-    let result = ComparisonResult::from_table(&[rounds(&[(10.0, 9.0)])], None).unwrap();
+    let result = ComparisonResult::from_table(&rounds(&[(10.0, 9.0)]), None).unwrap();
     assert!(codes(&result).contains(&"missing_correlation"), "{:?}", codes(&result));
     let json = result.to_value().unwrap();
     let arm = &json["analysis"]["arms"][0];
@@ -201,7 +201,7 @@ fn tables_that_are_no_run_are_refused() {
         (with("jes_end_s", Arc::new(StringArray::from(vec!["soon"; 6]))), "column jes_end_s"),
         (with("round", Arc::new(Int64Array::from(vec![0; 6]))), "counted from 1"),
     ] {
-        let error = ComparisonResult::from_table(&[batch], None).unwrap_err();
+        let error = ComparisonResult::from_table(&batch, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -211,7 +211,7 @@ fn tables_that_are_no_run_are_refused() {
 fn a_result_that_is_read_back_says_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recorded.json");
-    let result = ComparisonResult::from_table(&[recorded(&ALL)], None).unwrap();
+    let result = ComparisonResult::from_table(&recorded(&ALL), None).unwrap();
     result.save(&path).unwrap();
     let again = ComparisonResult::load(&path).unwrap();
     assert!(again.analysis == result.analysis && again.warnings == result.warnings);

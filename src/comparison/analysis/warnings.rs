@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::arm::ArmFigures;
-use super::comparisons::{ArmComparison, Difference};
+use super::comparisons::{ArmComparison, Difference, LEAST_ROUNDS};
 use super::hosts::HostFigures;
-use super::ratio::LEAST_ROUNDS;
 use super::run::{ArmPlan, JobRow, RunData};
 use crate::comparison::statistics::quantile;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::comparison::arms::SubmissionMode;
 use crate::comparison::job_configs;
-use crate::comparison::journal::{JournalFormat, Replay};
+use crate::comparison::journal::Replay;
 use crate::stop::Stop;
 use crate::viya::tests::client_at;
 
@@ -101,7 +101,7 @@ async fn follow(
         .with_state(server.clone());
     let (_tokens, client) = client_at(app, 200.0).await;
     let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::create(folder.path(), "run", JournalFormat::default()).unwrap();
+    let journal = Journal::create(folder.path(), "run", false).unwrap();
     let arm = Arm::new("fixed", "SAS Job Execution compute context", SubmissionMode::Window, 4).unwrap();
     let header = JournalHeader {
         run_id: "run".into(),

@@ -7,16 +7,6 @@ use std::path::{Path, PathBuf};
 use crate::comparison::files;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How a journal is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum JournalFormat {
-    /// One file if the folder supports appending, else a folder of files.
-    #[default]
-    Auto,
-    /// A folder of files.
-    Segments,
-}
-
 #[derive(Debug)]
 pub(super) enum JournalStore {
     /// Locked while the run continues.
@@ -28,8 +18,8 @@ pub(super) enum JournalStore {
 }
 
 impl JournalStore {
-    pub(super) fn create(folder: &Path, stem: &str, format: JournalFormat) -> std::io::Result<(PathBuf, Self)> {
-        let segments = format == JournalFormat::Segments || !can_append(folder);
+    pub(super) fn create(folder: &Path, stem: &str, segments: bool) -> std::io::Result<(PathBuf, Self)> {
+        let segments = segments || !can_append(folder);
         files::create_numbered(|suffix| {
             if segments {
                 let path = folder.join(format!("{stem}{suffix}.journal"));

@@ -48,15 +48,15 @@ fn check(replay: &Replay) {
 
 #[tokio::test]
 async fn what_was_written_is_read_from_both_kinds() {
-    for kind in [JournalFormat::Auto, JournalFormat::Segments] {
+    for segments in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::create(folder.path(), "run", kind).unwrap();
+        let journal = Journal::create(folder.path(), "run", segments).unwrap();
         for event in events() {
             journal.write(&event).await.unwrap();
         }
         let path = journal.path().to_owned();
-        assert_eq!(path.is_dir(), kind == JournalFormat::Segments);
-        if kind == JournalFormat::Auto {
+        assert_eq!(path.is_dir(), segments);
+        if !segments {
             let error = Journal::reopen(&path).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
         }
@@ -92,7 +92,7 @@ async fn a_line_that_was_cut_off_is_left_out_wherever_it_was_cut() {
 #[tokio::test]
 async fn events_of_many_are_all_written() {
     let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::create(folder.path(), "run", JournalFormat::Segments).unwrap();
+    let journal = Journal::create(folder.path(), "run", true).unwrap();
     journal.write(&header()).await.unwrap();
     let names = (1..=200).map(|sequence| JournalEvent::Submitting { key: key(sequence), name: format!("n{sequence}") });
     let events: Vec<JournalEvent> = names.collect();
@@ -111,4 +111,33 @@ fn what_is_no_journal_is_refused() {
         assert_eq!(Journal::reopen(file.path()).unwrap_err().kind(), ErrorKind::InvalidInput, "{text:?}");
     }
     assert_eq!(Journal::reopen(Path::new("/nowhere/x.journal.jsonl")).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn names_pass_the_orchestrator_unchanged() {
+    assert_eq!(base36(1_757_479_582), "t2cvxa");
+    let key = |arm, round, sequence| JobKey { arm, round, sequence };
+    assert_eq!(unique_name("cm_pooled", "seq", key(0, 1, 12), "t2cvxaqzk"), "cmpooledseqa0r1x12t2cvxaqzk");
+    assert_eq!(unique_name("3D-Übersicht", "async", key(1, 2, 11), "t"), "job3dbersichtasynca1r2x11t");
+    assert_eq!(unique_name("___", "seq", key(0, 1, 1), "t"), "jobseqa0r1x1t");
+    let long = unique_name(&"x".repeat(500), "asyncautos", key(99, 999, 99_999), &run_tag(1_757_479_582));
+    assert!(long.len() + 37 <= 100, "{long}");
+    let usual = unique_name("cm_pooled", "asyncauto", key(2, 1, 54), &run_tag(1_757_479_582));
+    assert!(usual.len() + 37 <= 71, "{usual}");
+    assert_eq!(run_tag(1_757_479_582).len(), 9);
+}
+
+#[test]
+fn no_two_jobs_of_a_run_have_one_name() {
+    // A sweep of concurrencies, whose arms begin alike, and names that could run into the numbers after them.
+    let arms = ["autoscaling_5", "autoscaling_10", "window", "window1", "a", "a1", "a1r1", "ar", "x", "1"];
+    let mut names = std::collections::HashSet::new();
+    for (arm, name) in arms.iter().enumerate() {
+        let short = Arm::new(name, "context", SubmissionMode::All, 1).unwrap().short();
+        for (round, sequence, job) in (1..=12).flat_map(|round| (1..=12).map(move |at| (round, at, ["a", "b"][at % 2])))
+        {
+            let name = unique_name(job, &short, JobKey { arm, round, sequence }, "t2cvxaqzk");
+            assert!(names.insert(name.clone()), "{name}");
+        }
+    }
 }

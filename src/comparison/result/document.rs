@@ -1,5 +1,6 @@
 //! The JSON document of a result. Jobs are written one by one, because a second copy of thousands of them would be large.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,6 +82,58 @@ impl<'a> ResultDocument<'a> {
             "durations": "seconds of the server",
         })
     }
+
+    /// An arm below its known key, such as `sequential_execution`.
+    fn execution(&self, record: &ArmRecord) -> ArmDocument<impl Serialize> {
+        let facts = rounded(execution::execution(record, self.jobs.len()));
+        ArmDocument {
+            facts,
+            jobs: LazyList(move || record.jobs.iter().map(move |job| rounded(execution::job(record, job)))),
+        }
+    }
+
+    /// An arm in the list `arms`, with its jobs as flat rows.
+    fn arm<'s>(&'s self, plan: &'s ArmPlan) -> ArmDocument<impl Serialize> {
+        let facts = json!({
+            "name": plan.name,
+            "context": plan.context,
+            "queue": plan.queue,
+            "mode": plan.mode,
+            "concurrent": plan.concurrent,
+            "rounds": self.rounds(plan),
+        });
+        let rows = move || self.run.of(&plan.name).map(|row| rounded(serde_json::to_value(row).unwrap_or_default()));
+        ArmDocument { facts, jobs: LazyList(rows) }
+    }
+
+    fn rounds(&self, plan: &ArmPlan) -> Vec<Value> {
+        let run = self.run;
+        let record = self.records.iter().find(|record| record.arm.name == plan.name);
+        let figures = self.analysis.arms.iter().find(|figures| figures.arm == plan.name);
+        let makespan = |number: i64| {
+            let mut makespans = figures?.makespans.iter();
+            makespans.find(|(round, _)| *round == number).map(|(_, seconds)| *seconds)
+        };
+        let numbers: BTreeSet<i64> = run.of(&plan.name).map(|job| job.round).collect();
+        let describe = |number: i64| {
+            let rows = || run.of(&plan.name).filter(move |job| job.round == number);
+            let of_number = |round: &&RoundRecord| i64::from(round.number) == number;
+            let order = record.and_then(|record| record.rounds.iter().find(of_number)).map(|round| round.order);
+            let jobs =
+                || record.into_iter().flat_map(|record| &record.jobs).filter(|job| i64::from(job.round) == number);
+            json!({
+                "round": number,
+                "order": order,
+                "start_s": rows().filter_map(|job| job.jes_created_s).reduce(f64::min),
+                "end_s": rows().filter_map(|job| job.jes_end_s).reduce(f64::max),
+                "start_time": timestamp(jobs().filter_map(|job| job.created()).min()),
+                "end_time": timestamp(jobs().filter_map(|job| job.ended()).max()),
+                "makespan_s": makespan(number),
+                "interrupted": plan.interrupted.contains(&number),
+            })
+        };
+        numbers.into_iter().map(describe).map(rounded).collect()
+    }
 }
 
 impl Serialize for ResultDocument<'_> {
@@ -90,7 +143,7 @@ impl Serialize for ResultDocument<'_> {
         let is_sequential = |record: &&ArmRecord| record.arm.mode == SubmissionMode::Sequential;
         let sequential = arm("sequential").or_else(|| self.records.iter().find(is_sequential));
         let parallel = arm("async").or_else(|| self.records.iter().rev().find(|record| !is_sequential(record)));
-        let execution = |record| ArmExecution { record, planned: self.jobs.len() };
+        let execution = |record| self.execution(record);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("metadata", &self.metadata())?;
         map.serialize_entry("jobs", &LazyList(|| self.jobs.iter().map(|job| &job.entry)))?;
@@ -104,10 +157,7 @@ impl Serialize for ResultDocument<'_> {
         }
         let compared = sequential.zip(parallel).map(|(one, other)| rounded(execution::comparison(one, other)));
         map.serialize_entry("comparison", &compared)?;
-        map.serialize_entry(
-            "arms",
-            &LazyList(|| self.run.arms.iter().map(|plan| ArmDocument { document: self, plan })),
-        )?;
+        map.serialize_entry("arms", &LazyList(|| self.run.arms.iter().map(|plan| self.arm(plan))))?;
         map.serialize_entry("analysis", &analysis(self.analysis).map_err(S::Error::custom)?)?;
         map.serialize_entry("warnings", self.warnings)?;
         map.end()
@@ -145,78 +195,10 @@ impl<F: Fn() -> I, I: IntoIterator<Item = T>, T: Serialize> Serialize for LazyLi
     }
 }
 
-/// An arm below its known key, such as `sequential_execution`.
-struct ArmExecution<'a> {
-    record: &'a ArmRecord,
-    planned: usize,
-}
-
-impl Serialize for ArmExecution<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        if let Value::Object(head) = rounded(execution::execution(self.record, self.planned)) {
-            for (key, value) in &head {
-                map.serialize_entry(key, value)?;
-            }
-        }
-        let jobs = || self.record.jobs.iter().map(|job| rounded(execution::job(self.record, job)));
-        map.serialize_entry("jobs", &LazyList(jobs))?;
-        map.end()
-    }
-}
-
-/// An arm in the list `arms`, with its jobs as flat rows.
-struct ArmDocument<'a> {
-    document: &'a ResultDocument<'a>,
-    plan: &'a ArmPlan,
-}
-
-impl ArmDocument<'_> {
-    fn rounds(&self) -> Vec<Value> {
-        let (run, plan) = (self.document.run, self.plan);
-        let record = self.document.records.iter().find(|record| record.arm.name == plan.name);
-        let figures = self.document.analysis.arms.iter().find(|figures| figures.arm == plan.name);
-        let makespan = |number: i64| {
-            let mut makespans = figures?.makespans.iter();
-            makespans.find(|(round, _)| *round == number).map(|(_, seconds)| *seconds)
-        };
-        let mut numbers: Vec<i64> = run.of(&plan.name).map(|job| job.round).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let describe = |number: i64| {
-            let rows = || run.of(&plan.name).filter(move |job| job.round == number);
-            let of_number = |round: &&RoundRecord| i64::from(round.number) == number;
-            let order = record.and_then(|record| record.rounds.iter().find(of_number)).map(|round| round.order);
-            let jobs =
-                || record.into_iter().flat_map(|record| &record.jobs).filter(|job| i64::from(job.round) == number);
-            json!({
-                "round": number,
-                "order": order,
-                "start_s": rows().filter_map(|job| job.jes_created_s).reduce(f64::min),
-                "end_s": rows().filter_map(|job| job.jes_end_s).reduce(f64::max),
-                "start_time": timestamp(jobs().filter_map(|job| job.created()).min()),
-                "end_time": timestamp(jobs().filter_map(|job| job.ended()).max()),
-                "makespan_s": makespan(number),
-                "interrupted": plan.interrupted.contains(&number),
-            })
-        };
-        numbers.into_iter().map(describe).map(rounded).collect()
-    }
-}
-
-impl Serialize for ArmDocument<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let plan = self.plan;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &plan.name)?;
-        map.serialize_entry("context", &plan.context)?;
-        map.serialize_entry("queue", &plan.queue)?;
-        map.serialize_entry("mode", &plan.mode)?;
-        map.serialize_entry("concurrent", &plan.concurrent)?;
-        map.serialize_entry("rounds", &self.rounds())?;
-        let rows =
-            || self.document.run.of(&plan.name).map(|row| rounded(serde_json::to_value(row).unwrap_or_default()));
-        map.serialize_entry("jobs", &LazyList(rows))?;
-        map.end()
-    }
+/// An arm: the facts about it, and its jobs.
+#[derive(Serialize)]
+struct ArmDocument<J> {
+    #[serde(flatten)]
+    facts: Value,
+    jobs: J,
 }

@@ -13,17 +13,8 @@ use crate::error::{Error, Result};
 use crate::viya::json::parse_time;
 use crate::viya::orchestrator::OrchestratorEntry;
 
-/// The content of a result file.
-pub(super) struct LoadedResult {
-    pub run: RunData,
-    /// `None` if the file does not identify the run.
-    pub identity: Option<RunIdentity>,
-    /// The document, if it is complete.
-    pub document: Option<Value>,
-}
-
-/// Reads a result file.
-pub(super) fn read(path: &Path) -> Result<LoadedResult> {
+/// Reads a result file: the run, what identifies it if the file says that, and the document if it is complete.
+pub(super) fn read(path: &Path) -> Result<(RunData, Option<RunIdentity>, Option<Value>)> {
     let file = path.display();
     let text = files::read_text(path, format!("the result {file} cannot be read: name a file that exists"))?;
     let refused = |reason: &str| Error::invalid(format!("{file} is not the result of a comparison: {reason}"));
@@ -31,7 +22,7 @@ pub(super) fn read(path: &Path) -> Result<LoadedResult> {
     let identity = identity(&value);
     let Some(Value::Array(arms)) = value.get("arms") else {
         let run = first_client(&value).ok_or_else(|| refused("it has neither arms nor executions"))?;
-        return Ok(LoadedResult { run, identity, document: Some(value) });
+        return Ok((run, identity, Some(value)));
     };
     let mut run = RunData {
         host_price: value.pointer("/metadata/host_price").and_then(Value::as_f64),
@@ -50,7 +41,7 @@ pub(super) fn read(path: &Path) -> Result<LoadedResult> {
         run.job_rows.extend(jobs);
     }
     let document = value.get("analysis").is_some().then_some(value);
-    Ok(LoadedResult { run, identity, document })
+    Ok((run, identity, document))
 }
 
 /// Identifies the run. The first client did not write ids: time and server replace them.

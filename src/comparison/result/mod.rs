@@ -1,12 +1,16 @@
-//! The result of a run: its JSON document, its file, and its tables.
+//! The result of a run: its JSON document, and its file, which has a new name, is complete, and never replaces an older one.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, Utc};
 use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::analysis::{Analysis, ComparisonWarning, RunData, analyse, from_table};
 use super::files;
@@ -18,12 +22,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod document;
 mod execution;
-mod folder;
 mod load;
 
 pub(super) use document::RunMetadata;
 use document::{ResultDocument, json_error};
-pub(super) use folder::ResultFolder;
 
 /// The code of the warning that the result is not in the requested folder.
 const RESULT_MOVED: &str = "result_moved";
@@ -98,9 +100,9 @@ impl ComparisonResult {
     ///
     /// # Errors
     /// Those of [`from_table::read_run`], and [`ErrorKind::InvalidInput`] for an invalid price.
-    pub fn from_table(batches: &[RecordBatch], host_price: Option<f64>) -> Result<Self> {
+    pub fn from_table(table: &RecordBatch, host_price: Option<f64>) -> Result<Self> {
         options::check_price(host_price)?;
-        Self::of_run(RunData { host_price, ..from_table::read_run(batches)? }, None)
+        Self::of_run(RunData { host_price, ..from_table::read_run(table)? }, None)
     }
 
     /// Reads a result file, of this or of the first job execution client, and repeats the analysis.
@@ -108,7 +110,7 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::NotFound`], or [`ErrorKind::InvalidInput`] when it is not a result. Not retryable.
     pub fn load(path: &Path) -> Result<Self> {
-        let load::LoadedResult { run, identity, document } = load::read(path)?;
+        let (run, identity, document) = load::read(path)?;
         let mut result = Self::of_run(run, identity)?;
         result.path = Some(path.to_owned());
         if let Some(document) = document {
@@ -146,6 +148,18 @@ impl ComparisonResult {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the result file does not exist any more.
     pub fn to_value(&self) -> Result<Value> {
+        self.parsed()
+    }
+
+    /// As [`ComparisonResult::to_value`], but only checked that it is JSON: with thousands of jobs, values are large.
+    ///
+    /// # Errors
+    /// Those of [`ComparisonResult::to_value`].
+    pub fn to_raw(&self) -> Result<Box<RawValue>> {
+        self.parsed()
+    }
+
+    fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.document()?).map_err(|e| {
             Error::new(ErrorKind::Storage, "the result file was changed: it is not JSON any more").with_source(e)
         })
@@ -199,6 +213,72 @@ impl ComparisonResult {
     pub fn failed_jobs(&self) -> usize {
         self.analysis.arms.iter().map(|arm| arm.failed).sum()
     }
+}
+
+/// Writes a document. It is called again if the first folder fails.
+type DocumentWriter<'a> = &'a dyn Fn(&mut dyn Write) -> std::io::Result<()>;
+
+/// A folder that was tested before hours of jobs depend on it.
+#[derive(Debug)]
+pub(in crate::comparison) struct ResultFolder {
+    folder: PathBuf,
+}
+
+impl ResultFolder {
+    /// Creates the folder if needed, and tests that it accepts files.
+    pub(in crate::comparison) fn prepare(folder: &Path) -> Result<Self> {
+        let attempt = || -> std::io::Result<()> {
+            std::fs::create_dir_all(folder)?;
+            let trial = files::temporary(folder);
+            File::create_new(&trial)?;
+            std::fs::remove_file(&trial)
+        };
+        attempt().map_err(|e| write_error(folder, e))?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Writes `document`. If the folder refuses it, writes it to the temporary folder of the system, and says so in the
+    /// second value.
+    pub(in crate::comparison) fn write(
+        &self,
+        began: DateTime<Utc>,
+        document: DocumentWriter<'_>,
+    ) -> Result<(PathBuf, Option<String>)> {
+        let refused = match write_new(&self.folder, began, document) {
+            Ok(path) => return Ok((path, None)),
+            Err(e) => e,
+        };
+        let path = write_new(&std::env::temp_dir(), began, document).map_err(|_| write_error(&self.folder, refused))?;
+        let text = format!("{} refused the result file: it is {}", self.folder.display(), path.display());
+        Ok((path, Some(text)))
+    }
+}
+
+fn write_new(folder: &Path, began: DateTime<Utc>, document: DocumentWriter<'_>) -> std::io::Result<PathBuf> {
+    let trial = files::temporary(folder);
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create_new(&trial)?);
+        document(&mut file)?;
+        file.write_all(b"\n")?;
+        file.into_inner()?.sync_all()
+    };
+    let done = write().and_then(|()| {
+        files::create_numbered(|suffix| {
+            let path = folder.join(format!("{}{suffix}.json", files::stem(began)));
+            // Claims the name first: a rename alone would replace the result of a run of the same second.
+            File::create_new(&path)?;
+            std::fs::rename(&trial, &path).map(|()| path)
+        })
+    });
+    if done.is_err() {
+        let _ = std::fs::remove_file(&trial);
+    }
+    done
+}
+
+fn write_error(folder: &Path, e: std::io::Error) -> Error {
+    let text = format!("the folder {} refuses result files: name another one (results_dir)", folder.display());
+    Error::new(ErrorKind::Storage, text).with_source(e)
 }
 
 #[cfg(test)]

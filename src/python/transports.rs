@@ -1,4 +1,4 @@
-//! `WebServices`: the transport that posts to AutoSys's web services.
+//! `SendEvent`, `WebServices` and `Rehearsal`: the transports that need no VM.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,10 +7,77 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use super::convert::arguments::{self, Location, Secret, Text, TextPairs};
-use super::errors::PyOutcome;
-use crate::autosys::{EventNames, Mapping, Transport, WebCredentials, WebServices, WebServicesOptions};
+use super::errors::{PyOutcome, refuse};
+use crate::autosys::{
+    EventNames, Mapping, Rehearsal, SendEvent, SendEventOptions, Transport, WebCredentials, WebServices,
+    WebServicesOptions,
+};
 use crate::error::{Error, Result};
 use crate::http::address::without_userinfo;
+
+/// The transport that runs the local `sendevent` program.
+///
+/// The program gets an argument vector, not a shell line, so no character of a value is interpreted. Its standard input is
+/// closed. An AutoSys error message in its output is a failure even with exit code 0.
+///
+/// Args:
+///     program: A path, or a name that is looked up in `PATH`.
+///     timeout: Time for one call: seconds, text such as `"90s"`, or a timedelta. Then the program is killed and the outcome
+///         is unknown.
+///     env: Variables for the program, such as `AUTOSERV`, in addition to those of this process.
+///     env_file: A shell file that sets up AutoSys's variables, such as `autosys.sh.<host>`: sourced once, and every call
+///         gets what it exports.
+///     autostatus: The program that reads a job's status; by default the one in the directory of `program`, if it exists.
+///     comment: Text for `-C`; `{file_name}` becomes the row's file name. Starts with a letter or digit.
+///
+/// Raises:
+///     InvalidInputError: An argument can never work.
+///
+/// Example:
+///     >>> from jobrota.autosys import SendEvent
+///     >>> SendEvent("/opt/autosys/bin/sendevent", env={"AUTOSERV": "ACE"}).program
+///     '/opt/autosys/bin/sendevent'
+#[pyclass(module = "jobrota", name = "SendEvent", frozen)]
+pub(super) struct PySendEvent {
+    pub(super) options: SendEventOptions,
+}
+
+#[pymethods]
+impl PySendEvent {
+    #[new]
+    #[pyo3(signature = (program = None, *, timeout = 60.0, env = None, env_file = None, autostatus = None, comment = None))]
+    fn new(
+        program: Option<Location>,
+        #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
+        env: Option<TextPairs>,
+        env_file: Option<Location>,
+        autostatus: Option<Location>,
+        comment: Option<Text>,
+    ) -> PyOutcome<Self> {
+        let options = SendEventOptions {
+            program: program.map_or_else(|| "sendevent".into(), |program| PathBuf::from(program.0)),
+            environment: env.into_iter().flat_map(|env| env.0).map(|(name, value)| (name, value.into())).collect(),
+            env_file: env_file.map(|file| PathBuf::from(file.0)),
+            autostatus: autostatus.map(|program| PathBuf::from(program.0)),
+            mapping: Mapping::default(),
+            timeout: Duration::from_secs_f64(timeout),
+            comment: comment.map(|comment| comment.0),
+        };
+        // Refuses bad options here, and not at the first delivery.
+        SendEvent::new(options.clone())?;
+        Ok(Self { options })
+    }
+
+    /// The program that is run.
+    #[getter]
+    fn program(&self) -> String {
+        self.options.program.display().to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("SendEvent({:?})", self.options.program.display().to_string())
+    }
+}
 
 /// The transport that posts to AutoSys's web services (AEWS), one POST per event. `confirm=True` reads the status back.
 ///
@@ -83,7 +150,7 @@ impl PyWebServices {
             (None, None, None) => WebCredentials::None,
             (Some(user), Some(password), None) => WebCredentials::Basic { user: user.0, password: password.0.into() },
             (None, None, Some(token)) => WebCredentials::Bearer { token: token.0.into() },
-            _ => return Err(Error::invalid("give user and password, or token, or none of them").into()),
+            _ => return refuse("give user and password, or token, or none of them"),
         };
         let accepted = match accepted {
             None => vec![201],
@@ -136,4 +203,35 @@ fn event_names(given: Option<TextPairs>) -> Result<EventNames> {
         *known = name;
     }
     Ok(names)
+}
+
+/// A transport that sends nothing and answers that AutoSys took everything.
+///
+/// It shows how a ledger, its store and the updater's settings perform. Rows are acknowledged as if AutoSys had taken them:
+/// use it on a copy of a ledger.
+///
+/// Args:
+///     answer_after: Time until each answer: seconds, text such as `"5ms"`, or a timedelta.
+///
+/// Example:
+///     >>> from jobrota.autosys import Rehearsal
+///     >>> Rehearsal(answer_after=0.005)
+///     Rehearsal(answer_after=0.005)
+#[pyclass(module = "jobrota", name = "Rehearsal", frozen)]
+pub(super) struct PyRehearsal {
+    pub(super) transport: Rehearsal,
+    answer_after: Duration,
+}
+
+#[pymethods]
+impl PyRehearsal {
+    #[new]
+    #[pyo3(signature = (*, answer_after = Duration::ZERO), text_signature = "(*, answer_after=0)")]
+    fn new(#[pyo3(from_py_with = arguments::duration)] answer_after: Duration) -> Self {
+        Self { transport: Rehearsal::new(answer_after), answer_after }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Rehearsal(answer_after={})", self.answer_after.as_secs_f64())
+    }
 }
