@@ -11,9 +11,7 @@ use url::Url;
 
 use super::cloud::Cloud;
 use super::credential::{AccessToken, Credential, CredentialVariables};
-use super::refusal::{is_transient, refusal};
-use super::request::ArmRequest;
-use super::token_cache::TokenCache;
+use super::request::{ArmRequest, is_transient, refusal};
 use super::token_fetcher::TokenFetcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Retry;
@@ -36,7 +34,7 @@ pub(super) const CHECK_ENDPOINT: &str = "endpoint is Resource Manager itself";
 #[derive(Debug)]
 pub struct ArmClient {
     http: Client,
-    tokens: TokenCache,
+    tokens: TokenFetcher,
 }
 
 impl ArmClient {
@@ -48,7 +46,7 @@ impl ArmClient {
         let http = Client::new("Resource Manager", cloud.arm(), "check the network and its proxy", |builder| {
             builder.connect_timeout(CONNECT_LIMIT).read_timeout(READ_LIMIT).pool_idle_timeout(IDLE_LIMIT)
         })?;
-        let tokens = TokenCache::new(TokenFetcher::new(credential, variables, cloud.clone())?);
+        let tokens = TokenFetcher::new(credential, variables, cloud.clone())?;
         Ok(Self { http, tokens })
     }
 
