@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 pub const MAX_NAME_BYTES: usize = 1_024;
 
 /// One VM that may be selected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {
     /// The name, unique in its inventory. The selection state has this name as its key.
     pub name: String,
@@ -28,8 +29,13 @@ pub struct Vm {
     pub ip_address: String,
     /// The Azure network interface resource behind the address, where known.
     pub nic_name: Option<String>,
-    /// Turns per round, at least 1.
+    /// Turns per round, at least 1. A listing of Azure, which is what is stored, has none.
+    #[serde(skip, default = "one")]
     pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Vm {
