@@ -35,14 +35,12 @@ const DETAILS: [&str; 4] = ["launchContext", "launchType", "environment", "resou
 /// [`ErrorKind::NotFound`] that names the contexts that exist; those of any call to the server.
 pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
     let is_meant = |item: &Value| text(item, "name") == Some(name);
-    match client.items(list().query("filter", format!("eq(name,{})", quoted(name)))).await {
-        Ok(items) => {
-            if let Some(item) = items.into_iter().find(is_meant) {
-                return complete(client, item).await;
-            }
-        }
-        Err(e) if is_filter_refused(&e) => {}
-        Err(e) => return Err(e),
+    let filtered = match client.items(list().query("filter", format!("eq(name,{})", quoted(name)))).await {
+        Err(e) if is_filter_refused(&e) => Vec::new(),
+        items => items?,
+    };
+    if let Some(item) = filtered.into_iter().find(is_meant) {
+        return complete(client, item).await;
     }
     // The list without the filter names what exists. A server may also interpret a filter differently.
     let items = client.items(list()).await?;
