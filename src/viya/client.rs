@@ -16,13 +16,11 @@ use crate::http::address::{AddressRules, is_loopback};
 use crate::http::retry::Retry;
 use crate::http::{Client, RequestFailure, Response, Secret, SendState, tls, token};
 
-mod pages;
 mod request;
 
 #[cfg(test)]
-pub(super) use pages::MOST_PAGES;
-pub(crate) use pages::Pages;
-pub(crate) use request::{COLLECTION, ViyaRequest, is_filter_refused, is_transient, json, quoted, refusal};
+pub(super) use request::MOST_PAGES;
+pub(crate) use request::{COLLECTION, Pages, ViyaRequest, is_filter_refused, is_transient, json, quoted, refusal};
 
 /// How often a request is tried when the server has not answered before.
 const UNREACHED_TRIES: u32 = 3;
