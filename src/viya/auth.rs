@@ -19,13 +19,13 @@ use crate::runtime::InFlight;
 mod cli_profile;
 mod credentials;
 mod grant;
-pub mod pkce;
 mod token_file;
 mod token_pair;
 mod token_storage;
 
 pub use cli_profile::endpoint as cli_endpoint;
 pub use credentials::Credentials;
+pub(super) use grant::post as request_tokens;
 pub use grant::{Grant, OAuthClient, TokenCallback};
 use token_pair::TokenPair;
 pub use token_storage::PersistHook;
@@ -244,7 +244,8 @@ impl LoginState {
     /// Stores renewed tokens that could not be stored before.
     async fn save(&self, tokens: &mut TokenPair) -> Result<()> {
         let _lock = self.storage.lock().await?;
-        self.storage.prepare_write()?.finish(&tokens.raw).await.map_err(not_stored)?;
+        let prepared = self.storage.prepare_write()?;
+        self.storage.write(prepared, &tokens.raw).await.map_err(not_stored)?;
         tokens.unsaved = false;
         Ok(())
     }
@@ -292,7 +293,7 @@ impl LoginState {
         let (access, refresh) = known.unwrap_or_default();
         let known = [access.as_str(), refresh.as_deref().unwrap_or_default()];
         // Prepared before the refresh token is spent: a folder that cannot be written to must not cost the login.
-        let write = self.storage.prepare_write()?;
+        let prepared = self.storage.prepare_write()?;
         let refreshed = match refresh_token {
             Some(token) => match grant::refresh(http, &self.client, &token, &self.storage, &known).await {
                 Err(e) if e.kind() == ErrorKind::Authentication && self.grant.is_some() => None,
@@ -317,7 +318,8 @@ impl LoginState {
         let parse = if from_callback { TokenPair::from_stored } else { TokenPair::from_response };
         let mut renewed = parse(raw, &name)?;
         renewed.generation = generation;
-        let (stored, bearer) = (write.finish(&renewed.raw).await.map_err(not_stored), renewed.bearer());
+        let stored = self.storage.write(prepared, &renewed.raw).await.map_err(not_stored);
+        let bearer = renewed.bearer();
         // Used also where storing failed, because the old pair may be void. Storing is tried again before the next call.
         renewed.unsaved = stored.is_err();
         *slot = Some(renewed);

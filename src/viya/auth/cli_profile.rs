@@ -12,20 +12,17 @@ use serde_json::{Map, Value};
 use super::token_file;
 use super::token_pair::parse_local_time;
 use crate::error::{Error, ErrorKind, Result};
+use crate::settings::environment;
 use crate::viya::json::text;
 
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 fn file(name: &str) -> Option<PathBuf> {
-    let parent = variable("SAS_CLI_CONFIG").map(PathBuf::from).or_else(crate::runtime::home_directory)?;
+    let parent = environment(&["SAS_CLI_CONFIG"]).map(PathBuf::from).or_else(crate::runtime::home_directory)?;
     Some(parent.join(".sas").join(name))
 }
 
 /// The name of the profile in use.
 pub(super) fn profile_name(profile: Option<&str>) -> String {
-    profile.map(str::to_owned).or_else(|| variable("SAS_CLI_PROFILE")).unwrap_or_else(|| "Default".to_owned())
+    profile.map(str::to_owned).or_else(|| environment(&["SAS_CLI_PROFILE"])).unwrap_or_else(|| "Default".to_owned())
 }
 
 /// The file with the tokens of all profiles.

@@ -65,9 +65,6 @@ pub(super) fn check_rotation(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The lock, held until it is dropped. The operating system releases it when the process ends.
-pub(super) struct Lock(#[allow(dead_code, reason = "dropping the file releases the lock")] Option<File>);
-
 /// Opens the file that is locked: the one beside `path`, which every user of it may open. Where that cannot be created or
 /// belongs to someone else, for reading, which is enough on a local disk; last the folder itself.
 fn open_lock(path: &Path) -> std::io::Result<File> {
@@ -85,12 +82,13 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Waits for the lock of the tokens at `path`. On a file system without locks, the token is renewed without one.
+/// Waits for the lock of the tokens at `path`, which is held until the file is dropped: the operating system releases it when
+/// the process ends. On a file system without locks, the token is renewed without one.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes, and
 /// [`ErrorKind::Storage`] when there is nothing that can be locked. Two renewals at once could spend the same refresh token.
-pub(super) async fn lock(path: &Path) -> Result<Lock> {
+pub(super) async fn lock(path: &Path) -> Result<Option<File>> {
     let file = open_lock(path).map_err(|e| {
         let text = format!(
             "the token in {} cannot be renewed, because {}.lock cannot be opened: make it readable for this user, or delete it",
@@ -102,7 +100,7 @@ pub(super) async fn lock(path: &Path) -> Result<Lock> {
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Lock(Some(file))),
+            Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -114,7 +112,7 @@ pub(super) async fn lock(path: &Path) -> Result<Lock> {
                 );
                 return Err(Error::new(ErrorKind::Conflict, text).with_retryable(true));
             }
-            Err(TryLockError::Error(_)) => return Ok(Lock(None)),
+            Err(TryLockError::Error(_)) => return Ok(None),
         }
     }
 }

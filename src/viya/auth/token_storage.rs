@@ -1,5 +1,6 @@
 //! Where tokens are stored: in a file, in a profile of SAS's own command line, or in memory.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,12 +21,6 @@ pub(super) enum TokenStorage {
     CliProfile { path: PathBuf, profile: String },
     /// Only in memory, and wherever the hook stores them.
     Memory { name: String, persist: Option<PersistHook> },
-}
-
-/// A write that is prepared, so that it fails before a refresh token is spent.
-pub(super) struct PreparedWrite<'a> {
-    storage: &'a TokenStorage,
-    file: Option<token_file::Replacement>,
 }
 
 impl TokenStorage {
@@ -73,27 +68,29 @@ impl TokenStorage {
         self.path().map_or(Ok(()), token_file::check_rotation)
     }
 
-    pub(super) async fn lock(&self) -> Result<Option<token_file::Lock>> {
+    pub(super) async fn lock(&self) -> Result<Option<File>> {
         match self.path() {
-            Some(path) => token_file::lock(path).await.map(Some),
+            Some(path) => token_file::lock(path).await,
             None => Ok(None),
         }
     }
 
-    pub(super) fn prepare_write(&self) -> Result<PreparedWrite<'_>> {
-        let file = self.path().map(token_file::Replacement::prepare).transpose()?;
-        Ok(PreparedWrite { storage: self, file })
+    /// Prepares a write, so that it fails before a refresh token is spent. Memory needs none.
+    pub(super) fn prepare_write(&self) -> Result<Option<token_file::Replacement>> {
+        self.path().map(token_file::Replacement::prepare).transpose()
     }
-}
 
-impl PreparedWrite<'_> {
-    /// Stores `response`.
-    pub(super) async fn finish(self, response: &Map<String, Value>) -> Result<()> {
-        match (self.storage, self.file) {
-            (TokenStorage::CliProfile { path, profile }, Some(file)) => {
+    /// Stores `response` with the write that was prepared.
+    pub(super) async fn write(
+        &self,
+        prepared: Option<token_file::Replacement>,
+        response: &Map<String, Value>,
+    ) -> Result<()> {
+        match (self, prepared) {
+            (Self::CliProfile { path, profile }, Some(file)) => {
                 file.finish(&cli_profile::updated(path, profile, response)?)
             }
-            (TokenStorage::Memory { persist: Some(hook), .. }, _) => {
+            (Self::Memory { persist: Some(hook), .. }, _) => {
                 let (hook, response) = (Arc::clone(hook), response.clone());
                 runtime::blocking(move || hook(&response)).await
             }
