@@ -80,16 +80,14 @@ impl Sandbox {
         let (dir, temporary) = directory(options.dir)?;
         let vms = Vms::start(options.vms, options.vms_down)?;
         let inventory = inventory(&vms)?;
-        let viya = match options.viya {
-            Some(options) => {
-                let lifetime = options.token_lifetime;
-                let viya = ViyaSandbox::start(options)?;
-                write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
-                write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), lifetime), 0o600)?;
-                Some(viya)
-            }
-            None => None,
+        let start_viya = |options: ViyaOptions| {
+            let lifetime = options.token_lifetime;
+            let viya = ViyaSandbox::start(options)?;
+            write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
+            write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), lifetime), 0o600)?;
+            Ok::<_, Error>(viya)
         };
+        let viya = options.viya.map(start_viya).transpose()?;
         let start_autosys = |options| AutosysSandbox::start(&dir.join("autosys"), options);
         let autosys = options.autosys.map(start_autosys).transpose()?;
         let start_azure = |mut options: AzureOptions| {
