@@ -7,12 +7,11 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::contexts::CONTEXTS;
-use super::reply::{self, ListQuery, Reply};
+use super::reply::{self, COLLECTION, ListQuery, Reply};
 use super::server::ViyaState;
 
 const DEFINITION: &str = "application/vnd.sas.job.definition+json";
 const CONTEXT: &str = "application/vnd.sas.compute.context+json";
-const COLLECTION: &str = "application/vnd.sas.collection+json";
 
 pub async fn list_definitions(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
     let mut items: Vec<Value> = server.definitions.iter().map(|definition| definition.json(false)).collect();
@@ -24,10 +23,8 @@ pub async fn list_definitions(State(server): State<Arc<ViyaState>>, Query(listin
 }
 
 pub async fn get_definition(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
-    match server.definitions.iter().find(|definition| definition.id == id) {
-        Some(definition) => reply::body(StatusCode::OK, DEFINITION, &definition.json(true)),
-        None => reply::not_found("job definition", &id),
-    }
+    let found = server.definitions.iter().find(|definition| definition.id == id);
+    reply::one(DEFINITION, "job definition", &id, found.map(|definition| definition.json(true)))
 }
 
 pub async fn list_contexts(
@@ -47,10 +44,8 @@ pub async fn list_contexts(
 }
 
 pub async fn get_context(Path(id): Path<String>) -> Reply {
-    match CONTEXTS.iter().find(|context| context.id == id) {
-        Some(context) => reply::body(StatusCode::OK, CONTEXT, &context.json(true)),
-        None => reply::not_found("compute context", &id),
-    }
+    let found = CONTEXTS.iter().find(|context| context.id == id);
+    reply::one(CONTEXT, "compute context", &id, found.map(|context| context.json(true)))
 }
 
 fn page(path: &str, name: &str, accept: &str, items: Vec<Value>, listing: &ListQuery) -> Reply {

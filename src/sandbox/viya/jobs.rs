@@ -10,13 +10,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::contexts::{CONTEXTS, DEFAULT_CONTEXT};
+use super::contexts::{CONTEXTS, Context, DEFAULT_CONTEXT};
 use super::job::{END_LAGS, Job};
-use super::reply::{self, ListQuery, Reply, not_found};
+use super::reply::{self, COLLECTION, ListQuery, Reply, not_found};
 use super::server::ViyaState;
 
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
-const COLLECTION: &str = "application/vnd.sas.collection+json";
 
 #[derive(Debug, Default, Deserialize)]
 pub struct SubmitQuery {
@@ -36,9 +35,8 @@ pub async fn submit(
     {
         return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &format!("The content type \"{kind}\" is not supported."));
     }
-    let request: Value = match serde_json::from_slice(&body) {
-        Ok(request @ Value::Object(_)) => request,
-        _ => return refused(StatusCode::BAD_REQUEST, "The request body is not a JSON object."),
+    let Ok(request @ Value::Object(_)) = serde_json::from_slice(&body) else {
+        return refused(StatusCode::BAD_REQUEST, "The request body is not a JSON object.");
     };
     let no_arguments = Map::new();
     let arguments = match request.get("arguments") {
@@ -46,14 +44,12 @@ pub async fn submit(
         Some(Value::Object(arguments)) if arguments.values().all(Value::is_string) => arguments,
         Some(_) => return refused(StatusCode::BAD_REQUEST, "\"arguments\" must be a map of strings to strings."),
     };
-    let context = match (arguments.get("_contextName"), arguments.get("_contextId")) {
-        (None, None) => CONTEXTS.iter().find(|context| context.name == DEFAULT_CONTEXT),
-        (Some(name), _) => CONTEXTS.iter().find(|context| name == context.name),
-        (None, Some(id)) => CONTEXTS.iter().find(|context| id == context.id),
-    };
-    let Some(context) = context else {
-        let asked =
-            arguments.get("_contextName").or(arguments.get("_contextId")).and_then(Value::as_str).unwrap_or_default();
+    let argument = |name: &str| arguments.get(name).and_then(Value::as_str);
+    let (name, id) = (argument("_contextName"), argument("_contextId"));
+    let name = name.or_else(|| id.is_none().then_some(DEFAULT_CONTEXT));
+    let is_meant = |context: &&Context| name.map_or(Some(context.id) == id, |name| context.name == name);
+    let Some(context) = CONTEXTS.iter().find(is_meant) else {
+        let asked = name.or(id).unwrap_or_default();
         return refused(StatusCode::BAD_REQUEST, &format!("The compute context \"{asked}\" could not be found."));
     };
     let Some(uri) = request.get("jobDefinitionUri").and_then(Value::as_str) else {
@@ -120,10 +116,7 @@ pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<Li
 /// `GET /jobExecution/jobs/{id}`.
 pub async fn get(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
     let jobs = server.jobs();
-    match jobs.find(&id) {
-        Some(job) => reply::body(StatusCode::OK, JOB, &job.json(&jobs)),
-        None => not_found("job", &id),
-    }
+    reply::one(JOB, "job", &id, jobs.find(&id).map(|job| job.json(&jobs)))
 }
 
 /// The query of `GET …/state`.
@@ -161,7 +154,7 @@ pub async fn state(
             };
             (event.unwrap_or(until).min(until) - now).max(0.0)
         };
-        let real = std::time::Duration::from_secs_f64(next / server.clock.speed());
+        let real = std::time::Duration::from_secs_f64(next / server.clock.speed);
         tokio::time::sleep(real.max(std::time::Duration::from_millis(1))).await;
     }
 }

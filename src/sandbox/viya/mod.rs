@@ -34,6 +34,7 @@ pub use workload::JobDefinition;
 
 use super::local_server::LocalServer;
 use crate::error::Result;
+use crate::runtime::lock;
 use crate::viya::clock::{LocalTimeScale, check_time_scale};
 use server::ViyaState;
 
@@ -75,7 +76,7 @@ impl ViyaSandbox {
         };
         let server = Arc::new(ViyaState::new(definitions, options));
         let http = LocalServer::start("SAS Viya", routes::router(server.clone()))?;
-        let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed());
+        let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed);
         Ok(Self { server, http, _time_scale: time_scale })
     }
 
@@ -86,7 +87,7 @@ impl ViyaSandbox {
 
     /// A token pair in the shape of SASLogon's response, as if the sandbox's user had just logged on.
     pub fn issue_tokens(&self) -> Value {
-        self.server.tokens().issue(true)
+        self.server.tokens().issue(None, true)
     }
 
     /// The job definitions it knows.
@@ -96,7 +97,7 @@ impl ViyaSandbox {
 
     /// How many requests came to each route.
     pub fn requests(&self) -> std::collections::BTreeMap<String, u64> {
-        self.server.requests()
+        lock(&self.server.requests).clone()
     }
 
     /// Every job that was ever submitted, in order.

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use super::filter::Filter;
 
+/// The media type of listings.
+pub const COLLECTION: &str = "application/vnd.sas.collection+json";
+
 /// An answer, also where it is an error.
 pub type Reply = Response;
 
@@ -52,6 +55,11 @@ pub fn error(status: StatusCode, message: &str, reason: Option<&str>) -> Reply {
         "details": [format!("traceId: {}", uuid::Uuid::new_v4().simple())], "remediation": "", "errors": nested, "links": [],
     });
     body(status, "application/vnd.sas.error+json", &value)
+}
+
+/// A resource of the given media type, if it exists.
+pub fn one(media_type: &'static str, what: &str, id: &str, found: Option<Value>) -> Reply {
+    found.map_or_else(|| not_found(what, id), |found| body(StatusCode::OK, media_type, &found))
 }
 
 /// The answer for a resource that does not exist.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{self, Body};
+use axum::body;
 use axum::extract::{Form, Query, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
@@ -97,16 +97,12 @@ async fn as_sas_error(reply: Reply) -> Reply {
     }
     let status = reply.status();
     let (parts, content) = reply.into_parts();
-    let reason = read(content).await;
-    let reason = Some(reason.as_str()).filter(|text| !text.is_empty());
+    let content = body::to_bytes(content, 64 * 1024).await.unwrap_or_default();
+    let reason = String::from_utf8_lossy(&content);
+    let reason = Some(&*reason).filter(|text| !text.is_empty());
     let mut error = reply::error(status, status.canonical_reason().unwrap_or("Error"), reason);
     if let Some(allow) = parts.headers.get(header::ALLOW) {
         error.headers_mut().insert(header::ALLOW, allow.clone());
     }
     error
-}
-
-async fn read(content: Body) -> String {
-    let bytes = body::to_bytes(content, 64 * 1024).await.unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }

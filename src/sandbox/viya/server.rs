@@ -40,7 +40,8 @@ pub struct ViyaState {
     /// How many requests each fault of the options has seen.
     fault_counts: Mutex<Vec<u64>>,
     random: Mutex<StdRng>,
-    requests: Mutex<BTreeMap<String, u64>>,
+    /// How many requests came to each route, such as `GET /jobExecution/jobs/{id}/state`.
+    pub requests: Mutex<BTreeMap<String, u64>>,
 }
 
 impl ViyaState {
@@ -67,11 +68,6 @@ impl ViyaState {
         let mut jobs = lock(&self.jobs);
         jobs.model.advance(self.clock.now());
         jobs
-    }
-
-    /// How many requests came to each route, such as `GET /jobExecution/jobs/{id}/state`.
-    pub fn requests(&self) -> BTreeMap<String, u64> {
-        lock(&self.requests).clone()
     }
 
     /// Counts a request.
