@@ -11,46 +11,24 @@ use crate::error::{Error, ErrorKind, Result};
 
 const CSV_COLUMNS: [&str; 4] = ["name", "ip_address", "nic_name", "weight"];
 
+type Parsed = std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>>;
+
 /// Reads the inventory file at `path`; its extension says the format.
 pub(super) fn read(path: &Path) -> Result<Inventory> {
+    let refused = |what: &str| Error::invalid(format!("the inventory file {} {what}", path.display()));
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let parse: fn(&str) -> std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>> =
-        match extension.as_str() {
-            "json" => |text| Ok(serde_json::from_str::<Unique>(text)?.0),
-            "yaml" | "yml" => |text| Ok(serde_saphyr::from_str::<Unique>(text)?.0),
-            "csv" => parse_csv,
-            other => {
-                let what = match other {
-                    "" => "has no extension".to_owned(),
-                    other => format!("is of the unknown format .{other}"),
-                };
-                return Err(Error::invalid(format!(
-                    "the inventory file {} {what}: its name must end in .json, .yaml, .yml or .csv",
-                    path.display()
-                )));
-            }
-        };
-    let text = text(path)?;
-    if text.trim().is_empty() {
-        return Err(Error::invalid(format!("the inventory file {} is empty: name at least one VM", path.display())));
-    }
-    let value = parse(&text).map_err(|e| {
-        // The first line of a parser's message has line and column; that of YAML has an excerpt after it.
-        let what = e.to_string().lines().next().unwrap_or_default().to_owned();
-        Error::invalid(format!(
-            "the inventory file {} cannot be read as {}: {what}",
-            path.display(),
-            extension.to_uppercase()
-        ))
-        .with_source(e)
-    })?;
-    Inventory::from_value(value).map_err(|e| {
-        let message = format!("in the inventory file {}: {e}", path.display());
-        Error::new(e.kind(), message)
-    })
-}
-
-fn text(path: &Path) -> Result<String> {
+    let parse: fn(&str) -> Parsed = match extension.as_str() {
+        "json" => |text| Ok(serde_json::from_str::<Unique>(text)?.0),
+        "yaml" | "yml" => |text| Ok(serde_saphyr::from_str::<Unique>(text)?.0),
+        "csv" => parse_csv,
+        other => {
+            let what = match other {
+                "" => "has no extension".to_owned(),
+                other => format!("is of the unknown format .{other}"),
+            };
+            return Err(refused(&format!("{what}: its name must end in .json, .yaml, .yml or .csv")));
+        }
+    };
     let bytes = std::fs::read(path).map_err(|e| {
         let (kind, what) = match e.kind() {
             std::io::ErrorKind::NotFound => (ErrorKind::NotFound, "does not exist"),
@@ -60,14 +38,22 @@ fn text(path: &Path) -> Result<String> {
         };
         Error::new(kind, format!("the inventory file {} {what}", path.display())).with_source(e)
     })?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        Error::invalid(format!("the inventory file {} is not UTF-8 text", path.display())).with_source(e)
-    })?;
+    let text = String::from_utf8(bytes).map_err(|e| refused("is not UTF-8 text").with_source(e))?;
     // Spreadsheet programs write a byte order mark, which JSON does not allow.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    if text.trim().is_empty() {
+        return Err(refused("is empty: name at least one VM"));
+    }
+    let value = parse(text).map_err(|e| {
+        // The first line of a parser's message has line and column; that of YAML has an excerpt after it.
+        let what = e.to_string().lines().next().unwrap_or_default().to_owned();
+        refused(&format!("cannot be read as {}: {what}", extension.to_uppercase())).with_source(e)
+    })?;
+    let in_file = |e: Error| Error::new(e.kind(), format!("in the inventory file {}: {e}", path.display()));
+    Inventory::from_value(value).map_err(in_file)
 }
 
-fn parse_csv(text: &str) -> std::result::Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+fn parse_csv(text: &str) -> Parsed {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
     for (index, column) in header.iter().enumerate() {

@@ -7,6 +7,7 @@ mod shape;
 mod tests;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,23 +184,20 @@ impl Inventory {
 }
 
 fn checked_vm(index: usize, vm: Vm) -> Result<Vm> {
-    let name = checked_text(&vm.name).map_err(|what| {
-        Error::invalid(format!(
-            "the name of VM number {} of the inventory {what}: give a host name or an IP address",
-            index + 1
-        ))
-    })?;
-    let ip_address = checked_text(&vm.ip_address).map_err(|what| {
-        Error::invalid(format!(
-            "the ip_address of VM \"{name}\" {what}: give one, or leave it out to use the name as the address"
-        ))
-    })?;
-    let nic_name = match vm.nic_name.as_deref().map(str::trim) {
-        None | Some("") => None,
-        Some(nic) => {
-            Some(checked_text(nic).map_err(|what| Error::invalid(format!("the nic_name of VM \"{name}\" {what}")))?)
-        }
-    };
+    let number = index + 1;
+    let name = checked_text(
+        &vm.name,
+        format_args!("the name of VM number {number} of the inventory"),
+        ": give a host name or an IP address",
+    )?;
+    let ip_address = checked_text(
+        &vm.ip_address,
+        format_args!("the ip_address of VM \"{name}\""),
+        ": give one, or leave it out to use the name as the address",
+    )?;
+    let nic_name = vm.nic_name.as_deref().filter(|nic| !nic.trim().is_empty());
+    let nic_name =
+        nic_name.map(|nic| checked_text(nic, format_args!("the nic_name of VM \"{name}\""), "")).transpose()?;
     if vm.weight == 0 {
         return Err(Error::invalid(format!(
             "VM \"{name}\" has weight 0: weights count from 1; take the VM out of the inventory if it is not to be selected"
@@ -208,16 +206,18 @@ fn checked_vm(index: usize, vm: Vm) -> Result<Vm> {
     Ok(Vm { name, ip_address, nic_name, weight: vm.weight })
 }
 
-fn checked_text(text: &str) -> std::result::Result<String, String> {
+/// `text` without the spaces around it. An error calls it `what`.
+fn checked_text(text: &str, what: fmt::Arguments<'_>, advice: &str) -> Result<String> {
     let text = text.trim();
+    let refused = |why: &str| Err(Error::invalid(format!("{what} {why}{advice}")));
     if text.is_empty() {
-        return Err("is empty".to_owned());
+        return refused("is empty");
     }
     if text.len() > MAX_NAME_BYTES {
-        return Err(format!("has {} bytes, and at most {MAX_NAME_BYTES} are taken", text.len()));
+        return refused(&format!("has {} bytes, and at most {MAX_NAME_BYTES} are taken", text.len()));
     }
     if text.chars().any(char::is_control) {
-        return Err("has a control character in it".to_owned());
+        return refused("has a control character in it");
     }
     Ok(text.to_owned())
 }

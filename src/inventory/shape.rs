@@ -10,7 +10,7 @@ const KEYS: &str = "name, ip_address, nic_name and weight";
 /// The VMs that `value` lists, in its order and not yet checked against each other.
 pub(super) fn vms(value: Value) -> Result<Vec<Vm>> {
     match unwrapped(value)? {
-        Value::Array(items) => items.into_iter().enumerate().map(|(index, item)| listed(index, item)).collect(),
+        Value::Array(items) => (1..).zip(items).map(|(number, item)| listed(number, item)).collect(),
         Value::Object(entries) => entries.into_iter().map(|(name, entry)| mapped(name, entry)).collect(),
         other => Err(Error::invalid(format!(
             "an inventory cannot be {}: give a list of names, a list of objects with {KEYS}, or a mapping of name to such an object",
@@ -33,24 +33,22 @@ fn unwrapped(value: Value) -> Result<Value> {
     Ok(entries.shift_remove("vms").unwrap_or_default())
 }
 
-fn listed(index: usize, item: Value) -> Result<Vm> {
+fn listed(number: usize, item: Value) -> Result<Vm> {
     match item {
         Value::String(name) => Ok(Vm::named(name)),
         Value::Object(mut fields) => match fields.shift_remove("name") {
             Some(Value::String(name)) => with_fields(name, fields),
             Some(other) => Err(Error::invalid(format!(
-                "the name of VM number {} of the inventory is {}: give text, in quotes where it looks like a number",
-                index + 1,
+                "the name of VM number {number} of the inventory is {}: give text, in quotes where it looks like a number",
                 kind(&other)
             ))),
-            None => Err(Error::invalid(format!(
-                "VM number {} of the inventory has no \"name\": the keys are {KEYS}",
-                index + 1
-            ))),
+            None => {
+                let text = format!("VM number {number} of the inventory has no \"name\": the keys are {KEYS}");
+                Err(Error::invalid(text))
+            }
         },
         other => Err(Error::invalid(format!(
-            "VM number {} of the inventory is {}: give its name as text (in quotes where it looks like a number) or an object with {KEYS}",
-            index + 1,
+            "VM number {number} of the inventory is {}: give its name as text (in quotes where it looks like a number) or an object with {KEYS}",
             kind(&other)
         ))),
     }
