@@ -99,10 +99,8 @@ impl ArmClient {
     /// [`ErrorKind::Server`] when it does not.
     pub fn own_link(&self, link: &str) -> Result<Url> {
         let elsewhere = |host: &str| {
-            let text = format!(
-                "{} gave a link to {host}, which is not followed, because it would get the token",
-                self.http.shown()
-            );
+            let server = self.http.shown();
+            let text = format!("{server} gave a link to {host}, which is not followed, because it would get the token");
             Error::new(ErrorKind::Server, text)
         };
         let url = self.http.url().join(link).map_err(|_| elsewhere("something that is not an address"))?;

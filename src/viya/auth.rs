@@ -25,8 +25,8 @@ mod token_storage;
 
 pub use cli_profile::endpoint as cli_endpoint;
 pub use credentials::Credentials;
-pub(super) use grant::post as request_tokens;
 pub use grant::{Grant, OAuthClient, TokenCallback};
+pub(super) use grant::{explained, post as request_tokens};
 use token_pair::TokenPair;
 pub use token_storage::PersistHook;
 use token_storage::TokenStorage;
@@ -254,15 +254,12 @@ impl LoginState {
         let when = tokens
             .and_then(|tokens| tokens.expires)
             .map_or_else(String::new, |at| format!(" (it expired at {})", at.format("%Y-%m-%d %H:%M:%SZ")));
-        Error::new(
-            ErrorKind::Authentication,
-            format!(
-                "the access token in {} is not accepted{when} and there is no refresh_token: log in to SAS Viya again \
-                 ({}) and repeat",
-                self.storage.name(),
-                self.storage.how_to_log_in()
-            ),
-        )
+        let text = format!(
+            "the access token in {} is not accepted{when} and there is no refresh_token: log in to SAS Viya again ({}) and repeat",
+            self.storage.name(),
+            self.storage.how_to_log_in()
+        );
+        Error::new(ErrorKind::Authentication, text)
     }
 
     async fn renew(&self, slot: &mut Option<TokenPair>, http: &Client) -> Result<Bearer> {

@@ -50,16 +50,12 @@ pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
         true => "this user sees none".to_owned(),
         false => format!("there are: {}", names.join(", ")),
     };
-    match items.into_iter().find(is_meant) {
-        Some(item) => complete(client, item).await,
-        None => Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "{} has no compute context named {name:?}; {there}. No job was submitted",
-                client.base_url().as_str().trim_end_matches('/')
-            ),
-        )),
-    }
+    let Some(item) = items.into_iter().find(is_meant) else {
+        let server = client.base_url().as_str().trim_end_matches('/');
+        let text = format!("{server} has no compute context named {name:?}; {there}. No job was submitted");
+        return Err(Error::new(ErrorKind::NotFound, text));
+    };
+    complete(client, item).await
 }
 
 /// All contexts that the user sees, sorted by name, with their details where these may be read.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::auth::{Credentials, OAuthClient, request_tokens};
+use super::auth::{Credentials, OAuthClient, explained, request_tokens};
 use super::client::{ClientOptions, ViyaClient, ViyaRequest, connect, parse_base_url};
 use super::json;
 use crate::error::{Error, ErrorKind, Result};
@@ -109,13 +109,10 @@ pub async fn finish_login(
     let (code, verifier) = (code.trim(), login.verifier.expose());
     let form = [("grant_type", "authorization_code"), ("code", code), ("code_verifier", verifier)];
     let response = request_tokens(&connect(base_url, options)?, client, &form, &[code, verifier]).await;
-    response.map_err(|e| match e.kind() {
-        ErrorKind::Authentication => Error::new(
-            ErrorKind::Authentication,
-            format!("SAS Viya refused the authorization code ({e}): open the address again and paste the new code"),
-        ),
-        _ => e,
-    })
+    let refused = |why: &Error| {
+        format!("SAS Viya refused the authorization code ({why}): open the address again and paste the new code")
+    };
+    response.map_err(|e| explained(e, refused))
 }
 
 /// Logs in with `credentials`; returns the SASLogon response and the id of the OAuth client that it was issued to.

@@ -68,14 +68,12 @@ pub(super) fn read(path: &Path, profile: &str) -> Result<Map<String, Value>> {
     let all = token_file::read(path)?;
     let missing = || {
         let known: Vec<&str> = all.keys().map(String::as_str).collect();
-        Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "{} has no profile {profile:?} (it has: {}): log in with sas-viya, or set SAS_CLI_PROFILE",
-                path.display(),
-                known.join(", ")
-            ),
-        )
+        let text = format!(
+            "{} has no profile {profile:?} (it has: {}): log in with sas-viya, or set SAS_CLI_PROFILE",
+            path.display(),
+            known.join(", ")
+        );
+        Error::new(ErrorKind::NotFound, text)
     };
     let stored = all.get(profile).filter(|stored| stored.is_object()).ok_or_else(missing)?;
     let mut response = Map::new();

@@ -122,19 +122,25 @@ pub(super) async fn refresh(
     known: &[&str],
 ) -> Result<Map<String, Value>> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
-    post(http, client, &form, &[known, &[refresh_token]].concat()).await.map_err(|e| match e.kind() {
-        ErrorKind::Authentication => Error::new(
-            ErrorKind::Authentication,
-            format!(
-                "SAS Viya refused the refresh token in {} ({e}): log in again ({}) and repeat; if it belongs to another \
-                 OAuth client than {:?}, set SAS_CLIENT_ID and SAS_CLIENT_SECRET",
-                storage.name(),
-                storage.how_to_log_in(),
-                client.id
-            ),
-        ),
-        _ => e,
-    })
+    let refused = |why: &Error| {
+        format!(
+            "SAS Viya refused the refresh token in {} ({why}): log in again ({}) and repeat; if it belongs to another \
+             OAuth client than {:?}, set SAS_CLIENT_ID and SAS_CLIENT_SECRET",
+            storage.name(),
+            storage.how_to_log_in(),
+            client.id
+        )
+    };
+    let response = post(http, client, &form, &[known, &[refresh_token]].concat()).await;
+    response.map_err(|e| explained(e, refused))
+}
+
+/// A refusal of SASLogon as what `explain` makes of it; any other error as it is.
+pub(in crate::viya) fn explained(error: Error, explain: impl FnOnce(&Error) -> String) -> Error {
+    match error.kind() {
+        ErrorKind::Authentication => Error::new(ErrorKind::Authentication, explain(&error)),
+        _ => error,
+    }
 }
 
 /// `POST /SASLogon/oauth/token` with `form`, repeated while SASLogon is not available. No error shows the client's secret
