@@ -1,8 +1,7 @@
 //! Inventories: the VMs that may be selected, with addresses and NICs, from a list, a value, a file or Azure.
 
 pub mod azure;
-mod file;
-mod shape;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -141,7 +140,7 @@ impl Inventory {
     /// Those of [`Inventory::new`], and [`crate::ErrorKind::InvalidInput`] for any other shape, an unknown key
     /// (named), or a value of the wrong type.
     pub fn from_value(value: Value) -> Result<Self> {
-        Self::new(shape::vms(value)?)
+        Self::new(read::vms(value)?)
     }
 
     /// Reads an inventory file: `.json` and `.yaml`/`.yml` with the shapes of [`Inventory::from_value`], or `.csv`
@@ -152,7 +151,7 @@ impl Inventory {
     /// file, for an unknown extension, text that does not parse, a key given twice, and for what
     /// [`Inventory::from_value`] refuses; [`crate::ErrorKind::Storage`] when the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        file::read(path.as_ref())
+        read::file(path.as_ref())
     }
 
     /// This inventory with its origin.

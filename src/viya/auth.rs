@@ -16,20 +16,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Client, Secret};
 use crate::runtime::InFlight;
 
-mod cli_profile;
 mod credentials;
 mod grant;
 mod token_file;
 mod token_pair;
 mod token_storage;
 
-pub use cli_profile::endpoint as cli_endpoint;
 pub use credentials::Credentials;
 pub use grant::{Grant, OAuthClient, TokenCallback};
 pub(super) use grant::{explained, post as request_tokens};
 use token_pair::TokenPair;
-pub use token_storage::PersistHook;
-use token_storage::TokenStorage;
+pub use token_storage::{PersistHook, cli_endpoint};
+use token_storage::{TokenStorage, check_server, credentials_file, profile_name};
 
 /// An access token with the number of its renewal, so that the refusal of an older one is recognized.
 #[derive(Debug, Clone)]
@@ -106,8 +104,8 @@ impl Login {
     /// [`ErrorKind::NotFound`] when there is no such profile: `sas-viya auth login` creates it. [`ErrorKind::InvalidInput`]
     /// when the profile belongs to another server than the one at `base_url`, which must not get its tokens.
     pub fn cli(profile: Option<&str>, base_url: &str) -> Result<Self> {
-        cli_profile::check_server(profile, base_url)?;
-        let (path, profile) = (cli_profile::credentials_file()?, cli_profile::profile_name(profile));
+        check_server(profile, base_url)?;
+        let (path, profile) = (credentials_file()?, profile_name(profile));
         // The default client renews a profile's tokens, unless they name another one.
         Self::read(TokenStorage::CliProfile { path, profile }, OAuthClient::default())
     }

@@ -12,7 +12,6 @@ mod jobs;
 pub mod model;
 mod options;
 mod orchestrator;
-mod parameters;
 mod reply;
 mod routes;
 mod server;
@@ -28,8 +27,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use calibration::{CalibrationRow, calibration};
-pub use options::{Behaviour, Fault, Orchestrator, ViyaOptions};
-pub use parameters::{HostClass, HostParameters};
+pub use options::{Behaviour, Fault, HostClass, HostParameters, Orchestrator, ViyaOptions};
 pub use workload::JobDefinition;
 
 use super::local_server::LocalServer;

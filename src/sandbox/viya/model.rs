@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::parameters::{HostClass, HostParameters};
+use super::options::{HostClass, HostParameters};
 
 /// Seconds below which two moments are the same: f64 keeps microseconds for centuries of virtual time.
 const EPSILON: f64 = 1e-6;
