@@ -33,7 +33,7 @@ pub(super) const CHECK_ENDPOINT: &str = "endpoint is Resource Manager itself";
 /// The client; all its calls share one connection pool and one token.
 #[derive(Debug)]
 pub struct ArmClient {
-    http: Client,
+    pub(super) http: Client,
     tokens: TokenFetcher,
 }
 
@@ -200,10 +200,5 @@ impl ArmClient {
             let text = format!("the credential gave no token within the limit of {seconds} seconds for all requests");
             Err(Error::new(ErrorKind::Authentication, text).with_retryable(true))
         })
-    }
-
-    /// The error for `request`, which was not done before `deadline`.
-    pub(super) fn too_late(&self, request: &ArmRequest, deadline: Deadline) -> Error {
-        self.http.too_late(&request.shown(), deadline)
     }
 }

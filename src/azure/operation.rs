@@ -79,7 +79,7 @@ impl ArmClient {
             asked += 1;
             let wait = poll_wait(asked, wanted);
             if Instant::now() + wait >= deadline.at() {
-                return Err(self.too_late(&request, deadline));
+                return Err(self.http.too_late(&request.shown(), deadline));
             }
             tokio::time::sleep(wait).await;
             let response = match self.send_to(&operation.polled, &request, deadline).await {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::header::AUTHORIZATION;
+use reqwest::{ClientBuilder, StatusCode};
 use serde_json::Value;
 use url::Url;
 
@@ -97,15 +97,12 @@ pub(super) fn connect(base_url: &str, options: &ClientOptions) -> Result<Client>
     }
     let advice = "check base_url, the network and its proxy, then try again";
     let client = Client::new("SAS Viya", &base, advice, |builder| {
-        let mut builder = builder
+        let builder = builder
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
             .tls_certs_merge(certificates)
             .tls_danger_accept_invalid_certs(!options.verify);
-        if let Some(proxy) = proxy {
-            builder = builder.proxy(proxy);
-        }
-        builder
+        proxy.into_iter().fold(builder, ClientBuilder::proxy)
     });
     Ok(client?.with_limit(options.read_timeout * 2))
 }

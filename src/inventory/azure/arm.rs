@@ -45,10 +45,6 @@ pub(super) enum Power {
 }
 
 impl Power {
-    fn of(state: Option<String>) -> Self {
-        state.map_or(Self::Unknown, Self::State)
-    }
-
     /// Why a VM in this state cannot be used; `None` when it can.
     pub(super) fn unusable(&self) -> Option<String> {
         match self {
@@ -78,7 +74,7 @@ impl FoundVm {
             return Err(Error::new(ErrorKind::Server, text));
         };
         let nic = vm.primary_nic();
-        let power = vm.properties.instance_view.as_ref().map(|view| Power::of(view.power()));
+        let power = vm.properties.instance_view.as_ref().map(InstanceView::power);
         let name = if vm.name.is_empty() { id.name().to_owned() } else { vm.name };
         Ok(Self { id, name, nic, power })
     }
@@ -139,7 +135,7 @@ impl ResourceReader<'_> {
             for item in self.arm.list(&call, self.deadline).await? {
                 let vm: VmResource = read("a VM's status", item)?;
                 if let Some(id) = vm.resource_id() {
-                    states.insert(id.key(), Power::of(vm.properties.instance_view.unwrap_or_default().power()));
+                    states.insert(id.key(), vm.properties.instance_view.unwrap_or_default().power());
                 }
             }
         }
@@ -264,10 +260,10 @@ struct Status {
 }
 
 impl InstanceView {
-    /// The power state, such as `running` or `deallocated`; `None` while there is none.
-    pub(super) fn power(&self) -> Option<String> {
-        let codes = self.statuses.iter().map(|status| status.code.to_ascii_lowercase());
-        codes.into_iter().find_map(|code| code.strip_prefix("powerstate/").map(str::to_owned))
+    fn power(&self) -> Power {
+        let mut codes = self.statuses.iter().map(|status| status.code.to_ascii_lowercase());
+        let state = codes.find_map(|code| code.strip_prefix("powerstate/").map(str::to_owned));
+        state.map_or(Power::Unknown, Power::State)
     }
 }
 

@@ -174,20 +174,19 @@ impl IssuedTokens {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let scheme = value.get(..7).unwrap_or_default();
         let token = if scheme.eq_ignore_ascii_case("bearer ") { value[7..].trim() } else { "" };
-        let challenge = match self.access.get(token) {
+        let (error, reason) = match self.access.get(token) {
             Some(expires_at) if Utc::now() < *expires_at => return None,
             Some(expires_at) => {
                 let when = expires_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-                format!("Bearer realm=\"oauth\", error=\"invalid_token\", error_description=\"Access token expired: {when}\"")
+                ("invalid_token", format!("Access token expired: {when}"))
             }
             None if token.is_empty() => {
-                let text = "Full authentication is required to access this resource";
-                format!("Bearer realm=\"oauth\", error=\"unauthorized\", error_description=\"{text}\"")
+                ("unauthorized", "Full authentication is required to access this resource".to_owned())
             }
-            None => "Bearer realm=\"oauth\", error=\"invalid_token\", error_description=\"Cannot convert access token to JSON\"".into(),
+            None => ("invalid_token", "Cannot convert access token to JSON".to_owned()),
         };
-        let reason = challenge.rsplit("error_description=\"").next().map(|text| text.trim_end_matches('"').to_owned());
-        let mut reply = reply::error(StatusCode::UNAUTHORIZED, "Unauthorized", reason.as_deref());
+        let mut reply = reply::error(StatusCode::UNAUTHORIZED, "Unauthorized", Some(&reason));
+        let challenge = format!("Bearer realm=\"oauth\", error=\"{error}\", error_description=\"{reason}\"");
         if let Ok(value) = challenge.parse() {
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }

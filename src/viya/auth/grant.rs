@@ -21,7 +21,8 @@ const TRIES: u32 = 4;
 pub struct OAuthClient {
     id: String,
     secret: Secret,
-    is_default: bool,
+    /// Whether no client was named.
+    pub(super) is_default: bool,
 }
 
 /// SAS's own public client, `sas.cli`. Tokens that name another client are renewed by that one.
@@ -35,11 +36,6 @@ impl OAuthClient {
     /// A client with a secret.
     pub fn new(id: impl Into<String>, secret: impl Into<Secret>) -> Self {
         Self { id: id.into(), secret: secret.into(), is_default: false }
-    }
-
-    /// Whether no client was named.
-    pub(super) fn is_default(&self) -> bool {
-        self.is_default
     }
 
     /// A client without a secret, such as SAS's own `sas.cli`.
