@@ -5,14 +5,13 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::contexts::{CONTEXTS, Context, DEFAULT_CONTEXT};
 use super::job::{END_LAGS, Job};
-use super::reply::{self, COLLECTION, ListQuery, Reply, not_found};
+use super::reply::{self, Answer, COLLECTION, ListQuery, Reply, not_found};
 use super::server::ViyaState;
 
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
@@ -88,15 +87,11 @@ pub async fn submit(
 }
 
 /// `GET /jobExecution/jobs`. Only the jobs of the page are described: of thousands, hundreds are listed each second.
-pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
-    let filter = match reply::filter(&listing) {
-        Ok(Some(_)) if !server.options.behaviour.list_filters => {
-            let reason = "Filters are not supported for this collection.";
-            return reply::error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(reason));
-        }
-        Ok(filter) => filter,
-        Err(refusal) => return *refusal,
-    };
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Answer {
+    let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
+    if filter.is_some() && !server.options.behaviour.list_filters {
+        return Ok(reply::bad_filter("Filters are not supported for this collection.".to_owned()));
+    }
     let jobs = server.jobs();
     let passes = |job: &&Job| {
         !job.deleted
@@ -110,7 +105,7 @@ pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<Li
     }
     let accept = "application/vnd.sas.job.execution.job";
     let value = reply::page("/jobExecution/jobs", "jobs", accept, &listing, &found, |job| job.json(&jobs));
-    reply::body(StatusCode::OK, COLLECTION, &value)
+    Ok(reply::body(StatusCode::OK, COLLECTION, &value))
 }
 
 /// `GET /jobExecution/jobs/{id}`.
@@ -133,26 +128,21 @@ pub async fn state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(query): Query<StateQuery>,
-) -> Reply {
+) -> Answer {
     let waits = server.options.behaviour.long_poll && query.action.as_deref() == Some("wait");
     let until = server.clock.now() + query.wait.filter(|_| waits).unwrap_or(0.0).clamp(0.0, 3600.0);
     loop {
         let next = {
             let jobs = server.jobs();
             let now = jobs.now();
-            let Some(job) = jobs.find(&id) else {
-                return not_found("job", &id);
-            };
+            let job = jobs.find(&id).ok_or_else(|| not_found("job", &id))?;
             let (state, ended) = job.state(&jobs);
             if ended.is_some() || now >= until {
-                return reply::text(StatusCode::OK, state);
+                return Ok(reply::text(StatusCode::OK, state));
             }
             // Nothing about it can change before the model's next event, or before its end is noticed.
-            let event = match jobs.model.job(job.number).ended {
-                Some(at) => Some(at + job.end_lag),
-                None => jobs.model.next_event(),
-            };
-            (event.unwrap_or(until).min(until) - now).max(0.0)
+            let noticed = jobs.model.job(job.number).ended.map(|at| at + job.end_lag);
+            (noticed.or_else(|| jobs.model.next_event()).unwrap_or(until).min(until) - now).max(0.0)
         };
         let real = std::time::Duration::from_secs_f64(next / server.clock.speed);
         tokio::time::sleep(real.max(std::time::Duration::from_millis(1))).await;
@@ -169,43 +159,37 @@ pub async fn set_state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(new): Query<SetStateQuery>,
-) -> Reply {
+) -> Answer {
     if new.value != "canceled" {
         let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
-        return reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason));
+        return Ok(reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason)));
     }
     let mut jobs = server.jobs();
     jobs.cancel(&id);
-    match jobs.find(&id) {
-        Some(job) => reply::text(StatusCode::OK, job.state(&jobs).0),
-        None => not_found("job", &id),
-    }
+    let job = jobs.find(&id).ok_or_else(|| not_found("job", &id))?;
+    Ok(reply::text(StatusCode::OK, job.state(&jobs).0))
 }
 
 /// `DELETE /jobExecution/jobs/{id}`: cancels it if it has not ended, and removes it. The orchestrator still lists it.
-pub async fn delete(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
-    match server.jobs().cancel(&id) {
-        Some(job) => {
-            job.deleted = true;
-            StatusCode::NO_CONTENT.into_response()
-        }
-        None => not_found("job", &id),
-    }
+pub async fn delete(
+    State(server): State<Arc<ViyaState>>,
+    Path(id): Path<String>,
+) -> axum::response::Result<StatusCode> {
+    server.jobs().cancel(&id).ok_or_else(|| not_found("job", &id))?.deleted = true;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /files/files/{id}/content`: the log of an ended job, as JSON lines or as text.
-pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
+pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Answer {
     let jobs = server.jobs();
     let ended = |job: &&Job| job.state(&jobs).1.is_some();
-    let Some(job) = jobs.all.iter().filter(ended).find(|job| job.log == id || job.text_log == id) else {
-        return not_found("file", &id);
-    };
+    let job = jobs.all.iter().filter(ended).find(|job| job.log == id || job.text_log == id);
+    let job = job.ok_or_else(|| not_found("file", &id))?;
     let lines = job.log_lines(&jobs);
-    if job.text_log == id {
-        let text: String = lines.into_iter().map(|(_, line)| line + "\n").collect();
-        return reply::text(StatusCode::OK, text);
-    }
-    log_reply(&lines, 0, lines.len())
+    Ok(match job.text_log == id {
+        true => reply::text(StatusCode::OK, lines.into_iter().map(|(_, line)| line + "\n").collect::<String>()),
+        false => log_reply(&lines, 0, lines.len()),
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -219,15 +203,11 @@ pub async fn session_log(
     State(server): State<Arc<ViyaState>>,
     Path((session, compute_job)): Path<(String, String)>,
     Query(window): Query<LogQuery>,
-) -> Reply {
+) -> Answer {
     let jobs = server.jobs();
-    match jobs.all.iter().find(|job| job.session == session && job.compute_job == compute_job) {
-        Some(job) => {
-            let lines = job.log_lines(&jobs);
-            log_reply(&lines, window.start.unwrap_or(0), window.limit.unwrap_or(lines.len()))
-        }
-        None => not_found("compute session job", &compute_job),
-    }
+    let job = jobs.all.iter().find(|job| job.session == session && job.compute_job == compute_job);
+    let lines = job.ok_or_else(|| not_found("compute session job", &compute_job))?.log_lines(&jobs);
+    Ok(log_reply(&lines, window.start.unwrap_or(0), window.limit.unwrap_or(lines.len())))
 }
 
 fn log_reply(lines: &[(&str, String)], start: usize, limit: usize) -> Reply {

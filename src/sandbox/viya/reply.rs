@@ -13,6 +13,9 @@ pub const COLLECTION: &str = "application/vnd.sas.collection+json";
 /// An answer, also where it is an error.
 pub type Reply = Response;
 
+/// An answer, or the error that takes its place.
+pub type Answer = axum::response::Result<Reply>;
+
 /// Items per page when the client does not ask for a number. Source: the self links of SAS's own samples.
 const DEFAULT_LIMIT: usize = 10;
 
@@ -112,16 +115,18 @@ pub fn page<T>(
     json!({"version": 2, "name": name, "accept": accept, "start": start, "limit": limit, "count": count, "items": items, "links": links})
 }
 
-/// The listing's filter, if it has one, or the answer to a filter that is not understood.
-pub fn filter(listing: &ListQuery) -> Result<Option<Filter>, Box<Reply>> {
-    let Some(text) = listing.filter.as_deref().filter(|text| !text.trim().is_empty()) else { return Ok(None) };
-    Filter::parse(text).map(Some).map_err(|reason| {
-        Box::new(error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(&reason)))
-    })
+/// The listing's filter, if it has one, or why it is not understood.
+pub fn filter(listing: &ListQuery) -> Result<Option<Filter>, String> {
+    listing.filter.as_deref().filter(|text| !text.trim().is_empty()).map(Filter::parse).transpose()
 }
 
-/// Items that pass the listing's filter, or the answer to a filter that is not understood.
-pub fn filtered(items: Vec<Value>, listing: &ListQuery) -> Result<Vec<Value>, Box<Reply>> {
+/// The answer to a filter that is not understood.
+pub fn bad_filter(reason: String) -> Reply {
+    error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(&reason))
+}
+
+/// Items that pass the listing's filter, or why that is not understood.
+pub fn filtered(items: Vec<Value>, listing: &ListQuery) -> Result<Vec<Value>, String> {
     let Some(filter) = filter(listing)? else { return Ok(items) };
     Ok(items.into_iter().filter(|item| filter.passes(&|path| Filter::member(item, path))).collect())
 }
