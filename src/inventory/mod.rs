@@ -110,18 +110,17 @@ impl Inventory {
             return Err(Error::invalid("the inventory is empty: name at least one VM"));
         }
         let mut seen = HashSet::new();
-        let mut checked = Vec::with_capacity(vms.len());
-        for (index, vm) in vms.into_iter().enumerate() {
+        let check = |(index, vm)| {
             let vm = checked_vm(index, vm)?;
-            if !seen.insert(vm.name.clone()) {
-                return Err(Error::invalid(format!(
-                    "the inventory names VM \"{}\" twice: give every VM once, under a name of its own",
-                    vm.name
-                )));
+            let name = &vm.name;
+            if !seen.insert(name.clone()) {
+                let text =
+                    format!("the inventory names VM \"{name}\" twice: give every VM once, under a name of its own");
+                return Err(Error::invalid(text));
             }
-            checked.push(vm);
-        }
-        Ok(Self { vms: checked, origin: None })
+            Ok(vm)
+        };
+        Ok(Self { vms: vms.into_iter().enumerate().map(check).collect::<Result<_>>()?, origin: None })
     }
 
     /// An inventory of names, which are also the addresses to probe: host names or IP addresses.

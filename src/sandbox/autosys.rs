@@ -187,12 +187,9 @@ fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
 }
 
 fn check_names(jobs: &[String]) -> Result<()> {
-    match jobs.iter().find(|job| !spool::valid_name(job)) {
-        Some(job) => {
-            Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys does not allow the name")))
-        }
-        None => Ok(()),
-    }
+    jobs.iter().find(|job| !spool::valid_name(job)).map_or(Ok(()), |job| {
+        Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys does not allow the name")))
+    })
 }
 
 /// Writes an executable. It is moved into place, because a running program cannot be written to.

@@ -226,7 +226,7 @@ async fn by_nic(reader: &ResourceReader<'_>, pool: &PoolResource, listed: &mut U
     let nics = reader.nics(&nics).await?;
     let mut members = Vec::new();
     // Of several configurations of one VM the first counts: IPv4 before IPv6, and the primary one first.
-    let mut found: Vec<(&ResourceId, &NicResource, &IpConfiguration, &str)> = Vec::new();
+    let mut found: Vec<(&NicResource, &IpConfiguration, &str)> = Vec::new();
     for id in &configurations {
         let Some(nic) = nics.get(&id.outermost().key()) else {
             listed.leave_out(id.outermost().name(), "is a network interface of the pool that does not exist");
@@ -235,12 +235,12 @@ async fn by_nic(reader: &ResourceReader<'_>, pool: &PoolResource, listed: &mut U
         let name = id.part("ipConfigurations").unwrap_or_default();
         let configuration = nic.properties.ip_configurations.iter().find(|own| own.name.eq_ignore_ascii_case(name));
         match configuration.and_then(|own| Some((own, own.address()?))) {
-            Some((own, address)) => found.push((id, nic, own, address)),
+            Some((own, address)) => found.push((nic, own, address)),
             None => listed.leave_out(&nic.name, format!("has no private IP address in its configuration {name}")),
         }
     }
-    found.sort_by_key(|(_, _, own, address)| (address.contains(':'), own.properties.primary != Some(true)));
-    for (_, nic, _, address) in found {
+    found.sort_by_key(|(_, own, address)| (address.contains(':'), own.properties.primary != Some(true)));
+    for (nic, _, address) in found {
         match nic.vm() {
             None => listed.leave_out(&nic.name, "is a network interface without a VM"),
             Some(vm) if members.iter().any(|member: &Member| member.vm.as_ref() == Some(&vm)) => {}

@@ -68,10 +68,7 @@ impl ViyaSandbox {
     /// [`crate::ErrorKind::Network`], retryable, when the system gives no port.
     pub fn start(options: ViyaOptions) -> Result<Self> {
         check_time_scale("speed", options.speed)?;
-        let definitions = match options.definitions.clone() {
-            Some(definitions) => definitions,
-            None => workload::example_definitions()?,
-        };
+        let definitions = options.definitions.clone().map_or_else(workload::example_definitions, Ok)?;
         let server = Arc::new(ViyaState::new(definitions, options));
         let http = LocalServer::start("SAS Viya", routes::router(server.clone()))?;
         let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed);

@@ -264,10 +264,8 @@ impl HostModel {
             self.last_arrival = Some(self.now);
             self.add_host(true, false);
         }
-        while let Some(id) = self.accepted.front().copied() {
-            if self.jobs[id].submitted > self.now + EPSILON {
-                break;
-            }
+        let until = self.now + EPSILON;
+        while let Some(id) = self.accepted.front().copied().filter(|id| self.jobs[*id].submitted <= until) {
             self.accepted.pop_front();
             self.jobs[id].phase = Phase::Pending;
             self.pending.push(id);

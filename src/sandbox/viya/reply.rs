@@ -29,13 +29,6 @@ pub struct ListQuery {
     pub sort_by: Option<String>,
 }
 
-impl ListQuery {
-    /// Where the page begins, and how many items it has at most.
-    pub fn window(&self) -> (usize, usize) {
-        (self.start.unwrap_or(0), self.limit.unwrap_or(DEFAULT_LIMIT).max(1))
-    }
-}
-
 /// A JSON body of the given media type.
 pub fn body(status: StatusCode, media_type: &'static str, value: &Value) -> Reply {
     (status, [(header::CONTENT_TYPE, media_type)], value.to_string()).into_response()
@@ -86,7 +79,7 @@ pub fn page<T>(
     found: &[T],
     describe: impl Fn(&T) -> Value,
 ) -> Value {
-    let (start, limit) = listing.window();
+    let (start, limit) = (listing.start.unwrap_or(0), listing.limit.unwrap_or(DEFAULT_LIMIT).max(1));
     let count = found.len();
     let items: Vec<Value> = found.iter().skip(start).take(limit).map(describe).collect();
     let address = |start: usize| {

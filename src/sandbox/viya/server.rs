@@ -84,10 +84,8 @@ impl ViyaState {
         if fault_rate + reset_rate <= 0.0 {
             return None;
         }
-        let (at, kind) = {
-            let mut random = lock(&self.random);
-            (random.random_range(0.0..1.0), random.random_range(0..4))
-        };
+        let mut random = lock(&self.random);
+        let (at, kind) = (random.random_range(0.0..1.0), random.random_range(0..4));
         let text = "The sandbox fails some requests, as it was asked to.";
         if at < fault_rate {
             return Some(match kind {
