@@ -41,7 +41,7 @@ pub fn find(name: &str, argument: Option<&str>) -> Result<Option<(String, Source
         return Ok(Some((argument.to_owned(), Source::Argument)));
     }
     let variable = variable(name);
-    if let Some(value) = std::env::var(&variable).ok().filter(|value| !value.is_empty()) {
+    if let Some(value) = environment(&[&variable]) {
         return Ok(Some((value, Source::Variable(variable))));
     }
     let Some(path) = file() else { return Ok(None) };
@@ -67,6 +67,11 @@ pub fn file() -> Option<PathBuf> {
 pub fn state_dir() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     named.or_else(|| Some(crate::runtime::home_directory()?.join(".local").join("state")))
+}
+
+/// The first of these environment variables that is set and not empty.
+pub fn environment(names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 fn variable(name: &str) -> String {

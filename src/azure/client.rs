@@ -11,9 +11,7 @@ use url::Url;
 
 use super::cloud::Cloud;
 use super::credential::{AccessToken, Credential, CredentialVariables};
-use super::refusal::{is_transient, refusal};
-use super::request::ArmRequest;
-use super::token_cache::TokenCache;
+use super::request::{ArmRequest, is_transient, refusal};
 use super::token_fetcher::TokenFetcher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Retry;
@@ -35,8 +33,8 @@ pub(super) const CHECK_ENDPOINT: &str = "endpoint is Resource Manager itself";
 /// The client; all its calls share one connection pool and one token.
 #[derive(Debug)]
 pub struct ArmClient {
-    http: Client,
-    tokens: TokenCache,
+    pub(super) http: Client,
+    tokens: TokenFetcher,
 }
 
 impl ArmClient {
@@ -48,7 +46,7 @@ impl ArmClient {
         let http = Client::new("Resource Manager", cloud.arm(), "check the network and its proxy", |builder| {
             builder.connect_timeout(CONNECT_LIMIT).read_timeout(READ_LIMIT).pool_idle_timeout(IDLE_LIMIT)
         })?;
-        let tokens = TokenCache::new(TokenFetcher::new(credential, variables, cloud.clone())?);
+        let tokens = TokenFetcher::new(credential, variables, cloud.clone())?;
         Ok(Self { http, tokens })
     }
 
@@ -101,10 +99,8 @@ impl ArmClient {
     /// [`ErrorKind::Server`] when it does not.
     pub fn own_link(&self, link: &str) -> Result<Url> {
         let elsewhere = |host: &str| {
-            let text = format!(
-                "{} gave a link to {host}, which is not followed, because it would get the token",
-                self.http.shown()
-            );
+            let server = self.http.shown();
+            let text = format!("{server} gave a link to {host}, which is not followed, because it would get the token");
             Error::new(ErrorKind::Server, text)
         };
         let url = self.http.url().join(link).map_err(|_| elsewhere("something that is not an address"))?;
@@ -204,10 +200,5 @@ impl ArmClient {
             let text = format!("the credential gave no token within the limit of {seconds} seconds for all requests");
             Err(Error::new(ErrorKind::Authentication, text).with_retryable(true))
         })
-    }
-
-    /// The error for `request`, which was not done before `deadline`.
-    pub(super) fn too_late(&self, request: &ArmRequest, deadline: Deadline) -> Error {
-        self.http.too_late(&request.shown(), deadline)
     }
 }

@@ -5,8 +5,8 @@
 //! | module | content |
 //! | --- | --- |
 //! | `cloud` | the addresses of Resource Manager and of the login service |
-//! | `credential`, `token_fetcher`, `token_cache` | access tokens: from where, how, and until when |
-//! | `request`, `refusal`, `client` | one request, what an error response means, and sending with retries |
+//! | `credential`, `token_fetcher` | access tokens: from where, how, and until when |
+//! | `request`, `client` | one request, what an error response means, and sending with retries |
 //! | `operation` | operations that continue after their response |
 //! | `resource_id` | resource ids |
 
@@ -14,12 +14,10 @@ mod client;
 mod cloud;
 mod credential;
 mod operation;
-mod refusal;
 mod request;
 mod resource_id;
 #[cfg(test)]
 mod tests;
-mod token_cache;
 mod token_fetcher;
 
 pub use crate::http::{Deadline, Response};
@@ -27,6 +25,5 @@ pub use client::ArmClient;
 pub use cloud::Cloud;
 pub use credential::{AccessToken, Credential, CredentialVariables, TokenSource};
 pub use operation::{ArmOperation, OperationResult};
-pub use refusal::refusal;
-pub use request::ArmRequest;
+pub use request::{ArmRequest, refusal};
 pub use resource_id::{ResourceId, check_segment};

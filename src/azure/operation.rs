@@ -11,8 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::client::{ArmClient, CHECK_ENDPOINT};
-use super::refusal::reason;
-use super::request::ArmRequest;
+use super::request::{ArmRequest, reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::backoff;
 use crate::http::{Deadline, Response};
@@ -25,9 +24,10 @@ const LONGEST_POLL: Duration = Duration::from_secs(10);
 /// The addresses of an operation that continues.
 #[derive(Debug, Clone)]
 pub struct ArmOperation {
-    /// The address of its status.
-    status: Option<Url>,
-    /// The address of its result. Without `status` it is polled, and 202 means that the operation still runs.
+    /// The address that is polled: that of its status, else that of its result, where 202 means that the operation still runs.
+    polled: Url,
+    has_status: bool,
+    /// The address of its result.
     result: Option<Url>,
     retry_after: Option<Duration>,
 }
@@ -55,11 +55,12 @@ impl ArmOperation {
         if response.status != StatusCode::ACCEPTED && status.is_none() {
             return Ok(None);
         }
-        if status.is_none() && result.is_none() {
+        let has_status = status.is_some();
+        let Some(polled) = status.or_else(|| result.clone()) else {
             let text = "Resource Manager accepted the operation and did not name the address of its status";
             return Err(Error::new(ErrorKind::Server, text));
-        }
-        Ok(Some(Self { status, result, retry_after: response.retry_after() }))
+        };
+        Ok(Some(Self { polled, has_status, result, retry_after: response.retry_after() }))
     }
 }
 
@@ -78,13 +79,10 @@ impl ArmClient {
             asked += 1;
             let wait = poll_wait(asked, wanted);
             if Instant::now() + wait >= deadline.at() {
-                return Err(self.too_late(&request, deadline));
+                return Err(self.http.too_late(&request.shown(), deadline));
             }
             tokio::time::sleep(wait).await;
-            let Some(url) = operation.status.as_ref().or(operation.result.as_ref()) else {
-                return Err(Error::new(ErrorKind::Internal, "an operation has no address"));
-            };
-            let response = match self.send_to(url, &request, deadline).await {
+            let response = match self.send_to(&operation.polled, &request, deadline).await {
                 Ok(response) => response,
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(error = error.to_string(), "the status of the operation is asked for again");
@@ -94,7 +92,7 @@ impl ArmClient {
                 Err(error) => return Err(error),
             };
             wanted = response.retry_after();
-            if operation.status.is_none() {
+            if !operation.has_status {
                 if response.status == StatusCode::ACCEPTED {
                     continue;
                 }

@@ -80,17 +80,9 @@ impl ResourceId {
     }
 
     fn segments(&self) -> Vec<&str> {
-        let mut segments = vec![
-            "subscriptions",
-            &self.subscription,
-            "resourceGroups",
-            &self.resource_group,
-            "providers",
-            &self.provider,
-        ];
-        for (kind, name) in &self.parts {
-            segments.extend([kind.as_str(), name.as_str()]);
-        }
+        let (subscription, group, provider) = (&*self.subscription, &*self.resource_group, &*self.provider);
+        let mut segments = vec!["subscriptions", subscription, "resourceGroups", group, "providers", provider];
+        segments.extend(self.parts.iter().flat_map(|(kind, name)| [kind.as_str(), name]));
         segments
     }
 }

@@ -1,5 +1,5 @@
-//! Fetches tokens for Azure Resource Manager: one request to the login service of Microsoft Entra ID, or to the metadata
-//! service of the machine.
+//! Tokens for Azure Resource Manager: each is fetched once for all callers, and another one before it expires, by one request
+//! to the login service of Microsoft Entra ID, or to the metadata service of the machine.
 //!
 //! Sources: <https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow> (service principals and
 //! workload identities), <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token>
@@ -12,11 +12,12 @@ use chrono::{DateTime, Utc};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::Mutex;
 use url::Url;
 
 use super::cloud::Cloud;
 use super::credential::{AccessToken, Credential, CredentialVariables};
-use super::refusal::is_transient;
+use super::request::is_transient;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::address::without_userinfo;
 use crate::http::retry::Retry;
@@ -38,13 +39,14 @@ const TRIES: u32 = 4;
 /// Longest response that is read, in bytes.
 const LONGEST_BODY: usize = 1 << 20;
 
-/// Fetches tokens with a credential. It stores none.
+/// Fetches tokens with a credential, and holds the current one.
 #[derive(Debug)]
 pub(super) struct TokenFetcher {
     credential: Credential,
     variables: CredentialVariables,
     cloud: Cloud,
     login: Client,
+    current: Mutex<Option<Arc<AccessToken>>>,
 }
 
 /// A request for a token.
@@ -56,8 +58,8 @@ struct TokenExchange<'a> {
     secret: &'a str,
     /// Whether the service exists on some machines only: one that cannot be reached is not there, and is asked once.
     is_optional: bool,
-    retry: Retry,
-    deadline: Deadline,
+    /// Time limit, with all tries.
+    limit: Duration,
 }
 
 impl TokenFetcher {
@@ -66,7 +68,28 @@ impl TokenFetcher {
         let login = Client::new("the login service", cloud.authority(), advice, |builder| {
             builder.connect_timeout(CONNECT_LIMIT)
         })?;
-        Ok(Self { credential, variables, cloud, login: login.with_longest_body(LONGEST_BODY) })
+        let login = login.with_longest_body(LONGEST_BODY);
+        Ok(Self { credential, variables, cloud, login, current: Mutex::new(None) })
+    }
+
+    /// A token for the next request, other than the one that Resource Manager `refused`. When an early renewal fails, the
+    /// old token is used until it expires.
+    pub(super) async fn token(&self, refused: Option<&AccessToken>) -> Result<Arc<AccessToken>> {
+        let mut current = self.current.lock().await;
+        let now = Utc::now();
+        let usable = current.clone().filter(|token| refused.is_none_or(|refused| refused.text() != token.text()));
+        let is_fresh = |token: &AccessToken| refused.is_some() || token.renew_at().is_none_or(|at| now < at);
+        if let Some(token) = usable.clone().filter(|token| is_fresh(token)) {
+            return Ok(token);
+        }
+        match (self.fetch().await, usable) {
+            (Ok(token), _) => Ok(Arc::clone(current.insert(Arc::new(token)))),
+            (Err(error), Some(token)) if token.expires().is_some_and(|at| now < at) => {
+                tracing::warn!(error = error.full_message(), "the Azure token could not be renewed yet");
+                Ok(token)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// A new token.
@@ -75,7 +98,7 @@ impl TokenFetcher {
     /// [`ErrorKind::Authentication`] when there is no credential or it is refused; [`ErrorKind::Network`], retryable, when
     /// the login service cannot be reached; [`ErrorKind::InvalidInput`] for malformed ids; those of a
     /// [`super::TokenSource`].
-    pub(super) async fn fetch(&self) -> Result<AccessToken> {
+    async fn fetch(&self) -> Result<AccessToken> {
         match &self.credential {
             Credential::Environment => self.environment_token().await,
             Credential::ServicePrincipal { tenant_id, client_id, client_secret } => {
@@ -164,9 +187,7 @@ impl TokenFetcher {
         })?;
         let scope = self.cloud.scope();
         let form = [fields, &[("grant_type", "client_credentials"), ("scope", &scope)]].concat();
-        let deadline = Deadline::after(LOGIN_LIMIT);
-        let retry = Retry::new(TRIES, TRIES).until(deadline);
-        let request = TokenExchange { client: &self.login, identity, secret, is_optional: false, retry, deadline };
+        let request = TokenExchange { client: &self.login, identity, secret, is_optional: false, limit: LOGIN_LIMIT };
         request.send(|| self.login.request(Method::POST, url.clone()).form(&form), is_transient).await
     }
 
@@ -208,33 +229,33 @@ impl TokenFetcher {
         })?;
         let client = client.with_longest_body(LONGEST_BODY);
         let (_, header) = app_service.unwrap_or_default();
-        let deadline = Deadline::after(METADATA_LIMIT);
-        let retry = Retry::new(TRIES, TRIES).until(deadline);
         let identity = "the identity of this machine";
-        let request = TokenExchange { client: &client, identity, secret: header, is_optional: true, retry, deadline };
+        let request =
+            TokenExchange { client: &client, identity, secret: header, is_optional: true, limit: METADATA_LIMIT };
         let build = || {
             let request = client.request(Method::GET, url.clone()).header("Metadata", "true");
             if header.is_empty() { request } else { request.header("X-IDENTITY-HEADER", header) }
         };
         // 404 and 410: the service is being updated.
-        request
-            .send(build, |status| {
-                matches!(status.as_u16(), 404 | 410) || status.is_server_error() || is_transient(status)
-            })
-            .await
+        let may_repeat = |status: StatusCode| {
+            matches!(status.as_u16(), 404 | 410) || status.is_server_error() || is_transient(status)
+        };
+        request.send(build, may_repeat).await
     }
 }
 
 impl TokenExchange<'_> {
     /// Sends the request until it is answered with a token or refused.
     async fn send(
-        mut self,
+        self,
         build: impl Fn() -> RequestBuilder,
         may_repeat: impl Fn(StatusCode) -> bool,
     ) -> Result<AccessToken> {
         let what = format!("the request for a token of {}", self.identity);
+        let deadline = Deadline::after(self.limit);
+        let mut retry = Retry::new(TRIES, TRIES).until(deadline);
         loop {
-            let sent = self.client.send_until(build(), &what, self.deadline).await;
+            let sent = self.client.send_until(build(), &what, deadline).await;
             let wait = match sent.and_then(Response::complete).map(|response| response.without(&[self.secret])) {
                 Ok(response) if response.status.is_success() => return self.token(&response, &what),
                 Ok(response) => {
@@ -242,12 +263,12 @@ impl TokenExchange<'_> {
                     if !may_repeat(response.status) {
                         return Err(error);
                     }
-                    self.retry.after(error, true, response.retry_after())?
+                    retry.after(error, true, response.retry_after())?
                 }
                 Err(RequestFailure { error, state: SendState::NotSent, .. }) if self.is_optional => {
                     return Err(error.with_retryable(false));
                 }
-                Err(RequestFailure { error, .. }) => self.retry.after(error, false, None)?,
+                Err(RequestFailure { error, .. }) => retry.after(error, false, None)?,
             };
             tokio::time::sleep(wait).await;
         }

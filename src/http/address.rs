@@ -71,10 +71,7 @@ pub(crate) fn is_same_server(server: &Url, url: &Url) -> bool {
 /// `url` for display, without user name, password and query, where tokens may be. A text that is not a URL is treated the
 /// same way, so that a typing error shows no password either.
 pub(crate) fn without_userinfo(url: &str) -> String {
-    let (scheme, rest) = match url.find("://") {
-        Some(at) => url.split_at(at + 3),
-        None => ("", url),
-    };
+    let (scheme, rest) = url.find("://").map_or(("", url), |at| url.split_at(at + 3));
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     format!("{scheme}{}", &rest[..end])

@@ -248,10 +248,7 @@ impl Response {
     /// # Errors
     /// The [`RequestFailure`] that cut the body off.
     pub(crate) fn complete(mut self) -> Result<Self, RequestFailure> {
-        match self.incomplete.take() {
-            Some(failure) => Err(failure),
-            None => Ok(self),
-        }
+        self.incomplete.take().map_or(Ok(self), Err)
     }
 
     /// Whether the time was up before all of the body came.

@@ -6,8 +6,6 @@
 mod arm;
 mod cache;
 mod listing;
-mod pool;
-mod resources;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +17,7 @@ use self::arm::ResourceReader;
 use self::cache::{CachedListing, ListingCache};
 use self::listing::UsableVms;
 use super::{Inventory, Origin, duration_text};
-use crate::azure::{ArmClient, Cloud, Credential, CredentialVariables, Deadline, ResourceId, check_segment};
+use crate::azure::{ArmClient, Cloud, Credential, CredentialVariables, Deadline, check_segment};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The time limit where a cached inventory can be used instead.
@@ -147,11 +145,7 @@ impl Inventory {
 
 async fn list(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions, limit: Duration) -> Result<UsableVms> {
     let arm = ArmClient::new(cloud, options.credential.clone(), options.variables.clone())?;
-    let reader = ResourceReader { arm: &arm, query, deadline: Deadline::after(limit) };
-    match &query.members {
-        Members::BackendPool(_) => pool::list(&reader).await,
-        _ => listing::list(&reader).await,
-    }
+    listing::list(&ResourceReader { arm: &arm, query, deadline: Deadline::after(limit) }).await
 }
 
 impl CachedListing {
@@ -164,11 +158,11 @@ impl CachedListing {
         let origin = Origin {
             source,
             listed_at: self.listed_at,
-            remembered: self.is_from_cache(),
+            remembered: self.from_cache,
             left_out: self.left_out.clone(),
             warning,
         };
-        Ok(Inventory::new(self.vms())?.with_origin(origin))
+        Ok(Inventory::new(self.vms.clone())?.with_origin(origin))
     }
 }
 
@@ -250,13 +244,8 @@ fn checked(query: &AzureQuery) -> Result<AzureQuery> {
         }
         Members::BackendPool(pool) => {
             trim(pool);
-            pool::id(pool, &query.subscription_id, query.resource_group.as_deref())?;
+            listing::pool_id(pool, &query.subscription_id, query.resource_group.as_deref())?;
         }
     }
     Ok(query)
-}
-
-/// The id of a VM.
-fn vm_id(subscription: &str, group: &str, name: &str) -> ResourceId {
-    ResourceId::new(subscription, group, "Microsoft.Compute", "virtualMachines", name)
 }

@@ -1,17 +1,18 @@
 //! Inventories: the VMs that may be selected, with addresses and NICs, from a list, a value, a file or Azure.
 
 pub mod azure;
-mod file;
-mod shape;
+mod read;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 pub const MAX_NAME_BYTES: usize = 1_024;
 
 /// One VM that may be selected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {
     /// The name, unique in its inventory. The selection state has this name as its key.
     pub name: String,
@@ -28,8 +29,13 @@ pub struct Vm {
     pub ip_address: String,
     /// The Azure network interface resource behind the address, where known.
     pub nic_name: Option<String>,
-    /// Turns per round, at least 1.
+    /// Turns per round, at least 1. A listing of Azure, which is what is stored, has none.
+    #[serde(skip, default = "one")]
     pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Vm {
@@ -104,18 +110,17 @@ impl Inventory {
             return Err(Error::invalid("the inventory is empty: name at least one VM"));
         }
         let mut seen = HashSet::new();
-        let mut checked = Vec::with_capacity(vms.len());
-        for (index, vm) in vms.into_iter().enumerate() {
+        let check = |(index, vm)| {
             let vm = checked_vm(index, vm)?;
-            if !seen.insert(vm.name.clone()) {
-                return Err(Error::invalid(format!(
-                    "the inventory names VM \"{}\" twice: give every VM once, under a name of its own",
-                    vm.name
-                )));
+            let name = &vm.name;
+            if !seen.insert(name.clone()) {
+                let text =
+                    format!("the inventory names VM \"{name}\" twice: give every VM once, under a name of its own");
+                return Err(Error::invalid(text));
             }
-            checked.push(vm);
-        }
-        Ok(Self { vms: checked, origin: None })
+            Ok(vm)
+        };
+        Ok(Self { vms: vms.into_iter().enumerate().map(check).collect::<Result<_>>()?, origin: None })
     }
 
     /// An inventory of names, which are also the addresses to probe: host names or IP addresses.
@@ -134,7 +139,7 @@ impl Inventory {
     /// Those of [`Inventory::new`], and [`crate::ErrorKind::InvalidInput`] for any other shape, an unknown key
     /// (named), or a value of the wrong type.
     pub fn from_value(value: Value) -> Result<Self> {
-        Self::new(shape::vms(value)?)
+        Self::new(read::vms(value)?)
     }
 
     /// Reads an inventory file: `.json` and `.yaml`/`.yml` with the shapes of [`Inventory::from_value`], or `.csv`
@@ -145,7 +150,7 @@ impl Inventory {
     /// file, for an unknown extension, text that does not parse, a key given twice, and for what
     /// [`Inventory::from_value`] refuses; [`crate::ErrorKind::Storage`] when the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        file::read(path.as_ref())
+        read::file(path.as_ref())
     }
 
     /// This inventory with its origin.
@@ -177,23 +182,20 @@ impl Inventory {
 }
 
 fn checked_vm(index: usize, vm: Vm) -> Result<Vm> {
-    let name = checked_text(&vm.name).map_err(|what| {
-        Error::invalid(format!(
-            "the name of VM number {} of the inventory {what}: give a host name or an IP address",
-            index + 1
-        ))
-    })?;
-    let ip_address = checked_text(&vm.ip_address).map_err(|what| {
-        Error::invalid(format!(
-            "the ip_address of VM \"{name}\" {what}: give one, or leave it out to use the name as the address"
-        ))
-    })?;
-    let nic_name = match vm.nic_name.as_deref().map(str::trim) {
-        None | Some("") => None,
-        Some(nic) => {
-            Some(checked_text(nic).map_err(|what| Error::invalid(format!("the nic_name of VM \"{name}\" {what}")))?)
-        }
-    };
+    let number = index + 1;
+    let name = checked_text(
+        &vm.name,
+        format_args!("the name of VM number {number} of the inventory"),
+        ": give a host name or an IP address",
+    )?;
+    let ip_address = checked_text(
+        &vm.ip_address,
+        format_args!("the ip_address of VM \"{name}\""),
+        ": give one, or leave it out to use the name as the address",
+    )?;
+    let nic_name = vm.nic_name.as_deref().filter(|nic| !nic.trim().is_empty());
+    let nic_name =
+        nic_name.map(|nic| checked_text(nic, format_args!("the nic_name of VM \"{name}\""), "")).transpose()?;
     if vm.weight == 0 {
         return Err(Error::invalid(format!(
             "VM \"{name}\" has weight 0: weights count from 1; take the VM out of the inventory if it is not to be selected"
@@ -202,16 +204,18 @@ fn checked_vm(index: usize, vm: Vm) -> Result<Vm> {
     Ok(Vm { name, ip_address, nic_name, weight: vm.weight })
 }
 
-fn checked_text(text: &str) -> std::result::Result<String, String> {
+/// `text` without the spaces around it. An error calls it `what`.
+fn checked_text(text: &str, what: fmt::Arguments<'_>, advice: &str) -> Result<String> {
     let text = text.trim();
+    let refused = |why: &str| Err(Error::invalid(format!("{what} {why}{advice}")));
     if text.is_empty() {
-        return Err("is empty".to_owned());
+        return refused("is empty");
     }
     if text.len() > MAX_NAME_BYTES {
-        return Err(format!("has {} bytes, and at most {MAX_NAME_BYTES} are taken", text.len()));
+        return refused(&format!("has {} bytes, and at most {MAX_NAME_BYTES} are taken", text.len()));
     }
     if text.chars().any(char::is_control) {
-        return Err("has a control character in it".to_owned());
+        return refused("has a control character in it");
     }
     Ok(text.to_owned())
 }

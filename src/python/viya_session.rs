@@ -17,7 +17,7 @@ use super::errors::{ForkGuard, PyOutcome};
 use super::wait::CallMode;
 use crate::error::Error;
 use crate::runtime::lock;
-use crate::viya::auth::{self, OAuthClient, pkce};
+use crate::viya::auth::{self, OAuthClient};
 use crate::viya::{ClientOptions, Credentials, ViyaClient, contexts, definitions, server, session};
 
 /// Options of the HTTP client from the keywords that several classes share.
@@ -264,7 +264,7 @@ pub(super) struct PyCodeLogin {
     base_url: String,
     options: ClientOptions,
     client: OAuthClient,
-    login: Arc<pkce::AuthorizationRequest>,
+    login: Arc<session::AuthorizationRequest>,
 }
 
 impl PyCodeLogin {

@@ -136,7 +136,7 @@ impl AutosysSandbox {
         if !self.spool.knows(job) {
             return Err(Error::new(ErrorKind::NotFound, format!("the sandbox's AutoSys has no job {job:?}")));
         }
-        self.spool.status(job)
+        Ok(self.spool.status(job)?.0)
     }
 
     /// Refuses the next event of each of these jobs. The same event succeeds when it is sent again.
@@ -167,12 +167,9 @@ impl Drop for AutosysSandbox {
 
 fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
     let known = options.jobs.as_deref().unwrap_or_default();
-    for job in known {
-        if !spool::valid_name(job) {
-            return Err(Error::invalid(format!(
-                "the sandbox's AutoSys cannot have a job {job:?}: AutoSys refuses the name"
-            )));
-        }
+    if let Some(job) = known.iter().find(|job| !spool::valid_name(job)) {
+        let text = format!("the sandbox's AutoSys cannot have a job {job:?}: AutoSys refuses the name");
+        return Err(Error::invalid(text));
     }
     match &options.refuse_first {
         RefuseFirst::None => Ok(BTreeSet::new()),
@@ -190,12 +187,9 @@ fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
 }
 
 fn check_names(jobs: &[String]) -> Result<()> {
-    match jobs.iter().find(|job| !spool::valid_name(job)) {
-        Some(job) => {
-            Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys does not allow the name")))
-        }
-        None => Ok(()),
-    }
+    jobs.iter().find(|job| !spool::valid_name(job)).map_or(Ok(()), |job| {
+        Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys does not allow the name")))
+    })
 }
 
 /// Writes an executable. It is moved into place, because a running program cannot be written to.

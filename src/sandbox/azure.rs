@@ -180,10 +180,8 @@ impl AzureSandbox {
             )));
         }
         let mut vms = lock(&self.server.vms);
-        let found = vms.iter_mut().find(|known| known.name == vm);
-        let found =
-            found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {vm:?}")))?;
-        found.power = state.to_owned();
+        let absent = || Error::new(ErrorKind::NotFound, format!("the sandbox's Azure has no VM {vm:?}"));
+        vms.iter_mut().find(|known| known.name == vm).ok_or_else(absent)?.power = state.to_owned();
         Ok(())
     }
 

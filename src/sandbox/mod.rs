@@ -11,10 +11,10 @@ mod tests;
 pub mod viya;
 mod vms;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, Permissions};
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -80,16 +80,14 @@ impl Sandbox {
         let (dir, temporary) = directory(options.dir)?;
         let vms = Vms::start(options.vms, options.vms_down)?;
         let inventory = inventory(&vms)?;
-        let viya = match options.viya {
-            Some(options) => {
-                let lifetime = options.token_lifetime;
-                let viya = ViyaSandbox::start(options)?;
-                write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
-                write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), lifetime), 0o600)?;
-                Some(viya)
-            }
-            None => None,
+        let start_viya = |options: ViyaOptions| {
+            let lifetime = options.token_lifetime;
+            let viya = ViyaSandbox::start(options)?;
+            write(&dir.join("job_configs.json"), &job_configs(&viya)?, 0o644)?;
+            write(&dir.join("sas_tokens.json"), &token_file(viya.issue_tokens(), lifetime), 0o600)?;
+            Ok::<_, Error>(viya)
         };
+        let viya = options.viya.map(start_viya).transpose()?;
         let start_autosys = |options| AutosysSandbox::start(&dir.join("autosys"), options);
         let autosys = options.autosys.map(start_autosys).transpose()?;
         let start_azure = |mut options: AzureOptions| {
@@ -198,19 +196,13 @@ fn token_file(mut pair: Value, lifetime: Duration) -> String {
     format!("{pair:#}\n")
 }
 
+/// Replaces a file: an old one of that name would keep its mode.
 fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
-    // Removed first: an old file of that name would keep its mode.
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(storage("replace", path, e)),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(|e| storage("create", path, e))?;
-    file.write_all(text.as_bytes()).map_err(|e| storage("write", path, e))
+    let dir = path.parent().unwrap_or(path);
+    let made = tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir);
+    let mut file = made.map_err(|e| storage("create", path, e))?;
+    file.write_all(text.as_bytes()).map_err(|e| storage("write", path, e))?;
+    file.persist(path).map(drop).map_err(|e| storage("replace", path, e.error))
 }
 
 fn storage(verb: &str, path: &Path, cause: std::io::Error) -> Error {

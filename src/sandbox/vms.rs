@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,7 +25,8 @@ pub struct Vms {
     vms: Vec<(String, IpAddr)>,
     down: Vec<String>,
     port: u16,
-    listening: Vec<AbortHandle>,
+    /// Dropping it ends them.
+    listening: JoinSet<()>,
     _reserved: Vec<TcpSocket>,
 }
 
@@ -47,10 +48,12 @@ impl Vms {
         let _inside = runtime.enter();
         let addresses: Vec<Ipv4Addr> =
             (0..count).map(|index| Ipv4Addr::new(127, 0, 0, (FIRST_ADDRESS + index) as u8)).collect();
-        let (port, sockets) = bind_all(&addresses)?;
+        let bound = (1..TRIES).find_map(|_| bind_all(&addresses).ok());
+        let (port, sockets) = bound.map_or_else(|| bind_all(&addresses), Ok)?;
         let last_down = count.saturating_sub(if down == count { 0 } else { 1 });
         let is_down = |index: usize| (last_down - down..last_down).contains(&index);
-        let mut vms = Self { vms: Vec::new(), down: Vec::new(), port, listening: Vec::new(), _reserved: Vec::new() };
+        let mut vms =
+            Self { vms: Vec::new(), down: Vec::new(), port, listening: JoinSet::new(), _reserved: Vec::new() };
         for (index, (address, socket)) in addresses.into_iter().zip(sockets).enumerate() {
             let name = format!("vm{}", index + 1);
             if is_down(index) {
@@ -58,7 +61,7 @@ impl Vms {
                 vms._reserved.push(socket);
             } else {
                 let listener = socket.listen(BACKLOG).map_err(|e| unavailable(address, e))?;
-                vms.listening.push(runtime.spawn(answer(listener)).abort_handle());
+                vms.listening.spawn(answer(listener));
             }
             vms.vms.push((name, address.into()));
         }
@@ -81,12 +84,6 @@ impl Vms {
     }
 }
 
-impl Drop for Vms {
-    fn drop(&mut self) {
-        self.listening.iter().for_each(AbortHandle::abort);
-    }
-}
-
 async fn answer(listener: TcpListener) {
     loop {
         if listener.accept().await.is_err() {
@@ -97,17 +94,6 @@ async fn answer(listener: TcpListener) {
 
 /// One port, free at every address, chosen by the system.
 fn bind_all(addresses: &[Ipv4Addr]) -> Result<(u16, Vec<TcpSocket>)> {
-    let mut bound = try_bind_all(addresses);
-    for _ in 1..TRIES {
-        if bound.is_ok() {
-            break;
-        }
-        bound = try_bind_all(addresses);
-    }
-    bound
-}
-
-fn try_bind_all(addresses: &[Ipv4Addr]) -> Result<(u16, Vec<TcpSocket>)> {
     let mut port = 0;
     let mut sockets = Vec::with_capacity(addresses.len());
     for address in addresses {

@@ -16,20 +16,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Client, Secret};
 use crate::runtime::InFlight;
 
-mod cli_profile;
 mod credentials;
 mod grant;
-pub mod pkce;
 mod token_file;
 mod token_pair;
 mod token_storage;
 
-pub use cli_profile::endpoint as cli_endpoint;
 pub use credentials::Credentials;
 pub use grant::{Grant, OAuthClient, TokenCallback};
+pub(super) use grant::{explained, post as request_tokens};
 use token_pair::TokenPair;
-pub use token_storage::PersistHook;
-use token_storage::TokenStorage;
+pub use token_storage::{PersistHook, cli_endpoint};
+use token_storage::{TokenStorage, check_server, credentials_file, profile_name};
 
 /// An access token with the number of its renewal, so that the refusal of an older one is recognized.
 #[derive(Debug, Clone)]
@@ -106,8 +104,8 @@ impl Login {
     /// [`ErrorKind::NotFound`] when there is no such profile: `sas-viya auth login` creates it. [`ErrorKind::InvalidInput`]
     /// when the profile belongs to another server than the one at `base_url`, which must not get its tokens.
     pub fn cli(profile: Option<&str>, base_url: &str) -> Result<Self> {
-        cli_profile::check_server(profile, base_url)?;
-        let (path, profile) = (cli_profile::credentials_file()?, cli_profile::profile_name(profile));
+        check_server(profile, base_url)?;
+        let (path, profile) = (credentials_file()?, profile_name(profile));
         // The default client renews a profile's tokens, unless they name another one.
         Self::read(TokenStorage::CliProfile { path, profile }, OAuthClient::default())
     }
@@ -135,7 +133,7 @@ impl Login {
 
     fn new(storage: TokenStorage, client: OAuthClient, grant: Option<Grant>, tokens: Option<TokenPair>) -> Self {
         // The client that tokens were issued to renews them, unless the caller names another one.
-        let named = tokens.as_ref().and_then(TokenPair::client).filter(|_| client.is_default());
+        let named = tokens.as_ref().and_then(TokenPair::client).filter(|_| client.is_default);
         let client = named.map_or(client, |id| OAuthClient::public(&id));
         Self(Arc::new(LoginState { storage, client, grant, tokens: Mutex::new(tokens) }))
     }
@@ -244,7 +242,8 @@ impl LoginState {
     /// Stores renewed tokens that could not be stored before.
     async fn save(&self, tokens: &mut TokenPair) -> Result<()> {
         let _lock = self.storage.lock().await?;
-        self.storage.prepare_write()?.finish(&tokens.raw).await.map_err(not_stored)?;
+        let prepared = self.storage.prepare_write()?;
+        self.storage.write(prepared, &tokens.raw).await.map_err(not_stored)?;
         tokens.unsaved = false;
         Ok(())
     }
@@ -253,15 +252,12 @@ impl LoginState {
         let when = tokens
             .and_then(|tokens| tokens.expires)
             .map_or_else(String::new, |at| format!(" (it expired at {})", at.format("%Y-%m-%d %H:%M:%SZ")));
-        Error::new(
-            ErrorKind::Authentication,
-            format!(
-                "the access token in {} is not accepted{when} and there is no refresh_token: log in to SAS Viya again \
-                 ({}) and repeat",
-                self.storage.name(),
-                self.storage.how_to_log_in()
-            ),
-        )
+        let text = format!(
+            "the access token in {} is not accepted{when} and there is no refresh_token: log in to SAS Viya again ({}) and repeat",
+            self.storage.name(),
+            self.storage.how_to_log_in()
+        );
+        Error::new(ErrorKind::Authentication, text)
     }
 
     async fn renew(&self, slot: &mut Option<TokenPair>, http: &Client) -> Result<Bearer> {
@@ -292,7 +288,7 @@ impl LoginState {
         let (access, refresh) = known.unwrap_or_default();
         let known = [access.as_str(), refresh.as_deref().unwrap_or_default()];
         // Prepared before the refresh token is spent: a folder that cannot be written to must not cost the login.
-        let write = self.storage.prepare_write()?;
+        let prepared = self.storage.prepare_write()?;
         let refreshed = match refresh_token {
             Some(token) => match grant::refresh(http, &self.client, &token, &self.storage, &known).await {
                 Err(e) if e.kind() == ErrorKind::Authentication && self.grant.is_some() => None,
@@ -317,7 +313,8 @@ impl LoginState {
         let parse = if from_callback { TokenPair::from_stored } else { TokenPair::from_response };
         let mut renewed = parse(raw, &name)?;
         renewed.generation = generation;
-        let (stored, bearer) = (write.finish(&renewed.raw).await.map_err(not_stored), renewed.bearer());
+        let stored = self.storage.write(prepared, &renewed.raw).await.map_err(not_stored);
+        let bearer = renewed.bearer();
         // Used also where storing failed, because the old pair may be void. Storing is tried again before the next call.
         renewed.unsaved = stored.is_err();
         *slot = Some(renewed);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::header::AUTHORIZATION;
+use reqwest::{ClientBuilder, StatusCode};
 use serde_json::Value;
 use url::Url;
 
@@ -16,13 +16,11 @@ use crate::http::address::{AddressRules, is_loopback};
 use crate::http::retry::Retry;
 use crate::http::{Client, RequestFailure, Response, Secret, SendState, tls, token};
 
-mod pages;
 mod request;
 
 #[cfg(test)]
-pub(super) use pages::MOST_PAGES;
-pub(crate) use pages::Pages;
-pub(crate) use request::{COLLECTION, ViyaRequest, is_filter_refused, is_transient, json, quoted, refusal};
+pub(super) use request::MOST_PAGES;
+pub(crate) use request::{COLLECTION, Pages, ViyaRequest, is_filter_refused, is_transient, json, quoted, refusal};
 
 /// How often a request is tried when the server has not answered before.
 const UNREACHED_TRIES: u32 = 3;
@@ -99,15 +97,12 @@ pub(super) fn connect(base_url: &str, options: &ClientOptions) -> Result<Client>
     }
     let advice = "check base_url, the network and its proxy, then try again";
     let client = Client::new("SAS Viya", &base, advice, |builder| {
-        let mut builder = builder
+        let builder = builder
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
             .tls_certs_merge(certificates)
             .tls_danger_accept_invalid_certs(!options.verify);
-        if let Some(proxy) = proxy {
-            builder = builder.proxy(proxy);
-        }
-        builder
+        proxy.into_iter().fold(builder, ClientBuilder::proxy)
     });
     Ok(client?.with_limit(options.read_timeout * 2))
 }

@@ -5,7 +5,7 @@
 //! a server changes it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use url::{Host, Url};
@@ -32,26 +32,20 @@ pub fn check_time_scale(name: &str, value: f64) -> Result<()> {
 
 /// Declares the time scale of a server that runs in this process, for as long as the value lives.
 #[derive(Debug)]
-pub struct LocalTimeScale {
-    address: SocketAddr,
-}
+pub struct LocalTimeScale(SocketAddr);
 
 impl LocalTimeScale {
     /// Declares that the server at `address` runs at `scale`.
     pub fn declare(address: SocketAddr, scale: f64) -> Self {
-        local_servers().push((address, scale));
-        Self { address }
+        lock(&LOCAL_SERVERS).push((address, scale));
+        Self(address)
     }
 }
 
 impl Drop for LocalTimeScale {
     fn drop(&mut self) {
-        local_servers().retain(|(address, _)| *address != self.address);
+        lock(&LOCAL_SERVERS).retain(|(address, _)| *address != self.0);
     }
-}
-
-fn local_servers() -> MutexGuard<'static, Vec<(SocketAddr, f64)>> {
-    lock(&LOCAL_SERVERS)
 }
 
 fn local_time_scale(server: &Url) -> Option<f64> {
@@ -61,7 +55,7 @@ fn local_time_scale(server: &Url) -> Option<f64> {
         Host::Domain(name) => (name == "localhost").then_some(Ipv4Addr::LOCALHOST)?.into(),
     };
     let wanted = SocketAddr::new(ip, server.port_or_known_default()?);
-    local_servers().iter().find(|(address, _)| *address == wanted).map(|(_, scale)| *scale)
+    lock(&LOCAL_SERVERS).iter().find(|(address, _)| *address == wanted).map(|(_, scale)| *scale)
 }
 
 /// Converts between real time and the server's time.

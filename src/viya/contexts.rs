@@ -35,14 +35,12 @@ const DETAILS: [&str; 4] = ["launchContext", "launchType", "environment", "resou
 /// [`ErrorKind::NotFound`] that names the contexts that exist; those of any call to the server.
 pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
     let is_meant = |item: &Value| text(item, "name") == Some(name);
-    match client.items(list().query("filter", format!("eq(name,{})", quoted(name)))).await {
-        Ok(items) => {
-            if let Some(item) = items.into_iter().find(is_meant) {
-                return complete(client, item).await;
-            }
-        }
-        Err(e) if is_filter_refused(&e) => {}
-        Err(e) => return Err(e),
+    let filtered = match client.items(list().query("filter", format!("eq(name,{})", quoted(name)))).await {
+        Err(e) if is_filter_refused(&e) => Vec::new(),
+        items => items?,
+    };
+    if let Some(item) = filtered.into_iter().find(is_meant) {
+        return complete(client, item).await;
     }
     // The list without the filter names what exists. A server may also interpret a filter differently.
     let items = client.items(list()).await?;
@@ -52,16 +50,12 @@ pub async fn find(client: &ViyaClient, name: &str) -> Result<Context> {
         true => "this user sees none".to_owned(),
         false => format!("there are: {}", names.join(", ")),
     };
-    match items.into_iter().find(is_meant) {
-        Some(item) => complete(client, item).await,
-        None => Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "{} has no compute context named {name:?}; {there}. No job was submitted",
-                client.base_url().as_str().trim_end_matches('/')
-            ),
-        )),
-    }
+    let Some(item) = items.into_iter().find(is_meant) else {
+        let server = client.base_url().as_str().trim_end_matches('/');
+        let text = format!("{server} has no compute context named {name:?}; {there}. No job was submitted");
+        return Err(Error::new(ErrorKind::NotFound, text));
+    };
+    complete(client, item).await
 }
 
 /// All contexts that the user sees, sorted by name, with their details where these may be read.

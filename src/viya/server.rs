@@ -17,8 +17,7 @@ pub fn base_url(given: Option<&str>) -> Result<Option<String>> {
     if let Some(url) = settings::lookup("base_url", given)? {
         return Ok(Some(url));
     }
-    let variable = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    Ok(VARIABLES.iter().find_map(variable).or_else(|| auth::cli_endpoint(None)))
+    Ok(settings::environment(&VARIABLES).or_else(|| auth::cli_endpoint(None)))
 }
 
 /// [`base_url`], or an error when there is none.

@@ -1,12 +1,16 @@
 //! One user at one SAS Viya: who the user is, and logging in.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use url::Url;
 
-use super::auth::{Credentials, OAuthClient, pkce};
+use super::auth::{Credentials, OAuthClient, explained, request_tokens};
 use super::client::{ClientOptions, ViyaClient, ViyaRequest, connect, parse_base_url};
 use super::json;
-use crate::error::{ErrorKind, Result};
-use crate::http::token;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::{Secret, token};
 
 /// Who a token belongs to, as far as that is known.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,26 +64,55 @@ pub async fn whoami(client: &ViyaClient) -> Result<UserIdentity> {
     Ok(identity)
 }
 
+/// A login with an authorization code and PKCE (RFC 7636, S256) that was started: SASLogon shows a code in the browser, and the
+/// user pastes it.
+#[derive(Debug)]
+pub struct AuthorizationRequest {
+    /// The address to open in a browser.
+    pub url: Url,
+    /// What redeems the code.
+    verifier: Secret,
+}
+
 /// Starts a login with an authorization code.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] for a malformed base URL.
-pub fn begin_login(base_url: &str, client: &OAuthClient) -> Result<pkce::AuthorizationRequest> {
-    Ok(pkce::begin(&parse_base_url(base_url)?, client))
+pub fn begin_login(base_url: &str, client: &OAuthClient) -> Result<AuthorizationRequest> {
+    let verifier = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let mut url = parse_base_url(base_url)?;
+    url.set_path("/SASLogon/oauth/authorize");
+    url.query_pairs_mut()
+        .append_pair("response_type", "code")
+        .append_pair("client_id", client.id())
+        .append_pair("code_challenge_method", "S256")
+        .append_pair("code_challenge", &challenge(&verifier));
+    Ok(AuthorizationRequest { url, verifier: verifier.into() })
 }
 
-/// Redeems the code that the user pasted.
+fn challenge(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()))
+}
+
+/// Redeems the code that the user pasted; returns the SASLogon response.
 ///
 /// # Errors
-/// [`ErrorKind::Authentication`] when it is refused; [`ErrorKind::Network`] when the server cannot be reached.
+/// [`ErrorKind::Authentication`] with SASLogon's reason, for example for a code that was mistyped or is too old;
+/// [`ErrorKind::Network`] when the server cannot be reached.
 pub async fn finish_login(
     base_url: &str,
     options: &ClientOptions,
     client: &OAuthClient,
-    login: &pkce::AuthorizationRequest,
+    login: &AuthorizationRequest,
     code: &str,
 ) -> Result<Map<String, Value>> {
-    pkce::redeem(&connect(base_url, options)?, client, login, code).await
+    let (code, verifier) = (code.trim(), login.verifier.expose());
+    let form = [("grant_type", "authorization_code"), ("code", code), ("code_verifier", verifier)];
+    let response = request_tokens(&connect(base_url, options)?, client, &form, &[code, verifier]).await;
+    let refused = |why: &Error| {
+        format!("SAS Viya refused the authorization code ({why}): open the address again and paste the new code")
+    };
+    response.map_err(|e| explained(e, refused))
 }
 
 /// Logs in with `credentials`; returns the SASLogon response and the id of the OAuth client that it was issued to.
@@ -94,4 +127,22 @@ pub async fn login(
     let client = ViyaClient::new(base_url, credentials.open(base_url)?, options)?;
     client.token().await?;
     Ok((client.login().response().await.unwrap_or_default(), client.login().client().id().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_challenge_is_that_of_the_rfc() {
+        // RFC 7636, appendix B.
+        assert_eq!(
+            challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
+        let login = begin_login("https://viya.example.com/", &OAuthClient::public("vscode")).unwrap();
+        assert!(login.url.as_str().starts_with("https://viya.example.com/SASLogon/oauth/authorize?response_type=code"));
+        assert!(!format!("{login:?}").contains(login.verifier.expose()));
+        assert!(login.verifier.expose().len() >= 43);
+    }
 }

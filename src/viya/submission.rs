@@ -78,11 +78,12 @@ pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>
     };
     let mut retry = client.retry();
     loop {
-        let uncertain = match client.once(&request).await {
+        // Why the job is looked up, whether it is sent again if it is not found, and for how long it is looked for.
+        let (failure, resend, seconds) = match client.once(&request).await {
             Ok(response) if response.status.is_success() => match json(&response).and_then(Job::parse) {
                 Ok(job) => return Ok(job),
                 // The server accepted it, unless a proxy made up the response.
-                Err(error) => UncertainSubmission::new(error, false, LOOKUP_AFTER_TIMEOUT),
+                Err(error) => (NotSubmitted { error, in_doubt: true }, false, LOOKUP_AFTER_TIMEOUT),
             },
             Ok(response) => {
                 let (status, asked) = (response.status, response.retry_after());
@@ -102,14 +103,10 @@ pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>
                         };
                         let seconds =
                             seconds.max(asked.map_or(0.0, |asked| asked.min(LONGEST_RETRY_AFTER).as_secs_f64()));
-                        if is_transient(status) || status.as_u16() == 408 {
-                            UncertainSubmission::new(error.with_retryable(true), true, seconds)
-                        } else {
-                            // The server failed at this job, and may do so each time.
-                            let resend = retry.tried() + 1 < INTERNAL_TRIES;
-                            let error = error.with_retryable(false);
-                            UncertainSubmission { in_doubt: false, ..UncertainSubmission::new(error, resend, seconds) }
-                        }
+                        let may_pass = is_transient(status) || status.as_u16() == 408;
+                        let failure = NotSubmitted { error: error.with_retryable(may_pass), in_doubt: may_pass };
+                        // Else the server failed at this job, and may do so each time.
+                        (failure, may_pass || retry.tried() + 1 < INTERNAL_TRIES, seconds)
                     }
                     _ => return Err(error.into()),
                 }
@@ -121,40 +118,23 @@ pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>
             }
             Err(failure) => {
                 let seconds = if failure.timed_out { LOOKUP_AFTER_TIMEOUT } else { LOOKUP_AFTER_FAILURE };
-                UncertainSubmission::new(failure.error, true, seconds)
+                (NotSubmitted { error: failure.error, in_doubt: true }, true, seconds)
             }
         };
-        let may_resend = retry.count(true) && uncertain.resend;
-        match look_up(client, &job.name, oldest, uncertain.seconds).await {
+        let may_resend = retry.count(true) && resend;
+        match look_up(client, &job.name, oldest, seconds).await {
             Ok(Some(job)) => return Ok(job),
             Ok(None) if may_resend => {}
-            Ok(None) => return Err(NotSubmitted { error: uncertain.error, in_doubt: uncertain.in_doubt }),
+            Ok(None) => return Err(failure),
             Err(e) => {
                 let text = format!(
                     "it is not known whether SAS Viya accepted job {}: {e}; look for that name there",
                     job.name
                 );
-                let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(uncertain.error);
+                let error = Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(failure.error);
                 return Err(NotSubmitted { error, in_doubt: true });
             }
         }
-    }
-}
-
-/// A submission that the server may have accepted.
-struct UncertainSubmission {
-    error: Error,
-    /// Whether it is sent again if the job is not found.
-    resend: bool,
-    /// Whether the server may accept it later.
-    in_doubt: bool,
-    /// How long the job is looked for.
-    seconds: f64,
-}
-
-impl UncertainSubmission {
-    fn new(error: Error, resend: bool, seconds: f64) -> Self {
-        Self { error, resend, in_doubt: true, seconds }
     }
 }
 

@@ -5,8 +5,7 @@
 //! a list that was refused, and a job that ended without being listed each end the use of that method.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -49,7 +48,8 @@ pub struct Watch<'a> {
     server: Mutex<ServerBehavior>,
     listeners: Mutex<HashMap<String, oneshot::Sender<Box<Job>>>>,
     listener_added: Notify,
-    in_flight: AtomicU32,
+    /// Each job in flight has a clone.
+    in_flight: Arc<()>,
 }
 
 /// What is known about the server.
@@ -76,20 +76,14 @@ impl<'a> Watch<'a> {
             server: Mutex::default(),
             listeners: Mutex::default(),
             listener_added: Notify::new(),
-            in_flight: AtomicU32::new(0),
+            in_flight: Arc::default(),
         }
     }
 
-    /// Counts a job as in flight until the returned guard is dropped.
-    pub fn count_in_flight(&self) -> impl Drop + use<'_> {
-        struct PendingPolls<'b>(&'b AtomicU32);
-        impl Drop for PendingPolls<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        PendingPolls(&self.in_flight)
+    /// Counts a job as in flight until what is returned is dropped.
+    #[must_use]
+    pub fn count_in_flight(&self) -> Arc<()> {
+        Arc::clone(&self.in_flight)
     }
 
     /// Waits until there may be news of the job `id`, whose last known state is `known`.
@@ -118,7 +112,7 @@ impl<'a> Watch<'a> {
                 }
             };
         }
-        let in_flight = f64::from(self.in_flight.load(Ordering::Relaxed));
+        let in_flight = (Arc::strong_count(&self.in_flight) - 1) as f64;
         if in_flight > FEW as f64 && self.filter().is_some() {
             return self.update_from_list(id, in_flight).await;
         }
@@ -128,11 +122,13 @@ impl<'a> Watch<'a> {
 
     async fn update_from_list(&self, id: &str, in_flight: f64) -> Result<JobUpdate> {
         let index = self.server().filter;
-        let (sender, update) = oneshot::channel();
-        let _listener = self.add_listener(id, sender);
+        // It listens until it is dropped.
+        let (sender, mut listener) = oneshot::channel();
+        self.listeners().insert(id.to_owned(), sender);
+        self.listener_added.notify_one();
         let patience = LONGEST_UNLISTED.max(in_flight / POLLS_PER_SECOND * 4.0);
         tokio::select! {
-            update = update => if let Ok(job) = update { return Ok(JobUpdate::Ended(job)) },
+            update = &mut listener => if let Ok(job) = update { return Ok(JobUpdate::Ended(job)) },
             () = self.client.clock().sleep(patience) => {}
         }
         let state = jobs::state(self.client, id).await?;
@@ -144,18 +140,6 @@ impl<'a> Watch<'a> {
             }
         }
         Ok(JobUpdate::State(state))
-    }
-
-    fn add_listener(&self, id: &str, sender: oneshot::Sender<Box<Job>>) -> impl Drop + use<'_, 'a> {
-        struct Listener<'b, 'c>(&'b Watch<'c>, String);
-        impl Drop for Listener<'_, '_> {
-            fn drop(&mut self) {
-                self.0.listeners().remove(&self.1);
-            }
-        }
-        self.listeners().insert(id.to_owned(), sender);
-        self.listener_added.notify_one();
-        Listener(self, id.to_owned())
     }
 
     fn listeners(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Box<Job>>>> {
@@ -181,7 +165,11 @@ impl<'a> Watch<'a> {
     /// Lists ended jobs for the callers of [`Watch::next_update`], as long as it is polled.
     pub async fn run_lists(&self) -> std::convert::Infallible {
         loop {
-            let ids: Vec<String> = self.listeners().keys().cloned().collect();
+            let ids: Vec<String> = {
+                let mut listeners = self.listeners();
+                listeners.retain(|_, sender| !sender.is_closed());
+                listeners.keys().cloned().collect()
+            };
             if ids.is_empty() {
                 self.listener_added.notified().await;
                 continue;

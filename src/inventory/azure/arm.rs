@@ -1,16 +1,29 @@
 //! What an inventory asks Resource Manager for: VMs with their power states, and NICs. A few resources are asked for one by one,
 //! many by a listing.
+//!
+//! Of VMs, NICs and backend pools only the parts are read that an inventory needs. Field names: Microsoft's REST reference of
+//! `Microsoft.Compute/virtualMachines` (2024-07-01) and `Microsoft.Network` (2024-05-01).
 
 use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
 use super::AzureQuery;
-use super::resources::{
-    COMPUTE, COMPUTE_VERSION, NETWORK, NETWORK_VERSION, NicResource, READ_NICS, READ_VMS, VmResource, read,
-};
 use crate::azure::{ArmClient, ArmRequest, Deadline, ResourceId};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Version of the compute interface. It is generally available, also in the sovereign clouds.
+pub(super) const COMPUTE_VERSION: &str = "2024-07-01";
+/// Version of the network interface.
+pub(super) const NETWORK_VERSION: &str = "2024-05-01";
+pub(super) const COMPUTE: &str = "Microsoft.Compute";
+pub(super) const NETWORK: &str = "Microsoft.Network";
+pub(super) const READ_VMS: &str = "Microsoft.Compute/virtualMachines/read";
+pub(super) const READ_NICS: &str = "Microsoft.Network/networkInterfaces/read";
+pub(super) const READ_POOLS: &str = "Microsoft.Network/loadBalancers/backendAddressPools/read";
 
 /// Up to so many resources are asked for one by one; for more, all are listed.
 pub(super) const FEW: usize = 8;
@@ -32,10 +45,6 @@ pub(super) enum Power {
 }
 
 impl Power {
-    fn of(state: Option<String>) -> Self {
-        state.map_or(Self::Unknown, Self::State)
-    }
-
     /// Why a VM in this state cannot be used; `None` when it can.
     pub(super) fn unusable(&self) -> Option<String> {
         match self {
@@ -58,14 +67,14 @@ pub(super) struct FoundVm {
 }
 
 impl FoundVm {
-    fn read(value: serde_json::Value) -> Result<Self> {
+    fn read(value: Value) -> Result<Self> {
         let vm: VmResource = read("a VM", value)?;
         let Some(id) = vm.resource_id() else {
             let text = format!("Resource Manager gave a VM the id {:?}, which is not a resource id", vm.id);
             return Err(Error::new(ErrorKind::Server, text));
         };
         let nic = vm.primary_nic();
-        let power = vm.properties.instance_view.as_ref().map(|view| Power::of(view.power()));
+        let power = vm.properties.instance_view.as_ref().map(InstanceView::power);
         let name = if vm.name.is_empty() { id.name().to_owned() } else { vm.name };
         Ok(Self { id, name, nic, power })
     }
@@ -126,7 +135,7 @@ impl ResourceReader<'_> {
             for item in self.arm.list(&call, self.deadline).await? {
                 let vm: VmResource = read("a VM's status", item)?;
                 if let Some(id) = vm.resource_id() {
-                    states.insert(id.key(), Power::of(vm.properties.instance_view.unwrap_or_default().power()));
+                    states.insert(id.key(), vm.properties.instance_view.unwrap_or_default().power());
                 }
             }
         }
@@ -189,10 +198,142 @@ fn is_about_scope(error: &Error) -> bool {
         .any(|code| text.contains(code))
 }
 
-fn read_nic(value: serde_json::Value) -> Result<NicResource> {
+fn read_nic(value: Value) -> Result<NicResource> {
     let mut nic: NicResource = read("a network interface", value)?;
     if nic.name.is_empty() {
         nic.name = nic.resource_id().map(|id| id.name().to_owned()).unwrap_or_default();
     }
     Ok(nic)
+}
+
+/// The parts that all resources have. `P` is what matters of the properties.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Resource<P> {
+    pub id: String,
+    pub name: String,
+    pub properties: P,
+}
+
+/// `{"id": …}`, as ARM refers to other resources.
+pub(super) type Reference = Resource<IgnoredAny>;
+pub(super) type VmResource = Resource<VmProperties>;
+pub(super) type NicResource = Resource<NicProperties>;
+pub(super) type IpConfiguration = Resource<IpProperties>;
+pub(super) type PoolResource = Resource<PoolProperties>;
+
+impl<P> Resource<P> {
+    pub(super) fn resource_id(&self) -> Option<ResourceId> {
+        ResourceId::parse(&self.id)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct VmProperties {
+    network_profile: NetworkProfile,
+    pub instance_view: Option<InstanceView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct NetworkProfile {
+    network_interfaces: Vec<Resource<Option<PrimaryFlag>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PrimaryFlag {
+    primary: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct InstanceView {
+    statuses: Vec<Status>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    code: String,
+}
+
+impl InstanceView {
+    fn power(&self) -> Power {
+        let mut codes = self.statuses.iter().map(|status| status.code.to_ascii_lowercase());
+        let state = codes.find_map(|code| code.strip_prefix("powerstate/").map(str::to_owned));
+        state.map_or(Power::Unknown, Power::State)
+    }
+}
+
+impl VmResource {
+    /// The id of the primary NIC: the one that is marked, else the first.
+    pub(super) fn primary_nic(&self) -> Option<ResourceId> {
+        let nics = &self.properties.network_profile.network_interfaces;
+        let marked = nics.iter().find(|nic| nic.properties.as_ref().is_some_and(|flag| flag.primary == Some(true)));
+        marked.or(nics.first())?.resource_id()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct NicProperties {
+    pub ip_configurations: Vec<IpConfiguration>,
+    pub virtual_machine: Option<Reference>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct IpProperties {
+    #[serde(rename = "privateIPAddress")]
+    private_ip_address: Option<String>,
+    pub primary: Option<bool>,
+    pub subnet: Option<Reference>,
+}
+
+impl IpConfiguration {
+    pub(super) fn address(&self) -> Option<&str> {
+        self.properties.private_ip_address.as_deref().map(str::trim).filter(|address| !address.is_empty())
+    }
+}
+
+impl NicResource {
+    /// The address of the VM: IPv4 before IPv6, of these the primary configuration, else the first.
+    pub(super) fn address(&self) -> Option<&str> {
+        let configurations = self.properties.ip_configurations.iter();
+        let addresses = configurations.filter_map(|own| Some((own.address()?, own.properties.primary)));
+        addresses.min_by_key(|(address, primary)| (address.contains(':'), *primary != Some(true))).map(|(own, _)| own)
+    }
+
+    /// The VM that it belongs to.
+    pub(super) fn vm(&self) -> Option<ResourceId> {
+        self.properties.virtual_machine.as_ref()?.resource_id()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PoolProperties {
+    #[serde(rename = "backendIPConfigurations")]
+    pub backend_ip_configurations: Vec<Reference>,
+    #[serde(rename = "loadBalancerBackendAddresses")]
+    pub addresses: Vec<Resource<PoolAddressProperties>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct PoolAddressProperties {
+    pub ip_address: Option<String>,
+    pub virtual_network: Option<Reference>,
+    #[serde(rename = "networkInterfaceIPConfiguration")]
+    pub nic_configuration: Option<Reference>,
+}
+
+/// Reads a resource.
+pub(super) fn read<T: DeserializeOwned>(what: &str, value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| {
+        let text = format!("Resource Manager described {what} in a form that this version of jobrota does not support");
+        Error::new(ErrorKind::Server, text).with_source(e)
+    })
 }

@@ -1,6 +1,6 @@
 //! The cache of listings: in this process, and in a file of the user's state directory. It contains no token.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -13,8 +13,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::listing::UsableVms;
 use crate::error::{Error, ErrorKind};
 use crate::inventory::Vm;
-use crate::runtime;
-use crate::runtime::lock;
+use crate::runtime::{self, lock};
 
 /// The version of the file. It changes when older files can no longer be read.
 const VERSION: u32 = 1;
@@ -23,7 +22,7 @@ const LARGEST: u64 = 64 << 20;
 /// Most listings that a process caches.
 const MOST: usize = 256;
 
-static IN_PROCESS: Mutex<Option<HashMap<String, CachedListing>>> = Mutex::new(None);
+static IN_PROCESS: Mutex<BTreeMap<String, CachedListing>> = Mutex::new(BTreeMap::new());
 
 /// A cached listing, as it is in the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,32 +31,16 @@ pub(super) struct CachedListing {
     /// The whole key: the file's name is only a digest of it.
     key: String,
     pub listed_at: DateTime<Utc>,
-    vms: Vec<CachedVm>,
+    pub vms: Vec<Vm>,
     pub left_out: Vec<(String, String)>,
+    /// Whether it comes from the cache.
     #[serde(skip)]
-    from_cache: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct CachedVm {
-    name: String,
-    ip_address: String,
-    nic_name: Option<String>,
+    pub from_cache: bool,
 }
 
 impl CachedListing {
-    /// Whether it comes from the cache.
-    pub(super) fn is_from_cache(&self) -> bool {
-        self.from_cache
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.vms.is_empty()
-    }
-
-    pub(super) fn vms(&self) -> Vec<Vm> {
-        let vm = |vm: CachedVm| Vm { name: vm.name, ip_address: vm.ip_address, nic_name: vm.nic_name, weight: 1 };
-        self.vms.iter().cloned().map(vm).collect()
     }
 
     /// How old it is. A time in the future, because a clock was set back, is infinitely old.
@@ -83,10 +66,7 @@ impl ListingCache {
 
     /// The newer of the listings in this process and in the file.
     pub(super) async fn load(&self) -> Option<CachedListing> {
-        let in_process = {
-            let cached = lock(&IN_PROCESS);
-            cached.as_ref().and_then(|cached| cached.get(&self.key).cloned())
-        };
+        let in_process = lock(&IN_PROCESS).get(&self.key).cloned();
         let (file, key) = (self.file.clone(), self.key.clone());
         let in_file = runtime::blocking(move || Ok(file.and_then(|file| read(&file, &key)))).await.ok().flatten();
         in_process.into_iter().chain(in_file).max_by_key(|listing| listing.listed_at)
@@ -95,12 +75,11 @@ impl ListingCache {
     /// A new listing.
     pub(super) fn listing(&self, mut listed: UsableVms) -> CachedListing {
         listed.left_out.sort();
-        let vm = |vm: Vm| CachedVm { name: vm.name, ip_address: vm.ip_address, nic_name: vm.nic_name };
         CachedListing {
             version: VERSION,
             key: self.key.clone(),
             listed_at: Utc::now(),
-            vms: listed.vms.into_iter().map(vm).collect(),
+            vms: listed.vms,
             left_out: listed.left_out,
             from_cache: false,
         }
@@ -110,7 +89,6 @@ impl ListingCache {
     pub(super) async fn store(&self, listing: &CachedListing) {
         {
             let mut cached = lock(&IN_PROCESS);
-            let cached = cached.get_or_insert_default();
             if cached.len() >= MOST {
                 cached.clear();
             }
@@ -133,7 +111,7 @@ impl ListingCache {
     /// Clears the cache of this process.
     #[cfg(test)]
     pub(super) fn clear_in_process() {
-        *lock(&IN_PROCESS) = None;
+        lock(&IN_PROCESS).clear();
     }
 }
 

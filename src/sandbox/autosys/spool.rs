@@ -84,9 +84,10 @@ impl Spool {
         Ok(text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).filter_map(parse).collect())
     }
 
-    pub(super) fn status(&self, job: &str) -> Result<String> {
+    /// The status of a job, and when it got it: that of its last event, `INACTIVE` before the first.
+    pub(super) fn status(&self, job: &str) -> Result<(String, Option<DateTime<Utc>>)> {
         let last = self.events()?.into_iter().rfind(|event| event.job == job);
-        Ok(last.map_or_else(|| "INACTIVE".to_owned(), |event| event.status))
+        Ok(last.map_or_else(|| ("INACTIVE".to_owned(), None), |event| (event.status, Some(event.at))))
     }
 
     fn log(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -84,24 +85,26 @@ async fn take(spool: Spool, event: &'static str, body: Body) -> Response {
     .await
 }
 
-async fn run_info(State(spool): State<Spool>, Path(job): Path<String>) -> Response {
-    answer(move || {
-        if let Some(refused) = unavailable(&spool, &job) {
-            return Ok(refused);
-        }
-        let last = spool.events()?.into_iter().rfind(|event| event.job == job);
-        let status = last.as_ref().map_or("INACTIVE", |event| event.status.as_str());
-        Ok((StatusCode::OK, json!({ "name": job, "status": status, "lastEvent": last.as_ref().map(|event| event.at) })))
-    })
-    .await
+async fn run_info(spool: State<Spool>, job: Path<String>) -> Response {
+    about(spool, job, |job, status, at| json!({ "name": job, "status": status, "lastEvent": at })).await
 }
 
-async fn job(State(spool): State<Spool>, Path(job): Path<String>) -> Response {
+async fn job(spool: State<Spool>, job: Path<String>) -> Response {
+    about(spool, job, |job, status, _| json!({ "name": job, "jobType": "CMD", "status": status })).await
+}
+
+/// Answers with what `describe` makes of a job's name, its status, and when it got it.
+async fn about(
+    State(spool): State<Spool>,
+    Path(job): Path<String>,
+    describe: fn(&str, String, Option<DateTime<Utc>>) -> Value,
+) -> Response {
     answer(move || {
         if let Some(refused) = unavailable(&spool, &job) {
             return Ok(refused);
         }
-        Ok((StatusCode::OK, json!({ "name": job, "jobType": "CMD", "status": spool.status(&job)? })))
+        let (status, at) = spool.status(&job)?;
+        Ok((StatusCode::OK, describe(&job, status, at)))
     })
     .await
 }
@@ -119,11 +122,9 @@ fn unavailable(spool: &Spool, job: &str) -> Option<(StatusCode, Value)> {
         let text = "CAUAJM_E_10527 The event server is not available.";
         return Some((StatusCode::SERVICE_UNAVAILABLE, json!({ "error": text })));
     }
-    if !valid_name(job) {
-        return Some(bad(&format!("CAUAJM_E_50029 Invalid job name: {job}")));
-    }
-    let unknown = || (StatusCode::NOT_FOUND, json!({ "error": format!("CAUAJM_E_50029 Invalid job name: {job}") }));
-    (!spool.knows(job)).then(unknown)
+    let status = if valid_name(job) { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+    let refused = || (status, json!({ "error": format!("CAUAJM_E_50029 Invalid job name: {job}") }));
+    (!spool.knows(job)).then(refused)
 }
 
 fn bad(text: &str) -> (StatusCode, Value) {

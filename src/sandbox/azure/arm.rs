@@ -88,8 +88,8 @@ impl AzureState {
 
     /// Answers a GET to Resource Manager.
     fn answer(&self, path: &str, query: &Parameters) -> Response {
-        let segments: Vec<String> = path.trim_matches('/').split('/').map(str::to_lowercase).collect();
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let lower = path.to_lowercase();
+        let segments: Vec<&str> = lower.trim_matches('/').split('/').collect();
         let ["subscriptions", subscription, rest @ ..] = segments.as_slice() else { return no_route(path) };
         if *subscription != SUBSCRIPTION_ID {
             let text = format!("The subscription '{subscription}' could not be found.");
@@ -109,7 +109,7 @@ impl AzureState {
         let nics =
             || vms.iter().flat_map(|vm| vm.nics.iter().map(move |nic| (vm, nic))).filter(|(_, nic)| !nic.missing);
         let vm = |name: &str| vms.iter().find(|vm| vm.name.eq_ignore_ascii_case(name) && in_group(&vm.resource_group));
-        match rest {
+        let found = match rest {
             ["providers", "microsoft.compute", "virtualmachines"] => {
                 let status_only = query.get("statusOnly").is_some_and(|value| value.eq_ignore_ascii_case("true"));
                 if status_only && group.is_some() {
@@ -118,52 +118,43 @@ impl AzureState {
                 // The newest first: clients must not depend on an order.
                 let all = vms.iter().rev().filter(|vm| in_group(&vm.resource_group));
                 let items = all.map(|vm| if status_only { vm.status() } else { vm.describe(false) }).collect();
-                self.page(path, query, items)
+                return self.page(path, query, items);
             }
-            ["providers", "microsoft.compute", "virtualmachines", name] => {
-                vm(name).map_or_else(|| no_resource(path), |vm| Json(vm.describe(view)).into_response())
-            }
+            ["providers", "microsoft.compute", "virtualmachines", name] => vm(name).map(|vm| vm.describe(view)),
             ["providers", "microsoft.compute", "virtualmachines", name, "instanceview"] => {
-                vm(name).map_or_else(|| no_resource(path), |vm| Json(vm.instance_view()).into_response())
+                vm(name).map(AzureVm::instance_view)
             }
             ["providers", "microsoft.network", "networkinterfaces"] => {
                 let all = nics().filter(|(_, nic)| in_group(&nic.resource_group));
-                self.page(path, query, all.map(|(vm, nic)| nic.describe(vm)).collect())
+                return self.page(path, query, all.map(|(vm, nic)| nic.describe(vm)).collect());
             }
             ["providers", "microsoft.network", "networkinterfaces", name] => {
                 let is = |(_, nic): &(&AzureVm, &AzureNic)| {
                     nic.name.eq_ignore_ascii_case(name) && in_group(&nic.resource_group)
                 };
-                nics().find(is).map_or_else(|| no_resource(path), |(vm, nic)| Json(nic.describe(vm)).into_response())
+                nics().find(is).map(|(vm, nic)| nic.describe(vm))
             }
             ["providers", "microsoft.network", "loadbalancers", balancer, "backendaddresspools", name] => {
                 let here = balancer.eq_ignore_ascii_case(LOAD_BALANCER) && in_group(RESOURCE_GROUP);
                 let pool = self.options.pools.iter().find(|pool| here && pool.name.eq_ignore_ascii_case(name));
-                pool.map_or_else(|| no_resource(path), |pool| Json(pool.describe(&vms)).into_response())
+                pool.map(|pool| pool.describe(&vms))
             }
             ["providers", "microsoft.compute", "locations", _, "operations", id] => {
-                self.commands.answer(id, query.contains_key("monitor"))
+                return self.commands.answer(id, query.contains_key("monitor"));
             }
-            _ => no_route(path),
-        }
+            _ => return no_route(path),
+        };
+        found.map_or_else(|| no_resource(path), |found| Json(found).into_response())
     }
 
     /// Answers a POST to Resource Manager.
     fn post(&self, path: &str, body: &[u8]) -> Response {
-        let segments: Vec<String> = path.trim_matches('/').split('/').map(str::to_lowercase).collect();
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let [
-            "subscriptions",
-            SUBSCRIPTION_ID,
-            "resourcegroups",
-            group,
-            "providers",
-            "microsoft.compute",
-            "virtualmachines",
-            name,
-            "runcommand",
-        ] = segments.as_slice()
-        else {
+        let lower = path.to_lowercase();
+        let segments: Vec<&str> = lower.trim_matches('/').split('/').collect();
+        let ["subscriptions", SUBSCRIPTION_ID, "resourcegroups", group, rest @ ..] = segments.as_slice() else {
+            return no_route(path);
+        };
+        let ["providers", "microsoft.compute", "virtualmachines", name, "runcommand"] = rest else {
             return no_route(path);
         };
         let vms = lock(&self.vms).clone();
@@ -212,18 +203,16 @@ async fn login(
     State(server): State<Arc<AzureState>>,
     Path(tenant): Path<String>,
     Form(request): Form<LoginForm>,
-) -> Response {
-    let (status, body) = lock(&server.tokens).login(&tenant, &request);
-    (status, Json(body)).into_response()
+) -> (StatusCode, Json<Value>) {
+    lock(&server.tokens).login(&tenant, &request)
 }
 
 async fn identity(
     State(server): State<Arc<AzureState>>,
     headers: HeaderMap,
     Query(request): Query<IdentityRequest>,
-) -> Response {
-    let (status, body) = lock(&server.tokens).identity(&headers, &request);
-    (status, Json(body)).into_response()
+) -> (StatusCode, Json<Value>) {
+    lock(&server.tokens).identity(&headers, &request)
 }
 
 async fn resource_manager(

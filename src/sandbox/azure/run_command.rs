@@ -142,11 +142,8 @@ impl RunCommands {
                 return refused(StatusCode::FORBIDDEN, "AuthorizationFailed", text);
             }
             RunCommandMode::Throttled => {
-                let mut reply = refused(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "TooManyRequests",
-                    "The sandbox was asked to throttle requests.",
-                );
+                let text = "The sandbox was asked to throttle requests.";
+                let mut reply = refused(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", text);
                 reply.headers_mut().insert("Retry-After", self.options.retry_after.into());
                 return reply;
             }
@@ -179,11 +176,8 @@ impl RunCommands {
         }
         state.operations.insert(id.clone(), operation);
         if mode == RunCommandMode::FailsAfterwards {
-            return refused(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "InternalExecutionError",
-                "The sandbox was asked to fail.",
-            );
+            let text = "The sandbox was asked to fail.";
+            return refused(StatusCode::INTERNAL_SERVER_ERROR, "InternalExecutionError", text);
         }
         let place =
             format!("{public}/subscriptions/{SUBSCRIPTION_ID}/providers/Microsoft.Compute/locations/westeurope");
@@ -207,14 +201,10 @@ impl RunCommands {
         let mut state = lock(&self.state);
         let known = state.operations.get_mut(id).filter(|operation| !operation.forgotten);
         let Some(operation) = known else { return no_resource(id) };
-        let ended = match &operation.ended {
-            Some(ended) if operation.polls == 0 => Some(ended.clone()),
-            Some(_) => {
-                operation.polls -= 1;
-                None
-            }
-            None => None,
-        };
+        let ended = operation.ended.clone().filter(|_| operation.polls == 0);
+        if operation.ended.is_some() {
+            operation.polls = operation.polls.saturating_sub(1);
+        }
         let (status, body) = match (ended, result) {
             (None, true) => (StatusCode::ACCEPTED, Value::Null),
             (None, false) => (StatusCode::OK, json!({"name": id, "status": "InProgress"})),

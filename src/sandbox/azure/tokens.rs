@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use chrono::Utc;
 use serde::Deserialize;
@@ -50,10 +51,7 @@ pub struct IssuedTokens {
 
 impl fmt::Debug for IssuedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IssuedTokens")
-            .field("lifetime", &self.lifetime)
-            .field("issued", &self.issued)
-            .finish_non_exhaustive()
+        f.debug_struct("IssuedTokens").field("issued", &self.issued).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +70,7 @@ impl IssuedTokens {
     }
 
     /// Answers a request for a token with the client credentials flow.
-    pub fn login(&mut self, tenant: &str, request: &LoginForm) -> (StatusCode, Value) {
+    pub fn login(&mut self, tenant: &str, request: &LoginForm) -> (StatusCode, Json<Value>) {
         const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
         let known = match (&request.client_secret, &request.client_assertion) {
             (Some(secret), None) => *secret == self.secret,
@@ -94,16 +92,17 @@ impl IssuedTokens {
         } else {
             let (token, seconds) = self.issue();
             let body = json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token});
-            return (StatusCode::OK, body);
+            return (StatusCode::OK, Json(body));
         };
         let description = format!("AADSTS{code}: {text} Trace ID: {}", uuid::Uuid::new_v4());
-        (status, json!({"error": error, "error_description": description, "error_codes": [code]}))
+        (status, Json(json!({"error": error, "error_description": description, "error_codes": [code]})))
     }
 
     /// Answers a request for the managed identity's token.
-    pub fn identity(&mut self, headers: &HeaderMap, request: &IdentityRequest) -> (StatusCode, Value) {
-        let refused =
-            |text: &str| (StatusCode::BAD_REQUEST, json!({"error": "invalid_request", "error_description": text}));
+    pub fn identity(&mut self, headers: &HeaderMap, request: &IdentityRequest) -> (StatusCode, Json<Value>) {
+        let refused = |text: &str| {
+            (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_request", "error_description": text})))
+        };
         if headers.get("metadata").is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"true")) {
             return refused("Required metadata header not specified");
         }
@@ -123,7 +122,7 @@ impl IssuedTokens {
             "access_token": token, "expires_in": seconds.to_string(), "expires_on": expires_on, "resource": request.resource,
             "token_type": "Bearer",
         });
-        (StatusCode::OK, body)
+        (StatusCode::OK, Json(body))
     }
 
     /// Why a request to Resource Manager is not authenticated; `None` when it is.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::job::MEDIAN_END_LAG;
 use super::model::{HostModel, ModelJob};
-use super::parameters::HostParameters;
+use super::options::HostParameters;
 use super::workload::{RecordedJob, recorded_run};
 use crate::comparison::statistics::{mean, quantile};
 use crate::error::Result;

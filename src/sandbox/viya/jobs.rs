@@ -5,18 +5,16 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::contexts::{CONTEXTS, DEFAULT_CONTEXT};
+use super::contexts::{CONTEXTS, Context, DEFAULT_CONTEXT};
 use super::job::{END_LAGS, Job};
-use super::reply::{self, ListQuery, Reply, not_found};
+use super::reply::{self, Answer, COLLECTION, ListQuery, Reply, not_found};
 use super::server::ViyaState;
 
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
-const COLLECTION: &str = "application/vnd.sas.collection+json";
 
 #[derive(Debug, Default, Deserialize)]
 pub struct SubmitQuery {
@@ -36,9 +34,8 @@ pub async fn submit(
     {
         return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &format!("The content type \"{kind}\" is not supported."));
     }
-    let request: Value = match serde_json::from_slice(&body) {
-        Ok(request @ Value::Object(_)) => request,
-        _ => return refused(StatusCode::BAD_REQUEST, "The request body is not a JSON object."),
+    let Ok(request @ Value::Object(_)) = serde_json::from_slice(&body) else {
+        return refused(StatusCode::BAD_REQUEST, "The request body is not a JSON object.");
     };
     let no_arguments = Map::new();
     let arguments = match request.get("arguments") {
@@ -46,14 +43,12 @@ pub async fn submit(
         Some(Value::Object(arguments)) if arguments.values().all(Value::is_string) => arguments,
         Some(_) => return refused(StatusCode::BAD_REQUEST, "\"arguments\" must be a map of strings to strings."),
     };
-    let context = match (arguments.get("_contextName"), arguments.get("_contextId")) {
-        (None, None) => CONTEXTS.iter().find(|context| context.name == DEFAULT_CONTEXT),
-        (Some(name), _) => CONTEXTS.iter().find(|context| name == context.name),
-        (None, Some(id)) => CONTEXTS.iter().find(|context| id == context.id),
-    };
-    let Some(context) = context else {
-        let asked =
-            arguments.get("_contextName").or(arguments.get("_contextId")).and_then(Value::as_str).unwrap_or_default();
+    let argument = |name: &str| arguments.get(name).and_then(Value::as_str);
+    let (name, id) = (argument("_contextName"), argument("_contextId"));
+    let name = name.or_else(|| id.is_none().then_some(DEFAULT_CONTEXT));
+    let is_meant = |context: &&Context| name.map_or(Some(context.id) == id, |name| context.name == name);
+    let Some(context) = CONTEXTS.iter().find(is_meant) else {
+        let asked = name.or(id).unwrap_or_default();
         return refused(StatusCode::BAD_REQUEST, &format!("The compute context \"{asked}\" could not be found."));
     };
     let Some(uri) = request.get("jobDefinitionUri").and_then(Value::as_str) else {
@@ -92,15 +87,11 @@ pub async fn submit(
 }
 
 /// `GET /jobExecution/jobs`. Only the jobs of the page are described: of thousands, hundreds are listed each second.
-pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
-    let filter = match reply::filter(&listing) {
-        Ok(Some(_)) if !server.options.behaviour.list_filters => {
-            let reason = "Filters are not supported for this collection.";
-            return reply::error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(reason));
-        }
-        Ok(filter) => filter,
-        Err(refusal) => return *refusal,
-    };
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Answer {
+    let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
+    if filter.is_some() && !server.options.behaviour.list_filters {
+        return Ok(reply::bad_filter("Filters are not supported for this collection.".to_owned()));
+    }
     let jobs = server.jobs();
     let passes = |job: &&Job| {
         !job.deleted
@@ -114,16 +105,13 @@ pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<Li
     }
     let accept = "application/vnd.sas.job.execution.job";
     let value = reply::page("/jobExecution/jobs", "jobs", accept, &listing, &found, |job| job.json(&jobs));
-    reply::body(StatusCode::OK, COLLECTION, &value)
+    Ok(reply::body(StatusCode::OK, COLLECTION, &value))
 }
 
 /// `GET /jobExecution/jobs/{id}`.
 pub async fn get(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
     let jobs = server.jobs();
-    match jobs.find(&id) {
-        Some(job) => reply::body(StatusCode::OK, JOB, &job.json(&jobs)),
-        None => not_found("job", &id),
-    }
+    reply::one(JOB, "job", &id, jobs.find(&id).map(|job| job.json(&jobs)))
 }
 
 /// The query of `GET …/state`.
@@ -140,28 +128,23 @@ pub async fn state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(query): Query<StateQuery>,
-) -> Reply {
+) -> Answer {
     let waits = server.options.behaviour.long_poll && query.action.as_deref() == Some("wait");
     let until = server.clock.now() + query.wait.filter(|_| waits).unwrap_or(0.0).clamp(0.0, 3600.0);
     loop {
         let next = {
             let jobs = server.jobs();
             let now = jobs.now();
-            let Some(job) = jobs.find(&id) else {
-                return not_found("job", &id);
-            };
+            let job = jobs.find(&id).ok_or_else(|| not_found("job", &id))?;
             let (state, ended) = job.state(&jobs);
             if ended.is_some() || now >= until {
-                return reply::text(StatusCode::OK, state);
+                return Ok(reply::text(StatusCode::OK, state));
             }
             // Nothing about it can change before the model's next event, or before its end is noticed.
-            let event = match jobs.model.job(job.number).ended {
-                Some(at) => Some(at + job.end_lag),
-                None => jobs.model.next_event(),
-            };
-            (event.unwrap_or(until).min(until) - now).max(0.0)
+            let noticed = jobs.model.job(job.number).ended.map(|at| at + job.end_lag);
+            (noticed.or_else(|| jobs.model.next_event()).unwrap_or(until).min(until) - now).max(0.0)
         };
-        let real = std::time::Duration::from_secs_f64(next / server.clock.speed());
+        let real = std::time::Duration::from_secs_f64(next / server.clock.speed);
         tokio::time::sleep(real.max(std::time::Duration::from_millis(1))).await;
     }
 }
@@ -171,83 +154,42 @@ pub struct SetStateQuery {
     value: String,
 }
 
-/// Refuses a state other than `canceled`.
-fn refuse_state(new: &SetStateQuery) -> Option<Reply> {
-    let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
-    (new.value != "canceled")
-        .then(|| reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason)))
-}
-
 /// `PUT /jobExecution/jobs/{id}/state?value=canceled`. A job that has ended keeps its state, which is the answer.
 pub async fn set_state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(new): Query<SetStateQuery>,
-) -> Reply {
-    if let Some(refusal) = refuse_state(&new) {
-        return refusal;
+) -> Answer {
+    if new.value != "canceled" {
+        let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
+        return Ok(reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason)));
     }
     let mut jobs = server.jobs();
     jobs.cancel(&id);
-    match jobs.find(&id) {
-        Some(job) => reply::text(StatusCode::OK, job.state(&jobs).0),
-        None => not_found("job", &id),
-    }
-}
-
-/// `PUT /jobExecution/jobs/@selection/state?value=canceled`: the same for every job of the selection, each with an answer of
-/// its own.
-pub async fn set_states(State(server): State<Arc<ViyaState>>, Query(new): Query<SetStateQuery>, body: Bytes) -> Reply {
-    #[derive(Deserialize)]
-    struct JobSelection {
-        resources: Vec<String>,
-    }
-    if let Some(refusal) = refuse_state(&new) {
-        return refusal;
-    }
-    let Ok(selection) = serde_json::from_slice::<JobSelection>(&body) else {
-        return reply::error(StatusCode::BAD_REQUEST, "The request body is not a selection.", None);
-    };
-    let mut jobs = server.jobs();
-    let mut cancel = |uri: &String| {
-        let id = uri.rsplit('/').next().unwrap_or_default();
-        match jobs.cancel(id) {
-            Some(job) => json!({"version": 2, "id": id, "uri": uri, "name": job.name}),
-            None => {
-                json!({"version": 2, "httpStatusCode": 404, "errorCode": 0, "details": [uri], "errors": [], "links": [],
-                "message": format!("The job \"{id}\" could not be found.")})
-            }
-        }
-    };
-    let items: Vec<Value> = selection.resources.iter().map(&mut cancel).collect();
-    let value = json!({"version": 2, "name": "jobs", "start": 0, "limit": items.len(), "count": items.len(), "items": items, "links": []});
-    reply::body(StatusCode::OK, COLLECTION, &value)
+    let job = jobs.find(&id).ok_or_else(|| not_found("job", &id))?;
+    Ok(reply::text(StatusCode::OK, job.state(&jobs).0))
 }
 
 /// `DELETE /jobExecution/jobs/{id}`: cancels it if it has not ended, and removes it. The orchestrator still lists it.
-pub async fn delete(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
-    match server.jobs().cancel(&id) {
-        Some(job) => {
-            job.deleted = true;
-            StatusCode::NO_CONTENT.into_response()
-        }
-        None => not_found("job", &id),
-    }
+pub async fn delete(
+    State(server): State<Arc<ViyaState>>,
+    Path(id): Path<String>,
+) -> axum::response::Result<StatusCode> {
+    server.jobs().cancel(&id).ok_or_else(|| not_found("job", &id))?.deleted = true;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /files/files/{id}/content`: the log of an ended job, as JSON lines or as text.
-pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Reply {
+pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Answer {
     let jobs = server.jobs();
     let ended = |job: &&Job| job.state(&jobs).1.is_some();
-    let Some(job) = jobs.all.iter().filter(ended).find(|job| job.log == id || job.text_log == id) else {
-        return not_found("file", &id);
-    };
+    let job = jobs.all.iter().filter(ended).find(|job| job.log == id || job.text_log == id);
+    let job = job.ok_or_else(|| not_found("file", &id))?;
     let lines = job.log_lines(&jobs);
-    if job.text_log == id {
-        let text: String = lines.into_iter().map(|(_, line)| line + "\n").collect();
-        return reply::text(StatusCode::OK, text);
-    }
-    log_reply(&lines, 0, lines.len())
+    Ok(match job.text_log == id {
+        true => reply::text(StatusCode::OK, lines.into_iter().map(|(_, line)| line + "\n").collect::<String>()),
+        false => log_reply(&lines, 0, lines.len()),
+    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -261,15 +203,11 @@ pub async fn session_log(
     State(server): State<Arc<ViyaState>>,
     Path((session, compute_job)): Path<(String, String)>,
     Query(window): Query<LogQuery>,
-) -> Reply {
+) -> Answer {
     let jobs = server.jobs();
-    match jobs.all.iter().find(|job| job.session == session && job.compute_job == compute_job) {
-        Some(job) => {
-            let lines = job.log_lines(&jobs);
-            log_reply(&lines, window.start.unwrap_or(0), window.limit.unwrap_or(lines.len()))
-        }
-        None => not_found("compute session job", &compute_job),
-    }
+    let job = jobs.all.iter().find(|job| job.session == session && job.compute_job == compute_job);
+    let lines = job.ok_or_else(|| not_found("compute session job", &compute_job))?.log_lines(&jobs);
+    Ok(log_reply(&lines, window.start.unwrap_or(0), window.limit.unwrap_or(lines.len())))
 }
 
 fn log_reply(lines: &[(&str, String)], start: usize, limit: usize) -> Reply {

@@ -12,7 +12,6 @@ mod jobs;
 pub mod model;
 mod options;
 mod orchestrator;
-mod parameters;
 mod reply;
 mod routes;
 mod server;
@@ -28,12 +27,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use calibration::{CalibrationRow, calibration};
-pub use options::{Behaviour, Fault, Orchestrator, ViyaOptions};
-pub use parameters::{HostClass, HostParameters};
+pub use options::{Behaviour, Fault, HostClass, HostParameters, Orchestrator, ViyaOptions};
 pub use workload::JobDefinition;
 
 use super::local_server::LocalServer;
 use crate::error::Result;
+use crate::runtime::lock;
 use crate::viya::clock::{LocalTimeScale, check_time_scale};
 use server::ViyaState;
 
@@ -69,13 +68,10 @@ impl ViyaSandbox {
     /// [`crate::ErrorKind::Network`], retryable, when the system gives no port.
     pub fn start(options: ViyaOptions) -> Result<Self> {
         check_time_scale("speed", options.speed)?;
-        let definitions = match options.definitions.clone() {
-            Some(definitions) => definitions,
-            None => workload::example_definitions()?,
-        };
+        let definitions = options.definitions.clone().map_or_else(workload::example_definitions, Ok)?;
         let server = Arc::new(ViyaState::new(definitions, options));
         let http = LocalServer::start("SAS Viya", routes::router(server.clone()))?;
-        let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed());
+        let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed);
         Ok(Self { server, http, _time_scale: time_scale })
     }
 
@@ -86,7 +82,7 @@ impl ViyaSandbox {
 
     /// A token pair in the shape of SASLogon's response, as if the sandbox's user had just logged on.
     pub fn issue_tokens(&self) -> Value {
-        self.server.tokens().issue(true)
+        self.server.tokens().issue(None, true)
     }
 
     /// The job definitions it knows.
@@ -96,7 +92,7 @@ impl ViyaSandbox {
 
     /// How many requests came to each route.
     pub fn requests(&self) -> std::collections::BTreeMap<String, u64> {
-        self.server.requests()
+        lock(&self.server.requests).clone()
     }
 
     /// Every job that was ever submitted, in order.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::parameters::{HostClass, HostParameters};
+use super::options::{HostClass, HostParameters};
 
 /// Seconds below which two moments are the same: f64 keeps microseconds for centuries of virtual time.
 const EPSILON: f64 = 1e-6;
@@ -15,9 +15,10 @@ const EPSILON: f64 = 1e-6;
 pub const DEFAULT_QUEUE: &str = "default";
 
 /// The phase of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
     /// Not yet handed over to the orchestrator.
+    #[default]
     Accepted,
     /// Waiting for a slot.
     Pending,
@@ -32,7 +33,7 @@ pub enum Phase {
 }
 
 /// A job as the model knows it. Moments are virtual seconds since the model's beginning.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ModelJob {
     /// The queue it waits in.
     pub queue: String,
@@ -78,7 +79,7 @@ pub struct Host {
 }
 
 /// The simulation. See the module's text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HostModel {
     parameters: HostParameters,
     now: f64,
@@ -93,16 +94,7 @@ pub struct HostModel {
 impl HostModel {
     /// A model at virtual second 0, with the fixed hosts and the pool's first hosts there.
     pub fn new(parameters: HostParameters) -> Self {
-        let mut model = Self {
-            parameters,
-            now: 0.0,
-            hosts: Vec::new(),
-            jobs: Vec::new(),
-            accepted: VecDeque::new(),
-            pending: Vec::new(),
-            arrival: None,
-            last_arrival: None,
-        };
+        let mut model = Self { parameters, ..Self::default() };
         for _ in 0..model.parameters.fixed_hosts {
             model.add_host(false, true);
         }
@@ -140,15 +132,9 @@ impl HostModel {
         self.jobs.push(ModelJob {
             queue: queue.to_owned(),
             work,
-            phase: Phase::Accepted,
             submitted: self.now + self.parameters.handover,
-            started: None,
-            running: None,
-            ended: None,
-            host: None,
-            cpu: 0.0,
-            cold: false,
             left: work,
+            ..ModelJob::default()
         });
         self.accepted.push_back(id);
         self.settle();
@@ -278,10 +264,8 @@ impl HostModel {
             self.last_arrival = Some(self.now);
             self.add_host(true, false);
         }
-        while let Some(id) = self.accepted.front().copied() {
-            if self.jobs[id].submitted > self.now + EPSILON {
-                break;
-            }
+        let until = self.now + EPSILON;
+        while let Some(id) = self.accepted.front().copied().filter(|id| self.jobs[*id].submitted <= until) {
             self.accepted.pop_front();
             self.jobs[id].phase = Phase::Pending;
             self.pending.push(id);

@@ -13,7 +13,7 @@ use super::filter::Filter;
 use super::job::{Job, Jobs};
 use super::model::{ModelJob, Phase};
 use super::options::Orchestrator;
-use super::reply::{self, ListQuery, Reply};
+use super::reply::{self, Answer, ListQuery};
 use super::server::ViyaState;
 
 const PATH: &str = "/workloadOrchestrator/jobs";
@@ -26,19 +26,16 @@ const MEMORY_GB: f64 = 0.026_14;
 const IO_RATE: f64 = 144_045_285.5;
 
 /// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
-pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Reply {
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Answer {
     let behaviour = &server.options.behaviour;
     match behaviour.orchestrator {
-        Orchestrator::Missing => return reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")),
+        Orchestrator::Missing => Err(reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")))?,
         Orchestrator::Forbidden => {
-            return reply::error(StatusCode::FORBIDDEN, "Forbidden", Some("The user is not allowed to list jobs."));
+            Err(reply::error(StatusCode::FORBIDDEN, "Forbidden", Some("The user is not allowed to list jobs.")))?;
         }
         Orchestrator::Normal => {}
     }
-    let filter = match reply::filter(&listing) {
-        Ok(filter) => filter,
-        Err(refusal) => return *refusal,
-    };
+    let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
     let jobs = server.jobs();
     let listed_until = jobs.now() - behaviour.orchestrator_delay;
     let describe = |job: &&Job| item(job, &jobs, behaviour.orchestrator_names);
@@ -55,7 +52,7 @@ pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<Li
     }
     let accept = "application/vnd.sas.workload.orchestrator.job";
     let page = reply::page(PATH, "jobs", accept, &listing, &found, describe);
-    reply::body(StatusCode::OK, "application/json", &page)
+    Ok(reply::body(StatusCode::OK, "application/json", &page))
 }
 
 /// The orchestrator's name of a job: lower case, without `_`, and an id of its own. Recorded for 162 of 162 jobs.

@@ -7,8 +7,14 @@ use serde_json::{Value, json};
 
 use super::filter::Filter;
 
+/// The media type of listings.
+pub const COLLECTION: &str = "application/vnd.sas.collection+json";
+
 /// An answer, also where it is an error.
 pub type Reply = Response;
+
+/// An answer, or the error that takes its place.
+pub type Answer = axum::response::Result<Reply>;
 
 /// Items per page when the client does not ask for a number. Source: the self links of SAS's own samples.
 const DEFAULT_LIMIT: usize = 10;
@@ -21,13 +27,6 @@ pub struct ListQuery {
     pub filter: Option<String>,
     #[serde(rename = "sortBy")]
     pub sort_by: Option<String>,
-}
-
-impl ListQuery {
-    /// Where the page begins, and how many items it has at most.
-    pub fn window(&self) -> (usize, usize) {
-        (self.start.unwrap_or(0), self.limit.unwrap_or(DEFAULT_LIMIT).max(1))
-    }
 }
 
 /// A JSON body of the given media type.
@@ -54,6 +53,11 @@ pub fn error(status: StatusCode, message: &str, reason: Option<&str>) -> Reply {
     body(status, "application/vnd.sas.error+json", &value)
 }
 
+/// A resource of the given media type, if it exists.
+pub fn one(media_type: &'static str, what: &str, id: &str, found: Option<Value>) -> Reply {
+    found.map_or_else(|| not_found(what, id), |found| body(StatusCode::OK, media_type, &found))
+}
+
 /// The answer for a resource that does not exist.
 pub fn not_found(what: &str, id: &str) -> Reply {
     let reason = format!("The {what} \"{id}\" does not exist.");
@@ -75,7 +79,7 @@ pub fn page<T>(
     found: &[T],
     describe: impl Fn(&T) -> Value,
 ) -> Value {
-    let (start, limit) = listing.window();
+    let (start, limit) = (listing.start.unwrap_or(0), listing.limit.unwrap_or(DEFAULT_LIMIT).max(1));
     let count = found.len();
     let items: Vec<Value> = found.iter().skip(start).take(limit).map(describe).collect();
     let address = |start: usize| {
@@ -104,16 +108,18 @@ pub fn page<T>(
     json!({"version": 2, "name": name, "accept": accept, "start": start, "limit": limit, "count": count, "items": items, "links": links})
 }
 
-/// The listing's filter, if it has one, or the answer to a filter that is not understood.
-pub fn filter(listing: &ListQuery) -> Result<Option<Filter>, Box<Reply>> {
-    let Some(text) = listing.filter.as_deref().filter(|text| !text.trim().is_empty()) else { return Ok(None) };
-    Filter::parse(text).map(Some).map_err(|reason| {
-        Box::new(error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(&reason)))
-    })
+/// The listing's filter, if it has one, or why it is not understood.
+pub fn filter(listing: &ListQuery) -> Result<Option<Filter>, String> {
+    listing.filter.as_deref().filter(|text| !text.trim().is_empty()).map(Filter::parse).transpose()
 }
 
-/// Items that pass the listing's filter, or the answer to a filter that is not understood.
-pub fn filtered(items: Vec<Value>, listing: &ListQuery) -> Result<Vec<Value>, Box<Reply>> {
+/// The answer to a filter that is not understood.
+pub fn bad_filter(reason: String) -> Reply {
+    error(StatusCode::BAD_REQUEST, "The query parameter \"filter\" is not valid.", Some(&reason))
+}
+
+/// Items that pass the listing's filter, or why that is not understood.
+pub fn filtered(items: Vec<Value>, listing: &ListQuery) -> Result<Vec<Value>, String> {
     let Some(filter) = filter(listing)? else { return Ok(items) };
     Ok(items.into_iter().filter(|item| filter.passes(&|path| Filter::member(item, path))).collect())
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::body::{self, Body};
+use axum::body;
 use axum::extract::{Form, Query, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Router, http::StatusCode};
 use serde_json::json;
 
@@ -30,7 +30,6 @@ pub fn router(server: Arc<ViyaState>) -> Router {
         .route("/jobExecution/", get(root))
         .route("/jobExecution/jobs", get(jobs::list).post(jobs::submit))
         .route("/jobExecution/jobs/{id}", get(jobs::get).delete(jobs::delete))
-        .route("/jobExecution/jobs/@selection/state", put(jobs::set_states))
         .route("/jobExecution/jobs/{id}/state", get(jobs::state).put(jobs::set_state))
         .route("/files/files/{id}/content", get(jobs::file_content))
         .route("/workloadOrchestrator/jobs", get(orchestrator::list))
@@ -97,16 +96,12 @@ async fn as_sas_error(reply: Reply) -> Reply {
     }
     let status = reply.status();
     let (parts, content) = reply.into_parts();
-    let reason = read(content).await;
-    let reason = Some(reason.as_str()).filter(|text| !text.is_empty());
+    let content = body::to_bytes(content, 64 * 1024).await.unwrap_or_default();
+    let reason = String::from_utf8_lossy(&content);
+    let reason = Some(&*reason).filter(|text| !text.is_empty());
     let mut error = reply::error(status, status.canonical_reason().unwrap_or("Error"), reason);
     if let Some(allow) = parts.headers.get(header::ALLOW) {
         error.headers_mut().insert(header::ALLOW, allow.clone());
     }
     error
-}
-
-async fn read(content: Body) -> String {
-    let bytes = body::to_bytes(content, 64 * 1024).await.unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
 }

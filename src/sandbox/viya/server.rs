@@ -40,7 +40,8 @@ pub struct ViyaState {
     /// How many requests each fault of the options has seen.
     fault_counts: Mutex<Vec<u64>>,
     random: Mutex<StdRng>,
-    requests: Mutex<BTreeMap<String, u64>>,
+    /// How many requests came to each route, such as `GET /jobExecution/jobs/{id}/state`.
+    pub requests: Mutex<BTreeMap<String, u64>>,
 }
 
 impl ViyaState {
@@ -69,11 +70,6 @@ impl ViyaState {
         jobs
     }
 
-    /// How many requests came to each route, such as `GET /jobExecution/jobs/{id}/state`.
-    pub fn requests(&self) -> BTreeMap<String, u64> {
-        lock(&self.requests).clone()
-    }
-
     /// Counts a request.
     pub fn count(&self, request: &Request) {
         let shown = |part: &str| if uuid::Uuid::try_parse(part).is_ok() { "{id}".to_owned() } else { part.to_owned() };
@@ -88,10 +84,8 @@ impl ViyaState {
         if fault_rate + reset_rate <= 0.0 {
             return None;
         }
-        let (at, kind) = {
-            let mut random = lock(&self.random);
-            (random.random_range(0.0..1.0), random.random_range(0..4))
-        };
+        let mut random = lock(&self.random);
+        let (at, kind) = (random.random_range(0.0..1.0), random.random_range(0..4));
         let text = "The sandbox fails some requests, as it was asked to.";
         if at < fault_rate {
             return Some(match kind {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -52,24 +52,17 @@ pub struct Authorization {
 pub struct IssuedTokens {
     lifetime: Duration,
     refresh_lifetime: Duration,
-    access: HashMap<String, Access>,
+    /// When each expires.
+    access: HashMap<String, DateTime<Utc>>,
     /// When each expires, and the client that it was issued to, if any.
     refresh: HashMap<String, (Instant, Option<String>)>,
     /// Codes that were shown in the browser, with the challenge that their verifier must answer (RFC 7636).
     codes: HashMap<String, String>,
 }
 
-struct Access {
-    expires: Instant,
-    expires_at: chrono::DateTime<Utc>,
-}
-
 impl fmt::Debug for IssuedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IssuedTokens")
-            .field("lifetime", &self.lifetime)
-            .field("issued", &self.access.len())
-            .finish_non_exhaustive()
+        f.debug_struct("IssuedTokens").field("issued", &self.access.len()).finish_non_exhaustive()
     }
 }
 
@@ -108,7 +101,7 @@ impl IssuedTokens {
         match request.grant_type.as_str() {
             "password" if (request.username.as_str(), request.password.as_str()) == USER => {}
             "password" => return unauthorized("unauthorized", "Bad credentials"),
-            "client_credentials" if (client.as_str(), secret.as_str()) == CLIENT => return Ok(self.issue(false)),
+            "client_credentials" if (client.as_str(), secret.as_str()) == CLIENT => return Ok(self.issue(None, false)),
             "client_credentials" => {
                 return unauthorized("invalid_client", "Unauthorized grant type: client_credentials");
             }
@@ -130,7 +123,7 @@ impl IssuedTokens {
             }
             other => return bad("unsupported_grant_type", &format!("Unsupported grant type: {other}")),
         }
-        Ok(self.issue_to(Some(&client), true))
+        Ok(self.issue(Some(&client), true))
     }
 
     /// Answers `GET /SASLogon/oauth/authorize`: the page that shows the code, as if the user had logged on in it.
@@ -148,13 +141,8 @@ impl IssuedTokens {
         page
     }
 
-    /// A new token pair, as SASLogon's response shows it.
-    pub fn issue(&mut self, with_refresh: bool) -> Value {
-        self.issue_to(None, with_refresh)
-    }
-
-    /// The same for an OAuth client: no other client can renew it.
-    fn issue_to(&mut self, client: Option<&str>, with_refresh: bool) -> Value {
+    /// A new token pair, as SASLogon's response shows it. No other OAuth client than `client` can renew it.
+    pub fn issue(&mut self, client: Option<&str>, with_refresh: bool) -> Value {
         let now = Utc::now();
         let expires_at = now + self.lifetime;
         let jti = uuid::Uuid::new_v4().simple().to_string();
@@ -168,7 +156,7 @@ impl IssuedTokens {
             // Not a signature: the sandbox compares tokens with those that it issued.
             URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()),
         );
-        self.access.insert(access.clone(), Access { expires: Instant::now() + self.lifetime, expires_at });
+        self.access.insert(access.clone(), expires_at);
         let mut pair = json!({
             "access_token": access, "token_type": "bearer", "expires_in": self.lifetime.as_secs(), "scope": SCOPE, "jti": jti,
         });
@@ -186,20 +174,19 @@ impl IssuedTokens {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let scheme = value.get(..7).unwrap_or_default();
         let token = if scheme.eq_ignore_ascii_case("bearer ") { value[7..].trim() } else { "" };
-        let challenge = match self.access.get(token) {
-            Some(access) if Instant::now() < access.expires => return None,
-            Some(access) => {
-                let when = access.expires_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-                format!("Bearer realm=\"oauth\", error=\"invalid_token\", error_description=\"Access token expired: {when}\"")
+        let (error, reason) = match self.access.get(token) {
+            Some(expires_at) if Utc::now() < *expires_at => return None,
+            Some(expires_at) => {
+                let when = expires_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+                ("invalid_token", format!("Access token expired: {when}"))
             }
             None if token.is_empty() => {
-                let text = "Full authentication is required to access this resource";
-                format!("Bearer realm=\"oauth\", error=\"unauthorized\", error_description=\"{text}\"")
+                ("unauthorized", "Full authentication is required to access this resource".to_owned())
             }
-            None => "Bearer realm=\"oauth\", error=\"invalid_token\", error_description=\"Cannot convert access token to JSON\"".into(),
+            None => ("invalid_token", "Cannot convert access token to JSON".to_owned()),
         };
-        let reason = challenge.rsplit("error_description=\"").next().map(|text| text.trim_end_matches('"').to_owned());
-        let mut reply = reply::error(StatusCode::UNAUTHORIZED, "Unauthorized", reason.as_deref());
+        let mut reply = reply::error(StatusCode::UNAUTHORIZED, "Unauthorized", Some(&reason));
+        let challenge = format!("Bearer realm=\"oauth\", error=\"{error}\", error_description=\"{reason}\"");
         if let Ok(value) = challenge.parse() {
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }

@@ -9,7 +9,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 pub struct VirtualClock {
     began: Instant,
     epoch_ms: i64,
-    speed: f64,
+    /// Virtual seconds per real second.
+    pub speed: f64,
 }
 
 impl VirtualClock {
@@ -21,11 +22,6 @@ impl VirtualClock {
     /// Virtual seconds since the start.
     pub fn now(&self) -> f64 {
         self.began.elapsed().as_secs_f64() * self.speed
-    }
-
-    /// Virtual seconds per real second.
-    pub fn speed(&self) -> f64 {
-        self.speed
     }
 
     /// The moment `at` in whole milliseconds since 1970.

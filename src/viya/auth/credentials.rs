@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Login;
 use super::grant::{Grant, OAuthClient};
 use super::token_storage::PersistHook;
 use crate::error::{Error, ErrorKind, Result};
+use crate::settings::environment;
 
 /// Where a login comes from. Its `Debug` shows no secret.
 #[derive(Clone)]
@@ -47,10 +48,6 @@ impl From<PathBuf> for Credentials {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
     }
-}
-
-fn set(names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 impl Credentials {
@@ -92,11 +89,11 @@ impl Credentials {
         match self {
             Self::File(path) => Login::open(path),
             Self::FileOrEnvironment(path) => match Login::open(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => match environment(base_url)? {
+                Err(e) if e.kind() == ErrorKind::NotFound => match login_of_environment(base_url)? {
                     Some(login) => Ok(login),
                     None => Err(e),
                 },
-                Ok(login) if login.validity().is_over() => match environment(base_url)? {
+                Ok(login) if login.validity().is_over() => match login_of_environment(base_url)? {
                     Some(other) => {
                         let (file, used) = (login.origin(), other.origin());
                         tracing::warn!("{used} is used, as the token in {file} has expired and cannot be renewed");
@@ -117,7 +114,7 @@ impl Credentials {
                     (_, None) => open().map(|opened| login.get_or_init(|| opened).clone()),
                 }
             }
-            Self::Environment => environment(base_url)?.ok_or_else(|| {
+            Self::Environment => login_of_environment(base_url)?.ok_or_else(|| {
                 Error::new(
                     ErrorKind::NotFound,
                     "the environment has no login to SAS Viya: set SAS_ACCESS_TOKEN, SAS_TOKEN_FILE, SAS_CLIENT_ID and \
@@ -128,33 +125,25 @@ impl Credentials {
     }
 }
 
-fn environment(base_url: &str) -> Result<Option<Login>> {
+fn login_of_environment(base_url: &str) -> Result<Option<Login>> {
     let client = OAuthClient::from_environment();
-    if let Some(access) = set(&["SAS_ACCESS_TOKEN", "VIYA_ACCESS_TOKEN"]) {
-        let mut tokens = Map::from_iter([("access_token".to_owned(), json!(access))]);
-        tokens.extend(
-            set(&["SAS_REFRESH_TOKEN", "VIYA_REFRESH_TOKEN"])
-                .map(|refresh| ("refresh_token".to_owned(), json!(refresh))),
-        );
-        tokens.extend(set(&["SAS_TOKEN_EXPIRES_AT"]).map(|at| ("expires_at".to_owned(), json!(at))));
+    let user = environment(&["SAS_USERNAME", "VIYA_USERNAME"]);
+    if let Some(access) = environment(&["SAS_ACCESS_TOKEN", "VIYA_ACCESS_TOKEN"]) {
+        let refresh = environment(&["SAS_REFRESH_TOKEN", "VIYA_REFRESH_TOKEN"]).map(|token| ("refresh_token", token));
+        let expires = environment(&["SAS_TOKEN_EXPIRES_AT"]).map(|at| ("expires_at", at));
+        let fields = [("access_token", access)].into_iter().chain(refresh).chain(expires);
+        let tokens = fields.map(|(name, value)| (name.to_owned(), value.into())).collect();
         return Login::in_memory("SAS_ACCESS_TOKEN", client, None, Some(tokens), None).map(Some);
     }
-    if let Some(path) = set(&["SAS_TOKEN_FILE"]) {
+    if let Some(path) = environment(&["SAS_TOKEN_FILE"]) {
         return Login::open_as(path, client).map(Some);
     }
-    if client.is_confidential() && set(&["SAS_USERNAME", "VIYA_USERNAME"]).is_none() {
+    if client.is_confidential() && user.is_none() {
         return Login::in_memory("SAS_CLIENT_ID", client, Some(Grant::ClientCredentials), None, None).map(Some);
     }
-    if let Some((user, password)) = set(&["SAS_USERNAME", "VIYA_USERNAME"]).zip(set(&["SAS_PASSWORD", "VIYA_PASSWORD"]))
-    {
-        return Login::in_memory(
-            "SAS_USERNAME",
-            client,
-            Some(Grant::Password { user, password: password.into() }),
-            None,
-            None,
-        )
-        .map(Some);
+    if let Some((user, password)) = user.zip(environment(&["SAS_PASSWORD", "VIYA_PASSWORD"])) {
+        let grant = Grant::Password { user, password: password.into() };
+        return Login::in_memory("SAS_USERNAME", client, Some(grant), None, None).map(Some);
     }
     // The login of the command line is used only while it is valid.
     match Login::cli(None, base_url) {

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::retry::Retry;
 use crate::http::{Client, RequestFailure, Response, Secret, SendState};
 use crate::runtime;
+use crate::settings::environment;
 use crate::viya::json::error_text;
 
 /// How often SASLogon is asked.
@@ -20,7 +21,8 @@ const TRIES: u32 = 4;
 pub struct OAuthClient {
     id: String,
     secret: Secret,
-    is_default: bool,
+    /// Whether no client was named.
+    pub(super) is_default: bool,
 }
 
 /// SAS's own public client, `sas.cli`. Tokens that name another client are renewed by that one.
@@ -36,11 +38,6 @@ impl OAuthClient {
         Self { id: id.into(), secret: secret.into(), is_default: false }
     }
 
-    /// Whether no client was named.
-    pub(super) fn is_default(&self) -> bool {
-        self.is_default
-    }
-
     /// A client without a secret, such as SAS's own `sas.cli`.
     pub fn public(id: &str) -> Self {
         Self::new(id, "")
@@ -49,10 +46,9 @@ impl OAuthClient {
     /// `SAS_CLIENT_ID` and `SAS_CLIENT_SECRET`, else `VIYA_CLIENT_ID` and `VIYA_CLIENT_SECRET`, else SAS's public client
     /// `sas.cli`.
     pub fn from_environment() -> Self {
-        let set = |name: &str| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let given = ["SAS", "VIYA"].iter().find_map(|prefix| {
-            let id = set(&format!("{prefix}_CLIENT_ID"))?;
-            Some(Self::new(id, set(&format!("{prefix}_CLIENT_SECRET")).unwrap_or_default()))
+            let id = environment(&[&format!("{prefix}_CLIENT_ID")])?;
+            Some(Self::new(id, environment(&[&format!("{prefix}_CLIENT_SECRET")]).unwrap_or_default()))
         });
         given.unwrap_or_default()
     }
@@ -122,24 +118,30 @@ pub(super) async fn refresh(
     known: &[&str],
 ) -> Result<Map<String, Value>> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
-    post(http, client, &form, &[known, &[refresh_token]].concat()).await.map_err(|e| match e.kind() {
-        ErrorKind::Authentication => Error::new(
-            ErrorKind::Authentication,
-            format!(
-                "SAS Viya refused the refresh token in {} ({e}): log in again ({}) and repeat; if it belongs to another \
-                 OAuth client than {:?}, set SAS_CLIENT_ID and SAS_CLIENT_SECRET",
-                storage.name(),
-                storage.how_to_log_in(),
-                client.id
-            ),
-        ),
-        _ => e,
-    })
+    let refused = |why: &Error| {
+        format!(
+            "SAS Viya refused the refresh token in {} ({why}): log in again ({}) and repeat; if it belongs to another \
+             OAuth client than {:?}, set SAS_CLIENT_ID and SAS_CLIENT_SECRET",
+            storage.name(),
+            storage.how_to_log_in(),
+            client.id
+        )
+    };
+    let response = post(http, client, &form, &[known, &[refresh_token]].concat()).await;
+    response.map_err(|e| explained(e, refused))
+}
+
+/// A refusal of SASLogon as what `explain` makes of it; any other error as it is.
+pub(in crate::viya) fn explained(error: Error, explain: impl FnOnce(&Error) -> String) -> Error {
+    match error.kind() {
+        ErrorKind::Authentication => Error::new(ErrorKind::Authentication, explain(&error)),
+        _ => error,
+    }
 }
 
 /// `POST /SASLogon/oauth/token` with `form`, repeated while SASLogon is not available. No error shows the client's secret
 /// or one of `secrets`.
-pub(super) async fn post(
+pub(in crate::viya) async fn post(
     http: &Client,
     client: &OAuthClient,
     form: &[(&str, &str)],
@@ -159,47 +161,36 @@ pub(super) async fn post(
             .basic_auth(&client.id, Some(client.secret.expose()))
             .form(form);
         let sent = http.send(request, "POST /SASLogon/oauth/token").await.and_then(Response::complete);
-        let failure = match read(sent, &secrets) {
+        let (error, may_be_issued) = match read(sent, &secrets) {
             Ok(tokens) => return Ok(tokens),
             Err(failure) => failure,
         };
-        if failure.is_final {
+        // The same request would fail again.
+        if !error.may_pass() {
             // The lost response may have spent a refresh token that works once.
             let lost = "the response to the previous try was lost, so that what was sent may be spent";
-            return Err(match response_lost && failure.error.kind() == ErrorKind::Authentication {
-                true => Error::new(ErrorKind::Authentication, format!("{}; {lost}", failure.error)),
-                false => failure.error,
+            return Err(match response_lost && error.kind() == ErrorKind::Authentication {
+                true => Error::new(ErrorKind::Authentication, format!("{error}; {lost}")),
+                false => error,
             });
         }
-        response_lost |= failure.may_be_issued;
-        tokio::time::sleep(retry.after(failure.error, true, None)?).await;
+        response_lost |= may_be_issued;
+        tokio::time::sleep(retry.after(error, true, None)?).await;
     }
 }
 
-/// Why SASLogon gave no tokens.
-struct TokenFailure {
-    error: Error,
-    /// Whether the same request fails again.
-    is_final: bool,
-    /// Whether SASLogon may have issued tokens that did not arrive.
-    may_be_issued: bool,
-}
-
-fn read(sent: Result<Response, RequestFailure>, secrets: &[&str]) -> Result<Map<String, Value>, TokenFailure> {
-    let response = sent.map_err(|RequestFailure { error, state, .. }| {
-        let may_be_issued = match state {
-            SendState::NotSent => false,
-            SendState::MaybeSent => true,
-            SendState::Answered(status) => status.is_success(),
-        };
-        TokenFailure { is_final: !error.may_pass(), error, may_be_issued }
+/// The tokens in a response, or why SASLogon gave none, and whether it may have issued tokens that did not arrive.
+fn read(sent: Result<Response, RequestFailure>, secrets: &[&str]) -> Result<Map<String, Value>, (Error, bool)> {
+    let response = sent.map_err(|RequestFailure { error, state, .. }| match state {
+        SendState::NotSent => (error, false),
+        SendState::MaybeSent => (error, true),
+        SendState::Answered(status) => (error, status.is_success()),
     })?;
     // A new response may have the same refresh token again.
     let response = if response.status.is_success() { response } else { response.without(secrets) };
     let (status, url) = (response.status, &response.url);
     let failed = |kind: ErrorKind, text: String, is_final: bool, may_be_issued: bool| {
-        let error = Error::new(kind, text).with_retryable(!is_final);
-        Err(TokenFailure { error, is_final, may_be_issued })
+        Err((Error::new(kind, text).with_retryable(!is_final), may_be_issued))
     };
     let value = serde_json::from_slice::<Value>(&response.body).ok();
     if status.is_success() {

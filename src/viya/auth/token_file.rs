@@ -53,20 +53,15 @@ pub(super) fn resolve(path: &Path) -> PathBuf {
 /// locks the user out.
 pub(super) fn check_rotation(path: &Path) -> Result<()> {
     if ["/Volumes", "/Workspace", "/dbfs"].iter().any(|root| path.starts_with(root)) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!(
-                "tokens are not stored in {}, because a renewed one is not safe there (a lost rotation would lock you out): name \
-                 a file in a local folder such as /local_disk0 or your home, or use a secret scope (Credentials.tokens)",
-                path.display()
-            ),
-        ));
+        let text = format!(
+            "tokens are not stored in {}, because a renewed one is not safe there (a lost rotation would lock you out): name \
+             a file in a local folder such as /local_disk0 or your home, or use a secret scope (Credentials.tokens)",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::Unsupported, text));
     }
     Ok(())
 }
-
-/// The lock, held until it is dropped. The operating system releases it when the process ends.
-pub(super) struct Lock(#[allow(dead_code, reason = "dropping the file releases the lock")] Option<File>);
 
 /// Opens the file that is locked: the one beside `path`, which every user of it may open. Where that cannot be created or
 /// belongs to someone else, for reading, which is enough on a local disk; last the folder itself.
@@ -85,12 +80,13 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     }
 }
 
-/// Waits for the lock of the tokens at `path`. On a file system without locks, the token is renewed without one.
+/// Waits for the lock of the tokens at `path`, which is held until the file is dropped: the operating system releases it when
+/// the process ends. On a file system without locks, the token is renewed without one.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes, and
 /// [`ErrorKind::Storage`] when there is nothing that can be locked. Two renewals at once could spend the same refresh token.
-pub(super) async fn lock(path: &Path) -> Result<Lock> {
+pub(super) async fn lock(path: &Path) -> Result<Option<File>> {
     let file = open_lock(path).map_err(|e| {
         let text = format!(
             "the token in {} cannot be renewed, because {}.lock cannot be opened: make it readable for this user, or delete it",
@@ -102,7 +98,7 @@ pub(super) async fn lock(path: &Path) -> Result<Lock> {
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(Lock(Some(file))),
+            Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -114,7 +110,7 @@ pub(super) async fn lock(path: &Path) -> Result<Lock> {
                 );
                 return Err(Error::new(ErrorKind::Conflict, text).with_retryable(true));
             }
-            Err(TryLockError::Error(_)) => return Ok(Lock(None)),
+            Err(TryLockError::Error(_)) => return Ok(None),
         }
     }
 }
@@ -130,7 +126,7 @@ impl Replacement {
     pub(super) fn prepare(target: &Path) -> Result<Self> {
         let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
         let file = tempfile::Builder::new().prefix(&prefix).suffix(".tmp").tempfile_in(folder_of(target));
-        let file = file.map_err(|e| failed(target, e))?;
+        let file = file.map_err(|e| not_stored(target, NOT_WRITABLE, e))?;
         keep_owner(target, file.as_file())?;
         Ok(Self { file, target: target.to_owned() })
     }
@@ -141,7 +137,7 @@ impl Replacement {
         let written = serde_json::to_writer_pretty(&mut file, tokens).map_err(std::io::Error::from);
         let written = written.and_then(|()| file.write_all(b"\n")).and_then(|()| file.as_file().sync_all());
         let replaced = written.and_then(|()| file.persist(&target).map_err(|e| e.error));
-        replaced.map_err(|e| failed(&target, e))?;
+        replaced.map_err(|e| not_stored(&target, NOT_WRITABLE, e))?;
         // Makes the rename durable. Folders that cannot be synced are no error.
         let _ = target.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
         Ok(())
@@ -156,13 +152,12 @@ fn keep_owner(target: &Path, file: &File) -> Result<()> {
         return Ok(());
     }
     fchown(file, Some(old.uid()), Some(old.gid())).map_err(|e| {
-        let text = format!(
-            "a renewed token cannot be stored at {}, because the file belongs to user {} and could not be read by that user any \
-             more: run this as its owner, or copy the file",
-            target.display(),
+        let why = format!(
+            ", because the file belongs to user {} and could not be read by that user any more: run this as its owner, or copy \
+             the file",
             old.uid()
         );
-        Error::new(ErrorKind::Storage, text).with_source(e)
+        not_stored(target, &why, e)
     })
 }
 
@@ -170,13 +165,9 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn failed(target: &Path, e: std::io::Error) -> Error {
-    Error::new(
-        ErrorKind::Storage,
-        format!(
-            "a renewed token cannot be stored at {}: make its folder writable, or copy the file elsewhere",
-            target.display()
-        ),
-    )
-    .with_source(e)
+const NOT_WRITABLE: &str = ": make its folder writable, or copy the file elsewhere";
+
+fn not_stored(target: &Path, why: &str, e: std::io::Error) -> Error {
+    let text = format!("a renewed token cannot be stored at {}{why}", target.display());
+    Error::new(ErrorKind::Storage, text).with_source(e)
 }

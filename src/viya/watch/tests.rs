@@ -1,7 +1,7 @@
 //! Against small servers that wait or do not, and list or do not.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::StatusCode;
