@@ -1,5 +1,6 @@
 //! Tests of operator actions and of the summary, on real Delta tables in a temporary directory.
 
+mod model;
 mod operator;
 mod overview;
 
