@@ -21,8 +21,6 @@ mod counting;
 mod data_file_cache;
 mod engine;
 mod error_mapping;
-#[cfg(test)]
-pub(crate) mod fault_injecting;
 pub(crate) mod file_names;
 mod forward;
 mod fsync;
@@ -225,4 +223,4 @@ impl Storage {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

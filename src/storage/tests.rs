@@ -1,3 +1,5 @@
+pub(crate) mod fault_injecting;
+
 use super::*;
 
 fn open(root: &str) -> Result<Storage> {

@@ -13,7 +13,7 @@ use url::Url;
 use super::*;
 use crate::delta::state::TimeLimits;
 use crate::error::Error;
-use crate::storage::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
+use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
 const ALL: [Fault; 6] = [Fault::Before, Fault::After, Fault::Late, Fault::OwnConflict, Fault::NotFound, Fault::Slow];
 

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::super::report::Report;
 use super::*;
-use crate::storage::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
+use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
 /// A flaw because of which a store must not hold a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use chrono::DateTime;
 use super::super::super::attempts::{Attempt, AttemptOutcome, NOT_SENT};
 use super::super::super::history::AttemptHistory;
 use super::super::super::pending::{Histories, PendingRows};
-use super::super::super::plan::{Order, PlanRules, QueuedRow, plan};
+use super::super::super::plan::{Order, PlanRules, QueuedRow, Waits, plan};
 use super::Protocol;
 use super::state::{Counts, Item, KINDS, Recorded, Word};
 use crate::ledger::{LedgerRow, LedgerTable};
@@ -93,6 +93,7 @@ fn outline(protocol: &Protocol, (pending, yes, recorded): &Read) -> Outline {
         priority: &nothing,
         stale_before: None,
         next_try: &|_, _, _| None,
+        waits: &Waits::new(),
         now: DateTime::UNIX_EPOCH,
         check: &|_| Ok(()),
     };
