@@ -25,6 +25,5 @@ pub mod settings;
 pub mod stop;
 pub mod storage;
 pub mod viya;
-mod wildcard;
 
 pub use error::{Error, ErrorKind, Result};

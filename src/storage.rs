@@ -116,12 +116,6 @@ impl Storage {
         Ok(opened)
     }
 
-    /// Opens a storage whose files are in `store`, below `root`.
-    #[cfg(test)]
-    pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
-        Self::on(layers::around(store, std::time::Duration::ZERO, false), root)
-    }
-
     fn on(layers: Layers, root: Url) -> Result<Self> {
         let Layers { store, for_kernel, counter, is_immediate } = layers;
         let executor = Arc::new(Executor::new(runtime::handle()?, is_immediate));

@@ -42,7 +42,7 @@ LAYERS = (
     ("http",),
 )
 # Files that every room may import, and that may import each other.
-GROUND_FLOOR = ("error", "runtime", "stop", "settings", "duration", "wildcard", "columns")
+GROUND_FLOOR = ("error", "runtime", "stop", "settings", "duration", "columns")
 # Rooms that only the named rooms may import, whatever the layers say.
 IMPORTED_ONLY_BY = {"sandbox": ("python",)}
 

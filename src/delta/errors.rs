@@ -72,12 +72,9 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
         | KernelError::InvalidProtocol(_)
         | KernelError::MaxCatalogVersion(_)
         | KernelError::InvalidColumnMappingMode(_) => (ErrorKind::Unsupported, false),
-        KernelError::ObjectStore(
-            object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. }
-            | object_store::Error::NotFound { .. },
-        ) => (ErrorKind::Storage, false),
-        KernelError::ObjectStore(error) => (ErrorKind::Storage, cause::<io::Error>(error).is_none_or(transient)),
+        KernelError::ObjectStore(error) => (ErrorKind::Storage, may_pass(error)),
+        // Without an error of the store, the file is damaged.
+        KernelError::Parquet(error) => (ErrorKind::Storage, cause(error).is_some_and(may_pass)),
         KernelError::Reqwest(_) => (ErrorKind::Storage, true),
         // A damaged log entry or checkpoint.
         KernelError::Arrow(ArrowError::JsonError(_) | ArrowError::ParquetError(_))
@@ -92,10 +89,15 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
         | KernelError::InvalidLogPath(_)
         | KernelError::InvalidCheckpoint(_)
         | KernelError::MalformedJson(_)
-        | KernelError::Parquet(_)
         | KernelError::DeletionVector(_) => (ErrorKind::Storage, false),
         _ => (ErrorKind::Internal, false),
     }
+}
+
+fn may_pass(error: &object_store::Error) -> bool {
+    use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
+    !matches!(error, PermissionDenied { .. } | Unauthenticated { .. } | NotFound { .. })
+        && cause::<io::Error>(error).is_none_or(transient)
 }
 
 fn transient(error: &io::Error) -> bool {
@@ -113,6 +115,7 @@ fn known_cause(error: &KernelError) -> Option<&Error> {
     match error {
         KernelError::Backtraced { source, .. } => known_cause(source),
         KernelError::ObjectStore(error) => cause(error),
+        KernelError::Parquet(error) => cause(error),
         _ => None,
     }
 }
@@ -137,6 +140,15 @@ mod tests {
             let error = from_kernel("reading", error);
             assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true), "{}", error.full_message());
         }
+        // As reading a file of rows reports what the store says.
+        let external = |error| KernelError::Parquet(parquet::errors::ParquetError::External(Box::new(error)));
+        let away = object_store::Error::Generic { store: "S3", source: "connection refused".into() };
+        let error = from_kernel("reading", external(away));
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true));
+        let missing = object_store::Error::NotFound { path: "x".to_owned(), source: "404".into() };
+        assert!(!from_kernel("reading", external(missing)).is_retryable());
+        let damaged = KernelError::Parquet(parquet::errors::ParquetError::EOF("no footer".to_owned()));
+        assert!(!from_kernel("reading", damaged).is_retryable());
         let error = from_kernel("reading", KernelError::Arrow(ArrowError::JsonError("no JSON".to_owned())));
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
     }

@@ -205,16 +205,15 @@ impl EnvironmentVariables {
 }
 
 #[cfg(test)]
-impl EnvironmentVariables {
-    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
-        Self::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::super::report::Status;
     use super::*;
+
+    impl EnvironmentVariables {
+        pub(in crate::doctor) fn of(pairs: &[(&str, &str)]) -> Self {
+            Self::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        }
+    }
 
     #[test]
     fn a_capability_is_read_from_the_set() {

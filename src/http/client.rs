@@ -282,21 +282,20 @@ impl Response {
 }
 
 #[cfg(test)]
-impl Response {
-    pub(crate) fn of(status: u16, body: &str) -> Self {
-        Self {
-            status: StatusCode::from_u16(status).unwrap(),
-            url: Url::parse("https://server.example/").unwrap(),
-            headers: HeaderMap::new(),
-            body: Bytes::copy_from_slice(body.as_bytes()),
-            incomplete: None,
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Response {
+        pub(crate) fn of(status: u16, body: &str) -> Self {
+            Self {
+                status: StatusCode::from_u16(status).unwrap(),
+                url: Url::parse("https://server.example/").unwrap(),
+                headers: HeaderMap::new(),
+                body: Bytes::copy_from_slice(body.as_bytes()),
+                incomplete: None,
+            }
+        }
+    }
 
     #[test]
     fn a_secret_that_a_server_repeats_is_removed() {

@@ -6,7 +6,6 @@
 
 mod arm;
 mod model;
-mod reply;
 mod run_command;
 #[cfg(test)]
 mod tests;
@@ -19,6 +18,11 @@ use std::time::Duration;
 pub use model::{AzureNic, AzurePool, AzureVm, PoolMembers};
 pub use run_command::{RunCommandMode, SimulatedRunCommand};
 pub use tokens::{CLIENT_ID, IDENTITY_CLIENT_ID, TENANT_ID};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
 
 use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +43,16 @@ pub const DEALLOCATED_VM: &str = "vm-deallocated";
 /// Source: Microsoft's list of the power states of VMs.
 const POWER_STATES: [&str; 7] =
     ["starting", "running", "stopping", "stopped", "deallocating", "deallocated", "unknown"];
+
+/// An error answer of Resource Manager.
+fn refused(status: StatusCode, code: &str, text: &str) -> Response {
+    (status, Json(json!({"error": {"code": code, "message": text}}))).into_response()
+}
+
+/// The answer for a resource that does not exist.
+fn no_resource(path: &str) -> Response {
+    refused(StatusCode::NOT_FOUND, "ResourceNotFound", &format!("The Resource '{path}' was not found."))
+}
 
 /// What the simulated Azure is like.
 #[derive(Debug, Clone)]

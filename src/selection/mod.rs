@@ -37,11 +37,3 @@ pub struct Selection {
     /// With `max_in_flight`: the VM is in use until this is released or dropped.
     pub hold: Option<Hold>,
 }
-
-#[cfg(test)]
-impl Selection {
-    /// A selection of `vm`, as if a test had selected it.
-    pub(crate) fn example(vm: &str) -> Self {
-        Self { vm: vm.to_owned(), ip_address: vm.to_owned(), probe: "test".to_owned(), ..Self::default() }
-    }
-}

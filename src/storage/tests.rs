@@ -2,6 +2,13 @@ pub(crate) mod fault_injecting;
 
 use super::*;
 
+impl Storage {
+    /// Opens a storage whose files are in `store`, below `root`.
+    pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
+        Self::on(layers::around(store, std::time::Duration::ZERO, false), root)
+    }
+}
+
 fn open(root: &str) -> Result<Storage> {
     Storage::open(root, &HashMap::new())
 }

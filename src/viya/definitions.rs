@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use wildmatch::WildMatch;
 
 use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
 use super::json::text;
 use crate::error::{Error, Result};
-use crate::wildcard;
 
 /// Definitions per page.
 const PAGE: usize = 200;
@@ -46,8 +46,9 @@ pub async fn find(client: &ViyaClient, pattern: &str) -> Result<Vec<Definition>>
         Err(e) if is_filter_refused(&e) => client.items(all).await?,
         items => items?,
     };
+    let pattern = WildMatch::new(pattern);
     let mut found: Vec<Definition> =
-        items.iter().filter_map(parse).filter(|item| wildcard::matches(pattern, &item.name)).collect();
+        items.iter().filter_map(parse).filter(|item| pattern.matches(&item.name)).collect();
     found.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
     found.dedup_by(|one, other| one.id == other.id);
     Ok(found)
@@ -57,4 +58,27 @@ fn parse(item: &Value) -> Option<Definition> {
     let optional = |key: &str| text(item, key).unwrap_or_default().to_owned();
     let (id, name) = (text(item, "id")?.to_owned(), text(item, "name")?.to_owned());
     Some(Definition { id, name, description: optional("description"), kind: optional("type") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("*_pooled", "cm_pooled", true),
+            ("*_pooled", "cm_pooled_old", false),
+            ("cm*", "cm_pooled", true),
+            ("c?_p*d", "cm_pooled", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b*", "xxbxxaxx", false),
+            ("ä?", "äö", true),
+            ("*", "", true),
+            ("?", "", false),
+            ("[a]", "a", false),
+        ] {
+            assert_eq!(WildMatch::new(pattern).matches(name), expected, "{pattern} {name}");
+        }
+    }
 }

@@ -25,7 +25,6 @@ mod script;
 #[cfg(test)]
 mod tests;
 mod vm_ids;
-mod vm_queue;
 
 pub use options::RunCommandOptions;
 use script::{BatchScript, ScriptOutput};
@@ -101,7 +100,7 @@ impl ScriptRunner {
             }
             Err(error) => return Err(BatchFailure::SameForAll(SendOutcome::transient(error.full_message()))),
         };
-        let _turn = vm_queue::wait_for_turn(&id).await;
+        let _turn = vm_ids::wait_for_turn(&id).await;
         let limit = self.options.event_timeout;
         let arguments: Vec<Arguments> = events.iter().map(|(_, arguments)| arguments.clone()).collect();
         let script = BatchScript::new(command, limit, &arguments);

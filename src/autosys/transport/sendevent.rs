@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::{FusedFuture as _, FutureExt as _};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 use super::output::{CapturedOutput, ProgramResult};
@@ -19,12 +20,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::Secret;
 
 mod env_file;
-mod process_group;
 #[cfg(test)]
 mod tests;
 
 use env_file::{EnvFile, SourcedVariables};
-use process_group::ProcessGroup;
 
 /// How often a program file that is being replaced (`ETXTBSY`) is tried again, and the pause between the tries.
 const BUSY_TRIES: u32 = 20;
@@ -149,8 +148,8 @@ impl SendEvent {
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
-                .kill_on_drop(true);
-            ProcessGroup::lead(&mut command);
+                .kill_on_drop(true)
+                .process_group(0);
             if !gate.is_open() {
                 return Err(SendOutcome::NotTried);
             }
@@ -199,6 +198,32 @@ impl SendEvent {
             Err(_) => Err(format!("was killed at its limit of {} s", self.options.timeout.as_secs_f64())),
         };
         ProgramResult { end, out, err }
+    }
+}
+
+/// A process group for the program and its child processes, so that a time limit ends all of them. Ctrl-C in a terminal does
+/// not reach the group, so that a started program ends by itself. It is killed on drop, which must happen before the program was
+/// waited for.
+struct ProcessGroup(Option<Pid>);
+
+impl ProcessGroup {
+    /// The group of `child`, which was started as a leader.
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
+    }
+
+    /// Leaves the group alone, because the program has ended: another program may have the number of the group by now.
+    fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.take() {
+            // An error means that no process is left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 

@@ -18,7 +18,6 @@ use crate::http::{Client, RequestFailure, Response, SendState, tls};
 
 mod address;
 mod credentials;
-mod job_status;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -248,7 +247,7 @@ impl Transport for WebServices {
             let response = self.exchange(request, "the request for the status").await.and_then(Response::complete);
             let response = response.map_err(|failure| failure.error.full_message())?;
             match response.status.is_success() {
-                true => job_status::read(&response.body, job_id),
+                true => response::job_status(&response.body, job_id),
                 false => Err(format!("{}{}", response.status, response::after_colon(&response::text(&response.body)))),
             }
         };

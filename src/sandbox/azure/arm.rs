@@ -13,10 +13,9 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::model::{AzureNic, AzureVm};
-use super::reply::{no_resource, refused};
 use super::run_command::RunCommands;
 use super::tokens::{IdentityRequest, IssuedTokens, LoginForm};
-use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock};
+use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock, no_resource, refused};
 
 type Parameters = HashMap<String, String>;
 

@@ -19,8 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
 use super::model::AzureVm;
-use super::reply::{no_resource, refused};
-use super::{SUBSCRIPTION_ID, lock};
+use super::{SUBSCRIPTION_ID, lock, no_resource, refused};
 
 /// How many bytes of the output are kept.
 const OUTPUT_LIMIT: usize = 4096;

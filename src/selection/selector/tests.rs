@@ -16,6 +16,13 @@ use crate::selection::schedule::{KnownResult, KnownResults};
 use crate::selection::state::SelectionState;
 use crate::selection::{Probe, ProbeCallback, ProbeOutcome, Selection};
 
+impl Selection {
+    /// A selection of `vm`, as if a test had selected it.
+    pub(crate) fn example(vm: &str) -> Self {
+        Self { vm: vm.to_owned(), ip_address: vm.to_owned(), probe: "test".to_owned(), ..Self::default() }
+    }
+}
+
 /// Long enough for a loaded machine; nothing here waits for it.
 const PLENTY: Duration = Duration::from_secs(60);
 

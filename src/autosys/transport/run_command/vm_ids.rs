@@ -1,13 +1,15 @@
-//! The resource ids of VMs.
+//! The resource ids of VMs, and a queue for each: Azure runs one command at a time on a VM, and the commands of this process wait here.
 
 use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Weak};
 
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::API_VERSION;
 use crate::azure::{ArmClient, ArmRequest, Deadline, ResourceId};
 use crate::error::Result;
+use crate::runtime::lock;
 
 /// Finds the resource ids of VMs by name, ignoring case as Azure does.
 #[derive(Debug)]
@@ -47,4 +49,27 @@ impl VmIds {
         *listed = named.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
         Ok(listed.get(&name.to_lowercase()).cloned())
     }
+}
+
+type VmQueue = Mutex<()>;
+type VmQueues = HashMap<(u32, String), Weak<VmQueue>>;
+
+/// The key has the process id, because a forked child must not wait for threads of its parent.
+static QUEUES: LazyLock<std::sync::Mutex<VmQueues>> = LazyLock::new(std::sync::Mutex::default);
+
+/// Waits for the turn on `vm`, in the order of the calls. The turn ends when the guard is dropped.
+pub(super) async fn wait_for_turn(vm: &ResourceId) -> OwnedMutexGuard<()> {
+    queue(vm).lock_owned().await
+}
+
+fn queue(vm: &ResourceId) -> Arc<VmQueue> {
+    let mut queues = lock(&QUEUES);
+    queues.retain(|_, queue| queue.strong_count() > 0);
+    let key = (std::process::id(), vm.key());
+    if let Some(queue) = queues.get(&key).and_then(Weak::upgrade) {
+        return queue;
+    }
+    let queue = Arc::new(VmQueue::default());
+    queues.insert(key, Arc::downgrade(&queue));
+    queue
 }

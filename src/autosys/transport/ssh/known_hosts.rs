@@ -8,8 +8,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, KnownHosts, Marker};
 use russh::keys::{HashAlg, PublicKey};
 use sha1::Sha1;
-
-use crate::wildcard;
+use wildmatch::WildMatch;
 
 /// A check of the key of one host.
 #[derive(Debug, Clone)]
@@ -80,7 +79,7 @@ impl HostKeyCheck {
             HostPatterns::HashedName { salt, hash } => Hmac::<Sha1>::new_from_slice(salt)
                 .is_ok_and(|hmac| hmac.chain_update(name.as_bytes()).verify_slice(hash).is_ok()),
             HostPatterns::Patterns(patterns) => {
-                let fits = |pattern: &str| wildcard::matches(&pattern.to_lowercase(), &name);
+                let fits = |pattern: &str| WildMatch::new(&pattern.to_lowercase()).matches(&name);
                 let refused = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(fits);
                 !refused && patterns.iter().filter(|pattern| !pattern.starts_with('!')).any(|pattern| fits(pattern))
             }
