@@ -516,7 +516,24 @@ class Checker:
         for version in edges:
             if version not in call_of:
                 pair_commit(version, set())
-        return {version: calls[name] for version, name in call_of.items()}
+        return self.in_order({version: calls[name] for version, name in call_of.items()}, edges)
+
+    def in_order(self, matched: dict[int, Call], edges: dict[int, list[tuple[Call, int]]]) -> dict[int, Call]:
+        """The same, with calls that set the same flags in the order in which they ended, where they could have been."""
+        alike: defaultdict[frozenset[tuple[Row, int]], list[int]] = defaultdict(list)
+        for version in sorted(matched):
+            alike[frozenset(self.flips[version].items())].append(version)
+        for versions in alike.values():
+            left = sorted((matched[version] for version in versions), key=lambda call: call.ended)
+            pairs: list[tuple[int, Call]] = []
+            for version in versions:
+                explains = {call.name for call, _ in edges[version]}
+                if (call := next((call for call in left if call.name in explains), None)) is not None:
+                    left.remove(call)
+                    pairs.append((version, call))
+            if not left:
+                matched |= pairs
+        return matched
 
     def blame(self, commit: Commit, flips: Counter[Row], asked: list[Call]) -> None:
         """Says why no call explains a commit that sets flags."""

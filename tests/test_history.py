@@ -1,14 +1,46 @@
-"""The checker of histories finds each kind of violation; see history.py for the rules."""
+"""Histories of many processes are checked against the log of the tables; see history.py for the rules.
+
+The first tests show that the checker finds each kind of violation. JOBROTA_HISTORY_SECONDS makes the runs longer.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+import uuid
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from history import NO, YES, Call, Commit, Outcome, Row, Rule, check, digest_of
+import history_child
+import history_log
+import history_record
+from cloud_servers import ACCOUNT, ACCOUNT_KEY, azurite, create_container
+from history import NO, YES, Call, Commit, Outcome, Row, Rule, Verdict, check, digest_of
+from history_child import EXECUTIONS, NOTIFICATIONS, TABLES, Work
+from history_record import Recorder
+
+SECONDS = float(os.environ.get("JOBROTA_HISTORY_SECONDS", "0"))
+"""How long the runs with kills and with eight processes take. Zero: as long as the numbers below take."""
+KILLS, KILLED_AT_ONCE, LATEST_KILL_S = 12, 4, 0.4
+PROCESSES, ROUNDS = 8, 16
+ON_AZURE = 8
+"""Rounds of each process."""
+
+pytestmark = [
+    pytest.mark.timeout(900 + 4 * SECONDS),
+    pytest.mark.filterwarnings("ignore::jobrota.errors.MaintenanceWarning"),
+]
 
 # ------------------------------------------------------------------------------------------- what the checker finds
 
@@ -22,7 +54,7 @@ def commit(version: int, operation: str, added: list[Row] | None = None, removed
 
 
 def call(name: str, kind: str, began: int, ended: int, *given: Row, **more: Any) -> Call:
-    return Call(name, kind, "job_notifications", began, ended, given=given, **more)
+    return Call(name, kind, NOTIFICATIONS, began, ended, given=given, **more)
 
 
 A, B, C = row("A"), row("B", time=2), row("C", time=3)
@@ -189,6 +221,15 @@ def test_what_is_not_known_can_have_happened() -> None:
     assert found(commits(), *unknown, call("log D", "log", 0, 10, row("D"), outcome=Outcome.UNKNOWN)) == []
 
 
+def test_commits_that_set_the_same_flags_are_of_their_calls_in_order() -> None:
+    one_by_one = [*commits(), *(commit(version, "UPDATE", [C.flagged(YES)], [C]) for version in (7, 8))]
+    first = call("set one C", "acknowledge", 100, 110, C, result=1)
+    second = call("set the other C", "acknowledge", 120, 130, C, result=1)
+    assert found(one_by_one, first, second) == []
+    seen = call("see C", "rows", 112, 118, where={"job": "C"}, result=[C.flagged(YES)] * 2)
+    assert found(one_by_one, first, second, seen)[0] == Rule.REAL_TIME
+
+
 def test_a_call_can_set_flags_as_of_an_older_version() -> None:
     """A row that is logged between what an update saw and its commit stays: the update came first."""
     late = row("B", time=9)._replace(status="LATE")
@@ -198,3 +239,160 @@ def test_a_call_can_set_flags_as_of_an_older_version() -> None:
     # Unless it was there when the call began.
     early = replace(logged, began=71, ended=72)
     assert found(overtaken, early, others=without("see all", "count"))[0] == Rule.REAL_TIME
+
+
+# ------------------------------------------------------------------------------------------------------ real histories
+
+
+@dataclass
+class Run:
+    """Processes that work on one ledger, and the recordings of what they did."""
+
+    root: str
+    here: Path
+    options: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    seed: str = field(default_factory=lambda: str(random.SystemRandom().randrange(2**32)))
+
+    def __post_init__(self) -> None:
+        """The ledger is there before the processes begin."""
+        print(f"seed: {self.seed}")
+        self.kept.mkdir(parents=True)
+        history_child.run(self.work("first", 1, first=("log_both",)))
+
+    @property
+    def kept(self) -> Path:
+        """Data files that a vacuum may delete in the meantime."""
+        return self.here / "kept"
+
+    def recording(self, who: str) -> Path:
+        return self.here / f"{who}.jsonl"
+
+    def work(self, who: str, rounds: int, **more: Any) -> Work:
+        kept = "" if self.options else str(self.kept)
+        given = {"options": self.options, "environment": self.environment, "kept": kept} | more
+        return Work(self.root, who, str(self.recording(who)), self.seed, rounds, **given)
+
+    def keep(self) -> None:
+        """Called again and again while processes vacuum."""
+        for table in TABLES if not self.options else ():
+            history_log.keep(Path(self.root, table), self.kept)
+
+    def process(self, target: Callable[..., None], *arguments: Any) -> Any:
+        """Forked from a process that has only imported: each child is a process of its own."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["history_child"])
+        process = context.Process(target=target, args=arguments)
+        process.start()
+        return process
+
+    def wait(self, processes: list[Any]) -> None:
+        """Waits until all have ended by themselves."""
+        while running := [process.sentinel for process in processes if process.exitcode is None]:
+            connection.wait(running, timeout=0.2)
+            self.keep()
+        assert [process.exitcode for process in processes] == [0] * len(processes), "the errors are in the output"
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Of each table, after a fresh handle has read all of it."""
+        last = history_child.Worker(self.work("last", 0), Recorder(self.recording("last"), "last"), 0)
+        for _ in range(4):
+            last.count()
+            last.read_all()
+            last.read_oldest()
+        calls = history_record.calls(sorted(self.here.glob("*.jsonl")))
+        print("problems of maintenance:", [call.result for call in calls if call.kind == "maintain" and call.result])
+        found = {}
+        for table in TABLES:
+            name = f"{self.root}/{table}"
+            files = history_log.remote(name, self.options) if self.options else history_log.local(Path(name))
+            read = history_log.commits(files, self.kept)
+            found[table] = check(read, [call for call in calls if call.table == table])
+            print(f"{table}: {found[table]}")
+        return found
+
+    def is_right(self) -> Counter[str]:
+        """No rule is violated. The versions by operation and engine."""
+        verdicts = self.verdicts()
+        assert [str(violation) for verdict in verdicts.values() for violation in verdict.violations] == []
+        return sum((verdict.versions for verdict in verdicts.values()), Counter[str]())
+
+
+def test_a_violation_is_found_in_a_real_log(local: Run) -> None:
+    worker = history_child.Worker(local.work("p", 0), Recorder(local.recording("p"), "p"), 0)
+    for action in (worker.log_many, worker.acknowledge, worker.settle, worker.update, worker.maintain, worker.log_both):
+        action()
+    local.is_right()
+    last = max(Path(local.root, EXECUTIONS, "_delta_log").glob("*.json"))
+    (added,) = [json.loads(line)["add"]["path"] for line in last.read_text().splitlines() if '"add"' in line]
+    forged = [{"commitInfo": {"operation": "OPTIMIZE"}}, {"remove": {"path": added, "dataChange": False}}]
+    last.with_name(f"{int(last.stem) + 1:020}.json").write_text("\n".join(map(json.dumps, forged)))
+    verdict = local.verdicts()[EXECUTIONS]
+    assert verdict.violations[0].rule is Rule.CONSERVATION
+    assert "may not change rows" in verdict.violations[0].text
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Run:
+    return Run(str(tmp_path / "ledger"), tmp_path / "recordings")
+
+
+def test_history_of_killed_processes(local: Run) -> None:
+    ends = time.monotonic() + SECONDS
+
+    def kill_one(number: int) -> bool:
+        """Whether it was killed while it worked; False also when the time is over."""
+        if SECONDS and time.monotonic() > ends:
+            return False
+        here, there = multiprocessing.Pipe(duplex=False)
+        work = local.work(f"k{number}", 10**9, threads=1 + number % 3, weights={"log_one": 60})
+        child = local.process(history_child.run, work, there)
+        there.close()
+        assert here.poll(120), f"child {number} did nothing for two minutes"
+        # Not a wait for something to happen: the moment of the kill is what varies.
+        child.join(random.Random(f"{local.seed}/{number}").uniform(0, LATEST_KILL_S))
+        assert child.is_alive(), f"child {number} ended by itself with {child.exitcode}: its error is in the output"
+        child.kill()
+        child.join(60)
+        history_record.died(work.recording)
+        local.keep()
+        # A forkserver that is busy may not be able to say how its child ended.
+        return child.exitcode in (-signal.SIGKILL, 255)
+
+    with ThreadPoolExecutor(KILLED_AT_ONCE) as pool:
+        killed = sum(pool.map(kill_one, range(KILLS if not SECONDS else int(SECONDS * 100))))
+    print(f"{killed} kills")
+    assert killed == KILLS or SECONDS
+    versions = local.is_right()
+    assert versions["WRITE by jobrota"] > KILLS
+
+
+def test_history_of_eight_processes(local: Run) -> None:
+    maintains: dict[str, Any] = {"first": ("acknowledge", "maintain", "read_all")}
+    # Threads that log at the same moment share commits.
+    logs_at_once: dict[str, Any] = {"threads": 4, "weights": {"log_one": 500}}
+    works = [
+        local.work(
+            f"p{number}",
+            ROUNDS,
+            seconds=SECONDS,
+            **({0: maintains, 1: logs_at_once}.get(number, {})),
+        )
+        for number in range(PROCESSES)
+    ]
+    local.wait([local.process(history_child.run, work) for work in works])
+    versions = local.is_right()
+    assert min(versions[f"{what} by jobrota"] for what in ("WRITE", "UPDATE", "OPTIMIZE")) > 0
+
+
+def test_history_on_azurite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with azurite() as url:
+        create_container(url, "ledgers")
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", url)
+        options = {"azure_storage_use_emulator": "true", "azure_storage_account_key": ACCOUNT_KEY}
+        root = f"abfss://ledgers@{ACCOUNT}.dfs.core.windows.net/{uuid.uuid4()}"
+        run = Run(root, tmp_path / "recordings", options, {"AZURITE_BLOB_STORAGE_URL": url})
+        works = [run.work(f"p{number}", ON_AZURE, retain="168h", first=("acknowledge",)) for number in range(4)]
+        run.wait([run.process(history_child.run, work) for work in works])
+        versions = run.is_right()
+    assert min(versions[f"{what} by jobrota"] for what in ("WRITE", "UPDATE")) > 0
