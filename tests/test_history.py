@@ -34,7 +34,7 @@ SECONDS = float(os.environ.get("JOBROTA_HISTORY_SECONDS", "0"))
 """How long the runs with kills and with eight processes take. Zero: as long as the numbers below take."""
 KILLS, KILLED_AT_ONCE, LATEST_KILL_S = 12, 4, 0.4
 PROCESSES, ROUNDS = 8, 16
-ON_AZURE = 8
+BESIDE_SPARK, BESIDE_DELTALAKE, ON_AZURE = 16, 20, 8
 """Rounds of each process."""
 
 pytestmark = [
@@ -281,7 +281,7 @@ class Run:
     def process(self, target: Callable[..., None], *arguments: Any) -> Any:
         """Forked from a process that has only imported: each child is a process of its own."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["history_child"])
+        context.set_forkserver_preload(["history_child", "history_deltalake"])
         process = context.Process(target=target, args=arguments)
         process.start()
         return process
@@ -383,6 +383,101 @@ def test_history_of_eight_processes(local: Run) -> None:
     local.wait([local.process(history_child.run, work) for work in works])
     versions = local.is_right()
     assert min(versions[f"{what} by jobrota"] for what in ("WRITE", "UPDATE", "OPTIMIZE")) > 0
+
+
+def test_history_beside_deltalake(local: Run) -> None:
+    pytest.importorskip("deltalake")
+    import history_deltalake
+
+    ours = [local.work(f"p{number}", BESIDE_DELTALAKE, retain="168h") for number in range(2)]
+    theirs = local.work("d", BESIDE_DELTALAKE)
+    processes = [local.process(history_child.run, work) for work in ours]
+    local.wait([*processes, local.process(history_deltalake.run, theirs)])
+    versions = local.is_right()
+    assert min(versions[f"{what} by delta-rs"] for what in ("WRITE", "OPTIMIZE", "VACUUM END")) > 0
+
+
+class Sql:
+    """What Spark does in this process, recorded. A statement that loses a race is tried again, as another call."""
+
+    def __init__(self, spark: Any, run: Run) -> None:
+        """Spark works on the ledger of `run`."""
+        self.spark = spark
+        self.run = run
+        self.record = Recorder(run.recording("spark"), "spark")
+        self.logged = 0
+
+    def name(self, table: str) -> str:
+        return f"delta.`{self.run.root}/{table}`"
+
+    def call(self, kind: str, table: str, work: Callable[[], Any], **recorded: Any) -> None:
+        def lost(error: Exception) -> bool:
+            return "DELTA_CONCURRENT" in str(error)
+
+        for _ in range(50):
+            try:
+                self.record.call(kind, table, work, wrote_nothing=lost, **recorded)
+                return
+            except Exception as error:
+                if not lost(error):
+                    raise
+        raise AssertionError("Spark lost 50 races")
+
+    def insert(self, table: str) -> None:
+        time = 1_700_000_000_000_000 + self.logged
+        rows = [Row("sql.sas", f"JOB_0_{n}", f"SUCCESS spark/{self.logged}", NO, time + n) for n in range(4)]
+        rows += rows[:1]
+        self.logged += 1
+        columns = f"file_name, job_id, status, autosys_update_flag, {history_child.TIME_OF[table]}"
+        values = ", ".join(
+            f"('{row.file}', '{row.job}', '{row.status}', '{row.flag}', timestamp_micros({row.time}))" for row in rows
+        )
+        statement = f"INSERT INTO {self.name(table)} ({columns}) VALUES {values}"
+        self.call("log", table, lambda: self.spark.sql(statement).collect(), given=rows)
+
+    def update(self, table: str, job: str) -> None:
+        flags = f"SET autosys_update_flag = '{YES}' WHERE autosys_update_flag = '{NO}' AND job_id = '{job}'"
+        self.call(
+            "update",
+            table,
+            lambda: self.spark.sql(f"UPDATE {self.name(table)} {flags}").collect(),
+            where={"job": job},
+            result=lambda rows: rows[0].num_affected_rows,
+        )
+
+    def optimize(self, table: str) -> None:
+        self.call("maintain", table, lambda: self.spark.sql(f"OPTIMIZE {self.name(table)}").collect())
+
+    def read(self, table: str) -> None:
+        time = f"unix_micros({history_child.TIME_OF[table]})"
+        statement = f"SELECT file_name, job_id, status, autosys_update_flag, {time} FROM {self.name(table)}"
+        self.call(
+            "digest",
+            table,
+            lambda: self.spark.sql(statement).collect(),
+            result=lambda rows: digest_of(Row(*values) for values in rows),
+        )
+
+
+def test_history_beside_spark(spark: Any, tmp_path: Path) -> None:
+    """Of the tables, ours has partitions, and the one that Spark made has none."""
+    table = f"delta.`{tmp_path}/ledger/{NOTIFICATIONS}`"
+    columns = ", ".join(f"{name} STRING" for name in history_record.NAMES)
+    spark.sql(f"CREATE TABLE {table} ({columns}, notification_timestamp TIMESTAMP) USING delta")
+    run = Run(str(tmp_path / "ledger"), tmp_path / "recordings")
+    sql = Sql(spark, run)
+    works = [run.work(f"p{number}", BESIDE_SPARK, retain="168h") for number in range(2)]
+    processes = [run.process(history_child.run, work) for work in works]
+    for table in TABLES:
+        sql.insert(table)
+        sql.update(table, "JOB_0_1")
+    sql.optimize(NOTIFICATIONS)
+    sql.insert(NOTIFICATIONS)
+    sql.read(NOTIFICATIONS)
+    run.wait(processes)
+    versions = run.is_right()
+    assert min(versions[f"{what} by Apache-Spark"] for what in ("WRITE", "UPDATE", "OPTIMIZE")) > 0
+    assert versions["UPDATE by jobrota"] > 0
 
 
 def test_history_on_azurite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
