@@ -124,8 +124,8 @@ def _expanded(call: Call) -> Iterator[Call]:
             yield replace(call, name=f"{call.name} {table}", table=table, result=counts)
     elif call.kind == "settle by hand":
         yield replace(call, kind="acknowledge")
+        # Also if others acknowledged the notifications in the meantime, so that it set none of them.
         settles = replace(call, name=f"{call.name} executions", kind="settle", table="autosys_job_log", result=None)
-        if call.outcome is not Outcome.RETURNED or call.result:
-            yield replace(settles, outcome=Outcome.UNKNOWN)
+        yield replace(settles, outcome=Outcome.UNKNOWN)
     else:
         yield call
