@@ -76,12 +76,12 @@ def wrote_nothing(error: Exception) -> bool:
 class Worker:
     """Does one action after the other, each drawn at random."""
 
-    def __init__(self, work: Work, recorder: Recorder, thread: int) -> None:
-        """One of the threads of a process."""
+    def __init__(self, work: Work, recorder: Recorder, ledger: jobrota.JobLedger, thread: int = 0) -> None:
+        """One of the threads of a process, which share the ledger."""
         self.who = f"{work.who}.{thread}"
         self.random = random.Random(f"{work.seed}/{self.who}")
         self.record = recorder
-        self.ledger = jobrota.JobLedger(work.root, storage_options=work.options)
+        self.ledger = ledger
         self.weights = WEIGHTS | work.weights
         self.first = list(work.first)
         self.work = work
@@ -204,8 +204,9 @@ class Worker:
         where = {"job": job} | ({} if flag is None else {"flag": flag})
         self.record.call("rows", table, lambda: of(job_id=job, flag=flag), where=where, result=rows_of)
 
-    def read_all(self) -> None:
-        table, flag = self.some_table(), self.random.choice([YES, None])
+    def read_all(self, table: str | None = None) -> None:
+        flag = None if table else self.random.choice([YES, None])
+        table = table or self.some_table()
         of = self.ledger.notifications if table == NOTIFICATIONS else self.ledger.executions
         where = {} if flag is None else {"flag": flag}
         self.record.call("digest", table, lambda: of(flag=flag), where=where, result=digest)
@@ -258,11 +259,12 @@ def run(work: Work, started: Connection | None = None) -> None:
     """Works; says so after the first action of each thread."""
     os.environ.update(work.environment)
     recorder = Recorder(work.recording, work.who)
+    ledger = jobrota.JobLedger(work.root, storage_options=work.options)
     failed: list[BaseException] = []
 
     def go(thread: int) -> None:
         try:
-            worker = Worker(work, recorder, thread)
+            worker = Worker(work, recorder, ledger, thread)
             ends = time.monotonic() + work.seconds
             while time.monotonic() < ends if work.seconds else worker.round < work.rounds:
                 worker.act()

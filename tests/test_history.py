@@ -23,8 +23,10 @@ from typing import Any
 import pytest
 
 import history_child
+import history_deltalake
 import history_log
 import history_record
+import jobrota
 from cloud_servers import ACCOUNT, ACCOUNT_KEY, azurite, create_container
 from history import NO, YES, Call, Commit, Outcome, Row, Rule, Verdict, check, digest_of
 from history_child import EXECUTIONS, NOTIFICATIONS, TABLES, Work
@@ -273,6 +275,12 @@ class Run:
         given = {"options": self.options, "environment": self.environment, "kept": kept} | more
         return Work(self.root, who, str(self.recording(who)), self.seed, rounds, **given)
 
+    def worker(self, who: str) -> history_child.Worker:
+        """A worker in this process."""
+        ledger = jobrota.JobLedger(self.root, storage_options=self.options)
+        recorder = Recorder(self.recording(who), who)
+        return history_child.Worker(self.work(who, 0, retain="168h"), recorder, ledger)
+
     def keep(self) -> None:
         """Called again and again while processes vacuum."""
         for table in TABLES if not self.options else ():
@@ -293,13 +301,16 @@ class Run:
             self.keep()
         assert [process.exitcode for process in processes] == [0] * len(processes), "the errors are in the output"
 
+    def go_on(self) -> None:
+        """A fresh handle works on what the others left, and reads all of it."""
+        last = self.worker("last")
+        for action in (last.log_both, last.acknowledge, last.log_both, last.log_both, last.maintain, last.count):
+            action()
+        for table in TABLES:
+            last.read_all(table)
+
     def verdicts(self) -> dict[str, Verdict]:
-        """Of each table, after a fresh handle has read all of it."""
-        last = history_child.Worker(self.work("last", 0), Recorder(self.recording("last"), "last"), 0)
-        for _ in range(4):
-            last.count()
-            last.read_all()
-            last.read_oldest()
+        """Of each table."""
         calls = history_record.calls(sorted(self.here.glob("*.jsonl")))
         print("problems of maintenance:", [call.result for call in calls if call.kind == "maintain" and call.result])
         found = {}
@@ -313,18 +324,19 @@ class Run:
 
     def is_right(self) -> Counter[str]:
         """No rule is violated. The versions by operation and engine."""
+        self.go_on()
         verdicts = self.verdicts()
         assert [str(violation) for verdict in verdicts.values() for violation in verdict.violations] == []
         return sum((verdict.versions for verdict in verdicts.values()), Counter[str]())
 
 
 def test_a_violation_is_found_in_a_real_log(local: Run) -> None:
-    worker = history_child.Worker(local.work("p", 0), Recorder(local.recording("p"), "p"), 0)
+    worker = local.worker("p")
     for action in (worker.log_many, worker.acknowledge, worker.settle, worker.update, worker.maintain, worker.log_both):
         action()
     local.is_right()
     last = max(Path(local.root, EXECUTIONS, "_delta_log").glob("*.json"))
-    (added,) = [json.loads(line)["add"]["path"] for line in last.read_text().splitlines() if '"add"' in line]
+    added, *_ = [json.loads(line)["add"]["path"] for line in last.read_text().splitlines() if '"add"' in line]
     forged = [{"commitInfo": {"operation": "OPTIMIZE"}}, {"remove": {"path": added, "dataChange": False}}]
     last.with_name(f"{int(last.stem) + 1:020}.json").write_text("\n".join(map(json.dumps, forged)))
     verdict = local.verdicts()[EXECUTIONS]
@@ -345,7 +357,8 @@ def test_history_of_killed_processes(local: Run) -> None:
         if SECONDS and time.monotonic() > ends:
             return False
         here, there = multiprocessing.Pipe(duplex=False)
-        work = local.work(f"k{number}", 10**9, threads=1 + number % 3, weights={"log_one": 60})
+        log_more = {"log_one": 60}
+        work = local.work(f"k{number}", 10**9, threads=1 + number % 3, first=("log_one",), weights=log_more)
         child = local.process(history_child.run, work, there)
         there.close()
         assert here.poll(120), f"child {number} did nothing for two minutes"
@@ -368,17 +381,14 @@ def test_history_of_killed_processes(local: Run) -> None:
 
 
 def test_history_of_eight_processes(local: Run) -> None:
-    maintains: dict[str, Any] = {"first": ("acknowledge", "maintain", "read_all")}
-    # Threads that log at the same moment share commits.
-    logs_at_once: dict[str, Any] = {"threads": 4, "weights": {"log_one": 500}}
+    differs: dict[int, dict[str, Any]] = {
+        0: {"first": ("acknowledge", "maintain", "read_all", "settle")},
+        # Threads that log at the same moment share commits.
+        1: {"threads": 4, "weights": {"log_one": 500}},
+        2: {"threads": 2},
+    }
     works = [
-        local.work(
-            f"p{number}",
-            ROUNDS,
-            seconds=SECONDS,
-            **({0: maintains, 1: logs_at_once}.get(number, {})),
-        )
-        for number in range(PROCESSES)
+        local.work(f"p{number}", ROUNDS, seconds=SECONDS, **differs.get(number, {})) for number in range(PROCESSES)
     ]
     local.wait([local.process(history_child.run, work) for work in works])
     versions = local.is_right()
@@ -386,9 +396,6 @@ def test_history_of_eight_processes(local: Run) -> None:
 
 
 def test_history_beside_deltalake(local: Run) -> None:
-    pytest.importorskip("deltalake")
-    import history_deltalake
-
     ours = [local.work(f"p{number}", BESIDE_DELTALAKE, retain="168h") for number in range(2)]
     theirs = local.work("d", BESIDE_DELTALAKE)
     processes = [local.process(history_child.run, work) for work in ours]
@@ -468,11 +475,11 @@ def test_history_beside_spark(spark: Any, tmp_path: Path) -> None:
     sql = Sql(spark, run)
     works = [run.work(f"p{number}", BESIDE_SPARK, retain="168h") for number in range(2)]
     processes = [run.process(history_child.run, work) for work in works]
-    for table in TABLES:
-        sql.insert(table)
-        sql.update(table, "JOB_0_1")
-    sql.optimize(NOTIFICATIONS)
     sql.insert(NOTIFICATIONS)
+    sql.update(NOTIFICATIONS, "JOB_0_1")
+    sql.insert(EXECUTIONS)
+    sql.optimize(NOTIFICATIONS)
+    sql.update(EXECUTIONS, "JOB_0_2")
     sql.read(NOTIFICATIONS)
     run.wait(processes)
     versions = run.is_right()
