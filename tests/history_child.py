@@ -40,6 +40,10 @@ class Work:
     rounds: int
     seconds: float = 0
     """If not zero, it works for so long, and `rounds` does not count."""
+    until: str = ""
+    """When this file exists, it ends."""
+    pause: float = 0
+    """The longest pause between two rounds, in seconds."""
     threads: int = 1
     first: tuple[str, ...] = ()
     """Actions that come first."""
@@ -268,6 +272,10 @@ def run(work: Work, started: Connection | None = None) -> None:
             ends = time.monotonic() + work.seconds
             while time.monotonic() < ends if work.seconds else worker.round < work.rounds:
                 worker.act()
+                if work.until and Path(work.until).exists():
+                    break
+                if work.pause:
+                    time.sleep(worker.random.uniform(0, work.pause))
                 if started is not None and worker.round == 1:
                     started.send_bytes(b".")
         except BaseException as error:

@@ -36,8 +36,11 @@ SECONDS = float(os.environ.get("JOBROTA_HISTORY_SECONDS", "0"))
 """How long the runs with kills and with eight processes take. Zero: as long as the numbers below take."""
 KILLS, KILLED_AT_ONCE, LATEST_KILL_S = 12, 4, 0.4
 PROCESSES, ROUNDS = 8, 16
-BESIDE_SPARK, BESIDE_DELTALAKE, ON_AZURE = 16, 20, 8
+ON_AZURE, OF_DELTALAKE = 7, 18
 """Rounds of each process."""
+MOST_ROUNDS = 400
+"""Processes beside another engine go on until that is done, but not for ever, with pauses: the other one is slower."""
+BESIDE_SPARK_PAUSE_S = 0.2
 
 pytestmark = [
     pytest.mark.timeout(900 + 4 * SECONDS),
@@ -396,12 +399,15 @@ def test_history_of_eight_processes(local: Run) -> None:
 
 
 def test_history_beside_deltalake(local: Run) -> None:
-    ours = [local.work(f"p{number}", BESIDE_DELTALAKE, retain="168h") for number in range(2)]
-    theirs = local.work("d", BESIDE_DELTALAKE)
+    done = local.here / "done"
+    theirs = local.process(history_deltalake.run, local.work("d", OF_DELTALAKE))
+    ours = [local.work(f"p{n}", MOST_ROUNDS, until=str(done), pause=0.02, retain="168h") for n in range(2)]
     processes = [local.process(history_child.run, work) for work in ours]
-    local.wait([*processes, local.process(history_deltalake.run, theirs)])
+    local.wait([theirs])
+    done.touch()
+    local.wait(processes)
     versions = local.is_right()
-    assert min(versions[f"{what} by delta-rs"] for what in ("WRITE", "OPTIMIZE", "VACUUM END")) > 0
+    assert min(versions[f"{what} by delta-rs"] for what in ("WRITE", "VACUUM END")) > 0
 
 
 class Sql:
@@ -473,7 +479,11 @@ def test_history_beside_spark(spark: Any, tmp_path: Path) -> None:
     spark.sql(f"CREATE TABLE {table} ({columns}, notification_timestamp TIMESTAMP) USING delta")
     run = Run(str(tmp_path / "ledger"), tmp_path / "recordings")
     sql = Sql(spark, run)
-    works = [run.work(f"p{number}", BESIDE_SPARK, retain="168h") for number in range(2)]
+    done = tmp_path / "done"
+    works = [
+        run.work(f"p{number}", MOST_ROUNDS, until=str(done), pause=BESIDE_SPARK_PAUSE_S, retain="168h")
+        for number in range(2)
+    ]
     processes = [run.process(history_child.run, work) for work in works]
     sql.insert(NOTIFICATIONS)
     sql.update(NOTIFICATIONS, "JOB_0_1")
@@ -481,9 +491,11 @@ def test_history_beside_spark(spark: Any, tmp_path: Path) -> None:
     sql.optimize(NOTIFICATIONS)
     sql.update(EXECUTIONS, "JOB_0_2")
     sql.read(NOTIFICATIONS)
+    done.touch()
     run.wait(processes)
     versions = run.is_right()
-    assert min(versions[f"{what} by Apache-Spark"] for what in ("WRITE", "UPDATE", "OPTIMIZE")) > 0
+    # What it updates or compacts, the others can have done before.
+    assert versions["WRITE by Apache-Spark"] == 2
     assert versions["UPDATE by jobrota"] > 0
 
 
