@@ -40,7 +40,7 @@ ON_AZURE, OF_DELTALAKE = 7, 18
 """Rounds of each process."""
 MOST_ROUNDS = 400
 """Processes beside another engine go on until that is done, but not for ever, with pauses: the other one is slower."""
-BESIDE_SPARK_PAUSE_S = 0.2
+BESIDE_SPARK_PAUSE_S = 1
 
 pytestmark = [
     pytest.mark.timeout(900 + 4 * SECONDS),
@@ -486,7 +486,6 @@ def test_history_beside_spark(spark: Any, tmp_path: Path) -> None:
     ]
     processes = [run.process(history_child.run, work) for work in works]
     sql.insert(NOTIFICATIONS)
-    sql.update(NOTIFICATIONS, "JOB_0_1")
     sql.insert(EXECUTIONS)
     sql.optimize(NOTIFICATIONS)
     sql.update(EXECUTIONS, "JOB_0_2")
