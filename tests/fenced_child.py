@@ -24,8 +24,6 @@ from typing import Any
 import jobrota
 from jobrota.autosys import RunCommand, SendEvent, Ssh, WebServices
 
-LIMIT_S = 1
-"""The time of a lease, and the time limits."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -52,22 +50,22 @@ def callable_sender(name: str, port: int) -> Callable[[str, str, str], bool]:
 
 def transport(name: str, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The transport, and options of the updater."""
-    port, program, comment = given["port"], given["program"], f"{name} {{file_name}}"
+    port, program, comment, limit = given["port"], given["program"], f"{name} {{file_name}}", given["limit"]
     match given["transport"]:
         case "callable":
-            return callable_sender(name, port), {"send_timeout": LIMIT_S, "thread_safe": given["thread_safe"]}
+            return callable_sender(name, port), {"send_timeout": limit, "thread_safe": given["thread_safe"]}
         case "sendevent":
-            return SendEvent(program, timeout=LIMIT_S, comment=comment), {}
+            return SendEvent(program, timeout=limit, comment=comment), {}
         case "web_services":
             base = f"http://127.0.0.1:{port}"
-            return WebServices(base, user="u", password="p", timeout=LIMIT_S, comment=comment), {}
+            return WebServices(base, user="u", password="p", timeout=limit, comment=comment), {}
         case "ssh":
-            limits = {"connect_timeout": LIMIT_S, "timeout": LIMIT_S, "batch": given["batch"]}
+            limits = {"connect_timeout": limit, "timeout": limit, "batch": given["batch"]}
             address = given["ssh"].pop("address")
             vms = jobrota.RoundRobinSelector(["vm1"], cursor="process", probe=lambda vm: (address, "nic"))
             return Ssh(vms, program=program, comment=comment, **limits, **given["ssh"]), {}
         case _:
-            limits = {"timeout": LIMIT_S, "event_timeout": LIMIT_S, "busy_timeout": LIMIT_S, "batch": given["batch"]}
+            limits = {"timeout": limit, "event_timeout": limit, "busy_timeout": limit, "batch": given["batch"]}
             vms = jobrota.RoundRobinSelector(["vm1", "vm2"], cursor="process", probe=lambda vm: ("127.0.0.1", "nic"))
             return RunCommand(vms, program=program, comment=comment, **limits, **given["azure"]), {}
 
@@ -90,7 +88,7 @@ def deliver(given: dict[str, Any]) -> None:
     )
     sender, options = transport(name, given)
     ledger = jobrota.JobLedger(given["root"], storage_options=given["storage_options"])
-    updater = jobrota.AutosysUpdater(ledger, sender, lease_ttl=LIMIT_S, **options)
+    updater = jobrota.AutosysUpdater(ledger, sender, lease_ttl=given["limit"], **options)
     say("ready")
     while True:
         try:
