@@ -541,11 +541,9 @@ def test_no_row_is_lost_and_what_is_sent_twice_is_marked(tools: Tools) -> None:
             slots.put(slot)
         if outcome.problems or "/" in seed:
             print(f"{outcome.timeline}\n{dict(outcome.problems)}", flush=True)
-        calmed = ", calmed" if outcome.calmed else ""
-        counts = (
-            f"{outcome.faults} fault{calmed}, {outcome.rows} rows, {outcome.events} events, {outcome.marked} marked"
-        )
-        print(f"{outcome.name} {outcome.fault.kind}: {counts}, {outcome.seconds:.1f} s", flush=True)
+        names = ("faults", "calmed", "rows", "events", "marked", "seconds")
+        counts = {name: round(getattr(outcome, name), 1) for name in names}
+        print(f"{outcome.name} {outcome.fault.kind}: {counts} {dict(outcome.errors)}", flush=True)
         return outcome
 
     with ThreadPoolExecutor(at_once) as pool:
