@@ -87,11 +87,13 @@ def deliver(given: dict[str, Any]) -> None:
         stream=sys.stderr, level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s"
     )
     sender, options = transport(name, given)
-    ledger = jobrota.JobLedger(given["root"], storage_options=given["storage_options"])
-    updater = jobrota.AutosysUpdater(ledger, sender, lease_ttl=given["limit"], **options)
+    updater: jobrota.AutosysUpdater | None = None
     say("ready")
     while True:
         try:
+            if updater is None:
+                ledger = jobrota.JobLedger(given["root"], storage_options=given["storage_options"])
+                updater = jobrota.AutosysUpdater(ledger, sender, lease_ttl=given["limit"], **options)
             report = updater.run()
         except jobrota.JobrotaError as error:
             say("error", error=type(error).__name__, retryable=error.retryable, text=str(error))
