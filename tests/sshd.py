@@ -59,6 +59,8 @@ class Sshd:
     folder: Path
     port: int = field(default_factory=free_port)
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    settings: list[str] = field(default_factory=list)
+    """More lines of the configuration."""
 
     def __post_init__(self) -> None:
         """Makes the user's key."""
@@ -94,6 +96,7 @@ class Sshd:
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
             "LogLevel VERBOSE",
+            *self.settings,
         ]
         config.write_text("\n".join(lines) + "\n")
         if os.geteuid() == 0:
