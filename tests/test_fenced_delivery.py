@@ -424,9 +424,7 @@ class Round:
             for line in lines:
                 if line["what"] == "error":
                     outcome.errors[f"{self.fault.kind}: {line['error']}"] += 1
-                    # A process that comes back late records how its sends ended, which the other one does not know.
-                    is_late = self.fault.kind == "stop" and "were recorded meanwhile" in line["text"]
-                    if not line["retryable"] or not (self.fault.kind == "store" or is_late):
+                    if not line["retryable"] or self.fault.kind != "store":
                         outcome.problems["error"].append(f"{name}: {line['error']}: {line['text']}")
                 if line.get("parked"):
                     outcome.problems["parked"].append(f"{name}: {line}")

@@ -60,21 +60,13 @@ impl JobLedger {
         Ok(lease.expires_at != RELEASED && lease.expires_at > self.storage().time()?.earliest)
     }
 
-    /// Gives `owner` the lease `name` for `ttl` from now, unless another owner holds it. Extends it if `owner` holds it.
-    /// Returns the lease as it is then. The commit fails if another owner takes the lease at the same time.
+    /// Gives `owner` the lease `name` for `ttl` from now, unless another owner holds it. Extends it if `owner` holds it. With `renews`,
+    /// it is only extended: `owner` does not get it back if another owner has had it meanwhile. The commit fails if another owner
+    /// takes the lease at the same time.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] (retryable) when other writers won until the timeout, [`ErrorKind::Storage`] when the store
     /// failed.
-    pub fn take_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease> {
-        Ok(self.request_lease(name, owner, ttl, false)?.lease)
-    }
-
-    /// [`JobLedger::take_lease`], with the lease that lapsed last. With `renews`, the lease is only extended: `owner` does not get
-    /// it back if another owner has had it meanwhile.
-    ///
-    /// # Errors
-    /// As [`JobLedger::take_lease`].
     pub(super) fn request_lease(&self, name: &str, owner: &str, ttl: Duration, renews: bool) -> Result<LeaseAnswer> {
         let ttl =
             TimeDelta::from_std(ttl).map_err(|e| Error::invalid("the time of the lease is too long").with_source(e))?;
@@ -111,7 +103,7 @@ impl JobLedger {
     /// Ends the lease now, if `owner` holds it. The row stays, with the last owner.
     ///
     /// # Errors
-    /// As [`JobLedger::take_lease`]; then the lease expires by itself.
+    /// As [`JobLedger::request_lease`]; then the lease expires by itself.
     pub fn release_lease(&self, name: &str, owner: &str) -> Result<()> {
         self.created(&LEASES)?.replace(&mut |rows| {
             let mut leases = from_batch(rows)?;
@@ -126,7 +118,7 @@ impl JobLedger {
     /// The lease `name` of its last owner, also if it has expired.
     ///
     /// # Errors
-    /// As [`JobLedger::take_lease`].
+    /// As [`JobLedger::request_lease`].
     pub fn lease(&self, name: &str) -> Result<Option<Lease>> {
         let Some(table) = self.opened(&LEASES)? else { return Ok(None) };
         Ok(from_batch(&table.scan(&Predicate::default())?)?.into_iter().find(|lease| lease.name == name))
@@ -192,12 +184,7 @@ impl LeaseGuard {
         Ok(Ok(Self { shared, renewal, lapsed, epoch }))
     }
 
-    /// Whether something new can be started: the lease stays valid for a while.
-    pub(super) fn is_valid(&self) -> bool {
-        self.validity()()
-    }
-
-    /// A check of [`LeaseGuard::is_valid`] for other threads.
+    /// A check of whether something new can be started: the lease stays valid for a while.
     pub(super) fn validity(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move || since_boot() + shared.ttl / MARGIN < shared.valid_until()
@@ -308,6 +295,13 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_secs(60);
+
+    impl JobLedger {
+        /// The lease as it is after `owner` asked for it.
+        pub(crate) fn take_lease(&self, name: &str, owner: &str, ttl: Duration) -> Result<Lease> {
+            Ok(self.request_lease(name, owner, ttl, false)?.lease)
+        }
+    }
 
     fn ledger(dir: &tempfile::TempDir) -> JobLedger {
         JobLedger::open(dir.path().join("ledger").to_str().unwrap(), &HashMap::new(), None).unwrap()

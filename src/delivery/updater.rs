@@ -245,7 +245,7 @@ impl AutosysUpdater {
         report: &mut DeliveryReport,
     ) -> Result<()> {
         let (source, backoff) = (self.options.source, self.options.backoff);
-        if !lease.is_valid() {
+        if !lease.validity()() {
             lease.lost().stop();
             return Ok(());
         }
@@ -266,7 +266,7 @@ impl AutosysUpdater {
             pending = refreshed;
             lease.epoch.plans_on(pending.histories.version);
             // Then no other process has claimed an epoch before the version that was read.
-            if !lease.is_valid() {
+            if !lease.validity()() {
                 lease.lost().stop();
                 return Ok(());
             }

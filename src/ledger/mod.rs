@@ -159,39 +159,12 @@ impl JobLedger {
         self.inner.storage.kind() == StoreKind::Local && settings::is_on_databricks()
     }
 
-    /// Logs one execution with the flag `NO`. The row is durable when the call returns. The default `timestamp` is now.
+    /// Logs one execution or notification with the flag `NO`. The row is durable when the call returns. The default `timestamp` is
+    /// now.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an empty or too long value: nothing was written. [`ErrorKind::Conflict`]
     /// (retryable) when other writers won until the timeout, [`ErrorKind::Storage`] when the store failed.
-    pub fn log_job_execution(
-        &self,
-        file_name: &str,
-        job_id: &str,
-        status: &str,
-        timestamp: Option<DateTime<Utc>>,
-    ) -> Result<()> {
-        self.log(LedgerTable::Executions, file_name, job_id, status, timestamp)
-    }
-
-    /// Logs one notification with the flag `NO`. The row is durable when the call returns. The default `timestamp` is now.
-    ///
-    /// # Errors
-    /// As [`JobLedger::log_job_execution`].
-    pub fn log_job_completion(
-        &self,
-        file_name: &str,
-        job_id: &str,
-        status: &str,
-        timestamp: Option<DateTime<Utc>>,
-    ) -> Result<()> {
-        self.log(LedgerTable::Notifications, file_name, job_id, status, timestamp)
-    }
-
-    /// Logs one row of `table`: [`JobLedger::log_job_execution`] or [`JobLedger::log_job_completion`].
-    ///
-    /// # Errors
-    /// As these.
     pub fn log(
         &self,
         table: LedgerTable,
@@ -209,11 +182,10 @@ impl JobLedger {
         Ok(())
     }
 
-    /// Like [`JobLedger::log_job_execution`] and [`JobLedger::log_job_completion`], without blocking a thread. Tasks that
-    /// log at the same moment share a commit.
+    /// Like [`JobLedger::log`], without blocking a thread. Tasks that log at the same moment share a commit.
     ///
     /// # Errors
-    /// As [`JobLedger::log_job_execution`].
+    /// As [`JobLedger::log`].
     pub async fn log_async(
         &self,
         table: LedgerTable,
@@ -240,7 +212,7 @@ impl JobLedger {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a missing or unknown column, a column of the wrong type, or an invalid value (the
-    /// error names its row): nothing was written. Otherwise as [`JobLedger::log_job_execution`].
+    /// error names its row): nothing was written. Otherwise as [`JobLedger::log`].
     pub fn log_batch(&self, table: LedgerTable, data: &RecordBatch) -> Result<u64> {
         let checked = rows::checked(table, data)?;
         let count = checked.num_rows() as u64;

@@ -15,6 +15,28 @@ use tempfile::TempDir;
 use super::*;
 use crate::delta::NO_CHECK;
 
+impl JobLedger {
+    pub(crate) fn log_job_execution(
+        &self,
+        file: &str,
+        job: &str,
+        status: &str,
+        at: Option<DateTime<Utc>>,
+    ) -> Result<()> {
+        self.log(LedgerTable::Executions, file, job, status, at)
+    }
+
+    pub(crate) fn log_job_completion(
+        &self,
+        file: &str,
+        job: &str,
+        status: &str,
+        at: Option<DateTime<Utc>>,
+    ) -> Result<()> {
+        self.log(LedgerTable::Notifications, file, job, status, at)
+    }
+}
+
 /// A ledger in its own temporary directory.
 pub(crate) struct Fixture {
     pub(crate) ledger: JobLedger,

@@ -49,8 +49,8 @@ impl PyTrack {
         let status = status(exception)?;
         let (file_name, job_id) = (self.file_name.clone(), self.job_id.clone());
         let work = move |ledger: &JobLedger| {
-            ledger.log_job_execution(&file_name, &job_id, status, None)?;
-            ledger.log_job_completion(&file_name, &job_id, status, None)
+            let log = |table| ledger.log(table, &file_name, &job_id, status, None);
+            log(LedgerTable::Executions).and_then(|()| log(LedgerTable::Notifications))
         };
         CallMode::Wait(py).run_on_ledger(self.ledger.clone(), work, |_, ()| Ok(()))?;
         Ok(false)

@@ -136,8 +136,8 @@ fn transport(
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
         let send = move |file_name: &str, job_id: &str, status: &str| call(&held, &calls, file_name, job_id, status);
-        let callable = Callable::from_arc(Arc::new(send), thread_safe || asynchronous);
-        return Ok(Arc::new(callable.with_time_limit(send_timeout.unwrap_or(SEND_TIMEOUT))));
+        let limit = send_timeout.unwrap_or(SEND_TIMEOUT);
+        return Ok(Arc::new(Callable::new(Arc::new(send), thread_safe || asynchronous, limit)));
     }
     refuse(format!(
         "transport must be jobrota.autosys.SendEvent(…) or a callable (file_name, job_id, status) -> bool, not {}",

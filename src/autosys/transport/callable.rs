@@ -31,28 +31,10 @@ pub struct Callable {
 }
 
 impl Callable {
-    /// Wraps `function`, which is called one at a time unless `thread_safe`. It returns `Ok(true)` when AutoSys accepted the
-    /// event, `Ok(false)` when AutoSys refused it, and the reason when it failed.
-    pub fn new(
-        function: impl Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync + 'static,
-        thread_safe: bool,
-    ) -> Self {
-        let outcome = move |file_name: &str, job_id: &str, status: &str| match function(file_name, job_id, status) {
-            Ok(true) => SendOutcome::Delivered { detail: None },
-            Ok(false) => SendOutcome::transient("refused: the callable returned False"),
-            Err(reason) => SendOutcome::transient(reason),
-        };
-        Self::from_arc(Arc::new(outcome), thread_safe)
-    }
-
-    /// [`Callable::new`], for a function that returns the outcome itself.
-    pub fn from_arc(function: Arc<SendFunction>, thread_safe: bool) -> Self {
-        Self { function, serial: (!thread_safe).then(Arc::default), time_limit: SEND_TIMEOUT }
-    }
-
-    /// With another time limit for a call than [`SEND_TIMEOUT`]. A call that takes longer goes on, and leaves its row in doubt.
-    pub fn with_time_limit(self, time_limit: Duration) -> Self {
-        Self { time_limit, ..self }
+    /// Wraps `function`, which is called one at a time unless `thread_safe`. A call that takes longer than `time_limit` goes on, and
+    /// leaves its row in doubt.
+    pub fn new(function: Arc<SendFunction>, thread_safe: bool, time_limit: Duration) -> Self {
+        Self { function, serial: (!thread_safe).then(Arc::default), time_limit }
     }
 }
 
@@ -107,13 +89,28 @@ mod tests {
 
     use super::*;
 
+    impl Callable {
+        /// A callable that AutoSys answers with `function`.
+        pub(crate) fn answering(
+            function: impl Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync + 'static,
+            thread_safe: bool,
+        ) -> Self {
+            let outcome = move |file_name: &str, job_id: &str, status: &str| match function(file_name, job_id, status) {
+                Ok(true) => SendOutcome::Delivered { detail: None },
+                Ok(false) => SendOutcome::transient("refused"),
+                Err(reason) => SendOutcome::transient(reason),
+            };
+            Self::new(Arc::new(outcome), thread_safe, SEND_TIMEOUT)
+        }
+    }
+
     fn delivery(job: &str) -> Delivery {
         Delivery { file_name: "f $(x)".into(), job_id: job.into(), status: "SUCCESS".into() }
     }
 
     #[tokio::test]
     async fn the_answer_is_the_outcome() {
-        let callable = Callable::new(
+        let callable = Callable::answering(
             |file, job, status| {
                 assert_eq!((file, status), ("f $(x)", "SUCCESS"));
                 match job {
@@ -149,7 +146,7 @@ mod tests {
     async fn called_one_at_a_time_unless_thread_safe() {
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (running_now, most_seen) = (Arc::clone(&running), Arc::clone(&most));
-        let callable = Callable::new(
+        let callable = Callable::answering(
             move |_, _, _| {
                 most_seen.fetch_max(running_now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 std::thread::yield_now();
@@ -168,7 +165,7 @@ mod tests {
     async fn a_thread_safe_callable_is_called_at_the_same_time() {
         // Ends only when two calls are inside at once.
         let both = Barrier::new(2);
-        let callable = Callable::new(
+        let callable = Callable::answering(
             move |_, _, _| {
                 both.wait();
                 Ok(true)

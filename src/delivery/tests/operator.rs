@@ -16,7 +16,7 @@ const ALICE: AuditNote<'static> = AuditNote { by: "alice@host", reason: Some("ch
 /// What a delivery would send now, and how many rows it finds parked.
 fn next_delivery(ledger: &JobLedger) -> (BTreeMap<LedgerRow, u64>, u64) {
     let options = UpdaterOptions { dry_run: true, order: Order::None, ..UpdaterOptions::default() };
-    let never = Callable::new(|_, _, _| Err("a dry run sends nothing".to_owned()), true);
+    let never = Callable::answering(|_, _, _| Err("a dry run sends nothing".to_owned()), true);
     let updater = AutosysUpdater::new(ledger.clone(), Arc::new(never), options).unwrap();
     let report = crate::runtime::block_on(async move { updater.run().await }).unwrap();
     let mut planned = BTreeMap::new();
@@ -27,7 +27,7 @@ fn next_delivery(ledger: &JobLedger) -> (BTreeMap<LedgerRow, u64>, u64) {
 /// A cycle in which AutoSys takes nothing: rows that are open stay so, and the updater writes down where they stand.
 fn refused_delivery(ledger: &JobLedger) {
     let options = UpdaterOptions { order: Order::None, ..UpdaterOptions::default() };
-    let never = Callable::new(|_, _, _| Ok(false), true);
+    let never = Callable::answering(|_, _, _| Ok(false), true);
     let updater = AutosysUpdater::new(ledger.clone(), Arc::new(never), options).unwrap();
     crate::runtime::block_on(async move { updater.run().await }).unwrap();
 }

@@ -157,7 +157,8 @@ async fn a_row_logged_while_sending_stays_pending() {
     let log_another = move |file: &str, job: &str, status: &str| {
         logger.log_job_completion(file, job, status, at(60)).map(|()| true).map_err(|e| e.to_string())
     };
-    let report = updater(&ledger, Callable::new(log_another, false), UpdaterOptions::default()).run().await.unwrap();
+    let report =
+        updater(&ledger, Callable::answering(log_another, false), UpdaterOptions::default()).run().await.unwrap();
     assert_eq!((report.delivered, report.pending), (1, 1));
     let left = with(&ledger, |ledger| ledger.pending(LedgerTable::Notifications)).await;
     assert_eq!(left[0].timestamp, at(60).map(|at| at.timestamp_micros()));
@@ -367,7 +368,7 @@ async fn a_row_is_parked_after_max_attempts() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path()).await;
     notify(&ledger, &[("a", "SUCCESS")]).await;
-    let refusing = Callable::new(|_, _, _| Ok(false), false);
+    let refusing = Callable::answering(|_, _, _| Ok(false), false);
     let updater = updater(&ledger, refusing, UpdaterOptions { max_attempts: Some(2), ..Default::default() });
     let first = updater.run().await.unwrap();
     assert_eq!((first.failed, first.parked), (1, 0));
@@ -415,7 +416,7 @@ async fn many_windows_deliver_everything_within_the_concurrency() {
     notify(&ledger, &rows.iter().map(|(job, status)| (job.as_str(), *status)).collect::<Vec<_>>()).await;
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (running, peak) = (Arc::clone(&now), Arc::clone(&most));
-    let counting = Callable::new(
+    let counting = Callable::answering(
         move |_, _, _| {
             peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             std::thread::yield_now();
