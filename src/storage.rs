@@ -36,8 +36,6 @@ pub use root::StoreKind;
 use clock::StoreClock;
 pub(crate) use clock::since_boot;
 pub(crate) use engine::KernelEngine;
-#[cfg(test)]
-pub(crate) use fsync::{Disk, FsyncStore};
 
 use counting::RequestCounter;
 use engine::Executor;

@@ -200,7 +200,7 @@ impl Cycle<'_> {
                 Some(ended) = OptionFuture::from(recording.as_mut().map(|(_, task)| task)) => {
                     let Some((mut commit, _)) = recording.take() else { continue };
                     match ended {
-                        Ok(Recorded { version, is_passed_over }) => {
+                        Ok((version, is_passed_over)) => {
                             if is_passed_over {
                                 // Another process delivers by now. The rows were not marked, and are not sent.
                                 commit.marked.clear();

@@ -41,13 +41,9 @@ pub(super) struct Epoch {
     state: Mutex<State>,
 }
 
-/// What [`Epoch::record`] did.
-pub(super) struct Recorded {
-    /// The version of the attempts table.
-    pub(super) version: u64,
-    /// Whether a later holder has claimed its epoch, so that no marks were recorded.
-    pub(super) is_passed_over: bool,
-}
+/// What [`Epoch::record`] did: the version of the attempts table, and whether a later holder has claimed its epoch, so that no marks
+/// were recorded.
+pub(super) type Recorded = (u64, bool);
 
 #[derive(Debug, Default)]
 struct State {
@@ -128,9 +124,9 @@ impl Epoch {
             Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                 let is_outcome = |attempt: &&Attempt| attempt.outcome != AttemptOutcome::Sending;
                 let outcomes: Vec<Attempt> = attempts.iter().filter(is_outcome).cloned().collect();
-                Ok(Recorded { version: self.watch(self.ledger.append_attempts(&outcomes))?, is_passed_over: true })
+                Ok((self.watch(self.ledger.append_attempts(&outcomes))?, true))
             }
-            version => Ok(Recorded { version: version?, is_passed_over: false }),
+            version => Ok((version?, false)),
         }
     }
 
@@ -278,7 +274,7 @@ mod tests {
         assert!(new.may_release());
 
         let both = [attempt(&row, AttemptOutcome::Delivered), attempt(&row, AttemptOutcome::Sending)];
-        assert!(old.record(&both).unwrap().is_passed_over);
+        assert!(old.record(&both).unwrap().1);
         assert_eq!(outcomes(&ledger), ["sending: x", "delivered: x"], "what it sent has arrived");
         let error = old.acknowledge(std::slice::from_ref(&row)).unwrap_err();
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::LeaseHeld, true), "{error}");
@@ -319,7 +315,7 @@ mod tests {
         // A commit without rows in between is not planned anew for ever.
         late.plans_on(ledger.attempts_version().unwrap());
         late.append(&mark).unwrap();
-        assert!(claim.record(&mark).unwrap().is_passed_over, "the later claim counts");
+        assert!(claim.record(&mark).unwrap().1, "the later claim counts");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 pub(crate) mod fault_injecting;
 
+pub(crate) use super::fsync::{Disk, FsyncStore};
 use super::*;
 
 impl Storage {

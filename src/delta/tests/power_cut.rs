@@ -11,7 +11,7 @@ use object_store::local::LocalFileSystem;
 use url::Url;
 
 use super::*;
-use crate::storage::{Disk, FsyncStore};
+use crate::storage::tests::{Disk, FsyncStore};
 
 /// What a directory holds.
 #[derive(Debug, Clone)]

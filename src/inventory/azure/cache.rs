@@ -22,7 +22,7 @@ const LARGEST: u64 = 64 << 20;
 /// Most listings that a process caches.
 const MOST: usize = 256;
 
-static IN_PROCESS: Mutex<BTreeMap<String, CachedListing>> = Mutex::new(BTreeMap::new());
+pub(super) static IN_PROCESS: Mutex<BTreeMap<String, CachedListing>> = Mutex::new(BTreeMap::new());
 
 /// A cached listing, as it is in the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,12 +106,6 @@ impl ListingCache {
             let error = error.full_message();
             tracing::warn!(error, "the listing of Azure's VMs is cached in this process only");
         }
-    }
-
-    /// Clears the cache of this process.
-    #[cfg(test)]
-    pub(super) fn clear_in_process() {
-        lock(&IN_PROCESS).clear();
     }
 }
 

@@ -519,7 +519,7 @@ fn young_listings_are_taken_from_the_process_and_from_the_file() {
     let asked = azure.requests().len();
     for from_file in [false, true] {
         if from_file {
-            ListingCache::clear_in_process();
+            crate::runtime::lock(&super::cache::IN_PROCESS).clear();
         }
         let again = list(&all(), &options).unwrap();
         assert_eq!(again, first);
@@ -553,7 +553,7 @@ fn the_file_is_for_its_owner_alone_and_holds_no_secret() {
     // A damaged file is as good as none.
     for damage in ["", "{", "{\"version\": 1}"] {
         std::fs::write(&files[0], damage).unwrap();
-        ListingCache::clear_in_process();
+        crate::runtime::lock(&super::cache::IN_PROCESS).clear();
         assert!(!list(&all(), &remembering(&azure, dir.path(), 300, 300)).unwrap().origin().unwrap().remembered);
     }
 }

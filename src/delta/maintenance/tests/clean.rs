@@ -55,7 +55,7 @@ fn entries_below_the_newest_old_checkpoint_go() {
 #[derive(Debug)]
 struct Synced(PathBuf, std::sync::Mutex<Vec<usize>>);
 
-impl crate::storage::Disk for Synced {
+impl crate::storage::tests::Disk for Synced {
     fn sync_file_system(&self, _path: &Path) -> std::io::Result<()> {
         self.1.lock().expect("recorded").push(files_in(&self.0).len());
         Ok(())
@@ -68,7 +68,7 @@ fn the_checkpoint_is_synced_before_the_entries_below_it_go() {
     old(&dir, 45, 24 * 10);
     let disk = Arc::new(Synced(log(&dir), Default::default()));
     let files = Arc::new(object_store::local::LocalFileSystem::new());
-    let store = crate::storage::FsyncStore::with_disk(Arc::clone(&files) as _, files, Arc::clone(&disk) as _);
+    let store = crate::storage::tests::FsyncStore::with_disk(Arc::clone(&files) as _, files, Arc::clone(&disk) as _);
     let root = url::Url::from_directory_path(std::fs::canonicalize(dir.path()).expect("root")).expect("url");
     let storage = crate::storage::Storage::over(Arc::new(store), root).expect("storage");
     let before = files_in(&log(&dir)).len();
