@@ -1,5 +1,7 @@
 //! The Python module: argument conversion, GIL release, exceptions. It holds no logic of its own.
 
+use std::time::Duration;
+
 use pyo3::prelude::*;
 
 mod arm;
@@ -34,11 +36,20 @@ mod wait;
 
 use convert::arguments;
 
+/// Waits until the work of asynchronous calls is written, for half a minute at most. Called when the interpreter shuts down,
+/// because their coroutines are no longer awaited then.
+#[pyfunction]
+fn drain(py: Python<'_>) -> PyResult<bool> {
+    let drained = py.detach(|| crate::runtime::drain(Duration::from_secs(30)));
+    logging::deliver(py)?;
+    attach::end(py);
+    Ok(drained)
+}
+
 /// The native module behind the package `jobrota`.
 #[pymodule]
 mod _native {
     use std::path::Path;
-    use std::time::Duration;
 
     use pyo3::prelude::*;
 
@@ -58,7 +69,7 @@ mod _native {
         transports::PyRehearsal, transports::PySendEvent, transports::PyWebServices, updater::PyAutosysUpdater,
         viya_session::PyCodeLogin, viya_session::PyViyaSession,
     };
-    use super::{attach, errors::PyOutcome, logging};
+    use super::{errors::PyOutcome, logging};
 
     /// The seconds of a duration such as `1h30m`.
     #[pyfunction]
@@ -93,21 +104,11 @@ mod _native {
         crate::http::address::without_userinfo(url)
     }
 
-    /// Waits until the work of asynchronous calls is written, for half a minute at most. Called when the interpreter shuts down,
-    /// because their coroutines are no longer awaited then.
-    #[pyfunction]
-    fn drain(py: Python<'_>) -> PyResult<bool> {
-        let drained = py.detach(|| crate::runtime::drain(Duration::from_secs(30)));
-        logging::deliver(py)?;
-        attach::end(py);
-        Ok(drained)
-    }
-
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         logging::install();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        let drain = module.getattr("drain")?;
+        let drain = wrap_pyfunction!(super::drain, module)?;
         module.py().import("atexit")?.call_method1("register", (drain,))?;
         Ok(())
     }

@@ -116,6 +116,9 @@ struct Protocol {
     is_strict: bool,
     /// The epoch of a holder is the number of its lease.
     epochs_of_lease: bool,
+    /// The last epoch is read together with the attempts. Then the holder looks at its own clock: if its lease is still valid, no
+    /// other one had it before. It is the rule of `AutosysUpdater`. Otherwise the last epoch is read before the lease is taken.
+    clock_after_reads: bool,
     bug: Option<PlantedBug>,
     plans: Plans,
     /// States that are known to come to an end.
@@ -273,6 +276,8 @@ fn the_protocol_keeps_its_promises() {
         ("two rows", Protocol::two_rows()),
         ("two rows, an operator", Protocol { actions: 1, ..Protocol::two_rows() }),
         ("two rows, epochs of the lease", Protocol { epochs_of_lease: true, ..Protocol::two_rows() }),
+        ("two rows, clock after reads", Protocol { clock_after_reads: true, ..Protocol::two_rows() }),
+        ("identical rows, clock after reads", Protocol { clock_after_reads: true, ..Protocol::identical_rows() }),
         ("two jobs", Protocol::two_jobs()),
         ("identical rows, an operator", Protocol { actions: 1, ..Protocol::identical_rows() }),
         ("two rows, long pauses", Protocol { long_pauses: true, ..Protocol::two_rows() }),
@@ -282,6 +287,10 @@ fn the_protocol_keeps_its_promises() {
         ("three rows", Protocol::three_rows()),
         ("two rows, two faults", Protocol { faults: 2, ..Protocol::two_rows() }),
         ("identical rows, two faults", Protocol { faults: 2, ..Protocol::identical_rows() }),
+        (
+            "identical rows, two faults, clock",
+            Protocol { faults: 2, clock_after_reads: true, ..Protocol::identical_rows() },
+        ),
         ("three rows, an operator", Protocol { actions: 1, ..Protocol::three_rows() }),
     ];
     let large = large.into_iter().filter(|_| wanted_states() >= MANY_STATES);

@@ -278,6 +278,9 @@ impl Protocol {
 
     /// A commit to the attempts table without rows.
     fn claim(&self, state: &mut State, at: usize) {
+        if self.clock_after_reads && state.processes[at].step == Step::ClaimAttempts {
+            state.processes[at].epoch = state.attempts_epoch + 1;
+        }
         if self.is_passed_over(state, at) {
             state.processes[at].lose();
             return;
@@ -314,6 +317,13 @@ impl Protocol {
         let waits = self.waits(&state.processes[at]);
         let epoch = state.attempts_epoch + 1;
         let process = &mut state.processes[at];
+        if self.clock_after_reads && process.valid_for <= MARGIN {
+            process.lose();
+            return;
+        }
+        if self.clock_after_reads && !process.has_claimed {
+            process.epoch = epoch;
+        }
         (process.step, process.pending) = (Step::Work, [0; KINDS]);
         if !process.has_claimed && self.bug == Some(PlantedBug::EpochReadAfterLease) {
             process.epoch = epoch;
