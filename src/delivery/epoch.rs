@@ -191,8 +191,8 @@ impl Epoch {
             Some(number) if last_epoch <= number => number,
             Some(_) => return Err(self.passed_over()),
             None => {
-                // The attempts table can have been deleted.
-                let rows = (last == 0).then(|| self.ledger.opened(self.source.spec())).transpose()?.flatten();
+                // The attempts table can have been deleted, or an older copy of it restored.
+                let rows = self.ledger.opened(self.source.spec())?;
                 let claimed = rows.map(|rows| rows.read_snapshot(|view| view.transaction(&app_id))).transpose()?;
                 last_epoch.max(claimed.flatten().unwrap_or_default() >> COMMIT_BITS) + 1
             }

@@ -262,30 +262,20 @@ pub(super) fn new_owner() -> String {
 }
 
 fn machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    match std::fs::read_link("/proc/self/ns/pid") {
-        Ok(namespace) if !boot.is_empty() => {
-            let hash = SipHasher13::new().hash(format!("{boot} {}", namespace.display()).as_bytes());
-            format!("-{:08x}", hash & 0xffff_ffff)
-        }
-        _ => String::new(),
-    }
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let (Ok(boot), Ok(namespace)) = (boot, std::fs::read_link("/proc/self/ns/pid")) else { return String::new() };
+    let hash = SipHasher13::new().hash(format!("{boot} {}", namespace.display()).as_bytes());
+    format!("-{:08x}", hash & 0xffff_ffff)
 }
 
 /// Whether the process of `owner`, a name of [`new_owner`], has certainly ended.
 pub(super) fn has_ended(owner: &str) -> bool {
-    let parts = || {
+    let pid_here = || {
         let (process, id) = owner.split_once('/')?;
-        let (_, machine) = id.split_once('-')?;
-        Some((process.rsplit_once(':')?.1.parse::<i32>().ok()?, machine))
+        let is_here = id.split_once('-').is_some_and(|(_, machine)| format!("-{machine}") == self::machine());
+        rustix::process::Pid::from_raw(process.rsplit_once(':')?.1.parse().ok().filter(|_| is_here)?)
     };
-    let Some((pid, of)) = parts() else { return false };
-    let here = machine();
-    if here.strip_prefix('-') != Some(of) {
-        return false;
-    }
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
-    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+    pid_here().is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]

@@ -318,7 +318,8 @@ impl AutosysUpdater {
             let now = ledger.storage().time()?.earliest;
             let rows: Vec<LedgerRow> = in_doubt.iter().map(|(row, _)| row.clone()).collect();
             // What runs in a process ends with it; a program can go on without it.
-            let is_over = |mark: &Attempt| mark.transport == CALLABLE && has_ended(&lapsed.owner);
+            let is_ended = |process: &str| lapsed.owner.starts_with(&format!("{process}/")) && has_ended(&lapsed.owner);
+            let is_over = |mark: &Attempt| mark.transport == CALLABLE && is_ended(&mark.delivered_by);
             let (attempts, _) = ledger.attempts_about(source, &spans(&rows))?;
             let waits = attempts.into_iter().filter_map(|mark| {
                 let limit = TimeDelta::from_std(time_limit(mark.detail.as_deref()?)?).ok()?;

@@ -60,21 +60,28 @@ impl Transport for Callable {
 
     async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {
         let guard = match &self.serial {
-            Some(serial) => Some(Arc::clone(serial).lock_owned().await),
+            Some(serial) => match timeout(self.time_limit, Arc::clone(serial).lock_owned()).await {
+                Ok(guard) => Some(guard),
+                // The call before does not return.
+                Err(_) => return SendOutcome::NotTried.into(),
+            },
             None => None,
         };
-        if !gate.is_open() {
-            return SendOutcome::NotTried.into();
-        }
-        let (function, delivery) = (Arc::clone(&self.function), delivery.clone());
-        let call = spawn_blocking(move || {
+        let (function, delivery, gate) = (Arc::clone(&self.function), delivery.clone(), gate.clone());
+        let mut call = spawn_blocking(move || {
+            // The wait for a thread can be long.
+            if !gate.is_open() {
+                return SendOutcome::NotTried;
+            }
             // Moved in, so that the next call waits for this one also when the caller stops waiting.
             let _guard = guard;
             function(&delivery.file_name, &delivery.job_id, &delivery.status)
         });
-        match timeout(self.time_limit, call).await {
+        match timeout(self.time_limit, &mut call).await {
             Ok(answer) => answer.unwrap_or_else(|_| SendOutcome::unknown("the callable panicked")).into(),
             Err(_) => {
+                // A call that has not begun never does.
+                call.abort();
                 let seconds = self.time_limit.as_secs_f64();
                 SendOutcome::unknown(format!("the callable did not return within {seconds} s (send_timeout)")).into()
             }
@@ -159,6 +166,24 @@ mod tests {
         let gate = Gate::open();
         futures::future::join_all(deliveries.iter().map(|d| callable.send(d, &gate))).await;
         assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_does_not_return_is_in_doubt_and_the_next_one_is_not_made() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (held, calls) = (std::sync::Mutex::new(held), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&calls);
+        let hang = move |_: &str, _: &str, _: &str| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = held.lock().unwrap().recv();
+            SendOutcome::Delivered { detail: None }
+        };
+        let callable = Callable::new(Arc::new(hang), false, Duration::from_millis(20));
+        let first = callable.send(&delivery("a"), &Gate::open()).await.outcome;
+        assert!(matches!(&first, SendOutcome::Unknown { detail } if detail.contains("send_timeout")), "{first:?}");
+        assert_eq!(callable.send(&delivery("b"), &Gate::open()).await.outcome, SendOutcome::NotTried);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        drop(release);
     }
 
     #[tokio::test]

@@ -606,13 +606,20 @@ async fn options_that_would_send_nothing_are_refused() {
 }
 
 /// A cycle after `owner`, whose lease lapsed, had marked a row of job a with `limit`. Job a has a later row, and job b one.
-async fn after_a_lapsed_lease(owner: &str, transport: &str, limit: &str) -> (DeliveryReport, Vec<(String, String)>) {
+async fn after_a_lapsed_lease(
+    owner: &str,
+    delivered_by: Option<&str>,
+    transport: &str,
+    limit: &str,
+) -> (DeliveryReport, Vec<(String, String)>) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path()).await;
     notify(&ledger, &[("a", "RUNNING"), ("a", "SUCCESS"), ("b", "SUCCESS")]).await;
     let row = with(&ledger, |ledger| ledger.pending(LedgerTable::Notifications)).await.remove(0);
     let (source, owner) = (LedgerTable::Notifications, owner.to_owned());
     let mark = Attempt::new(source, &row, 1, AttemptOutcome::Sending, Some(limit.to_owned()), transport);
+    let by = delivered_by.unwrap_or(owner.split('/').next().unwrap()).to_owned();
+    let mark = Attempt { delivered_by: by, ..mark };
     with(&ledger, move |ledger| {
         ledger.take_lease(source.name(), &owner, Duration::from_millis(1))?;
         ledger.append_attempts(&[mark])
@@ -640,16 +647,17 @@ async fn a_row_in_doubt_waits_until_what_was_begun_to_send_has_ended() {
         crate::delivery::lease::new_owner().replacen(&format!(":{}/", std::process::id()), &format!(":{pid}/"), 1)
     };
     let hour = "sent again: x; a send ends within 3600 s";
-    for (owner, transport, limit, waits) in [
-        ("elsewhere:1/x", "callable", hour, true),
-        (&dead, "sendevent", hour, true),
+    for (owner, by, transport, limit, waits) in [
+        ("elsewhere:1/x", None, "callable", hour, true),
+        (&dead, None, "sendevent", hour, true),
         // What runs in a process ends with it.
-        (&dead, "callable", hour, false),
-        ("elsewhere:1/x", "sendevent", "a send ends within 0.001 s", false),
+        (&dead, None, "callable", hour, false),
+        (&dead, Some("elsewhere:1"), "callable", hour, true),
+        ("elsewhere:1/x", None, "sendevent", "a send ends within 0.001 s", false),
         // Of an earlier build.
-        ("elsewhere:1/x", "sendevent", "x", false),
+        ("elsewhere:1/x", None, "sendevent", "x", false),
     ] {
-        let (report, sent) = after_a_lapsed_lease(owner, transport, limit).await;
+        let (report, sent) = after_a_lapsed_lease(owner, by, transport, limit).await;
         let others = pairs(&[("b", "SUCCESS")]);
         if waits {
             assert_eq!((report.waiting, sent), (2, others), "{owner} {transport} {limit}");

@@ -3,19 +3,20 @@
 use crate::autosys::transport::command::quoted;
 use crate::autosys::transport::vms::VmCommand;
 
-/// Defines `none REASON CODE`, which ends a script that did not start the program. `$0` is the random word of this call.
-const NONE: &str = r#"none() { printf '%s none %s\n' "$0" "$1" >&2; exit "$2"; }; "#;
+/// Defines `none REASON CODE`, which ends a script that did not start the program. `$0` is the random word of this call. A file that
+/// ends the shell leaves its output redirected, so that there is a copy of it.
+const NONE: &str = r#"exec 3>&2; none() { printf '%s none %s\n' "$0" "$1" >&3; exit "$2"; }; "#;
 
 /// Becomes another user. sudo must not ask for a password.
 const AS_USER: &str = r#"sudo -n -H -u "$1" -- /bin/sh -c : </dev/null >/dev/null 2>&1 || none "run_as is not possible (sudo -n -u)" 126; u=$1; shift; exec sudo -n -H -u "$u" -- "$@""#;
 
 /// Sources a file without its output. The file may end the shell, for example with a syntax error: then the trap reports it. Functions
-/// of the file do not replace what starts the program.
-const SOURCE: &str = r#"[ -r "$1" ] || none "env_file cannot be read: $1" 126; trap 'none "env_file ended the shell" 126' 0; . "$1" >/dev/null 2>&1; unset -f exec command printf trap; shift; "#;
+/// of the file do not replace what starts the program. In a function, `set --` of the file does not change the arguments.
+const SOURCE: &str = r#"[ -r "$1" ] || none "env_file cannot be read: $1" 126; trap 'none "env_file ended the shell" 126' 0; load() { . "$1" >/dev/null 2>&1; }; load "$1"; unset -f exec command printf trap; shift; "#;
 
 /// Says that the program is about to be started, and starts it in place of the shell. Where that fails, some shells run the trap, and
 /// others only end.
-const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; printf '%s start\n' "$0" >&2; exec "$@""#;
+const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; printf '%s start\n' "$0" >&2; exec "$@" 3>&-""#;
 
 /// A line that runs `command` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that gets
 /// the values as arguments. `word` is random, so that only the script knows it.
@@ -122,6 +123,7 @@ mod tests {
             (done.status.code(), why_nothing_ran(&said, "w0rd").map(str::to_owned))
         };
         let functions = file("functions", "exec() { :; }; command() { :; }; printf() { :; }; trap() { :; }\n", 0o644);
+        let arguments = file("arguments", "set -- $(echo a true b); shift\n", 0o644);
         let no_execution = file("no_execution", "set -n\n", 0o644);
         for shell in ["/bin/dash", "/bin/bash"] {
             for code in [0, 1, 126, 127] {
@@ -135,6 +137,7 @@ mod tests {
             };
             assert_eq!(run(shell, Some(&functions), &wrapper, "5"), ran, "{shell}");
             assert_eq!(started.get(), ran.1.is_none(), "{shell}");
+            assert_eq!(run(shell, Some(&arguments), &wrapper, "5"), (Some(5), None), "{shell}");
             assert_eq!(run(shell, Some(&no_execution), &wrapper, "0").1, None, "{shell}");
             assert!(!started.get(), "{shell}: success proves nothing then");
             for program in ["/nonexistent/sendevent", "no-such-program", &no_program] {
