@@ -16,7 +16,7 @@ const SOURCE: &str = r#"[ -r "$1" ] || none "env_file cannot be read: $1" 126; t
 
 /// Says that the program is about to be started, and starts it in place of the shell. Where that fails, some shells run the trap, and
 /// others only end.
-const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; printf '%s start\n' "$0" >&2; exec "$@" 3>&-""#;
+const START: &str = r#"command -v "$1" >/dev/null 2>&1 || { trap - 0; none "program cannot be found on this VM" 127; }; trap 'printf "%s none %s\n" "$0" "program cannot be started" >&2' 0; printf '%s start\n' "$0" >&2; exec "$@" 3>&-"#;
 
 /// A line that runs `command` with `arguments`, whatever the login shell is: it starts `/bin/sh` with a fixed script that gets
 /// the values as arguments. `word` is random, so that only the script knows it.
