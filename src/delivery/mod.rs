@@ -12,7 +12,7 @@
 //! | `cycle.rs`, `sender.rs` | marks, sends, records and acknowledges rows |
 //! | `report.rs` | what a cycle did |
 //! | `operator.rs` | parked rows: list, redrive, settle |
-//! | `summary.rs`, `prometheus.rs`, `overdue.rs` | what is pending, and how deliveries go |
+//! | `summary.rs`, `prometheus.rs` | what is pending, and how deliveries go |
 
 mod attempts;
 mod backoff;
@@ -22,7 +22,6 @@ mod history;
 mod lease;
 mod operator;
 mod options;
-mod overdue;
 mod pending;
 mod plan;
 mod prometheus;
