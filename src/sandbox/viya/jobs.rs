@@ -154,20 +154,50 @@ pub struct SetStateQuery {
     value: String,
 }
 
+/// Refuses a state other than `canceled`.
+fn refuse_state(new: &SetStateQuery) -> Option<Reply> {
+    let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
+    let refusal = || reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason));
+    (new.value != "canceled").then(refusal)
+}
+
 /// `PUT /jobExecution/jobs/{id}/state?value=canceled`. A job that has ended keeps its state, which is the answer.
 pub async fn set_state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(new): Query<SetStateQuery>,
 ) -> Answer {
-    if new.value != "canceled" {
-        let reason = format!("The state \"{}\" cannot be set; only \"canceled\" can.", new.value);
-        return Ok(reply::error(StatusCode::BAD_REQUEST, "The state could not be updated.", Some(&reason)));
-    }
+    refuse_state(&new).map_or(Ok(()), Err)?;
     let mut jobs = server.jobs();
     jobs.cancel(&id);
     let job = jobs.find(&id).ok_or_else(|| not_found("job", &id))?;
     Ok(reply::text(StatusCode::OK, job.state(&jobs).0))
+}
+
+/// `PUT /jobExecution/jobs/@selection/state?value=canceled`: the same for every job of the selection, each with an answer of
+/// its own.
+pub async fn set_states(State(server): State<Arc<ViyaState>>, Query(new): Query<SetStateQuery>, body: Bytes) -> Answer {
+    #[derive(Deserialize)]
+    struct JobSelection {
+        resources: Vec<String>,
+    }
+    refuse_state(&new).map_or(Ok(()), Err)?;
+    let no_selection = |_| reply::error(StatusCode::BAD_REQUEST, "The request body is not a selection.", None);
+    let selection: JobSelection = serde_json::from_slice(&body).map_err(no_selection)?;
+    let mut jobs = server.jobs();
+    let mut cancel = |uri: &String| {
+        let id = uri.rsplit('/').next().unwrap_or_default();
+        match jobs.cancel(id) {
+            Some(job) => json!({"version": 2, "id": id, "uri": uri, "name": job.name}),
+            None => {
+                json!({"version": 2, "httpStatusCode": 404, "errorCode": 0, "details": [uri], "errors": [], "links": [],
+                "message": format!("The job \"{id}\" could not be found.")})
+            }
+        }
+    };
+    let items: Vec<Value> = selection.resources.iter().map(&mut cancel).collect();
+    let value = json!({"version": 2, "name": "jobs", "start": 0, "limit": items.len(), "count": items.len(), "items": items, "links": []});
+    Ok(reply::body(StatusCode::OK, COLLECTION, &value))
 }
 
 /// `DELETE /jobExecution/jobs/{id}`: cancels it if it has not ended, and removes it. The orchestrator still lists it.

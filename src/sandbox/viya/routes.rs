@@ -6,7 +6,7 @@ use axum::body;
 use axum::extract::{Form, Query, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Router, http::StatusCode};
 use serde_json::json;
 
@@ -30,6 +30,7 @@ pub fn router(server: Arc<ViyaState>) -> Router {
         .route("/jobExecution/", get(root))
         .route("/jobExecution/jobs", get(jobs::list).post(jobs::submit))
         .route("/jobExecution/jobs/{id}", get(jobs::get).delete(jobs::delete))
+        .route("/jobExecution/jobs/@selection/state", put(jobs::set_states))
         .route("/jobExecution/jobs/{id}/state", get(jobs::state).put(jobs::set_state))
         .route("/files/files/{id}/content", get(jobs::file_content))
         .route("/workloadOrchestrator/jobs", get(orchestrator::list))

@@ -409,3 +409,21 @@ fn a_speed_that_cannot_work_is_refused() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 }
+
+#[test]
+fn a_selection_of_jobs_is_canceled_with_an_answer_for_each() {
+    let fixture = Fixture::new(ViyaOptions { speed: 1.0, ..ViyaOptions::default() });
+    run(async {
+        let job = &workload::example_definitions().unwrap()[0].name.clone();
+        let id = fixture.submitted("one", job, CONTEXTS[0].name).await;
+        let url = |value: &str| fixture.url(&format!("/jobExecution/jobs/@selection/state?value={value}"));
+        let uri = format!("/jobExecution/jobs/{id}");
+        let put = |value: &str, body: Value| fixture.authorized(fixture.client.put(url(value)).json(&body)).send();
+        let selection = json!({"resources": [uri, "/jobExecution/jobs/none"]});
+        assert_eq!(put("running", selection.clone()).await.unwrap().status(), 400);
+        assert_eq!(put("canceled", json!([1])).await.unwrap().status(), 400);
+        let reply: Value = put("canceled", selection).await.unwrap().json().await.unwrap();
+        assert_eq!((&reply["items"][0]["id"], &reply["items"][1]["httpStatusCode"]), (&json!(id), &json!(404)));
+        assert_eq!(fixture.get(&format!("{uri}/state")).await.text().await.unwrap(), "canceled");
+    });
+}
