@@ -1,11 +1,10 @@
 //! Attempts to deliver rows, and their outcomes: the rows of `autosys_deliveries`.
 
-use std::sync::LazyLock;
-
 use arrow::array::RecordBatch;
 use arrow::compute::max;
 use chrono::{DateTime, Utc};
 
+use super::process::this_process;
 use crate::delta::{CommitCheck, ConditionalWrite, NO_CHECK, Predicate};
 use crate::error::Result;
 use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
@@ -249,12 +248,6 @@ impl JobLedger {
         }
         Ok(None)
     }
-}
-
-/// host:pid of this process.
-pub(super) fn this_process() -> String {
-    static HOST: LazyLock<String> = LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
-    format!("{}:{}", *HOST, std::process::id())
 }
 
 /// `attempts` as a batch of `autosys_deliveries`.

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
-use siphasher::sip::SipHasher13;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::attempts::this_process;
 use super::epoch::Epoch;
+use super::process::new_owner;
 use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
@@ -255,29 +254,6 @@ impl SharedLease {
     }
 }
 
-/// A new name for an owner in this process: host:pid/id-machine. `machine` says in which process namespace since which start of the
-/// machine the pid means something.
-pub(super) fn new_owner() -> String {
-    format!("{}/{}{}", this_process(), &uuid::Uuid::new_v4().simple().to_string()[..8], machine())
-}
-
-fn machine() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let (Ok(boot), Ok(namespace)) = (boot, std::fs::read_link("/proc/self/ns/pid")) else { return String::new() };
-    let hash = SipHasher13::new().hash(format!("{boot} {}", namespace.display()).as_bytes());
-    format!("-{:08x}", hash & 0xffff_ffff)
-}
-
-/// Whether the process of `owner`, a name of [`new_owner`], has certainly ended.
-pub(super) fn has_ended(owner: &str) -> bool {
-    let pid_here = || {
-        let (process, id) = owner.split_once('/')?;
-        let is_here = id.split_once('-').is_some_and(|(_, machine)| format!("-{machine}") == self::machine());
-        rustix::process::Pid::from_raw(process.rsplit_once(':')?.1.parse().ok().filter(|_| is_here)?)
-    };
-    pid_here().is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -321,20 +297,6 @@ mod tests {
             "b's has expired"
         );
         assert_eq!(ledger.lease("other").unwrap().unwrap().owner, "b");
-    }
-
-    #[test]
-    fn a_process_has_ended_only_if_that_is_certain() {
-        assert!(!has_ended(&new_owner()));
-        for unclear in ["", "elsewhere:1/1a2b3c4d-00000000", "host:1/1a2b3c4d", "a by hand (host:1/1a2b3c4d)"] {
-            assert!(!has_ended(unclear), "{unclear}");
-        }
-        let ended = std::process::Command::new("true").spawn().unwrap();
-        let pid = ended.id();
-        ended.wait_with_output().unwrap();
-        let ours = std::process::id().to_string();
-        let owner = new_owner();
-        assert!(has_ended(&owner.replacen(&format!(":{ours}/"), &format!(":{pid}/"), 1)), "{owner}");
     }
 
     #[test]

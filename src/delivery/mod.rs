@@ -5,6 +5,7 @@
 //! | `updater.rs` | [`AutosysUpdater`]: one delivery cycle, or one after the other |
 //! | `options.rs`, `backoff.rs`, `snooze.rs`, `rate_limit.rs` | how and when it delivers |
 //! | `lease.rs`, `epoch.rs` | the right to deliver, and what keeps an earlier holder of it from writing |
+//! | `process.rs` | names a process, and tells whether it has ended |
 //! | `pending.rs` | reads the pending rows and their histories |
 //! | `attempts.rs`, `history.rs` | attempts and their outcomes; what they say about a row |
 //! | `retry_state.rs` | saves what the next cycle needs |
@@ -24,6 +25,7 @@ mod operator;
 mod options;
 mod pending;
 mod plan;
+mod process;
 mod prometheus;
 mod rate_limit;
 mod report;

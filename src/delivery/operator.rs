@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::attempts::{Attempt, AttemptOutcome, this_process};
+use super::attempts::{Attempt, AttemptOutcome};
 use super::epoch::Epoch;
-use super::lease::{LeaseAnswer, new_owner};
+use super::lease::LeaseAnswer;
 use super::pending::{IdenticalRows, PendingRows, counted};
+use super::process::{new_owner, this_process};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 

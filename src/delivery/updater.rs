@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use tokio::time::Instant;
 
 use super::attempts::{Attempt, AttemptOutcome, spans};
@@ -13,18 +15,22 @@ use super::backoff::Backoff;
 use super::cycle::{Cycle, CycleRecord};
 use super::epoch::{Epoch, changed_tables};
 use super::history::AttemptHistory;
-use super::lease::{Lease, LeaseGuard, has_ended};
+use super::lease::{Lease, LeaseGuard};
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
 use super::pending::{Histories, PendingRows, counted};
 use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, Waits, plan};
+use super::process::has_ended;
 use super::report::{DeliveryReport, PlannedDelivery};
 use super::retry_state::{RowState, SavedRetryState};
-use super::sender::{Sender, StatusesBefore, statuses_before, time_limit};
-use crate::autosys::transport::{CALLABLE, Gate, Transport};
+use super::sender::{Sender, StatusesBefore, send_limit, statuses_before};
+use crate::autosys::transport::{Gate, Transport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
 use crate::stop::Stop;
+
+/// Ends when a requested stop waits no longer for what is before the first send. Clones share it.
+type Late = Shared<BoxFuture<'static, ()>>;
 
 /// How late after its mark an event can show in AutoSys, if another event of the job is in question.
 const LATE_EVENT: TimeDelta = TimeDelta::days(1);
@@ -99,8 +105,9 @@ impl AutosysUpdater {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
         report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
         let source = self.options.source;
+        let late = self.late(stop);
         let reading = self.with_ledger(move |ledger| PendingRows::read(ledger, source));
-        let Some(pending) = self.unless_stopped(stop, reading).await? else {
+        let Some(pending) = unless_late(&late, reading).await? else {
             report.stopped = true;
             return Ok(report);
         };
@@ -111,13 +118,15 @@ impl AutosysUpdater {
             return Ok(report);
         }
         if report.snoozed_until.is_some() || pending.rows.is_empty() {
-            report.lease_held_by = self.lease_owner().await?;
+            report.lease_held_by = unless_late(&late, self.lease_owner()).await?.flatten();
             return Ok(report);
         }
-        match LeaseGuard::take(&self.ledger, source, self.options.lease_ttl).await? {
-            Err(holder) => report.lease_held_by = Some(holder.owner),
-            Ok(lease) => {
-                let ended = match self.deliver(pending, stop, &lease, &mut report).await {
+        // A lease that is taken too late is not renewed, and expires.
+        match unless_late(&late, LeaseGuard::take(&self.ledger, source, self.options.lease_ttl)).await? {
+            None => report.stopped = true,
+            Some(Err(holder)) => report.lease_held_by = Some(holder.owner),
+            Some(Ok(lease)) => {
+                let ended = match self.deliver(pending, stop, &late, &lease, &mut report).await {
                     // A later holder was met at a commit, before this one looked at its lease.
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         lease.lost().stop();
@@ -125,12 +134,13 @@ impl AutosysUpdater {
                     }
                     ended => ended,
                 };
-                if lease.lost().is_stopped() {
-                    report.stopped = true;
-                    report.lease_held_by = self.lease_owner().await?;
-                }
-                lease.release().await;
+                let is_lost = lease.lost().is_stopped();
+                unless_late(&late, lease.release().map(Ok)).await?;
                 ended?;
+                if is_lost {
+                    report.stopped = true;
+                    report.lease_held_by = unless_late(&late, self.lease_owner()).await?.flatten();
+                }
             }
         }
         report.log();
@@ -167,16 +177,14 @@ impl AutosysUpdater {
         }
     }
 
-    /// What `reading` gives, before anything is sent. None if `stop` was requested and it took too long after that.
-    async fn unless_stopped<T>(&self, stop: &Stop, reading: impl Future<Output = Result<T>>) -> Result<Option<T>> {
-        let too_long = async {
+    /// Ends when `stop` was requested and the time after it is over.
+    fn late(&self, stop: &Stop) -> Late {
+        let (stop, grace) = (stop.clone(), self.options.stop_grace);
+        let late = async move {
             stop.stopped().await;
-            tokio::time::sleep(self.options.stop_grace).await;
+            tokio::time::sleep(grace).await;
         };
-        tokio::select! {
-            read = reading => read.map(Some),
-            () = too_long => Ok(None),
-        }
+        late.boxed().shared()
     }
 
     /// Runs blocking `work` on the ledger.
@@ -241,6 +249,7 @@ impl AutosysUpdater {
         &self,
         mut pending: PendingRows,
         stop: &Stop,
+        late: &Late,
         lease: &LeaseGuard,
         report: &mut DeliveryReport,
     ) -> Result<()> {
@@ -250,16 +259,16 @@ impl AutosysUpdater {
             return Ok(());
         }
         let (epoch, before) = (Arc::clone(&lease.epoch), report.clone());
-        self.with_ledger(move |ledger| {
+        let claiming = self.with_ledger(move |ledger| {
             epoch.claim()?;
             // Before anything is sent: events whose rows cannot be acknowledged would be sent again.
             changed_tables(source).try_for_each(|table| ledger.check_acknowledging(table))
-        })
-        .await?;
+        });
+        unless_late(late, claiming).await?;
         let mut plans = 0;
         let (pending, record, ended) = loop {
             let reading = self.with_ledger(move |ledger| pending.refreshed(ledger, source));
-            let Some(refreshed) = self.unless_stopped(stop, reading).await?.filter(|_| !stop.is_stopped()) else {
+            let Some(refreshed) = unless_late(late, reading).await?.filter(|_| !stop.is_stopped()) else {
                 report.stopped = true;
                 return Ok(());
             };
@@ -317,14 +326,13 @@ impl AutosysUpdater {
         self.with_ledger(move |ledger| {
             let now = ledger.storage().time()?.earliest;
             let rows: Vec<LedgerRow> = in_doubt.iter().map(|(row, _)| row.clone()).collect();
-            // What runs in a process ends with it; a program can go on without it.
-            let is_ended = |process: &str| lapsed.owner.starts_with(&format!("{process}/")) && has_ended(&lapsed.owner);
-            let is_over = |mark: &Attempt| mark.transport == CALLABLE && is_ended(&mark.delivered_by);
             let (attempts, _) = ledger.attempts_about(source, &spans(&rows))?;
             let waits = attempts.into_iter().filter_map(|mark| {
-                let limit = TimeDelta::from_std(time_limit(mark.detail.as_deref()?)?).ok()?;
+                let (limit, machine) = send_limit(mark.detail.as_deref()?)?;
+                let limit = TimeDelta::from_std(limit).ok()?;
                 let until = lapsed.expires_at.checked_add_signed(limit).filter(|until| *until > now)?;
-                let waits = mark.outcome == AttemptOutcome::Sending && !is_over(&mark);
+                let is_over = machine.is_some_and(|machine| has_ended(&mark.delivered_by, machine));
+                let waits = mark.outcome == AttemptOutcome::Sending && !is_over;
                 let key = (mark.row, mark.attempt);
                 (waits && in_doubt.contains(&key)).then_some((key, until))
             });
@@ -435,6 +443,15 @@ impl AutosysUpdater {
             tracing::info!(job_id = row.job_id, status = row.status, reason, "row parked");
         }
         Ok(())
+    }
+}
+
+/// The output of `work`. None if it is not there in time; its requests to the store go on.
+async fn unless_late<T>(late: &Late, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    tokio::select! {
+        biased;
+        output = work => output.map(Some),
+        () = late.clone() => Ok(None),
     }
 }
 

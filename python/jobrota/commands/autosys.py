@@ -170,7 +170,8 @@ def _deliver(arguments: argparse.Namespace) -> int:
         with terminable():
             report = updater.run()
     except Terminated:
-        return 1  # the outcomes so far are recorded; the next cycle continues
+        print("jobrota: stopped by SIGTERM; what was sent is recorded, and the next cycle continues", file=sys.stderr)
+        return 1
     _show_cycle(report, arguments.json)
     return _exit_code(report)
 
@@ -191,6 +192,8 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
             print(f"  and {rest:,} more: --json prints all")
         for planned in report.planned:
             print(f"  would send: {printable(planned['action'])}")
+        if report.next_try:
+            print(f"  the first of the waiting rows is due at {report.next_try:%Y-%m-%d %H:%M:%S} UTC", flush=True)
         if report.snoozed_until:
             print(f"  nothing is sent before {report.snoozed_until:%Y-%m-%d %H:%M} UTC", flush=True)
     if report.lease_held_by:

@@ -9,6 +9,8 @@ use super::*;
 use crate::ErrorKind;
 use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions, SendOutcome, SendResult};
 use crate::delivery::Order;
+use crate::delivery::process::tests::ended_process;
+use crate::delivery::process::{this_machine, this_process};
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 
 /// Ledger calls block, so that tests make them beside the runtime's threads.
@@ -605,23 +607,18 @@ async fn options_that_would_send_nothing_are_refused() {
     }
 }
 
-/// A cycle after `owner`, whose lease lapsed, had marked a row of job a with `limit`. Job a has a later row, and job b one.
-async fn after_a_lapsed_lease(
-    owner: &str,
-    delivered_by: Option<&str>,
-    transport: &str,
-    limit: &str,
-) -> (DeliveryReport, Vec<(String, String)>) {
+/// A cycle after `delivered_by` had marked a row of job a with `limit`, and the lease of another process lapsed. Job a has a later row,
+/// and job b one.
+async fn after_a_lapsed_lease(delivered_by: &str, limit: &str) -> (DeliveryReport, Vec<(String, String)>) {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path()).await;
     notify(&ledger, &[("a", "RUNNING"), ("a", "SUCCESS"), ("b", "SUCCESS")]).await;
     let row = with(&ledger, |ledger| ledger.pending(LedgerTable::Notifications)).await.remove(0);
-    let (source, owner) = (LedgerTable::Notifications, owner.to_owned());
-    let mark = Attempt::new(source, &row, 1, AttemptOutcome::Sending, Some(limit.to_owned()), transport);
-    let by = delivered_by.unwrap_or(owner.split('/').next().unwrap()).to_owned();
-    let mark = Attempt { delivered_by: by, ..mark };
+    let source = LedgerTable::Notifications;
+    let mark = Attempt::new(source, &row, 1, AttemptOutcome::Sending, Some(limit.to_owned()), "test");
+    let mark = Attempt { delivered_by: delivered_by.to_owned(), ..mark };
     with(&ledger, move |ledger| {
-        ledger.take_lease(source.name(), &owner, Duration::from_millis(1))?;
+        ledger.take_lease(source.name(), "elsewhere:2/x", Duration::from_millis(1))?;
         ledger.append_attempts(&[mark])
     })
     .await;
@@ -640,31 +637,29 @@ async fn after_a_lapsed_lease(
 
 #[tokio::test]
 async fn a_row_in_doubt_waits_until_what_was_begun_to_send_has_ended() {
-    let dead = {
-        let ended = std::process::Command::new("true").spawn().unwrap();
-        let pid = ended.id();
-        ended.wait_with_output().unwrap();
-        crate::delivery::lease::new_owner().replacen(&format!(":{}/", std::process::id()), &format!(":{pid}/"), 1)
-    };
+    let (dead, alive) = (ended_process(), this_process());
+    let here = format!(", or with its process on machine {}", this_machine().unwrap());
     let hour = "sent again: x; a send ends within 3600 s";
-    for (owner, by, transport, limit, waits) in [
-        ("elsewhere:1/x", None, "callable", hour, true),
-        (&dead, None, "sendevent", hour, true),
-        // What runs in a process ends with it.
-        (&dead, None, "callable", hour, false),
-        (&dead, Some("elsewhere:1"), "callable", hour, true),
-        ("elsewhere:1/x", None, "sendevent", "a send ends within 0.001 s", false),
+    let process = &format!("{hour}{here}");
+    for (by, limit, waits) in [
+        ("elsewhere:1", hour, true),
+        (&dead, hour, true),
+        // What runs in a process ends with it, also if others had the lease since.
+        (&dead, process, false),
+        (&alive, process, true),
+        (&dead, &format!("{process}0"), true),
+        ("elsewhere:1", "a send ends within 0.001 s", false),
         // Of an earlier build.
-        ("elsewhere:1/x", None, "sendevent", "x", false),
+        ("elsewhere:1", "x", false),
     ] {
-        let (report, sent) = after_a_lapsed_lease(owner, by, transport, limit).await;
+        let (report, sent) = after_a_lapsed_lease(by, limit).await;
         let others = pairs(&[("b", "SUCCESS")]);
         if waits {
-            assert_eq!((report.waiting, sent), (2, others), "{owner} {transport} {limit}");
+            assert_eq!((report.waiting, sent), (2, others), "{by} {limit}");
             let wait = report.next_try.unwrap() - Utc::now();
             assert!((55..=60).contains(&wait.num_minutes()), "{wait}");
         } else {
-            assert_eq!((report.waiting, report.delivered), (0, 3), "{owner} {transport} {limit}");
+            assert_eq!((report.waiting, report.delivered), (0, 3), "{by} {limit}");
         }
     }
 }

@@ -1,0 +1,57 @@
+//! The process that delivers: how tables name it, and whether it has ended.
+
+use std::sync::LazyLock;
+
+use siphasher::sip::SipHasher13;
+
+/// host:pid of this process.
+pub(super) fn this_process() -> String {
+    static HOST: LazyLock<String> = LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
+    format!("{}:{}", *HOST, std::process::id())
+}
+
+/// A new name for an owner in this process: host:pid/id.
+pub(super) fn new_owner() -> String {
+    format!("{}/{}", this_process(), &uuid::Uuid::new_v4().simple().to_string()[..8])
+}
+
+/// In which process namespace, since which start of the machine, a pid of this process means something.
+pub(super) fn this_machine() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let hash = SipHasher13::new().hash(format!("{boot} {}", namespace.display()).as_bytes());
+    Some(format!("{:08x}", hash & 0xffff_ffff))
+}
+
+/// Whether `process`, a name of [`this_process`] on `machine`, has certainly ended.
+pub(super) fn has_ended(process: &str, machine: &str) -> bool {
+    let pid_here = || {
+        let (_, pid) = process.rsplit_once(':').filter(|_| this_machine().is_some_and(|ours| ours == machine))?;
+        rustix::process::Pid::from_raw(pid.parse().ok()?)
+    };
+    pid_here().is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The name of a process on this machine that has ended.
+    pub(crate) fn ended_process() -> String {
+        let ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = ended.id();
+        ended.wait_with_output().unwrap();
+        this_process().replacen(&format!(":{}", std::process::id()), &format!(":{pid}"), 1)
+    }
+
+    #[test]
+    fn a_process_has_ended_only_if_that_is_certain() {
+        let machine = this_machine().unwrap();
+        assert!(!has_ended(&this_process(), &machine));
+        assert!(has_ended(&ended_process(), &machine));
+        assert!(!has_ended(&ended_process(), "00000000"));
+        for unclear in ["", "elsewhere", "elsewhere:", "host:x", "host:0", "host:-1"] {
+            assert!(!has_ended(unclear, &machine), "{unclear}");
+        }
+    }
+}
