@@ -22,7 +22,9 @@ use super::run_command::PyRunCommand;
 use super::ssh::PySsh;
 use super::transports::{PyRehearsal, PySendEvent, PyWebServices};
 use super::wait::{self, CallMode, in_context};
-use crate::autosys::{Callable, Mapping, SEND_TIMEOUT, SendEvent, SendEventOptions, SendOutcome, Transport};
+use crate::autosys::{
+    Callable, Delivery, Gate, Mapping, SEND_TIMEOUT, SendEvent, SendEventOptions, SendOutcome, Transport,
+};
 use crate::delivery::{self, Backoff, CONFIRM_WITHIN, Order, SnoozeWindow, UpdaterOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::LedgerTable;
@@ -51,11 +53,15 @@ fn mapping(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Mapping> {
 
 /// Calls the caller's function with the GIL held. An `async def` function runs on the event loop that awaits the cycle, else on
 /// one of this package.
-fn call(function: &HeldObject, calls: &Calls, file_name: &str, job_id: &str, status: &str) -> SendOutcome {
+fn call(function: &HeldObject, calls: &Calls, delivery: &Delivery, gate: &Gate) -> SendOutcome {
     attached(|py| {
+        // The wait for the GIL can be long.
+        if !gate.is_open() {
+            return SendOutcome::NotTried;
+        }
         let event_loop = calls.event_loop(py);
         let answer = || -> PyResult<Bound<'_, PyAny>> {
-            let answer = function.bind(py)?.call1((file_name, job_id, status))?;
+            let answer = function.bind(py)?.call1((&delivery.file_name, &delivery.job_id, &delivery.status))?;
             if !answer.hasattr("__await__")? {
                 return Ok(answer);
             }
@@ -135,7 +141,7 @@ fn transport(
     if value.is_callable() {
         let asynchronous: bool =
             value.py().import("inspect")?.call_method1("iscoroutinefunction", (value,))?.extract()?;
-        let send = move |file_name: &str, job_id: &str, status: &str| call(&held, &calls, file_name, job_id, status);
+        let send = move |delivery: &Delivery, gate: &Gate| call(&held, &calls, delivery, gate);
         let limit = send_timeout.unwrap_or(SEND_TIMEOUT);
         return Ok(Arc::new(Callable::new(Arc::new(send), thread_safe || asynchronous, limit)));
     }

@@ -16,8 +16,8 @@ pub(crate) const CALLABLE: &str = "callable";
 /// How long a call can take, if no other limit is given.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The function: it gets file name, job name and status, unchanged.
-pub type SendFunction = dyn Fn(&str, &str, &str) -> SendOutcome + Send + Sync;
+/// The function. It sends nothing if the gate is closed when the call begins.
+pub type SendFunction = dyn Fn(&Delivery, &Gate) -> SendOutcome + Send + Sync;
 
 /// A blocking function as transport, which runs on the runtime's blocking threads. It maps statuses to events itself.
 ///
@@ -69,13 +69,9 @@ impl Transport for Callable {
         };
         let (function, delivery, gate) = (Arc::clone(&self.function), delivery.clone(), gate.clone());
         let mut call = spawn_blocking(move || {
-            // The wait for a thread can be long.
-            if !gate.is_open() {
-                return SendOutcome::NotTried;
-            }
             // Moved in, so that the next call waits for this one also when the caller stops waiting.
             let _guard = guard;
-            function(&delivery.file_name, &delivery.job_id, &delivery.status)
+            function(&delivery, &gate)
         });
         match timeout(self.time_limit, &mut call).await {
             Ok(answer) => answer.unwrap_or_else(|_| SendOutcome::unknown("the callable panicked")).into(),
@@ -102,7 +98,7 @@ mod tests {
             function: impl Fn(&str, &str, &str) -> Result<bool, String> + Send + Sync + 'static,
             thread_safe: bool,
         ) -> Self {
-            let outcome = move |file_name: &str, job_id: &str, status: &str| match function(file_name, job_id, status) {
+            let outcome = move |sent: &Delivery, _: &Gate| match function(&sent.file_name, &sent.job_id, &sent.status) {
                 Ok(true) => SendOutcome::Delivered { detail: None },
                 Ok(false) => SendOutcome::transient("refused"),
                 Err(reason) => SendOutcome::transient(reason),
@@ -173,7 +169,7 @@ mod tests {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let (held, calls) = (std::sync::Mutex::new(held), Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&calls);
-        let hang = move |_: &str, _: &str, _: &str| {
+        let hang = move |_: &Delivery, _: &Gate| {
             counted.fetch_add(1, Ordering::SeqCst);
             let _ = held.lock().unwrap().recv();
             SendOutcome::Delivered { detail: None }
