@@ -377,7 +377,7 @@ def ledger_path(ledger: jobrota.JobLedger) -> Path:
     return Path(str(ledger.root))
 
 
-# --------------------------------------------------------------------------------------------------- run for ever
+# ------------------------------------------------------------------------------------------- run again and again
 
 
 def test_run_forever_ends_in_order_at_sigterm(tmp_path: Path) -> None:

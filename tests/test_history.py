@@ -39,7 +39,7 @@ PROCESSES, ROUNDS = 8, 16
 ON_AZURE, OF_DELTALAKE = 7, 18
 """Rounds of each process."""
 MOST_ROUNDS = 400
-"""Processes beside another engine go on until that is done, but not for ever, with pauses: the other one is slower."""
+"""Processes beside another engine go on until that is done, at most so often, with pauses: the other one is slower."""
 BESIDE_SPARK_PAUSE_S = 1
 
 pytestmark = [

@@ -103,8 +103,8 @@ def processes(folder: Path, scale: Scale) -> Iterator[Result]:
         f"{mine:,.0f} rows/s, {errors[0]} errors",
         f"{other:,.0f} rows/s, {errors[1]} errors",
         times(ratio),
-        "≥ 15 times, 0 errors",
-        ratio >= 15 and errors[0] == 0,
+        "≥ 20 times, 0 errors",
+        ratio >= 20 and errors[0] == 0,
     )
 
 

@@ -312,7 +312,7 @@ mod tests {
         let claim = Epoch::new(&ledger, Notifications, true);
         claim.claim().unwrap();
         refused(&late);
-        // A commit without rows in between is not planned anew for ever.
+        // A commit without rows in between is not planned anew again and again.
         late.plans_on(ledger.attempts_version().unwrap());
         late.append(&mark).unwrap();
         assert!(claim.record(&mark).unwrap().1, "the later claim counts");

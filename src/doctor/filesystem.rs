@@ -51,7 +51,7 @@ pub(super) fn examine(directory: &Path) -> Option<Check> {
     let existing = directory.ancestors().find(|above| above.exists())?;
     let found = rustix::fs::statfs(existing).ok()?;
     // The type of f_type differs between architectures; magic numbers have 32 bits.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast)]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "see above")]
     let magic = u64::from(found.f_type as u32);
     let read_only =
         rustix::fs::statvfs(existing).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));

@@ -175,7 +175,7 @@ impl Inventory {
     }
 
     /// How many VMs there are; at least 1.
-    #[allow(clippy::len_without_is_empty)] // an inventory is never empty
+    #[allow(clippy::len_without_is_empty, reason = "an inventory is never empty")]
     pub fn len(&self) -> usize {
         self.vms.len()
     }

@@ -326,7 +326,7 @@ fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcom
             let known: HashMap<String, f64> = if let Some(named) = arguments::mapping(value)? {
                 let seconds = named.iter().map(|(name, value)| {
                     let seconds = arguments::named(value.py(), "durations_from", arguments::unlimited_seconds(&value))?;
-                    if seconds < 0.0 {
+                    if !(0.0..f64::INFINITY).contains(&seconds) {
                         return Err(arguments::invalid(format!("durations_from[{name}] must be 0 or more")));
                     }
                     Ok((name.extract()?, seconds))

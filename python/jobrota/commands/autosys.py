@@ -417,7 +417,7 @@ def _since(text: str) -> datetime:
         try:
             ago = duration(text)
         except argparse.ArgumentTypeError:
-            raise not_a_time from None
+            raise argparse.ArgumentTypeError(f"{not_a_time}, or a duration such as 24h") from None
     try:
         return datetime.now(timezone.utc) - timedelta(seconds=ago)
     except OverflowError:
