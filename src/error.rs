@@ -109,14 +109,14 @@ impl Error {
     }
 
     /// Whether the same call can succeed later, though that is not certain: a network that failed can be back.
-    pub fn may_pass(&self) -> bool {
+    pub fn can_recover(&self) -> bool {
         self.retryable || self.kind == ErrorKind::Network
     }
 
     /// Whether work that reads the tables anew each time, such as a delivery cycle, can continue after this error: a store that
     /// is read-only or gone now can be back.
-    pub fn lets_next_cycle_run(&self) -> bool {
-        self.may_pass() || self.outcome_is_unknown || self.kind == ErrorKind::Storage
+    pub fn next_cycle_can_run(&self) -> bool {
+        self.can_recover() || self.outcome_is_unknown || self.kind == ErrorKind::Storage
     }
 
     /// The reason per VM, for [`ErrorKind::NoReachableVm`]; empty otherwise.

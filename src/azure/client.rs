@@ -57,7 +57,7 @@ impl ArmClient {
     /// Those of the credential; [`ErrorKind::Network`] and [`ErrorKind::Server`], retryable, when the time was not enough;
     /// [`ErrorKind::Authentication`] for 401 and 403, [`ErrorKind::NotFound`] for 404.
     pub async fn send(&self, request: &ArmRequest, deadline: Deadline) -> Result<Response> {
-        self.send_to(&request.url(self.http.url()), request, deadline).await
+        self.send_to(&request.url(&self.http.url), request, deadline).await
     }
 
     /// [`ArmClient::send`], read as JSON.
@@ -76,7 +76,7 @@ impl ArmClient {
     pub async fn list(&self, request: &ArmRequest, deadline: Deadline) -> Result<Vec<Value>> {
         let wrong = |why: &str| Error::new(ErrorKind::Server, format!("{} {why}", request.shown()));
         let mut items = Vec::new();
-        let mut url = request.url(self.http.url());
+        let mut url = request.url(&self.http.url);
         let mut seen = HashSet::from([url.to_string()]);
         loop {
             let mut page = self.send_to(&url, request, deadline).await?.json(&request.shown(), CHECK_ENDPOINT)?;
@@ -99,12 +99,12 @@ impl ArmClient {
     /// [`ErrorKind::Server`] when it does not.
     pub fn own_link(&self, link: &str) -> Result<Url> {
         let elsewhere = |host: &str| {
-            let server = self.http.shown();
+            let server = &self.http.shown;
             let text = format!("{server} gave a link to {host}, which is not followed, because it would get the token");
             Error::new(ErrorKind::Server, text)
         };
-        let url = self.http.url().join(link).map_err(|_| elsewhere("something that is not an address"))?;
-        match address::is_same_server(self.http.url(), &url) {
+        let url = self.http.url.join(link).map_err(|_| elsewhere("something that is not an address"))?;
+        match address::is_same_server(&self.http.url, &url) {
             true => Ok(url),
             false => Err(elsewhere(url.host_str().unwrap_or("no host"))),
         }
@@ -123,7 +123,7 @@ impl ArmClient {
         deadline: Deadline,
         may_send: &(dyn Fn() -> bool + Sync),
     ) -> Result<Response, RequestFailure> {
-        self.send_once(&request.url(self.http.url()), request, deadline, may_send).await?
+        self.send_once(&request.url(&self.http.url), request, deadline, may_send).await?
     }
 
     /// [`ArmClient::send`] to an address that the server gave.
@@ -195,7 +195,7 @@ impl ArmClient {
 
     /// The current token, or another one than `refused`.
     async fn token(&self, deadline: Deadline, refused: Option<&AccessToken>) -> Result<Arc<AccessToken>> {
-        tokio::time::timeout_at(deadline.at(), self.tokens.token(refused)).await.unwrap_or_else(|_| {
+        tokio::time::timeout_at(deadline.at, self.tokens.token(refused)).await.unwrap_or_else(|_| {
             let seconds = deadline.seconds();
             let text = format!("the credential gave no token within the limit of {seconds} seconds for all requests");
             Err(Error::new(ErrorKind::Authentication, text).with_retryable(true))

@@ -29,7 +29,8 @@ const VARIABLES: [&str; 11] = [
 pub struct AccessToken {
     text: Secret,
     obtained: DateTime<Utc>,
-    expires: Option<DateTime<Utc>>,
+    /// When it expires, where that is known.
+    pub expires: Option<DateTime<Utc>>,
 }
 
 impl AccessToken {
@@ -43,11 +44,6 @@ impl AccessToken {
     /// The token.
     pub fn text(&self) -> &str {
         self.text.expose()
-    }
-
-    /// When it expires, where that is known.
-    pub fn expires(&self) -> Option<DateTime<Utc>> {
-        self.expires
     }
 
     /// When to renew it: five minutes before it expires, or after half of its life where that is later.

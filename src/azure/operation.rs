@@ -78,7 +78,7 @@ impl ArmClient {
         loop {
             asked += 1;
             let wait = poll_wait(asked, wanted);
-            if Instant::now() + wait >= deadline.at() {
+            if Instant::now() + wait >= deadline.at {
                 return Err(self.http.too_late(&request.shown(), deadline));
             }
             tokio::time::sleep(wait).await;

@@ -84,7 +84,7 @@ impl TokenFetcher {
         }
         match (self.fetch().await, usable) {
             (Ok(token), _) => Ok(Arc::clone(current.insert(Arc::new(token)))),
-            (Err(error), Some(token)) if token.expires().is_some_and(|at| now < at) => {
+            (Err(error), Some(token)) if token.expires.is_some_and(|at| now < at) => {
                 tracing::warn!(error = error.full_message(), "the Azure token could not be renewed yet");
                 Ok(token)
             }
@@ -118,7 +118,7 @@ impl TokenFetcher {
                         "the credential's token is empty or has blanks in it: return the bare token",
                     ));
                 }
-                match token.expires() {
+                match token.expires {
                     Some(expires) if expires <= Utc::now() => Err(refused(format!(
                         "the credential returned a token that expired at {}: let it fetch a new one",
                         expires.to_rfc3339()
@@ -278,7 +278,7 @@ impl TokenExchange<'_> {
     fn token(&self, response: &Response, what: &str) -> Result<AccessToken> {
         let body = response.json(what, "AZURE_AUTHORITY_HOST, IDENTITY_ENDPOINT and AZURE_POD_IDENTITY_AUTHORITY_HOST are right where they are set")?;
         let Some(token) = body.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty()) else {
-            let text = format!("{} answered {what} without a token", self.client.shown());
+            let text = format!("{} answered {what} without a token", self.client.shown);
             return Err(Error::new(ErrorKind::Server, text));
         };
         // The metadata service gives numbers as text.
@@ -300,7 +300,7 @@ impl TokenExchange<'_> {
             reason = format!("it has not been assigned to this machine: {reason}");
         }
         let retryable = status == 410 || is_transient(response.status) || response.status.is_server_error();
-        refused(format!("{} refused {} with HTTP status {status}: {reason}", self.client.shown(), self.identity))
+        refused(format!("{} refused {} with HTTP status {status}: {reason}", self.client.shown, self.identity))
             .with_retryable(retryable)
     }
 }

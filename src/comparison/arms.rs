@@ -62,11 +62,11 @@ pub struct Arm {
     #[serde(default)]
     pub mode: SubmissionMode,
     /// Jobs of a batch, or in flight. Not used by `sequential` and `all`.
-    #[serde(default = "five")]
+    #[serde(default = "default_concurrency")]
     pub concurrent: usize,
 }
 
-fn five() -> usize {
+fn default_concurrency() -> usize {
     5
 }
 

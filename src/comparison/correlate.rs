@@ -52,7 +52,7 @@ pub fn matches(
         if let Some(name) = unique_name(entry) {
             let newest = named.entry(name).or_insert(entry);
             // A job that the orchestrator started again has a newer entry, and this one has the end.
-            if entry.id() > newest.id() {
+            if entry.id > newest.id {
                 *newest = entry;
             }
         }
@@ -105,7 +105,7 @@ fn submitted_twice(wanted: &[JobToMatch], entries: &[OrchestratorEntry]) -> Vec<
     let mut ids: HashMap<String, HashSet<Option<i64>>> = HashMap::new();
     for entry in entries {
         if let Some(name) = unique_name(entry) {
-            ids.entry(name).or_default().insert(entry.id());
+            ids.entry(name).or_default().insert(entry.id);
         }
     }
     let twice = |job: &&JobToMatch| ids.get(&job.name.to_ascii_lowercase()).is_some_and(|ids| ids.len() > 1);
@@ -172,8 +172,8 @@ async fn list_entries(run: &RunContext<'_>, wanted: &[JobToMatch]) -> (Vec<Orche
         };
         let complete = problem.is_none() && done.len() == names.len();
         // An outage, or a page of a proxy in place of an answer, can pass. A missing permission does not.
-        let permanent = problem.as_ref().is_some_and(|e| !e.may_pass() && e.kind() != ErrorKind::Server);
-        let left = run.options.correlation_timeout - client.clock().since(started);
+        let permanent = problem.as_ref().is_some_and(|e| !e.can_recover() && e.kind() != ErrorKind::Server);
+        let left = run.options.correlation_timeout - client.clock.since(started);
         if complete || permanent || left <= 0.0 || control.stop.is_stopped() {
             return (entries, complete, problem);
         }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn ids(found: &[(Correlation, Option<OrchestratorEntry>)]) -> Vec<(Correlation, Option<i64>)> {
-        found.iter().map(|(how, entry)| (*how, entry.as_ref().and_then(OrchestratorEntry::id))).collect()
+        found.iter().map(|(how, entry)| (*how, entry.as_ref().and_then(|entry| entry.id))).collect()
     }
 
     #[test]

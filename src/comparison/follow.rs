@@ -201,7 +201,7 @@ impl ArmRound<'_> {
         let unanswered = format!("answered whether it accepted {}", submission.name);
         let submitted = self.retried(&submission.name, &unanswered, || self.submit_or_find(&submission, in_doubt));
         let Some(job) = submitted.await? else { return Ok(None) };
-        record.submit_latency = Some(client.clock().since(*start));
+        record.submit_latency = Some(client.clock.since(*start));
         let (id, latency) = (job.id().to_owned(), record.submit_latency);
         let _ = self.run.write(&JournalEvent::Submitted { key, id, latency }).await;
         Ok(Some(job))
@@ -247,11 +247,11 @@ impl ArmRound<'_> {
         let began = Instant::now();
         for tried in 1.. {
             let e = match control.with_grace(call()).await {
-                Some(Err(e)) if e.may_pass() && !control.is_ending() => e,
+                Some(Err(e)) if e.can_recover() && !control.is_ending() => e,
                 Some(ended) => return ended,
                 None => break,
             };
-            if self.run.client.clock().since(began) >= RETRY_LIMIT {
+            if self.run.client.clock.since(began) >= RETRY_LIMIT {
                 // A failure of this length concerns every job.
                 control.abort(&e);
                 return Err(e);
@@ -267,7 +267,7 @@ impl ArmRound<'_> {
     async fn follow(&self, record: &mut JobRecord, job: Job, start: Instant, resumed: bool) {
         let RunContext { client, control, watch, options, .. } = self.run;
         let id = job.id().to_owned();
-        let clock = client.clock();
+        let clock = &client.clock;
         let mut state = job.state().unwrap_or(JobState::Pending);
         record.job = Some(job);
         let limit = record.config.job_timeout.unwrap_or(options.job_timeout);
@@ -350,11 +350,11 @@ impl ArmRound<'_> {
         let call = async {
             let _call = calls.acquire().await.map_err(closed)?;
             if cancellation.accepted {
-                client.clock().sleep(options.poll_interval).await;
+                client.clock.sleep(options.poll_interval).await;
             } else if let Err(e) = jobs::cancel(client, id).await {
                 // The job can have ended at this moment: its state says so.
                 tracing::debug!("job {id} could not be canceled: {}", e.full_message());
-                client.clock().sleep(options.poll_interval).await;
+                client.clock.sleep(options.poll_interval).await;
             } else {
                 (cancellation.accepted, cancellation.since) = (true, elapsed);
             }
@@ -383,7 +383,7 @@ impl ArmRound<'_> {
                 Err(e) => tracing::debug!("job {id} cannot be read: {e}"),
             }
             if attempt < 5 && !control.stop.is_stopped() {
-                client.clock().sleep(1.0).await;
+                client.clock.sleep(1.0).await;
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 
 use super::files;
 use super::records::{ArmRecord, JobRecord};

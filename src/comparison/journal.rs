@@ -154,7 +154,8 @@ pub struct JobEnd {
 /// An open journal. Concurrent writers queue their lines, and one of them writes all.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
+    /// The file or folder.
+    pub path: PathBuf,
     queue: Mutex<LineQueue>,
     store: tokio::sync::Mutex<JournalStore>,
 }
@@ -190,11 +191,6 @@ impl Journal {
         let (text, store) = JournalStore::reopen(path)?;
         let replay = Replay::read(&text, path)?;
         Ok((Self::new(path.to_owned(), store), replay))
-    }
-
-    /// The file or folder.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Writes an event. The event survives the end of this process when the call returns.

@@ -173,7 +173,7 @@ impl ArmRecord {
 pub(super) fn run_data(records: &[ArmRecord]) -> RunData {
     let jobs = || records.iter().flat_map(|arm| &arm.jobs);
     let zero = jobs().filter_map(JobRecord::created).min();
-    let first_id = jobs().filter_map(|job| job.entry.as_ref()?.id()).min();
+    let first_id = jobs().filter_map(|job| job.entry.as_ref()?.id).min();
     let plan = |record: &ArmRecord| ArmPlan {
         name: record.arm.name.clone(),
         context: Some(record.arm.context.clone()),
@@ -205,7 +205,7 @@ fn job_row(arm: &ArmRecord, job: &JobRecord, zero: Option<DateTime<Utc>>, first_
         jes_end_s: since(job.ended()),
         jes_elapsed_ms: job.elapsed_ms().map(|ms| ms.round() as i64),
         client_duration_s: job.observed_duration,
-        wlo_id: entry.and_then(|entry| Some(entry.id()? - first_id?)),
+        wlo_id: entry.and_then(|entry| Some(entry.id? - first_id?)),
         wlo_submit_s: since(entry.and_then(|entry| entry.submitted())),
         wlo_start_s: since(entry.and_then(|entry| entry.started())),
         wlo_end_s: since(entry.and_then(|entry| entry.ended())),

@@ -7,28 +7,23 @@ use chrono::Utc;
 
 use super::analysis::RunData;
 use super::arms::{self, Arm};
-use super::correlate;
-use super::files;
 use super::follow::RunContext;
-use super::history;
 use super::job_configs::{self, JobConfig};
-use super::job_durations;
-use super::job_files;
 use super::journal::{Journal, JournalEvent, JournalHeader, Replay, run_tag};
 use super::options::{JobOrder, RunnerOptions};
 use super::records::{ArmRecord, run_data};
 use super::result::{ComparisonResult, ResultFolder, RunMetadata};
-use super::rounds;
 use super::run_control::{ProgressListener, RunControl};
+use super::{correlate, files, history, job_durations, job_files, rounds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stop::Stop;
-use crate::viya::ViyaClient;
-use crate::viya::contexts;
+use crate::viya::{ViyaClient, contexts};
 
 /// Runs the same jobs in every arm and round, and compares the arms.
 #[derive(Debug)]
 pub struct ViyaComparisonRunner {
-    options: RunnerOptions,
+    /// The options.
+    pub options: RunnerOptions,
     arms: Vec<Arm>,
 }
 
@@ -41,11 +36,6 @@ impl ViyaComparisonRunner {
         options.check()?;
         let arms = options.planned_arms()?;
         Ok(Self { options, arms })
-    }
-
-    /// The options.
-    pub fn options(&self) -> &RunnerOptions {
-        &self.options
     }
 
     /// Version and configuration as text, for `limit_jobs = 0`. Reads the job configs; sends and runs nothing.
@@ -127,7 +117,7 @@ impl ViyaComparisonRunner {
         if replay.header.base_url != base_url(&client) {
             return Err(Error::invalid(format!(
                 "the run of {} was on {}, and base_url is {}: a run cannot continue on another server",
-                journal.path().display(),
+                journal.path.display(),
                 replay.header.base_url,
                 base_url(&client)
             )));
@@ -135,7 +125,7 @@ impl ViyaComparisonRunner {
         if let Some(path) = replay.result.as_ref().filter(|path| path.exists()) {
             return ComparisonResult::load(path);
         }
-        let jobs = job_configs::parse(&replay.header.jobs, &journal.path().display().to_string())?;
+        let jobs = job_configs::parse(&replay.header.jobs, &journal.path.display().to_string())?;
         arms::check(&replay.header.arms)?;
         let records = find_contexts(&client, replay.header.arms.clone(), stop).await?;
         journal.write(&JournalEvent::Resumed { at: Utc::now() }).await?;
@@ -189,7 +179,7 @@ impl ViyaComparisonRunner {
     ) -> Result<ComparisonResult> {
         let PreparedRun { client, folder, journal, replay, jobs, mut records } = prepared;
         let (options, header) = (&self.options, &replay.header);
-        let control = RunControl::new(stop, client.clock());
+        let control = RunControl::new(stop, &client.clock);
         let run = RunContext::new(&client, &journal, header, options, &control);
         rounds::run_rounds(&run, &replay, &jobs, progress, &mut records).await;
         records.retain(|record| !record.rounds.is_empty());
@@ -213,8 +203,8 @@ impl ViyaComparisonRunner {
         };
         let metadata = RunMetadata {
             header: header.clone(),
-            journal: journal.path().to_owned(),
-            speed: client.clock().time_scale(),
+            journal: journal.path.clone(),
+            speed: client.clock.time_scale(),
             correlation_timeout: options.correlation_timeout,
         };
         let result = ComparisonResult::build(metadata, data, &jobs, &records, &folder)?;
@@ -228,7 +218,7 @@ impl ViyaComparisonRunner {
             let text = format!(
                 "the comparison ended early: {e}. The result of the finished jobs is in {}; to continue, resume the run from {}",
                 path.display(),
-                journal.path().display()
+                journal.path.display()
             );
             return Err(Error::new(e.kind(), text).with_retryable(e.is_retryable()).with_source(e));
         }

@@ -30,7 +30,7 @@ use crate::runtime::blocking;
 use crate::stop::Stop;
 
 /// Ends when a requested stop waits no longer for what is before the first send. Clones share it.
-type Late = Shared<BoxFuture<'static, ()>>;
+type StopDeadline = Shared<BoxFuture<'static, ()>>;
 
 /// How late after its mark an event can show in AutoSys, if another event of the job is in question.
 const LATE_EVENT: TimeDelta = TimeDelta::days(1);
@@ -105,9 +105,9 @@ impl AutosysUpdater {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
         report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
         let source = self.options.source;
-        let late = self.late(stop);
+        let deadline = self.deadline(stop);
         let reading = self.with_ledger(move |ledger| PendingRows::read(ledger, source));
-        let Some(pending) = unless_late(&late, reading).await? else {
+        let Some(pending) = until_deadline(&deadline, reading).await? else {
             report.stopped = true;
             return Ok(report);
         };
@@ -118,15 +118,15 @@ impl AutosysUpdater {
             return Ok(report);
         }
         if report.snoozed_until.is_some() || pending.rows.is_empty() {
-            report.lease_held_by = unless_late(&late, self.lease_owner()).await?.flatten();
+            report.lease_held_by = until_deadline(&deadline, self.lease_owner()).await?.flatten();
             return Ok(report);
         }
         // A lease that is taken too late is not renewed, and expires.
-        match unless_late(&late, LeaseGuard::take(&self.ledger, source, self.options.lease_ttl)).await? {
+        match until_deadline(&deadline, LeaseGuard::take(&self.ledger, source, self.options.lease_ttl)).await? {
             None => report.stopped = true,
             Some(Err(holder)) => report.lease_held_by = Some(holder.owner),
             Some(Ok(lease)) => {
-                let ended = match self.deliver(pending, stop, &late, &lease, &mut report).await {
+                let ended = match self.deliver(pending, stop, &deadline, &lease, &mut report).await {
                     // A later holder was met at a commit, before this one looked at its lease.
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         lease.lost().stop();
@@ -135,11 +135,11 @@ impl AutosysUpdater {
                     ended => ended,
                 };
                 let is_lost = lease.lost().is_stopped();
-                unless_late(&late, lease.release().map(Ok)).await?;
+                until_deadline(&deadline, lease.release().map(Ok)).await?;
                 ended?;
                 if is_lost {
                     report.stopped = true;
-                    report.lease_held_by = unless_late(&late, self.lease_owner()).await?.flatten();
+                    report.lease_held_by = until_deadline(&deadline, self.lease_owner()).await?.flatten();
                 }
             }
         }
@@ -178,13 +178,13 @@ impl AutosysUpdater {
     }
 
     /// Ends when `stop` was requested and the time after it is over.
-    fn late(&self, stop: &Stop) -> Late {
+    fn deadline(&self, stop: &Stop) -> StopDeadline {
         let (stop, grace) = (stop.clone(), self.options.stop_grace);
-        let late = async move {
+        let deadline = async move {
             stop.stopped().await;
             tokio::time::sleep(grace).await;
         };
-        late.boxed().shared()
+        deadline.boxed().shared()
     }
 
     /// Runs blocking `work` on the ledger.
@@ -249,7 +249,7 @@ impl AutosysUpdater {
         &self,
         mut pending: PendingRows,
         stop: &Stop,
-        late: &Late,
+        deadline: &StopDeadline,
         lease: &LeaseGuard,
         report: &mut DeliveryReport,
     ) -> Result<()> {
@@ -264,11 +264,11 @@ impl AutosysUpdater {
             // Before anything is sent: events whose rows cannot be acknowledged would be sent again.
             changed_tables(source).try_for_each(|table| ledger.check_acknowledging(table))
         });
-        unless_late(late, claiming).await?;
+        until_deadline(deadline, claiming).await?;
         let mut plans = 0;
         let (pending, record, ended) = loop {
             let reading = self.with_ledger(move |ledger| pending.refreshed(ledger, source));
-            let Some(refreshed) = unless_late(late, reading).await?.filter(|_| !stop.is_stopped()) else {
+            let Some(refreshed) = until_deadline(deadline, reading).await?.filter(|_| !stop.is_stopped()) else {
                 report.stopped = true;
                 return Ok(());
             };
@@ -447,11 +447,11 @@ impl AutosysUpdater {
 }
 
 /// The output of `work`. None if it is not there in time; its requests to the store go on.
-async fn unless_late<T>(late: &Late, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+async fn until_deadline<T>(deadline: &StopDeadline, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
     tokio::select! {
         biased;
         output = work => output.map(Some),
-        () = late.clone() => Ok(None),
+        () = deadline.clone() => Ok(None),
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn examine(
     let metadata = async {
         match network {
             true => managed_identity(METADATA).await,
-            false => Area::Credentials
+            false => Area::CREDENTIALS
                 .note("Azure managed identity", "not asked for (network is off)")
                 .advise("use --network to ask the metadata service of Azure, on an Azure VM"),
         }
@@ -78,7 +78,7 @@ fn local(
     if !storage_options.is_empty() {
         let mut names: Vec<&str> = storage_options.keys().map(String::as_str).collect();
         names.sort_unstable();
-        checks.push(Area::Credentials.ok("storage options", format!("given: {}", names.join(", "))));
+        checks.push(Area::CREDENTIALS.ok("storage options", format!("given: {}", names.join(", "))));
     }
     checks.extend([azure_storage(variables), azure_resource_manager(variables), aws(variables, home)]);
     checks.push(google(variables, home));
@@ -86,7 +86,7 @@ fn local(
     checks.push(sendevent(variables, known));
     checks.extend(ssh(variables, home));
     if home.is_none() {
-        checks.push(Area::Credentials.note("home", "there is no home directory, so no file in it was checked"));
+        checks.push(Area::CREDENTIALS.note("home", "there is no home directory, so no file in it was checked"));
     }
     checks
 }
@@ -107,11 +107,11 @@ fn check_identities(name: &str, identities: &[IdentityVariables], variables: &En
         }
     }
     match (complete.is_empty(), incomplete.is_empty()) {
-        (true, true) => Area::Credentials.note(name, "nothing in the environment"),
-        (false, true) => Area::Credentials.ok(name, complete.join("; ")),
+        (true, true) => Area::CREDENTIALS.note(name, "nothing in the environment"),
+        (false, true) => Area::CREDENTIALS.ok(name, complete.join("; ")),
         (_, false) => {
             let detail = [complete, incomplete].concat().join("; ");
-            Area::Credentials.warning(name, detail, "set what is missing, or unset the rest")
+            Area::CREDENTIALS.warning(name, detail, "set what is missing, or unset the rest")
         }
     }
 }
@@ -159,7 +159,7 @@ fn aws(variables: &EnvironmentVariables, home: Option<&Path>) -> Check {
 /// Checks the files that variables name, and the one that `gcloud auth application-default login` writes.
 fn google(variables: &EnvironmentVariables, home: Option<&Path>) -> Check {
     if let Some(name) = variables.first(&["GOOGLE_SERVICE_ACCOUNT_KEY"]) {
-        return Area::Credentials.ok("Google", format!("service account key ({name})"));
+        return Area::CREDENTIALS.ok("Google", format!("service account key ({name})"));
     }
     let names = ["GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_APPLICATION_CREDENTIALS"];
     if let Some(name) = variables.first(&names) {
@@ -173,7 +173,7 @@ fn google(variables: &EnvironmentVariables, home: Option<&Path>) -> Check {
     let file = home.map(|home| home.join(".config/gcloud/application_default_credentials.json"));
     match file.filter(|file| file.exists()) {
         Some(file) => files::check_private("Google", &file, "application default credentials"),
-        None => Area::Credentials.note("Google", "nothing in the environment"),
+        None => Area::CREDENTIALS.note("Google", "nothing in the environment"),
     }
 }
 
@@ -182,12 +182,12 @@ async fn managed_identity(url: &str) -> Check {
     let name = "Azure managed identity";
     let client = match client::pool(|builder| builder.no_proxy().timeout(METADATA_LIMIT)) {
         Ok(client) => client,
-        Err(error) => return Area::Credentials.note(name, error.full_message()),
+        Err(error) => return Area::CREDENTIALS.note(name, error.full_message()),
     };
     let why = match client.get(url).header("Metadata", "true").send().await {
         Ok(response) if response.status().is_success() => {
             let detail = "the metadata service answers; whether an identity is assigned shows when it is used";
-            return Area::Credentials.ok(name, detail);
+            return Area::CREDENTIALS.ok(name, detail);
         }
         Ok(response) => format!("it says {}", response.status()),
         Err(error) if error.is_timeout() => format!("silent for {} s", METADATA_LIMIT.as_secs()),
@@ -195,11 +195,11 @@ async fn managed_identity(url: &str) -> Check {
         Err(_) => "no connection".to_owned(),
     };
     let detail = format!("the metadata service does not answer ({why}): not an Azure VM, or closed");
-    Area::Credentials.note(name, detail)
+    Area::CREDENTIALS.note(name, detail)
 }
 
 fn sendevent(variables: &EnvironmentVariables, known: &SettingValues) -> Check {
-    let (area, name) = (Area::Credentials, "AutoSys sendevent");
+    let (area, name) = (Area::CREDENTIALS, "AutoSys sendevent");
     let set: Vec<&str> =
         ["AUTOSERV", "AUTOSYS", "AUTOUSER"].into_iter().filter(|variable| variables.has(variable)).collect();
     let set = if set.is_empty() { String::new() } else { format!("; {} set", set.join(", ")) };
@@ -233,7 +233,7 @@ fn sendevent(variables: &EnvironmentVariables, known: &SettingValues) -> Check {
 const KEYS: [&str; 4] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk"];
 
 fn ssh(variables: &EnvironmentVariables, home: Option<&Path>) -> Vec<Check> {
-    let area = Area::Credentials;
+    let area = Area::CREDENTIALS;
     let mut checks = vec![match variables.get("SSH_AUTH_SOCK") {
         None => area.note("SSH agent", "SSH_AUTH_SOCK is not set"),
         Some(path) if Path::new(path).exists() => area.ok("SSH agent", format!("at {path}")),

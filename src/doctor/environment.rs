@@ -16,8 +16,8 @@ const FEW_FILES: u64 = 1024;
 
 pub(super) fn examine(variables: &EnvironmentVariables, runtime: Option<&str>) -> Vec<Check> {
     vec![
-        Area::Environment.ok("jobrota", version(runtime)),
-        Area::Environment.ok("system", system()),
+        Area::ENVIRONMENT.ok("jobrota", version(runtime)),
+        Area::ENVIRONMENT.ok("system", system()),
         container(variables),
         user(),
         databricks(variables),
@@ -66,8 +66,8 @@ fn container(variables: &EnvironmentVariables) -> Check {
         variables.get("container").map(|kind| format!("a container ({kind})"))
     };
     match found {
-        Some(kind) => Area::Environment.ok("container", kind),
-        None => Area::Environment.note("container", "no sign of one"),
+        Some(kind) => Area::ENVIRONMENT.ok("container", kind),
+        None => Area::ENVIRONMENT.note("container", "no sign of one"),
     }
 }
 
@@ -82,7 +82,7 @@ fn user() -> Check {
         Some(false) => ", without CAP_NET_RAW",
         None => "",
     };
-    Area::Environment.ok("user", format!("{user}{capability}"))
+    Area::ENVIRONMENT.ok("user", format!("{user}{capability}"))
 }
 
 /// Whether CAP_NET_RAW is in a set from /proc/self/status.
@@ -94,14 +94,14 @@ fn may_open_raw_sockets(set: &str) -> Option<bool> {
 /// IS_SERVERLESS is set.
 fn databricks(variables: &EnvironmentVariables) -> Check {
     let Some(version) = variables.get("DATABRICKS_RUNTIME_VERSION") else {
-        return Area::Environment.note("Databricks", "no (DATABRICKS_RUNTIME_VERSION is not set)");
+        return Area::ENVIRONMENT.note("Databricks", "no (DATABRICKS_RUNTIME_VERSION is not set)");
     };
     let serverless = version.starts_with("client.")
         || variables.get("IS_SERVERLESS").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     if serverless {
         let advice = "from there, VMs with private addresses need a network connectivity configuration: probe and deliver \
                       from a cluster in your own network";
-        return Area::Environment.warning("Databricks", format!("runtime {version}, serverless compute"), advice);
+        return Area::ENVIRONMENT.warning("Databricks", format!("runtime {version}, serverless compute"), advice);
     }
     let is_root = read("/proc/self/status").is_some_and(|status| status.contains("\nUid:\t0\t"));
     let mode = if is_root {
@@ -110,7 +110,7 @@ fn databricks(variables: &EnvironmentVariables) -> Check {
         "the code does not run as root, because standard (shared) access isolates users; raw sockets and parts of the \
          network may be closed"
     };
-    Area::Environment.ok("Databricks", format!("runtime {version}; {mode}"))
+    Area::ENVIRONMENT.ok("Databricks", format!("runtime {version}; {mode}"))
 }
 
 fn clock(variables: &EnvironmentVariables) -> Check {
@@ -124,16 +124,16 @@ fn clock(variables: &EnvironmentVariables) -> Check {
     let text = format!("{} UTC, local offset {}{zone}", utc.format("%Y-%m-%d %H:%M:%S"), local.offset());
     if utc.year() < 2025 {
         let advice = "set the clock (chronyd or systemd-timesyncd): certificates and tokens are refused until then";
-        return Area::Environment.warning("clock", format!("{text}, which is in the past"), advice);
+        return Area::ENVIRONMENT.warning("clock", format!("{text}, which is in the past"), advice);
     }
-    Area::Environment.ok("clock", text)
+    Area::ENVIRONMENT.ok("clock", text)
 }
 
 fn file_limit() -> Check {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     let detail = format!("{} (at most {})", text(limit.current), text(limit.maximum));
-    let check = Area::Environment.ok("open files", detail);
+    let check = Area::ENVIRONMENT.ok("open files", detail);
     if limit.current.is_none_or(|current| current >= FEW_FILES) {
         return check;
     }

@@ -14,7 +14,7 @@ use crate::viya::auth::Login;
 
 /// Checks the file at `path`, which holds a secret: absent (a note), readable by others (a warning), or private.
 pub(super) fn check_private(name: &str, path: &Path, content: &str) -> Check {
-    let area = Area::Credentials;
+    let area = Area::CREDENTIALS;
     let shown = path.display();
     let found = match metadata(path) {
         Ok(found) => found,
@@ -44,11 +44,11 @@ const TOKENS: &str = "data/sas_tokens.json";
 pub(super) fn check_viya(variables: &EnvironmentVariables, known: &SettingValues) -> Vec<Check> {
     let mut checks = vec![tokens(Path::new(known.tokens.as_deref().unwrap_or(TOKENS)), known.base_url.is_some())];
     if let Some(name) = variables.first(&["SAS_CLIENT_ID", "SAS_CLIENT_SECRET"]) {
-        checks.push(Area::Credentials.ok("SAS OAuth client", format!("from the environment ({name})")));
+        checks.push(Area::CREDENTIALS.ok("SAS OAuth client", format!("from the environment ({name})")));
     }
     if let Some(url) = known.base_url.as_deref().filter(|url| url.starts_with("http://")) {
         let detail = format!("{} is not encrypted", settings::shown(url));
-        checks.push(Area::Credentials.warning("SAS Viya", detail, "use https://: others could read the tokens"));
+        checks.push(Area::CREDENTIALS.warning("SAS Viya", detail, "use https://: others could read the tokens"));
     }
     checks
 }

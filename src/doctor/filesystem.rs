@@ -5,27 +5,27 @@ use std::path::Path;
 use super::report::{Area, Check};
 
 /// What can happen to a ledger there, and what to do about it.
-type Risk = (&'static str, &'static str);
+type FilesystemRisk = (&'static str, &'static str);
 
-const CONTAINER: Risk = (
+const CONTAINER: FilesystemRisk = (
     ": the layer of a container, which is deleted with the container",
     "put the ledger on a volume, or into a container or bucket of a cloud",
 );
-const MEMORY: Risk =
+const MEMORY: FilesystemRisk =
     (": in memory, lost after a restart", "put the ledger on a disk, or into a container or bucket of a cloud");
-const NETWORK: Risk = (
+const NETWORK: FilesystemRisk = (
     ": shared over the network; other machines may see files late, and the server and its mount options decide whether \
      files are created atomically across machines",
     "where several machines write, use a container or bucket (abfss://, s3://, gs://) instead",
 );
 /// A program implements the file system.
-const FUSE: Risk = (
+const FUSE: FilesystemRisk = (
     ": a program provides the files, and may create them late or not atomically",
     "use the store of that program directly (abfss://, s3://, gs://), or a local disk",
 );
 
 /// Magic numbers of statfs(2) (Linux, magic.h; CIFS and SMB2 in fs/smb/client).
-fn of_magic(magic: u64) -> (&'static str, Option<Risk>) {
+fn of_magic(magic: u64) -> (&'static str, Option<FilesystemRisk>) {
     match magic {
         0xef53 => ("ext4", None),
         0x5846_5342 => ("XFS", None),
@@ -68,10 +68,10 @@ fn describe(magic: u64, read_only: bool, free: u64) -> Check {
     let (more, advice) = match risk {
         _ if read_only => (", mounted read-only", "choose another root, or mount the file system for writing"),
         _ if free < MIN_FREE => ("", "free some space: a commit fails when the disk is full"),
-        None => return Area::Ledger.ok("file system", detail),
+        None => return Area::LEDGER.ok("file system", detail),
         Some(risk) => risk,
     };
-    Area::Ledger.warning("file system", format!("{detail}{more}"), advice)
+    Area::LEDGER.warning("file system", format!("{detail}{more}"), advice)
 }
 
 #[cfg(test)]

@@ -87,13 +87,13 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
     let environment = environment::examine(&variables, runtime.as_deref());
     let credentials = credentials::examine(variables.clone(), known, storage_options.clone(), network);
     let (probes, vms, ledger, credentials) = tokio::join!(
-        with_limit(Area::Probes, AREA_LIMIT, probes::examine())?,
-        with_limit(Area::Vms, vm_limit, probes::examine_vms(inventory, vm_probes, timeout))?,
-        with_limit(Area::Ledger, AREA_LIMIT, ledger)?,
-        with_limit(Area::Credentials, AREA_LIMIT, credentials)?,
+        with_limit(Area::PROBES, AREA_LIMIT, probes::examine())?,
+        with_limit(Area::VMS, vm_limit, probes::examine_vms(inventory, vm_probes, timeout))?,
+        with_limit(Area::LEDGER, AREA_LIMIT, ledger)?,
+        with_limit(Area::CREDENTIALS, AREA_LIMIT, credentials)?,
     );
     let checks = [environment, probes, vms, ledger, credentials, settings_checks].concat();
-    Ok(Report::new(checks).without(variables.secrets().chain(storage_options.into_values())))
+    Ok(Report { checks }.without(variables.secrets().chain(storage_options.into_values())))
 }
 
 /// Reads the settings with a time limit, because they are files on a disk that can hang.
@@ -107,7 +107,7 @@ async fn read_settings(
         return read;
     }
     let detail = "the settings could not be read in time";
-    let check = Area::Settings.failed("settings file", detail, "check whether their disk hangs");
+    let check = Area::SETTINGS.failed("settings file", detail, "check whether their disk hangs");
     (vec![check.needed()], settings::SettingValues::default())
 }
 
@@ -127,7 +127,7 @@ fn with_limit(
             Err(_) => {
                 let detail = format!("the checks did not end within {} s", limit.as_secs());
                 let check = area.failed("checks", detail, "check whether a disk or server hangs, then try again");
-                vec![Check { needed: area == Area::Ledger, ..check }]
+                vec![Check { needed: area == Area::LEDGER, ..check }]
             }
         }
     })

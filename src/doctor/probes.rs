@@ -31,9 +31,9 @@ fn any(checks: &[Check]) -> Check {
     let working: Vec<&str> = checks.iter().filter(works).map(|check| check.name.as_str()).collect();
     if working.is_empty() {
         let advice = "let this process open sockets (seccomp, firewall), or give a callable";
-        return Area::Probes.failed("any probe", "no kind of probe works here", advice).needed();
+        return Area::PROBES.failed("any probe", "no kind of probe works here", advice).needed();
     }
-    Area::Probes.ok("any probe", working.join(", "))
+    Area::PROBES.ok("any probe", working.join(", "))
 }
 
 /// A check for each socket. One working socket per family is enough.
@@ -51,10 +51,10 @@ fn icmp(sockets: &[IcmpSocket]) -> Vec<Check> {
         };
         let (name, why) = (format!("{} {version}", socket.kind), socket.why.clone());
         match socket.family {
-            _ if socket.works => Area::Probes.ok(name, why),
-            family if works(family) => Area::Probes.note(name, format!("{why} (not needed: the other socket works)")),
-            IpFamily::V4 => Area::Probes.failed(name, why, advice),
-            IpFamily::V6 => Area::Probes.warning(name, why, advice),
+            _ if socket.works => Area::PROBES.ok(name, why),
+            family if works(family) => Area::PROBES.note(name, format!("{why} (not needed: the other socket works)")),
+            IpFamily::V4 => Area::PROBES.failed(name, why, advice),
+            IpFamily::V6 => Area::PROBES.warning(name, why, advice),
         }
     };
     sockets.iter().map(check).collect()
@@ -106,8 +106,8 @@ async fn answer_one(listener: &TcpListener) -> std::io::Result<()> {
 fn check_result(name: &str, result: Result<Duration, String>) -> Check {
     let advice = "allow connections to 127.0.0.1 (firewall, seccomp): this machine cannot connect to itself";
     match result {
-        Ok(rtt) => Area::Probes.ok(name, format!("127.0.0.1 answered within {:.1} ms", rtt.as_secs_f64() * 1000.0)),
-        Err(why) => Area::Probes.failed(name, why, advice),
+        Ok(rtt) => Area::PROBES.ok(name, format!("127.0.0.1 answered within {:.1} ms", rtt.as_secs_f64() * 1000.0)),
+        Err(why) => Area::PROBES.failed(name, why, advice),
     }
 }
 
@@ -115,7 +115,7 @@ async fn names() -> Check {
     let started = Instant::now();
     let warning = |detail: String| {
         let advice = "put \"127.0.0.1 localhost\" into /etc/hosts; until then, give the addresses of VMs";
-        Area::Probes.warning("names", detail, advice)
+        Area::PROBES.warning("names", detail, advice)
     };
     match tokio::time::timeout(LIMIT, tokio::net::lookup_host(("localhost", 0))).await {
         Ok(Ok(found)) => {
@@ -123,7 +123,7 @@ async fn names() -> Check {
             addresses.sort();
             addresses.dedup();
             let ms = started.elapsed().as_secs_f64() * 1000.0;
-            Area::Probes.ok("names", format!("localhost is {} ({ms:.1} ms)", addresses.join(" and ")))
+            Area::PROBES.ok("names", format!("localhost is {} ({ms:.1} ms)", addresses.join(" and ")))
         }
         Ok(Err(e)) => warning(format!("localhost has no address: {e}")),
         Err(_) => warning(format!("localhost was not found within {} s", LIMIT.as_secs())),
@@ -139,8 +139,8 @@ fn resolvers(file: Option<&str>) -> Option<Check> {
         .filter(|server| !server.is_empty())
         .collect();
     Some(match servers.is_empty() {
-        true => Area::Probes.note("resolvers", "/etc/resolv.conf names none: only /etc/hosts is used"),
-        false => Area::Probes.ok("resolvers", format!("{} (not asked)", servers.join(", "))),
+        true => Area::PROBES.note("resolvers", "/etc/resolv.conf names none: only /etc/hosts is used"),
+        false => Area::PROBES.ok("resolvers", format!("{} (not asked)", servers.join(", "))),
     })
 }
 
@@ -190,10 +190,10 @@ fn check_vm(vm: &str, results: &[ProbeResult]) -> Check {
         .collect();
     let detail = texts.join("; ");
     if results.iter().any(|(_, result)| result.is_ok()) {
-        return Area::Vms.ok(vm, detail);
+        return Area::VMS.ok(vm, detail);
     }
     let advice = "start the VM, or allow ICMP or a TCP port from here (network security group, firewall, route)";
-    Area::Vms.failed(vm, detail, advice)
+    Area::VMS.failed(vm, detail, advice)
 }
 
 /// Advises the probe that most VMs answer, or the first one of several, because ICMP needs no server on the VM.
@@ -214,11 +214,11 @@ fn advise_probe(results: &[(String, Vec<ProbeResult>)]) -> Check {
     if remaining.is_empty() {
         let detail = format!("no VM answered any probe ({detail})");
         let advice = "check the route and the firewalls from here to the VMs";
-        return Area::Vms.failed("probe to set", detail, advice).needed();
+        return Area::VMS.failed("probe to set", detail, advice).needed();
     }
     if let Some((best, _)) = counts.iter().find(|(_, count)| *count == remaining.len()) {
         let advice = format!("probe=\"{best}\" finds every VM that answers at all");
-        return Area::Vms.ok("probe to set", detail).advise(&advice);
+        return Area::VMS.ok("probe to set", detail).advise(&advice);
     }
     // No single probe finds all VMs: chooses the probe that finds most of the remaining ones until none remains.
     let mut chosen: Vec<String> = Vec::new();
@@ -230,7 +230,7 @@ fn advise_probe(results: &[(String, Vec<ProbeResult>)]) -> Check {
         chosen.push(format!("\"{next}\""));
     }
     let advice = format!("probe=[{}] finds every VM that answers at all", chosen.join(", "));
-    Area::Vms.warning("probe to set", format!("{detail}; none finds every VM that answers"), &advice)
+    Area::VMS.warning("probe to set", format!("{detail}; none finds every VM that answers"), &advice)
 }
 
 #[cfg(test)]
@@ -260,12 +260,12 @@ mod tests {
 
     #[test]
     fn without_any_probe_nothing_works() {
-        let broken = Area::Probes.failed("tcp", "closed", "open it");
+        let broken = Area::PROBES.failed("tcp", "closed", "open it");
         let found = any(std::slice::from_ref(&broken));
         assert!(found.status == Status::Failed && found.needed);
-        assert_eq!(any(&[broken, Area::Probes.ok("http", "")]).detail, "http");
+        assert_eq!(any(&[broken, Area::PROBES.ok("http", "")]).detail, "http");
         // Names are no probe.
-        assert_eq!(any(&[Area::Probes.ok("names", "")]).status, Status::Failed);
+        assert_eq!(any(&[Area::PROBES.ok("names", "")]).status, Status::Failed);
     }
 
     #[test]
@@ -315,13 +315,13 @@ mod tests {
         assert!(!checks[2].needed, "one dead VM is what the selector is for");
         let advice = checks[3].advice.as_ref().unwrap();
         assert!(advice.starts_with("probe=[\"icmp\", \"tcp:22\"]"), "{advice}");
-        assert!(Report::new(checks).ok());
+        assert!(Report { checks }.ok());
     }
 
     #[test]
     fn when_no_vm_answers_it_is_a_failure() {
         let found = [("a".to_owned(), answers(&[("icmp", false)]))];
-        assert!(!Report::new(checks_of(&found)).ok());
+        assert!(!Report { checks: checks_of(&found) }.ok());
     }
 
     #[tokio::test]
@@ -332,7 +332,7 @@ mod tests {
             let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             other.local_addr().unwrap().port()
         };
-        let inventory = Inventory::from_names(&["127.0.0.1", "localhost"]).unwrap();
+        let inventory = Inventory::from_value(serde_json::json!(["127.0.0.1", "localhost"])).unwrap();
         let probes = vec![
             (format!("tcp:{closed}"), Probe::Tcp(closed)),
             (format!("tcp:{port}"), Probe::Tcp(port)),

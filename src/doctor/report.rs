@@ -4,27 +4,7 @@ use crate::http::secret::Scrubber;
 
 /// The subject of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Area {
-    Environment,
-    Probes,
-    Vms,
-    Ledger,
-    Credentials,
-    Settings,
-}
-
-impl Area {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Environment => "environment",
-            Self::Probes => "probes",
-            Self::Vms => "vms",
-            Self::Ledger => "ledger",
-            Self::Credentials => "credentials",
-            Self::Settings => "settings",
-        }
-    }
-}
+pub(super) struct Area(&'static str);
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +49,17 @@ pub struct Check {
 }
 
 impl Area {
+    pub(super) const ENVIRONMENT: Self = Self("environment");
+    pub(super) const PROBES: Self = Self("probes");
+    pub(super) const VMS: Self = Self("vms");
+    pub(super) const LEDGER: Self = Self("ledger");
+    pub(super) const CREDENTIALS: Self = Self("credentials");
+    pub(super) const SETTINGS: Self = Self("settings");
+
     /// A check that found what it looked for.
     pub(super) fn ok(self, name: impl Into<String>, detail: impl Into<String>) -> Check {
         let (name, detail) = (name.into(), detail.into());
-        Check { area: self.name(), name, status: Status::Ok, detail, advice: None, needed: false }
+        Check { area: self.0, name, status: Status::Ok, detail, advice: None, needed: false }
     }
 
     /// A check of something that is absent and need not be present.
@@ -110,22 +97,14 @@ impl Check {
 /// All checks, by area.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    checks: Vec<Check>,
+    /// The checks in the order of display.
+    pub checks: Vec<Check>,
 }
 
 /// Shorter texts are not secrets. To remove them would damage every text.
 const SHORTEST_SECRET: usize = 6;
 
 impl Report {
-    pub(super) fn new(checks: Vec<Check>) -> Self {
-        Self { checks }
-    }
-
-    /// The checks in the order of display.
-    pub fn checks(&self) -> &[Check] {
-        &self.checks
-    }
-
     /// Whether every needed check succeeded.
     pub fn ok(&self) -> bool {
         !self.checks.iter().any(|check| check.needed && check.status == Status::Failed)
@@ -150,19 +129,19 @@ mod tests {
 
     #[test]
     fn only_a_failure_of_what_is_needed_counts() {
-        let check = |check: Check| Report::new(vec![Area::Probes.ok("a", ""), check]).ok();
-        assert!(check(Area::Probes.note("b", "")));
-        assert!(check(Area::Probes.failed("b", "broken", "mend it")));
-        assert!(check(Area::Ledger.warning("b", "slow", "wait").needed()));
-        assert!(!check(Area::Ledger.failed("b", "broken", "mend it").needed()));
+        let check = |check: Check| Report { checks: vec![Area::PROBES.ok("a", ""), check] }.ok();
+        assert!(check(Area::PROBES.note("b", "")));
+        assert!(check(Area::PROBES.failed("b", "broken", "mend it")));
+        assert!(check(Area::LEDGER.warning("b", "slow", "wait").needed()));
+        assert!(!check(Area::LEDGER.failed("b", "broken", "mend it").needed()));
     }
 
     #[test]
     fn secrets_are_removed_from_every_text() {
         let secrets = ["s3cret-part".to_owned(), "s3cret-part-and-more".to_owned(), "x".to_owned()];
-        let checks = vec![Area::Ledger.failed("x s3cret-part", "s3cret-part-and-more!", "not s3cret-part")];
-        let report = Report::new(checks).without(secrets.into_iter());
-        let check = &report.checks()[0];
+        let checks = vec![Area::LEDGER.failed("x s3cret-part", "s3cret-part-and-more!", "not s3cret-part")];
+        let report = Report { checks }.without(secrets.into_iter());
+        let check = &report.checks[0];
         assert_eq!((check.name.as_str(), check.detail.as_str(), check.advice.as_deref()), ("x …", "…!", Some("not …")));
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
                 // A broken file breaks every setting, but is reported once.
                 if !is_broken {
                     let advice = "repair the file, or name another one with JOBROTA_CONFIG";
-                    checks.push(Area::Settings.failed("settings file", error.full_message(), advice).needed());
+                    checks.push(Area::SETTINGS.failed("settings file", error.full_message(), advice).needed());
                 }
                 is_broken = true;
                 continue;
@@ -42,7 +42,7 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
         let sas = variables.get("SAS_BASE_URL").filter(|_| name == "base_url");
         let found = found.or_else(|| sas.map(|url| (url.to_owned(), Source::Variable("SAS_BASE_URL".to_owned()))));
         let Some((value, source)) = found else {
-            checks.push(Area::Settings.note(name, "not set"));
+            checks.push(Area::SETTINGS.note(name, "not set"));
             continue;
         };
         let source = match source {
@@ -53,7 +53,7 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
         };
         // Also a base URL without a scheme can contain a password.
         let text = if name == "base_url" { without_userinfo(&value) } else { shown(&value) };
-        checks.push(check_value(name, &value, Area::Settings.ok(name, format!("{text} (from {source})"))));
+        checks.push(check_value(name, &value, Area::SETTINGS.ok(name, format!("{text} (from {source})"))));
         match name {
             "ledger" => known.ledger = Some(value),
             "probe" => known.probe = Some(value),
@@ -65,7 +65,7 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
     if !is_broken {
         checks.push(match settings::file() {
             Some(path) => settings_file(&path),
-            None => Area::Settings.note("settings file", "there is no jobrota.toml in the working directory"),
+            None => Area::SETTINGS.note("settings file", "there is no jobrota.toml in the working directory"),
         });
     }
     (checks, known)
@@ -73,7 +73,7 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
 
 /// Warns of keys that no part of jobrota reads, such as a misspelt name.
 fn settings_file(path: &Path) -> Check {
-    let check = Area::Settings.ok("settings file", path.display().to_string());
+    let check = Area::SETTINGS.ok("settings file", path.display().to_string());
     match settings::unknown_keys(path) {
         Ok(unknown) if !unknown.is_empty() => {
             let detail = format!("{}: no such setting: {}", check.detail, unknown.join(", "));

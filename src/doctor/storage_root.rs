@@ -36,7 +36,7 @@ const SLOW: Duration = Duration::from_millis(150);
 
 pub(super) async fn examine(root: Option<String>, options: HashMap<String, String>) -> Vec<Check> {
     let Some(root) = root else {
-        return vec![Area::Ledger.note("root", "no ledger is configured").advise(
+        return vec![Area::LEDGER.note("root", "no ledger is configured").advise(
             "to use a ledger, give --ledger ROOT, set JOBROTA_LEDGER, or write ledger = \"…\" into jobrota.toml",
         )];
     };
@@ -47,10 +47,10 @@ pub(super) async fn examine(root: Option<String>, options: HashMap<String, Strin
     };
     let (storage, second) = match opened {
         Ok(both) => both,
-        Err(error) => return vec![Area::Ledger.failed("root", error.full_message(), advice_for(&error)).needed()],
+        Err(error) => return vec![Area::LEDGER.failed("root", error.full_message(), advice_for(&error)).needed()],
     };
     let local = (storage.kind() == StoreKind::Local).then(|| storage.root().to_file_path().ok()).flatten();
-    let mut checks = vec![Area::Ledger.ok("root", describe(&settings::shown(&root), &storage, local.as_deref()))];
+    let mut checks = vec![Area::LEDGER.ok("root", describe(&settings::shown(&root), &storage, local.as_deref()))];
     if let Some(directory) = local.clone() {
         let found = tokio::task::spawn_blocking(move || filesystem::examine(&directory)).await;
         checks.extend(found.ok().flatten());
@@ -58,7 +58,7 @@ pub(super) async fn examine(root: Option<String>, options: HashMap<String, Strin
     if storage.kind() == StoreKind::Local && crate::settings::is_on_databricks() {
         let detail = "the root is on this cluster's local disk, and its rows are lost with the cluster";
         let advice = "give a root that lasts, such as abfss://container@account.dfs.core.windows.net/path";
-        checks.push(Area::Ledger.failed("lasting", detail, advice).needed());
+        checks.push(Area::LEDGER.failed("lasting", detail, advice).needed());
     }
     let stores = [Arc::clone(storage.store()), Arc::clone(second.store())];
     checks.extend(run_trials(stores, &storage, local).await);
@@ -138,12 +138,12 @@ async fn run_trials(stores: [Arc<DynObjectStore>; 2], storage: &Storage, local: 
     if tokio::time::timeout(TRIAL_LIMIT, trials).await.is_err() {
         let detail = format!("requests did not end within {} s", TRIAL_LIMIT.as_secs());
         let advice = "check whether the disk or the network hangs, then try again";
-        checks.push(Area::Ledger.failed("in time", detail, advice).needed());
+        checks.push(Area::LEDGER.failed("in time", detail, advice).needed());
     }
     let cleaning = clean_up(&stores[0], &directory, local.map(|root| root.join(&name)), missing);
     if !matches!(tokio::time::timeout(CLEAN_UP_LIMIT, cleaning).await, Ok(Ok(()))) {
         let advice = format!("remove {name} below the root; nothing needs it");
-        checks.push(Area::Ledger.warning("cleaned up", format!("{name} could not be removed"), &advice));
+        checks.push(Area::LEDGER.warning("cleaned up", format!("{name} could not be removed"), &advice));
     }
     checks
 }
@@ -186,12 +186,12 @@ async fn writable(stores: &[Arc<DynObjectStore>; 2], directory: &Path) -> Check 
         Ok::<_, (&str, StoreError)>(is_same)
     };
     let check = match trial.await {
-        Ok(true) => Area::Ledger.ok("writable", "a small object was written, read back and removed"),
-        Ok(false) => Area::Ledger.failed("writable", "the object that was read differs", "do not keep a ledger there"),
+        Ok(true) => Area::LEDGER.ok("writable", "a small object was written, read back and removed"),
+        Ok(false) => Area::LEDGER.failed("writable", "the object that was read differs", "do not keep a ledger there"),
         Err((what, error)) => {
             let detail = format!("a small object could not be {what}: {}", chain(error));
             let advice = "give this identity permission to write, read, list and delete there, or use another root";
-            Area::Ledger.failed("writable", detail, advice)
+            Area::LEDGER.failed("writable", detail, advice)
         }
     };
     check.needed()
@@ -231,7 +231,7 @@ async fn atomic(stores: &[Arc<DynObjectStore>; 2], directory: &Path, rounds: usi
     let detail = format!(
         "of {CREATORS} tasks that created one name at once, exactly one won, {rounds} times; none could overwrite it"
     );
-    Area::Ledger.ok("atomic", detail).needed()
+    Area::LEDGER.ok("atomic", detail).needed()
 }
 
 /// Lets many tasks create `path`. A check if not exactly one wins, or if the name can be created again.
@@ -256,7 +256,7 @@ async fn race(stores: &[Arc<DynObjectStore>; 2], path: &Path) -> Option<Check> {
     let owner = content.as_ref().ok().and_then(|content| content.parse::<usize>().ok());
     let not_atomic = |detail: String| {
         let advice = "do not keep a ledger there, rows would be lost: use a local disk, abfss://, s3:// or gs://";
-        Some(Area::Ledger.failed("atomic", detail, advice))
+        Some(Area::LEDGER.failed("atomic", detail, advice))
     };
     match (winners.as_slice(), owner) {
         ([_, _, ..], _) => {
@@ -278,7 +278,7 @@ async fn race(stores: &[Arc<DynObjectStore>; 2], path: &Path) -> Option<Check> {
             let why = why.unwrap_or_else(|| "no task won, and the object does not exist".to_owned());
             let advice = "the store has to support conditional writes (If-None-Match: *): use one that does";
             let detail = format!("a name could not be created with the condition that it is new: {why}");
-            return Some(Area::Ledger.failed("atomic", detail, advice));
+            return Some(Area::LEDGER.failed("atomic", detail, advice));
         }
     }
     match create(&stores[0], path, "again".to_owned()).await {
@@ -287,7 +287,7 @@ async fn race(stores: &[Arc<DynObjectStore>; 2], path: &Path) -> Option<Check> {
         Creation::Failed(why) => {
             let detail = format!("it is unknown whether an object that exists can be created again: {why}");
             let advice = "try again; a store that does not report that an object exists cannot hold a ledger";
-            Some(Area::Ledger.warning("atomic", detail, advice))
+            Some(Area::LEDGER.warning("atomic", detail, advice))
         }
     }
 }
@@ -312,17 +312,17 @@ async fn listing(stores: &[Arc<DynObjectStore>; 2], directory: &Path) -> Check {
     };
     let check = match trial.await {
         Ok((full, empty)) if full == paths && empty.is_empty() => {
-            Area::Ledger.ok("listing", "written objects are listed at once, and removed ones are not")
+            Area::LEDGER.ok("listing", "written objects are listed at once, and removed ones are not")
         }
         Ok((full, empty)) => {
             let (full, empty) = (full.len(), empty.len());
             let detail = format!("of {OBJECTS} objects just written {full} were listed, and of those removed {empty}");
             let advice = "do not keep a ledger there: rows of a commit that is not listed would be missed";
-            Area::Ledger.failed("listing", detail, advice)
+            Area::LEDGER.failed("listing", detail, advice)
         }
         Err(error) => {
             let detail = format!("listing failed: {}", chain(error));
-            Area::Ledger.failed("listing", detail, "give this identity permission to list there")
+            Area::LEDGER.failed("listing", detail, "give this identity permission to list there")
         }
     };
     check.needed()
@@ -344,11 +344,11 @@ async fn durable(directory: PathBuf) -> Check {
     });
     match synced.await.map_err(std::io::Error::other).and_then(|synced| synced) {
         Ok(elapsed) => {
-            Area::Ledger.ok("durable", format!("fsync of a file and its directory works ({:.1} ms)", ms(elapsed)))
+            Area::LEDGER.ok("durable", format!("fsync of a file and its directory works ({:.1} ms)", ms(elapsed)))
         }
         Err(error) => {
             let advice = "durability=\"fsync\" cannot be used there, and a power cut can remove rows: use another disk";
-            Area::Ledger.warning("durable", format!("fsync failed: {error}"), advice)
+            Area::LEDGER.warning("durable", format!("fsync failed: {error}"), advice)
         }
     }
 }
@@ -369,15 +369,15 @@ async fn latency(store: &Arc<DynObjectStore>, directory: &Path) -> Check {
     };
     if let Err(error) = trial.await {
         let detail = format!("requests failed: {}", chain(error));
-        return Area::Ledger.warning("latency", detail, "try again; check the state of the store");
+        return Area::LEDGER.warning("latency", detail, "try again; check the state of the store");
     }
     let (put, get) = (median(&mut puts), median(&mut gets));
     let detail = format!("p50 of {SAMPLES}: put {:.1} ms, get {:.1} ms (1 KiB)", ms(put), ms(get));
     if put.max(get) > SLOW {
         let advice = "use a store in the same region: each commit takes several requests";
-        return Area::Ledger.warning("latency", detail, advice);
+        return Area::LEDGER.warning("latency", detail, advice);
     }
-    Area::Ledger.ok("latency", detail)
+    Area::LEDGER.ok("latency", detail)
 }
 
 fn ms(time: Duration) -> f64 {

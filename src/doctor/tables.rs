@@ -20,11 +20,11 @@ pub(super) async fn examine(storage: &Storage, root: &str) -> Vec<Check> {
     match tokio::time::timeout(LIMIT, reading).await {
         Ok(Ok(found)) => checks_of(found, root),
         Ok(Err(error)) => {
-            vec![Area::Ledger.failed("tables", error.full_message(), "report this as a defect of jobrota").needed()]
+            vec![Area::LEDGER.failed("tables", error.full_message(), "report this as a defect of jobrota").needed()]
         }
         Err(_) => {
             let detail = format!("their logs could not be read within {} s", LIMIT.as_secs());
-            vec![Area::Ledger.warning("tables", detail, MAINTAIN)]
+            vec![Area::LEDGER.warning("tables", detail, MAINTAIN)]
         }
     }
 }
@@ -37,10 +37,10 @@ fn checks_of(found: Vec<(&'static str, Result<Option<TableCheck>>)>, root: &str)
             Ok(Some(TableCheck { version, overdue })) => {
                 let detail = format!("can be written, at version {version}");
                 match overdue {
-                    None => Area::Ledger.ok(name, detail),
+                    None => Area::LEDGER.ok(name, detail),
                     Some(files) => {
                         let detail = format!("{detail}; maintenance is overdue: {files} small files");
-                        Area::Ledger.warning(name, detail, MAINTAIN)
+                        Area::LEDGER.warning(name, detail, MAINTAIN)
                     }
                 }
             }
@@ -49,13 +49,13 @@ fn checks_of(found: Vec<(&'static str, Result<Option<TableCheck>>)>, root: &str)
                     ErrorKind::Unsupported => "change the table as the message says, or use another root",
                     _ => "check whether files of the table were removed or cannot be read, then try again",
                 };
-                Area::Ledger.failed(name, error.full_message(), advice).needed()
+                Area::LEDGER.failed(name, error.full_message(), advice).needed()
             }
         });
     }
     if checks.is_empty() {
         let detail = format!("none at {} yet: the first log call creates them", settings::shown(root));
-        checks.push(Area::Ledger.note("tables", detail));
+        checks.push(Area::LEDGER.note("tables", detail));
     }
     checks
 }

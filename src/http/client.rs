@@ -23,9 +23,10 @@ const MOST_BYTES: usize = 256 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pool: reqwest::Client,
-    url: Url,
-    /// What errors call the server.
-    shown: String,
+    /// The server's address.
+    pub(crate) url: Url,
+    /// The server's name and address, for errors.
+    pub(crate) shown: String,
     /// What errors advise when the server cannot be reached.
     advice: &'static str,
     longest_body: usize,
@@ -106,16 +107,6 @@ impl Client {
         Self { longest_body, cuts: true, ..self }
     }
 
-    /// The server's address.
-    pub(crate) fn url(&self) -> &Url {
-        &self.url
-    }
-
-    /// The server's name and address, for errors.
-    pub(crate) fn shown(&self) -> &str {
-        &self.shown
-    }
-
     /// A request to build on.
     pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.pool.request(method, url)
@@ -143,12 +134,12 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Response, RequestFailure> {
         let late = |state| RequestFailure { error: self.too_late(what, deadline), state, timed_out: true };
-        let sent = timeout_at(deadline.at(), request.send()).await.map_err(|_| late(SendState::MaybeSent))?;
+        let sent = timeout_at(deadline.at, request.send()).await.map_err(|_| late(SendState::MaybeSent))?;
         let mut response = sent.map_err(|e| self.failure(e, None, what))?;
         let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
         let (mut body, mut incomplete) = (Vec::new(), None);
         while body.len() < self.longest_body && incomplete.is_none() {
-            match timeout_at(deadline.at(), response.chunk()).await {
+            match timeout_at(deadline.at, response.chunk()).await {
                 Ok(Ok(Some(piece))) if !self.cuts && body.len() + piece.len() > self.longest_body => {
                     let mebibytes = self.longest_body >> 20;
                     let text =

@@ -18,7 +18,7 @@ const LONGEST_ASKED: f64 = u32::MAX as f64;
 /// When an operation of several requests has to be over.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
-    at: Instant,
+    pub(crate) at: Instant,
     limit: Duration,
 }
 
@@ -27,10 +27,6 @@ impl Deadline {
     pub fn after(limit: Duration) -> Self {
         // A longer limit would overflow the clock.
         Self { at: Instant::now() + limit.min(Duration::from_secs(u32::MAX.into())), limit }
-    }
-
-    pub(crate) fn at(self) -> Instant {
-        self.at
     }
 
     pub(crate) fn is_over(self) -> bool {
@@ -76,7 +72,8 @@ pub(crate) fn backoff(tried: u32, asked: Option<Duration>) -> Duration {
 /// A series of tries of one request, and its limits.
 #[derive(Debug)]
 pub(crate) struct Retry {
-    tried: u32,
+    /// How many tries failed.
+    pub(crate) tried: u32,
     unreached: u32,
     tries: u32,
     unreached_tries: u32,
@@ -98,11 +95,6 @@ impl Retry {
     /// Waits at most this long where the server asks for more.
     pub(crate) fn with_longest_asked(self, longest_asked: Duration) -> Self {
         Self { longest_asked, ..self }
-    }
-
-    /// How many tries failed.
-    pub(crate) fn tried(&self) -> u32 {
-        self.tried
     }
 
     /// Counts a try that failed. Returns whether another one is allowed.

@@ -112,7 +112,7 @@ impl Inventory {
         }
         let cache = ListingCache::new(key(&query, &cloud, options), options.state_dir.clone());
         // An empty listing is not used: a VM may have been started since.
-        let cached = cache.load().await.filter(|listing| !listing.is_empty());
+        let cached = cache.load().await.filter(|listing| !listing.vms.is_empty());
         if let Some(current) = cached.as_ref().filter(|listing| listing.age() < options.max_age) {
             return current.inventory(&query, None);
         }
@@ -152,7 +152,7 @@ impl CachedListing {
     /// The listing as an inventory.
     fn inventory(&self, query: &AzureQuery, warning: Option<String>) -> Result<Inventory> {
         let source = describe(query);
-        if self.is_empty() {
+        if self.vms.is_empty() {
             return Err(no_usable_vm(&source, &self.left_out));
         }
         let origin = Origin {
@@ -162,7 +162,7 @@ impl CachedListing {
             left_out: self.left_out.clone(),
             warning,
         };
-        Ok(Inventory::new(self.vms.clone())?.with_origin(origin))
+        Ok(Inventory { origin: Some(origin.into()), ..Inventory::new(self.vms.clone())? })
     }
 }
 

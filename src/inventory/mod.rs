@@ -123,14 +123,6 @@ impl Inventory {
         Ok(Self { vms: vms.into_iter().enumerate().map(check).collect::<Result<_>>()?, origin: None })
     }
 
-    /// An inventory of names, which are also the addresses to probe: host names or IP addresses.
-    ///
-    /// # Errors
-    /// Those of [`Inventory::new`].
-    pub fn from_names(names: &[impl AsRef<str>]) -> Result<Self> {
-        Self::new(names.iter().map(|name| Vm::named(name.as_ref())).collect())
-    }
-
     /// An inventory from a value of any accepted shape: a list of names, a list of `{name, ip_address, nic_name,
     /// weight}`, a mapping of name to `{ip_address, nic_name, weight}`, or `{"vms": …}` around any of these. Without
     /// an `ip_address`, the name is the address.
@@ -151,12 +143,6 @@ impl Inventory {
     /// [`Inventory::from_value`] refuses; [`crate::ErrorKind::Storage`] when the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         read::file(path.as_ref())
-    }
-
-    /// This inventory with its origin.
-    pub fn with_origin(mut self, origin: Origin) -> Self {
-        self.origin = Some(Arc::new(origin));
-        self
     }
 
     /// Its origin, where it was listed.

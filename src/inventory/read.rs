@@ -14,8 +14,8 @@ const CSV_COLUMNS: [&str; 4] = ["name", "ip_address", "nic_name", "weight"];
 
 /// The VMs that `value` lists, in its order and not yet checked against each other.
 pub(super) fn vms(value: Value) -> Result<Vec<Vm>> {
-    match unwrapped(value)? {
-        Value::Array(items) => (1..).zip(items).map(|(number, item)| listed(number, item)).collect(),
+    match unwrap_list(value)? {
+        Value::Array(items) => (1..).zip(items).map(|(number, item)| parse_vm(number, item)).collect(),
         Value::Object(entries) => entries.into_iter().map(|(name, entry)| mapped(name, entry)).collect(),
         other => Err(Error::invalid(format!(
             "an inventory cannot be {}: give a list of names, a list of objects with {KEYS}, or a mapping of name to such an object",
@@ -25,7 +25,7 @@ pub(super) fn vms(value: Value) -> Result<Vec<Vm>> {
 }
 
 /// Removes the wrapper `{"vms": …}`. Other keys beside `vms` are an error, because they would be ignored.
-fn unwrapped(value: Value) -> Result<Value> {
+fn unwrap_list(value: Value) -> Result<Value> {
     let Value::Object(mut entries) = value else { return Ok(value) };
     if !entries.contains_key("vms") {
         return Ok(Value::Object(entries));
@@ -38,7 +38,7 @@ fn unwrapped(value: Value) -> Result<Value> {
     Ok(entries.shift_remove("vms").unwrap_or_default())
 }
 
-fn listed(number: usize, item: Value) -> Result<Vm> {
+fn parse_vm(number: usize, item: Value) -> Result<Vm> {
     match item {
         Value::String(name) => Ok(Vm::named(name)),
         Value::Object(mut fields) => match fields.shift_remove("name") {

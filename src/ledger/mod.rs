@@ -36,8 +36,7 @@ pub use tables::LedgerTable;
 
 use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime;
-use crate::runtime::lock;
+use crate::runtime::{self, lock};
 use crate::settings;
 use crate::storage::{Durability, Storage, StoreKind};
 use tables::{DELIVERIES, FLAG, NO, equal};

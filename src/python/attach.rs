@@ -17,9 +17,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Counts a thread that is in Python.
-struct Inside;
+struct ThreadInPython;
 
-impl Inside {
+impl ThreadInPython {
     fn enter() -> Self {
         let pid = std::process::id();
         if INSIDE_OF.swap(pid, SeqCst) != pid {
@@ -39,7 +39,7 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
+impl Drop for ThreadInPython {
     fn drop(&mut self) {
         let _ = INSIDE.fetch_update(SeqCst, SeqCst, |count| Some(count.saturating_sub(1)));
     }
@@ -47,7 +47,7 @@ impl Drop for Inside {
 
 /// Runs `work` with the GIL on a thread that Python does not wait for. During the shutdown it does not return.
 pub(super) fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
-    let _inside = Inside::enter();
+    let _inside = ThreadInPython::enter();
     Python::attach(work)
 }
 

@@ -20,7 +20,6 @@ use super::convert::arguments::{self, Moment};
 use super::errors::{PyOutcome, refuse};
 use crate::azure::{AccessToken, Credential, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
-use crate::inventory::Vm;
 use crate::runtime::lock;
 use crate::selection::{Probe, ProbeCallback};
 use crate::stop::Stop;
@@ -185,16 +184,12 @@ impl Call {
 }
 
 /// A Python function `(vm) -> (ip_address, nic_name)` as a probe.
-struct PythonProbe {
-    function: HeldObject,
-    calls: Arc<Calls>,
-}
-
-impl ProbeCallback for PythonProbe {
-    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
+fn probe_callback(function: &Bound<'_, PyAny>, calls: &Arc<Calls>) -> Arc<ProbeCallback> {
+    let (function, calls) = (calls.held.hold(function), Arc::clone(calls));
+    Arc::new(move |vm| {
         attached(|py| {
-            let answer = self.function.bind(py).and_then(|function| function.call1((&vm.name,))).map_err(|error| {
-                self.calls.interrupted_by(py, &error);
+            let answer = function.bind(py).and_then(|function| function.call1((&vm.name,))).map_err(|error| {
+                calls.interrupted_by(py, &error);
                 error.to_string()
             })?;
             let (ip_address, nic_name): (Option<String>, Option<String>) = answer.extract().map_err(|_| {
@@ -202,7 +197,7 @@ impl ProbeCallback for PythonProbe {
             })?;
             Ok(ip_address.map(|ip_address| (ip_address, nic_name)))
         })
-    }
+    })
 }
 
 /// Converts a probe; None is "auto".
@@ -212,8 +207,7 @@ pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, calls: &Arc<Calls>) -> PyO
         return Ok(text.parse()?);
     }
     if value.is_callable() {
-        let function = calls.held.hold(value);
-        return Ok(Probe::Callback(Arc::new(PythonProbe { function, calls: Arc::clone(calls) })));
+        return Ok(Probe::Callback(probe_callback(value, calls)));
     }
     if let (false, Ok(items)) = (value.is_instance_of::<PyString>(), value.try_iter()) {
         let probes = items.map(|item| probe(Some(&item?), calls)).collect::<PyOutcome<Vec<_>>>()?;

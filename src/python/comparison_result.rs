@@ -29,9 +29,7 @@ impl PyComparisonResult {
     pub(super) fn durations(&self) -> crate::error::Result<comparison::job_durations::JobDurations> {
         Ok(comparison::job_durations::of_result(&self.result.to_value()?))
     }
-}
 
-impl PyComparisonResult {
     fn save_in(&self, mode: CallMode<'_>, path: Location) -> PyOutcome {
         let (result, path) = (Arc::clone(&self.result), PathBuf::from(path.0));
         mode.run_blocking(move || result.save(&path).map(|()| path), |_, path| Ok(path))

@@ -71,6 +71,6 @@ pub(super) fn doctor(
         let found = |Check { area, name, status, detail, advice, .. }: &Check| {
             (*area, name.clone(), status.name(), detail.clone(), advice.clone())
         };
-        Ok((report.ok(), report.checks().iter().map(found).collect::<Vec<_>>()))
+        Ok((report.ok(), report.checks.iter().map(found).collect::<Vec<_>>()))
     })
 }

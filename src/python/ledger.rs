@@ -1,7 +1,5 @@
 //! `JobLedger`.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -781,10 +779,10 @@ impl PyJobLedger {
         timezone: Option<&Bound<'_, PyAny>>,
     ) -> PyOutcome<PyImportReport> {
         let (ledger, options) = (self.core()?, import_options(fields, timezone)?);
-        let stop = Arc::clone(&options.stop);
+        let stop = options.stop.clone();
         let work = runtime::blocking(move || ledger.import_json(&folder.0, &options));
         // At Ctrl-C the records read so far are committed. The next import reads the rest.
-        Ok(wait::stoppable(py, work, || stop.store(true, Ordering::Relaxed))?.into())
+        Ok(wait::stoppable(py, work, || stop.stop())?.into())
     }
 
     /// Like `import_json`, as a coroutine.

@@ -15,18 +15,12 @@ use crate::delivery::{AGES, LedgerSummary, TableSummary};
 #[pyclass(module = "jobrota", name = "LedgerSummary", frozen)]
 pub(super) struct PyLedgerSummary(pub(super) LedgerSummary);
 
-impl PyLedgerSummary {
-    fn delivered(&self) -> &TableSummary {
-        self.0.delivered_table()
-    }
-}
-
 /// The properties that the summary of a table has.
 fn table_dict<'py>(py: Python<'py>, table: &TableSummary) -> PyResult<Bound<'py, PyDict>> {
     let rows = [("rows", table.rows), ("pending", table.pending), ("acknowledged", table.acknowledged)];
     let dict = rows.into_py_dict(py)?;
     dict.set_item("other_flags", table.other_flags)?;
-    dict.set_item("pending_by_status", counts(py, &table.pending_by_status)?)?;
+    dict.set_item("pending_by_status", table.pending_by_status.as_slice().into_py_dict(py)?)?;
     dict.set_item("pending_by_age", AGES.into_iter().zip(table.pending_by_age).into_py_dict(py)?)?;
     dict.set_item("oldest_pending", oldest(table))?;
     dict.set_item("parked", table.parked)?;
@@ -37,10 +31,6 @@ fn table_dict<'py>(py: Python<'py>, table: &TableSummary) -> PyResult<Bound<'py,
 
 fn oldest(table: &TableSummary) -> Option<DateTime<Utc>> {
     table.oldest_pending.and_then(DateTime::from_timestamp_micros)
-}
-
-fn counts<'py>(py: Python<'py>, counts: &[(String, u64)]) -> PyResult<Bound<'py, PyDict>> {
-    counts.into_py_dict(py)
 }
 
 #[pymethods]
@@ -66,44 +56,44 @@ impl PyLedgerSummary {
     /// Rows to deliver: their flag is exactly `NO`. Parked rows are among them.
     #[getter]
     fn pending(&self) -> u64 {
-        self.delivered().pending
+        self.0.delivered_table().pending
     }
 
     /// Pending rows by status; NULL as the text `NULL`.
     #[getter]
     fn pending_by_status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        counts(py, &self.delivered().pending_by_status)
+        self.0.delivered_table().pending_by_status.as_slice().into_py_dict(py)
     }
 
     /// Pending rows by how long they have been pending: `under_15m`, `15m_to_1h`, `1h_to_24h` and `over_24h`. Rows without a
     /// timestamp count as the oldest.
     #[getter]
     fn pending_by_age<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        AGES.into_iter().zip(self.delivered().pending_by_age).into_py_dict(py)
+        AGES.into_iter().zip(self.0.delivered_table().pending_by_age).into_py_dict(py)
     }
 
     /// Timestamp of the oldest pending row.
     #[getter]
     fn oldest_pending(&self) -> Option<DateTime<Utc>> {
-        oldest(self.delivered())
+        oldest(self.0.delivered_table())
     }
 
     /// Pending rows that were parked: see `JobLedger.parked`.
     #[getter]
     fn parked(&self) -> u64 {
-        self.delivered().parked
+        self.0.delivered_table().parked
     }
 
     /// Pending rows that were tried, were not delivered, and are tried again.
     #[getter]
     fn retrying(&self) -> u64 {
-        self.delivered().retrying
+        self.0.delivered_table().retrying
     }
 
     /// When the first of these may be tried again. None if that is with the next delivery, or if no row is to be tried again.
     #[getter]
     fn next_retry(&self) -> Option<DateTime<Utc>> {
-        self.delivered().next_retry
+        self.0.delivered_table().next_retry
     }
 
     /// Executions that have been pending for over an hour and have no notification: see
@@ -122,7 +112,7 @@ impl PyLedgerSummary {
     /// Recent attempts to deliver, by outcome.
     #[getter]
     fn attempts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        counts(py, &self.0.attempts)
+        self.0.attempts.as_slice().into_py_dict(py)
     }
 
     /// The share of the recent tries that delivered their row, from 0 to 1: the delivered ones among those that ended as

@@ -115,7 +115,7 @@ impl PyRunCommand {
         options.command.batch = batch;
         let made = Self { selector, credential, options };
         // Refuses bad options here, and not at the first delivery.
-        made.core(py, Mapping::default(), &Arc::default())?;
+        made.core(py, Mapping::change_status(), &Arc::default())?;
         Ok(made)
     }
 

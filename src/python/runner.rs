@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
@@ -107,19 +107,15 @@ impl Reporter {
         attached(|py| {
             // The mutex is only locked while the GIL is held, and never during the callback: otherwise, a thread with the mutex
             // and a thread with the GIL could wait for each other.
-            if self.failed().is_some() {
+            if lock(&self.failed).is_some() {
                 return;
             }
             let called = convert::record(py, event).map_err(PyErr::from).and_then(|event| callback.call1(py, (event,)));
             if let Err(error) = called {
                 self.call.interrupted_by(py, &error);
-                *self.failed() = Some(error);
+                *lock(&self.failed) = Some(error);
             }
         });
-    }
-
-    fn failed(&self) -> MutexGuard<'_, Option<PyErr>> {
-        lock(&self.failed)
     }
 
     /// The callback for the core.
@@ -136,7 +132,7 @@ impl Reporter {
             return Err(interrupt.into());
         }
         let result = result?;
-        let failed = self.failed().take();
+        let failed = lock(&self.failed).take();
         failed.map_or_else(|| Ok(PyComparisonResult::from(result)), |error| Err(error.into()))
     }
 }
@@ -291,7 +287,7 @@ impl PyViyaComparisonRunner {
     }
 
     fn __repr__(&self) -> String {
-        format!("ViyaComparisonRunner({:?})", self.runner.options().base_url)
+        format!("ViyaComparisonRunner({:?})", self.runner.options.base_url)
     }
 
     fn _repr_html_(&self, py: Python<'_>) -> PyResult<String> {

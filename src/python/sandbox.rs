@@ -10,11 +10,10 @@ use pyo3::types::{IntoPyDict as _, PyDict, PyTuple};
 use serde_json::json;
 
 use super::arguments::{self, Names, Text};
-use super::convert;
 use super::errors::{ForkGuard, PyOutcome};
 use super::inventory::PyInventory;
-use super::sandbox_viya;
 use super::wait::{self, CallMode};
+use super::{convert, sandbox_viya};
 use crate::error::{Error, Result};
 use crate::runtime::lock;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
@@ -61,6 +60,8 @@ use crate::sandbox::{Sandbox, SandboxOptions};
 pub(super) struct PySandbox {
     /// None once it is closed.
     sandbox: Arc<Mutex<Option<Sandbox>>>,
+    /// Virtual seconds per real second.
+    #[pyo3(get)]
     speed: f64,
     guard: ForkGuard,
 }
@@ -86,15 +87,15 @@ impl PySandbox {
     }
 
     fn with_viya<T>(&self, ask: impl FnOnce(&ViyaSandbox) -> Result<T>) -> PyOutcome<T> {
-        self.with(|sandbox| ask(sandbox.viya().ok_or_else(|| absent("SAS Viya", "viya"))?))
+        self.with(|sandbox| ask(sandbox.viya.as_ref().ok_or_else(|| absent("SAS Viya", "viya"))?))
     }
 
     fn with_autosys<T>(&self, ask: impl FnOnce(&AutosysSandbox) -> Result<T>) -> PyOutcome<T> {
-        self.with(|sandbox| ask(sandbox.autosys().ok_or_else(|| absent("AutoSys", "autosys"))?))
+        self.with(|sandbox| ask(sandbox.autosys.as_ref().ok_or_else(|| absent("AutoSys", "autosys"))?))
     }
 
     fn with_azure<T>(&self, ask: impl FnOnce(&AzureSandbox) -> Result<T>) -> PyOutcome<T> {
-        self.with(|sandbox| ask(sandbox.azure().ok_or_else(|| absent("Azure", "azure"))?))
+        self.with(|sandbox| ask(sandbox.azure.as_ref().ok_or_else(|| absent("Azure", "azure"))?))
     }
 }
 
@@ -275,7 +276,7 @@ impl PySandbox {
     #[getter]
     fn inventory(&self) -> PyOutcome<PyInventory> {
         self.with(|sandbox| {
-            let inventory = sandbox.inventory().cloned().ok_or_else(|| absent("VM", "vms"))?;
+            let inventory = sandbox.inventory.clone().ok_or_else(|| absent("VM", "vms"))?;
             Ok(PyInventory { inventory })
         })
     }
@@ -294,13 +295,13 @@ impl PySandbox {
     /// Names of the VMs that do not answer.
     #[getter]
     fn vms_down(&self) -> PyOutcome<Vec<String>> {
-        self.with(|sandbox| Ok(sandbox.vms_down().to_vec()))
+        self.with(|sandbox| Ok(sandbox.vms.down.clone()))
     }
 
     /// A probe that only the live VMs answer. The system itself answers ICMP for all of 127.0.0.0/8.
     #[getter]
     fn probe(&self) -> PyOutcome<String> {
-        self.with(|sandbox| Ok(sandbox.probe()))
+        self.with(|sandbox| Ok(sandbox.vms.probe()))
     }
 
     /// The token file for `viya_url`.
@@ -325,12 +326,6 @@ impl PySandbox {
     #[getter]
     fn autostatus(&self) -> PyOutcome<PathBuf> {
         self.with_autosys(|autosys| Ok(autosys.autostatus()))
-    }
-
-    /// Virtual seconds per real second.
-    #[getter]
-    fn speed(&self) -> f64 {
-        self.speed
     }
 
     /// Lets AutoSys refuse the next event of each of these jobs, once; the same event is accepted when it is sent again.
@@ -385,7 +380,7 @@ impl PySandbox {
     }
 
     fn __repr__(&self) -> String {
-        match self.with(|sandbox| Ok(sandbox.viya().map(ViyaSandbox::url))) {
+        match self.with(|sandbox| Ok(sandbox.viya.as_ref().map(ViyaSandbox::url))) {
             Ok(Some(url)) => format!("Sandbox(viya_url='{url}', speed={})", self.speed),
             Ok(None) => format!("Sandbox(speed={})", self.speed),
             Err(_) => "Sandbox(closed)".to_owned(),
@@ -396,10 +391,10 @@ impl PySandbox {
         let data = PyDict::new(py);
         data.set_item("speed", self.speed)?;
         let running = self.with(|sandbox| {
-            let azure = sandbox.azure().map(AzureSandbox::url);
-            let viya = sandbox.viya().map(ViyaSandbox::url);
-            let autosys = sandbox.autosys().map(|autosys| autosys.url().to_owned());
-            Ok((viya, autosys, azure, sandbox.vms_down().join(", ")))
+            let azure = sandbox.azure.as_ref().map(AzureSandbox::url);
+            let viya = sandbox.viya.as_ref().map(ViyaSandbox::url);
+            let autosys = sandbox.autosys.as_ref().map(|autosys| autosys.url().to_owned());
+            Ok((viya, autosys, azure, sandbox.vms.down.join(", ")))
         });
         match running {
             Ok((viya, autosys, azure, down)) => {

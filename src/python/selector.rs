@@ -101,6 +101,8 @@ fn cursor(
 #[pyclass(module = "jobrota", name = "RoundRobinSelector", frozen)]
 pub(super) struct PyRoundRobinSelector {
     selector: Arc<selection::RoundRobinSelector>,
+    /// Where the cursor is kept: `process`, or the directory or URI of the shared one.
+    #[pyo3(get)]
     cursor: String,
     calls: Arc<Calls>,
     guard: ForkGuard,
@@ -199,12 +201,6 @@ impl PyRoundRobinSelector {
     #[getter]
     fn inventory(&self) -> PyInventory {
         PyInventory { inventory: self.selector.inventory().clone() }
-    }
-
-    /// Where the cursor is kept: `process`, or the directory or URI of the shared one.
-    #[getter]
-    fn cursor(&self) -> &str {
-        &self.cursor
     }
 
     /// Selects the next VM that answers.

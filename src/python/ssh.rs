@@ -111,7 +111,7 @@ impl PySsh {
         options.command.batch = batch;
         let made = Self { selector, options };
         // Refuses bad options here, and not at the first delivery.
-        made.core(Mapping::default())?;
+        made.core(Mapping::change_status())?;
         Ok(made)
     }
 

@@ -59,7 +59,7 @@ impl PySendEvent {
             environment: env.into_iter().flat_map(|env| env.0).map(|(name, value)| (name, value.into())).collect(),
             env_file: env_file.map(|file| PathBuf::from(file.0)),
             autostatus: autostatus.map(|program| PathBuf::from(program.0)),
-            mapping: Mapping::default(),
+            mapping: Mapping::change_status(),
             timeout: Duration::from_secs_f64(timeout),
             comment: comment.map(|comment| comment.0),
         };

@@ -3,11 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pyo3::IntoPyObjectExt as _;
-use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString};
+use pyo3::{IntoPyObjectExt as _, PyTraverseError};
 
 use super::attach::attached;
 use super::callables::{Call, Calls, HeldObject, is_canceled};
@@ -286,8 +285,7 @@ impl PyAutosysUpdater {
                 }
                 // Once there was a ledger, it can be back.
                 Err(error)
-                    if error.lets_next_cycle_run()
-                        || error.kind() == ErrorKind::NotFound && lock(&newest).is_some() =>
+                    if error.next_cycle_can_run() || error.kind() == ErrorKind::NotFound && lock(&newest).is_some() =>
                 {
                     tracing::warn!(error = error.full_message(), "a delivery cycle failed; the next one tries again");
                     true

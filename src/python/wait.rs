@@ -19,8 +19,7 @@ use super::errors::{ForkGuard, PyOutcome, Raised, to_py};
 use super::logging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::JobLedger;
-use crate::runtime;
-use crate::runtime::lock;
+use crate::runtime::{self, lock};
 use crate::stop::Stop;
 
 /// Whether a method waits for its result, or returns a coroutine for it.
@@ -102,10 +101,10 @@ impl CallMode<'_> {
                         let _call = call;
                         task.await.map_err(ended_early)?
                     };
-                    bridge(py, event_loop, work, finish)
+                    asyncio_future(py, event_loop, work, finish)
                 };
                 let wait = WAIT_IN_ORDER.import(py, "jobrota.awaiting", "wait_in_order")?;
-                Ok(wait.call1((Work { begin: Mutex::new(Some(Box::new(begin))), stop },))?.unbind())
+                Ok(wait.call1((PendingWork { begin: Mutex::new(Some(Box::new(begin))), stop },))?.unbind())
             }
         }
     }
@@ -119,9 +118,12 @@ impl CallMode<'_> {
         match self {
             Self::Wait(py) => Ok(finish(py, future(py, work))?.into_py_any(py)?),
             Self::Coroutine(py) => {
-                let begin = |py: Python<'_>, event_loop: &Bound<'_, PyAny>| bridge(py, event_loop, work, finish);
+                let begin =
+                    |py: Python<'_>, event_loop: &Bound<'_, PyAny>| asyncio_future(py, event_loop, work, finish);
                 let wait = WAIT.import(py, "jobrota.awaiting", "wait")?;
-                Ok(wait.call1((Work { begin: Mutex::new(Some(Box::new(begin))), stop: Stop::default() },))?.unbind())
+                Ok(wait
+                    .call1((PendingWork { begin: Mutex::new(Some(Box::new(begin))), stop: Stop::default() },))?
+                    .unbind())
             }
         }
     }
@@ -227,18 +229,18 @@ fn spawned<T: Send + 'static>(
     }
 }
 
-type Begin = Box<dyn FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyOutcome + Send>;
+type StartWork = Box<dyn FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyOutcome + Send>;
 
 /// The work of a coroutine of `jobrota.awaiting`. It does not start before the coroutine is awaited.
 #[pyclass(module = "jobrota", frozen)]
-struct Work {
+struct PendingWork {
     /// None once the work has begun.
-    begin: Mutex<Option<Begin>>,
+    begin: Mutex<Option<StartWork>>,
     stop: Stop,
 }
 
 #[pymethods]
-impl Work {
+impl PendingWork {
     /// Starts the work on the runtime, and returns an asyncio future of the running event loop.
     fn begin(&self, py: Python<'_>) -> PyOutcome {
         static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -255,7 +257,7 @@ impl Work {
 }
 
 /// Starts a future on the runtime, and returns an asyncio future for it. Canceling that drops the future.
-fn bridge<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
+fn asyncio_future<T: Send + 'static, R: for<'a> IntoPyObject<'a>>(
     py: Python<'_>,
     event_loop: &Bound<'_, PyAny>,
     future: impl Future<Output = Result<T>> + Send + 'static,

@@ -65,7 +65,8 @@ pub struct RecordedEvent {
 /// A running AutoSys. Dropping it stops the web services and makes the programs fail; the directory stays.
 #[derive(Debug)]
 pub struct AutosysSandbox {
-    bin: PathBuf,
+    /// The directory of the two programs, for `PATH`.
+    pub bin: PathBuf,
     spool: Spool,
     url: String,
     credentials: (String, Secret),
@@ -93,11 +94,6 @@ impl AutosysSandbox {
         let server = LocalServer::start("AutoSys", web::router(spool.clone(), &credentials))?;
         let url = format!("{}/AEWS", server.url());
         Ok(Self { bin, spool, url, credentials, _server: server })
-    }
-
-    /// The directory of the two programs, for `PATH`.
-    pub fn bin(&self) -> &Path {
-        &self.bin
     }
 
     /// The path of the `sendevent` program.

@@ -12,7 +12,7 @@ mod tests;
 mod tokens;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use model::{AzureNic, AzurePool, AzureVm, PoolMembers};
@@ -28,7 +28,6 @@ use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::lock;
 use arm::AzureState;
-use tokens::IssuedTokens;
 
 /// The sandbox's only subscription.
 pub const SUBSCRIPTION_ID: &str = "5a4db0c5-0000-4000-8000-000000000001";
@@ -154,27 +153,27 @@ impl AzureSandbox {
 
     /// The secret of its service principal, generated for this sandbox.
     pub fn client_secret(&self) -> String {
-        self.tokens().secret.clone()
+        lock(&self.server.tokens).secret.clone()
     }
 
     /// The token with which a workload identity identifies itself, generated for this sandbox.
     pub fn federated_token(&self) -> String {
-        self.tokens().federated.clone()
+        lock(&self.server.tokens).federated.clone()
     }
 
     /// A token for its Resource Manager, as its login service issues it.
     pub fn issue_token(&self) -> String {
-        self.tokens().issue().0
+        lock(&self.server.tokens).issue().0
     }
 
     /// Makes all issued tokens invalid.
     pub fn revoke_tokens(&self) {
-        self.tokens().valid_until.clear();
+        lock(&self.server.tokens).valid_until.clear();
     }
 
     /// How many tokens it has issued.
     pub fn tokens_issued(&self) -> usize {
-        self.tokens().issued
+        lock(&self.server.tokens).issued
     }
 
     /// Lets Resource Manager answer 503, or properly again.
@@ -222,10 +221,6 @@ impl AzureSandbox {
     /// Method and path of every request to Resource Manager, in order.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.server.requests).clone()
-    }
-
-    fn tokens(&self) -> MutexGuard<'_, IssuedTokens> {
-        lock(&self.server.tokens)
     }
 }
 

@@ -16,7 +16,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 /// A running server. It stops when it is dropped.
 #[derive(Debug)]
 pub(super) struct LocalServer {
-    address: SocketAddr,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     /// In a mutex, as a receiver cannot be shared between threads.
     stopped: Mutex<mpsc::Receiver<()>>,
@@ -53,11 +54,6 @@ impl LocalServer {
             let _ = ended.send(());
         });
         Ok(Self { address, stop: Some(stop), stopped: Mutex::new(stopped) })
-    }
-
-    /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Its base URL, such as `http://127.0.0.1:40123`.

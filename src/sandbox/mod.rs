@@ -59,11 +59,16 @@ impl Default for SandboxOptions {
 /// A running sandbox. Dropping it stops everything, and removes its directory unless one was given.
 #[derive(Debug)]
 pub struct Sandbox {
-    viya: Option<ViyaSandbox>,
-    autosys: Option<AutosysSandbox>,
-    azure: Option<AzureSandbox>,
-    vms: Vms,
-    inventory: Option<Inventory>,
+    /// The simulated SAS Viya.
+    pub viya: Option<ViyaSandbox>,
+    /// The simulated AutoSys: its programs, credentials and events.
+    pub autosys: Option<AutosysSandbox>,
+    /// The simulated Azure, whose VMs are those of the sandbox and one more that is deallocated.
+    pub azure: Option<AzureSandbox>,
+    /// The listeners of the VMs, and which VMs are down.
+    pub vms: Vms,
+    /// The VMs; `None` when there are none.
+    pub inventory: Option<Inventory>,
     dir: PathBuf,
     // Last, so that the files are removed after everything that uses them has stopped.
     _temporary: Option<TempDir>,
@@ -92,43 +97,12 @@ impl Sandbox {
         let autosys = options.autosys.map(start_autosys).transpose()?;
         let start_azure = |mut options: AzureOptions| {
             // The VMs have the AutoSys client, as the real ones do.
-            let bin = autosys.as_ref().map(|autosys| autosys.bin().to_owned());
+            let bin = autosys.as_ref().map(|autosys| autosys.bin.clone());
             options.run_command.path.extend(bin);
-            AzureSandbox::start(options.with_vms(vms.all()))
+            AzureSandbox::start(options.with_vms(&vms.all))
         };
         let azure = options.azure.map(start_azure).transpose()?;
         Ok(Self { viya, autosys, azure, vms, inventory, dir, _temporary: temporary })
-    }
-
-    /// The simulated SAS Viya.
-    pub fn viya(&self) -> Option<&ViyaSandbox> {
-        self.viya.as_ref()
-    }
-
-    /// The simulated AutoSys: its programs, credentials and events.
-    pub fn autosys(&self) -> Option<&AutosysSandbox> {
-        self.autosys.as_ref()
-    }
-
-    /// The simulated Azure, whose VMs are those of the sandbox and one more that is deallocated.
-    pub fn azure(&self) -> Option<&AzureSandbox> {
-        self.azure.as_ref()
-    }
-
-    /// The VMs; `None` when there are none.
-    pub fn inventory(&self) -> Option<&Inventory> {
-        self.inventory.as_ref()
-    }
-
-    /// Names of the VMs that do not answer.
-    pub fn vms_down(&self) -> &[String] {
-        self.vms.down()
-    }
-
-    /// The probe that distinguishes the VMs, `tcp:PORT`. The system answers pings for all of 127.0.0.0/8, so that ICMP
-    /// would find every VM up.
-    pub fn probe(&self) -> String {
-        self.vms.probe()
     }
 
     /// A token file for SAS Viya (mode 0600), with a refresh token. It exists only with SAS Viya.
@@ -162,7 +136,7 @@ fn inventory(vms: &Vms) -> Result<Option<Inventory>> {
         let nic_name = Some(format!("{name}-nic"));
         Vm { name: name.clone(), ip_address: address.to_string(), nic_name, weight: 1 }
     };
-    let all: Vec<Vm> = vms.all().iter().map(vm).collect();
+    let all: Vec<Vm> = vms.all.iter().map(vm).collect();
     if all.is_empty() { Ok(None) } else { Inventory::new(all).map(Some) }
 }
 

@@ -13,11 +13,11 @@ fn with_speed(speed: f64) -> SandboxOptions {
 #[test]
 fn everything_it_names_is_there_and_goes_with_it() {
     let sandbox = Sandbox::start(with_speed(100.0)).unwrap();
-    let inventory = sandbox.inventory().unwrap();
+    let inventory = sandbox.inventory.as_ref().unwrap();
     let names: Vec<&str> = inventory.vms().iter().map(|vm| vm.name.as_str()).collect();
     assert_eq!(names, ["vm1", "vm2", "vm3", "vm4"]);
-    assert_eq!(sandbox.vms_down(), ["vm3"]);
-    let port: u16 = sandbox.probe().strip_prefix("tcp:").unwrap().parse().unwrap();
+    assert_eq!(sandbox.vms.down, ["vm3"]);
+    let port: u16 = sandbox.vms.probe().strip_prefix("tcp:").unwrap().parse().unwrap();
     assert!(TcpStream::connect((inventory.vms()[0].ip_address.as_str(), port)).is_ok());
 
     let mode = fs::metadata(sandbox.tokens()).unwrap().permissions().mode() & 0o777;
@@ -30,12 +30,12 @@ fn everything_it_names_is_there_and_goes_with_it() {
     chrono::NaiveDateTime::parse_from_str(expires, "%Y-%m-%dT%H:%M:%S%.f").unwrap();
     let jobs: Value = serde_json::from_slice(&fs::read(sandbox.jobs()).unwrap()).unwrap();
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 54);
-    assert_eq!(jobs["settings"]["base_url"].as_str(), sandbox.viya().map(ViyaSandbox::url).as_deref());
-    assert!(sandbox.autosys().unwrap().sendevent().is_file());
-    assert!(sandbox.autosys().unwrap().url().starts_with("http://127.0.0.1:"));
+    assert_eq!(jobs["settings"]["base_url"].as_str(), sandbox.viya.as_ref().map(ViyaSandbox::url).as_deref());
+    assert!(sandbox.autosys.as_ref().unwrap().sendevent().is_file());
+    assert!(sandbox.autosys.as_ref().unwrap().url().starts_with("http://127.0.0.1:"));
     assert!(!format!("{sandbox:?}").contains(tokens["access_token"].as_str().unwrap()));
 
-    let (dir, url) = (sandbox.tokens().parent().unwrap().to_owned(), sandbox.viya().unwrap().url());
+    let (dir, url) = (sandbox.tokens().parent().unwrap().to_owned(), sandbox.viya.as_ref().unwrap().url());
     drop(sandbox);
     assert!(!dir.exists());
     assert!(TcpStream::connect(url.strip_prefix("http://").unwrap()).is_err());
@@ -48,12 +48,12 @@ fn a_given_directory_stays_and_parts_can_be_left_out() {
     let options =
         || SandboxOptions { autosys: None, vms: 0, vms_down: 0, dir: Some(dir.clone()), ..SandboxOptions::default() };
     let sandbox = Sandbox::start(options()).unwrap();
-    assert!(sandbox.autosys().is_none() && sandbox.inventory().is_none());
+    assert!(sandbox.autosys.is_none() && sandbox.inventory.is_none());
     drop(sandbox);
     assert!(dir.join("sas_tokens.json").is_file());
     // A second one in the same place replaces the files.
     let sandbox = Sandbox::start(SandboxOptions { viya: None, ..options() }).unwrap();
-    assert!(sandbox.viya().is_none());
+    assert!(sandbox.viya.is_none());
 }
 
 #[test]

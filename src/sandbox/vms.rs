@@ -22,8 +22,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// without a listener, so that connections are refused and no other process can answer.
 #[derive(Debug)]
 pub struct Vms {
-    vms: Vec<(String, IpAddr)>,
-    down: Vec<String>,
+    /// Name and address of every VM, live or not, in order.
+    pub all: Vec<(String, IpAddr)>,
+    /// Names of the VMs that do not answer.
+    pub down: Vec<String>,
     port: u16,
     /// Dropping it ends them.
     listening: JoinSet<()>,
@@ -53,7 +55,7 @@ impl Vms {
         let last_down = count.saturating_sub(if down == count { 0 } else { 1 });
         let is_down = |index: usize| (last_down - down..last_down).contains(&index);
         let mut vms =
-            Self { vms: Vec::new(), down: Vec::new(), port, listening: JoinSet::new(), _reserved: Vec::new() };
+            Self { all: Vec::new(), down: Vec::new(), port, listening: JoinSet::new(), _reserved: Vec::new() };
         for (index, (address, socket)) in addresses.into_iter().zip(sockets).enumerate() {
             let name = format!("vm{}", index + 1);
             if is_down(index) {
@@ -63,22 +65,13 @@ impl Vms {
                 let listener = socket.listen(BACKLOG).map_err(|e| unavailable(address, e))?;
                 vms.listening.spawn(answer(listener));
             }
-            vms.vms.push((name, address.into()));
+            vms.all.push((name, address.into()));
         }
         Ok(vms)
     }
 
-    /// Name and address of every VM, live or not, in order.
-    pub fn all(&self) -> &[(String, IpAddr)] {
-        &self.vms
-    }
-
-    /// Names of the VMs that do not answer.
-    pub fn down(&self) -> &[String] {
-        &self.down
-    }
-
-    /// The probe that distinguishes them: `tcp:PORT`.
+    /// The probe that distinguishes them: `tcp:PORT`. The system answers pings for all of 127.0.0.0/8, so that ICMP would find
+    /// every VM up.
     pub fn probe(&self) -> String {
         format!("tcp:{}", self.port)
     }
@@ -124,19 +117,19 @@ mod tests {
     #[test]
     fn live_vms_answer_and_the_others_refuse() {
         let vms = Vms::start(4, 1).unwrap();
-        assert_eq!(vms.down(), ["vm3"]);
+        assert_eq!(vms.down, ["vm3"]);
         let port: u16 = vms.probe().strip_prefix("tcp:").unwrap().parse().unwrap();
-        for (name, address) in vms.all() {
+        for (name, address) in &vms.all {
             assert_eq!(TcpStream::connect((*address, port)).is_ok(), name != "vm3", "{name}");
         }
     }
 
     #[test]
     fn any_number_may_be_down() {
-        assert_eq!(Vms::start(1, 1).unwrap().down(), ["vm1"]);
-        assert_eq!(Vms::start(4, 4).unwrap().down().len(), 4);
-        assert_eq!(Vms::start(4, 2).unwrap().down(), ["vm2", "vm3"]);
-        assert!(Vms::start(0, 0).unwrap().all().is_empty());
+        assert_eq!(Vms::start(1, 1).unwrap().down, ["vm1"]);
+        assert_eq!(Vms::start(4, 4).unwrap().down.len(), 4);
+        assert_eq!(Vms::start(4, 2).unwrap().down, ["vm2", "vm3"]);
+        assert!(Vms::start(0, 0).unwrap().all.is_empty());
         for (count, down) in [(1, 2), (MOST + 1, 0)] {
             assert_eq!(Vms::start(count, down).unwrap_err().kind(), ErrorKind::InvalidInput);
         }

@@ -68,10 +68,6 @@ pub(super) enum Cursor {
 }
 
 impl Cursor {
-    pub(super) fn process() -> Self {
-        Self::Process(Arc::default())
-    }
-
     /// A cursor in the table `vm_selections` below `root`. The table is created by the first turn.
     ///
     /// # Errors

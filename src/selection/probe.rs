@@ -21,7 +21,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::attempt::{Attempt, ProbeDeadline};
+use self::attempt::{ProbeAttempt, ProbeDeadline};
 pub use self::callback::ProbeCallback;
 pub use self::http::HttpProbe;
 pub use self::icmp::{IcmpSocket, IpFamily, icmp_sockets};
@@ -52,7 +52,7 @@ pub enum Probe {
     /// half of the time.
     Auto,
     /// A callback of the caller.
-    Callback(Arc<dyn ProbeCallback>),
+    Callback(Arc<ProbeCallback>),
     /// All of these at once; the first success wins.
     AnyOf(Vec<Probe>),
 }
@@ -235,13 +235,16 @@ async fn auto(target: &Target<'_>) -> ProbeResult {
 }
 
 /// Probes all addresses of the VM at once.
-async fn each_address<'a>(target: &'a Target<'a>, probe: impl Fn(SocketAddr) -> BoxFuture<'a, Attempt>) -> ProbeResult {
+async fn each_address<'a>(
+    target: &'a Target<'a>,
+    probe: impl Fn(SocketAddr) -> BoxFuture<'a, ProbeAttempt>,
+) -> ProbeResult {
     let addresses = target.addresses.clone().await?;
     let attempts = addresses.into_iter().map(|address| {
         let attempt = probe(address);
         async move {
             let start = Instant::now();
-            let Attempt { kind, result } = attempt.await;
+            let ProbeAttempt { kind, result } = attempt.await;
             let ip_address = address_text(address, target.vm);
             log(target.vm, &kind, &ip_address, result.as_ref().map_or_else(|_| start.elapsed(), |rtt| *rtt), &result);
             Ok(ProbeOutcome { kind, rtt: result?, ip_address, nic_name: target.vm.nic_name.clone() })

@@ -56,7 +56,7 @@ pub(super) fn due(
     for vm in &mut schedule.vms {
         vm.barred = vm.barred.take().or_else(|| rules.full(&vm.state, now));
     }
-    let due = schedule.order().into_iter().map(|at| &schedule.vms[at]);
+    let due = schedule.order(&[]).into_iter().map(|at| &schedule.vms[at]);
     due.map(|vm| (vm.name.to_owned(), rules.needs(vm.state.streak, now))).collect()
 }
 
@@ -76,7 +76,7 @@ pub(super) fn take(
         }
     }
     let observed = schedule.changes(state);
-    let mut order = schedule.order();
+    let mut order = schedule.order(&[]);
     let mut turns = Vec::with_capacity(n.min(1_024));
     let mut holds = Vec::with_capacity(n.min(1_024));
     while turns.len() < n {
@@ -106,7 +106,7 @@ pub(super) fn take(
             }
             if schedule.weighted {
                 passed_over.push(at);
-                order = schedule.order_without(&passed_over);
+                order = schedule.order(&passed_over);
             } else {
                 position += 1;
             }
@@ -132,7 +132,7 @@ pub(super) fn take(
             hold: None,
         });
         if schedule.weighted {
-            order = schedule.order();
+            order = schedule.order(&[]);
         } else {
             order.remove(position);
             order.push(at);
@@ -179,13 +179,9 @@ impl<'a> Schedule<'a> {
         Self { vms, weighted, last_ticket: state.last_ticket }
     }
 
-    /// The VMs that are not barred, in the order in which they are due.
-    fn order(&self) -> Vec<usize> {
-        self.order_without(&[])
-    }
-
-    /// The order when the VMs at `dead` do not answer. Where weights differ, it also depends on which VMs share the turns.
-    fn order_without(&self, dead: &[usize]) -> Vec<usize> {
+    /// The VMs that are not barred, in the order in which they are due when those at `dead` do not answer. Where weights
+    /// differ, it also depends on which VMs share the turns.
+    fn order(&self, dead: &[usize]) -> Vec<usize> {
         let takes_part = |at: &usize| self.vms[*at].barred.is_none() && !dead.contains(at);
         let mut order: Vec<usize> = (0..self.vms.len()).filter(takes_part).collect();
         // The sorts are stable: the order of the list decides among equals.
@@ -265,7 +261,7 @@ mod tests {
             let mut schedule = Schedule::new(&candidates, state);
             let before = schedule.vms.clone();
             let mut dead = Vec::new();
-            while let Some(at) = schedule.order_without(&dead).first().copied() {
+            while let Some(at) = schedule.order(&dead).first().copied() {
                 if up(turn, list[at].0) {
                     schedule.take(at, &dead);
                     taken.push(list[at].0.to_owned());

@@ -148,7 +148,7 @@ impl RoundRobinSelector {
     pub fn new(inventory: Inventory, options: SelectorOptions) -> Result<Self> {
         let rules = options.rules()?;
         let cursor = match &options.cursor {
-            CursorKind::Process => Cursor::process(),
+            CursorKind::Process => Cursor::Process(Arc::default()),
             CursorKind::Shared(root) => Cursor::shared(root, &options.storage_options)?,
         };
         let mut candidates: Vec<Candidate> = inventory.vms().iter().map(|vm| (vm.name.clone(), vm.weight)).collect();

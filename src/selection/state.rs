@@ -122,10 +122,6 @@ impl SelectionState {
     }
 
     fn vm(&mut self, name: &str) -> &mut VmState {
-        // Most of the time it is there, and its name need not be copied.
-        if !self.vms.contains_key(name) {
-            self.vms.insert(name.to_owned(), VmState::default());
-        }
         self.vms.entry(name.to_owned()).or_default()
     }
 }

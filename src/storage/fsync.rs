@@ -57,7 +57,7 @@ struct SyncTracker {
     logs: Mutex<HashMap<PathBuf, log::SyncedLog>>,
     /// Files whose name exists, but could not be synced. A reader must not rely on them until a sync succeeds.
     unsynced: Mutex<HashSet<PathBuf>>,
-    staged: staged::StagedFiles,
+    staged: staged::UnsyncedFiles,
     /// The number of the next temporary file.
     next_number: AtomicU64,
 }

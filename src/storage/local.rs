@@ -48,7 +48,7 @@ impl ObjectStore for LocalStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if location.filename() == Some(LAST_CHECKPOINT)
             && let Ok(path) = self.inner.path_to_filesystem(location)
-            && blocking(move || Ok(names_no_checkpoint(&path))).await?
+            && blocking(move || Ok(is_checkpoint_missing(&path))).await?
         {
             let source = "the checkpoint that it names is empty or missing".into();
             return Err(Error::NotFound { path: location.to_string(), source });
@@ -102,7 +102,7 @@ struct LastCheckpoint {
 /// checkpoint first, but the disk need not. Readers skip an empty checkpoint and use an older one, but the kernel (0.30)
 /// refuses a table whose `_last_checkpoint` names an empty one. Without that file it finds the older checkpoint. A table that was
 /// replaced while a checkpoint was written can have the file of the table before, whose checkpoint does not exist.
-fn names_no_checkpoint(path: &FilePath) -> bool {
+fn is_checkpoint_missing(path: &FilePath) -> bool {
     let Ok(text) = fs::read(path) else { return false };
     let Ok(LastCheckpoint { version, parts: None, v2: None }) = serde_json::from_slice(&text) else { return false };
     let checkpoint = path.with_file_name(format!("{version:020}.checkpoint.parquet"));

@@ -134,7 +134,7 @@ impl Login {
     fn new(storage: TokenStorage, client: OAuthClient, grant: Option<Grant>, tokens: Option<TokenPair>) -> Self {
         // The client that tokens were issued to renews them, unless the caller names another one.
         let named = tokens.as_ref().and_then(TokenPair::client).filter(|_| client.is_default);
-        let client = named.map_or(client, |id| OAuthClient::public(&id));
+        let client = named.map_or(client, |id| OAuthClient::new(id, ""));
         Self(Arc::new(LoginState { storage, client, grant, tokens: Mutex::new(tokens) }))
     }
 

@@ -65,8 +65,10 @@ impl Default for ClientOptions {
 #[derive(Debug)]
 pub struct ViyaClient {
     http: Client,
-    login: Login,
-    clock: Clock,
+    /// The login that its calls carry.
+    pub login: Login,
+    /// The server's clock.
+    pub clock: Clock,
     max_tries: u32,
     answered: AtomicBool,
 }
@@ -115,13 +117,8 @@ impl ViyaClient {
     /// the time scale cannot be used.
     pub fn new(base_url: &str, login: Login, options: &ClientOptions) -> Result<Self> {
         let http = connect(base_url, options)?;
-        let clock = Clock::of(http.url(), options.time_scale)?;
+        let clock = Clock::of(&http.url, options.time_scale)?;
         Ok(Self { http, login, clock, max_tries: options.max_tries.max(1), answered: AtomicBool::new(false) })
-    }
-
-    /// The login that its calls carry.
-    pub fn login(&self) -> &Login {
-        &self.login
     }
 
     /// A token to send now, renewed first when it is about to expire.
@@ -134,12 +131,7 @@ impl ViyaClient {
 
     /// The server's URL.
     pub fn base_url(&self) -> &Url {
-        self.http.url()
-    }
-
-    /// The server's clock.
-    pub fn clock(&self) -> &Clock {
-        &self.clock
+        &self.http.url
     }
 
     /// Sends an idempotent request until it succeeds or the tries are used up: 429, 502, 503, 504, resets and time-outs are
@@ -156,7 +148,7 @@ impl ViyaClient {
                     }
                     retry.after(error, true, response.retry_after())?
                 }
-                Err(RequestFailure { error, state, .. }) if error.may_pass() => {
+                Err(RequestFailure { error, state, .. }) if error.can_recover() => {
                     retry.after(error, matches!(state, SendState::Answered(_)), None)?
                 }
                 Err(failure) => return Err(failure.error),
@@ -199,7 +191,7 @@ impl ViyaClient {
         token: &str,
         refused: &str,
     ) -> Result<Response, RequestFailure> {
-        let url = request.url(self.http.url())?;
+        let url = request.url(&self.http.url)?;
         let what = format!("{} {}", request.method, url.path());
         let mut sent = self
             .http

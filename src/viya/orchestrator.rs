@@ -32,7 +32,8 @@ const TEXTS: [&str; 10] = [
 /// thousands of entries.
 #[derive(Debug, Clone)]
 pub struct OrchestratorEntry {
-    id: Option<i64>,
+    /// Its number, which grows from job to job.
+    pub id: Option<i64>,
     texts: Box<[(&'static str, Box<str>)]>,
     numbers: Box<[(Box<str>, f64)]>,
     reserved: Box<[(Box<str>, f64)]>,
@@ -62,11 +63,6 @@ impl OrchestratorEntry {
             reserved: named("consumedResources"),
             measured: named("limitValues"),
         }
-    }
-
-    /// Its number, which grows from job to job.
-    pub fn id(&self) -> Option<i64> {
-        self.id
     }
 
     /// `request.name`: `<prefix>-<uuid>`.
@@ -155,7 +151,7 @@ pub async fn list_since(
             oldest_of_newest_first(page.iter().map(OrchestratorEntry::submitted)).is_some_and(|last| last < oldest);
         // New jobs push old ones onto the next page, where they are listed again.
         let before = entries.len();
-        entries.extend(page.into_iter().filter(|entry| entry.id().is_none_or(|id| seen.insert(id))));
+        entries.extend(page.into_iter().filter(|entry| entry.id.is_none_or(|id| seen.insert(id))));
         if reached || entries.len() == before || enough(&entries) {
             break;
         }

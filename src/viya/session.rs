@@ -39,7 +39,7 @@ pub async fn whoami(client: &ViyaClient) -> Result<UserIdentity> {
     let bearer = client.token().await?;
     let claims = token::claims(&bearer).unwrap_or(Value::Null);
     let text = |value: &Value, key: &str| json::text(value, key).map(str::to_owned);
-    let validity = client.login().validity();
+    let validity = client.login.validity();
     let mut identity = UserIdentity {
         user: text(&claims, "user_name").or_else(|| text(&claims, "sub")),
         scopes: match claims.get("scope") {
@@ -49,7 +49,7 @@ pub async fn whoami(client: &ViyaClient) -> Result<UserIdentity> {
         },
         expires: validity.expires,
         renewable: validity.renewable,
-        origin: client.login().origin(),
+        origin: client.login.origin(),
         ..UserIdentity::default()
     };
     match client.send_json(&ViyaRequest::get("/identities/users/@currentUser", "application/json")).await {
@@ -126,7 +126,7 @@ pub async fn login(
 ) -> Result<(Map<String, Value>, String)> {
     let client = ViyaClient::new(base_url, credentials.open(base_url)?, options)?;
     client.token().await?;
-    Ok((client.login().response().await.unwrap_or_default(), client.login().client().id().to_owned()))
+    Ok((client.login.response().await.unwrap_or_default(), client.login.client().id().to_owned()))
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
             challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
             "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
         );
-        let login = begin_login("https://viya.example.com/", &OAuthClient::public("vscode")).unwrap();
+        let login = begin_login("https://viya.example.com/", &OAuthClient::new("vscode", "")).unwrap();
         assert!(login.url.as_str().starts_with("https://viya.example.com/SASLogon/oauth/authorize?response_type=code"));
         assert!(!format!("{login:?}").contains(login.verifier.expose()));
         assert!(login.verifier.expose().len() >= 43);

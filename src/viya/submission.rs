@@ -106,7 +106,7 @@ pub async fn submit(client: &ViyaClient, job: &Submission, oldest: DateTime<Utc>
                         let may_pass = is_transient(status) || status.as_u16() == 408;
                         let failure = NotSubmitted { error: error.with_retryable(may_pass), in_doubt: may_pass };
                         // Else the server failed at this job, and may do so each time.
-                        (failure, may_pass || retry.tried() + 1 < INTERNAL_TRIES, seconds)
+                        (failure, may_pass || retry.tried + 1 < INTERNAL_TRIES, seconds)
                     }
                     _ => return Err(error.into()),
                 }
@@ -145,11 +145,11 @@ async fn look_up(client: &ViyaClient, name: &str, oldest: DateTime<Utc>, seconds
         if let Some(job) = find_by_name(client, name, oldest).await? {
             return Ok(Some(job));
         }
-        let left = seconds - client.clock().since(began);
+        let left = seconds - client.clock.since(began);
         if left <= 0.0 {
             return Ok(None);
         }
-        client.clock().sleep(left.min(pause)).await;
+        client.clock.sleep(left.min(pause)).await;
         pause *= 2.0;
     }
 }

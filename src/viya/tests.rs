@@ -33,7 +33,7 @@ fn tokens(value: &Value) -> (tempfile::TempDir, Login) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.json");
     std::fs::write(&path, value.to_string()).unwrap();
-    let tokens = Login::open_as(path, OAuthClient::public("sas.cli")).unwrap();
+    let tokens = Login::open_as(path, OAuthClient::new("sas.cli", "")).unwrap();
     (folder, tokens)
 }
 
@@ -176,7 +176,7 @@ async fn no_answer_changes_the_clock() {
     let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
     for path in ["/speed", "/scale"] {
         client.send(&ViyaRequest::get(path, JSON)).await.unwrap();
-        assert_eq!(client.clock().time_scale(), 1.0);
+        assert_eq!(client.clock.time_scale(), 1.0);
     }
 }
 
@@ -400,7 +400,7 @@ async fn the_orchestrator_is_listed_by_pages_until_the_run_began() {
     };
     let (_folder, client) = client(Router::new().route("/workloadOrchestrator/jobs", get(list))).await;
     let entries = orchestrator::list_since(&client, "2025-09-15T20:47:30Z".parse().unwrap(), |_| false).await.unwrap();
-    let ids: Vec<i64> = entries.iter().filter_map(orchestrator::OrchestratorEntry::id).collect();
+    let ids: Vec<i64> = entries.iter().filter_map(|entry| entry.id).collect();
     assert_eq!((ids, pages.load(Ordering::SeqCst)), (vec![100, 99, 98, 97], 3));
 }
 

@@ -5,7 +5,7 @@
 //! a list that was refused, and a job that ended without being listed each end the use of that method.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -91,15 +91,15 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// Those of [`jobs::state`]. The future can be dropped at any moment.
     pub async fn next_update(&self, id: &str, known: JobState) -> Result<JobUpdate> {
-        let may_wait = self.server().waits != Some(false);
+        let may_wait = lock(&self.server).waits != Some(false);
         if may_wait && let Ok(_connection) = self.connections.try_acquire() {
             let began = Instant::now();
             let waited = jobs::wait_for_state_change(self.client, id, WAIT).await;
-            let mut server = self.server();
+            let mut server = lock(&self.server);
             return match waited {
                 Ok(state) => {
                     if state == known {
-                        server.learn_whether_it_waits(self.client.clock().since(began));
+                        server.observe_long_poll(self.client.clock.since(began));
                     }
                     Ok(JobUpdate::State(state))
                 }
@@ -116,46 +116,38 @@ impl<'a> Watch<'a> {
         if in_flight > FEW as f64 && self.filter().is_some() {
             return self.update_from_list(id, in_flight).await;
         }
-        self.client.clock().sleep(self.interval.max(in_flight / POLLS_PER_SECOND)).await;
+        self.client.clock.sleep(self.interval.max(in_flight / POLLS_PER_SECOND)).await;
         jobs::state(self.client, id).await.map(JobUpdate::State)
     }
 
     async fn update_from_list(&self, id: &str, in_flight: f64) -> Result<JobUpdate> {
-        let index = self.server().filter;
+        let index = lock(&self.server).filter;
         // It listens until it is dropped.
         let (sender, mut listener) = oneshot::channel();
-        self.listeners().insert(id.to_owned(), sender);
+        lock(&self.listeners).insert(id.to_owned(), sender);
         self.listener_added.notify_one();
         let patience = LONGEST_UNLISTED.max(in_flight / POLLS_PER_SECOND * 4.0);
         tokio::select! {
             update = &mut listener => if let Ok(job) = update { return Ok(JobUpdate::Ended(job)) },
-            () = self.client.clock().sleep(patience) => {}
+            () = self.client.clock.sleep(patience) => {}
         }
         let state = jobs::state(self.client, id).await?;
         // The job may have ended this moment: the next list still has to show it.
         if state.is_final() {
-            self.client.clock().sleep(self.interval * 2.0).await;
-            if self.listeners().contains_key(id) && FILTERS.get(index) != Some(&EndedFilter::Newest) {
+            self.client.clock.sleep(self.interval * 2.0).await;
+            if lock(&self.listeners).contains_key(id) && FILTERS.get(index) != Some(&EndedFilter::Newest) {
                 self.abandon_filter(index, "it did not show a job that had ended");
             }
         }
         Ok(JobUpdate::State(state))
     }
 
-    fn listeners(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Box<Job>>>> {
-        lock(&self.listeners)
-    }
-
-    fn server(&self) -> MutexGuard<'_, ServerBehavior> {
-        lock(&self.server)
-    }
-
     fn filter(&self) -> Option<EndedFilter> {
-        FILTERS.get(self.server().filter).copied()
+        FILTERS.get(lock(&self.server).filter).copied()
     }
 
     fn abandon_filter(&self, index: usize, why: &str) {
-        let mut server = self.server();
+        let mut server = lock(&self.server);
         if server.filter == index {
             server.filter += 1;
             tracing::debug!("jobs are not listed with {:?} any more: {why}", FILTERS.get(index));
@@ -166,7 +158,7 @@ impl<'a> Watch<'a> {
     pub async fn run_lists(&self) -> std::convert::Infallible {
         loop {
             let ids: Vec<String> = {
-                let mut listeners = self.listeners();
+                let mut listeners = lock(&self.listeners);
                 listeners.retain(|_, sender| !sender.is_closed());
                 listeners.keys().cloned().collect()
             };
@@ -178,16 +170,16 @@ impl<'a> Watch<'a> {
             let requests = self.list_once(&ids).await;
             let pause = (self.interval / 2.0).max(requests as f64 / POLLS_PER_SECOND);
             // A slow server gets time between two lists.
-            let real = self.client.clock().real(pause).max(began.elapsed() / 2).max(LEAST_PAUSE);
+            let real = self.client.clock.real(pause).max(began.elapsed() / 2).max(LEAST_PAUSE);
             tokio::time::sleep(real).await;
         }
     }
 
     async fn list_once(&self, ids: &[String]) -> usize {
-        let index = self.server().filter;
+        let index = lock(&self.server).filter;
         let Some(filter) = FILTERS.get(index).copied() else {
             // Dropping the senders makes the callers ask for their jobs themselves.
-            self.listeners().clear();
+            lock(&self.listeners).clear();
             return 0;
         };
         let mut requests = 0;
@@ -196,7 +188,7 @@ impl<'a> Watch<'a> {
             match jobs::list_ended(self.client, filter, chunk).await {
                 Ok(EndedJobs { jobs, matches_filter }) => {
                     for job in jobs {
-                        let sender = self.listeners().remove(job.id());
+                        let sender = lock(&self.listeners).remove(job.id());
                         // An error means that the caller stopped waiting.
                         let _ = sender.map(|sender| sender.send(Box::new(job)));
                     }
@@ -221,7 +213,7 @@ impl<'a> Watch<'a> {
 
 impl ServerBehavior {
     /// Learns from a response with an unchanged state that came after `took` seconds.
-    fn learn_whether_it_waits(&mut self, took: f64) {
+    fn observe_long_poll(&mut self, took: f64) {
         if took >= f64::from(WAIT) * 0.7 {
             (self.waits, self.early_responses) = (Some(true), 0);
         } else if took < f64::from(WAIT) * 0.3 && self.waits != Some(false) {

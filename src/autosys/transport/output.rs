@@ -26,7 +26,9 @@ pub(super) struct CapturedOutput {
     secrets: Arc<[Secret]>,
     stored: Vec<u8>,
     seam: Vec<u8>,
+    /// The first message code of AutoSys that reports an error, such as `CAUAJM_E_50029`.
     error_code: Option<String>,
+    /// Whether AutoSys does not know the job ("Invalid job name", "Invalid job/box name").
     invalid_job: bool,
     no_authority: bool,
 }
@@ -58,20 +60,10 @@ impl CapturedOutput {
         if self.error_code.is_none() {
             self.error_code = find_error_code(&self.seam);
         }
-        self.invalid_job |= names_invalid_job(&self.seam);
-        self.no_authority |= names_no_authority(&self.seam);
+        self.invalid_job |= says_invalid_job(&self.seam);
+        self.no_authority |= says_not_authorized(&self.seam);
         let drop = self.seam.len().saturating_sub(OVERLAP);
         self.seam.drain(..drop);
-    }
-
-    /// The first message code of AutoSys that reports an error, such as `CAUAJM_E_50029`.
-    pub(super) fn error_code(&self) -> Option<&str> {
-        self.error_code.as_deref()
-    }
-
-    /// Whether AutoSys does not know the job ("Invalid job name", "Invalid job/box name").
-    pub(super) fn invalid_job(&self) -> bool {
-        self.invalid_job
     }
 
     /// Whether AutoSys says that this user is not allowed to.
@@ -119,9 +111,9 @@ impl ProgramResult {
         let (out, err) = (&self.out, &self.err);
         // An unknown job stays unknown, and a user without authority stays without. The texts are those of clients in use,
         // because the vendor's list of codes is not public.
-        let permanent = out.invalid_job() || err.invalid_job() || out.no_authority() || err.no_authority();
+        let permanent = out.invalid_job || err.invalid_job || out.no_authority() || err.no_authority();
         let failed = |text: String| SendOutcome::Failed { detail: self.with_output(&text), permanent };
-        match (err.error_code().or_else(|| out.error_code()), &self.end) {
+        match (err.error_code.as_ref().or(out.error_code.as_ref()), &self.end) {
             (Some(code), _) => failed(format!("AutoSys said {code}")),
             (None, Ok(0)) => {
                 SendOutcome::Delivered { detail: Some(self.with_output("")).filter(|text| !text.is_empty()) }
@@ -151,7 +143,7 @@ impl ProgramResult {
 const INVALID_JOB: &[u8] = b"invalid job";
 
 /// Whether AutoSys says in `bytes` that it does not know the job. The text is that of clients in use.
-pub(super) fn names_invalid_job(bytes: &[u8]) -> bool {
+pub(super) fn says_invalid_job(bytes: &[u8]) -> bool {
     bytes.to_ascii_lowercase().windows(INVALID_JOB.len()).any(|window| window == INVALID_JOB)
 }
 
@@ -166,7 +158,7 @@ const NO_AUTHORITY: [&[u8]; 6] = [
 ];
 
 /// Whether `bytes` say that this user is not allowed to. It is a text of AutoSys only together with an error code.
-pub(super) fn names_no_authority(bytes: &[u8]) -> bool {
+pub(super) fn says_not_authorized(bytes: &[u8]) -> bool {
     let bytes = bytes.to_ascii_lowercase();
     NO_AUTHORITY.iter().any(|phrase| bytes.windows(phrase.len()).any(|window| window == *phrase))
 }
@@ -194,18 +186,18 @@ mod tests {
 
     #[test]
     fn errors_are_found_anywhere_and_information_is_none() {
-        assert_eq!(captured(&[b"x CAUAJM_E_50029 Invalid job name: a"]).error_code(), Some("CAUAJM_E_50029"));
-        assert_eq!(captured(&[b"CAUAJM_I_50152 sent\nCAUAJM_W_1 hm"]).error_code(), Some("CAUAJM_W_1"));
-        assert_eq!(captured(&[b"CAUAJM_I_60000 Job (X) is already running."]).error_code(), None);
-        assert_eq!(captured(&[b"CAUAJM_E_ no digits, CAUAJM_"]).error_code(), None);
+        assert_eq!(captured(&[b"x CAUAJM_E_50029 Invalid job name: a"]).error_code.as_deref(), Some("CAUAJM_E_50029"));
+        assert_eq!(captured(&[b"CAUAJM_I_50152 sent\nCAUAJM_W_1 hm"]).error_code.as_deref(), Some("CAUAJM_W_1"));
+        assert_eq!(captured(&[b"CAUAJM_I_60000 Job (X) is already running."]).error_code.as_deref(), None);
+        assert_eq!(captured(&[b"CAUAJM_E_ no digits, CAUAJM_"]).error_code.as_deref(), None);
     }
 
     #[test]
     fn a_code_across_two_pieces_and_behind_the_stored_part_is_found() {
         let filler = vec![b'.'; 5000];
         let captured = captured(&[&filler, b"CAUAJM", b"_F_", b"7 INVALID ", b"Job"]);
-        assert_eq!(captured.error_code(), Some("CAUAJM_F_7"));
-        assert!(captured.invalid_job());
+        assert_eq!(captured.error_code.as_deref(), Some("CAUAJM_F_7"));
+        assert!(captured.invalid_job);
         assert_eq!(captured.text().chars().count(), SHOWN + 2);
     }
 
@@ -221,7 +213,7 @@ mod tests {
     #[test]
     fn missing_authority_is_what_autosys_says_and_not_a_shell() {
         let said = captured(&[b"CAUAJM_E_10262 User x is NOT auth", b"orized to send this event"]);
-        assert!(said.no_authority() && !said.invalid_job());
+        assert!(said.no_authority() && !said.invalid_job);
         assert!(!captured(&[b"sh: sendevent: Permission denied"]).no_authority());
         assert!(!captured(&[b"CAUAJM_E_10527 The event server is not available."]).no_authority());
     }

@@ -1,6 +1,5 @@
 //! Azure Run Command on a selected VM as a transport: one script per batch, which runs `sendevent` once per event.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -115,16 +114,11 @@ pub type RunCommand = VmTransport<ScriptRunner>;
 ///
 /// Each event's exit code comes back on a line of its own, because the success of the script says nothing about one event.
 /// The batch goes to the next VM when a VM does not exist, is not running, is not allowed, or has no `sendevent`.
+#[derive(Debug)]
 pub struct ScriptRunner {
     arm: ArmClient,
     vm_ids: VmIds,
     options: RunCommandOptions,
-}
-
-impl fmt::Debug for ScriptRunner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptRunner").field("options", &self.options).finish_non_exhaustive()
-    }
 }
 
 /// Why the events of a batch have no outcomes of their own.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::ErrorKind as IoErrorKind;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ impl Default for SendEventOptions {
             environment: BTreeMap::new(),
             env_file: None,
             autostatus: None,
-            mapping: Mapping::default(),
+            mapping: Mapping::change_status(),
             timeout: Duration::from_secs(60),
             comment: None,
         }
@@ -79,13 +80,19 @@ impl Default for SendEventOptions {
 /// input is closed, so that a client that asks for a password fails instead of waiting. Exit code 0 means that the event
 /// was stored, not that it was applied. An error message of AutoSys (`CAUAJM_E_…`, `_F_`, `_W_`) in the output is a failure
 /// with any exit code.
-#[derive(Debug)]
 pub struct SendEvent {
     options: SendEventOptions,
     autostatus: Option<PathBuf>,
-    sourced: EnvFile,
+    sourced: OnceCell<SourcedVariables>,
     /// The values of `environment` that no detail shows.
     secrets: Arc<[Secret]>,
+}
+
+impl fmt::Debug for SendEvent {
+    /// Shows no variables of `env_file`, because they may be credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendEvent").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 impl SendEvent {
@@ -118,7 +125,7 @@ impl SendEvent {
             .iter()
             .filter(|(name, value)| !NO_SECRETS.contains(&name.as_str()) && value.expose().len() >= SHORTEST_SECRET);
         let secrets = hidden.map(|(_, value)| value.clone()).collect();
-        Ok(Self { options, autostatus, sourced: EnvFile::default(), secrets })
+        Ok(Self { options, autostatus, sourced: OnceCell::new(), secrets })
     }
 
     /// The arguments of the program, or why the delivery cannot be sent.
@@ -126,10 +133,15 @@ impl SendEvent {
         command::arguments(&self.options.mapping, self.options.comment.as_deref(), delivery)
     }
 
-    /// The variables of `env_file`, if there is one, or why it cannot be sourced.
+    /// The variables of `env_file`, if there is one. The file is sourced once.
+    ///
+    /// # Errors
+    /// Why it cannot be sourced. Sourcing is tried again next time.
     async fn variables(&self) -> std::result::Result<Option<SourcedVariables>, String> {
-        let Some(file) = &self.options.env_file else { return Ok(None) };
-        self.sourced.variables(file, &self.options.environment, self.options.timeout).await.map(Some)
+        let SendEventOptions { env_file: Some(file), environment, timeout, .. } = &self.options else {
+            return Ok(None);
+        };
+        self.sourced.get_or_try_init(|| source(file, environment, *timeout)).await.cloned().map(Some)
     }
 
     /// Starts `program`, if `gate` is open at that moment: sourcing the variables can take long. On an error nothing was sent.
@@ -231,32 +243,10 @@ const SOURCE: &str = r#"[ -r "$1" ] || exit 126; . "$1" >/dev/null 2>&1; exec en
 
 type SourcedVariables = Arc<Vec<(OsString, OsString)>>;
 
-/// The variables of the file, after it was sourced.
-#[derive(Default)]
-struct EnvFile(OnceCell<SourcedVariables>);
-
-impl std::fmt::Debug for EnvFile {
-    /// Shows no values, because they may be credentials.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("EnvFile").field(&self.0.initialized()).finish()
-    }
-}
-
-impl EnvFile {
-    /// All variables after `file` was sourced on top of those of this process and of `given`. The file is sourced once.
-    ///
-    /// # Errors
-    /// Why there are no variables. Sourcing is tried again next time.
-    async fn variables(
-        &self,
-        file: &Path,
-        given: &BTreeMap<String, Secret>,
-        limit: Duration,
-    ) -> Result<SourcedVariables, String> {
-        self.0.get_or_try_init(|| source(file, given, limit)).await.cloned()
-    }
-}
-
+/// All variables after `file` was sourced on top of those of this process and of `given`.
+///
+/// # Errors
+/// Why there are no variables.
 async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) -> Result<SourcedVariables, String> {
     let failed = |why: String| format!("env_file {} {why}", file.display());
     let mut command = Command::new("/bin/sh");

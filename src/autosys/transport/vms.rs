@@ -56,7 +56,15 @@ impl VmCommand {
     /// `sendevent`, with `batch` events at a time.
     pub(super) fn new(autostatus: Option<&str>, batch: usize) -> Self {
         let (program, autostatus) = ("sendevent".to_owned(), autostatus.map(str::to_owned));
-        Self { program, autostatus, env_file: None, run_as: None, mapping: Mapping::default(), comment: None, batch }
+        Self {
+            program,
+            autostatus,
+            env_file: None,
+            run_as: None,
+            mapping: Mapping::change_status(),
+            comment: None,
+            batch,
+        }
     }
 
     /// Refuses a command that can never work.

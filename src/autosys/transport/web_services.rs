@@ -1,6 +1,5 @@
 //! AutoSys's web services (AEWS) as a transport: one POST per event, and a GET for the status of a job.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,7 +96,7 @@ impl WebServicesOptions {
             timeout: Duration::from_secs(30),
             accepted: vec![201],
             allow_http: false,
-            mapping: Mapping::default(),
+            mapping: Mapping::change_status(),
         }
     }
 }
@@ -106,17 +105,12 @@ impl WebServicesOptions {
 ///
 /// The server's certificate is always verified, redirects are not followed (they would get the credentials), and no request
 /// is repeated. 201 means that the event was stored, not that it was applied.
+#[derive(Debug)]
 pub struct WebServices {
     http: Client,
     addresses: Addresses,
     options: WebServicesOptions,
     authorization: Option<HeaderValue>,
-}
-
-impl fmt::Debug for WebServices {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebServices").field("options", &self.options).finish_non_exhaustive()
-    }
 }
 
 impl WebServices {
@@ -216,8 +210,7 @@ impl Transport for WebServices {
             // The rest of the body could hold an error code.
             Ok(response) if response.timed_out() => SendOutcome::unknown(format!(
                 "{} answered {}, and the rest of its response did not come in time",
-                self.http.shown(),
-                response.status
+                self.http.shown, response.status
             )),
             // The status is the result. A body that breaks off only explains less.
             Ok(response) => {
@@ -251,7 +244,7 @@ impl Transport for WebServices {
                 false => Err(format!("{}{}", response.status, response::after_colon(&response::text(&response.body)))),
             }
         };
-        read.await.map_err(|reason| format!("{} did not return the status of {job_id}: {reason}", self.http.shown()))
+        read.await.map_err(|reason| format!("{} did not return the status of {job_id}: {reason}", self.http.shown))
     }
 
     fn confirms(&self, delivery: &Delivery, status: &str) -> bool {

@@ -68,7 +68,8 @@ fn read_rows(batch: &RecordBatch) -> Result<Vec<JobRow>> {
         row.arm = required(&arms, "arm")?;
         row.job = required(&jobs, "job")?;
         row.state = match states.get(at) {
-            Some(Some(state)) => normalized(state),
+            // In its present spelling.
+            Some(Some(state)) => JobState::parse(state).map_or(state.as_str(), |known| known.as_str()).to_owned(),
             Some(None) => "unknown".to_owned(),
             // A table without this column has only completed jobs.
             None => "completed".to_owned(),
@@ -81,11 +82,6 @@ fn read_rows(batch: &RecordBatch) -> Result<Vec<JobRow>> {
         *row = std::mem::take(row).rounded();
     }
     Ok(rows)
-}
-
-/// A state in its present spelling.
-fn normalized(state: &str) -> String {
-    JobState::parse(state).map_or_else(|| state.to_owned(), |known| known.as_str().to_owned())
 }
 
 /// Checks that the figures of a job are possible.

@@ -26,7 +26,7 @@ pub struct ComparisonWarning {
 }
 
 /// Adds a warning with a code and a text.
-type Add<'a> = dyn FnMut(&str, String) + 'a;
+type AddWarning<'a> = dyn FnMut(&str, String) + 'a;
 
 /// The warnings of a run, the most important first.
 pub fn find_warnings(run: &RunData, arms: &[ArmFigures], comparisons: &[ArmComparison]) -> Vec<ComparisonWarning> {
@@ -74,7 +74,7 @@ fn jobs_listed(jobs: &[&JobRow]) -> String {
 }
 
 /// Jobs that the orchestrator has more than once.
-fn submitted_twice(run: &RunData, add: &mut Add<'_>) {
+fn submitted_twice(run: &RunData, add: &mut AddWarning<'_>) {
     let jobs: Vec<&JobRow> = run.job_rows.iter().filter(|job| run.is_submitted_twice(job)).collect();
     if !jobs.is_empty() {
         let text = format!(
@@ -88,7 +88,7 @@ fn submitted_twice(run: &RunData, add: &mut Add<'_>) {
 }
 
 /// Jobs that ran in another context, or waited in another queue, than planned.
-fn wrong_environment(run: &RunData, plan: &ArmPlan, add: &mut Add<'_>) {
+fn wrong_environment(run: &RunData, plan: &ArmPlan, add: &mut AddWarning<'_>) {
     let arm = &plan.name;
     type Value = fn(&JobRow) -> &Option<String>;
     let values: [(&str, &Option<String>, Value, &str, &str); 2] = [
@@ -115,7 +115,7 @@ fn wrong_environment(run: &RunData, plan: &ArmPlan, add: &mut Add<'_>) {
     }
 }
 
-fn confounded(comparisons: &[ArmComparison], add: &mut Add<'_>) {
+fn confounded(comparisons: &[ArmComparison], add: &mut AddWarning<'_>) {
     for comparison in comparisons.iter().filter(|comparison| comparison.kind == Difference::Mixed) {
         let (one, other) = (&comparison.baseline, &comparison.treatment);
         let text = format!(
@@ -126,7 +126,7 @@ fn confounded(comparisons: &[ArmComparison], add: &mut Add<'_>) {
     }
 }
 
-fn too_few_rounds(run: &RunData, comparisons: &[ArmComparison], add: &mut Add<'_>) {
+fn too_few_rounds(run: &RunData, comparisons: &[ArmComparison], add: &mut AddWarning<'_>) {
     let rounds = |comparison: &ArmComparison| comparison.ratio.map_or(0, |ratio| ratio.rounds);
     let fewest = comparisons.iter().map(rounds).min().unwrap_or(0);
     if run.arms.len() < 2 || fewest >= LEAST_ROUNDS {
@@ -144,7 +144,7 @@ fn too_few_rounds(run: &RunData, comparisons: &[ArmComparison], add: &mut Add<'_
 }
 
 /// Rounds in which two arms did not run the same jobs.
-fn different_jobs(run: &RunData, comparisons: &[ArmComparison], add: &mut Add<'_>) {
+fn different_jobs(run: &RunData, comparisons: &[ArmComparison], add: &mut AddWarning<'_>) {
     let mut by_arm: BTreeMap<&str, BTreeMap<i64, Vec<&str>>> = BTreeMap::new();
     for job in &run.job_rows {
         by_arm.entry(&job.arm).or_default().entry(job.round).or_default().push(&job.job);
@@ -169,7 +169,7 @@ fn different_jobs(run: &RunData, comparisons: &[ArmComparison], add: &mut Add<'_
 }
 
 /// Hosts that were added while an arm ran in the context with a fixed set of hosts.
-fn scaled(run: &RunData, arms: &[ArmFigures], add: &mut Add<'_>) {
+fn scaled(run: &RunData, arms: &[ArmFigures], add: &mut AddWarning<'_>) {
     let Some(fixed) = run.fixed_context() else { return };
     for (plan, figures) in run.arms.iter().zip(arms) {
         let came: Vec<&HostFigures> = figures.hosts.iter().filter(|host| host.came).collect();
@@ -192,7 +192,7 @@ fn scaled(run: &RunData, arms: &[ArmFigures], add: &mut Add<'_>) {
 }
 
 /// Hosts that more than one arm used.
-fn shared_hosts(arms: &[ArmFigures], add: &mut Add<'_>) {
+fn shared_hosts(arms: &[ArmFigures], add: &mut AddWarning<'_>) {
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for figures in arms {
         for host in &figures.hosts {
@@ -210,7 +210,7 @@ fn shared_hosts(arms: &[ArmFigures], add: &mut Add<'_>) {
 }
 
 /// Hosts that were warm when an arm began on them, because another arm had used them.
-fn warm_hosts(arms: &[ArmFigures], add: &mut Add<'_>) {
+fn warm_hosts(arms: &[ArmFigures], add: &mut AddWarning<'_>) {
     let first = |host: &HostFigures| host.first_round.zip(host.first_start_s).unwrap_or((i64::MAX, f64::INFINITY));
     for figures in arms {
         let (mut hosts, mut by) = (BTreeSet::new(), BTreeSet::new());
@@ -233,7 +233,7 @@ fn warm_hosts(arms: &[ArmFigures], add: &mut Add<'_>) {
 }
 
 /// Hosts that had more jobs than cores for them.
-fn packed_hosts(run: &RunData, arms: &[ArmFigures], add: &mut Add<'_>) {
+fn packed_hosts(run: &RunData, arms: &[ArmFigures], add: &mut AddWarning<'_>) {
     let hosts = || arms.iter().flat_map(|figures| figures.hosts.iter().map(move |host| (figures.arm.as_str(), host)));
     let least = |hosts: &mut dyn Iterator<Item = (&str, &HostFigures)>| {
         hosts.filter_map(|(_, host)| host.running_to_cpu).reduce(f64::min).map(|ratio| ratio.max(1.0))
@@ -275,7 +275,7 @@ fn packed_hosts(run: &RunData, arms: &[ArmFigures], add: &mut Add<'_>) {
 }
 
 /// Jobs whose orchestrator entry is missing, incomplete or not certain.
-fn correlation(run: &RunData, plan: &ArmPlan, add: &mut Add<'_>) {
+fn correlation(run: &RunData, plan: &ArmPlan, add: &mut AddWarning<'_>) {
     let arm = &plan.name;
     // A job that was never accepted cannot have an entry.
     let accepted: Vec<&JobRow> =
@@ -302,7 +302,7 @@ fn correlation(run: &RunData, plan: &ArmPlan, add: &mut Add<'_>) {
     }
 }
 
-fn different_success(arms: &[ArmFigures], add: &mut Add<'_>) {
+fn different_success(arms: &[ArmFigures], add: &mut AddWarning<'_>) {
     let share = |arm: &ArmFigures| arm.failed as f64 / arm.jobs.max(1) as f64;
     let Some(first) = arms.first() else { return };
     if arms.iter().any(|arm| (share(arm) - share(first)).abs() > 1e-9) {

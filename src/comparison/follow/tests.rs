@@ -128,7 +128,7 @@ async fn follow(
     if stopped {
         stop.stop();
     }
-    let control = RunControl::new(&stop, client.clock());
+    let control = RunControl::new(&stop, &client.clock);
     let options =
         RunnerOptions { job_timeout: 600.0, poll_interval: 0.5, expires_after: None, ..RunnerOptions::default() };
     let run = RunContext::new(&client, &journal, &header, &options, &control);
@@ -138,7 +138,7 @@ async fn follow(
         record = round.run_job(&jobs[0], 1, prior.as_ref()) => record,
         never = run.watch.run_lists() => match never {},
     };
-    let path = journal.path().to_owned();
+    let path = journal.path.clone();
     drop(journal);
     let Replay { jobs, .. } = Journal::reopen(&path).unwrap().1;
     (record, jobs.get(&key).cloned())

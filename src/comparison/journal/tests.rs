@@ -54,7 +54,7 @@ async fn what_was_written_is_read_from_both_kinds() {
         for event in events() {
             journal.write(&event).await.unwrap();
         }
-        let path = journal.path().to_owned();
+        let path = journal.path.clone();
         assert_eq!(path.is_dir(), segments);
         if !segments {
             let error = Journal::reopen(&path).unwrap_err();
@@ -98,7 +98,7 @@ async fn events_of_many_are_all_written() {
     let events: Vec<JournalEvent> = names.collect();
     let written = futures::future::join_all(events.iter().map(|event| journal.write(event))).await;
     assert!(written.iter().all(Result::is_ok));
-    let path = journal.path().to_owned();
+    let path = journal.path.clone();
     assert!(std::fs::read_dir(&path).unwrap().count() < 50, "they were not written together");
     assert_eq!(Journal::reopen(&path).unwrap().1.jobs.len(), 200);
 }

@@ -47,11 +47,6 @@ impl<'a> ResultDocument<'a> {
         serde_json::to_string_pretty(self).map_err(json_error)
     }
 
-    /// Writes the text without holding it in memory.
-    pub(super) fn write_to(&self, sink: &mut dyn std::io::Write) -> std::io::Result<()> {
-        Ok(serde_json::to_writer_pretty(sink, self)?)
-    }
-
     fn metadata(&self) -> Value {
         let run = self.run;
         let Some(RunMetadata { header, journal, speed, correlation_timeout }) = self.metadata else {

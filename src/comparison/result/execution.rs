@@ -184,7 +184,7 @@ fn metrics(record: &JobRecord, entry: Option<&OrchestratorEntry>) -> Value {
             "context_type": entry.queue().map(|queue| if queue == "default" { "synchronous" } else { "asynchronous" })},
         "orchestrator_data": {
             "correlation": record.correlation.as_str(),
-            "orchestrator_job_id": entry.id(),
+            "orchestrator_job_id": entry.id,
             "orchestrator_job_name": entry.name(),
             "state": entry.text("/processingInfo/state"),
             "user": entry.user(),

@@ -13,11 +13,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::analysis::{Analysis, ComparisonWarning, RunData, analyse, from_table};
-use super::files;
 use super::job_configs::JobConfig;
 use super::journal::JournalHeader;
-use super::options;
 use super::records::ArmRecord;
+use super::{files, options};
 use crate::error::{Error, ErrorKind, Result};
 
 mod document;
@@ -82,7 +81,9 @@ impl ComparisonResult {
             analysis: &analysis,
             warnings: &warnings,
         };
-        let (path, moved) = folder.write(metadata.header.began, &|sink| document.write_to(sink))?;
+        // The text is never in memory as a whole.
+        let write = |sink: &mut dyn Write| Ok(serde_json::to_writer_pretty(sink, &document)?);
+        let (path, moved) = folder.write(metadata.header.began, &write)?;
         let mut stored = StoredDocument::File(path.clone());
         if let Some(text) = moved {
             let mut extended = warnings.clone();

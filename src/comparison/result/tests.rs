@@ -14,6 +14,7 @@ use crate::comparison::{
 use crate::error::{ErrorKind, Result};
 use crate::sandbox::viya::{Fault, ViyaOptions, ViyaSandbox, workload};
 use crate::stop::Stop;
+use crate::viya::Credentials;
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -38,7 +39,7 @@ impl Fixture {
     fn options(&self) -> RunnerOptions {
         RunnerOptions {
             base_url: self.sandbox.url(),
-            tokens: self.folder.path().join("tokens.json").into(),
+            tokens: Credentials::File(self.folder.path().join("tokens.json")),
             jobs: self.folder.path().join("jobs.json"),
             results_dir: self.results(),
             ..RunnerOptions::default()

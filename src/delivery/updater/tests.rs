@@ -533,12 +533,12 @@ async fn after_a_failure_the_next_cycle_starts_sooner_and_continues() {
     let mut outcomes = Vec::new();
     // Every hour: without the back-off, the test would not end.
     let each = |outcome: Result<DeliveryReport>| {
-        outcomes.push(outcome.as_ref().map(|report| report.delivered).map_err(crate::Error::lets_next_cycle_run));
+        outcomes.push(outcome.as_ref().map(|report| report.delivered).map_err(crate::Error::next_cycle_can_run));
         outcome.is_err()
     };
     updater.run_forever(Duration::from_secs(3_600), &Stop::default(), each).await;
     assert_eq!(outcomes, [Err(true), Err(true), Ok(1)]);
-    assert!(!crate::Error::new(ErrorKind::Delivery, "no program").lets_next_cycle_run());
+    assert!(!crate::Error::new(ErrorKind::Delivery, "no program").next_cycle_can_run());
 }
 
 #[tokio::test]

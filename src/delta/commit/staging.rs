@@ -29,7 +29,7 @@ use super::attempt::{CommitAttempt, FileRows};
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::log::store_path;
 use crate::delta::schema;
-use crate::delta::state::{self, Moment};
+use crate::delta::state::{self, BothClocks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{KernelEngine, Storage};
 
@@ -53,7 +53,7 @@ pub(in crate::delta) struct StagedFiles {
     snapshot: SnapshotRef,
     partitions: Arc<[String]>,
     /// When they were written.
-    written: Moment,
+    written: BothClocks,
     /// The table's incarnation: files of a table that was deleted are gone with it.
     incarnation: u64,
 }

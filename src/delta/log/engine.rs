@@ -59,7 +59,7 @@ impl From<&ObjectMeta> for EntryFile {
 }
 
 /// What is made of the log while the kernel reads it.
-struct Watch {
+struct LogObserver {
     /// Returns the actions for the kernel to see instead of the given ones.
     on_read: Box<dyn Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync>,
     /// An entry that is listed also where a listing would begin after it.
@@ -70,7 +70,7 @@ struct Watch {
     newest: Mutex<Option<(u64, EntryFile)>>,
 }
 
-impl Watch {
+impl LogObserver {
     fn note(&self, version: u64, file: &FileMeta) {
         let entry = EntryFile { written: file.last_modified.into(), size: file.size, inode: 0 };
         if self.version == Some(version) {
@@ -87,7 +87,7 @@ impl Watch {
 /// files, which repeat the protocol and the transaction ids, and need not exist.
 pub(in crate::delta) struct LogEngine {
     engine: Arc<KernelEngine>,
-    watch: Arc<Watch>,
+    watch: Arc<LogObserver>,
 }
 
 impl LogEngine {
@@ -98,7 +98,7 @@ impl LogEngine {
         on_read: impl Fn(RecordBatch) -> KernelResult<RecordBatch> + Send + Sync + 'static,
     ) -> Self {
         let (seen, newest) = (Mutex::default(), Mutex::default());
-        let watch = Watch { on_read: Box::new(on_read), version: watched, seen, newest };
+        let watch = LogObserver { on_read: Box::new(on_read), version: watched, seen, newest };
         Self { engine: Arc::clone(engine), watch: Arc::new(watch) }
     }
 
@@ -142,7 +142,7 @@ fn name(url: &Url) -> &str {
 
 struct Handler<T: ?Sized> {
     inner: Arc<T>,
-    watch: Arc<Watch>,
+    watch: Arc<LogObserver>,
 }
 
 impl<T: ?Sized> Handler<T> {

@@ -90,24 +90,24 @@ pub(super) struct WriteLayout {
 }
 
 /// A moment by both clocks: the first stands still while a machine sleeps, the second can be set.
-pub(super) type Moment = (Instant, SystemTime);
+pub(super) type BothClocks = (Instant, SystemTime);
 
-pub(super) fn now() -> Moment {
+pub(super) fn now() -> BothClocks {
     (Instant::now(), SystemTime::now())
 }
 
-pub(super) fn elapsed((instant, time): Moment) -> Duration {
+pub(super) fn elapsed((instant, time): BothClocks) -> Duration {
     instant.elapsed().max(time.elapsed().unwrap_or_default())
 }
 
 #[derive(Clone, Copy)]
 struct LogAccess {
     /// When this process last read the log or committed to it.
-    at: Moment,
+    at: BothClocks,
     /// Until then, other processes are assumed to commit all the time.
     contended_until: Option<Instant>,
     /// The newest version when this process last looked for new checkpoints, and when that was.
-    looked_for_checkpoints: (u64, Moment),
+    looked_for_checkpoints: (u64, BothClocks),
 }
 
 /// A snapshot that was confirmed longer ago than this is refreshed before a commit: if the log entry that follows it were

@@ -121,7 +121,7 @@ fn a_good_store_passes_and_is_left_as_it_was() {
     for name in ["writable", "atomic", "listing", "latency"] {
         assert_eq!(of(&checks, name).status, Status::Ok, "{checks:?}");
     }
-    assert!(Report::new(checks).ok());
+    assert!(Report { checks }.ok());
     assert_eq!(left(&store), []);
 }
 
@@ -134,7 +134,7 @@ fn stores_that_are_not_atomic_are_recognised() {
         let atomic = of(&checks, "atomic");
         assert_eq!(atomic.status, Status::Failed, "{flaw:?}");
         assert!(atomic.detail.contains(words), "{flaw:?}: {}", atomic.detail);
-        assert!(!Report::new(checks).ok());
+        assert!(!Report { checks }.ok());
         assert_eq!(left(&store), []);
     }
 }
@@ -160,7 +160,7 @@ fn late_listings_are_recognised() {
     let checks = checks_of(store);
     assert_eq!(of(&checks, "atomic").status, Status::Ok);
     assert_eq!(of(&checks, "listing").status, Status::Failed);
-    assert!(!Report::new(checks).ok());
+    assert!(!Report { checks }.ok());
 }
 
 #[test]

@@ -39,10 +39,6 @@ pub(super) struct CachedListing {
 }
 
 impl CachedListing {
-    pub(super) fn is_empty(&self) -> bool {
-        self.vms.is_empty()
-    }
-
     /// How old it is. A time in the future, because a clock was set back, is infinitely old.
     pub(super) fn age(&self) -> Duration {
         (Utc::now() - self.listed_at).to_std().unwrap_or(Duration::MAX)

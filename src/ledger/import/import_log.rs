@@ -44,14 +44,8 @@ pub(super) struct ImportLog {
     files: HashMap<String, ImportedFile>,
 }
 
-/// What one batch adds for a file.
-#[derive(Debug, Clone)]
-pub(super) struct ImportLogEntry {
-    pub(super) path: String,
-    pub(super) stamp: Option<String>,
-    /// The records whose rows the batch adds.
-    pub(super) records: Vec<RecordDigest>,
-}
+/// What one batch adds for a file: the path of the file, its stamp, and the records whose rows the batch adds.
+pub(super) type ImportLogEntry = (String, ImportedFile);
 
 impl ImportLog {
     /// Reads the import log. Either table can be missing; `imports` opens the table of the batches.
@@ -104,10 +98,10 @@ impl ImportLog {
         Ok(true)
     }
 
-    fn add(&mut self, entry: ImportLogEntry) {
-        let file = self.files.entry(entry.path).or_default();
-        file.stamp = entry.stamp;
-        file.records.extend(entry.records);
+    fn add(&mut self, (path, added): ImportLogEntry) {
+        let file = self.files.entry(path).or_default();
+        file.stamp = added.stamp;
+        file.records.extend(added.records);
     }
 }
 
@@ -150,10 +144,10 @@ fn to_batch(number: i64, previous: Option<i64>, entries: &[ImportLogEntry]) -> R
     let columns = vec![
         integer_column(all.clone().map(|_| Some(number))),
         integer_column(all.clone().map(|_| previous)),
-        text_column(all.clone().map(|entry| Some(&entry.path))),
-        text_column(all.clone().map(|entry| entry.stamp.as_ref())),
-        text_column(all.clone().map(|entry| Some(STANDARD_NO_PAD.encode(entry.records.as_flattened())))),
-        integer_column(all.clone().map(|entry| i64::try_from(entry.records.len()).ok())),
+        text_column(all.clone().map(|(path, _)| Some(path))),
+        text_column(all.clone().map(|(_, added)| added.stamp.as_ref())),
+        text_column(all.clone().map(|(_, added)| Some(STANDARD_NO_PAD.encode(added.records.as_flattened())))),
+        integer_column(all.clone().map(|(_, added)| i64::try_from(added.records.len()).ok())),
         time_column(all.map(|_| Some(now))),
     ];
     new_batch(&IMPORTS, columns)
@@ -179,7 +173,7 @@ fn read_batches(imports: &Table) -> Result<HashMap<i64, ImportBatch>> {
             return Err(broken());
         }
         let (path, stamp) = (paths.value(row).to_owned(), value(stamps, row).map(str::to_owned));
-        let entry = ImportLogEntry { path, stamp, records: digests.to_vec() };
+        let entry = (path, ImportedFile { stamp, records: digests.to_vec() });
         batches.entry(numbers.value(row)).or_insert_with(|| (value(previous, row), Vec::new())).1.push(entry);
     }
     Ok(batches)

@@ -18,18 +18,16 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::JobLedger;
-use super::rows;
 use super::tables::{IMPORTS, LedgerTable, NO, YES};
+use super::{JobLedger, rows};
 use crate::error::Result;
+use crate::stop::Stop;
 use folder::FileStamp;
-use import_log::{ImportLog, ImportLogEntry, ImportedFile};
+use import_log::{ImportLog, ImportedFile};
 use record::{LegacyRecord, RecordDigest, RecordReader};
 
 /// The maximum numbers of files, bytes and records of one commit. A file is never divided.
@@ -53,7 +51,7 @@ pub struct ImportOptions {
     /// IANA name of the time zone of times without an offset. Without it, such times are refused.
     pub timezone: Option<String>,
     /// Set to end the import early, between two files. What was read is imported; the next import continues.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
 }
 
 /// What an import did.
@@ -111,7 +109,7 @@ impl JobLedger {
         let files = folder::list(folder, &mut report)?;
         let mut import = Import::new(self, reader, report)?;
         for path in &files {
-            if options.stop.load(Ordering::Relaxed) {
+            if options.stop.is_stopped() {
                 break;
             }
             import.file(path)?;
@@ -230,7 +228,7 @@ impl<'a> Import<'a> {
                     file.stamp.is_some() && before.and_then(|file| file.stamp.as_ref()) != file.stamp.as_ref();
                 if !new.is_empty() || has_new_stamp {
                     let records = new.iter().map(|(record, _)| record.digest).collect();
-                    entries.push(ImportLogEntry { path: file.path.clone(), stamp: file.stamp.clone(), records });
+                    entries.push((file.path.clone(), ImportedFile { stamp: file.stamp.clone(), records }));
                 }
                 records.extend(new.into_iter().map(|(record, _)| record));
             }

@@ -43,7 +43,7 @@ struct Items<'a> {
 }
 
 /// How many items there were at some moment.
-type Mark = (usize, u64, u64);
+type Position = (usize, u64, u64);
 
 /// Removes a byte order mark, and converts UTF-16 to UTF-8: Windows tools write both.
 fn decode(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
@@ -94,12 +94,12 @@ impl Items<'_> {
         }
     }
 
-    fn mark(&self) -> Mark {
+    fn mark(&self) -> Position {
         (self.listed.len(), self.all, self.faults)
     }
 
     /// Forgets what was added since `mark`.
-    fn forget(&mut self, (listed, all, faults): Mark) {
+    fn forget(&mut self, (listed, all, faults): Position) {
         self.listed.truncate(listed);
         (self.all, self.faults) = (all, faults);
     }

@@ -79,7 +79,9 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
         let mut row = |measure: &str, recorded: f64, sandbox: f64| {
             rows.push(CalibrationRow { arm: arm.into(), measure: measure.into(), recorded, sandbox });
         };
+        let min = |values: &[f64]| quantile(values, 0.0).unwrap_or(f64::NAN);
         let median = |values: &[f64]| quantile(values, 0.5).unwrap_or(f64::NAN);
+        let max = |values: &[f64]| quantile(values, 1.0).unwrap_or(f64::NAN);
         let mean = |values: &[f64]| mean(values).unwrap_or(f64::NAN);
         row("makespan_s", max(&ended.0) - min(&created.0), max(&ended.1) - min(&created.1));
         row("pending_median_s", median(&pending.0), median(&pending.1));
@@ -91,14 +93,6 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
         row("hosts", recorded_hosts.len() as f64, hosts.len() as f64);
     }
     Ok(rows)
-}
-
-fn max(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-}
-
-fn min(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 #[cfg(test)]

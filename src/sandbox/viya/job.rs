@@ -24,11 +24,6 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// The present moment of the host model, in virtual seconds.
-    pub fn now(&self) -> f64 {
-        self.model.now()
-    }
-
     /// The job of this id, unless it was deleted.
     pub fn find(&self, id: &str) -> Option<&Job> {
         self.all.iter().find(|job| job.id == id && !job.deleted)
@@ -37,7 +32,7 @@ impl Jobs {
     /// Cancels the job of this id. A job that has ended stays as it is.
     pub fn cancel(&mut self, id: &str) -> Option<&mut Job> {
         let job = self.all.iter_mut().find(|job| job.id == id && !job.deleted)?;
-        self.model.cancel(self.model.now(), job.number);
+        self.model.cancel(self.model.now, job.number);
         Some(job)
     }
 }
@@ -69,7 +64,7 @@ impl Job {
     /// State, and the moment of the end if it has come. A new job is `running` at once, also while the orchestrator
     /// has it pending: SAS's own behaviour, so that only the orchestrator can tell queueing.
     pub fn state(&self, jobs: &Jobs) -> (&'static str, Option<f64>) {
-        let (model, now) = (self.model(jobs), jobs.now());
+        let (model, now) = (self.model(jobs), jobs.model.now);
         match (model.phase, model.ended) {
             (Phase::Canceled, Some(at)) => ("canceled", Some(at)),
             (Phase::Ended, Some(at)) if at + self.end_lag <= now => {
@@ -80,7 +75,7 @@ impl Job {
     }
 
     pub fn json(&self, jobs: &Jobs) -> Value {
-        let (clock, now) = (&jobs.clock, jobs.now());
+        let (clock, now) = (&jobs.clock, jobs.model.now);
         let uri = format!("/jobExecution/jobs/{}", self.id);
         let (state, ended) = self.state(jobs);
         let created_ms = clock.millis(self.created);

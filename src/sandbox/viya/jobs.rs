@@ -61,7 +61,7 @@ pub async fn submit(
     let name = request.get("name").and_then(Value::as_str).unwrap_or(&definition.name).to_owned();
 
     let mut jobs = server.jobs();
-    let now = jobs.now();
+    let now = jobs.model.now;
     let number = jobs.model.submit(now, context.queue, definition.work);
     let job = Job {
         id: Uuid::new_v4().to_string(),
@@ -134,7 +134,7 @@ pub async fn state(
     loop {
         let next = {
             let jobs = server.jobs();
-            let now = jobs.now();
+            let now = jobs.model.now;
             let job = jobs.find(&id).ok_or_else(|| not_found("job", &id))?;
             let (state, ended) = job.state(&jobs);
             if ended.is_some() || now >= until {

@@ -71,7 +71,7 @@ impl ViyaSandbox {
         let definitions = options.definitions.clone().map_or_else(workload::example_definitions, Ok)?;
         let server = Arc::new(ViyaState::new(definitions, options));
         let http = LocalServer::start("SAS Viya", routes::router(server.clone()))?;
-        let time_scale = LocalTimeScale::declare(http.address(), server.clock.speed);
+        let time_scale = LocalTimeScale::declare(http.address, server.clock.speed);
         Ok(Self { server, http, _time_scale: time_scale })
     }
 
@@ -82,7 +82,7 @@ impl ViyaSandbox {
 
     /// A token pair in the shape of SASLogon's response, as if the sandbox's user had just logged on.
     pub fn issue_tokens(&self) -> Value {
-        self.server.tokens().issue(None, true)
+        lock(&self.server.tokens).issue(None, true)
     }
 
     /// The job definitions it knows.

@@ -82,8 +82,11 @@ pub struct Host {
 #[derive(Debug, Clone, Default)]
 pub struct HostModel {
     parameters: HostParameters,
-    now: f64,
-    hosts: Vec<Host>,
+    /// The present moment, in virtual seconds.
+    pub now: f64,
+    /// Every host there ever was, in order of arrival.
+    pub hosts: Vec<Host>,
+    /// Every job there ever was, in order of submission.
     jobs: Vec<ModelJob>,
     accepted: VecDeque<usize>,
     pending: Vec<usize>,
@@ -104,24 +107,9 @@ impl HostModel {
         model
     }
 
-    /// The present moment.
-    pub fn now(&self) -> f64 {
-        self.now
-    }
-
     /// The job with that number.
     pub fn job(&self, job: usize) -> &ModelJob {
         &self.jobs[job]
-    }
-
-    /// Every job there ever was, in order of submission.
-    pub fn jobs(&self) -> &[ModelJob] {
-        &self.jobs
-    }
-
-    /// Every host there ever was, in order of arrival.
-    pub fn hosts(&self) -> &[Host] {
-        &self.hosts
     }
 
     /// Submits a job of `work` seconds to `queue` at the moment `at` (not before the present one); returns its number.

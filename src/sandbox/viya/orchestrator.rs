@@ -37,7 +37,7 @@ pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<Li
     }
     let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
     let jobs = server.jobs();
-    let listed_until = jobs.now() - behaviour.orchestrator_delay;
+    let listed_until = jobs.model.now - behaviour.orchestrator_delay;
     let describe = |job: &&Job| item(job, &jobs, behaviour.orchestrator_names);
     let passes = |job: &&Job| {
         jobs.model.job(job.number).submitted <= listed_until
@@ -61,9 +61,9 @@ pub fn transformed(name: &str) -> String {
 }
 
 fn item(job: &Job, jobs: &Jobs, with_name: bool) -> Value {
-    let (definition, clock, now) = (&job.definition, &jobs.clock, jobs.now());
+    let (definition, clock, now) = (&job.definition, &jobs.clock, jobs.model.now);
     let simulated = jobs.model.job(job.number);
-    let host = simulated.host.map(|host| (host, &jobs.model.hosts()[host]));
+    let host = simulated.host.map(|host| (host, &jobs.model.hosts[host]));
     let seconds = |at: f64| at.floor() as i64;
     let until = |at: Option<f64>| seconds(at.unwrap_or(now));
     let submit = seconds(simulated.submitted);

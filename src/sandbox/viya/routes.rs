@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::body;
 use axum::extract::{Form, Query, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post, put};
-use axum::{Router, http::StatusCode};
+use axum::{Router, body};
 use serde_json::json;
 
 use super::reply::{self, Reply, link};
 use super::server::{Failure, ViyaState};
 use super::tokens::{Authorization, TokenRequest, USER};
 use super::{definitions, jobs, orchestrator};
+use crate::runtime::lock;
 
 /// All routes of the simulated SAS Viya.
 pub fn router(server: Arc<ViyaState>) -> Router {
@@ -39,11 +39,11 @@ pub fn router(server: Arc<ViyaState>) -> Router {
 }
 
 async fn token(State(server): State<Arc<ViyaState>>, headers: HeaderMap, Form(request): Form<TokenRequest>) -> Reply {
-    server.tokens().answer(&headers, &request)
+    lock(&server.tokens).answer(&headers, &request)
 }
 
 async fn authorize(State(server): State<Arc<ViyaState>>, Query(request): Query<Authorization>) -> Reply {
-    server.tokens().authorize(&request)
+    lock(&server.tokens).authorize(&request)
 }
 
 async fn current_user() -> Reply {
@@ -76,7 +76,8 @@ async fn process(State(server): State<Arc<ViyaState>>, request: Request, next: N
         Some(Failure::ClosedBefore) => close_connection(),
         failure => failure,
     };
-    let refusal = server.fault(path).or_else(|| if logon { None } else { server.tokens().refusal(request.headers()) });
+    let refusal =
+        server.fault(path).or_else(|| if logon { None } else { lock(&server.tokens).refusal(request.headers()) });
     let reply = match refusal {
         Some(refusal) => refusal,
         None => next.run(request).await,

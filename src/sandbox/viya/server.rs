@@ -35,7 +35,7 @@ pub struct ViyaState {
     pub clock: VirtualClock,
     pub definitions: Vec<JobDefinition>,
     pub options: ViyaOptions,
-    tokens: Mutex<IssuedTokens>,
+    pub tokens: Mutex<IssuedTokens>,
     jobs: Mutex<Jobs>,
     /// How many requests each fault of the options has seen.
     fault_counts: Mutex<Vec<u64>>,
@@ -57,10 +57,6 @@ impl ViyaState {
             requests: Mutex::default(),
             options,
         }
-    }
-
-    pub fn tokens(&self) -> MutexGuard<'_, IssuedTokens> {
-        lock(&self.tokens)
     }
 
     /// The jobs, with the host model advanced to the present moment.

@@ -382,7 +382,7 @@ fn it_stops_when_dropped_although_a_client_keeps_its_connection() {
     let f = Fixture::fast();
     run(async { assert_eq!(f.get("/jobExecution").await.status(), 200) });
     let Fixture { viya, client, .. } = f;
-    let (url, address) = (viya.url(), viya.http.address());
+    let (url, address) = (viya.url(), viya.http.address);
     drop(viya);
     assert!(std::net::TcpStream::connect(address).is_err());
     run(async { assert!(client.get(url).send().await.is_err()) });

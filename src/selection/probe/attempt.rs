@@ -56,7 +56,7 @@ impl fmt::Display for ProbeDeadline {
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
 /// The outcome of probing one address.
-pub(super) struct Attempt {
+pub(super) struct ProbeAttempt {
     /// The kind of the probe, as in [`super::ProbeOutcome::kind`].
     pub kind: String,
     /// How long the answer took, or why there was none.

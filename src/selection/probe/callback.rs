@@ -8,18 +8,17 @@ use super::{ProbeOutcome, ProbeResult, Target, log};
 use crate::inventory::Vm;
 
 /// A probe that the caller implements.
-pub trait ProbeCallback: Send + Sync {
-    /// The address that answered and the network interface behind it, where known; None when the VM is unreachable.
-    /// It is called from several threads at once, and may block. The probe ends at the deadline, but the call cannot be
-    /// interrupted, so it should have a time limit of its own.
-    ///
-    /// # Errors
-    /// The reason why the VM is unreachable.
-    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String>;
-}
+///
+/// It returns the address that answered and the network interface behind it, where known; None when the VM is unreachable.
+/// It is called from several threads at once, and may block. The probe ends at the deadline, but the call cannot be
+/// interrupted, so it should have a time limit of its own.
+///
+/// # Errors
+/// The reason why the VM is unreachable.
+pub type ProbeCallback = dyn Fn(&Vm) -> Result<Option<(String, Option<String>)>, String> + Send + Sync;
 
 /// Calls `callback` on a thread that may block.
-pub(super) async fn call(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> ProbeResult {
+pub(super) async fn call(callback: Arc<ProbeCallback>, target: &Target<'_>) -> ProbeResult {
     let start = Instant::now();
     let answer = outcome_of(callback, target).await;
     let (address, time) = match &answer {
@@ -30,7 +29,7 @@ pub(super) async fn call(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) 
     answer
 }
 
-async fn outcome_of(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> ProbeResult {
+async fn outcome_of(callback: Arc<ProbeCallback>, target: &Target<'_>) -> ProbeResult {
     let Target { vm, deadline, limits, .. } = target;
     let Some(Ok(permit)) = deadline.limit(limits.callables.clone().acquire_owned()).await else {
         return Err(format!("no thread was free for the probe callable within {deadline}: many calls do not return"));
@@ -41,7 +40,7 @@ async fn outcome_of(callback: Arc<dyn ProbeCallback>, target: &Target<'_>) -> Pr
     let probed = (*vm).clone();
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        callback.probe(&probed)
+        callback(&probed)
     });
     match deadline.limit(work).await {
         Some(Ok(Ok(Some((ip_address, _))))) if ip_address.trim().is_empty() => {

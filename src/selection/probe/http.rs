@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use super::attempt::{Attempt, ProbeDeadline, describe, with_descriptor};
+use super::attempt::{ProbeAttempt, ProbeDeadline, describe, with_descriptor};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::http::tls::{client_config, system_roots};
 
@@ -67,7 +67,7 @@ impl HttpProbe {
     }
 
     /// Sends the request to the VM `name` at `address`.
-    pub(super) async fn get(&self, name: &str, address: SocketAddr, deadline: ProbeDeadline) -> Attempt {
+    pub(super) async fn get(&self, name: &str, address: SocketAddr, deadline: ProbeDeadline) -> ProbeAttempt {
         let result = match self.request(name, address) {
             Ok((client, url)) => {
                 let sent = with_descriptor(
@@ -94,7 +94,7 @@ impl HttpProbe {
             }
             Err(reason) => Err(reason),
         };
-        Attempt { kind: self.kind.to_owned(), result }
+        ProbeAttempt { kind: self.kind.to_owned(), result }
     }
 
     /// The health address of the VM, and a client that goes to `address` for it.

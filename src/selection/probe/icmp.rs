@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use self::socket::{EchoResult, EchoSocket, Kind, PendingEcho};
-use super::attempt::{Attempt, ProbeDeadline, describe, with_descriptor};
+use super::attempt::{ProbeAttempt, ProbeDeadline, describe, with_descriptor};
 
 /// Requests per probe, spread over the time limit: networks drop the first packet to a host whose hardware address they do
 /// not know yet.
@@ -28,7 +28,7 @@ const REQUESTS: u16 = 3;
 const LOOPBACK_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Sends echo requests to `address` until one is answered.
-pub(super) async fn echo(address: SocketAddr, deadline: ProbeDeadline) -> Attempt {
+pub(super) async fn echo(address: SocketAddr, deadline: ProbeDeadline) -> ProbeAttempt {
     // The raw socket's error comes last, and is the one that a lack of descriptors shows in.
     let probe = with_descriptor(
         deadline,
@@ -37,9 +37,9 @@ pub(super) async fn echo(address: SocketAddr, deadline: ProbeDeadline) -> Attemp
     );
     match probe.await {
         Ok((probe, deadline)) => {
-            Attempt { kind: probe.kind().name().to_owned(), result: echo_from(probe, address, deadline).await }
+            ProbeAttempt { kind: probe.kind().name().to_owned(), result: echo_from(probe, address, deadline).await }
         }
-        Err([datagram, raw]) => Attempt { kind: "icmp".to_owned(), result: Err(not_permitted(&datagram, &raw)) },
+        Err([datagram, raw]) => ProbeAttempt { kind: "icmp".to_owned(), result: Err(not_permitted(&datagram, &raw)) },
     }
 }
 

@@ -22,7 +22,7 @@ const MAX_ADDRESSES: usize = 4;
 pub(super) type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Addresses with a port of 0, or why there are none.
-type Found = Result<Vec<SocketAddr>, String>;
+type ResolvedAddresses = Result<Vec<SocketAddr>, String>;
 
 /// Looks up names. Each name is looked up once at a time.
 pub(super) struct NameResolver {
@@ -36,7 +36,7 @@ struct LookupQueue {
     /// Names that no thread has taken up yet.
     queue: VecDeque<String>,
     /// The probes that wait for a name, queued or being looked up.
-    waiting: HashMap<String, Vec<oneshot::Sender<Found>>>,
+    waiting: HashMap<String, Vec<oneshot::Sender<ResolvedAddresses>>>,
     threads: usize,
 }
 
@@ -54,7 +54,7 @@ impl NameResolver {
     /// The addresses behind a host name or an IP address (with or without an interface, as in `fe80::1%eth0`), each
     /// once. Takes at most half of the time limit: the other half is for the probe, and the reason distinguishes a slow
     /// resolver from a host that does not answer.
-    pub(super) async fn resolve(self: &Arc<Self>, host: &str, deadline: ProbeDeadline) -> Found {
+    pub(super) async fn resolve(self: &Arc<Self>, host: &str, deadline: ProbeDeadline) -> ResolvedAddresses {
         if let Ok(address) = host.parse::<IpAddr>() {
             return usable(host, vec![SocketAddr::new(address, 0)]);
         }
@@ -70,7 +70,7 @@ impl NameResolver {
     }
 
     /// Waits for the lookup of `host` that is under way, or starts one.
-    fn ask(self: &Arc<Self>, host: &str) -> oneshot::Receiver<Found> {
+    fn ask(self: &Arc<Self>, host: &str) -> oneshot::Receiver<ResolvedAddresses> {
         let (sender, answer) = oneshot::channel();
         let mut work = lock(&self.work);
         if let Some(waiting) = work.waiting.get_mut(host) {
@@ -127,7 +127,7 @@ impl NameResolver {
 }
 
 /// The addresses of `found` that packets can be sent to, each once.
-fn usable(host: &str, found: Vec<SocketAddr>) -> Found {
+fn usable(host: &str, found: Vec<SocketAddr>) -> ResolvedAddresses {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     let mut without_interface = None;
     for address in found {

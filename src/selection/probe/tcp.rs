@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
-use super::attempt::{Attempt, ProbeDeadline, describe, with_descriptor};
+use super::attempt::{ProbeAttempt, ProbeDeadline, describe, with_descriptor};
 
 /// Connects to `port` at `address` and closes the connection again.
-pub(super) async fn connect(address: SocketAddr, port: u16, deadline: ProbeDeadline) -> Attempt {
+pub(super) async fn connect(address: SocketAddr, port: u16, deadline: ProbeDeadline) -> ProbeAttempt {
     let (ip, to) = (address.ip(), SocketAddr::new(address.ip(), port));
     let to = match (to, address) {
         (SocketAddr::V6(mut to), SocketAddr::V6(address)) => {
@@ -38,5 +38,5 @@ pub(super) async fn connect(address: SocketAddr, port: u16, deadline: ProbeDeadl
         }
         Err(e) => Err(format!("no connection to TCP port {port} of {ip}: {}", describe(&e))),
     };
-    Attempt { kind: format!("tcp:{port}"), result }
+    ProbeAttempt { kind: format!("tcp:{port}"), result }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::names::NameResolver;
-use super::{Probe, ProbeCallback, ProbeOutcome, ProbeResult, ProcessLimits};
+use super::{Probe, ProbeOutcome, ProbeResult, ProcessLimits};
 use crate::error::ErrorKind;
 use crate::inventory::Vm;
 
@@ -22,18 +22,8 @@ fn probe(text: &str) -> Probe {
     text.parse().unwrap()
 }
 
-struct Scripted<F>(F);
-impl<F> ProbeCallback for Scripted<F>
-where
-    F: Fn(&Vm) -> Result<Option<(String, Option<String>)>, String> + Send + Sync,
-{
-    fn probe(&self, vm: &Vm) -> Result<Option<(String, Option<String>)>, String> {
-        (self.0)(vm)
-    }
-}
-
 fn callback(f: impl Fn(&Vm) -> Result<Option<(String, Option<String>)>, String> + Send + Sync + 'static) -> Probe {
-    Probe::Callback(Arc::new(Scripted(f)))
+    Probe::Callback(Arc::new(f))
 }
 
 #[test]

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::runtime;
-use crate::runtime::{InFlight, lock};
+use crate::runtime::{self, InFlight, lock};
 use crate::selection::cursor::{Cursor, Step, now};
 use crate::selection::schedule::microseconds;
 use crate::selection::state::{Changes, SelectionState, StateKey};

@@ -14,7 +14,7 @@ use crate::selection::cursor::{Cursor, now};
 use crate::selection::schedule::{self, Candidate, Decision};
 use crate::selection::schedule::{KnownResult, KnownResults};
 use crate::selection::state::SelectionState;
-use crate::selection::{Probe, ProbeCallback, ProbeOutcome, Selection};
+use crate::selection::{Probe, ProbeOutcome, Selection};
 
 impl Selection {
     /// A selection of `vm`, as if a test had selected it.
@@ -39,20 +39,21 @@ impl Fleet {
     }
 }
 
-impl ProbeCallback for Fleet {
-    fn probe(&self, vm: &Vm) -> std::result::Result<Option<(String, Option<String>)>, String> {
-        self.probes.fetch_add(1, Ordering::SeqCst);
-        let down = self.down.lock().unwrap().contains(&vm.name);
+fn probe(fleet: &Arc<Fleet>) -> Probe {
+    let fleet = fleet.clone();
+    Probe::Callback(Arc::new(move |vm| {
+        fleet.probes.fetch_add(1, Ordering::SeqCst);
+        let down = fleet.down.lock().unwrap().contains(&vm.name);
         if down { Err("powered off".to_owned()) } else { Ok(Some((format!("ip-{}", vm.name), None))) }
-    }
+    }))
 }
 
 fn options(fleet: &Arc<Fleet>, cursor: CursorKind) -> SelectorOptions {
-    SelectorOptions { cursor, probe: Probe::Callback(fleet.clone()), timeout: PLENTY, ..SelectorOptions::default() }
+    SelectorOptions { cursor, probe: probe(fleet), timeout: PLENTY, ..SelectorOptions::default() }
 }
 
 fn selector(names: &[&str], fleet: &Arc<Fleet>, cursor: CursorKind) -> RoundRobinSelector {
-    RoundRobinSelector::new(Inventory::from_names(names).unwrap(), options(fleet, cursor)).unwrap()
+    RoundRobinSelector::new(Inventory::from_value(serde_json::json!(names)).unwrap(), options(fleet, cursor)).unwrap()
 }
 
 async fn next(selector: &RoundRobinSelector) -> String {
@@ -132,7 +133,7 @@ async fn many_turns_are_taken_in_one_step() {
 #[tokio::test]
 async fn health_is_remembered_but_never_given_up_on_from_memory() {
     let fleet = Arc::<Fleet>::default();
-    let inventory = Inventory::from_names(&["a", "b"]).unwrap();
+    let inventory = Inventory::from_value(serde_json::json!(["a", "b"])).unwrap();
     let options = SelectorOptions { health_ttl: PLENTY, ..options(&fleet, CursorKind::Process) };
     let selector = RoundRobinSelector::new(inventory, options).unwrap();
     assert_eq!(several(&selector, 4).await, "a b a b");
@@ -177,7 +178,7 @@ async fn the_distribution_counts_turns() {
 
 #[test]
 fn options_that_cannot_work_are_refused() {
-    let one = || Inventory::from_names(&["a"]).unwrap();
+    let one = || Inventory::from_value(serde_json::json!(["a"])).unwrap();
     let default = SelectorOptions::default;
     let seconds = Duration::from_secs;
     let refused = [
@@ -202,7 +203,9 @@ async fn a_random_start_goes_round_all_the_same() {
     let mut firsts = HashSet::new();
     for _ in 0..64 {
         let options = SelectorOptions { random_start: true, ..options(&fleet, CursorKind::Process) };
-        let selector = RoundRobinSelector::new(Inventory::from_names(&["a", "b", "c"]).unwrap(), options).unwrap();
+        let selector =
+            RoundRobinSelector::new(Inventory::from_value(serde_json::json!(["a", "b", "c"])).unwrap(), options)
+                .unwrap();
         let round = several(&selector, 4).await;
         assert!(["a b c a", "b c a b", "c a b c"].contains(&round.as_str()), "{round}");
         firsts.insert(round);
@@ -282,7 +285,7 @@ fn runtime() -> tokio::runtime::Runtime {
 proptest! {
     #[test]
     fn the_order_rule_holds_in_one_process(steps in steps(30)) {
-        let taken = runtime().block_on(replay(&[Cursor::process()], &steps)).unwrap();
+        let taken = runtime().block_on(replay(&[Cursor::Process(Arc::default())], &steps)).unwrap();
         prop_assert_eq!(taken, model(&steps));
     }
 }

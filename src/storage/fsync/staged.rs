@@ -23,7 +23,7 @@ const MAX_FILES: usize = 256;
 
 /// By file name, which is unique.
 #[derive(Debug, Default)]
-pub(super) struct StagedFiles(Mutex<HashMap<OsString, StagedFile>>);
+pub(super) struct UnsyncedFiles(Mutex<HashMap<OsString, StagedFile>>);
 
 #[derive(Debug, Clone)]
 struct StagedFile {
@@ -32,7 +32,7 @@ struct StagedFile {
     file: Option<Arc<File>>,
 }
 
-impl StagedFiles {
+impl UnsyncedFiles {
     /// Keeps `file`, which is at `path` and not synced. Gives it back if it has to be synced now.
     pub(super) fn keep(&self, path: &Path, file: File) -> Option<File> {
         let is_unique = path.extension().is_some_and(|extension| extension == "parquet")

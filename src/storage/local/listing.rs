@@ -131,10 +131,10 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(10);
 const MAX_LOGS: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct LogCache(Mutex<HashMap<Path, CachedListing>>);
+pub(super) struct LogCache(Mutex<HashMap<Path, CachedLog>>);
 
 #[derive(Debug)]
-struct CachedListing {
+struct CachedLog {
     since: Instant,
     last_checkpoint: Option<Stamp>,
     offset: Path,
@@ -172,15 +172,12 @@ impl LogCache {
         if logs.len() >= MAX_LOGS {
             logs.clear();
         }
-        logs.insert(
-            prefix.clone(),
-            CachedListing { since, last_checkpoint, offset: offset.clone(), files: files.clone() },
-        );
+        logs.insert(prefix.clone(), CachedLog { since, last_checkpoint, offset: offset.clone(), files: files.clone() });
         Ok(Some(files))
     }
 }
 
-impl CachedListing {
+impl CachedLog {
     /// Adds the log entries after the last known one. `false` if no entry is known, or if that one is another one now: the table was
     /// replaced.
     fn add_new_entries(&mut self, prefix: &Path, directory: &FilePath) -> bool {

@@ -206,7 +206,7 @@ async fn the_end_of_a_long_log_is_listed_in_order() {
 fn an_empty_or_missing_checkpoint_makes_the_file_useless() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("_last_checkpoint");
-    let is_useless = || names_no_checkpoint(&path);
+    let is_useless = || is_checkpoint_missing(&path);
     assert!(!is_useless());
     let write = |text: &str| fs::write(&path, text).unwrap();
     write("{\"version\":20,\"size\":3}");

@@ -44,12 +44,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-impl From<PathBuf> for Credentials {
-    fn from(path: PathBuf) -> Self {
-        Self::File(path)
-    }
-}
-
 impl Credentials {
     /// Tokens that `grant` requests, with a hook that stores renewed ones.
     pub fn with_grant(client: OAuthClient, grant: Grant, persist: Option<PersistHook>) -> Self {

@@ -38,11 +38,6 @@ impl OAuthClient {
         Self { id: id.into(), secret: secret.into(), is_default: false }
     }
 
-    /// A client without a secret, such as SAS's own `sas.cli`.
-    pub fn public(id: &str) -> Self {
-        Self::new(id, "")
-    }
-
     /// `SAS_CLIENT_ID` and `SAS_CLIENT_SECRET`, else `VIYA_CLIENT_ID` and `VIYA_CLIENT_SECRET`, else SAS's public client
     /// `sas.cli`.
     pub fn from_environment() -> Self {
@@ -150,7 +145,7 @@ pub(in crate::viya) async fn post(
     // As it is in the Authorization header.
     let login = format!("{}:{}", client.id, client.secret.expose());
     let secrets = [secrets, &[client.secret.expose(), &login]].concat();
-    let mut url = http.url().clone();
+    let mut url = http.url.clone();
     url.set_path("/SASLogon/oauth/token");
     let mut retry = Retry::new(TRIES, TRIES);
     let mut response_lost = false;
@@ -166,7 +161,7 @@ pub(in crate::viya) async fn post(
             Err(failure) => failure,
         };
         // The same request would fail again.
-        if !error.may_pass() {
+        if !error.can_recover() {
             // The lost response may have spent a refresh token that works once.
             let lost = "the response to the previous try was lost, so that what was sent may be spent";
             return Err(match response_lost && error.kind() == ErrorKind::Authentication {

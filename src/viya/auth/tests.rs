@@ -72,7 +72,7 @@ async fn logon(logon: Logon) -> Client {
 }
 
 fn open(path: &Path) -> Login {
-    Login::open_as(path, OAuthClient::public("sas.cli")).unwrap()
+    Login::open_as(path, OAuthClient::new("sas.cli", "")).unwrap()
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::super::SendOutcome;
 use super::super::command::quoted;
-use super::super::output::{find_error_code, names_invalid_job, names_no_authority};
+use super::super::output::{find_error_code, says_invalid_job, says_not_authorized};
 
 use super::super::vms::VmCommand;
 
@@ -160,9 +160,9 @@ impl BatchScript {
 /// The outcome of an event whose program ended with `code` and printed `text`.
 pub(super) fn outcome(code: i32, text: &str, limit: Duration) -> SendOutcome {
     let with_text = |what: String| if text.is_empty() { what } else { format!("{what}: {text}") };
-    let permanent = names_invalid_job(text.as_bytes());
+    let permanent = says_invalid_job(text.as_bytes());
     if let Some(error) = find_error_code(text.as_bytes()) {
-        let permanent = permanent || names_no_authority(text.as_bytes());
+        let permanent = permanent || says_not_authorized(text.as_bytes());
         return SendOutcome::Failed { detail: with_text(format!("AutoSys said {error}")), permanent };
     }
     match code {

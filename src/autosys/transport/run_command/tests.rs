@@ -27,7 +27,7 @@ fn sandbox(vms: usize, stand: SimulatedRunCommand) -> Sandbox {
 }
 
 fn options(sandbox: &Sandbox) -> RunCommandOptions {
-    let azure = sandbox.azure().unwrap();
+    let azure = sandbox.azure.as_ref().unwrap();
     RunCommandOptions {
         credential: Credential::service_principal(TENANT_ID, CLIENT_ID, azure.client_secret()),
         endpoint: Some(azure.url()),
@@ -47,10 +47,10 @@ fn with(mut options: RunCommandOptions, change: impl FnOnce(&mut VmCommand)) -> 
 fn selector(sandbox: &Sandbox) -> RoundRobinSelector {
     let options = SelectorOptions {
         cursor: CursorKind::Process,
-        probe: sandbox.probe().parse().unwrap(),
+        probe: sandbox.vms.probe().parse().unwrap(),
         ..SelectorOptions::default()
     };
-    RoundRobinSelector::new(sandbox.inventory().unwrap().clone(), options).unwrap()
+    RoundRobinSelector::new(sandbox.inventory.clone().unwrap(), options).unwrap()
 }
 
 fn transport(sandbox: &Sandbox) -> RunCommand {
@@ -89,13 +89,13 @@ fn detail(sent: &SendResult) -> String {
 }
 
 fn events(sandbox: &Sandbox) -> Vec<String> {
-    sandbox.autosys().unwrap().events().unwrap().into_iter().map(|event| event.job).collect()
+    sandbox.autosys.as_ref().unwrap().events().unwrap().into_iter().map(|event| event.job).collect()
 }
 
 #[test]
 fn each_event_of_a_batch_has_its_own_outcome() {
     let sandbox = sandbox(2, SimulatedRunCommand::default());
-    sandbox.autosys().unwrap().refuse_once(&["B".to_owned()]).unwrap();
+    sandbox.autosys.as_ref().unwrap().refuse_once(&["B".to_owned()]).unwrap();
     let way = transport(&sandbox);
     let mut batch = deliveries(&["A", "B", "C", "two words"]);
     batch.push(Delivery { status: "success".to_owned(), ..delivery("E") });
@@ -110,7 +110,7 @@ fn each_event_of_a_batch_has_its_own_outcome() {
         [Some("vm1"), Some("vm1"), Some("vm1"), None, None]
     );
     assert_eq!(events(&sandbox), ["A", "C"]);
-    assert_eq!(sandbox.azure().unwrap().scripts().len(), 1, "one script for all of them");
+    assert_eq!(sandbox.azure.as_ref().unwrap().scripts().len(), 1, "one script for all of them");
     assert_eq!(send(&way, &["D"])[0].vm.as_deref(), Some("vm2"), "the next batch is for the next VM");
 }
 
@@ -123,7 +123,7 @@ fn the_result_is_found_where_only_its_location_is_told() {
 #[test]
 fn a_vm_that_ran_nothing_hands_over_to_the_next() {
     let sandbox = sandbox(2, SimulatedRunCommand::default());
-    let azure = sandbox.azure().unwrap();
+    let azure = sandbox.azure.as_ref().unwrap();
     for (number, mode) in [RunCommandMode::Forbidden, RunCommandMode::AgentDown].into_iter().enumerate() {
         azure.set_run_command("vm1", mode);
         let sent = send(&transport(&sandbox), &[&format!("J{number}")]);
@@ -160,11 +160,11 @@ fn what_may_have_run_is_unknown_and_not_run_again() {
         (RunCommandMode::OperationFails, 0),
     ] {
         let sandbox = sandbox(2, SimulatedRunCommand::default());
-        sandbox.azure().unwrap().set_run_command("vm1", mode);
+        sandbox.azure.as_ref().unwrap().set_run_command("vm1", mode);
         let sent = send(&transport(&sandbox), &["A", "B"]);
         assert_eq!(sent.iter().map(word).collect::<Vec<_>>(), ["unknown", "unknown"], "{mode:?}: {sent:?}");
         assert_eq!(sent[0].vm.as_deref(), Some("vm1"));
-        assert_eq!(sandbox.azure().unwrap().scripts().len(), ran, "{mode:?}");
+        assert_eq!(sandbox.azure.as_ref().unwrap().scripts().len(), ran, "{mode:?}");
     }
 }
 
@@ -181,7 +181,7 @@ fn output_that_was_cut_off_leaves_those_events_unknown() {
 #[test]
 fn too_many_requests_are_waited_out_and_not_for_ever() {
     let sandbox = sandbox(1, SimulatedRunCommand::default());
-    let azure = sandbox.azure().unwrap();
+    let azure = sandbox.azure.as_ref().unwrap();
     azure.set_run_command("vm1", RunCommandMode::Throttled);
     let hurried = RunCommandOptions { busy_timeout: Duration::ZERO, ..options(&sandbox) };
     let sent = send(&RunCommand::new(selector(&sandbox), hurried.clone()).unwrap(), &["A"]);
@@ -194,7 +194,8 @@ fn too_many_requests_are_waited_out_and_not_for_ever() {
 /// How often a command was asked for.
 fn posts(sandbox: &Sandbox) -> usize {
     sandbox
-        .azure()
+        .azure
+        .as_ref()
         .unwrap()
         .requests()
         .iter()
@@ -207,7 +208,7 @@ fn a_busy_vm_is_waited_for_and_the_gate_asked_before_each_try() {
     let sandbox = sandbox(1, SimulatedRunCommand::default());
     let way = transport(&sandbox);
     let sandbox = Arc::new(Mutex::new(sandbox));
-    let set = |mode| sandbox.lock().unwrap().azure().unwrap().set_run_command("vm1", mode);
+    let set = |mode| sandbox.lock().unwrap().azure.as_ref().unwrap().set_run_command("vm1", mode);
     set(RunCommandMode::Busy);
     let asked = Arc::new(AtomicUsize::new(0));
     // The question before the third try finds the VM free.
@@ -215,7 +216,7 @@ fn a_busy_vm_is_waited_for_and_the_gate_asked_before_each_try() {
         let (asked, sandbox) = (Arc::clone(&asked), Arc::clone(&sandbox));
         move || {
             if asked.fetch_add(1, Ordering::Relaxed) == 3 {
-                sandbox.lock().unwrap().azure().unwrap().set_run_command("vm1", RunCommandMode::Normal);
+                sandbox.lock().unwrap().azure.as_ref().unwrap().set_run_command("vm1", RunCommandMode::Normal);
             }
             true
         }
@@ -283,12 +284,12 @@ async fn cutting(to: std::net::SocketAddr) -> std::net::SocketAddr {
 #[test]
 fn an_answer_that_was_lost_leaves_it_unknown_and_what_was_never_sent_is_tried_again() {
     let sandbox = sandbox(2, SimulatedRunCommand::default());
-    let server = sandbox.azure().unwrap().url().trim_start_matches("http://").parse().unwrap();
+    let server = sandbox.azure.as_ref().unwrap().url().trim_start_matches("http://").parse().unwrap();
     let proxy = block_on(async { Ok(cutting(server).await) }).unwrap();
     let through = RunCommandOptions { endpoint: Some(format!("http://{proxy}")), ..options(&sandbox) };
     let sent = send(&RunCommand::new(selector(&sandbox), through).unwrap(), &["A", "B"]);
     assert_eq!(sent.iter().map(word).collect::<Vec<_>>(), ["unknown", "unknown"], "{sent:?}");
-    assert_eq!(sandbox.azure().unwrap().scripts().len(), 1, "it was run, and not run again");
+    assert_eq!(sandbox.azure.as_ref().unwrap().scripts().len(), 1, "it was run, and not run again");
 
     let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let away = RunCommandOptions { endpoint: Some(format!("http://{unused}")), ..options(&sandbox) };
@@ -316,7 +317,7 @@ fn options_that_can_never_work_are_refused_and_secrets_not_shown() {
     let refused = |options: RunCommandOptions| {
         let error = RunCommand::new(selector(&sandbox), options).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::InvalidInput, "{error}");
-        assert!(!error.full_message().contains(&sandbox.azure().unwrap().client_secret()));
+        assert!(!error.full_message().contains(&sandbox.azure.as_ref().unwrap().client_secret()));
     };
     let usual = || options(&sandbox);
     refused(RunCommandOptions { subscription_id: "a/b".to_owned(), ..usual() });
@@ -332,5 +333,5 @@ fn options_that_can_never_work_are_refused_and_secrets_not_shown() {
     let selector = RoundRobinSelector::new(odd, SelectorOptions { cursor: CursorKind::Process, ..Default::default() });
     assert!(RunCommand::new(selector.unwrap(), usual()).is_err());
     let shown = format!("{:?} {:?}", transport(&sandbox), usual());
-    assert!(shown.contains(CLIENT_ID) && !shown.contains(&sandbox.azure().unwrap().client_secret()), "{shown}");
+    assert!(shown.contains(CLIENT_ID) && !shown.contains(&sandbox.azure.as_ref().unwrap().client_secret()), "{shown}");
 }

@@ -8,7 +8,7 @@
 use serde_json::Value;
 
 use super::super::SendOutcome;
-use super::super::output::{find_error_code, names_invalid_job, names_no_authority};
+use super::super::output::{find_error_code, says_invalid_job, says_not_authorized};
 use crate::http::secret::one_line;
 
 /// Longest text of the server that is repeated, in characters.
@@ -34,7 +34,7 @@ pub(super) fn outcome(status: u16, accepted: &[u16], job: &str, said: &str, retr
         200..=299 => {
             if let Some(code) = code {
                 let detail = format!("AutoSys said {code}: {answered}");
-                return SendOutcome::Failed { detail, permanent: names_invalid_job(said.as_bytes()) };
+                return SendOutcome::Failed { detail, permanent: says_invalid_job(said.as_bytes()) };
             }
             match accepted.contains(&status) {
                 true => SendOutcome::Delivered { detail: Some(said.to_owned()).filter(|said| !said.is_empty()) },
@@ -59,7 +59,7 @@ pub(super) fn outcome(status: u16, accepted: &[u16], job: &str, said: &str, retr
         // These say that nothing was done.
         408 | 425 | 429 | 503 => failed(false),
         // A refusal by AutoSys itself, with its code.
-        500 if code.is_some() => failed(names_invalid_job(said.as_bytes()) || names_no_authority(said.as_bytes())),
+        500 if code.is_some() => failed(says_invalid_job(said.as_bytes()) || says_not_authorized(said.as_bytes())),
         500..=599 => SendOutcome::unknown(format!("{answered}; whether the event was stored is unknown")),
         _ => failed(false),
     }

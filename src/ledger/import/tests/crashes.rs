@@ -10,8 +10,8 @@ fn tables(ledger: &JobLedger) -> (crate::delta::Table, crate::delta::Table) {
     (ledger.created(LedgerTable::Notifications.spec()).unwrap(), ledger.created(&IMPORTS).unwrap())
 }
 
-fn entry(found: &LegacyRecord) -> ImportLogEntry {
-    ImportLogEntry { path: "file:///a.json".into(), stamp: None, records: vec![found.digest] }
+fn entry(found: &LegacyRecord) -> (String, ImportedFile) {
+    ("file:///a.json".into(), ImportedFile { stamp: None, records: vec![found.digest] })
 }
 
 fn found(job: &str) -> LegacyRecord {

@@ -212,7 +212,7 @@ fn an_import_that_is_told_to_stop_imports_nothing_more() {
     let fixture = Fixture::new();
     fixture.write("a.json", record("A", 1));
     let options = berlin();
-    options.stop.store(true, Ordering::Relaxed);
+    options.stop.stop();
     assert_eq!(fixture.ledger.import_json(&fixture.folder(), &options).unwrap().files, 0);
     assert_eq!(fixture.import().rows, 1);
 }

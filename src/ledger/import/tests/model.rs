@@ -92,7 +92,7 @@ proptest! {
                     let log = read_log(&ledger).unwrap();
                     let records = digests(&parse::items(line(0).as_bytes(), &reader(), u64::MAX).0);
                     let path = folder::key(&fixture.folder().canonicalize().unwrap().join("0.jsonl")).unwrap();
-                    import_log::write_batch(&imports, log.head, &[ImportLogEntry { path, stamp: None, records }]).unwrap();
+                    import_log::write_batch(&imports, log.head, &[(path, ImportedFile { stamp: None, records })]).unwrap();
                 }
                 Step::Import => {
                     let report = import(&ledger, &fixture.folder());

@@ -29,12 +29,12 @@ proptest! {
     fn every_job_ends_with_all_its_work_done(load in loads()) {
         let parameters = HostParameters::default();
         let model = run(&load);
-        for job in model.jobs() {
+        for job in &model.jobs {
             prop_assert_eq!(job.phase, Phase::Ended);
             let (started, running, ended) = (job.started.unwrap(), job.running.unwrap(), job.ended.unwrap());
             prop_assert!(job.submitted <= started + EPSILON && started < running && running < ended);
             prop_assert!(job.left.abs() < 1e-3, "work left: {}", job.left);
-            let class = if model.hosts()[job.host.unwrap()].pool { &parameters.pool } else { &parameters.fixed };
+            let class = if model.hosts[job.host.unwrap()].pool { &parameters.pool } else { &parameters.fixed };
             // No job is faster than alone on its host, nor slower than with every slot taken.
             let (alone, crowded) = (job.work / class.rate(1.0), job.work / class.rate(class.slots as f64));
             prop_assert!(ended - running > alone - 1e-3 && ended - running < crowded + 1e-3);
@@ -46,10 +46,10 @@ proptest! {
     fn no_host_ever_has_more_jobs_than_slots_and_the_pool_never_too_many_hosts(load in loads()) {
         let parameters = HostParameters::default();
         let model = run(&load);
-        for (index, host) in model.hosts().iter().enumerate() {
+        for (index, host) in model.hosts.iter().enumerate() {
             let class = if host.pool { &parameters.pool } else { &parameters.fixed };
             prop_assert!(host.peak <= class.slots);
-            let here: Vec<_> = model.jobs().iter().filter(|job| job.host == Some(index)).collect();
+            let here: Vec<_> = model.jobs.iter().filter(|job| job.host == Some(index)).collect();
             for job in &here {
                 // Counted again from the outcome alone.
                 let at = job.started.unwrap();
@@ -58,7 +58,7 @@ proptest! {
                 prop_assert!(at >= host.arrived && host.left.is_none_or(|left| job.ended.unwrap() <= left));
             }
         }
-        let pool: Vec<_> = model.hosts().iter().filter(|host| host.pool).collect();
+        let pool: Vec<_> = model.hosts.iter().filter(|host| host.pool).collect();
         for host in &pool {
             let there = pool.iter().filter(|o| o.arrived <= host.arrived && o.left.is_none_or(|left| left > host.arrived)).count();
             prop_assert!(there <= parameters.pool_max);
@@ -69,10 +69,10 @@ proptest! {
     fn a_queue_is_first_come_first_served(load in loads()) {
         let model = run(&load);
         for queue in [DEFAULT_QUEUE, POOL_QUEUE] {
-            let starts: Vec<f64> = model.jobs().iter().filter(|job| job.queue == queue).map(|job| job.started.unwrap()).collect();
+            let starts: Vec<f64> = model.jobs.iter().filter(|job| job.queue == queue).map(|job| job.started.unwrap()).collect();
             prop_assert!(starts.windows(2).all(|pair| pair[0] <= pair[1]));
         }
-        prop_assert!(model.jobs().iter().all(|job| job.queue == DEFAULT_QUEUE || model.hosts()[job.host.unwrap()].pool));
+        prop_assert!(model.jobs.iter().all(|job| job.queue == DEFAULT_QUEUE || model.hosts[job.host.unwrap()].pool));
     }
 
     #[test]
@@ -82,16 +82,16 @@ proptest! {
         let mut at = 0.0;
         for (gap, pool, work) in &load {
             let next = at + gap;
-            while model.now() + step < next {
-                model.advance(model.now() + step);
+            while model.now + step < next {
+                model.advance(model.now + step);
             }
             at = next;
             model.submit(at, if *pool { POOL_QUEUE } else { DEFAULT_QUEUE }, *work);
         }
-        while model.jobs().iter().any(|job| job.ended.is_none()) {
-            model.advance(model.now() + step);
+        while model.jobs.iter().any(|job| job.ended.is_none()) {
+            model.advance(model.now + step);
         }
-        for (a, b) in once.jobs().iter().zip(model.jobs()) {
+        for (a, b) in once.jobs.iter().zip(&model.jobs) {
             prop_assert!((a.ended.unwrap() - b.ended.unwrap()).abs() < 1e-3);
             prop_assert_eq!(a.host, b.host);
         }
@@ -128,9 +128,9 @@ fn the_first_job_of_an_empty_pool_waits_for_a_host_and_its_image() {
     let job = model.job(second);
     assert!(!job.cold && (job.started.unwrap() - job.submitted).abs() < 1e-3);
     // A host that stays idle is given back, and the next job waits again.
-    model.advance(model.now() + parameters.scale_down_after + 1.0);
-    assert!(model.hosts().last().unwrap().left.is_some());
-    let third = model.submit(model.now(), POOL_QUEUE, 20.0);
+    model.advance(model.now + parameters.scale_down_after + 1.0);
+    assert!(model.hosts.last().unwrap().left.is_some());
+    let third = model.submit(model.now, POOL_QUEUE, 20.0);
     model.finish();
     assert!(model.job(third).cold);
 }
@@ -147,7 +147,7 @@ fn a_minimum_of_pool_hosts_is_there_from_the_beginning_and_stays() {
     let parameters = HostParameters { pool_min: 1, ..HostParameters::default() };
     let mut model = HostModel::new(parameters.clone());
     model.advance(10.0 * parameters.scale_down_after);
-    let job = model.submit(model.now(), POOL_QUEUE, 20.0);
+    let job = model.submit(model.now, POOL_QUEUE, 20.0);
     model.finish();
     assert!(!model.job(job).cold && model.job(job).started.unwrap() - model.job(job).submitted < 1e-3);
 }
@@ -163,7 +163,7 @@ fn canceling_frees_the_slot_for_the_next_in_line() {
     assert_eq!(model.job(jobs[15]).phase, Phase::Starting);
     assert_eq!((model.job(jobs[0]).ended, model.job(jobs[14]).host), (Some(3.0), None));
     model.finish();
-    model.cancel(model.now() + 1.0, jobs[15]);
+    model.cancel(model.now + 1.0, jobs[15]);
     assert_eq!(model.job(jobs[15]).phase, Phase::Ended);
 }
 

@@ -123,7 +123,7 @@ async fn a_lookup_that_breaks_off_is_a_reason_and_the_next_one_works() {
 #[tokio::test]
 async fn addresses_are_taken_once_and_only_where_something_can_be_sent_to_them() {
     let resolve = async |addresses: &[&str]| fixed(addresses).resolve("vm1", ProbeDeadline::after(PLENTY)).await;
-    let shown = |found: Found| found.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let shown = |found: ResolvedAddresses| found.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     assert_eq!(shown(resolve(&["10.0.0.1:0", "10.0.0.1:0", "[::ffff:10.0.0.1]:0"]).await), "10.0.0.1:0");
     assert_eq!(shown(resolve(&["[fe80::1]:0", "[fd00::1]:0"]).await), "[fd00::1]:0");
     assert_eq!(shown(resolve(&["[fe80::1%2]:0"]).await), "[fe80::1%2]:0");

@@ -9,7 +9,7 @@ fn shared(dir: &tempfile::TempDir) -> CursorKind {
 fn with(fleet: &Arc<Fleet>, cursor: CursorKind, change: impl FnOnce(&mut SelectorOptions)) -> RoundRobinSelector {
     let mut options = options(fleet, cursor);
     change(&mut options);
-    RoundRobinSelector::new(Inventory::from_names(&["a", "b", "c"]).unwrap(), options).unwrap()
+    RoundRobinSelector::new(Inventory::from_value(serde_json::json!(["a", "b", "c"])).unwrap(), options).unwrap()
 }
 
 async fn skipped(selector: &RoundRobinSelector) -> (String, Vec<(String, String)>) {
