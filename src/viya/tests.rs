@@ -238,7 +238,7 @@ struct Jobs {
     posts: Arc<AtomicUsize>,
     /// What the first POST is answered with, and whether the job was taken all the same.
     first: Option<(u16, bool)>,
-    /// Milliseconds until it is there; a second of the server each.
+    /// Milliseconds until it is there; 50 are a second of the server.
     late: u64,
 }
 
@@ -284,8 +284,8 @@ async fn no_job_is_submitted_twice() {
         (Some((502, true)), 0, Some("taken"), 1),
         (Some((504, true)), 0, Some("taken"), 1),
         // The gateway gave up, and the server behind it had not.
-        (Some((502, true)), 3, Some("taken"), 1),
-        (Some((504, true)), 15, Some("taken"), 1),
+        (Some((502, true)), 150, Some("taken"), 1),
+        (Some((504, true)), 750, Some("taken"), 1),
         (Some((500, true)), 0, Some("taken"), 1),
         (Some((200, true)), 0, Some("taken"), 1),
         (Some((503, false)), 0, Some("new"), 2),
@@ -295,7 +295,7 @@ async fn no_job_is_submitted_twice() {
     ] {
         let server = Jobs { first, late, ..Jobs::default() };
         let app = Router::new().route("/jobExecution/jobs", post(create).get(listing)).with_state(server.clone());
-        let (_folder, client) = client(app).await;
+        let (_folder, client) = client_at(app, 20.0).await;
         let arguments = Map::from_iter([("AGE".to_owned(), Value::from("14"))]);
         let job = Submission {
             name: "n1".into(),
