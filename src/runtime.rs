@@ -3,12 +3,16 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
 
+pub(crate) use self::environment::environment;
 use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) mod environment;
 
 /// The runtime, and the process that started it. A forked child starts its own, as the parent's threads do not exist there.
 static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
@@ -60,7 +64,9 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// Those of `work`; [`ErrorKind::Internal`] when it panicked.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    let (sender, outcome) = oneshot::channel();
+    environment().start(None, Box::new(move || drop(sender.send(work()))))?;
+    outcome
         .await
         .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota ended early").with_source(e))?
 }
@@ -130,13 +136,13 @@ impl Drop for InFlight {
 /// Blocks the thread for `duration`, or until the process is about to end.
 pub fn sleep_unless_exiting(duration: Duration) {
     const INTERVAL: Duration = Duration::from_millis(5);
-    let until = Instant::now() + duration;
+    let until = environment().instant() + duration;
     while !EXITING.load(Ordering::Acquire) {
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.saturating_duration_since(environment().instant());
         if left.is_zero() {
             return;
         }
-        std::thread::sleep(left.min(INTERVAL));
+        environment().block(left.min(INTERVAL));
     }
 }
 
@@ -155,6 +161,7 @@ pub fn drain(timeout: Duration) -> bool {
 
 /// Locks `mutex`, also after a thread panicked while it held the lock. Use it where no panic leaves the value half-changed.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    environment().wait_until(&|| !matches!(mutex.try_lock(), Err(TryLockError::WouldBlock)));
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -34,7 +34,6 @@ pub use layers::Durability;
 pub use root::StoreKind;
 
 use clock::StoreClock;
-pub(crate) use clock::since_boot;
 pub(crate) use engine::KernelEngine;
 
 use counting::RequestCounter;

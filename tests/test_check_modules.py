@@ -267,6 +267,26 @@ def test_pyo3_and_words(tmp_path: Path) -> None:
     assert [error.rpartition(":")[0].partition(": ")[0] for error in found] == ["src/delta.rs:2", "README.md:1"]
 
 
+def test_a_simulated_room_has_no_clock_and_no_random_numbers_of_its_own(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "src/delta/a.rs": "fn a() { Utc::now(); }\n// Utc::now()\nfn b() { since.elapsed(); }\n"
+            "#[cfg(test)]\nmod tests {\n    fn c() { Instant::now(); }\n}\n",
+            "src/delivery/b.rs": "fn a() { rand::random(); environment().utc(); }\nfn b() { thread::sleep(c); }\n",
+            "src/delivery/tests/c.rs": "fn a() { Uuid::new_v4(); }\n",
+            "src/viya/d.rs": "fn a() { Instant::now(); }\n",
+        },
+    )
+    found = check_modules.environment_errors(tmp_path)
+    assert [error.partition(": ")[0] for error in found] == [
+        "src/delivery/b.rs:1",
+        "src/delivery/b.rs:2",
+        "src/delta/a.rs:1",
+        "src/delta/a.rs:3",
+    ]
+
+
 def test_the_command_names_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(
         tmp_path,

@@ -7,6 +7,7 @@
   `LAYERS`.
 - `pyo3` outside `src/python/` and `src/lib.rs`: the core builds without Python.
 - words that the documentation does not use (`WORDS`).
+- time, random numbers and threads that do not come from `src/runtime/environment.rs`, in rooms that a simulation runs.
 
 Rust is read without a compiler: `use` declarations (nested braces, globs, aliases) and paths in the code. A name that a
 module re-exports counts twice: as an import of the module that the path names, and of the file that defines the name.
@@ -45,6 +46,18 @@ LAYERS = (
 GROUND_FLOOR = ("error", "runtime", "stop", "settings", "duration", "columns")
 # Rooms that only the named rooms may import, whatever the layers say.
 IMPORTED_ONLY_BY = {"sandbox": ("python",)}
+
+# Rooms that a simulation runs by a seed, but for what runs on a real machine only.
+SIMULATED = ("delivery", "ledger", "delta", "storage", "autosys")
+NOT_SIMULATED = (
+    "src/autosys/transport/",  # talks to real programs and servers
+    "src/storage/engine.rs",  # hands requests to the runtime of the process
+    "src/storage/fsync/",  # flushes real disks
+)
+OWN_WAYS = re.compile(
+    r"\b(?:(?:Utc|Local|Instant|SystemTime)::now|new_v4|rand::|tokio::(?:time|spawn|task)|(?:spawn|join)_blocking"
+    r"|thread::(?:sleep|park|scope|spawn|Builder)|std::sync::mpsc)\b|\.elapsed\(\)"
+)
 
 WORDS = re.compile(r"\b(nobody|somebody|whoever)\b", re.IGNORECASE)
 WORDS_IN = ("src", "python", "docs", "README.md", "CONTRIBUTING.md")
@@ -556,6 +569,21 @@ def word_errors(root: Path) -> list[str]:
     return errors
 
 
+def environment_errors(root: Path) -> list[str]:
+    """Lines outside of tests that have time, random numbers or threads in their own way."""
+    errors = []
+    for file in sorted((root / "src").rglob("*.rs")):
+        name = file.relative_to(root).as_posix()
+        in_tests = file.stem == "tests" or "tests" in file.parts
+        if room(name) not in SIMULATED or in_tests or name.startswith(NOT_SIMULATED):
+            continue
+        text = file.read_text(encoding="utf-8").split("\n#[cfg(test)]\nmod tests {")[0]
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := OWN_WAYS.search(line.split("//")[0]):
+                errors.append(f"{name}:{number}: {match.group()}: use src/runtime/environment.rs")
+    return errors
+
+
 def listed(names: Iterable[str]) -> str:
     """At most seven names in a row."""
     ordered = sorted(names)
@@ -579,6 +607,7 @@ def check(root: Path) -> tuple[list[str], int]:
     rust = Crate(root).graph()
     python = Package(root).graph()
     errors = circle_errors(rust) + circle_errors(python) + layer_errors(rust) + python_errors(root) + word_errors(root)
+    errors += environment_errors(root)
     return errors, len(rust) + len(python)
 
 

@@ -11,6 +11,7 @@ use crate::ledger::columns::{integer_column, integers, new_batch, text_column, t
 use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{ATTEMPTED_AT, DELIVERIES, ROW_TIMESTAMP, equal};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, sorted, time_range};
+use crate::runtime::environment;
 
 /// Rows that are farther apart than this, in microseconds, have their attempts read separately.
 const MIN_GAP: i64 = 3_600_000_000;
@@ -119,7 +120,7 @@ impl Attempt {
         transport: &str,
     ) -> Self {
         let (row, transport) = (row.clone(), transport.to_owned());
-        let (delivered_by, attempted_at) = (this_process(), Utc::now());
+        let (delivered_by, attempted_at) = (this_process(), environment().utc());
         Self { table, row, attempt, outcome, detail, transport, vm: None, delivered_by, attempted_at }
     }
 }
@@ -237,7 +238,7 @@ impl JobLedger {
     pub(super) fn latest_attempted(&self, table: LedgerTable) -> Result<Option<i64>> {
         let Some(deliveries) = self.opened(&DELIVERIES)? else { return Ok(None) };
         // Each step reads farther back: most rows are attempted soon after they are logged.
-        let now = Utc::now().timestamp_micros();
+        let now = environment().utc().timestamp_micros();
         for hours in [Some(1), Some(24), Some(24 * 31), None] {
             let mut predicate = equal("table_name", table.name());
             predicate.time = hours.map(|hours| (ROW_TIMESTAMP.to_owned(), Some(now - hours * 3_600_000_000), None));

@@ -10,13 +10,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep_until};
 
 use super::attempts::{Attempt, AttemptOutcome, NOT_SENT};
 use super::epoch::{Epoch, Recorded};
@@ -29,6 +28,7 @@ use crate::autosys::transport::{Gate, SendOutcome, SendResult};
 use crate::error::{Error, Result};
 use crate::ledger::LedgerRow;
 use crate::runtime::blocking;
+use crate::runtime::environment::{environment, sleep_until};
 use crate::stop::Stop;
 
 /// The minimum number of rows in the window.
@@ -82,7 +82,7 @@ struct AnsweredRow {
 
 impl AnsweredRow {
     fn now(row: ActiveRow, outcome: SendOutcome) -> Self {
-        Self { row, sent: outcome.into(), at: Utc::now() }
+        Self { row, sent: outcome.into(), at: environment().utc() }
     }
 }
 
@@ -140,7 +140,7 @@ impl Cycle<'_> {
         let mut sends: FuturesUnordered<Task<BatchAnswers>> = FuturesUnordered::new();
         let mut recording: Option<(AttemptsCommit, Task<Result<Recorded>>)> = None;
         let mut acknowledging: Option<(Vec<LedgerRow>, Instant, Acknowledging)> = None;
-        let mut acknowledge_after = Instant::now();
+        let mut acknowledge_after = environment().instant();
         let mut limiter = RateLimiter::new(self.options.rate);
         let (mut deadline, mut failed): (Option<Instant>, Option<Error>) = (None, None);
         for number in 0.. {
@@ -148,19 +148,19 @@ impl Cycle<'_> {
             if stopping {
                 self.report.stopped |= !rows.ready.is_empty();
                 rows.ready.clear();
-                deadline.get_or_insert_with(|| Instant::now() + self.options.stop_grace);
+                deadline.get_or_insert_with(|| environment().instant() + self.options.stop_grace);
             }
             let can_send = !stopping && sends.len() < self.slots() && !rows.marked.is_empty();
             // Each branch does one step, and the loop decides anew.
-            if can_send && limiter.allows(std::time::Instant::now()) {
+            if can_send && limiter.allows(environment().instant()) {
                 let batch: Vec<ActiveRow> =
                     rows.marked.drain(..self.sender.batch_size().min(rows.marked.len())).collect();
-                limiter.record(std::time::Instant::now(), batch.len());
+                limiter.record(environment().instant(), batch.len());
                 let (sender, gate) = (self.sender.clone(), self.gate.clone());
                 let queued: Vec<QueuedRow> = batch.iter().map(|row| row.queued.clone()).collect();
                 rows.rows_in_flight += batch.len();
                 rows.in_flight.insert(number, batch);
-                sends.push(Box::pin(async move { (number, sender.send(&queued, &gate).await, Utc::now()) }));
+                sends.push(Box::pin(async move { (number, sender.send(&queued, &gate).await, environment().utc()) }));
                 continue;
             }
             if stopping && !rows.marked.is_empty() {
@@ -181,7 +181,7 @@ impl Cycle<'_> {
             }
             let is_idle = rows.marked.is_empty() && sends.is_empty() && recording.is_none() && rows.answered.is_empty();
             let all_sent = is_idle && (rows.ready.is_empty() || stopping);
-            let now = Instant::now();
+            let now = environment().instant();
             if acknowledging.is_none() && !rows.delivered.is_empty() && (all_sent || now >= acknowledge_after) {
                 let delivered = std::mem::take(&mut rows.delivered);
                 let (epoch, given) = (Arc::clone(self.epoch), delivered.clone());
@@ -193,7 +193,7 @@ impl Cycle<'_> {
             }
             let record_at = rows.oldest_answer.filter(|_| recording.is_none()).map(|at| at + LINGER);
             let acknowledge_at = (!rows.delivered.is_empty() && acknowledging.is_none()).then_some(acknowledge_after);
-            let send_at = can_send.then(|| limiter.next()).flatten().map(Instant::from_std);
+            let send_at = can_send.then(|| limiter.next()).flatten();
             let wake_at = [record_at, acknowledge_at, send_at].into_iter().flatten().min();
             tokio::select! {
                 Some((number, answers, when)) = sends.next() => rows.add_answers(number, answers, when),
@@ -220,7 +220,7 @@ impl Cycle<'_> {
                 }
                 Some(ended) = OptionFuture::from(acknowledging.as_mut().map(|(_, _, task)| task)) => {
                     let Some((delivered, begun, _)) = acknowledging.take() else { continue };
-                    acknowledge_after = Instant::now() + begun.elapsed() * ACKNOWLEDGE_PAUSE;
+                    acknowledge_after = environment().instant() + (environment().instant() - begun) * ACKNOWLEDGE_PAUSE;
                     match ended {
                         Ok((count, executions)) => {
                             self.report.settled += executions;
@@ -284,7 +284,7 @@ impl Cycle<'_> {
         }
         // There can be too few marked rows for the duration of a commit.
         let is_scarce = rows.marked.len() < self.rows_at_once();
-        let has_lingered = rows.oldest_answer.is_some_and(|at| at.elapsed() >= LINGER);
+        let has_lingered = rows.oldest_answer.is_some_and(|at| environment().instant() - at >= LINGER);
         let are_many = rows.answered.len() >= self.window() / 2;
         let is_idle = rows.marked.is_empty() && rows.rows_in_flight == 0;
         // Rows could be sent at once, if the answers of the rows before them were recorded.
@@ -299,7 +299,7 @@ impl Cycle<'_> {
         rows.oldest_answer = None;
         let mut attempts: Vec<Attempt> = answered.iter().map(|answered| self.answered_attempt(answered)).collect();
         let room = if self.is_stopping() { 0 } else { self.room(rows) };
-        let now = Utc::now();
+        let now = environment().utc();
         let mut marked = Vec::with_capacity(room);
         for mut rest in rows.ready.drain(..room) {
             let Some(queued) = rest.pop_front() else { continue };
@@ -413,7 +413,7 @@ impl Pipeline {
     fn add_answers(&mut self, number: u64, answers: Vec<SendResult>, at: DateTime<Utc>) {
         let rows = self.in_flight.remove(&number).unwrap_or_default();
         self.rows_in_flight -= rows.len();
-        self.oldest_answer.get_or_insert_with(Instant::now);
+        self.oldest_answer.get_or_insert_with(|| environment().instant());
         let missing = || SendOutcome::unknown("the transport gave no answer for this row").into();
         let answers = answers.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         let answered = rows.into_iter().zip(answers);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use futures::FutureExt as _;
+use futures::future::{AbortHandle, abortable};
 
 use super::epoch::Epoch;
 use super::process::new_owner;
@@ -16,9 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
 use crate::ledger::tables::LEASES;
 use crate::ledger::{JobLedger, LedgerTable};
-use crate::runtime::{self, blocking, lock};
+use crate::runtime::{blocking, environment, lock};
 use crate::stop::Stop;
-use crate::storage::since_boot;
 
 /// How often a lease is renewed in its time: two renewals can fail.
 const RENEWALS: u32 = 3;
@@ -172,21 +171,22 @@ impl LeaseGuard {
         ttl: Duration,
     ) -> Result<std::result::Result<Self, Lease>> {
         let (name, owner) = (source.name(), new_owner());
-        let (ledger, valid_until) = (ledger.clone(), Mutex::new(since_boot()));
+        let (ledger, valid_until) = (ledger.clone(), Mutex::new(environment().since_boot()));
         let shared = Arc::new(SharedLease { ledger, name, owner, ttl, valid_until, lost: Stop::default() });
         let LeaseAnswer { lease, lapsed, follows_lapsed } = shared.extend(false).await?;
         if lease.owner != shared.owner {
             return Ok(Err(lease));
         }
         let epoch = Arc::new(Epoch::new(&shared.ledger, source, follows_lapsed));
-        let renewal = runtime::handle()?.spawn(Arc::clone(&shared).renew()).abort_handle();
+        let (renewing, renewal) = abortable(Arc::clone(&shared).renew());
+        environment().start_task(renewing.map(drop).boxed())?;
         Ok(Ok(Self { shared, renewal, lapsed, epoch }))
     }
 
     /// A check of whether something new can be started: the lease stays valid for a while.
     pub(super) fn validity(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move || since_boot() + shared.ttl / MARGIN < shared.valid_until()
+        move || environment().since_boot() + shared.ttl / MARGIN < shared.valid_until()
     }
 
     /// Stopped when the lease has expired or another owner has taken it.
@@ -220,7 +220,7 @@ impl SharedLease {
 
     /// Takes or renews the lease.
     async fn extend(self: &Arc<Self>, renews: bool) -> Result<LeaseAnswer> {
-        let requested = since_boot();
+        let requested = environment().since_boot();
         let shared = Arc::clone(self);
         let request = move || shared.ledger.request_lease(shared.name, &shared.owner, shared.ttl, renews);
         let answer = blocking(request).await?;
@@ -233,14 +233,14 @@ impl SharedLease {
     async fn renew(self: Arc<Self>) {
         let mut wait = self.ttl / RENEWALS;
         loop {
-            sleep(wait).await;
+            environment().sleep(wait).await;
             match self.extend(true).await {
                 Ok(answer) if answer.lease.owner == self.owner => wait = self.ttl / RENEWALS,
                 Ok(LeaseAnswer { lease: holder, .. }) => {
                     tracing::warn!(name = self.name, holder = holder.owner, "the lease expired; another owner took it");
                     break;
                 }
-                Err(error) if since_boot() < self.valid_until() => {
+                Err(error) if environment().since_boot() < self.valid_until() => {
                     tracing::warn!(name = self.name, error = error.full_message(), "the lease was not renewed yet");
                     wait = self.ttl / MARGIN;
                 }

@@ -15,6 +15,7 @@ use super::pending::{IdenticalRows, PendingRows, counted};
 use super::process::{new_owner, this_process};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
+use crate::runtime::environment;
 
 /// Transport of attempts that operators record.
 const TRANSPORT: &str = "by hand";
@@ -252,7 +253,7 @@ fn unpark(table: LedgerTable, rows: &IdenticalRows<'_>, count: u64, detail: &str
     let last = rows.history.last_attempt().max(1);
     let again = rows.history.parked_attempts(rows.parked - count).map(|before| Attempt {
         attempt: last.saturating_add(1),
-        attempted_at: Utc::now(),
+        attempted_at: environment().utc(),
         delivered_by: this_process(),
         ..before.clone()
     });

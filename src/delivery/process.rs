@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use siphasher::sip::SipHasher13;
 
+use crate::runtime::environment;
+
 /// host:pid of this process.
 pub(super) fn this_process() -> String {
     static HOST: LazyLock<String> = LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
@@ -12,7 +14,7 @@ pub(super) fn this_process() -> String {
 
 /// A new name for an owner in this process: host:pid/id.
 pub(super) fn new_owner() -> String {
-    format!("{}/{}", this_process(), &uuid::Uuid::new_v4().simple().to_string()[..8])
+    format!("{}/{}", this_process(), &environment().uuid().simple().to_string()[..8])
 }
 
 /// In which process namespace, since which start of the machine, a pid of this process means something.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::join_all;
-use tokio::time::{Instant, sleep};
 
 use super::attempts::{Attempt, AttemptOutcome};
 use super::plan::QueuedRow;
@@ -14,6 +13,7 @@ use super::process::this_machine;
 use crate::autosys::is_set_by_autosys;
 use crate::autosys::transport::{CALLABLE, Delivery, Gate, SendOutcome, SendResult, Transport};
 use crate::ledger::LedgerRow;
+use crate::runtime::environment::{environment, timeout};
 
 /// Pauses between two reads of a status: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -114,7 +114,7 @@ impl Sender {
             }
         });
         // Without it, a row in doubt is sent again.
-        let _ = tokio::time::timeout(READ_BEFORE, noted).await;
+        let _ = timeout(READ_BEFORE, noted).await;
     }
 
     /// The detail of the `sending` mark of a row: whether its last attempt is in doubt, and how long this one can take.
@@ -178,18 +178,18 @@ impl Sender {
     /// Waits until AutoSys shows an accepted event, if it is to be confirmed.
     async fn confirmed(&self, delivery: &Delivery, sent: SendResult) -> SendResult {
         let (Some(within), SendOutcome::Delivered { detail }) = (self.confirm, &sent.outcome) else { return sent };
-        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let (begun, mut pause) = (environment().instant(), FIRST_PAUSE);
         loop {
-            let left = within.saturating_sub(begun.elapsed());
-            let status = tokio::time::timeout(left, self.transport.status(&delivery.job_id)).await;
-            let status = status.unwrap_or_else(|_| Err("the status was not read in time".to_owned()));
+            let left = within.saturating_sub(environment().instant() - begun);
+            let status = timeout(left, self.transport.status(&delivery.job_id)).await;
+            let status = status.unwrap_or_else(|| Err("the status was not read in time".to_owned()));
             match status {
                 Ok(shown) if self.transport.confirms(delivery, &shown) => {
                     let details = detail.iter().cloned().chain([format!("confirmed: AutoSys shows {shown}")]);
                     let detail = Some(details.collect::<Vec<_>>().join("; "));
                     return SendResult { outcome: SendOutcome::Delivered { detail }, vm: sent.vm };
                 }
-                status if begun.elapsed() + pause >= within => {
+                status if environment().instant() - begun + pause >= within => {
                     let shows = match status {
                         Ok(shown) => format!("AutoSys shows {shown}"),
                         Err(reason) => reason,
@@ -198,7 +198,7 @@ impl Sender {
                     let detail = format!("the event was taken, but is not confirmed after {seconds} s: {shows}");
                     return SendResult { outcome: SendOutcome::unknown(detail), vm: sent.vm };
                 }
-                _ => sleep(pause).await,
+                _ => environment().sleep(pause).await,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{texts, times, value};
 use crate::ledger::tables::{ATTEMPTED_AT, DELIVERIES, FLAG, NO, YES};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, RowFilter, rows, time_range};
+use crate::runtime::environment;
 
 /// The default age of the attempts that are counted.
 const RECENT: TimeDelta = TimeDelta::hours(24);
@@ -95,7 +96,7 @@ impl JobLedger {
     /// # Errors
     /// As [`JobLedger::rows`].
     pub fn summary(&self, since: Option<DateTime<Utc>>, next_try: Option<NextTry<'_>>) -> Result<LedgerSummary> {
-        let made_at = Utc::now();
+        let made_at = environment().utc();
         let since = since.unwrap_or(made_at - RECENT);
         let (executions, pending_executions) = self.table_summary(LedgerTable::Executions, made_at, next_try)?;
         let (notifications, pending_notifications) =
@@ -227,7 +228,7 @@ impl JobLedger {
     /// As [`JobLedger::rows`].
     pub fn executions_without_notification(&self, older_than: Duration) -> Result<RecordBatch> {
         let pending = self.rows(LedgerTable::Executions, &RowFilter::pending())?;
-        self.without_notification(&pending, before(Utc::now(), older_than))
+        self.without_notification(&pending, before(environment().utc(), older_than))
     }
 
     /// The rows of `pending` executions that are from before `limit` and have no notification.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use tokio::time::Instant;
 
 use super::attempts::{Attempt, AttemptOutcome, spans};
 use super::backoff::Backoff;
@@ -27,6 +26,7 @@ use crate::autosys::transport::{Gate, Transport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
+use crate::runtime::environment::{environment, sleep_until};
 use crate::stop::Stop;
 
 /// Ends when a requested stop waits no longer for what is before the first send. Clones share it.
@@ -103,7 +103,7 @@ impl AutosysUpdater {
     /// Those of [`AutosysUpdater::run`].
     pub async fn run_until(&self, stop: &Stop) -> Result<DeliveryReport> {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
-        report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(Utc::now())).max();
+        report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(environment().utc())).max();
         let source = self.options.source;
         let deadline = self.deadline(stop);
         let reading = self.with_ledger(move |ledger| PendingRows::read(ledger, source));
@@ -158,7 +158,7 @@ impl AutosysUpdater {
     ) {
         let mut failures = 0u32;
         loop {
-            let begun = Instant::now();
+            let begun = environment().instant();
             let report = self.run_until(stop).await;
             // If the holder of the lease has died, the lease expires before the next cycle is due.
             let is_held = matches!(&report, Ok(report) if report.lease_held_by.is_some());
@@ -171,7 +171,7 @@ impl AutosysUpdater {
                 (false, 0) => every,
                 (false, failures) => every.min(AFTER_FAILURE * 2u32.saturating_pow(failures - 1)),
             };
-            if stop.unless(tokio::time::sleep_until(begun + pause)).await.is_none() {
+            if stop.unless(sleep_until(begun + pause)).await.is_none() {
                 return;
             }
         }
@@ -182,7 +182,7 @@ impl AutosysUpdater {
         let (stop, grace) = (stop.clone(), self.options.stop_grace);
         let deadline = async move {
             stop.stopped().await;
-            tokio::time::sleep(grace).await;
+            environment().sleep(grace).await;
         };
         deadline.boxed().shared()
     }
@@ -208,7 +208,7 @@ impl AutosysUpdater {
 
     fn plan(&self, pending: &PendingRows, waits: &Waits) -> Result<Plan> {
         let options = &self.options;
-        let now = Utc::now();
+        let now = environment().utc();
         let stale = options.stale_after.map(chrono::TimeDelta::from_std).transpose();
         let stale = stale.map_err(|e| Error::invalid("stale_after is too long; leave it out").with_source(e))?;
         let check = |delivery: &_| self.transport.describe(delivery).map(drop);

@@ -14,6 +14,7 @@ use super::columns::{new_batch, text_column, texts, time_column, times, value};
 use super::tables::{FLAG, LedgerTable, NO};
 use crate::delta::timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::environment;
 
 /// The maximum length of a file name, in bytes (the longest path on Linux).
 pub const MAX_FILE_NAME: usize = 4_096;
@@ -58,7 +59,7 @@ pub(super) fn check_status(status: &str) -> Result<()> {
 /// has logged. If the clock is set back, the rows of a job keep their order.
 pub(super) fn next_timestamp() -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(i64::MIN);
-    let now = Utc::now().timestamp_micros();
+    let now = environment().utc().timestamp_micros();
     let next = |last: i64| now.max(last.saturating_add(1));
     LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).map_or(now, next)
 }

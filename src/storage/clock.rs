@@ -13,7 +13,7 @@ use object_store::{ObjectMeta, ObjectStoreExt as _};
 
 use super::{Storage, StoreKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 
 /// How long a measurement counts. A clock that is wrong by a tenth of a percent is off by less than a second then.
 const VALID: Duration = Duration::from_secs(600);
@@ -36,12 +36,6 @@ pub(crate) struct StoreTime {
 /// The newest measurement: when it was made, by the time since the machine started, and the time of the store then.
 pub(super) type StoreClock = Mutex<Option<(Duration, StoreTime)>>;
 
-/// The time since the machine started, sleep included.
-pub(crate) fn since_boot() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
 fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
@@ -54,21 +48,21 @@ impl Storage {
     pub(crate) fn time(&self) -> Result<StoreTime> {
         let mut measured = lock(&self.clock);
         let (at, time) = match *measured {
-            Some((at, time)) if since_boot().saturating_sub(at) < VALID => (at, time),
+            Some((at, time)) if environment().since_boot().saturating_sub(at) < VALID => (at, time),
             _ => *measured.insert(self.measure()?),
         };
-        let passed = delta(since_boot().saturating_sub(at));
+        let passed = delta(environment().since_boot().saturating_sub(at));
         Ok(StoreTime { earliest: time.earliest + passed, latest: time.latest + passed })
     }
 
     fn measure(&self) -> Result<(Duration, StoreTime)> {
         let prefix = Path::from_url_path(self.root.path()).unwrap_or_default();
-        let path = prefix.join(format!("_jobrota_clock_{}", uuid::Uuid::new_v4().simple()));
+        let path = prefix.join(format!("_jobrota_clock_{}", environment().uuid().simple()));
         let store = self.store.clone();
-        let before = since_boot();
+        let before = environment().since_boot();
         let measured = self.block_on(async move {
             store.put(&path, "x".into()).await?;
-            let after = since_boot();
+            let after = environment().since_boot();
             let written: object_store::Result<ObjectMeta> = store.head(&path).await;
             if let Err(error) = store.delete(&path).await {
                 tracing::debug!(%path, %error, "the object that shows the store's time was not deleted");

@@ -14,11 +14,11 @@ use object_store::{
     CopyOptions, DynObjectStore, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
-use tokio::time::sleep;
 
 use super::forward::forward;
 use crate::duration;
 use crate::error::{Error, Result as CrateResult};
+use crate::runtime::environment;
 
 /// The storage option that sets the delay.
 pub(super) const DELAY_OPTION: &str = "request_delay";
@@ -104,7 +104,7 @@ impl RequestCounter {
     async fn pass(&self, kind: RequestKind) {
         self.count(kind);
         if !self.delay.is_zero() {
-            sleep(self.delay).await;
+            environment().sleep(self.delay).await;
         }
     }
 
@@ -113,7 +113,7 @@ impl RequestCounter {
         self.count(RequestKind::List);
         match self.delay {
             Duration::ZERO => listed,
-            delay => async move { sleep(delay).await }.map(|()| listed).flatten_stream().boxed(),
+            delay => async move { environment().sleep(delay).await }.map(|()| listed).flatten_stream().boxed(),
         }
     }
 }
@@ -158,9 +158,10 @@ impl ObjectStore for CountingStore {
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let (counter, delay) = (self.counter.clone(), self.counter.delay);
         let counted = locations.inspect_ok(move |_| counter.count(RequestKind::Delete));
+        let later = move |path| environment().sleep(delay).map(|()| path);
         self.inner.delete_stream(match delay {
             Duration::ZERO => counted.boxed(),
-            delay => counted.map(move |path| sleep(delay).map(|()| path)).buffered(CONCURRENT_DELETIONS).boxed(),
+            _ => counted.map(later).buffered(CONCURRENT_DELETIONS).boxed(),
         })
     }
 
@@ -196,7 +197,7 @@ impl MultipartUpload for CountingUpload {
         let part = self.inner.put_part(data);
         match self.counter.delay {
             Duration::ZERO => part,
-            delay => sleep(delay).then(|()| part).boxed(),
+            delay => environment().sleep(delay).then(|()| part).boxed(),
         }
     }
 

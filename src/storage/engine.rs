@@ -1,10 +1,7 @@
 //! The kernel's engine for one store, that store in the form that the kernel reads, and what runs its futures.
 
 use std::num::NonZero;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 
 use delta_kernel::{Engine, EvaluationHandler, JsonHandler, KernelError, KernelResult, ParquetHandler, StorageHandler};
 use delta_kernel_default_engine::executor::TaskExecutor;
@@ -19,6 +16,7 @@ use object_store::{DynObjectStore, ObjectMeta, ObjectStore, Result};
 use tokio::runtime::{EnterGuard, Handle};
 
 use super::forward::forward;
+use crate::runtime::environment::wait_for;
 
 /// Rows per batch when data files are read. The kernel's default of 1,000 makes many small copies.
 const DATA_BATCH_ROWS: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(65_535);
@@ -156,25 +154,5 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     match Handle::try_current() {
         Ok(runtime) => runtime.spawn_blocking(work).await?,
         Err(_) => work(),
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn wait_for<T: Future>(task: T) -> T::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut task = pin!(task);
-    loop {
-        match task.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
     }
 }

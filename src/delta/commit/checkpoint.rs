@@ -4,13 +4,13 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use delta_kernel::{Snapshot, SnapshotRef};
 
 use crate::delta::log::log_reader;
 use crate::delta::state::TableState;
-use crate::runtime::{InFlight, lock, sleep_unless_exiting};
+use crate::runtime::{InFlight, environment, lock, sleep_unless_exiting};
 
 /// Commits between checkpoints if the table does not say: Delta's default.
 const DEFAULT_INTERVAL: u64 = 10;
@@ -37,14 +37,14 @@ pub(super) fn write_when_due(table: &Arc<TableState>, version: u64) {
     let (worker, in_flight) = (CheckpointWorker(Arc::clone(table)), InFlight::begin());
     let work = move || {
         while let Some(snapshot) = worker.next() {
-            let started = Instant::now();
+            let started = environment().instant();
             write(&worker.0, &snapshot);
-            sleep_unless_exiting(started.elapsed().saturating_mul(REST_FACTOR).min(LONGEST_REST));
+            sleep_unless_exiting((environment().instant() - started).saturating_mul(REST_FACTOR).min(LONGEST_REST));
         }
         drop(in_flight);
     };
     // If there is no thread, the next checkpoint makes up for it.
-    queue.busy = thread::Builder::new().name("jobrota-checkpoint".to_owned()).spawn(work).is_ok();
+    queue.busy = environment().start(Some("jobrota-checkpoint"), Box::new(work)).is_ok();
 }
 
 /// Writes the checkpoints of one table, one at a time.

@@ -1,12 +1,10 @@
 //! Commits that depend on what is in the table: conditional appends, replacing the content of a small table, and replacing
 //! rows by copy on write: the files that hold them are removed and written anew, all in one commit.
 
-use std::collections::HashSet;
-use std::time::Instant;
-
 use arrow::array::{Array as _, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not, prep_null_mask_filter};
 use delta_kernel::scan::state::ScanFile;
+use std::collections::HashSet;
 
 use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::{Proposal, commit};
@@ -18,6 +16,7 @@ use crate::delta::table::Table;
 use crate::delta::types::{ConditionalWrite, Predicate, Rewrite};
 use crate::delta::writable::check_rows_replaceable;
 use crate::error::{Error, Result};
+use crate::runtime::environment;
 
 /// Files are read this many at a time, small ones and large ones, so that a rewrite of a huge table does not hold all of it
 /// in memory.
@@ -37,7 +36,7 @@ impl Table {
         decide: &mut dyn FnMut(&SnapshotView<'_>) -> Result<Option<ConditionalWrite>>,
     ) -> Result<Option<u64>> {
         let table = &self.state;
-        commit(table, &CommitKind::append(false), Instant::now(), None, &mut |attempt| {
+        commit(table, &CommitKind::append(false), environment().instant(), None, &mut |attempt| {
             let Some(ConditionalWrite { batch, transactions }) = decide(&SnapshotView::new(table, attempt.snapshot))?
             else {
                 return Ok(None);
@@ -57,7 +56,7 @@ impl Table {
         decide: &mut dyn FnMut(&RecordBatch) -> Result<Option<ConditionalWrite>>,
     ) -> Result<Option<u64>> {
         let table = &self.state;
-        commit(table, &CommitKind::write("Overwrite"), Instant::now(), None, &mut |attempt| {
+        commit(table, &CommitKind::write("Overwrite"), environment().instant(), None, &mut |attempt| {
             let scanner = Scanner::new(table, attempt.snapshot, &Predicate::default())?;
             let listing = scanner.files()?;
             let files = oldest_first(&listing.batches);
@@ -88,7 +87,7 @@ impl Table {
         let table = &self.state;
         let cache = RowCache::of_large_files();
         let mut decided: Option<(u64, Decisions)> = None;
-        let committed = commit(table, &CommitKind::update(predicate), Instant::now(), None, &mut |attempt| {
+        let committed = commit(table, &CommitKind::update(predicate), environment().instant(), None, &mut |attempt| {
             let now = attempt.snapshot.version();
             // If the commits of others meanwhile have nothing to do with these files, the decisions stand, as if this
             // commit had come first. Otherwise writers of single rows would starve callers that acknowledge.

@@ -6,12 +6,10 @@
 //! durable or have failed, so that no rows are left behind when a process ends.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::attempt::{CommitAttempt, CommitKind, FileRows};
 use super::staging::StagedFiles;
@@ -22,6 +20,7 @@ use crate::delta::state::{Predecessor, TableState};
 use crate::delta::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::InFlight;
+use crate::runtime::environment::{environment, wait_for};
 
 impl Table {
     /// Appends rows as a blind append; they are durable when the call returns. Threads and tasks that append through
@@ -41,15 +40,15 @@ impl Table {
             Ok(room) => room,
             Err(_) => table.storage.block_on(room.acquire_many_owned(permits))?.map_err(closed)?,
         };
-        let (sender, signals) = sync_channel(2);
+        let (sender, mut signals) = mpsc::channel(2);
         if table.appends.enter(QueuedAppend::new(rows, Caller::Thread(sender), room)) {
             lead(table);
         }
         loop {
-            match signals.recv() {
-                Ok(Signal::Lead) => lead(table),
-                Ok(Signal::Committed(outcome)) => return outcome,
-                Err(_) => return Err(broken()),
+            match wait_for(signals.recv()) {
+                Some(Signal::Lead) => lead(table),
+                Some(Signal::Committed(outcome)) => return outcome,
+                None => return Err(broken()),
             }
         }
     }
@@ -115,9 +114,7 @@ impl Drop for Leadership<'_> {
 /// Leads in a thread outside of any runtime: inside one, requests to a local disk would move between threads.
 fn lead_in_background(table: &Arc<TableState>) {
     let leader = Arc::clone(table);
-    if let Err(e) = thread::Builder::new().name("jobrota-commit".to_owned()).spawn(move || lead(&leader)) {
-        let text = "the operating system gave no thread to commit in; nothing was written, try again";
-        let error = Error::new(ErrorKind::Internal, text).with_retryable(true).with_source(e);
+    if let Err(error) = environment().start(Some("jobrota-commit"), Box::new(move || lead(&leader))) {
         for append in table.appends.clear() {
             append.notify(Err(error.clone()));
         }
@@ -131,9 +128,9 @@ fn lead(table: &Arc<TableState>) {
     if group.is_empty() {
         return;
     }
-    let started = Instant::now();
+    let started = environment().instant();
     let outcome = commit_group(table, &group, &mut leadership);
-    table.appends.record(group.len(), started.elapsed());
+    table.appends.record(group.len(), environment().instant() - started);
     drop(leadership);
     // The rows of one caller may be the reason: each caller's rows are tried alone, so that the error reaches that caller.
     let one_by_one = group.len() > 1 && outcome.as_ref().is_err_and(|e| e.kind() == ErrorKind::InvalidInput);
@@ -159,19 +156,20 @@ fn commit_group(table: &Arc<TableState>, group: &[QueuedAppend], leadership: &mu
 
 /// A look at the log entry of this version, which a blind commit is to follow. On a remote store, it takes a request, which is made
 /// while the rows are uploaded; `None` on a local disk.
-type EntryLook = Option<(u64, Receiver<Result<Predecessor>>)>;
+type EntryLook = Option<(u64, oneshot::Receiver<Result<Predecessor>>)>;
 
 fn begin_look(table: &Arc<TableState>, version: u64) -> Result<EntryLook> {
     if table.is_local() {
         return Ok(None);
     }
-    let (sender, receiver) = sync_channel(1);
+    let (sender, receiver) = oneshot::channel();
     let table = Arc::clone(table);
-    crate::runtime::handle()?.spawn_blocking(move || {
+    let work = move || {
         let known = table.known_entry(version).unwrap_or_default();
         // Without a receiver, the rows could not be uploaded.
         let _ = sender.send(table.look_at_entry(version, &known));
-    });
+    };
+    environment().start(None, Box::new(work))?;
     Ok(Some((version, receiver)))
 }
 
@@ -182,7 +180,7 @@ fn begin_look(table: &Arc<TableState>, version: u64) -> Result<EntryLook> {
 fn check_entry(look: EntryLook, table: &TableState, version: u64) -> Result<()> {
     let looked = match look {
         None => table.look_at_entry(version, &table.known_entry(version).unwrap_or_default()),
-        Some((looked_at, receiver)) if looked_at == version => match receiver.recv() {
+        Some((looked_at, receiver)) if looked_at == version => match wait_for(receiver) {
             Ok(looked) => looked,
             Err(_) => return Ok(()),
         },

@@ -11,14 +11,12 @@ mod group;
 mod staging;
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::transaction::CommitResult;
 use delta_kernel::{FilteredEngineData, KernelError};
-use rand::RngExt as _;
 
 use self::attempt::ObservedCommitter;
 pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
@@ -27,6 +25,7 @@ use super::errors::{from_kernel, is_transient};
 use super::log::LogEntry;
 use super::state::{LockGuard, MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::environment;
 
 /// If more time than this has passed since the log was read (the process was stopped, the machine slept), log entries may
 /// have been cleaned away meanwhile (never sooner than after an hour, see `maintenance`). Then a free version does not prove
@@ -90,7 +89,7 @@ fn attempts(
     propose: &mut dyn FnMut(&CommitAttempt<'_>) -> Result<Option<Proposal>>,
 ) -> Result<Option<u64>> {
     crate::runtime::own_randomness()?;
-    let id = uuid::Uuid::new_v4().to_string();
+    let id = environment().uuid().to_string();
     for number in 0.. {
         let lock = (kind.lock_first || number > 0).then(|| table.lock.acquire()).transpose()?;
         if lock.as_ref().is_some_and(|lock| lock.contended) {
@@ -152,7 +151,7 @@ fn staged_files(
 fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<Submitted> {
     let table = attempt.table;
     let version = attempt.snapshot.version() + 1;
-    let deadline = Some(Instant::now() + table.limits.on_errors);
+    let deadline = Some(environment().instant() + table.limits.on_errors);
     let mut in_doubt = false;
     for number in 0.. {
         let committer = ObservedCommitter::new(&table.committer);
@@ -271,10 +270,10 @@ fn check_pause(table: &TableState, version: u64) -> Result<()> {
 /// Waits for a random time, which grows with each attempt. Returns false if the time is up.
 fn wait(number: u32, deadline: Option<Instant>) -> bool {
     let longest = FIRST_WAIT.saturating_mul(1 << number.min(16)).min(LONGEST_WAIT);
-    let wait = longest.mul_f64(rand::rng().random_range(0.0..1.0));
-    if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+    let wait = longest.mul_f64(environment().fraction());
+    if deadline.is_some_and(|deadline| environment().instant() + wait >= deadline) {
         return false;
     }
-    thread::sleep(wait);
+    environment().block(wait);
     true
 }

@@ -31,6 +31,7 @@ use crate::delta::log::store_path;
 use crate::delta::schema;
 use crate::delta::state::{self, BothClocks};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::environment;
 use crate::storage::{KernelEngine, Storage};
 
 /// Data files written concurrently.
@@ -142,7 +143,7 @@ impl StagedFiles {
 /// several may be written within a millisecond.
 fn now() -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(0);
-    let now = chrono::Utc::now().timestamp_millis();
+    let now = environment().utc().timestamp_millis();
     let next = |last: i64| now.max(last + 1);
     LAST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last))).map_or(now, next)
 }
@@ -170,7 +171,7 @@ async fn write_file(
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, data.schema(), options)?;
     writer.write(&data)?;
     writer.close()?;
-    let url = context.write_dir().join(&format!("{}.parquet", uuid::Uuid::new_v4()))?;
+    let url = context.write_dir().join(&format!("{}.parquet", environment().uuid()))?;
     let file = DataFileMetadata::new(FileMeta::new(url.clone(), written_at, bytes.len() as u64), stats);
     store.put(&Path::from_url_path(url.path())?, bytes.into()).await?;
     build_add_file_metadata(file, &context)?.try_into_record_batch()

@@ -13,6 +13,7 @@ use url::Url;
 use crate::delta::errors::from_kernel;
 use crate::delta::types::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::environment;
 use crate::storage::Storage;
 use crate::storage::file_names::{LOG_DIRECTORY, entry_name};
 
@@ -75,7 +76,7 @@ fn version_zero(spec: &TableSpec) -> Result<String> {
         schema.map_err(|e| internal(format!("the schema of '{name}' has no Delta types")).with_source(e))?;
     let schema_string = serde_json::to_string(&schema)
         .map_err(|e| internal(format!("the schema of '{name}' cannot be written")).with_source(e))?;
-    let now = chrono::Utc::now().timestamp_millis();
+    let now = environment().utc().timestamp_millis();
     let actions = [
         json!({"commitInfo": {
             "timestamp": now,
@@ -86,7 +87,7 @@ fn version_zero(spec: &TableSpec) -> Result<String> {
         }}),
         json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
         json!({"metaData": {
-            "id": uuid::Uuid::new_v4().to_string(),
+            "id": environment().uuid().to_string(),
             "name": spec.name,
             "format": {"provider": "parquet", "options": {}},
             "schemaString": schema_string,

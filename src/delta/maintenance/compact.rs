@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use delta_kernel::SnapshotRef;
 use delta_kernel::scan::state::{DvInfo, ScanFile};
@@ -18,6 +17,7 @@ use crate::delta::schema;
 use crate::delta::state::{FileBatch, TableState, select};
 use crate::delta::types::Predicate;
 use crate::error::Result;
+use crate::runtime::environment;
 
 /// TimeLimits on a new file, in bytes and rows. They also bound the memory that one commit needs.
 const TARGET: i64 = 64 << 20;
@@ -180,7 +180,7 @@ fn replace(
     // The commits made meanwhile are read here, before this commit waits for the lock.
     let checked = table.refresh().and_then(|newest| drop_lost(table, &mut written, &mut version, &newest));
     let ended = checked.and_then(|()| {
-        commit(table, &kind, Instant::now(), None, &mut |attempt| {
+        commit(table, &kind, environment().instant(), None, &mut |attempt| {
             drop_lost(table, &mut written, &mut version, attempt.snapshot)?;
             discard(table, extract(&mut written, |run| Ok(!run.staged.fits(attempt)?))?);
             if written.is_empty() {

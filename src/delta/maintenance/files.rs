@@ -16,6 +16,7 @@ use crate::delta::errors::{from_kernel, is_not_found};
 use crate::delta::log::store_path;
 use crate::delta::state::TableState;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::environment;
 use crate::storage::file_names::LOG_DIRECTORY;
 
 /// Name prefix of the temporary file that reads the store's clock. Delta clients ignore it.
@@ -43,7 +44,7 @@ enum FileLocation {
 
 /// The time by the store's clock or by this machine's, whichever is earlier: a fast clock makes young files look old.
 pub(super) fn now(table: &TableState) -> Result<i64> {
-    let name = format!("{PROBE}{}", uuid::Uuid::new_v4());
+    let name = format!("{PROBE}{}", environment().uuid());
     let path = store_path(&table.url.join(&name).map_err(|e| no_place(&name).with_source(e))?)?;
     let store = Arc::clone(table.storage.store());
     let probed = table.storage.block_on(async move {
@@ -53,7 +54,7 @@ pub(super) fn now(table: &TableState) -> Result<i64> {
         modified
     })?;
     let probed = probed.map_err(|e| from_kernel(format!("writing to '{}'", table.url), KernelError::from(e)))?;
-    Ok(chrono::Utc::now().timestamp_millis().min(probed + RESOLUTION))
+    Ok(environment().utc().timestamp_millis().min(probed + RESOLUTION))
 }
 
 /// All files of the table, except those of its log and of other tables in directories below it. Does not follow links.

@@ -9,7 +9,6 @@ mod paths;
 mod vacuum;
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,7 +19,7 @@ use super::state::TableState;
 use super::table::Table;
 use super::types::Predicate;
 use crate::error::{Error, Result};
-use crate::runtime::InFlight;
+use crate::runtime::{InFlight, environment};
 
 /// The minimum age, in milliseconds, of files to delete that may belong to an active writer, whatever the caller says: a
 /// staged data file, and a log entry that a writer's snapshot rests on.
@@ -125,7 +124,7 @@ impl Table {
             drop(in_flight);
         };
         // If no thread can be started, a later commit starts it.
-        drop(thread::Builder::new().name("jobrota-maintenance".to_owned()).spawn(work));
+        drop(environment().start(Some("jobrota-maintenance"), Box::new(work)));
     }
 }
 

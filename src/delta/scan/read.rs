@@ -19,7 +19,7 @@ use crate::delta::state::TableState;
 use crate::delta::table::Table;
 use crate::delta::types::{Predicate, ValueCounts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 
 /// Beyond this number of commits, reading the whole table is as fast as reading the commits one by one.
 const MOST_COMMITS: u64 = 5_000;
@@ -217,7 +217,7 @@ impl<'a> SnapshotView<'a> {
             }
             Ok(batch)
         });
-        let unused = uuid::Uuid::new_v4().to_string();
+        let unused = environment().uuid().to_string();
         self.snapshot.get_app_id_version(&unused, &collector).map_err(failed)?;
         if lock(&found).is_none() {
             // The snapshot knew the ids from a checksum. A snapshot without one has to read the log.

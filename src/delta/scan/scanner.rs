@@ -18,7 +18,7 @@ use crate::delta::schema;
 use crate::delta::state::{FileBatch, Listing, RowCache, TableState};
 use crate::delta::types::Predicate;
 use crate::error::{Error, Result};
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 use crate::storage::KernelEngine;
 
 /// Data files read concurrently: small files cost the object store's latency, not its bandwidth.
@@ -209,11 +209,7 @@ impl<'a> Scanner<'a> {
                     lock(&shared).push((*at, made));
                 }
             };
-            std::thread::scope(|threads| {
-                for _ in 0..unread.len().min(READERS) {
-                    threads.spawn(work);
-                }
-            });
+            environment().run_threads(unread.len().min(READERS), &work);
         }
         done.sort_by_key(|(at, _)| *at);
         done.into_iter().map(|(_, made)| made).collect()

@@ -1,15 +1,14 @@
 //! The appends that wait for a group commit, and who commits the next group.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::Result;
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 
 /// Limit on the rows that wait, in KiB. Further callers wait until there is room.
 const CAPACITY_KIB: usize = 64 << 10;
@@ -50,7 +49,7 @@ pub(in crate::delta) struct QueuedAppend {
 
 /// How a caller waits.
 pub(in crate::delta) enum Caller {
-    Thread(SyncSender<Signal>),
+    Thread(mpsc::Sender<Signal>),
     Task(oneshot::Sender<Result<u64>>),
 }
 
@@ -144,7 +143,7 @@ impl AppendQueue {
 
 impl QueuedAppend {
     pub(in crate::delta) fn new(rows: RecordBatch, caller: Caller, room: OwnedSemaphorePermit) -> Self {
-        Self { rows, since: Instant::now(), caller, _room: room }
+        Self { rows, since: environment().instant(), caller, _room: room }
     }
 
     /// Tells the caller how the append ended.

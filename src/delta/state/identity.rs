@@ -14,8 +14,7 @@ use super::TableState;
 use crate::delta::errors::from_kernel;
 use crate::delta::log::{EntryFile, log_path, log_reader, table_exists};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime;
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 use crate::storage::file_names::{LAST_CHECKPOINT, entry_name, entry_version};
 
 /// What tells one log entry from another one of the same version, as far as it is known.
@@ -144,13 +143,13 @@ impl TableState {
             return self.check_predecessor(predecessor, &before, id);
         }
         let (table, id) = (Arc::clone(self), id.to_owned());
-        runtime::handle()?.spawn_blocking(move || {
+        let check = move || {
             if let Err(error) = table.check_predecessor(predecessor, &before, &id) {
                 let error = error.full_message();
                 tracing::error!(table = %table.url, version, error, "the rows of a commit that was reported as successful are lost");
             }
-        });
-        Ok(())
+        };
+        environment().start(None, Box::new(check))
     }
 
     /// Reads the log, and returns whether it turned out to be another one than this handle followed.

@@ -7,19 +7,17 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
-
-use rand::RngExt as _;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 
 /// How long a process waits for the lock before it commits without it. The process that has the lock may be stopped or
 /// slow.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Microseconds between two attempts to lock.
-const INTERVAL: std::ops::Range<u64> = 50..600;
+/// The shortest and the longest pause between two attempts to lock.
+const PAUSES: [Duration; 2] = [Duration::from_micros(50), Duration::from_micros(600)];
 
 /// The lock of one table.
 #[derive(Debug, Default)]
@@ -70,14 +68,14 @@ impl AdvisoryLock {
         // If the directory cannot be opened or locked, processes race each other, as they do on an object store.
         let open = || self.directory.as_ref().and_then(|directory| File::open(directory).ok());
         let Some(file) = self.opened.get_or_init(open) else { return (None, false) };
-        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let deadline = environment().instant() + LOCK_TIMEOUT;
         let mut contended = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return (Some(file), contended),
-                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                Err(std::fs::TryLockError::WouldBlock) if environment().instant() < deadline => {
                     contended = true;
-                    thread::sleep(Duration::from_micros(rand::rng().random_range(INTERVAL)));
+                    environment().block(PAUSES[0] + (PAUSES[1] - PAUSES[0]).mul_f64(environment().fraction()));
                 }
                 Err(_) => return (None, contended),
             }

@@ -10,9 +10,10 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
 use delta_kernel::committer::Committer;
 use delta_kernel::schema::SchemaRef as KernelSchemaRef;
 use delta_kernel::transaction::{Transaction, WriteState};
@@ -29,7 +30,7 @@ use super::errors::{from_kernel, is_transient};
 use super::log::{LogEntry, log_reader};
 use super::schema;
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime;
+use crate::runtime::{self, environment};
 use crate::storage::Storage;
 use crate::storage::file_names::LOG_DIRECTORY;
 
@@ -90,14 +91,14 @@ pub(super) struct WriteLayout {
 }
 
 /// A moment by both clocks: the first stands still while a machine sleeps, the second can be set.
-pub(super) type BothClocks = (Instant, SystemTime);
+pub(super) type BothClocks = (Instant, DateTime<Utc>);
 
 pub(super) fn now() -> BothClocks {
-    (Instant::now(), SystemTime::now())
+    (environment().instant(), environment().utc())
 }
 
 pub(super) fn elapsed((instant, time): BothClocks) -> Duration {
-    instant.elapsed().max(time.elapsed().unwrap_or_default())
+    (environment().instant() - instant).max((environment().utc() - time).to_std().unwrap_or_default())
 }
 
 #[derive(Clone, Copy)]
@@ -169,7 +170,7 @@ impl TableState {
     /// The snapshot that a blind commit builds on: the one known, if that `may_be_known` and the log need not be read first.
     pub(super) fn snapshot_for_blind_commit(&self, may_be_known: bool) -> Result<SnapshotRef> {
         let (known, access) = (self.known(), *runtime::lock(&self.log_access));
-        let contended = access.contended_until.is_some_and(|until| Instant::now() < until);
+        let contended = access.contended_until.is_some_and(|until| environment().instant() < until);
         if may_be_known && !contended && elapsed(access.at) < FRESH {
             return Ok(known);
         }
@@ -180,7 +181,7 @@ impl TableState {
 
     /// Records that another writer won a race.
     pub(super) fn note_contention(&self) {
-        runtime::lock(&self.log_access).contended_until = Some(Instant::now() + CONTENTION);
+        runtime::lock(&self.log_access).contended_until = Some(environment().instant() + CONTENTION);
     }
 
     /// How long ago this process last read the log or committed to it.
@@ -191,7 +192,7 @@ impl TableState {
     /// Pretends that this process last read the log this long ago.
     #[cfg(test)]
     pub(super) fn set_since_log_access(&self, since: Duration) {
-        runtime::lock(&self.log_access).at.1 = SystemTime::now() - since;
+        runtime::lock(&self.log_access).at.1 = environment().utc() - since;
     }
 
     /// Reads the newest snapshot from the store.

@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use arrow::array::RecordBatch;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use chrono::Utc;
 
 use super::record::RecordDigest;
 use crate::delta::{ConditionalWrite, Predicate, Table};
@@ -24,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, value};
 use crate::ledger::rows::as_stored;
 use crate::ledger::tables::{IMPORTS, LedgerTable};
+use crate::runtime::environment;
 
 /// The id of the transactions that hold the head in `job_notifications`, and the last number in `autosys_imports`.
 const HEAD: &str = "jobrota.import";
@@ -140,7 +140,7 @@ pub(super) fn write_batch(imports: &Table, previous: Option<i64>, entries: &[Imp
 
 fn to_batch(number: i64, previous: Option<i64>, entries: &[ImportLogEntry]) -> Result<RecordBatch> {
     let all = entries.iter();
-    let now = Utc::now().timestamp_micros();
+    let now = environment().utc().timestamp_micros();
     let columns = vec![
         integer_column(all.clone().map(|_| Some(number))),
         integer_column(all.clone().map(|_| previous)),

@@ -25,6 +25,7 @@ use serde::Serialize;
 use super::tables::{IMPORTS, LedgerTable, NO, YES};
 use super::{JobLedger, rows};
 use crate::error::Result;
+use crate::runtime::environment;
 use crate::stop::Stop;
 use folder::FileStamp;
 use import_log::{ImportLog, ImportedFile};
@@ -154,7 +155,7 @@ impl<'a> Import<'a> {
             if self.log.file(&key).and_then(|imported| imported.stamp.as_ref()) == Some(&stamp.text) {
                 return Ok(Some((key, None)));
             }
-            let now = SystemTime::now();
+            let now = SystemTime::from(environment().utc());
             Ok(folder::read(path)?.map(|(bytes, stamp)| (key, Some((bytes, stamp, now)))))
         });
         match read {

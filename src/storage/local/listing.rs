@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, Result};
 
-use crate::runtime::lock;
+use crate::runtime::{environment, lock};
 use crate::storage::file_names::{
     LOG_DIRECTORY, Stamp, entry_name, entry_version, is_temporary, last_checkpoint_stamp, stamp, without_staging_number,
 };
@@ -158,7 +158,7 @@ impl LogCache {
         // Before the directory is read: the next call then notices a checkpoint that is announced meanwhile.
         let last_checkpoint = last_checkpoint_stamp(directory);
         if let Some(known) = lock(&self.0).get_mut(prefix)
-            && known.since.elapsed() < EXPIRES_AFTER
+            && environment().instant() - known.since < EXPIRES_AFTER
             && known.last_checkpoint == last_checkpoint
             && known.offset <= *offset
             && known.add_new_entries(prefix, directory)
@@ -166,7 +166,7 @@ impl LogCache {
             let first = known.files.partition_point(|file| file.location <= *offset);
             return Ok(known.files.get(first..).map(<[ObjectMeta]>::to_vec));
         }
-        let since = Instant::now();
+        let since = environment().instant();
         let Some(files) = read()? else { return Ok(None) };
         let mut logs = lock(&self.0);
         if logs.len() >= MAX_LOGS {
