@@ -196,7 +196,8 @@ impl Cycle<'_> {
             let send_at = can_send.then(|| limiter.next()).flatten();
             let wake_at = [record_at, acknowledge_at, send_at].into_iter().flatten().min();
             tokio::select! {
-                Some((number, answers, when)) = sends.next() => rows.add_answers(number, answers, when),
+                // A random order would be of no seed. A commit that has ended lets rows follow, so it goes first.
+                biased;
                 Some(ended) = OptionFuture::from(recording.as_mut().map(|(_, task)| task)) => {
                     let Some((mut commit, _)) = recording.take() else { continue };
                     match ended {
@@ -229,6 +230,7 @@ impl Cycle<'_> {
                         Err(error) => failed = Some(failed.unwrap_or(error)),
                     }
                 }
+                Some((number, answers, when)) = sends.next() => rows.add_answers(number, answers, when),
                 Some(()) = OptionFuture::from(wake_at.map(sleep_until)) => {}
                 () = self.stop.stopped(), if !stopping => {}
                 () = self.lost.stopped(), if !stopping => {}
