@@ -22,7 +22,7 @@ WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 # no second pass over the dependencies is needed. `[lints]` in Cargo.toml says what it refuses; warnings count as errors.
 # `make demo` alone accepts warnings, because a newer compiler has new ones.
 CLIPPY = CLIPPY_ARGS=$(DENY_WARNINGS) RUSTC_WORKSPACE_WRAPPER=$(shell command -v clippy-driver)
-rust-checks rust-tests: DENY_WARNINGS := -Dwarnings
+rust-checks rust-tests simulate: DENY_WARNINGS := -Dwarnings
 CORE_FEATURES := --no-default-features --features sandbox,ssh
 
 define heading
@@ -32,7 +32,7 @@ endef
 .PHONY: help
 help: ## list the commands
 	@printf 'Usage: make COMMAND   (needs Linux, a Rust toolchain, Python 3.10 or later and a C compiler)\n\n'
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  %-7s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do printf '  %-8s %s\n' "$$name" "$$text"; done
 
 .PHONY: demo
 demo: $(VENV)/.installed ## run all four parts against the local sandbox (no server, account or network needed)
@@ -51,6 +51,13 @@ build: $(VENV)/.installed ## build the wheel of the profile dev and install it i
 .PHONY: wheel
 wheel: dist/.built ## build the wheel into dist/, as it is published (profile dist)
 	@ls -l dist/*.whl
+
+# The seeds of a simulation: from the first to before the last.
+SEEDS ?= 0..1000
+.PHONY: simulate
+simulate: | toolchain ## run logging and delivery under faults that a seed decides (SEEDS=0..1000; of one seed, print what happened)
+	@JOBROTA_SEEDS=$(SEEDS) $(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES) -- --exact --nocapture \
+		delivery::tests::simulation::no_seed_breaks_a_promise
 
 .PHONY: bench
 bench: $(VENV)/.installed-dist $(VENV)/.spark $(VENV)/.bench-tools ## measure and print the project's figures (BENCH=--quick for a short run)

@@ -3,6 +3,7 @@
 mod model;
 mod operator;
 mod overview;
+mod simulation;
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -16,6 +16,16 @@ use super::*;
 use crate::delta::NO_CHECK;
 
 impl JobLedger {
+    /// A ledger over a store of a test.
+    pub(crate) fn over(storage: crate::storage::Storage) -> Result<Self> {
+        let (tables, warned, root) = (Mutex::default(), Mutex::default(), storage.root().to_string());
+        let ledger = Self { inner: Arc::new(LedgerState { root, storage, commit_timeout: None, tables, warned }) };
+        for spec in [LedgerTable::Executions.spec(), LedgerTable::Notifications.spec(), &*DELIVERIES] {
+            ledger.opened(spec)?;
+        }
+        Ok(ledger)
+    }
+
     pub(crate) fn log_job_execution(
         &self,
         file: &str,

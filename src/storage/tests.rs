@@ -8,6 +8,12 @@ impl Storage {
     pub(crate) fn over(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
         Self::on(layers::around(store, std::time::Duration::ZERO, false), root)
     }
+
+    /// Like [`Storage::over`], but the thread that waits for a request also runs it.
+    pub(crate) fn in_place(store: Arc<DynObjectStore>, root: Url) -> Result<Self> {
+        let remote = layers::around(store, std::time::Duration::ZERO, false);
+        Self::on(Layers { is_immediate: true, ..remote }, root)
+    }
 }
 
 fn open(root: &str) -> Result<Storage> {
