@@ -75,7 +75,7 @@ fn conclude(run: &RunData, comparisons: &[ArmComparison], warnings: &[Comparison
     let cautions: Vec<String> = CAUTIONS.into_iter().filter(given).map(str::to_owned).collect();
     let but = match cautions.is_empty() {
         true => String::new(),
-        false => format!(" Do not rely on it before you have read the warnings {}.", cautions.join(", ")),
+        false => format!(" Before you rely on it, read the warnings: {}.", cautions.join(", ")),
     };
     let verdict = |code, text: String, comparison| Verdict { code, text, comparison, cautions: cautions.clone() };
     if run.arms.len() < 2 {

@@ -197,7 +197,11 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         if report.snoozed_until:
             print(f"  nothing is sent before {report.snoozed_until:%Y-%m-%d %H:%M} UTC", flush=True)
     if report.lease_held_by:
-        print(f"jobrota: {report.lease_held_by} is delivering; nothing was done", file=sys.stderr, flush=True)
+        print(
+            f"jobrota: {report.lease_held_by} delivers, or its lease has not expired yet; nothing was done",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _exit_code(report: DeliveryReport) -> int:

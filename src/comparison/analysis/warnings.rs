@@ -205,7 +205,7 @@ fn shared_hosts(arms: &[ArmFigures], add: &mut AddWarning<'_>) {
     }
     for (arms, hosts) in by_arms {
         let (arms, hosts) = (arms.join(" and "), listed(hosts));
-        add("shared_host", format!("{arms} all ran jobs on {hosts}: the arms did not have separate hosts"));
+        add("shared_host", format!("{arms} ran jobs on {hosts}: the arms did not have separate hosts"));
     }
 }
 

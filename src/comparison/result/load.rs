@@ -16,7 +16,7 @@ use crate::viya::orchestrator::OrchestratorEntry;
 /// Reads a result file: the run, what identifies it if the file says that, and the document if it is complete.
 pub(super) fn read(path: &Path) -> Result<(RunData, Option<RunIdentity>, Option<Value>)> {
     let file = path.display();
-    let text = files::read_text(path, format!("the result {file} cannot be read: name a file that exists"))?;
+    let text = files::read_text(path, format!("the result {file} cannot be read: name a result in JSON that exists"))?;
     let refused = |reason: &str| Error::invalid(format!("{file} is not the result of a comparison: {reason}"));
     let value: Value = serde_json::from_str(&text).map_err(|e| refused("it is not JSON").with_source(e))?;
     let identity = identity(&value);

@@ -82,7 +82,8 @@ impl SelectorOptions {
         let timeout = self.timeout;
         if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
             return Err(Error::invalid(format!(
-                "a probe timeout of {timeout:?} is not possible: give more than 0 and at most {} s",
+                "a probe timeout of {} s is not possible: give more than 0 and at most {} s",
+                timeout.as_secs_f64(),
                 LONGEST_TIMEOUT.as_secs()
             )));
         }
