@@ -191,7 +191,8 @@ impl Cycle<'_> {
             if all_sent && acknowledging.is_none() {
                 break;
             }
-            let record_at = rows.oldest_answer.filter(|_| recording.is_none()).map(|at| at + LINGER);
+            let can_record = recording.is_none() && failed.is_none();
+            let record_at = rows.oldest_answer.filter(|_| can_record).map(|at| at + LINGER);
             let acknowledge_at = (!rows.delivered.is_empty() && acknowledging.is_none()).then_some(acknowledge_after);
             let send_at = can_send.then(|| limiter.next()).flatten();
             let wake_at = [record_at, acknowledge_at, send_at].into_iter().flatten().min();

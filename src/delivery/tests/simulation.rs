@@ -222,6 +222,15 @@ fn a_seed_replays_identically() {
     assert_eq!(run_seeds(seeds.clone(), None), run_seeds(seeds, None));
 }
 
+/// A cycle whose commit had failed did not wait, but looked again and again, until the events on their way had ended.
+#[test]
+fn seeds_that_found_something_find_nothing_any_more() {
+    for seed in [10_109, 20_150] {
+        let lines = run_seeds(seed..seed + 2, None);
+        assert!(lines.iter().all(|line| line.violations.is_empty()), "{lines:?}");
+    }
+}
+
 #[test]
 fn planted_bugs_are_found() {
     let found = [(Bug::OverwritesEntries, LOST), (Bug::TrustsNoAnswer, LOST), (Bug::SendsWithoutMark, TWICE)];
