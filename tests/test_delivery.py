@@ -204,6 +204,54 @@ def test_kills_lose_nothing_and_keep_the_order(tmp_path: Path) -> None:
         newest[job] = int(number)
 
 
+def test_a_coroutine_whose_time_is_over_does_not_begin(ledger: jobrota.JobLedger) -> None:
+    """The first one blocks the event loop for longer than a send can take."""
+    begun: list[str] = []
+
+    async def send(file_name: str, job_id: str, status: str) -> bool:
+        begun.append(job_id)
+        time.sleep(1.5)
+        return True
+
+    notify(ledger, *((job, "SUCCESS") for job in "ABC"))
+    report = jobrota.AutosysUpdater(ledger, send, send_timeout=0.3).run()
+    assert report.delivered == 0
+    time.sleep(3)
+    assert len(begun) == 1, "the others never begin"
+    assert {outcome for _, _, outcome in outcomes(ledger)} == {"sending", "unknown"}
+
+
+def test_a_send_that_was_not_waited_for_holds_back_the_next_process(ledger: jobrota.JobLedger) -> None:
+    """Ctrl-C while a callable takes longer than a cycle waits at its end."""
+    code = """
+import os, signal, sys, threading, time, jobrota
+
+def send(file_name, job_id, status):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    time.sleep(600)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    jobrota.AutosysUpdater(jobrota.JobLedger(sys.argv[1]), send, lease_ttl=1).run()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+sys.stdin.read()
+"""
+    notify(ledger, ("A", "RUNNING"), ("A", "SUCCESS"), ("B", "SUCCESS"))
+    command = [sys.executable, "-c", code, str(ledger.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "interrupted\n"
+        sent = Recorder()
+        updater = jobrota.AutosysUpdater(ledger, sent)
+        while (report := updater.run()).lease_held_by:
+            time.sleep(0.1)
+        assert (report.delivered, report.waiting, sent.sent) == (1, 2, [("B", "SUCCESS")])
+        process.kill()
+    # It has ended, and what ran in it.
+    assert updater.run().delivered == 2
+
+
 # -------------------------------------------------------------------------------------------- order and precedence
 
 

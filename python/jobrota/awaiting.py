@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["run", "settle", "wait", "wait_in_order"]
 
@@ -81,18 +81,27 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def run(awaitable: Awaitable[_T], loop: asyncio.AbstractEventLoop | None = None) -> _T:
+def run(
+    awaitable: Awaitable[_T],
+    loop: asyncio.AbstractEventLoop | None = None,
+    may_begin: Callable[[], bool] | None = None,
+) -> _T | None:
     """Waits for `awaitable` in this thread and returns its result, or raises its exception.
 
     Args:
         awaitable: A coroutine or another awaitable.
         loop: The event loop that runs it, in another thread; None: one of this package.
+        may_begin: Asked when the loop gets to it, which can take long. If it says no, a coroutine does not begin, and
+            None is returned.
 
     Raises:
         RuntimeError: The event loop was closed before the end.
     """
 
-    async def outcome() -> tuple[_T, None] | tuple[None, BaseException]:
+    async def outcome() -> tuple[_T | None, None] | tuple[None, BaseException]:
+        if may_begin is not None and asyncio.iscoroutine(awaitable) and not may_begin():
+            awaitable.close()
+            return None, None
         # As a value: KeyboardInterrupt and SystemExit as exceptions would end the event loop.
         try:
             return await awaitable, None
@@ -118,4 +127,4 @@ def run(awaitable: Awaitable[_T], loop: asyncio.AbstractEventLoop | None = None)
                 raise RuntimeError("the event loop was closed before the callable returned") from None
     if error is not None:
         raise error
-    return cast("_T", result)
+    return result

@@ -238,6 +238,7 @@ impl Cycle<'_> {
                 Some(()) = OptionFuture::from(deadline.map(sleep_until)), if !sends.is_empty() => {
                     // Dropping a send ends it where the transport can.
                     sends.clear();
+                    self.epoch.leaves_send();
                     let unanswered = || SendOutcome::unknown("the delivery was stopped while the answer was waited for");
                     let in_flight = rows.in_flight.drain().flat_map(|(_, rows)| rows);
                     rows.answered.extend(in_flight.map(|row| AnsweredRow::now(row, unanswered())));

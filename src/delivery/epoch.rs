@@ -34,8 +34,8 @@ pub(super) struct Epoch {
     source: LedgerTable,
     /// Whether an earlier holder can still write: it can be running, or a commit of it can still arrive at the store.
     must_claim: AtomicBool,
-    /// Whether it is not known if a commit of this holder took effect. It can still arrive at the store.
-    has_unknown_commit: AtomicBool,
+    /// Whether what this holder began can still take effect: a commit of which that is not known, or a send that was not waited for.
+    has_work_left: AtomicBool,
     /// The version of the attempts table that the plan is made of.
     planned: AtomicU64,
     state: Mutex<State>,
@@ -63,7 +63,7 @@ impl Epoch {
             ledger: ledger.clone(),
             source,
             must_claim: follows_lapsed.into(),
-            has_unknown_commit: AtomicBool::default(),
+            has_work_left: AtomicBool::default(),
             planned: AtomicU64::new(u64::MAX),
             state: Mutex::default(),
         }
@@ -72,7 +72,12 @@ impl Epoch {
     /// Whether the lease may be released. Otherwise it has to lapse, so that the next holder claims its epoch before it reads: what an
     /// earlier holder or this one has begun to write can still arrive.
     pub(super) fn may_release(&self) -> bool {
-        !self.must_claim.load(Ordering::SeqCst) && !self.has_unknown_commit.load(Ordering::SeqCst)
+        !self.must_claim.load(Ordering::SeqCst) && !self.has_work_left.load(Ordering::SeqCst)
+    }
+
+    /// Says that a send was not waited for. Its row waits for its end, if the next holder finds that the lease has lapsed.
+    pub(super) fn leaves_send(&self) {
+        self.has_work_left.store(true, Ordering::SeqCst);
     }
 
     /// Whether nothing was committed yet.
@@ -109,7 +114,7 @@ impl Epoch {
     /// Keeps in mind whether it is known if a commit took effect.
     fn watch<T>(&self, committed: Result<T>) -> Result<T> {
         if committed.as_ref().is_err_and(Error::is_outcome_unknown) {
-            self.has_unknown_commit.store(true, Ordering::SeqCst);
+            self.has_work_left.store(true, Ordering::SeqCst);
         }
         committed
     }

@@ -29,8 +29,31 @@ use crate::runtime::blocking;
 use crate::runtime::environment::{environment, sleep_until};
 use crate::stop::Stop;
 
-/// Ends when a requested stop waits no longer for what is before the first send. Clones share it.
-type StopDeadline = Shared<BoxFuture<'static, ()>>;
+/// A request to stop, and how long after it what is before the first send is waited for.
+struct StopRequest {
+    stop: Stop,
+    deadline: Shared<BoxFuture<'static, ()>>,
+}
+
+impl StopRequest {
+    fn new(stop: &Stop, grace: Duration) -> Self {
+        let requested = stop.clone();
+        let deadline = async move {
+            requested.stopped().await;
+            environment().sleep(grace).await;
+        };
+        Self { stop: stop.clone(), deadline: deadline.boxed().shared() }
+    }
+
+    /// The output of `work`. None if it is not there in time; its requests to the store go on.
+    async fn until_deadline<T>(&self, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+        tokio::select! {
+            biased;
+            output = work => output.map(Some),
+            () = self.deadline.clone() => Ok(None),
+        }
+    }
+}
 
 /// How late after its mark an event can show in AutoSys, if another event of the job is in question.
 const LATE_EVENT: TimeDelta = TimeDelta::days(1);
@@ -105,9 +128,9 @@ impl AutosysUpdater {
         let mut report = DeliveryReport { dry_run: self.options.dry_run, ..DeliveryReport::default() };
         report.snoozed_until = self.options.snooze.iter().filter_map(|window| window.until(environment().utc())).max();
         let source = self.options.source;
-        let deadline = self.deadline(stop);
+        let request = StopRequest::new(stop, self.options.stop_grace);
         let reading = self.with_ledger(move |ledger| PendingRows::read(ledger, source));
-        let Some(pending) = until_deadline(&deadline, reading).await? else {
+        let Some(pending) = request.until_deadline(reading).await? else {
             report.stopped = true;
             return Ok(report);
         };
@@ -118,15 +141,15 @@ impl AutosysUpdater {
             return Ok(report);
         }
         if report.snoozed_until.is_some() || pending.rows.is_empty() {
-            report.lease_held_by = until_deadline(&deadline, self.lease_owner()).await?.flatten();
+            report.lease_held_by = request.until_deadline(self.lease_owner()).await?.flatten();
             return Ok(report);
         }
         // A lease that is taken too late is not renewed, and expires.
-        match until_deadline(&deadline, LeaseGuard::take(&self.ledger, source, self.options.lease_ttl)).await? {
+        match request.until_deadline(LeaseGuard::take(&self.ledger, source, self.options.lease_ttl)).await? {
             None => report.stopped = true,
             Some(Err(holder)) => report.lease_held_by = Some(holder.owner),
             Some(Ok(lease)) => {
-                let ended = match self.deliver(pending, stop, &deadline, &lease, &mut report).await {
+                let ended = match self.deliver(pending, &request, &lease, &mut report).await {
                     // A later holder was met at a commit, before this one looked at its lease.
                     Err(error) if error.kind() == ErrorKind::LeaseHeld => {
                         lease.lost().stop();
@@ -135,11 +158,11 @@ impl AutosysUpdater {
                     ended => ended,
                 };
                 let is_lost = lease.lost().is_stopped();
-                until_deadline(&deadline, lease.release().map(Ok)).await?;
+                request.until_deadline(lease.release().map(Ok)).await?;
                 ended?;
                 if is_lost {
                     report.stopped = true;
-                    report.lease_held_by = until_deadline(&deadline, self.lease_owner()).await?.flatten();
+                    report.lease_held_by = request.until_deadline(self.lease_owner()).await?.flatten();
                 }
             }
         }
@@ -175,16 +198,6 @@ impl AutosysUpdater {
                 return;
             }
         }
-    }
-
-    /// Ends when `stop` was requested and the time after it is over.
-    fn deadline(&self, stop: &Stop) -> StopDeadline {
-        let (stop, grace) = (stop.clone(), self.options.stop_grace);
-        let deadline = async move {
-            stop.stopped().await;
-            environment().sleep(grace).await;
-        };
-        deadline.boxed().shared()
     }
 
     /// Runs blocking `work` on the ledger.
@@ -248,8 +261,7 @@ impl AutosysUpdater {
     async fn deliver(
         &self,
         mut pending: PendingRows,
-        stop: &Stop,
-        deadline: &StopDeadline,
+        request: &StopRequest,
         lease: &LeaseGuard,
         report: &mut DeliveryReport,
     ) -> Result<()> {
@@ -264,11 +276,11 @@ impl AutosysUpdater {
             // Before anything is sent: events whose rows cannot be acknowledged would be sent again.
             changed_tables(source).try_for_each(|table| ledger.check_acknowledging(table))
         });
-        until_deadline(deadline, claiming).await?;
+        request.until_deadline(claiming).await?;
         let mut plans = 0;
         let (pending, record, ended) = loop {
             let reading = self.with_ledger(move |ledger| pending.refreshed(ledger, source));
-            let Some(refreshed) = until_deadline(deadline, reading).await?.filter(|_| !stop.is_stopped()) else {
+            let Some(refreshed) = request.until_deadline(reading).await?.filter(|_| !request.stop.is_stopped()) else {
                 report.stopped = true;
                 return Ok(());
             };
@@ -286,7 +298,7 @@ impl AutosysUpdater {
             }
             report.add_plan(&plan);
             let mut record = CycleRecord::default();
-            let ended = self.send_all(plan, &pending.duplicates(), stop, lease, report, &mut record).await;
+            let ended = self.send_all(plan, &pending.duplicates(), request, lease, report, &mut record).await;
             plans += 1;
             match ended {
                 // Nothing was sent or written yet.
@@ -345,7 +357,7 @@ impl AutosysUpdater {
         &self,
         plan: Plan,
         duplicates: &HashSet<LedgerRow>,
-        stop: &Stop,
+        request: &StopRequest,
         lease: &LeaseGuard,
         report: &mut DeliveryReport,
         record: &mut CycleRecord,
@@ -353,13 +365,14 @@ impl AutosysUpdater {
         self.settle_without_sending(&plan, &lease.epoch, report, record).await?;
         let before = self.statuses_before(&plan.first.iter().chain(&plan.queues).flatten().collect::<Vec<_>>()).await?;
         let mut sender = Sender { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
-        let (is_valid, stopped) = (lease.validity(), stop.clone());
+        let (is_valid, stopped) = (lease.validity(), request.stop.clone());
         let gate = Gate::new(move || !stopped.is_stopped() && is_valid());
         let rest: u64 = plan.queues.iter().map(|queue| queue.len() as u64).sum();
         for (queues, goes_first) in [(plan.first, true), (plan.queues, false)] {
             let planned: u64 = queues.iter().map(|queue| queue.len() as u64).sum();
-            if planned > 0 {
-                self.transport.check().await?;
+            if planned > 0 && request.until_deadline(self.transport.check()).await?.is_none() {
+                report.stopped = true;
+                return Ok(());
             }
             let delivered_before = report.delivered;
             if goes_first && self.transport.reads_status() {
@@ -369,7 +382,7 @@ impl AutosysUpdater {
                 epoch: &lease.epoch,
                 sender: &sender,
                 options: &self.options,
-                stop,
+                stop: &request.stop,
                 lost: lease.lost(),
                 gate: gate.clone(),
                 duplicates,
@@ -443,15 +456,6 @@ impl AutosysUpdater {
             tracing::info!(job_id = row.job_id, status = row.status, reason, "row parked");
         }
         Ok(())
-    }
-}
-
-/// The output of `work`. None if it is not there in time; its requests to the store go on.
-async fn until_deadline<T>(deadline: &StopDeadline, work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
-    tokio::select! {
-        biased;
-        output = work => output.map(Some),
-        () = deadline.clone() => Ok(None),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `AutosysUpdater`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyString};
+use pyo3::types::{PyBool, PyCFunction, PyDict, PyString, PyTuple};
 use pyo3::{IntoPyObjectExt as _, PyTraverseError};
 
 use super::attach::attached;
@@ -59,14 +60,22 @@ fn call(function: &HeldObject, calls: &Calls, delivery: &Delivery, gate: &Gate) 
             return SendOutcome::NotTried;
         }
         let event_loop = calls.event_loop(py);
+        let is_late = Arc::new(AtomicBool::new(false));
         let answer = || -> PyResult<Bound<'_, PyAny>> {
             let answer = function.bind(py)?.call1((&delivery.file_name, &delivery.job_id, &delivery.status))?;
             if !answer.hasattr("__await__")? {
                 return Ok(answer);
             }
-            py.import("jobrota.awaiting")?.getattr("run")?.call1((answer, &event_loop))
+            let (gate, late) = (gate.clone(), Arc::clone(&is_late));
+            let may_begin = move |_: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+                late.store(!gate.is_open(), Ordering::SeqCst);
+                !late.load(Ordering::SeqCst)
+            };
+            let may_begin = PyCFunction::new_closure(py, None, None, may_begin)?;
+            py.import("jobrota.awaiting")?.getattr("run")?.call1((answer, &event_loop, may_begin))
         };
         match answer() {
+            Ok(_) if is_late.load(Ordering::SeqCst) => SendOutcome::NotTried,
             Ok(answer) => match is_taken(&answer) {
                 Some(true) => SendOutcome::Delivered { detail: None },
                 Some(false) => SendOutcome::transient("refused: the callable returned False"),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -68,6 +69,9 @@ impl Transport for Callable {
             None => None,
         };
         let (function, delivery, gate) = (Arc::clone(&self.function), delivery.clone(), gate.clone());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&is_over);
+        let gate = Gate::new(move || gate.is_open() && !ended.load(Ordering::SeqCst));
         let mut call = spawn_blocking(move || {
             // Moved in, so that the next call waits for this one also when the caller stops waiting.
             let _guard = guard;
@@ -77,6 +81,7 @@ impl Transport for Callable {
             Ok(answer) => answer.unwrap_or_else(|_| SendOutcome::unknown("the callable panicked")).into(),
             Err(_) => {
                 // A call that has not begun never does.
+                is_over.store(true, Ordering::SeqCst);
                 call.abort();
                 let seconds = self.time_limit.as_secs_f64();
                 SendOutcome::unknown(format!("the callable did not return within {seconds} s (send_timeout)")).into()
@@ -88,7 +93,7 @@ impl Transport for Callable {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
