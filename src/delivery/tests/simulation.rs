@@ -119,8 +119,11 @@ fn run(scenario: &Scenario) -> Option<String> {
     Some(format!("{STUCK}: there is no end"))
 }
 
-/// Runs seeds in this process, and prints a line for each.
-fn serve(seeds: Range<u64>, bug: Option<Bug>) {
+/// Runs the seeds in this process that [`run_seeds`] wants of it, and prints a line for each.
+fn serve(wanted: &str) {
+    let (seeds, bug) = wanted.split_once(' ').expect("seeds and a bug");
+    let bug = BUGS.into_iter().find(|known| format!("{:?}", Some(*known)) == bug);
+    let seeds = range(seeds);
     SIMULATION.set(&Simulated).ok().expect("no simulation yet");
     let threads = Arc::new(Threads::default());
     let is_shown = seeds.end - seeds.start == 1;
@@ -128,6 +131,11 @@ fn serve(seeds: Range<u64>, bug: Option<Bug>) {
         let outcome = simulate(&threads, seed, bug, is_shown);
         println!("SEED {seed} {:016x} {} {}", outcome.hash, outcome.steps, outcome.violations.join("; "));
     }
+}
+
+fn range(text: &str) -> Range<u64> {
+    let (start, end) = text.split_once("..").expect("a range of seeds, such as 0..1000");
+    start.parse().expect("a seed")..end.parse().expect("a seed")
 }
 
 /// What a process says of one seed.
@@ -143,10 +151,10 @@ struct Line {
 fn run_seeds(seeds: Range<u64>, bug: Option<Bug>) -> Vec<Line> {
     let middle = seeds.start + (seeds.end - seeds.start).div_ceil(2);
     let parts = [seeds.start..middle, middle..seeds.end].into_iter().filter(|part| !part.is_empty());
-    let test = "delivery::tests::simulation::one_process_of_a_simulation";
+    let test = "delivery::tests::simulation::no_seed_breaks_a_promise";
     let run = |part: Range<u64>| {
         let ended = Command::new(std::env::current_exe().expect("this program"))
-            .args([test, "--exact", "--ignored", "--nocapture"])
+            .args([test, "--exact", "--nocapture"])
             .env("JOBROTA_SIMULATE", format!("{}..{} {bug:?}", part.start, part.end))
             .stdin(Stdio::null())
             .output();
@@ -177,25 +185,13 @@ fn run_seeds(seeds: Range<u64>, bug: Option<Bug>) -> Vec<Line> {
     lines
 }
 
-/// The part of a simulation that one process runs.
-#[test]
-#[ignore = "the other tests start it"]
-fn one_process_of_a_simulation() {
-    let Ok(wanted) = std::env::var("JOBROTA_SIMULATE") else { return };
-    let (seeds, bug) = wanted.split_once(' ').expect("seeds and a bug");
-    let (start, end) = seeds.split_once("..").expect("a range of seeds");
-    let bug = BUGS.into_iter().find(|known| format!("{:?}", Some(*known)) == bug);
-    serve(start.parse().expect("a seed")..end.parse().expect("a seed"), bug);
-}
-
-/// Runs the seeds of JOBROTA_SEEDS, or a few.
+/// Runs the seeds of JOBROTA_SEEDS, or a few. The processes of a simulation run this test, too.
 #[test]
 fn no_seed_breaks_a_promise() {
-    let wanted = std::env::var("JOBROTA_SEEDS").ok();
-    let seeds = wanted.map_or(TESTED, |range| {
-        let (start, end) = range.split_once("..").expect("JOBROTA_SEEDS is a range, such as 0..1000");
-        start.parse().expect("a seed")..end.parse().expect("a seed")
-    });
+    if let Ok(wanted) = std::env::var("JOBROTA_SIMULATE") {
+        return serve(&wanted);
+    }
+    let seeds = std::env::var("JOBROTA_SEEDS").map_or(TESTED, |wanted| range(&wanted));
     let begun = Instant::now();
     let (mut broken, mut steps) = (0, 0);
     let mut next = seeds.start;
