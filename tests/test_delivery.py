@@ -210,13 +210,13 @@ def test_a_coroutine_whose_time_is_over_does_not_begin(ledger: jobrota.JobLedger
 
     async def send(file_name: str, job_id: str, status: str) -> bool:
         begun.append(job_id)
-        time.sleep(1.5)
+        time.sleep(4)
         return True
 
     notify(ledger, *((job, "SUCCESS") for job in "ABC"))
     report = jobrota.AutosysUpdater(ledger, send, send_timeout=0.3).run()
     assert report.delivered == 0
-    time.sleep(3)
+    time.sleep(6)
     assert len(begun) == 1, "the others never begin"
     assert {outcome for _, _, outcome in outcomes(ledger)} == {"sending", "unknown"}
 
