@@ -9,7 +9,6 @@ use futures::future::join_all;
 
 use super::attempts::{Attempt, AttemptOutcome};
 use super::plan::QueuedRow;
-use super::process::this_machine;
 use crate::autosys::is_set_by_autosys;
 use crate::autosys::transport::{CALLABLE, Delivery, Gate, SendOutcome, SendResult, Transport};
 use crate::ledger::LedgerRow;
@@ -27,6 +26,8 @@ pub(super) struct Sender {
     pub(super) confirm: Option<Duration>,
     /// What is known of the time before the attempts that are in doubt.
     pub(super) before: Arc<StatusesBefore>,
+    /// The machine of this process, for the marks. Reading it takes two system calls.
+    pub(super) machine: Option<Arc<str>>,
 }
 
 /// What is known of the time before the attempts in doubt, by row and number.
@@ -124,7 +125,7 @@ impl Sender {
             let what = if is_read_back { "read back, and sent again if it cannot be seen" } else { "sent again" };
             format!("{what}: whether attempt {number} arrived is unknown")
         });
-        let machine = this_machine().filter(|_| self.transport.name() == CALLABLE);
+        let machine = self.machine.as_ref().filter(|_| self.transport.name() == CALLABLE);
         let process = machine.map(|machine| format!("{WITH_PROCESS}{machine}")).unwrap_or_default();
         let limit = self.transport.time_limit();
         let limit = limit.map(|limit| format!("{ENDS_WITHIN}{} s{process}", limit.as_secs_f64()));

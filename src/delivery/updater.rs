@@ -18,7 +18,7 @@ use super::lease::{Lease, LeaseGuard};
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
 use super::pending::{Histories, PendingRows, counted};
 use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, Waits, plan};
-use super::process::has_ended;
+use super::process::{has_ended, this_machine};
 use super::report::{DeliveryReport, PlannedDelivery};
 use super::retry_state::{RowState, SavedRetryState};
 use super::sender::{Sender, StatusesBefore, send_limit, statuses_before};
@@ -364,7 +364,8 @@ impl AutosysUpdater {
     ) -> Result<()> {
         self.settle_without_sending(&plan, &lease.epoch, report, record).await?;
         let before = self.statuses_before(&plan.first.iter().chain(&plan.queues).flatten().collect::<Vec<_>>()).await?;
-        let mut sender = Sender { transport: Arc::clone(&self.transport), confirm: self.options.confirm, before };
+        let (transport, confirm) = (Arc::clone(&self.transport), self.options.confirm);
+        let mut sender = Sender { transport, confirm, before, machine: this_machine().map(Arc::from) };
         let (is_valid, stopped) = (lease.validity(), request.stop.clone());
         let gate = Gate::new(move || !stopped.is_stopped() && is_valid());
         let rest: u64 = plan.queues.iter().map(|queue| queue.len() as u64).sum();

@@ -61,7 +61,7 @@ fn sender(transport: &Arc<StatusTransport>, confirm: Option<Duration>, before: &
         ((queued(job, None).row, *number), before)
     });
     let before = before.collect();
-    Sender { transport: Arc::clone(transport) as Arc<dyn Transport>, confirm, before: Arc::new(before) }
+    Sender { transport: Arc::clone(transport) as Arc<dyn Transport>, confirm, before: Arc::new(before), machine: None }
 }
 
 fn queued(job: &str, in_doubt: Option<i64>) -> QueuedRow {

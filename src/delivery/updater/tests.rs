@@ -10,7 +10,7 @@ use crate::ErrorKind;
 use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions, SendOutcome, SendResult};
 use crate::delivery::Order;
 use crate::delivery::process::tests::ended_process;
-use crate::delivery::process::{this_machine, this_process};
+use crate::delivery::process::this_process;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 
 /// Ledger calls block, so that tests make them beside the runtime's threads.
