@@ -42,6 +42,17 @@ pub(super) fn is_transient(error: &KernelError) -> bool {
     classify(error).1
 }
 
+/// Whether a local disk is full. A retry helps only after someone has freed space.
+pub(super) fn is_disk_full(error: &KernelError) -> bool {
+    let is_full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    match error {
+        KernelError::Backtraced { source, .. } => is_disk_full(source),
+        KernelError::IOError(error) => is_full(error),
+        KernelError::ObjectStore(error) => cause(error).is_some_and(is_full),
+        _ => false,
+    }
+}
+
 /// Whether a file does not exist.
 pub(super) fn is_not_found(error: &KernelError) -> bool {
     match error {

@@ -21,7 +21,7 @@ use delta_kernel::{FilteredEngineData, KernelError};
 use self::attempt::ObservedCommitter;
 pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
 pub(super) use self::staging::StagedFiles;
-use super::errors::{from_kernel, is_transient};
+use super::errors::{from_kernel, is_disk_full, is_transient};
 use super::log::LogEntry;
 use super::state::{LockGuard, MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
@@ -199,7 +199,7 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
             }
             Ok(Some(entry)) => return Ok(Submitted::Lost(version, entry)),
             Ok(None) => {
-                let hopeless = error.as_ref().is_some_and(|e| !is_transient(e));
+                let hopeless = error.as_ref().is_some_and(|e| !is_transient(e) || is_disk_full(e));
                 // The entry may still come: a remote store may be working on a request whose response did not arrive in
                 // time.
                 in_doubt |= error.is_none() || !hopeless && table.url.scheme() != "file";

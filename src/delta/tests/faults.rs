@@ -17,6 +17,8 @@ enum Fault {
     None,
     /// The entry is not written, and an error comes back.
     Before,
+    /// The disk has no room for the entry.
+    DiskFull,
     /// The entry is written, and an error comes back.
     After,
     /// The entry is written, and a conflict comes back, as when a store retries by itself.
@@ -44,7 +46,9 @@ impl Committer for Faulty {
             self.thief.append(&batch(&[row("thief", version as i64, "NO")])).expect("stolen");
         }
         let broken = || Err(KernelError::from(std::io::Error::other("the connection broke")));
+        let full = || Box::new(std::io::Error::from(std::io::ErrorKind::StorageFull));
         match fault {
+            Fault::DiskFull => Err(object_store::Error::Generic { store: "LocalFileSystem", source: full() }.into()),
             Fault::None => FileSystemCommitter::new().commit(engine, actions, metadata),
             Fault::Before | Fault::StolenThenError => broken(),
             Fault::After => FileSystemCommitter::new().commit(engine, actions, metadata).and_then(|_| broken()),
@@ -131,6 +135,18 @@ fn a_store_that_stays_broken_is_a_retryable_storage_error() {
     let error = table.append(&batch(&[row("a", 1, "NO")])).expect_err("the store is broken");
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true));
     assert!(error.to_string().contains("nothing was written"), "{error}");
+}
+
+/// Waiting for space would block the caller, who can free some.
+#[test]
+fn a_full_disk_is_reported_at_once() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = faulty(&dir, vec![Fault::DiskFull], Duration::from_secs(3600));
+    let error = table.append(&batch(&[row("a", 1, "NO")])).expect_err("the disk is full");
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true));
+    assert!(error.full_message().contains("nothing was written"), "{}", error.full_message());
+    table.append(&batch(&[row("a", 1, "NO")])).expect("there is room again");
+    assert_eq!(own(&table), ["a"]);
 }
 
 #[test]
