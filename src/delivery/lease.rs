@@ -68,7 +68,7 @@ impl JobLedger {
     pub(super) fn request_lease(&self, name: &str, owner: &str, ttl: Duration, renews: bool) -> Result<LeaseAnswer> {
         let ttl =
             TimeDelta::from_std(ttl).map_err(|e| Error::invalid("the time of the lease is too long").with_source(e))?;
-        let lapsed_name = format!("{name}/lapsed");
+        let lapsed_name = lapsed_name(name);
         let mut answer = None;
         let table = self.created(&LEASES)?;
         let committed = table.replace(&mut |rows| {
@@ -121,6 +121,22 @@ impl JobLedger {
         let Some(table) = self.opened(&LEASES)? else { return Ok(None) };
         Ok(from_batch(&table.scan(&Predicate::default())?)?.into_iter().find(|lease| lease.name == name))
     }
+
+    /// The lease `name` that was not released last, before it expired, at `now`.
+    ///
+    /// # Errors
+    /// As [`JobLedger::request_lease`].
+    pub(super) fn lapsed_lease(&self, name: &str, now: DateTime<Utc>) -> Result<Option<Lease>> {
+        match self.lease(name)? {
+            Some(lease) if lease.expires_at != RELEASED && lease.expires_at <= now => Ok(Some(lease)),
+            _ => self.lease(&lapsed_name(name)),
+        }
+    }
+}
+
+/// The name of the lease `name` that was not released last.
+fn lapsed_name(name: &str) -> String {
+    format!("{name}/lapsed")
 }
 
 fn to_batch(leases: &[Lease]) -> Result<RecordBatch> {

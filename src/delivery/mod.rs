@@ -9,6 +9,7 @@
 //! | `pending.rs` | reads the pending rows and their histories |
 //! | `attempts.rs`, `history.rs` | attempts and their outcomes; what they say about a row |
 //! | `retry_state.rs` | saves what the next cycle needs |
+//! | `in_doubt.rs` | until when a row waits whose process is gone |
 //! | `plan.rs` | decides what happens with each pending row |
 //! | `cycle.rs`, `sender.rs` | marks, sends, records and acknowledges rows |
 //! | `report.rs` | what a cycle did |
@@ -20,6 +21,7 @@ mod backoff;
 mod cycle;
 mod epoch;
 mod history;
+mod in_doubt;
 mod lease;
 mod operator;
 mod options;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use chrono::{DateTime, Utc};
 
 use super::backoff::NextTry;
+use super::in_doubt::Waits;
 use super::pending::PendingRows;
 use crate::autosys::JobName;
 use crate::autosys::transport::Delivery;
@@ -87,9 +88,6 @@ pub(super) struct PlanRules<'a> {
     /// Why the transport can never send a delivery.
     pub(super) check: &'a dyn Fn(&Delivery) -> Result<(), String>,
 }
-
-/// Until when rows in doubt wait, by row and number of the attempt.
-pub(super) type Waits = HashMap<(LedgerRow, i64), DateTime<Utc>>;
 
 /// A row that can be sent.
 struct SendableRow {

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 
 use super::attempts::{Attempt, AttemptOutcome};
+use super::in_doubt::describe_limit;
 use super::plan::QueuedRow;
 use crate::autosys::is_set_by_autosys;
 use crate::autosys::transport::{CALLABLE, Delivery, Gate, SendOutcome, SendResult, Transport};
@@ -44,16 +45,6 @@ pub(super) struct StatusBefore {
 
 /// How the detail of a mark says which status AutoSys showed before. A crash leaves only the mark.
 const SHOWED: &str = "AutoSys showed ";
-/// How the detail of a mark says how long the send can take, in seconds. Another process waits for so long after a crash.
-const ENDS_WITHIN: &str = "a send ends within ";
-/// How it says that the send ends with the process, too, and on which machine that runs.
-const WITH_PROCESS: &str = ", or with its process on machine ";
-
-/// How long the send of a mark with this `detail` can take, and the machine of its process if it ends with that, too.
-pub(super) fn send_limit(detail: &str) -> Option<(Duration, Option<&str>)> {
-    let (seconds, process) = detail.split("; ").find_map(|part| part.strip_prefix(ENDS_WITHIN))?.split_once(" s")?;
-    Some((Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?, process.strip_prefix(WITH_PROCESS)))
-}
 
 /// How long a commit of marks waits for these statuses.
 const READ_BEFORE: Duration = Duration::from_secs(10);
@@ -125,10 +116,8 @@ impl Sender {
             let what = if is_read_back { "read back, and sent again if it cannot be seen" } else { "sent again" };
             format!("{what}: whether attempt {number} arrived is unknown")
         });
-        let machine = self.machine.as_ref().filter(|_| self.transport.name() == CALLABLE);
-        let process = machine.map(|machine| format!("{WITH_PROCESS}{machine}")).unwrap_or_default();
-        let limit = self.transport.time_limit();
-        let limit = limit.map(|limit| format!("{ENDS_WITHIN}{} s{process}", limit.as_secs_f64()));
+        let machine = self.machine.as_deref().filter(|_| self.transport.name() == CALLABLE);
+        let limit = self.transport.time_limit().map(|limit| describe_limit(limit, machine));
         let details: Vec<String> = doubt.into_iter().chain(limit).collect();
         (!details.is_empty()).then(|| details.join("; "))
     }

@@ -1,7 +1,7 @@
 //! The summary: what a ledger has pending, and how its deliveries go, in numbers. Also the executions without a notification: their
 //! driver was canceled between the two calls, so that AutoSys never gets their status unless an operator acts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::attempts::AttemptOutcome;
 use super::backoff::NextTry;
 use super::pending::Histories;
+use super::retry_state::RowProgress;
 use crate::delta::{Predicate, ValueCounts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::{texts, times, value};
@@ -157,7 +158,7 @@ impl JobLedger {
             summary.pending_by_age[age(row.timestamp, now)] += 1;
         }
         summary.pending_by_status = by_status.into_iter().map(|(status, count)| (status.to_owned(), count)).collect();
-        self.add_attempts(table, &rows, next_try, &mut summary)?;
+        self.add_attempts(table, &rows, now, next_try, &mut summary)?;
         Ok((summary, Some(pending)))
     }
 
@@ -166,26 +167,34 @@ impl JobLedger {
         &self,
         table: LedgerTable,
         pending: &[LedgerRow],
+        now: DateTime<Utc>,
         next_try: Option<NextTry<'_>>,
         summary: &mut TableSummary,
     ) -> Result<()> {
         let histories = Histories::read(self, table, pending)?.by_row;
         let mut counts: BTreeMap<&LedgerRow, u64> = BTreeMap::new();
         pending.iter().filter(|row| histories.contains_key(row)).for_each(|row| *counts.entry(row).or_default() += 1);
-        let mut times = Vec::new();
+        let mut retrying = Vec::new();
         for (row, count) in counts {
             let Some(history) = histories.get(row) else { continue };
             let parked = history.parked().min(count);
             summary.parked += parked;
-            for failed in history.open_rows(count - parked).iter().filter(|progress| progress.failures > 0) {
-                summary.retrying += 1;
-                let asked = next_try.zip(history.last_try());
-                let asked = asked.and_then(|(next_try, last_try)| next_try(row, failed.failures, last_try));
-                times.push(asked.or(history.next_try()));
-            }
+            let open = history.open_rows(count - parked).into_iter().filter(|progress| progress.failures > 0);
+            retrying.extend(open.map(|progress| (row, history, progress)));
         }
+        summary.retrying = retrying.len() as u64;
+        let key = |row: &LedgerRow, progress: &RowProgress| Some((row.clone(), progress.in_doubt?));
+        let in_doubt: HashSet<_> = retrying.iter().filter_map(|(row, _, progress)| key(row, progress)).collect();
+        let lapsed = if in_doubt.is_empty() { None } else { self.lapsed_lease(table.name(), now)? };
+        let waits = lapsed.map(|lapsed| self.waits(table, &in_doubt, &lapsed, now)).transpose()?.unwrap_or_default();
+        let times = retrying.into_iter().map(|(row, history, progress)| {
+            let asked = next_try.zip(history.last_try());
+            let asked = asked.and_then(|(next_try, last_try)| next_try(row, progress.failures, last_try));
+            let wait = key(row, &progress).and_then(|key| waits.get(&key).copied());
+            asked.or(history.next_try()).max(wait)
+        });
         // None, the next delivery, is the earliest.
-        summary.next_retry = times.into_iter().min().flatten();
+        summary.next_retry = times.min().flatten();
         Ok(())
     }
 }

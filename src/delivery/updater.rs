@@ -14,14 +14,15 @@ use super::backoff::Backoff;
 use super::cycle::{Cycle, CycleRecord};
 use super::epoch::{Epoch, changed_tables};
 use super::history::AttemptHistory;
+use super::in_doubt::Waits;
 use super::lease::{Lease, LeaseGuard};
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
 use super::pending::{Histories, PendingRows, counted};
-use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, Waits, plan};
-use super::process::{has_ended, this_machine};
+use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, plan};
+use super::process::this_machine;
 use super::report::{DeliveryReport, PlannedDelivery};
 use super::retry_state::{RowState, SavedRetryState};
-use super::sender::{Sender, StatusesBefore, send_limit, statuses_before};
+use super::sender::{Sender, StatusesBefore, statuses_before};
 use crate::autosys::transport::{Gate, Transport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
@@ -292,7 +293,10 @@ impl AutosysUpdater {
                 return Ok(());
             }
             let mut plan = self.plan(&pending, &Waits::new())?;
-            let waits = self.waits(&plan, lease.lapsed.clone()).await?;
+            let Some(waits) = request.until_deadline(self.waits(&plan, lease.lapsed.clone())).await? else {
+                report.stopped = true;
+                return Ok(());
+            };
             if !waits.is_empty() {
                 plan = self.plan(&pending, &waits)?;
             }
@@ -319,14 +323,13 @@ impl AutosysUpdater {
             }
             left
         });
-        let left = left.await;
+        let left = request.until_deadline(left).await;
         ended?;
-        report.pending = left?;
+        report.pending = left?.unwrap_or(report.pending);
         Ok(())
     }
 
-    /// Until when the rows in doubt of `plan` wait: as long as what another process has begun to send can still arrive. That is the
-    /// end of `lapsed`, the lease that was not released last, and the time limit of a send after it.
+    /// Until when the rows in doubt of `plan` wait, if the lease `lapsed` was not released.
     async fn waits(&self, plan: &Plan, lapsed: Option<Lease>) -> Result<Waits> {
         let (source, Some(lapsed)) = (self.options.source, lapsed) else { return Ok(Waits::new()) };
         let queued = plan.first.iter().chain(&plan.queues).flatten();
@@ -335,22 +338,8 @@ impl AutosysUpdater {
         if in_doubt.is_empty() {
             return Ok(Waits::new());
         }
-        self.with_ledger(move |ledger| {
-            let now = ledger.storage().time()?.earliest;
-            let rows: Vec<LedgerRow> = in_doubt.iter().map(|(row, _)| row.clone()).collect();
-            let (attempts, _) = ledger.attempts_about(source, &spans(&rows))?;
-            let waits = attempts.into_iter().filter_map(|mark| {
-                let (limit, machine) = send_limit(mark.detail.as_deref()?)?;
-                let limit = TimeDelta::from_std(limit).ok()?;
-                let until = lapsed.expires_at.checked_add_signed(limit).filter(|until| *until > now)?;
-                let is_over = machine.is_some_and(|machine| has_ended(&mark.delivered_by, machine));
-                let waits = mark.outcome == AttemptOutcome::Sending && !is_over;
-                let key = (mark.row, mark.attempt);
-                (waits && in_doubt.contains(&key)).then_some((key, until))
-            });
-            Ok(waits.collect())
-        })
-        .await
+        self.with_ledger(move |ledger| ledger.waits(source, &in_doubt, &lapsed, ledger.storage().time()?.earliest))
+            .await
     }
 
     async fn send_all(
@@ -362,8 +351,13 @@ impl AutosysUpdater {
         report: &mut DeliveryReport,
         record: &mut CycleRecord,
     ) -> Result<()> {
-        self.settle_without_sending(&plan, &lease.epoch, report, record).await?;
-        let before = self.statuses_before(&plan.first.iter().chain(&plan.queues).flatten().collect::<Vec<_>>()).await?;
+        let settled = request.until_deadline(self.settle_without_sending(&plan, &lease.epoch, report, record)).await?;
+        let queued: Vec<_> = plan.first.iter().chain(&plan.queues).flatten().collect();
+        let before = request.until_deadline(self.statuses_before(&queued)).await?;
+        let (Some(()), Some(before)) = (settled, before) else {
+            report.stopped = true;
+            return Ok(());
+        };
         let (transport, confirm) = (Arc::clone(&self.transport), self.options.confirm);
         let mut sender = Sender { transport, confirm, before, machine: this_machine().map(Arc::from) };
         let (is_valid, stopped) = (lease.validity(), request.stop.clone());

@@ -71,6 +71,28 @@ fn the_summary_says_how_deliveries_go() {
     assert_eq!(ledger.summary(None, Some(&some)).unwrap().notifications.next_retry, None, "B is due at once");
 }
 
+/// The status page would otherwise promise the row to the next delivery, which lets it wait.
+#[test]
+fn the_summary_says_until_when_rows_in_doubt_wait() {
+    let fixture = Fixture::new();
+    let ledger = &fixture.ledger;
+    let when = hours_ago(1);
+    ledger.log_job_completion("f", "J", "SUCCESS", Some(when)).unwrap();
+    let row = LedgerRow { timestamp: Some(when.timestamp_micros()), ..row("f", "J", "SUCCESS", 0) };
+    ledger.append_attempts(&[attempt(&row, 1, "sending", Some("a send ends within 3600 s"), hours_ago(0))]).unwrap();
+    let next_retry = || ledger.summary(None, None).unwrap().delivered_table().next_retry;
+    assert_eq!(next_retry(), None, "no lease has lapsed");
+    let lease = ledger.request_lease(Notifications.name(), "gone:1/0", Duration::from_millis(1), false).unwrap().lease;
+    let until = (lease.expires_at + TimeDelta::hours(1)).timestamp_micros();
+    while Utc::now() <= lease.expires_at {
+        std::thread::yield_now();
+    }
+    let next_retry = || next_retry().map(|at| at.timestamp_micros());
+    assert_eq!(next_retry(), Some(until), "its holder is gone");
+    ledger.request_lease(Notifications.name(), "next:1/0", HOUR, false).unwrap();
+    assert_eq!(next_retry(), Some(until), "the next holder knows");
+}
+
 #[test]
 fn without_notifications_executions_are_what_is_delivered() {
     let fixture = Fixture::new();

@@ -7,8 +7,9 @@ use chrono::DateTime;
 
 use super::super::super::attempts::{Attempt, AttemptOutcome, NOT_SENT};
 use super::super::super::history::AttemptHistory;
+use super::super::super::in_doubt::Waits;
 use super::super::super::pending::{Histories, PendingRows};
-use super::super::super::plan::{Order, PlanRules, QueuedRow, Waits, plan};
+use super::super::super::plan::{Order, PlanRules, QueuedRow, plan};
 use super::Protocol;
 use super::state::{Counts, Item, KINDS, Recorded, Word};
 use crate::ledger::{LedgerRow, LedgerTable};
