@@ -61,9 +61,11 @@ class SmallS3:
             self._abort()
         if how == "hangs":
             self._open.clear()
-        await asyncio.sleep(seconds)
-        self._away = ""
-        self._open.set()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._away = ""
+            self._open.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)

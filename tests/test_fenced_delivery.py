@@ -307,6 +307,9 @@ class Round:
                 ledger = jobrota.JobLedger(root, storage_options=options or None)
                 self.write_rows(ledger)
                 self.deliver(root, options, more, outcome)
+                # A fault that begins after the last row would meet the check.
+                self.is_begun = True
+                self.tools.loop.run(self.end_tasks())
                 self.check(ledger, outcome)
         finally:
             self.tools.loop.run(self.end_tasks())
