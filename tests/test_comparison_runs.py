@@ -383,6 +383,9 @@ def test_interrupted_round_stays_marked(tmp_path: Path) -> None:
         assert sequential["rounds"][0]["interrupted"] is True
         assert values["analysis"]["arms"][0]["rounds"] == 0
         assert len(sequential["jobs"]) == 8
+        # Its time has the pauses between the runs in it.
+        assert values["sequential_execution"]["total_duration"] is None
+        assert values["comparison"]["time_saved"] is values["comparison"]["efficiency_gain"] is None
 
 
 def test_one_job_at_a_time_in_both_known_arms(tmp_path: Path) -> None:

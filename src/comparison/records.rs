@@ -142,14 +142,11 @@ impl ArmRecord {
         Some((end - start).as_seconds_f64())
     }
 
-    /// Server side: seconds from the first creation to the last end, as the mean of the rounds that were not interrupted,
-    /// or of all rounds if each was.
+    /// Server side: seconds from the first creation to the last end, as the mean of the rounds that were not interrupted. In others,
+    /// nothing ran for a part of the time.
     pub fn makespan(&self) -> Option<f64> {
-        let of = |interrupted: bool| {
-            let rounds = self.rounds.iter().filter(|round| interrupted || !round.interrupted);
-            mean(&rounds.filter_map(|round| self.round_makespan(round.number)).collect::<Vec<_>>())
-        };
-        of(false).or_else(|| of(true))
+        let rounds = self.rounds.iter().filter(|round| !round.interrupted);
+        mean(&rounds.filter_map(|round| self.round_makespan(round.number)).collect::<Vec<_>>())
     }
 
     /// The number of jobs that completed.
