@@ -41,6 +41,9 @@ const LINGER: Duration = Duration::from_millis(20);
 const ACKNOWLEDGE_PAUSE: u32 = 4;
 /// The maximum length of a recorded detail, in characters.
 const MAX_DETAIL: usize = 2000;
+/// Pauses between two tries to record outcomes after the store failed: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a cycle has written. The retry state is computed from it.
 #[derive(Debug, Default)]
@@ -238,6 +241,7 @@ impl Cycle<'_> {
                 Some(()) = OptionFuture::from(deadline.map(sleep_until)), if !sends.is_empty() => {
                     // Dropping a send ends it where the transport can.
                     sends.clear();
+                    self.report.stopped = true;
                     self.epoch.leaves_send();
                     let unanswered = || SendOutcome::unknown("the delivery was stopped while the answer was waited for");
                     let in_flight = rows.in_flight.drain().flat_map(|(_, rows)| rows);
@@ -363,18 +367,31 @@ impl Cycle<'_> {
         }
     }
 
-    /// Tries to record the answered rows after the store failed.
+    /// Records the answered rows after the store failed. What only this process knows is tried for as long as a lease, unless it may be
+    /// written already: two outcomes would count for two of identical rows.
     async fn record_after_failure(&self, rows: &Pipeline) {
         let attempts: Vec<Attempt> = rows.answered.iter().map(|answered| self.answered_attempt(answered)).collect();
         if attempts.is_empty() {
             return;
         }
-        let epoch = Arc::clone(self.epoch);
-        if let Err(error) = blocking(move || epoch.record(&attempts)).await {
-            tracing::warn!(
-                error = error.full_message(),
-                "outcomes were not recorded: these rows are in doubt, and are read back or sent again"
-            );
+        let (until, mut pause) = (environment().instant() + self.options.lease_ttl, FIRST_PAUSE);
+        loop {
+            let (epoch, given) = (Arc::clone(self.epoch), attempts.clone());
+            let Err(error) = blocking(move || epoch.record(&given)).await else { return };
+            let may_help = error.is_retryable() && !error.is_outcome_unknown() && !self.is_stopping();
+            if !may_help || environment().instant() + pause > until {
+                tracing::warn!(
+                    error = error.full_message(),
+                    "outcomes were not recorded: these rows are in doubt, and are read back or sent again"
+                );
+                return;
+            }
+            tokio::select! {
+                () = environment().sleep(pause) => {}
+                () = self.stop.stopped() => {}
+                () = self.lost.stopped() => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

@@ -33,8 +33,8 @@ fn limit(detail: &str) -> Option<(Duration, Option<&str>)> {
 
 impl JobLedger {
     /// Until when these rows of `table` wait, given with the numbers of their attempts in doubt: as long as what another process
-    /// has begun to send can still arrive. That is the end of `lapsed`, the lease that was not released last, and the time limit
-    /// of a send after it. Rows that can be sent again at `now` are left out.
+    /// has begun to send can still arrive. That is the end of its lease, and the time limit of a send after it. If none of `leases`
+    /// is that of the process, it is the last one. Rows that can be sent again at `now` are left out.
     ///
     /// # Errors
     /// As [`JobLedger::attempts`].
@@ -42,7 +42,7 @@ impl JobLedger {
         &self,
         table: LedgerTable,
         in_doubt: &HashSet<(LedgerRow, i64)>,
-        lapsed: &Lease,
+        leases: &[Lease],
         now: DateTime<Utc>,
     ) -> Result<Waits> {
         let rows: Vec<LedgerRow> = in_doubt.iter().map(|(row, _)| row.clone()).collect();
@@ -50,7 +50,10 @@ impl JobLedger {
         let waits = attempts.into_iter().filter_map(|mark| {
             let (limit, machine) = limit(mark.detail.as_deref()?)?;
             let limit = TimeDelta::from_std(limit).ok()?;
-            let until = lapsed.expires_at.checked_add_signed(limit).filter(|until| *until > now)?;
+            let is_its =
+                |lease: &&Lease| lease.owner.rsplit_once('/').is_some_and(|(owner, _)| owner == mark.delivered_by);
+            let lease = leases.iter().find(is_its).or(leases.last())?;
+            let until = lease.expires_at.checked_add_signed(limit).filter(|until| *until > now)?;
             let is_over = machine.is_some_and(|machine| has_ended(&mark.delivered_by, machine));
             let waits = mark.outcome == AttemptOutcome::Sending && !is_over;
             let key = (mark.row, mark.attempt);

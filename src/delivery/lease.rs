@@ -122,15 +122,17 @@ impl JobLedger {
         Ok(from_batch(&table.scan(&Predicate::default())?)?.into_iter().find(|lease| lease.name == name))
     }
 
-    /// The lease `name` that was not released last, before it expired, at `now`.
+    /// The leases whose owners can have left sends on their way: the lease `name` unless it was released, then the one that was not
+    /// released last before it.
     ///
     /// # Errors
     /// As [`JobLedger::request_lease`].
-    pub(super) fn lapsed_lease(&self, name: &str, now: DateTime<Utc>) -> Result<Option<Lease>> {
-        match self.lease(name)? {
-            Some(lease) if lease.expires_at != RELEASED && lease.expires_at <= now => Ok(Some(lease)),
-            _ => self.lease(&lapsed_name(name)),
-        }
+    pub(super) fn unreleased_leases(&self, name: &str) -> Result<Vec<Lease>> {
+        let Some(table) = self.opened(&LEASES)? else { return Ok(Vec::new()) };
+        let (lapsed_name, mut leases) = (lapsed_name(name), from_batch(&table.scan(&Predicate::default())?)?);
+        leases.retain(|lease| lease.name == name && lease.expires_at != RELEASED || lease.name == lapsed_name);
+        leases.sort_by_key(|lease| lease.name == lapsed_name);
+        Ok(leases)
     }
 }
 

@@ -31,7 +31,18 @@ pub(super) fn has_ended(process: &str, machine: &str) -> bool {
         let (_, pid) = process.rsplit_once(':').filter(|_| this_machine().is_some_and(|ours| ours == machine))?;
         rustix::process::Pid::from_raw(pid.parse().ok()?)
     };
-    pid_here().is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    pid_here().is_some_and(|pid| {
+        rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) || is_zombie(pid.as_raw_pid())
+    })
+}
+
+/// Whether a process has ended, but its parent has not asked for its exit code yet. Its pid is not free, and takes signals. If only
+/// its first thread has ended, the others are still listed.
+fn is_zombie(pid: i32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let is_dead =
+        state.as_deref().and_then(|stat| stat.rsplit_once(") ")).is_some_and(|(_, state)| state.starts_with('Z'));
+    is_dead && std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() == 1)
 }
 
 #[cfg(test)]
@@ -44,6 +55,21 @@ pub(crate) mod tests {
         let pid = ended.id();
         ended.wait_with_output().unwrap();
         this_process().replacen(&format!(":{}", std::process::id()), &format!(":{pid}"), 1)
+    }
+
+    #[test]
+    fn a_process_has_ended_before_its_parent_asks_for_its_exit_code() {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let machine = this_machine().unwrap();
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let name = format!("host:{}", child.id());
+        assert!(!has_ended(&name, &machine));
+        child.kill().unwrap();
+        let pid = Pid::from_child(&child);
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(has_ended(&name, &machine));
+        child.wait().unwrap();
+        assert!(has_ended(&name, &machine));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::attempts::AttemptOutcome;
 use super::backoff::NextTry;
+use super::in_doubt::Waits;
 use super::pending::Histories;
 use super::retry_state::RowProgress;
 use crate::delta::{Predicate, ValueCounts};
@@ -185,8 +186,8 @@ impl JobLedger {
         summary.retrying = retrying.len() as u64;
         let key = |row: &LedgerRow, progress: &RowProgress| Some((row.clone(), progress.in_doubt?));
         let in_doubt: HashSet<_> = retrying.iter().filter_map(|(row, _, progress)| key(row, progress)).collect();
-        let lapsed = if in_doubt.is_empty() { None } else { self.lapsed_lease(table.name(), now)? };
-        let waits = lapsed.map(|lapsed| self.waits(table, &in_doubt, &lapsed, now)).transpose()?.unwrap_or_default();
+        let leases = if in_doubt.is_empty() { Vec::new() } else { self.unreleased_leases(table.name())? };
+        let waits = if leases.is_empty() { Waits::new() } else { self.waits(table, &in_doubt, &leases, now)? };
         let times = retrying.into_iter().map(|(row, history, progress)| {
             let asked = next_try.zip(history.last_try());
             let asked = asked.and_then(|(next_try, last_try)| next_try(row, progress.failures, last_try));

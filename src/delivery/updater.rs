@@ -338,7 +338,7 @@ impl AutosysUpdater {
         if in_doubt.is_empty() {
             return Ok(Waits::new());
         }
-        self.with_ledger(move |ledger| ledger.waits(source, &in_doubt, &lapsed, ledger.storage().time()?.earliest))
+        self.with_ledger(move |ledger| ledger.waits(source, &in_doubt, &[lapsed], ledger.storage().time()?.earliest))
             .await
     }
 

@@ -42,15 +42,16 @@ pub(super) fn is_transient(error: &KernelError) -> bool {
     classify(error).1
 }
 
-/// Whether a local disk is full. A retry helps only after someone has freed space.
-pub(super) fn is_disk_full(error: &KernelError) -> bool {
-    let is_full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    match error {
-        KernelError::Backtraced { source, .. } => is_disk_full(source),
-        KernelError::IOError(error) => is_full(error),
-        KernelError::ObjectStore(error) => cause(error).is_some_and(is_full),
-        _ => false,
-    }
+/// Whether a local disk is full, or a file would be larger than this process may write. A retry helps only after someone has changed
+/// that.
+pub(super) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let is_full = |error: &io::Error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+    // The kernel does not report an error of the store as its source.
+    chain(error).any(|part| match part.downcast_ref() {
+        Some(KernelError::ObjectStore(error)) => cause(error).is_some_and(is_full),
+        _ => part.downcast_ref().is_some_and(is_full),
+    })
 }
 
 /// Whether a file does not exist.

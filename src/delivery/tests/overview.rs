@@ -81,16 +81,20 @@ fn the_summary_says_until_when_rows_in_doubt_wait() {
     let row = LedgerRow { timestamp: Some(when.timestamp_micros()), ..row("f", "J", "SUCCESS", 0) };
     ledger.append_attempts(&[attempt(&row, 1, "sending", Some("a send ends within 3600 s"), hours_ago(0))]).unwrap();
     let next_retry = || ledger.summary(None, None).unwrap().delivered_table().next_retry;
-    assert_eq!(next_retry(), None, "no lease has lapsed");
-    let lease = ledger.request_lease(Notifications.name(), "gone:1/0", Duration::from_millis(1), false).unwrap().lease;
+    assert_eq!(next_retry(), None, "no process holds a lease");
+    let request = |owner: &str, ttl| ledger.request_lease(Notifications.name(), owner, ttl, false).unwrap().lease;
+    let lease = request("host:1/0", Duration::from_millis(100));
     let until = (lease.expires_at + TimeDelta::hours(1)).timestamp_micros();
+    let next_retry = || next_retry().map(|at| at.timestamp_micros());
+    assert_eq!(next_retry(), Some(until), "its process may be gone");
     while Utc::now() <= lease.expires_at {
         std::thread::yield_now();
     }
-    let next_retry = || next_retry().map(|at| at.timestamp_micros());
-    assert_eq!(next_retry(), Some(until), "its holder is gone");
-    ledger.request_lease(Notifications.name(), "next:1/0", HOUR, false).unwrap();
-    assert_eq!(next_retry(), Some(until), "the next holder knows");
+    assert_eq!(next_retry(), Some(until), "the lease has lapsed");
+    request("next:1/0", HOUR);
+    assert_eq!(next_retry(), Some(until), "another process delivers");
+    ledger.release_lease(Notifications.name(), "next:1/0").unwrap();
+    assert_eq!(next_retry(), Some(until), "the row still waits");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{DateTime, Utc};
+use object_store::memory::InMemory;
+use url::Url;
 
 use super::*;
 use crate::ErrorKind;
@@ -12,6 +14,8 @@ use crate::delivery::Order;
 use crate::delivery::process::tests::ended_process;
 use crate::delivery::process::this_process;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
+use crate::storage::Storage;
+use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
 /// Ledger calls block, so that tests make them beside the runtime's threads.
 async fn with<T: Send + 'static>(ledger: &JobLedger, work: impl FnOnce(&JobLedger) -> Result<T> + Send + 'static) -> T {
@@ -108,6 +112,26 @@ fn updater(ledger: &JobLedger, transport: impl Transport + 'static, options: Upd
 
 fn pairs(rows: &[(&str, &str)]) -> Vec<(String, String)> {
     rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+}
+
+/// Only the process knows them. Lost, the rows would be sent again, although it is alive and holds the lease.
+#[tokio::test]
+async fn outcomes_are_tried_again_until_the_disk_has_room() {
+    let plan = FaultPlan::none();
+    let store = FaultInjectingStore::new(Arc::new(InMemory::new()), plan.clone());
+    let storage = Storage::in_place(Arc::new(store), Url::parse("az://container/ledger/").unwrap()).unwrap();
+    let ledger = blocking(move || JobLedger::over(storage)).await.unwrap();
+    notify(&ledger, &[("A", "SUCCESS")]).await;
+    let recorder = Recorder::new(move |_| {
+        plan.next_commits(&[Fault::DiskFull; 4]);
+        SendOutcome::Delivered { detail: None }
+    });
+    let updater = updater(&ledger, recorder.clone(), UpdaterOptions::default());
+    let error = updater.run().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true));
+    let report = updater.run().await.unwrap();
+    assert_eq!((report.recovered, report.pending), (1, 0));
+    assert_eq!(recorder.sent().len(), 1, "in both cycles");
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ pub(super) fn commit(
 pub(super) fn nothing_written(ended: &Result<Option<u64>>) -> bool {
     match ended {
         Ok(committed) => committed.is_none(),
-        Err(error) => error.kind() == ErrorKind::Conflict,
+        Err(error) => error.kind() == ErrorKind::Conflict || !error.is_outcome_unknown() && is_disk_full(error),
     }
 }
 

@@ -145,7 +145,10 @@ fn a_full_disk_is_reported_at_once() {
     let error = table.append(&batch(&[row("a", 1, "NO")])).expect_err("the disk is full");
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true));
     assert!(error.full_message().contains("nothing was written"), "{}", error.full_message());
+    let files = || std::fs::read_dir(dir.path().join("events/flag=NO")).into_iter().flatten().count();
+    assert_eq!(files(), 0, "the data file takes no room");
     table.append(&batch(&[row("a", 1, "NO")])).expect("there is room again");
+    assert_eq!(files(), 1);
     assert_eq!(own(&table), ["a"]);
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     None,
     /// The request fails without effect, as with a 503 or a refused connection.
     Before,
+    /// There is no room for the object.
+    DiskFull,
     /// The request takes effect, but the response is lost.
     After,
     /// A write fails and takes effect later: the request is still on its way when the client gives up. A read fails.
@@ -36,7 +38,7 @@ pub(crate) enum Fault {
     Slow,
 }
 
-use Fault::{After, Before, Late, None as Fine, NotFound, OwnConflict, Slow};
+use Fault::{After, Before, DiskFull, Late, None as Fine, NotFound, OwnConflict, Slow};
 
 const SLOW: Duration = Duration::from_millis(2);
 
@@ -120,7 +122,7 @@ impl FaultInjectingStore {
                 Ok(())
             }
             NotFound => Err(Error::NotFound { path: path.to_string(), source: "injected".into() }),
-            Before | After | Late => Err(failure()),
+            Before | DiskFull | After | Late => Err(failure()),
         }
     }
 }
@@ -141,6 +143,10 @@ impl ObjectStore for FaultInjectingStore {
         match fault {
             Slow => tokio::time::sleep(SLOW).await,
             Before => return Err(failure()),
+            DiskFull => {
+                let source = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
+                return Err(Error::Generic { store: "FaultInjectingStore", source });
+            }
             Late => {
                 lock(&self.late_writes).push((location.clone(), payload, opts));
                 return Err(failure());
@@ -194,7 +200,7 @@ impl ObjectStore for FaultInjectingStore {
         let found = self.inner.list_with_offset(prefix, offset);
         match self.plan.fault(false) {
             // An error on the second page. The first page must not pass for the whole listing.
-            Before | After | Late => found.take(1).chain(stream::iter([Err(failure())])).boxed(),
+            Before | DiskFull | After | Late => found.take(1).chain(stream::iter([Err(failure())])).boxed(),
             Slow => tokio::time::sleep(SLOW).map(|()| found).flatten_stream().boxed(),
             Fine | NotFound | OwnConflict => found,
         }
