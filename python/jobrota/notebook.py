@@ -97,7 +97,7 @@ def configure(
         ledger: A `JobLedger`, or the directory or URI of its tables.
         inventory: The source of VM addresses and NIC names: any argument of `Inventory`.
         probe: How a VM is checked: any probe of `RoundRobinSelector`.
-        transport: A transport such as `autosys.SendEvent()`, or a callable
+        transport: A transport such as `autosys.SendEvent()`, the path of the `sendevent` program, or a callable
             `(file_name, job_id, status) -> bool`.
         mapping: Ledger status to AutoSys event, as `AutosysUpdater` takes it.
 
@@ -306,7 +306,7 @@ def _transport() -> Any:
     transport = _setting("transport")
     if transport is None:
         raise _missing("transport")
-    return SendEvent(program=transport) if isinstance(transport, str) else transport
+    return SendEvent(program=transport) if isinstance(transport, (str, os.PathLike)) else transport
 
 
 def _selector(vm_list: Sequence[str]) -> RoundRobinSelector:

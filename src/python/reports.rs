@@ -279,10 +279,17 @@ impl PyDeliveryReport {
     }
 
     fn __repr__(&self) -> String {
-        let Self { delivered, failed, superseded, parked, expired, unknown, settled, pending, .. } = self;
+        let Self { delivered, failed, superseded, parked, expired, unknown, settled, pending, waiting, .. } = self;
+        // Why rows are pending, if that is not the usual.
+        let mut why = if *waiting > 0 { format!(", waiting={waiting}") } else { String::new() };
+        for (name, is_so) in [("dry_run", self.dry_run), ("stopped", self.stopped)] {
+            why += &if is_so { format!(", {name}=True") } else { String::new() };
+        }
+        why += &self.lease_held_by.as_ref().map(|owner| format!(", lease_held_by={owner:?}")).unwrap_or_default();
+        why += &self.snoozed_until.map(|until| format!(", snoozed_until={until:?}")).unwrap_or_default();
         format!(
             "DeliveryReport(delivered={delivered}, failed={failed}, superseded={superseded}, parked={parked}, \
-             expired={expired}, unknown={unknown}, settled={settled}, pending={pending})"
+             expired={expired}, unknown={unknown}, settled={settled}, pending={pending}{why})"
         )
     }
 

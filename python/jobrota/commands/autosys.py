@@ -184,10 +184,11 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         more = ["superseded", "expired", "recovered", "waiting", "held_back"]
         counts = [f"{getattr(report, name)} {name}" for name in names]
         counts += [f"{getattr(report, name)} {name.replace('_', ' ')}" for name in more if getattr(report, name)]
-        print(", ".join(counts), flush=True)
+        print(("dry run: " if report.dry_run else "") + ", ".join(counts), flush=True)
         for failure in report.failures[:_FAILURES_SHOWN]:
             row = f"{printable(failure['job_id'])} {printable(failure['status'])}"
-            print(f"  {failure['outcome']}: {row}: {printable(failure['detail'])}")
+            would_be = "would be " if report.dry_run else ""
+            print(f"  {would_be}{failure['outcome']}: {row}: {printable(failure['detail'])}")
         if (rest := len(report.failures) - _FAILURES_SHOWN) > 0:
             print(f"  and {rest:,} more: --json prints all")
         for planned in report.planned:
