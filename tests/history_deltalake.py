@@ -88,8 +88,8 @@ class Worker:
         )
 
 
-# Not optimize.compact(): from 1.6.4 to 1.6.6 its commit ignores that another OPTIMIZE, such as that of maintain(), has removed the
-# same files, so that rows are doubled. docs/maintenance.md tells users.
+# Not optimize.compact(): from 1.6.4 to 1.6.6 its commit ignores that another OPTIMIZE, such as that of maintain(), has
+# removed the same files, so that rows are doubled. docs/maintenance.md tells users.
 ACTIONS = (Worker.append, Worker.update, Worker.read, Worker.append, Worker.vacuum)
 
 
