@@ -273,7 +273,7 @@ fn to_batch(attempts: &[Attempt]) -> Result<RecordBatch> {
 }
 
 /// The attempts in a batch of `autosys_deliveries`, without those of tables that this version does not know.
-fn from_batch(batch: &RecordBatch) -> Result<Vec<Attempt>> {
+pub(super) fn from_batch(batch: &RecordBatch) -> Result<Vec<Attempt>> {
     let (tables, numbers, attempted) =
         (texts(batch, "table_name")?, integers(batch, "attempt")?, times(batch, ATTEMPTED_AT)?);
     let (outcomes, details, transports) =

@@ -8,13 +8,16 @@
 //! | `threads.rs` | threads of which one runs at a time, with simulated clocks and random numbers |
 //! | `world.rs`, `world/faults.rs` | time, the requests that wait, and what fails |
 //! | `store.rs`, `autosys.rs` | the store and AutoSys behind the gate |
-//! | `actors.rs` | what the processes do |
-//! | `truth.rs` | what really happened, and the properties |
+//! | `actors.rs`, `loggers.rs`, `operators.rs` | what the processes do |
+//! | `truth.rs`, `contents.rs` | what really happened, what the store holds, and the properties |
 //!
 //! `make simulate SEEDS=0..1000` runs seeds; one seed prints what happened.
 
 mod actors;
 mod autosys;
+mod contents;
+mod loggers;
+mod operators;
 mod store;
 mod threads;
 mod truth;
@@ -46,7 +49,7 @@ const BUGS: [Bug; 3] = [Bug::OverwritesEntries, Bug::TrustsNoAnswer, Bug::SendsW
 /// More decisions than any seed needs.
 const MOST_STEPS: u64 = 20_000;
 /// Seeds of `make test`.
-const TESTED: Range<u64> = 0..400;
+const TESTED: Range<u64> = 0..1500;
 
 /// What one seed did.
 struct Outcome {
@@ -75,16 +78,21 @@ fn simulate(threads: &Arc<Threads>, seed: u64, bug: Option<Bug>, is_shown: bool)
 /// Runs the processes until all rows are delivered.
 fn run(scenario: &Scenario) -> Option<String> {
     let world = &scenario.world;
-    let loggers = match world.below(3) {
-        0 => vec![scenario.start_logger(&[0])],
-        1 => vec![scenario.start_logger(&[0, 1])],
+    let loggers = match if scenario.is_small { 0 } else { world.below(5) } {
+        0 | 1 => vec![scenario.start_logger(&[0])],
+        2 => vec![scenario.start_logger(&[0, 1])],
+        3 => vec![scenario.start_logger(&[0, 1, 2])],
         _ => vec![scenario.start_logger(&[0]), scenario.start_logger(&[1])],
     };
     for _ in 0..1 + world.below(2) {
-        scenario.start_updater();
+        let (scenario, delay) = (scenario.clone(), Duration::from_millis(world.below(6000)));
+        world.after(delay, move |_| scenario.start_updater());
     }
-    if world.below(3) == 0 {
+    if world.below(if scenario.is_small { 6 } else { 3 }) == 0 {
         scenario.start_operator();
+    }
+    if world.below(16) == 0 {
+        scenario.start_maintainer();
     }
     let (lasts, kills) = (Duration::from_secs(2 + world.below(20)), world.below(2) == 0);
     let (mut is_calm, mut is_last, mut ends) = (false, false, None);
@@ -101,6 +109,11 @@ fn run(scenario: &Scenario) -> Option<String> {
         let alive = world.alive();
         if ends.is_none() && !loggers.iter().any(|logger| alive.contains(logger)) {
             ends = Some(world.now() + lasts);
+            world.state().is_idle = false;
+        }
+        let is_idle = world.state().is_idle;
+        if is_idle && ends.is_some() && alive.iter().all(|actor| world.is_updater(*actor)) {
+            ends = Some(Duration::ZERO);
         }
         if !is_calm && ends.is_some_and(|ends| world.now() > ends) {
             is_calm = true;

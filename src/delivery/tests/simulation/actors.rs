@@ -1,6 +1,6 @@
-//! The processes: updaters, loggers, an operator, and the updater that delivers what is left at the end.
+//! What a seed makes of the processes; the updaters, and the one that delivers what is left at the end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use object_store::memory::InMemory;
@@ -8,15 +8,16 @@ use url::Url;
 
 use super::Bug;
 use super::autosys::SimulatedAutosys;
+use super::operators::redrive;
 use super::store::SimulatedStore;
-use super::threads::Actor;
-use super::truth::Promise;
-use super::world::World;
+use super::threads::{Actor, within};
+use super::world::{OBSERVER, World};
 use crate::autosys::transport::{Gate, Transport as _};
-use crate::delivery::{AuditNote, AutosysUpdater, Backoff, Settlement, UpdaterOptions};
+use crate::delivery::{AutosysUpdater, Backoff, DeliveryReport, UpdaterOptions};
 use crate::error::{Error, Result};
-use crate::ledger::LedgerTable::{Executions, Notifications};
-use crate::ledger::{JobLedger, LedgerRow};
+use crate::ledger::LedgerTable::Notifications;
+use crate::ledger::tables::{DELIVERIES, LEASES, RETRIES};
+use crate::ledger::{JobLedger, LedgerTable};
 use crate::runtime::environment;
 use crate::runtime::environment::wait_for;
 use crate::storage::Storage;
@@ -29,9 +30,35 @@ pub(super) struct Scenario {
     options: UpdaterOptions,
     every: Duration,
     refuses: u64,
+    /// Most seeds have few rows, because most bugs need few.
+    pub(super) is_small: bool,
+    /// How many events the transport sends in one call.
+    batch: usize,
+    pub(super) has_twins: bool,
 }
 
-fn pause(world: &World, millis: u64) {
+/// A store with empty tables, which the first seed that needs it creates.
+fn new_tables(world: &World) -> &'static InMemory {
+    static TABLES: OnceLock<InMemory> = OnceLock::new();
+    TABLES.get_or_init(|| {
+        let (world, memory) = (World::new(&world.threads, 0, None, false), Arc::<InMemory>::default());
+        let store = SimulatedStore { world: Arc::clone(&world), memory: Arc::clone(&memory), actor: OBSERVER };
+        let created = within(&world, OBSERVER, || {
+            let ledger = JobLedger::over(storage(store))?;
+            let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
+            let all = [executions, notifications, &*DELIVERIES, &*RETRIES, &*LEASES];
+            all.into_iter().try_for_each(|spec| ledger.created(spec).map(drop))
+        });
+        created.expect("the tables can be created");
+        memory.fork()
+    })
+}
+
+fn storage(store: SimulatedStore) -> Storage {
+    Storage::in_place(Arc::new(store), Url::parse("az://container/ledger/").expect("a URL")).expect("a storage")
+}
+
+pub(super) fn pause(world: &World, millis: u64) {
     environment().block(Duration::from_millis(world.below(millis)));
 }
 
@@ -43,15 +70,28 @@ impl Scenario {
             lease_ttl: Duration::from_secs(one_of(&[5, 15, 30])),
             max_attempts: [None, None, Some(1), Some(2)][world.below(4) as usize],
             backoff: (world.below(4) == 0).then(|| Backoff { first: Duration::from_secs(5), ..Backoff::default() }),
+            confirm: (world.below(4) == 0).then(|| Duration::from_secs(one_of(&[1, 5, 30]))),
             ..UpdaterOptions::default()
         };
         let (every, refuses) = (Duration::from_secs(one_of(&[3, 8, 20])), one_of(&[0, 0, 10, 30]));
-        Self { world: Arc::clone(world), memory: Arc::default(), options, every, refuses }
+        let (batch, has_twins) = (one_of(&[1, 1, 1, 3]) as usize, world.below(4) == 0);
+        let is_small = world.below(5) > 0;
+        // Most seeds find the tables: to create them takes longer than to deliver a row.
+        let memory = if world.below(4) == 0 { Arc::default() } else { Arc::new(new_tables(world).fork()) };
+        Self { world: Arc::clone(world), memory, options, every, refuses, is_small, batch, has_twins }
+    }
+
+    pub(super) fn store(&self, actor: Actor) -> SimulatedStore {
+        SimulatedStore { world: Arc::clone(&self.world), memory: Arc::clone(&self.memory), actor }
     }
 
     pub(super) fn storage(&self, actor: Actor) -> Storage {
-        let store = SimulatedStore { world: Arc::clone(&self.world), memory: Arc::clone(&self.memory), actor };
-        Storage::in_place(Arc::new(store), Url::parse("az://container/ledger/").expect("a URL")).expect("a storage")
+        storage(self.store(actor))
+    }
+
+    fn transport(&self, actor: Actor) -> SimulatedAutosys {
+        let (refuses, batch, reads_status) = (self.refuses, self.batch, self.options.confirm.is_some());
+        SimulatedAutosys { world: Arc::clone(&self.world), actor, refuses, batch, reads_status }
     }
 
     /// The ledger; tries again until the store lets it.
@@ -65,18 +105,17 @@ impl Scenario {
         }
     }
 
-    fn is_over(&self, actor: Actor) -> bool {
+    pub(super) fn is_over(&self, actor: Actor) -> bool {
         self.world.state().processes[actor].stop.is_stopped()
     }
 
-    fn start(&self, actor: Actor, work: impl FnOnce(&Self) + Send + 'static) {
+    pub(super) fn start(&self, actor: Actor, work: impl FnOnce(&Self) + Send + 'static) {
         let scenario = self.clone();
         self.world.threads.start(&self.world, actor, Box::new(move || work(&scenario)));
     }
 
     fn updater(&self, actor: Actor, options: &UpdaterOptions) -> Option<AutosysUpdater> {
-        let (world, refuses) = (Arc::clone(&self.world), self.refuses);
-        let transport = Arc::new(SimulatedAutosys { world, actor, refuses });
+        let transport = Arc::new(self.transport(actor));
         Some(AutosysUpdater::new(self.ledger(actor)?, transport, options.clone()).expect("the options work"))
     }
 
@@ -95,11 +134,9 @@ impl Scenario {
             let (world, stop) = (&scenario.world, scenario.world.state().processes[actor].stop.clone());
             let every = scenario.every;
             wait_for(updater.run_forever(every, &stop, |report| {
-                let how = match report {
-                    Ok(report) => format!("{} delivered, {} pending", report.delivered, report.pending),
-                    Err(error) => error.full_message(),
-                };
+                let how = said(&report);
                 world.note(actor, "ran:", &how);
+                world.state().note_idle(report.is_ok_and(|report| report.pending == 0));
                 true
             }));
         });
@@ -108,7 +145,7 @@ impl Scenario {
     /// A bug: an updater as one would write it at first.
     fn deliver_without_marks(&self, actor: Actor) {
         let Some(ledger) = self.ledger(actor) else { return };
-        let transport = SimulatedAutosys { world: Arc::clone(&self.world), actor, refuses: 0 };
+        let transport = self.transport(actor);
         while !self.is_over(actor) {
             for row in ledger.pending(Notifications).unwrap_or_default() {
                 let delivery = crate::autosys::transport::Delivery {
@@ -123,106 +160,39 @@ impl Scenario {
         }
     }
 
-    /// Starts a process that logs the rows of some jobs, each job in a thread of its own.
-    pub(super) fn start_logger(&self, jobs: &[usize]) -> Actor {
-        let actor = self.world.add_process("logger", false);
-        let (scenario, jobs) = (self.clone(), jobs.to_vec());
-        self.start(actor, move |_| {
-            let Some(ledger) = scenario.ledger(actor) else { return };
-            for job in jobs {
-                let (ledger, rows) = (ledger.clone(), 1 + scenario.world.below(3));
-                scenario.start(actor, move |scenario| scenario.log(&ledger, actor, job, rows));
-            }
-        });
-        actor
-    }
-
-    fn log(&self, ledger: &JobLedger, actor: Actor, job: usize, rows: u64) {
-        let job = format!("job{job}");
-        for number in 0..rows {
-            pause(&self.world, 4000);
-            let (file, status) = (format!("{job}-{number}"), ["SUCCESS", "FAILURE"][self.world.below(2) as usize]);
-            let at = self.world.time(Duration::from_secs(number));
-            let with_execution = self.world.below(2) == 0;
-            for table in [Executions, Notifications] {
-                if table == Executions && !with_execution {
-                    continue;
-                }
-                let is_there = loop {
-                    match ledger.log(table, &file, &job, status, Some(at)) {
-                        Ok(()) => break Some(true),
-                        Err(error) if error.is_outcome_unknown() => break None,
-                        // Nothing was written.
-                        Err(error) if error.is_retryable() && !self.is_over(actor) => pause(&self.world, 2000),
-                        Err(error) if error.is_retryable() => break Some(false),
-                        Err(error) => {
-                            self.world.note(actor, "did not log:", &error.full_message());
-                            break None;
-                        }
-                    }
-                };
-                let row = LedgerRow {
-                    file_name: Some(file.clone()),
-                    job_id: Some(job.clone()),
-                    status: Some(status.to_owned()),
-                    timestamp: Some(at.timestamp_micros()),
-                };
-                self.world.state().truth.promises.push(Promise { table, row, is_there });
-            }
-        }
-    }
-
-    /// Starts an operator, who redrives and settles a few times.
-    pub(super) fn start_operator(&self) {
-        let actor = self.world.add_process("operator", false);
-        self.start(actor, move |scenario| {
-            let Some(ledger) = scenario.ledger(actor) else { return };
-            for _ in 0..3 {
-                pause(&scenario.world, 15_000);
-                if scenario.is_over(actor) {
-                    return;
-                }
-                let done = if scenario.world.below(3) > 0 { redrive(&ledger) } else { scenario.settle(&ledger, actor) };
-                let how = done.map_or_else(|error| error.full_message(), |rows| format!("{rows} rows"));
-                scenario.world.note(actor, "redrove or settled:", &how);
-            }
-        });
-    }
-
-    fn settle(&self, ledger: &JobLedger, actor: Actor) -> Result<u64> {
-        let Some(row) = ledger.pending(Notifications)?.into_iter().next() else { return Ok(0) };
-        let settlement = if self.world.below(2) == 0 { Settlement::Arrived } else { Settlement::NotToBeSent };
-        self.world.note(actor, "settles", row.file_name.as_deref().unwrap_or_default());
-        ledger.settle_by_hand(Notifications, &[row], settlement, &NOTE)
-    }
-
     /// Starts an updater that delivers all that is left. Afterwards, `Truth::is_drained` says that nothing is.
     pub(super) fn start_last(&self) {
         let actor = self.world.add_process("last", false);
         self.start(actor, move |scenario| {
+            let world = &scenario.world;
+            // Mostly, nothing is under way any more, so that one cycle is enough.
+            environment().block(if world.below(4) == 0 { Duration::ZERO } else { LONGEST_EFFECT });
             let options = UpdaterOptions { max_attempts: None, backoff: None, ..scenario.options.clone() };
             let Some(updater) = scenario.updater(actor, &options) else { return };
             for _ in 0..60 {
                 let ran = wait_for(updater.run());
-                let how = match &ran {
-                    Ok(report) => format!("{} delivered, {} pending", report.delivered, report.pending),
-                    Err(error) => error.full_message(),
-                };
-                scenario.world.note(actor, "ran:", &how);
+                world.note(actor, "ran:", &said(&ran));
                 let nothing_logged = |error: &Error| error.kind() == crate::ErrorKind::NotFound;
                 if ran.as_ref().map_or_else(nothing_logged, |report| report.pending == 0) {
-                    scenario.world.state().truth.is_drained = true;
+                    world.state().truth.is_drained = true;
                     return;
                 }
-                let _ = redrive(updater.ledger());
-                environment().block(Duration::from_secs(20));
+                if ran.is_ok_and(|report| report.parked > 0) {
+                    let _ = redrive(updater.ledger());
+                } else {
+                    environment().block(Duration::from_secs(20));
+                }
             }
         });
     }
 }
 
-const NOTE: AuditNote<'_> = AuditNote { by: "operator", reason: Some("simulated") };
+/// A lease expires, and what was sent or written before the end takes effect within this time.
+const LONGEST_EFFECT: Duration = Duration::from_secs(90);
 
-fn redrive(ledger: &JobLedger) -> Result<u64> {
-    ledger.redrive(Notifications, None, None, &NOTE)
+fn said(ran: &Result<DeliveryReport>) -> String {
+    match ran {
+        Ok(report) => format!("{} delivered, {} pending", report.delivered, report.pending),
+        Err(error) => error.full_message(),
+    }
 }

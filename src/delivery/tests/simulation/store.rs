@@ -133,6 +133,8 @@ impl ObjectStore for SimulatedStore {
                 let location = location?;
                 let path = location.clone();
                 let deleted = store.request(Kind::Write, "delete", &location, move |store| {
+                    let deleted = at_once(async { store.memory.get(&path).await?.bytes().await });
+                    store.world.state().truth.deleted.extend(deleted.ok().map(|bytes| (path.clone(), bytes)));
                     at_once(store.memory.delete(&path)).map(|()| path)
                 });
                 deleted.await

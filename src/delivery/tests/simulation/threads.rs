@@ -22,8 +22,9 @@ use crate::runtime::environment::{Environment, wait_for};
 pub(super) type Actor = usize;
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread that runs longer than this without a pause waits for something that the simulation does not know.
-const HANGS: Duration = Duration::from_secs(60);
+/// A thread that runs longer than this without a pause waits for something that the simulation does not know. Other programs can keep
+/// the machine busy.
+const HANGS: Duration = Duration::from_secs(600);
 
 thread_local! {
     /// The simulation that this thread belongs to, and its process there.
@@ -279,7 +280,7 @@ impl Environment for Simulated {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let simulated = |world: &Arc<World>, actor| -> BoxFuture<'static, ()> {
-            Box::pin(Sleep { world: Arc::clone(world), actor, at: world.now().saturating_add(duration), number: None })
+            Box::pin(Sleep { world: Arc::clone(world), actor, at: world.after_by(actor, duration), number: None })
         };
         here(simulated).unwrap_or_else(|| Real.sleep(duration))
     }

@@ -1,19 +1,19 @@
 //! What really happened, and whether the tables and AutoSys agree with it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use futures::{FutureExt as _, TryStreamExt as _};
-use object_store::memory::InMemory;
-use object_store::{ObjectStore as _, ObjectStoreExt as _};
+use bytes::Bytes;
+use object_store::path::Path;
 
 use super::actors::Scenario;
+use super::contents::Contents;
 use super::threads::Actor;
 use super::world::OBSERVER;
 use crate::delivery::{Attempt, AttemptOutcome};
 use crate::ledger::LedgerTable::Notifications;
-use crate::ledger::tables::{DELIVERIES, FLAG};
-use crate::ledger::{JobLedger, LedgerRow, LedgerTable, RowFilter, columns};
-use crate::storage::file_names::entry_version;
+use crate::ledger::tables::{DELIVERIES, RETRIES, YES};
+use crate::ledger::{JobLedger, LedgerRow, LedgerTable, RowFilter};
 
 pub(super) const LOST: &str = "no row is lost";
 pub(super) const TWICE: &str = "no row is sent twice before a mark said that it is in doubt";
@@ -21,7 +21,7 @@ pub(super) const ORDER: &str = "the rows of a job arrive in their order";
 pub(super) const STUCK: &str = "nothing is stuck";
 pub(super) const LOG: &str = "each version follows the one before, and epochs rise";
 
-/// What a call that logged a row said.
+/// What a call that logged a row said. Identical rows have one each.
 pub(super) struct Promise {
     pub(super) table: LedgerTable,
     pub(super) row: LedgerRow,
@@ -44,32 +44,22 @@ pub(super) struct Truth {
     pub(super) sends: Vec<Send>,
     /// The sends whose events arrived, in this order.
     pub(super) arrivals: Vec<usize>,
+    /// The status that AutoSys shows of a job, and when it shows the last event.
+    pub(super) shown: HashMap<String, String>,
+    pub(super) shows_at: HashMap<String, Duration>,
+    /// The files that were deleted, because maintenance deletes files that earlier versions need.
+    pub(super) deleted: HashMap<Path, Bytes>,
     pub(super) attempts_version: u64,
+    pub(super) is_retry_state_deleted: bool,
     pub(super) is_drained: bool,
     /// Killed updaters whose successors are to be started.
     pub(super) to_replace: u32,
 }
 
-/// The log entries of each table, by version.
-fn logs(memory: &InMemory) -> BTreeMap<String, BTreeMap<u64, Vec<serde_json::Value>>> {
-    let files = memory.list(None).try_collect::<Vec<_>>().now_or_never().expect("at once").expect("listed");
-    let mut logs: BTreeMap<String, BTreeMap<u64, Vec<serde_json::Value>>> = BTreeMap::new();
-    for file in files {
-        let path = file.location;
-        let Some(version) = path.filename().and_then(entry_version) else { continue };
-        let table = path.parts().nth(1).expect("a table").as_ref().to_owned();
-        let read = async { memory.get(&path).await.expect("read").bytes().await.expect("read") };
-        let bytes = read.now_or_never().expect("at once");
-        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let actions = lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect();
-        logs.entry(table).or_default().insert(version, actions);
-    }
-    logs
-}
-
 /// What is wrong with the logs.
-fn check_logs(logs: &BTreeMap<String, BTreeMap<u64, Vec<serde_json::Value>>>, found: &mut Vec<String>) {
-    for (table, entries) in logs {
+fn check_logs(contents: &Contents<'_>, truth: &Truth, found: &mut Vec<String>) {
+    let is_whole = |(table, _): &(&String, _)| !truth.is_retry_state_deleted || *table != RETRIES.name;
+    for (table, entries) in contents.logs.iter().filter(is_whole) {
         if !entries.keys().copied().eq(0..entries.len() as u64) {
             found.push(format!("{LOG}: {table} has the versions {:?}", entries.keys()));
         }
@@ -86,77 +76,82 @@ fn check_logs(logs: &BTreeMap<String, BTreeMap<u64, Vec<serde_json::Value>>>, fo
     }
 }
 
-/// The attempts with the versions that have them, in their order.
-fn attempts(ledger: &JobLedger, entries: Option<&BTreeMap<u64, Vec<serde_json::Value>>>) -> Vec<(u64, Attempt)> {
-    let Some(entries) = entries else { return Vec::new() };
-    let Some((attempts, _)) = ledger.attempts_since(Notifications, 0, &|_| false).expect("readable") else {
-        return Vec::new();
-    };
-    let rows = |action: &serde_json::Value| -> Option<usize> {
-        let stats: serde_json::Value = serde_json::from_str(action["add"]["stats"].as_str()?).ok()?;
-        stats["numRecords"].as_u64().map(|rows| rows as usize)
-    };
-    let versions = entries.iter().flat_map(|(version, actions)| {
-        let count: usize = actions.iter().filter_map(rows).sum();
-        std::iter::repeat_n(*version, count)
-    });
-    let versions: Vec<u64> = versions.collect();
-    assert_eq!(versions.len(), attempts.len(), "the attempts of all versions");
-    versions.into_iter().zip(attempts).collect()
+/// The flags of each row that is there, of identical ones together.
+type Flags = BTreeMap<(&'static str, LedgerRow), Vec<String>>;
+
+/// Whether the ledger reads what its tables contain.
+fn check_reading(scenario: &Scenario, flags: &Flags, attempts: &[(u64, Attempt)], found: &mut Vec<String>) {
+    let ledger = JobLedger::over(scenario.storage(OBSERVER)).expect("the ledger can be opened");
+    let mut read: BTreeMap<(&'static str, LedgerRow), usize> = BTreeMap::new();
+    for table in LedgerTable::ALL {
+        let Ok(batch) = ledger.rows(table, &RowFilter::default()) else { continue };
+        for row in JobLedger::rows_from_batch(table, &batch).expect("rows") {
+            *read.entry((table.name(), row)).or_default() += 1;
+        }
+    }
+    if read != flags.iter().map(|(row, flags)| (row.clone(), flags.len())).collect() {
+        found.push(format!("{LOST}: the ledger reads {read:?}, but its tables have {flags:?}"));
+    }
+    let read = ledger.attempts(Notifications).expect("readable").len();
+    if read != attempts.len() {
+        found.push(format!("{LOST}: {read} attempts are read, but there are {}", attempts.len()));
+    }
 }
 
 /// What is wrong at the end.
 pub(super) fn check(scenario: &Scenario) -> Vec<String> {
     let mut found = Vec::new();
-    let logs = logs(&scenario.memory);
-    check_logs(&logs, &mut found);
-    let ledger = JobLedger::over(scenario.storage(OBSERVER)).expect("the ledger can be opened");
-    let attempts = attempts(&ledger, logs.get(DELIVERIES.name));
-    let mut flags: HashMap<(LedgerTable, LedgerRow), Vec<String>> = HashMap::new();
+    let deleted = scenario.world.state().truth.deleted.clone();
+    let contents = Contents::new(&scenario.memory, &deleted);
+    let attempts = contents.attempts(DELIVERIES.name, Notifications);
+    let mut flags = Flags::new();
     for table in LedgerTable::ALL {
-        let Ok(batch) = ledger.rows(table, &RowFilter::default()) else { continue };
-        let texts = columns::texts(&batch, FLAG).expect("flags");
-        for (at, row) in JobLedger::rows_from_batch(table, &batch).expect("rows").into_iter().enumerate() {
-            flags.entry((table, row)).or_default().push(texts.value(at).to_owned());
-        }
+        flags.extend(contents.flags(table).into_iter().map(|(row, flags)| ((table.name(), row), flags)));
+    }
+    if scenario.world.below(8) == 0 {
+        check_reading(scenario, &flags, &attempts, &mut found);
     }
     let state = scenario.world.state();
     let truth = &state.truth;
+    check_logs(&contents, truth, &mut found);
     if !truth.is_drained {
         found.push(format!("{STUCK}: rows are pending after the last updater"));
     }
+    // How many of identical rows must be there, and can be.
+    let mut logged: BTreeMap<(&'static str, LedgerRow), (usize, usize)> = BTreeMap::new();
     for promise in &truth.promises {
-        let there = flags.remove(&(promise.table, promise.row.clone())).unwrap_or_default();
-        let name = promise.row.file_name.clone().unwrap_or_default();
-        if match promise.is_there {
-            Some(is_there) => there.len() != usize::from(is_there),
-            None => there.len() > 1,
-        } {
-            found.push(format!("{LOST}: {name} is {} times in {:?}", there.len(), promise.table));
+        let (least, most) = logged.entry((promise.table.name(), promise.row.clone())).or_default();
+        *least += usize::from(promise.is_there == Some(true));
+        *most += usize::from(promise.is_there != Some(false));
+    }
+    for ((table, row), (least, most)) in logged {
+        let name = row.file_name.clone().unwrap_or_default();
+        let its: Vec<&(u64, Attempt)> = attempts.iter().filter(|(_, attempt)| attempt.row == row).collect();
+        let there = flags.remove(&(table, row)).unwrap_or_default();
+        if !(least..=most).contains(&there.len()) {
+            found.push(format!("{LOST}: {name} is {} times in {table}, not {least} to {most}", there.len()));
         }
-        let of_row = |attempt: &&(u64, Attempt)| attempt.1.row == promise.row;
-        let is_settled = attempts.iter().filter(of_row).any(|(_, a)| a.outcome == AttemptOutcome::ByHand);
-        let has_arrived = truth.sends.iter().any(|send| send.file == name && send.has_arrived);
-        let is_acknowledged = there.iter().any(|flag| flag == "YES");
-        if promise.table == Notifications && is_acknowledged && !has_arrived && !is_settled {
-            found.push(format!("{LOST}: {name} has the flag YES, but never arrived"));
+        if table != Notifications.name() {
+            continue;
         }
+        let acknowledged = there.iter().filter(|flag| *flag == YES).count();
+        let arrived = truth.sends.iter().filter(|send| send.file == name && send.has_arrived).count();
+        let settled = its.iter().filter(|(_, attempt)| attempt.outcome == AttemptOutcome::ByHand).count();
+        if acknowledged > arrived + settled {
+            found.push(format!("{LOST}: {name} has the flag YES {acknowledged} times, but arrived {arrived} times"));
+        }
+        check_sends(&name, there.len(), &its, truth, &mut found);
     }
     if let Some(((table, row), _)) = flags.into_iter().next() {
-        found.push(format!("{LOST}: {table:?} has {row:?}, which no call logged"));
-    }
-    for promise in truth.promises.iter().filter(|promise| promise.table == Notifications) {
-        let its: Vec<&(u64, Attempt)> = attempts.iter().filter(|(_, a)| a.row == promise.row).collect();
-        check_sends(promise, &its, truth, &mut found);
+        found.push(format!("{LOST}: {table} has {row:?}, which no call logged"));
     }
     check_order(truth, &attempts, &mut found);
     found
 }
 
-/// Whether each send of a row has a mark, and a second one a mark that says that the first is in doubt.
-fn check_sends(promise: &Promise, attempts: &[&(u64, Attempt)], truth: &Truth, found: &mut Vec<String>) {
-    let name = promise.row.file_name.clone().unwrap_or_default();
-    let mut has_arrived = false;
+/// Whether each send of `count` identical rows has a mark, and one more a mark that says that one before is in doubt.
+fn check_sends(name: &str, count: usize, attempts: &[&(u64, Attempt)], truth: &Truth, found: &mut Vec<String>) {
+    let mut arrived = 0;
     for (before, send) in truth.sends.iter().filter(|send| send.file == name).enumerate() {
         let known = attempts.iter().filter(|(version, _)| *version <= send.marks);
         let marks: Vec<_> = known.clone().filter(|(_, a)| a.outcome == AttemptOutcome::Sending).collect();
@@ -168,14 +163,15 @@ fn check_sends(promise: &Promise, attempts: &[&(u64, Attempt)], truth: &Truth, f
         // A later mark need not repeat it: the attempt before it may have failed for certain.
         let says_doubt = marks.iter().any(|(_, a)| a.detail.as_deref().is_some_and(|d| d.contains("unknown")));
         let is_redriven = known.clone().any(|(_, a)| a.outcome == AttemptOutcome::Redriven);
-        if has_arrived && !says_doubt && !is_redriven {
+        if arrived >= count && !says_doubt && !is_redriven {
             found.push(format!("{TWICE}: {name} arrived before its {}. mark, which does not say so", before + 1));
         }
         let (mark, _) = marks.last().expect("there is one");
-        if known.clone().any(|(version, a)| a.outcome == AttemptOutcome::Delivered && version < mark) && !is_redriven {
+        let delivered = known.filter(|(version, a)| a.outcome == AttemptOutcome::Delivered && version < mark).count();
+        if delivered >= count && !is_redriven {
             found.push(format!("{TWICE}: {name} is sent again after it was recorded as delivered"));
         }
-        has_arrived |= send.has_arrived;
+        arrived += usize::from(send.has_arrived);
     }
 }
 

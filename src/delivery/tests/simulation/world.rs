@@ -1,5 +1,6 @@
 //! What the processes share: time, requests that wait for their answers, and the seed that decides about both.
 
+mod clocks;
 mod faults;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,8 +25,8 @@ pub(super) const OBSERVER: Actor = 0;
 pub(super) const SEND_LIMIT: Duration = Duration::from_secs(20);
 /// Each seed has days of its own: the process remembers the last time that it gave to a row or a file.
 const TIME_OF_A_SEED: i64 = 12 * 3600;
-/// How much later the clocks of a process that is cleared away seem, so that it waits for nothing.
-const AGES: Duration = Duration::from_secs(400 * 24 * 3600);
+/// How much faster the clocks of a process are than that of the store: mostly as fast.
+const DRIFTS: [f64; 8] = [0.0, 0.0, 0.0, 0.0, 1e-4, -1e-3, 1e-2, -1e-2];
 
 /// What a request is. Later ones fail more often, as there are fewer of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +81,8 @@ pub(super) struct Process {
     is_paused: bool,
     skew: TimeDelta,
     boot: Duration,
+    /// How much its clocks show for each second.
+    rate: f64,
 }
 
 pub(super) struct State {
@@ -98,6 +101,7 @@ pub(super) struct State {
     pub(super) process_faults: u32,
     steps: u64,
     pub(super) is_calm: bool,
+    pub(super) is_idle: bool,
     hash: DefaultHasher,
     /// Whether each decision is printed.
     is_shown: bool,
@@ -131,6 +135,7 @@ impl World {
             process_faults: 0,
             steps: 0,
             is_calm: false,
+            is_idle: false,
             hash: DefaultHasher::new(),
             is_shown,
             truth: Truth::default(),
@@ -153,6 +158,7 @@ impl World {
         let number = state.processes.len();
         let skew = if number == OBSERVER { 0 } else { state.random.random_range(-3600..3600) };
         let boot = Duration::from_secs(state.random.random_range(0..100_000));
+        let rate = 1.0 + if number == OBSERVER { 0.0 } else { DRIFTS[state.random.random_range(0..DRIFTS.len())] };
         state.processes.push(Process {
             name: format!("{name} {number}"),
             stop: Stop::default(),
@@ -162,66 +168,10 @@ impl World {
             is_paused: false,
             skew: TimeDelta::seconds(skew),
             boot,
+            rate,
         });
         number
     }
-
-    // ------------------------------------------------------------------------------------------------- clocks
-
-    pub(super) fn now(&self) -> Duration {
-        self.state().now
-    }
-
-    /// The clock of the store, and of the world.
-    pub(super) fn time(&self, at: Duration) -> DateTime<Utc> {
-        self.epoch + TimeDelta::from_std(at).expect("a short time")
-    }
-
-    pub(super) fn utc(&self, actor: Actor) -> DateTime<Utc> {
-        let state = self.state();
-        self.time(state.now) + state.processes[actor].skew
-    }
-
-    pub(super) fn since_boot(&self, actor: Actor) -> Duration {
-        let state = self.state();
-        let process = &state.processes[actor];
-        process.boot + state.now + if process.is_buried { AGES } else { Duration::ZERO }
-    }
-
-    pub(super) fn instant(&self, actor: Actor) -> Instant {
-        self.base + self.since_boot(actor)
-    }
-
-    pub(super) fn random(&self) -> u128 {
-        self.state().random.random()
-    }
-
-    /// A random number below `limit`.
-    pub(super) fn below(&self, limit: u64) -> u64 {
-        self.state().random.random_range(0..limit)
-    }
-
-    pub(super) fn has_come(&self, actor: Actor, at: Duration) -> bool {
-        let mut state = self.state();
-        if state.processes[actor].is_buried {
-            state.now = state.now.max(at);
-        }
-        state.now >= at
-    }
-
-    pub(super) fn add_timer(&self, at: Duration, waker: Waker) -> u64 {
-        let mut state = self.state();
-        let number = state.next();
-        state.timers.insert((at, number), waker);
-        number
-    }
-
-    pub(super) fn remove_timer(&self, at: Duration, number: u64) {
-        let removed = self.state().timers.remove(&(at, number));
-        drop(removed);
-    }
-
-    // ----------------------------------------------------------------------------------------------- requests
 
     /// Makes a request, which waits until the seed decides about it.
     pub(super) async fn request<T: Send + 'static>(
@@ -416,6 +366,10 @@ impl World {
         alive
     }
 
+    pub(super) fn is_updater(&self, actor: Actor) -> bool {
+        self.state().processes[actor].is_updater
+    }
+
     pub(super) fn note(&self, actor: Actor, what: &str, how: &str) {
         self.state().note(actor, what, how);
     }
@@ -442,6 +396,12 @@ impl Then {
 }
 
 impl State {
+    /// Keeps in mind whether an updater found nothing to deliver while no effect was still to come.
+    pub(super) fn note_idle(&mut self, is_idle: bool) {
+        let lands = |event: &Event| matches!(event, Event::Land(..) | Event::Resume(_));
+        self.is_idle = is_idle && !self.events.values().any(lands);
+    }
+
     fn next(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
