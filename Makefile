@@ -52,11 +52,12 @@ build: $(VENV)/.installed ## build the wheel of the profile dev and install it i
 wheel: dist/.built ## build the wheel into dist/, as it is published (profile dist)
 	@ls -l dist/*.whl
 
-# The seeds of a simulation: from the first to before the last.
+# The seeds of a simulation: from the first to before the last. PROFILE=dist runs many times as many in the same time.
 SEEDS ?= 0..1000
 .PHONY: simulate
 simulate: | toolchain ## run logging and delivery under faults that a seed decides (SEEDS=0..1000; of one seed, print what happened)
-	@JOBROTA_SEEDS=$(SEEDS) $(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES) -- --exact --nocapture \
+	@JOBROTA_SEEDS=$(SEEDS) $(CLIPPY) cargo test --lib --locked --quiet $(CORE_FEATURES) $(if $(PROFILE),--profile $(PROFILE)) \
+		-- --exact --nocapture \
 		delivery::tests::simulation::no_seed_breaks_a_promise
 
 .PHONY: bench
