@@ -9,7 +9,7 @@ use chrono::DateTime;
 use super::attempts::{Attempt, spans};
 use super::history::AttemptHistory;
 use super::retry_state::SavedRetryState;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::ledger::tables::YES;
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, RowFilter};
 
@@ -34,10 +34,10 @@ impl Histories {
     pub(super) fn read(ledger: &JobLedger, table: LedgerTable, rows: &[LedgerRow]) -> Result<Self> {
         let saved = match ledger.retry_state(table) {
             // The attempts have all of it.
-            Err(error) if error.kind() == ErrorKind::Unsupported => {
+            Err(error) if !error.is_retryable() => {
                 tracing::warn!(
                     error = error.full_message(),
-                    "the saved retry state cannot be read; reading the attempts"
+                    "the saved retry state cannot be read; reading the attempts. The table autosys_retries can be deleted"
                 );
                 None
             }

@@ -114,6 +114,49 @@ fn pairs(rows: &[(&str, &str)]) -> Vec<(String, String)> {
     rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
+/// A commit that comes after the deletion of the table leaves such a log. The attempts have all of it.
+#[tokio::test]
+async fn a_damaged_retry_state_is_not_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = ledger(dir.path()).await;
+    notify(&first, &[("A", "SUCCESS"), ("B", "SUCCESS")]).await;
+    let refuses_b = |delivery: &Delivery| match delivery.job_id.as_str() {
+        "B" => SendOutcome::transient("refused"),
+        _ => SendOutcome::Delivered { detail: None },
+    };
+    updater(&first, Recorder::new(refuses_b), UpdaterOptions::default()).run().await.unwrap();
+    let log = dir.path().join("ledger/autosys_retries/_delta_log");
+    std::fs::remove_file(log.join("00000000000000000000.json")).unwrap();
+    let second = ledger(dir.path()).await;
+    let all = Recorder::taking_all();
+    let report = updater(&second, all.clone(), UpdaterOptions::default()).run().await.unwrap();
+    assert_eq!((report.delivered, report.pending, all.sent()), (1, 0, pairs(&[("B", "SUCCESS")])));
+    assert_eq!(
+        attempts(&second).await.last().unwrap(),
+        &("B".to_owned(), 2, "sending".to_owned()),
+        "it was tried before"
+    );
+    let status = with(&second, |ledger| ledger.summary(None, None)).await;
+    assert_eq!(status.delivered_table().acknowledged, 2);
+}
+
+/// A process was killed before it saved the retry state. Then the files of its attempts were compacted and deleted.
+#[tokio::test]
+async fn attempts_that_were_compacted_since_the_retry_state_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = ledger(dir.path()).await;
+    notify(&first, &[("A", "SUCCESS")]).await;
+    let refused = Recorder::new(|_| SendOutcome::transient("refused"));
+    updater(&first, refused, UpdaterOptions::default()).run().await.unwrap();
+    let row = with(&first, |ledger| ledger.pending(LedgerTable::Notifications)).await.remove(0);
+    record(&first, &row, 2, &["sending", "failed"]).await;
+    with(&first, |ledger| ledger.maintain(0.0)).await;
+    let all = Recorder::taking_all();
+    let report = updater(&ledger(dir.path()).await, all.clone(), UpdaterOptions::default()).run().await.unwrap();
+    assert_eq!((report.delivered, all.sent().len()), (1, 1));
+    assert_eq!(attempts(&first).await.last().unwrap(), &("A".to_owned(), 3, "sending".to_owned()));
+}
+
 /// Only the process knows them. Lost, the rows would be sent again, although it is alive and holds the lease.
 #[tokio::test]
 async fn outcomes_are_tried_again_until_the_disk_has_room() {

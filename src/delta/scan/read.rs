@@ -18,7 +18,7 @@ use crate::delta::schema;
 use crate::delta::state::TableState;
 use crate::delta::table::Table;
 use crate::delta::types::{Predicate, ValueCounts};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::runtime::{environment, lock};
 
 /// Beyond this number of commits, reading the whole table is as fast as reading the commits one by one.
@@ -121,8 +121,8 @@ impl Table {
         }
         match scanner.read_all(&files, Ok) {
             Ok(batches) => schema::concat(scanner.schema(), &batches).map(Some),
-            // Compacted and vacuumed meanwhile: the rows are in other files.
-            Err(error) if error.kind() == ErrorKind::NotFound || self.state.is_outdated(snapshot, &error) => Ok(None),
+            // Compacted and vacuumed since: the rows are in other files. Reading those reports a damaged one.
+            Err(error) if !error.is_retryable() => Ok(None),
             Err(error) => Err(error),
         }
     }
