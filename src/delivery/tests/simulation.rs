@@ -231,10 +231,11 @@ fn a_seed_replays_identically() {
     assert_eq!(run_seeds(seeds.clone(), None), run_seeds(seeds, None));
 }
 
-/// A cycle whose commit had failed did not wait, but looked again and again, until the events on their way had ended.
+/// A commit of a killed process came after the retry state was deleted, and left a log without a beginning, which ended every cycle.
+/// So did attempts that were compacted and vacuumed after a process was killed before it saved its retry state.
 #[test]
 fn seeds_that_found_something_find_nothing_any_more() {
-    for seed in [10_109, 20_150] {
+    for seed in [293, 1177] {
         let lines = run_seeds(seed..seed + 2, None);
         assert!(lines.iter().all(|line| line.violations.is_empty()), "{lines:?}");
     }
