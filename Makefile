@@ -230,13 +230,13 @@ dist/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/wheel/.built
-	@$(PIP) install $(<D)/*.whl
+	@$(PIP) install "$$(echo $(<D)/*.whl)[progress]"
 	@$(PIP) install --force-reinstall --no-deps $(<D)/*.whl
 	@rm -f $(VENV)/.installed-dist
 	@touch $@
 
 $(VENV)/.installed-dist: dist/.built
-	@$(PIP) install $(<D)/*.whl
+	@$(PIP) install "$$(echo $(<D)/*.whl)[progress]"
 	@$(PIP) install --force-reinstall --no-deps $(<D)/*.whl
 	@rm -f $(VENV)/.installed
 	@touch $@

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import signal
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import jobrota
-from jobrota.commands.autosys import print_table
 from support import run
 
 
@@ -268,40 +266,3 @@ def test_demo_refuses_nonempty_ledger(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "precious").touch()
     assert run("demo", "--ledger", tmp_path) == 1
     assert "not empty" in one_line(capsys.readouterr().err)
-
-
-LONG = "STUDY.ADVERSE EVENTS OF THE WHOLE YEAR"
-DETAIL = "the server refused the event, because it is being restarted at the moment"
-
-
-def test_a_table_in_a_pipe_is_not_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    for color in ("", "1"):  # with FORCE_COLOR, rich takes the pipe for a terminal
-        monkeypatch.setenv("FORCE_COLOR", color)
-        print_table(("job id", "detail", "n"), [(LONG, DETAIL, 1_000), ("A", None, None)])
-        lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 3
-        assert re.split(r" {2,}| (?=1,000)", lines[1].strip()) == [LONG, DETAIL, "1,000"]
-
-
-class Terminal(io.StringIO):
-    """What a terminal shows."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize("columns", [10, 40, 60, 80, 200])
-def test_a_narrow_terminal_folds_no_name(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("TERM", "xterm")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    print_table(("job id", "detail", "n"), [(LONG, DETAIL, 1_000)])
-    shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
-    head, *lines = shown.splitlines()
-    assert head.split() == ["job", "id", "detail", "n"]
-    assert lines[0].startswith(f"{LONG} ")
-    assert {"1,000", *DETAIL.split()} <= set(shown.split())
-    assert columns < 80 or max(map(len, lines)) <= columns
-    assert (len(lines) == 1) == (columns == 200)

@@ -1,8 +1,9 @@
-"""Progress: bars in a terminal, a few plain lines in a log."""
+"""Progress: bars in a terminal that has rich, a few plain lines elsewhere."""
 
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -44,3 +45,16 @@ def test_a_notebook_without_ipywidgets_is_plain(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr("jobrota.progress.find_spec", lambda name: spec)
     assert isinstance(make_progress(), kind)
+
+
+def test_without_rich_a_terminal_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # with it, rich takes any stream for a terminal
+    assert isinstance(make_progress(), RichProgress)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert isinstance(make_progress(), PlainProgress)
+
+
+def test_with_a_rich_that_is_too_old_a_terminal_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delattr("rich.progress.MofNCompleteColumn")
+    assert isinstance(make_progress(), PlainProgress)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import __version__
-from jobrota.commands.autosys import counted, open_ledger, print_table
+from jobrota.commands.autosys import counted, open_ledger
 from jobrota.commands.durations import duration, positive_duration
+from jobrota.commands.tables import print_table
 from jobrota.errors import JobrotaError, UnsupportedError
 from jobrota.signals import Terminated
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table as RichTable
-
 from jobrota._native import AutosysUpdater, DeliveryReport, JobLedger, RoundRobinSelector, Sandbox, ViyaComparisonRunner
 from jobrota.autosys import SendEvent
-from jobrota.commands.autosys import make_console
+from jobrota.commands.tables import print_table
 from jobrota.errors import InvalidInputError
 
 __all__ = ["run_demo"]
@@ -49,7 +48,6 @@ def run_demo(
     Raises:
         JobrotaError: A part failed.
     """
-    console = make_console()
     started = time.monotonic()
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
     root = Path(ledger) if ledger else Path(results_dir) / f"demo-ledger_{stamp}"
@@ -58,8 +56,8 @@ def run_demo(
     checks: dict[str, bool] = {}
 
     with Sandbox(vms=4, vms_down=1, speed=speed, refuse_first=REFUSED_AT_FIRST) as sandbox:
-        console.print(
-            f"[bold]jobrota demo[/bold]: everything below runs against the sandbox, local stand-ins for SAS Viya "
+        print(
+            "jobrota demo: everything below runs against the sandbox, local stand-ins for SAS Viya "
             f"({sandbox.viya_url}), AutoSys and four VMs. Nothing leaves this machine. A recorded run is replayed "
             f"{speed:g} times as fast: the durations of jobs are in the sandbox's seconds."
         )
@@ -73,20 +71,18 @@ def run_demo(
         )
         names = _job_names(sandbox.jobs, jobs)
 
-        _headline(console, 1, f"Select a VM for each of {2 * len(names)} tasks ({len(names)} jobs, two arms)")
+        _headline(1, f"Select a VM for each of {2 * len(names)} tasks ({len(names)} jobs, two arms)")
         selector = RoundRobinSelector(sandbox.inventory, cursor=root, probe=sandbox.probe)
         skipped: Counter[str] = Counter()
         for _ in range(2 * len(names)):
             skipped.update(selector.select().skipped.keys())
-        console.print(
-            f"inventory {', '.join(selector.inventory.names)}; did not answer: {', '.join(skipped) or 'none'}"
-        )
+        print(f"inventory {', '.join(selector.inventory.names)}; did not answer: {', '.join(skipped) or 'none'}")
 
-        _headline(console, 2, "Run the jobs on SAS Viya, one after the other and all at once")
+        _headline(2, "Run the jobs on SAS Viya, one after the other and all at once")
         comparison = runner.run(progress=True)
         result = comparison.to_dict()
 
-        _headline(console, 3, "Log each execution and notification")
+        _headline(3, "Log each execution and notification")
         book = JobLedger(root)
         before = time.monotonic()
         for arm in _ARMS:
@@ -96,11 +92,9 @@ def run_demo(
                 book.log_job_completion(*row)
         logged = book.summary()
         rows = logged.executions["rows"] + logged.notifications["rows"]
-        console.print(
-            f"{rows} rows, each durable when its call returned, in {time.monotonic() - before:.2f} real seconds"
-        )
+        print(f"{rows} rows, each durable when its call returned, in {time.monotonic() - before:.2f} real seconds")
 
-        _headline(console, 4, "Deliver to AutoSys, twice")
+        _headline(4, "Deliver to AutoSys, twice")
         updater = AutosysUpdater(book, SendEvent(program=sandbox.sendevent))
         everything = _pending(book)
         first = updater.run()
@@ -109,15 +103,15 @@ def run_demo(
         second = updater.run()
         delivered_second = _delivered(book) - delivered_first
         events = sandbox.autosys_events()
-        console.print(f"first cycle: {first.delivered} delivered, {first.failed} refused and still pending")
-        console.print(f"second cycle: {second.delivered} delivered: the rows refused before and no others")
+        print(f"first cycle: {first.delivered} delivered, {first.failed} refused and still pending")
+        print(f"second cycle: {second.delivered} delivered: the rows refused before and no others")
         final = book.summary()
 
-    console.print()
-    vm_counts = _print_selections(console, selector)
-    _print_comparison(console, result)
-    _print_deliveries(console, (first, second))
-    _print_pending(console, final)
+    print()
+    vm_counts = _print_selections(selector)
+    _print_comparison(result)
+    _print_deliveries((first, second))
+    _print_pending(final)
 
     tasks = 2 * len(names)
     up = {vm: count for vm, count in vm_counts.items() if vm not in skipped}
@@ -145,20 +139,20 @@ def run_demo(
     taken = Counter(event["job"] for event in events)
     checks["AutoSys received each event once"] = taken == Counter(row[1] for row in everything)
 
-    console.print(f"result  {comparison.path}", soft_wrap=True)
-    console.print(f"ledger  {root.resolve()}", soft_wrap=True)
+    print(f"result  {comparison.path}")
+    print(f"ledger  {root.resolve()}")
     for warning in comparison.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning.code}: {warning.text}", soft_wrap=True)
+        print(f"warning {warning.code}: {warning.text}")
     broken = [text for text, held in checks.items() if not held]
     for text in broken:
-        console.print(f"[red]did not hold:[/red] {text}", soft_wrap=True)
+        print(f"did not hold: {text}")
     seconds = time.monotonic() - started
-    console.print(f"{len(checks) - len(broken)} of {len(checks)} promises checked and kept, {seconds:.1f} real seconds")
+    print(f"{len(checks) - len(broken)} of {len(checks)} promises checked and kept, {seconds:.1f} real seconds")
     return not broken
 
 
-def _headline(console: Console, number: int, text: str) -> None:
-    console.print(f"\n[bold]{number}. {text}[/bold]")
+def _headline(number: int, text: str) -> None:
+    print(f"\n{number}. {text}")
 
 
 def _job_names(path: Path, limit: int | None) -> list[str]:
@@ -187,39 +181,37 @@ def _delivered(ledger: JobLedger) -> set[_RowKey]:
     return {row[:4] for row in zip(*columns, strict=True) if row[4] == "delivered"}
 
 
-def _table(title: str, *columns: str) -> RichTable:
-    table = RichTable(title=title, title_justify="left", title_style="bold", min_width=60)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-    return table
+def _print_titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    print(title)
+    print_table(columns, rows)
+    print()
 
 
-def _print_selections(console: Console, selector: RoundRobinSelector) -> dict[str, int]:
+def _print_selections(selector: RoundRobinSelector) -> dict[str, int]:
     distribution = selector.distribution()
     columns = [distribution[name].to_pylist() for name in ("vm", "selections", "share")]
-    table = _table("Selections per VM", "VM", "selections", "share")
-    counts: dict[str, int] = {}
-    for vm, selections, share in zip(*columns, strict=True):
-        table.add_row(vm, str(selections), f"{share:.1%}")
-        if selections:
-            counts[vm] = selections
-    console.print(table)
-    return counts
+    turns = list(zip(*columns, strict=True))
+    rows = [(vm, selections, f"{share:.1%}") for vm, selections, share in turns]
+    _print_titled("Selections per VM", ("VM", "selections", "share"), rows)
+    return {vm: selections for vm, selections, _ in turns if selections}
 
 
-def _print_comparison(console: Console, result: dict[str, Any]) -> None:
-    table = _table("Comparison (sandbox seconds)", "", *_ARMS)
+def _print_comparison(result: dict[str, Any]) -> None:
     arms = [result[f"{arm}_execution"] for arm in _ARMS]
-    table.add_row("compute context", *(arm["context_name"] for arm in arms))
-    table.add_row("jobs done / failed", *(f"{arm['successful_jobs']} / {arm['failed_jobs']}" for arm in arms))
-    table.add_row("total duration", *(f"{arm['total_duration']:,.1f} s" for arm in arms))
-    table.add_row("median wait in queue", *(_median_wait(arm) for arm in arms))
-    table.add_row("jobs per host", *("\n".join(_hosts(arm)) for arm in arms))
     saved = result["comparison"]
-    table.add_section()
-    table.add_row("time saved", "", f"{saved['time_saved']:,.1f} s")
-    table.add_row("efficiency gain", "", f"{saved['efficiency_gain']:.1f} %")
-    console.print(table)
+    rows = [
+        ("compute context", *(arm["context_name"] for arm in arms)),
+        ("jobs done / failed", *(f"{arm['successful_jobs']} / {arm['failed_jobs']}" for arm in arms)),
+        ("total duration", *(f"{arm['total_duration']:,.1f} s" for arm in arms)),
+        ("median wait in queue", *(_median_wait(arm) for arm in arms)),
+    ]
+    hosts = zip_longest(*(_hosts(arm) for arm in arms), fillvalue="")
+    rows += [("" if number else "jobs per host", *pair) for number, pair in enumerate(hosts)]
+    rows += [
+        ("time saved", "", f"{saved['time_saved']:,.1f} s"),
+        ("efficiency gain", "", f"{saved['efficiency_gain']:.1f} %"),
+    ]
+    _print_titled("Comparison (sandbox seconds)", ("", *_ARMS), rows)
 
 
 def _orchestrator(job: dict[str, Any]) -> dict[str, Any]:
@@ -236,16 +228,15 @@ def _hosts(arm: dict[str, Any]) -> list[str]:
     return [f"{host}: {count}" for host, count in sorted(hosts.items())]
 
 
-def _print_deliveries(console: Console, cycles: tuple[DeliveryReport, ...]) -> None:
-    table = _table("Deliveries by outcome", "outcome", "first cycle", "second cycle")
-    for outcome in ("delivered", "failed", "parked", "unknown"):
-        table.add_row(outcome, *(str(getattr(cycle, outcome)) for cycle in cycles))
-    table.add_row("executions settled too", *(str(cycle.settled) for cycle in cycles))
-    console.print(table)
+def _print_deliveries(cycles: tuple[DeliveryReport, ...]) -> None:
+    outcomes = ("delivered", "failed", "parked", "unknown")
+    rows = [(outcome, *(getattr(cycle, outcome) for cycle in cycles)) for outcome in outcomes]
+    rows.append(("executions settled too", *(cycle.settled for cycle in cycles)))
+    _print_titled("Deliveries by outcome", ("outcome", "first cycle", "second cycle"), rows)
 
 
-def _print_pending(console: Console, summary: Any) -> None:
-    table = _table("Ledger at the end", "table", "rows", "acknowledged", "pending")
-    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
-        table.add_row(name, *(str(counts[key]) for key in ("rows", "acknowledged", "pending")))
-    console.print(table)
+def _print_pending(summary: Any) -> None:
+    tables = (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications))
+    keys = ("rows", "acknowledged", "pending")
+    rows = [(name, *(counts[key] for key in keys)) for name, counts in tables]
+    _print_titled("Ledger at the end", ("table", *keys), rows)

@@ -1,4 +1,4 @@
-"""Progress of a comparison: bars in a terminal or notebook, plain lines in a log."""
+"""Progress of a comparison: bars in a terminal or notebook that has rich, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ __all__ = ["PlainProgress", "RichProgress", "make_progress"]
 def make_progress() -> PlainProgress | RichProgress:
     """Returns bars where they can be drawn (a terminal, a notebook with ipywidgets), else plain lines for a log file.
 
+    Bars need the package rich, which a runtime can have and the extra `progress` installs. Without it, lines are plain.
     Both are context managers, and are called with one dict per event: arm, round, rounds, done, failed (the part of
     `done` that did not succeed), in_flight, total, job, state.
     """
-    from rich.console import Console
+    try:
+        from rich.console import Console
 
-    console = Console()
-    # Without ipywidgets, rich warns and draws nothing that moves.
-    drawn = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
-    return RichProgress(console) if drawn else PlainProgress(sys.stdout)
+        console = Console()
+        # Without ipywidgets, rich warns and draws nothing that moves.
+        drawn = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+        return RichProgress(console) if drawn else PlainProgress(sys.stdout)
+    except ImportError:  # rich is not installed, or is too old to have all names
+        return PlainProgress(sys.stdout)
 
 
 class RichProgress:

@@ -6,17 +6,16 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jobrota._native import JobLedger, settings_lookup
 from jobrota.commands.durations import checked_duration, duration
+from jobrota.commands.tables import print_table, printable
 from jobrota.errors import InvalidInputError, LeaseHeldError
 
 if TYPE_CHECKING:
     from arro3.core import Table
-    from rich.console import Console
 
     from jobrota._native import DeliveryReport
 
@@ -357,61 +356,6 @@ def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace, nothing: st
 
 def _jsonable(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def print_table(
-    names: Sequence[str], rows: Sequence[Sequence[Any]], phrases: Collection[str] = ("detail", "error", "reason")
-) -> None:
-    """Prints rows as a table. Values are never read as markup.
-
-    Args:
-        names: The columns.
-        rows: Their values.
-        phrases: The columns that a terminal folds between words. The others have names to search for and to copy.
-    """
-    from rich.cells import cell_len
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    cells = [[printable(value) for value in row] for row in rows]
-    least = []
-    for at, name in enumerate(names):
-        numbers = all(isinstance(row[at], int | None) for row in rows)
-        texts = [name, *(row[at] for row in cells)]
-        folds = name in phrases
-        words = [word for text in texts for word in text.split()] if folds else texts
-        least.append(max(map(cell_len, words), default=0))
-        justify: Literal["right", "left"] = "right" if numbers and rows else "left"
-        table.add_column(name, justify=justify, min_width=least[-1], no_wrap=not folds)
-    for row in cells:
-        table.add_row(*map(Text, row))
-    console = make_console()
-    # In fewer columns, rich leaves out cells.
-    console.width = max(console.width, sum(least) + len(least))
-    console.print(table, crop=False)
-
-
-def make_console() -> Console:
-    """Returns a console that folds lines in a terminal only: a file or another program takes lines of any length."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    # With FORCE_COLOR, rich takes a pipe for a terminal of 80 columns.
-    if not console.file.isatty():
-        console.width = 10_000
-    return console
-
-
-def printable(value: Any) -> str:
-    """Returns the text of a value in a table or line. Characters that could change a terminal are replaced."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
 def _since(text: str) -> datetime:

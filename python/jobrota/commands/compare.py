@@ -16,8 +16,8 @@ from jobrota._native import (
     shown_url,
     viya_base_url,
 )
-from jobrota.commands.autosys import printable
 from jobrota.commands.durations import duration, positive_duration
+from jobrota.commands.tables import printable
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.errors import InvalidInputError
 

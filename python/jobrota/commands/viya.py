@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
-from jobrota.commands.autosys import counted, print_table, printable
+from jobrota.commands.autosys import counted
 from jobrota.commands.durations import positive_duration
+from jobrota.commands.tables import print_table, printable
 from jobrota.errors import InvalidInputError, StorageError
 from jobrota.files import replace
 

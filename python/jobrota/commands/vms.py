@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import Inventory, RoundRobinSelector, settings_lookup
-from jobrota.commands.autosys import print_table
 from jobrota.commands.durations import positive_duration
+from jobrota.commands.tables import print_table
 from jobrota.errors import InvalidInputError
 
 if TYPE_CHECKING:
