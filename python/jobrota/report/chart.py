@@ -17,6 +17,9 @@ NOT_KNOWN = "Not known: the orchestrator had no entry for any of these jobs."
 CLAIMABLE = 5
 """The least number of rounds for a claim. With fewer rounds, no interval is shown."""
 
+# Of vl-convert's Vega-Lite, which draws the charts. Altair 5 names an older one, and the page would warn.
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+
 SVG_MARKS = 6000
 """The most marks of an SVG. More marks are drawn on a canvas, because a browser needs seconds for as many elements."""
 
@@ -53,7 +56,7 @@ def finish(chart: Any, datasets: Mapping[str, list[dict[str, Any]]]) -> dict[str
     """Returns the specification with its data and without a theme."""
     spec: dict[str, Any] = chart.to_dict()
     spec.pop("config", None)
-    return spec | {"datasets": dict(datasets)}
+    return spec | {"$schema": _SCHEMA, "datasets": dict(datasets)}
 
 
 def seconds(value: float | None) -> float | None:
