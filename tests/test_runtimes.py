@@ -7,14 +7,16 @@ packages share one environment.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from support import REPOSITORY
-from wheel_environments import Environment, pythons, run, wheel
+from wheel_environments import Environment, normalized, pythons, run, wheel
 
 FOLDER = REPOSITORY / "tests" / "runtimes"
 NAMES = ("dbr-14.3", "dbr-15.4", "dbr-16.4", "dbr-17.3", "dbr-18", "dbr-19", "serverless-4", "serverless-5")
@@ -87,8 +89,30 @@ def title(runtimes: list[Runtime], number: tuple[int, int]) -> str:
     return names if number == runtimes[0].python else f"{names}-on-python{number[0]}.{number[1]}"
 
 
+def requirements() -> list[Requirement]:
+    """What the wheel and its extras need."""
+    with zipfile.ZipFile(wheel()) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    return [Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)]
+
+
 def test_every_file_is_a_runtime() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.txt")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("runtime", [read(name) for name in NAMES], ids=NAMES)
+def test_no_bound_excludes_what_a_runtime_has(runtime: Runtime) -> None:
+    lines = re.findall(r"^(\S+)==(\S+)$", runtime.file.read_text(encoding="utf-8"), re.MULTILINE)
+    preinstalled = {normalized(name): version for name, version in lines}
+    needed = requirements()
+    assert {"arro3-core", "rich", "altair", "ipykernel"} <= {normalized(requirement.name) for requirement in needed}
+    excluded = [
+        str(requirement)
+        for requirement in needed
+        if (version := preinstalled.get(normalized(requirement.name))) and version not in requirement.specifier
+    ]
+    assert excluded == []
 
 
 @pytest.mark.timeout(300)
@@ -111,9 +135,13 @@ def test_nothing_preinstalled_changes_and_all_parts_work(
     assert re.search(r"^job_notifications +[13] +0 +[13] ", printed, re.MULTILINE)
 
     # With the extras, pip would take the newest of their packages, and what these need. Constraints keep what is there.
-    for runtime in runtimes:
-        planned = environment.planned("--constraint", runtime.file, f"{wheel()}[notebook,progress,report]")
-        assert not planned & before.keys()
+    # On another Python than the runtime's, pip still looks for the wheels of the runtime's.
+    major, minor = runtimes[0].python
+    foreign = ("--python-version", f"{major}.{minor}", "--target", tmp_path / "target")
+    options = () if number == runtimes[0].python else foreign
+    extras = f"{wheel()}[notebook,progress,report]"
+    planned = environment.planned(*options, "--constraint", runtimes[0].file, extras)
+    assert options or not planned & before.keys()
     if "rich" not in before:
         environment.install("--constraint", runtimes[0].file, f"{wheel()}[progress]")
     run(environment.python, "-W", "error", "-c", BARS)

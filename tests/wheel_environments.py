@@ -77,15 +77,16 @@ class Environment:
     def planned(self, *arguments: str | Path) -> set[str]:
         """The packages that the same installation would add or replace."""
         report = self.pip("install", "--quiet", "--only-binary", ":all:", "--dry-run", "--report", "-", *arguments)
-        return {_normalized(item["metadata"]["name"]) for item in json.loads(report)["install"]}
+        return {normalized(item["metadata"]["name"]) for item in json.loads(report)["install"]}
 
     def packages(self) -> dict[str, str]:
         """The version of each installed package."""
         code = (
             "import json, importlib.metadata as m; print(json.dumps([(d.name, d.version) for d in m.distributions()]))"
         )
-        return {_normalized(name): version for name, version in json.loads(run(self.python, "-c", code))}
+        return {normalized(name): version for name, version in json.loads(run(self.python, "-c", code))}
 
 
-def _normalized(name: str) -> str:
+def normalized(name: str) -> str:
+    """The form of a package's name in which names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
