@@ -16,7 +16,7 @@ import spark_session
 from reported_runs import EVIL, recorded
 
 # How the names of variables begin.
-SETTINGS = ("JOBROTA_", "SAS_", "DATABRICKS_")
+SETTINGS = ("SAS_", "DATABRICKS_")
 CREDENTIALS = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "IDENTITY_", "IMDS_", "MSI_")
 
 
@@ -36,7 +36,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean_environment(jobrota_unconfigured: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has its own working and state directory, no settings or credentials, and nothing configured."""
     for name in list(os.environ):
         if name.startswith(SETTINGS + CREDENTIALS):
@@ -44,11 +44,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    nothing: dict[str, Any] = dict.fromkeys(("ledger", "inventory", "probe", "transport", "mapping"))
-    jobrota.configure(**nothing)
-    yield
-    jobrota.configure(**nothing)
+    monkeypatch.delenv("JOBROTA_CONFIG")  # tests write a jobrota.toml into the working directory
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +66,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> jobrota.JobLedger:
+def ledger(jobrota_ledger: jobrota.JobLedger) -> jobrota.JobLedger:
     """A ledger of the test's own, with nothing in it."""
-    return jobrota.JobLedger(tmp_path / "ledger")
+    return jobrota_ledger
 
 
 # Not for the whole session: while it is there, no test can run an event loop of its own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import subprocess
 import sys
 import time
@@ -204,7 +205,7 @@ def test_arguments_that_cannot_be_right(azure: jobrota.Sandbox) -> None:
     assert azure.azure_requests() == []
 
 
-def test_processes_share_fresh_listing(azure: jobrota.Sandbox, tmp_path: Path) -> None:
+def test_processes_share_fresh_listing(azure: jobrota.Sandbox) -> None:
     first = listed(azure)
     asked = len(azure.azure_requests())
     assert listed(azure).remembered
@@ -222,7 +223,7 @@ def test_processes_share_fresh_listing(azure: jobrota.Sandbox, tmp_path: Path) -
     out = subprocess.run(child, input=json.dumps(given), capture_output=True, text=True, timeout=60, check=True)
     assert out.stdout.split() == ["True", *first.names]
     assert len(azure.azure_requests()) == asked
-    (file,) = (tmp_path / "state" / "jobrota" / "azure").glob("*.json")
+    (file,) = Path(os.environ["XDG_STATE_HOME"], "jobrota", "azure").glob("*.json")
     assert file.stat().st_mode & 0o777 == 0o600
     assert azure.azure_credential["client_secret"] not in file.read_text()
     assert not listed(azure, max_age=0).remembered

@@ -14,6 +14,9 @@ Four parts, each useful alone:
 ...     selector = jobrota.RoundRobinSelector(sandbox.inventory, cursor="process", probe=sandbox.probe)
 ...     [selector.select().vm for _ in range(4)]
 ['vm1', 'vm2', 'vm3', 'vm1']
+
+With the plugin `jobrota.pytest_plugin`, pytest would rewrite this package, and warn where it is imported before pytest
+starts. PYTEST_DONT_REWRITE forbids it.
 """
 
 from contextlib import suppress
