@@ -1,4 +1,4 @@
-"""Examples run: docstrings of native classes, the README, the scripts of `examples/` and the notebooks.
+"""Examples run: docstrings of native classes, the README and the scripts of `examples/`.
 
 pytest itself collects the example tests of `examples/`.
 """
@@ -7,21 +7,15 @@ from __future__ import annotations
 
 import doctest
 import inspect
-import json
 import re
 import runpy
 from collections.abc import Iterator
-from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
 
 import jobrota
 from jobrota import _native
 from support import REPOSITORY
-
-NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 # What each script prints, among other lines.
 SCRIPTS = {
@@ -109,19 +103,3 @@ def test_the_documentation_links_to_files_that_exist() -> None:
     for page in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *REPOSITORY.glob("examples/*.md")]:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-@pytest.mark.parametrize("path", [*NOTEBOOKS, REPOSITORY / "examples" / "nightly.ipynb"], ids=lambda path: path.name)
-def test_notebooks_have_no_outputs_in_the_repository(path: Path) -> None:
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] == "code":
-            assert cell["outputs"] == []
-            assert cell["execution_count"] is None
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:zmq")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebooks_run(path: Path, tmp_path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-    resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources=resources).execute()
