@@ -51,10 +51,13 @@ def test_magic_commands_do_not_run(tmp_path: Path) -> None:
             "%python\nb = rest",
             "%%bash\nls",
             "!ls",
+            "%%time\nc = rest",
+            "%pip install x \\\n  y\nimport sys; line = sys._getframe().f_lineno",
         )
     )
-    assert run.not_run == ["%pip install x.whl", "%sql\nSELECT 1", "%%bash\nls", "!ls"]
-    assert (run.variables["text"], run.variables["b"]) == ("\n%pattern\n", 3)
+    assert run.not_run == ["%pip install x.whl", "%sql\nSELECT 1", "%%bash\nls", "!ls", "%pip install x \\\n  y"]
+    assert (run.variables["text"], run.variables["b"], run.variables["c"]) == ("\n%pattern\n", 3, 3)
+    assert run.variables["line"] == 3
 
 
 def test_the_source_format_of_databricks_and_run(tmp_path: Path) -> None:

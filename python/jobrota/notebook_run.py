@@ -21,7 +21,10 @@ _SOURCE_HEADER = "# Databricks notebook source"
 _SOURCE_CELL = re.compile(r"^# COMMAND -+[ \t]*$", re.MULTILINE)
 _SOURCE_MAGIC = re.compile(r"^# MAGIC ?", re.MULTILINE)
 
-_LINE_MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?P<command>[%!].*)$")
+# A command ends with its line, unless a backslash continues it.
+_LINE_MAGIC = re.compile(r"^(?P<indent>[ \t]*)(?P<command>[%!](?:.*\\\n)*.*)$", re.MULTILINE)
+# The first line of a cell that is Python all the same.
+_PYTHON_CELL = re.compile(r"^%(python|%time|%capture)\b.*")
 # A cell whose first line is one of these is in another language, or is text.
 _OTHER_LANGUAGE = re.compile(r"^(%%|%(md|md-sandbox|sql|sh|r|scala|fs)\b)")
 _RUN = re.compile(r"^%run\s+(?P<quote>[\"']?)(?P<path>[^\"'$]+?)(?P=quote)\s*$")
@@ -87,10 +90,11 @@ def run_notebook(
 def _run_cells(path: Path, run: NotebookRun, display: Display) -> None:
     for number, source in enumerate(_cells(path), 1):
         name = f"{path}, cell {number}"
+        source = _PYTHON_CELL.sub("", source)
         if _OTHER_LANGUAGE.match(source):
             run.not_run.append(source)
             continue
-        python = _without_magic(source.removeprefix("%python\n"), name, path, run, display)
+        python = _without_magic(source, name, path, run, display)
         # With this entry, a traceback shows the line of the cell.
         linecache.cache[name] = (len(python), None, python.splitlines(keepends=True), name)
         tree = ast.parse(python, name)
@@ -118,26 +122,24 @@ def _cells(path: Path) -> list[str]:
 
 
 def _without_magic(source: str, name: str, path: Path, run: NotebookRun, display: Display) -> str:
-    """The Python of a cell. A line with a magic command becomes `pass`, so that an `if` around it stays valid."""
+    """The Python of a cell. A magic command becomes `pass`, so that an `if` around it and the numbers of lines stay."""
     try:
         compile(source, name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     except SyntaxError:
         pass
     else:
         return source  # a line that begins with % can be part of a text or of a calculation
-    lines = []
-    for line in source.splitlines():
-        magic = _LINE_MAGIC.match(line)
-        if magic is None:
-            lines.append(line)
-            continue
-        other = _RUN.match(magic["command"])
+
+    def replaced(magic: re.Match[str]) -> str:
+        command = magic["command"]
+        other = _RUN.match(command)
         if other is not None:
             _run_cells(_notebook_file(path.parent / other["path"]), run, display)
         else:
-            run.not_run.append(magic["command"])
-        lines.append(f"{magic['indent']}pass")
-    return "\n".join(lines)
+            run.not_run.append(command)
+        return f"{magic['indent']}pass" + "\n" * command.count("\n")
+
+    return _LINE_MAGIC.sub(replaced, source)
 
 
 def _notebook_file(path: Path) -> Path:
