@@ -41,14 +41,24 @@ fn planned_with(
     max_attempts: Option<u64>,
     yes: HashMap<LedgerRow, u64>,
 ) -> Plan {
+    planned_by(pending, attempts, yes, &|rules| PlanRules { order, max_attempts, ..rules })
+}
+
+/// The plan by rules that `change` makes of the simplest ones.
+fn planned_by(
+    pending: Vec<LedgerRow>,
+    attempts: Vec<Attempt>,
+    yes: HashMap<LedgerRow, u64>,
+    change: &dyn for<'a> Fn(PlanRules<'a>) -> PlanRules<'a>,
+) -> Plan {
     let check = |delivery: &Delivery| match delivery.status.as_str() {
         "BAD" => Err("no mapping".to_owned()),
         _ => Ok(()),
     };
-    let (first, priority, waits) = (HashSet::new(), HashSet::new(), Waits::new());
-    let rules = PlanRules {
-        order,
-        max_attempts,
+    let (first, priority, waits) = (HashSet::from(["first".to_owned()]), HashSet::new(), Waits::new());
+    let rules = change(PlanRules {
+        order: Order::PerJob,
+        max_attempts: None,
         first: &first,
         priority: &priority,
         stale_before: None,
@@ -56,7 +66,7 @@ fn planned_with(
         waits: &waits,
         now: DateTime::UNIX_EPOCH,
         check: &check,
-    };
+    });
     let histories = Histories { by_row: AttemptHistory::by_row(&[], attempts), ..Histories::default() };
     let pending = PendingRows { rows: pending, histories, acknowledged: yes, ..PendingRows::default() };
     plan(&pending, &rules)
@@ -176,6 +186,35 @@ fn identical_rows_that_failed_once_each_have_one_attempt_each() {
     let yes = HashMap::from([(twin.clone(), 1)]);
     let plan = planned_with(vec![twin.clone(), twin.clone()], attempts, Order::None, Some(2), yes);
     assert_eq!((plan.parked_before, plan.park.len(), numbers(&plan)), (1, 0, vec![(2, 1)]));
+}
+
+#[test]
+fn rows_from_before_the_limit_are_expired_and_the_row_of_the_limit_is_sent() {
+    let rows = vec![row("a", "S", 1), row("b", "S", 2), row("c", "S", 3)];
+    let limit = DateTime::from_timestamp_micros(2);
+    let plan = planned_by(rows, vec![], HashMap::new(), &|rules| PlanRules { stale_before: limit, ..rules });
+    assert_eq!(plan.expired.iter().map(|unsent| unsent.row.timestamp).collect::<Vec<_>>(), [Some(1)]);
+    assert_eq!(queued(&plan), [[("b", 2)], [("c", 3)]]);
+}
+
+#[test]
+fn a_job_that_goes_first_blocks_the_others_while_a_row_of_it_cannot_be_sent() {
+    let first = row("first", "S", 1);
+    let plan = |rows: &[LedgerRow], attempts: &[(&LedgerRow, &str)]| {
+        let attempts = attempts.iter().map(|(row, outcome)| attempt(row, 1, outcome)).collect();
+        let plan = planned_by(rows.to_vec(), attempts, HashMap::new(), &|rules| PlanRules {
+            next_try: &|_, _, at| Some(at + chrono::TimeDelta::hours(1)),
+            ..rules
+        });
+        (plan.first.len(), plan.first_is_blocked)
+    };
+    let other = row("other", "S", 2);
+    assert_eq!(plan(&[first.clone(), other.clone()], &[]), (1, false), "it is sent first");
+    assert_eq!(plan(&[first.clone(), other.clone()], &[(&other, "failed")]), (1, false), "the other row waits");
+    assert_eq!(plan(&[first.clone(), other.clone()], &[(&other, "parked")]), (1, false), "the other row is parked");
+    assert_eq!(plan(std::slice::from_ref(&first), &[(&first, "failed")]), (0, true), "its next try is not due yet");
+    assert_eq!(plan(std::slice::from_ref(&first), &[(&first, "parked")]), (0, true), "it was parked before");
+    assert_eq!(plan(&[row("first", "BAD", 1)], &[]), (0, true), "it is parked now");
 }
 
 proptest! {
