@@ -342,6 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn a_send_that_was_not_waited_for_keeps_the_lease_from_being_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let epoch = Epoch::new(&ledger(&dir), Notifications, false);
+        assert!(epoch.may_release());
+        epoch.leaves_send();
+        assert!(!epoch.may_release());
+    }
+
+    #[test]
     fn a_lease_that_lapsed_is_known_to_later_holders() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ledger(&dir);

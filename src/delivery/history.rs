@@ -265,6 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_saved_stands_until_the_row_is_redriven() {
+        let progress = RowProgress { failures: 3, ..RowProgress::after(0) };
+        let saved = [RetryState { row: row(), progress, last_try: None, next_try: None }];
+        let mut history = AttemptHistory::by_row(&saved, []).remove(&row()).unwrap();
+        assert_eq!(history.open_rows(1), [progress]);
+        history.add(&attempt(1, "redriven", 1));
+        assert_eq!(history.open_rows(1), [RowProgress::after(1)]);
+    }
+
+    #[test]
+    fn each_number_with_a_mark_or_an_answer_is_a_try() {
+        let tries = |outcomes: &[&str]| {
+            let attempts = (1..).zip(outcomes).map(|(number, outcome)| attempt(number, outcome, number));
+            AttemptHistory::by_row(&[], attempts).remove(&row()).unwrap().tries()
+        };
+        for tried in ["sending", "failed", "unknown"] {
+            assert_eq!((tries(&[tried]), tries(&[tried, tried, "parked"])), (1, 2), "{tried}");
+        }
+        assert_eq!(tries(&["parked", "superseded"]), 0);
+    }
+
+    #[test]
     fn the_last_try_is_not_that_of_a_row_whose_turn_did_not_come() {
         let mut stopped = attempt(2, "failed", 9);
         stopped.detail = Some(NOT_SENT.to_owned());
