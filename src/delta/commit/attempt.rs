@@ -59,7 +59,6 @@ impl CommitKind {
         Self {
             operation: UpdateTableOperation::Optimize,
             data_change: false,
-            lock_first: false,
             parameters: vec![("predicate", "[]".to_owned()), ("targetSize", target_size.to_string())],
             ..Self::write("")
         }
