@@ -260,3 +260,15 @@ fn scalar(column: &ArrayRef, row: usize, text: &str) -> Result<Scalar> {
     }
     kind.parse_scalar(text).map_err(|e| from_kernel("reading a partition value", e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_same_millisecond_have_times_in_the_order_in_which_they_were_written() {
+        let begun = environment().utc().timestamp_millis();
+        let times: Vec<i64> = (0..10_000).map(|_| now()).collect();
+        assert!(times[0] >= begun && times.is_sorted_by(|one, next| one < next));
+    }
+}

@@ -1,8 +1,9 @@
 //! Errors at the worst moment, and a real kill.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSystemCommitter, PublishMetadata};
@@ -163,6 +164,59 @@ fn a_failing_checkpoint_does_not_fail_the_append() {
         table.append(&batch(&[row(format!("{at:02}"), at, "NO")])).expect("appended");
     }
     assert_eq!(all(&table).len(), 25);
+}
+
+/// Lets much time pass between a commit and its answer. Meanwhile, others clean the log up, if they `clean`.
+struct Pausing {
+    table: OnceLock<Table>,
+    log: PathBuf,
+    cleans: bool,
+}
+
+impl Committer for Pausing {
+    fn commit(
+        &self,
+        engine: &dyn Engine,
+        actions: KernelResultIterator<'_, FilteredEngineData>,
+        metadata: CommitMetadata,
+    ) -> KernelResult<CommitResponse> {
+        let before = self.log.join(format!("{:020}.json", metadata.version() - 1));
+        let response = FileSystemCommitter::new().commit(engine, actions, metadata);
+        if self.cleans {
+            std::fs::remove_file(before).expect("removed");
+        }
+        self.table.get().expect("opened").state.set_since_log_access(Duration::from_secs(2 * 3600));
+        response
+    }
+
+    fn is_catalog_committer(&self) -> bool {
+        false
+    }
+
+    fn publish(&self, engine: &dyn Engine, metadata: PublishMetadata) -> KernelResult<()> {
+        FileSystemCommitter::new().publish(engine, metadata)
+    }
+}
+
+/// The entry that a slow commit created can have taken the place of one that was cleaned away meanwhile.
+#[test]
+fn after_a_long_pause_a_commit_counts_only_if_the_entry_before_it_is_still_there() {
+    for cleans in [false, true] {
+        let dir = tempfile::tempdir().expect("directory");
+        Table::open_or_create(&storage(&dir), &spec()).expect("created");
+        let log = dir.path().join("events/_delta_log");
+        let pausing = Arc::new(Pausing { table: OnceLock::new(), log, cleans });
+        let limits = TimeLimits { on_errors: Duration::from_secs(60), on_races: None };
+        let table = Table::open_with(&storage(&dir), "events", Arc::clone(&pausing) as _, limits).expect("opened");
+        assert!(pausing.table.set(table.clone()).is_ok());
+        match table.append(&batch(&[row("a", 1, "NO")])) {
+            Ok(version) => assert_eq!((version, cleans), (1, false)),
+            Err(error) => {
+                assert!(cleans && error.is_outcome_unknown() && !error.is_retryable(), "{error}");
+                assert!(error.to_string().contains("stopped for so long"), "{error}");
+            }
+        }
+    }
 }
 
 const CHILD_ROOT: &str = "JOBROTA_TEST_APPENDING_CHILD";

@@ -174,6 +174,81 @@ fn writing_to_the_table_that_is_being_decided_about_is_an_error_and_no_deadlock(
     table.append(&batch(&[row("a", 1, "NO")])).expect("the handle still works");
 }
 
+/// Planning a rewrite can be slow, and must neither keep other writers waiting nor starve.
+#[test]
+fn a_rewrite_holds_the_lock_only_after_a_lost_race() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    table.append(&batch(&[row("a", 1, "NO"), row("b", 1, "NO")])).expect("appended");
+    let (mut inner, restarts) = (Vec::new(), std::cell::Cell::new(0));
+    let removed = table.rewrite(
+        &equals("flag", "NO"),
+        NO_CHECK,
+        &mut |rows| {
+            if inner.is_empty() {
+                assert_eq!(flip(&table, &|name| name == "a")?, 1, "it wins the race");
+            }
+            // Under the lock, this is refused, as it would be a deadlock.
+            inner.push(table.append(&batch(&[row("c", 2, "YES")])).map(drop).map_err(|error| error.kind()));
+            Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add: rows.slice(0, 0) }))
+        },
+        &mut || restarts.set(restarts.get() + 1),
+    );
+    assert_eq!(removed.expect("rewritten"), 1);
+    assert_eq!((inner, restarts.get()), (vec![Ok(()), Err(ErrorKind::Internal)], 1));
+    assert_eq!(all(&table), [row("a", 1, "YES"), row("c", 2, "YES")]);
+}
+
+/// A file that a decision reads can have been vacuumed meanwhile. It starts again a limited number of times.
+#[test]
+fn a_decision_about_files_that_vanish_again_and_again_ends_with_the_error() {
+    let (memory, root) = (Arc::new(object_store::memory::InMemory::new()), "memory:///ledger/");
+    let open = || {
+        let storage = Storage::over(Arc::clone(&memory) as _, url::Url::parse(root).expect("url")).expect("storage");
+        Table::open_or_create(&storage, &spec()).expect("created")
+    };
+    let (ours, theirs) = (open(), open());
+    let mut decisions = 0;
+    let ended = ours.append_conditionally(&mut |_| {
+        decisions += 1;
+        theirs.append(&batch(&[row("theirs", decisions, "NO")]))?;
+        Err(crate::error::Error::new(ErrorKind::Storage, "the file is gone"))
+    });
+    assert_eq!(ended.expect_err("no decision").to_string(), "the file is gone");
+    assert_eq!(decisions, 1 + i64::from(super::super::state::MAX_VANISHED));
+    assert_eq!(all(&ours).len() as i64, decisions);
+}
+
+/// Properties of the table say how data files are written.
+#[test]
+fn the_files_of_a_lost_attempt_serve_the_next_one_unless_the_properties_have_changed() {
+    for property in ["", "\"delta.dataSkippingNumIndexedCols\":\"1\","] {
+        let dir = tempfile::tempdir().expect("directory");
+        let table = Table::open_or_create(&storage(&dir), &plain_spec()).expect("created");
+        let (place, log) = (dir.path().join("events"), dir.path().join("events/_delta_log"));
+        let files = || {
+            let names = std::fs::read_dir(&place).expect("listed").map(|entry| entry.expect("entry").file_name());
+            names.filter(|name| name.to_string_lossy().ends_with(".parquet")).collect::<Vec<_>>()
+        };
+        let mut before = Vec::new();
+        let decided = table.append_conditionally(&mut |view| {
+            before.push(files());
+            if view.version() == 0 {
+                let zero = std::fs::read_to_string(log.join("00000000000000000000.json")).expect("version 0");
+                let metadata = zero.lines().find(|line| line.contains("\"metaData\"")).expect("metadata");
+                let interval = "\"delta.checkpointInterval\"";
+                let changed = metadata.replace(interval, &format!("{property}{interval}"));
+                std::fs::write(log.join("00000000000000000001.json"), changed).expect("written");
+            }
+            Ok(Some(ConditionalWrite { batch: batch(&[row("a", 1, "NO")]), transactions: Vec::new() }))
+        });
+        assert_eq!(decided.expect("appended"), Some(2));
+        assert_eq!((before[0].len(), before[1].len(), files().len()), (0, 1, 1));
+        assert_eq!(files() == before[1], property.is_empty(), "{property}");
+        assert_eq!(all(&table), [row("a", 1, "NO")]);
+    }
+}
+
 /// A listing that is extended by the commits since says the same as a new one.
 #[test]
 fn a_handle_that_scanned_before_sees_what_a_new_one_sees() {

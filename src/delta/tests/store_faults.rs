@@ -233,3 +233,15 @@ fn a_write_that_may_still_arrive_is_not_said_to_be_unwritten() {
     world.plan.next_commits(&[]);
     check(&[("late".to_owned(), promise(&ended), said(&ended))], &world.rows());
 }
+
+/// A store can miss an object for a moment.
+#[test]
+fn a_single_look_that_misses_the_entry_before_stops_no_commit() {
+    let world = World::new(FaultPlan::random(0, 0, &[Fault::NotFound]), Duration::from_secs(60));
+    let table = world.table();
+    table.append(&batch(&[row("a", 1, "NO")])).expect("appended");
+    world.plan.set_percent(100);
+    table.append(&batch(&[row("b", 1, "NO")])).expect("the log lists the entry");
+    world.plan.set_percent(0);
+    assert_eq!(world.rows(), [row("a", 1, "NO"), row("b", 1, "NO")]);
+}

@@ -71,6 +71,8 @@ fn delta_knows_no_empty_partition_value() {
     let storage = storage(&dir);
     let table = Table::open_or_create(&storage, &spec()).expect("created");
     table.append(&batch(&[row("", 1, ""), (Some("b".into()), None, None)])).expect("appended");
+    let entry = std::fs::read_to_string(dir.path().join("events/_delta_log/00000000000000000001.json")).expect("entry");
+    assert_eq!(entry.matches("\"add\"").count(), 1, "the rows share a file");
     // The empty name is kept; the empty flag, a partition value, is NULL.
     assert_eq!(all(&table), vec![(Some(String::new()), Some(1), None), (Some("b".into()), None, None)]);
     assert_eq!(table.scan(&equals("flag", "")).expect("scan").num_rows(), 0);
