@@ -132,6 +132,15 @@ fn what_is_not_a_record_is_listed_up_to_a_limit_and_counted() {
 }
 
 #[test]
+fn an_item_has_the_line_on_which_its_value_begins() {
+    let a = record("A", 1);
+    let pretty = a.replace(',', ",\n");
+    let items = parse::items(format!("{a}\n\n{pretty} 7\n[\n{a},\n7]\n\n{a}").as_bytes(), &reader(), u64::MAX).0;
+    let lines: Vec<(u64, bool)> = items.iter().map(|item| (item.line, item.record.is_ok())).collect();
+    assert_eq!(lines, [(1, true), (3, true), (6, false), (7, true), (7, false), (11, true)]);
+}
+
+#[test]
 fn a_broken_line_stops_no_other_and_is_named() {
     let (a, c) = (record("A", 1), record("C", 3));
     let text = format!("{a}\n{{\"file_name\": \"b\n\n{c}\n{{}}\n7\n{}", &c[..20]);

@@ -140,7 +140,7 @@ fn bad_files_are_reported_one_by_one_and_stop_nothing() {
     for again in [false, true] {
         let report = fixture.import();
         assert_eq!((report.files, report.bad, report.rows), (6, 5, if again { 0 } else { 2 }));
-        assert_eq!(report.bad_records, 1 + 1 + 1 + 1_000);
+        assert_eq!((report.bad_records, report.known), (1 + 1 + 1 + 1_000, u64::from(again)));
         let of = |name: &str| report.failures.iter().filter(|failure| failure.file == name).collect::<Vec<_>>();
         assert_eq!((of("1.json").len(), of("3.json").len(), of("4.json").len()), (1, 1, 1));
         assert_eq!(of("5.jsonl").len(), 21);
@@ -150,6 +150,16 @@ fn bad_files_are_reported_one_by_one_and_stop_nothing() {
     assert_eq!(fixture.jobs(), ["A", "C"]);
     fixture.write("4.json", record("B", 2));
     assert_eq!(fixture.import().rows, 1);
+}
+
+#[test]
+fn files_that_go_before_they_are_read_are_counted() {
+    let fixture = Fixture::new();
+    let mut import = Import::new(&fixture.ledger, reader(), ImportReport::default()).unwrap();
+    for name in ["a.json", "b.json"] {
+        import.file(&fixture.folder().join(name)).unwrap();
+    }
+    assert_eq!((import.report.files, import.report.ignored), (0, [("gone before it was read", 2)].into()));
 }
 
 #[test]
