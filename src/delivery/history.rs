@@ -275,6 +275,15 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_comes_after_the_state_was_saved_ends_the_doubt() {
+        let sending = AttemptHistory::by_row(&[], [attempt(1, "sending", 1)]).remove(&row()).unwrap();
+        let saved = sending.retry_state(&row(), 1);
+        assert_eq!((saved[0].progress.failures, saved[0].progress.in_doubt), (1, Some(1)));
+        let answered = AttemptHistory::by_row(&saved, [attempt(1, "failed", 2)]).remove(&row()).unwrap();
+        assert_eq!(answered.open_rows(1), [RowProgress { failures: 1, ..RowProgress::after(1) }]);
+    }
+
+    #[test]
     fn each_number_with_a_mark_or_an_answer_is_a_try() {
         let tries = |outcomes: &[&str]| {
             let attempts = (1..).zip(outcomes).map(|(number, outcome)| attempt(number, outcome, number));
