@@ -219,7 +219,8 @@ impl<'a> Schedule<'a> {
     }
 
     /// The passes that decide. VMs that always take part are at most one turn each apart. A VM that was away has no more
-    /// credit than that, and one that is new or was dead starts level with the others, so that no VM makes up for all the turns that it missed.
+    /// credit than that, and one that is new or was dead starts level with the others, so that no VM makes up for all the turns
+    /// that it missed.
     fn passes(&self) -> Vec<i64> {
         let known = |at: usize| self.vms[at].state.pass;
         let ahead = (0..self.vms.len()).filter_map(|at| Some(known(at)?.saturating_sub(self.turn_of(at)))).max();
