@@ -30,7 +30,7 @@ def azure() -> Iterator[jobrota.Sandbox]:
 def listed(azure: jobrota.Sandbox, **arguments: Any) -> jobrota.Inventory:
     given: dict[str, Any] = {"credential": azure.azure_credential, "resource_group": azure.azure_resource_group}
     given |= {"endpoint": azure.azure_url, **arguments}
-    return jobrota.Inventory.from_azure(azure.azure_subscription_id, **given)
+    return jobrota.Inventory.from_azure(given.pop("subscription_id", azure.azure_subscription_id), **given)
 
 
 def test_selector_rotates_over_resource_group(azure: jobrota.Sandbox) -> None:
@@ -44,6 +44,14 @@ def test_selector_rotates_over_resource_group(azure: jobrota.Sandbox) -> None:
         ("vm1", "127.0.0.11", "vm1-nic"),
     ]
     assert inventory.left_out == {"vm-deallocated": "is deallocated"}
+
+
+def test_each_sandbox_is_a_subscription_of_its_own(azure: jobrota.Sandbox) -> None:
+    # Else a listing of an earlier sandbox is found in the cache when a later one gets the same port.
+    with jobrota.Sandbox(viya=False, autosys=False, vms=1, vms_down=0, azure=True) as other:
+        assert other.azure_subscription_id != azure.azure_subscription_id
+        with pytest.raises(jobrota.NotFoundError):
+            listed(azure, subscription_id=other.azure_subscription_id)
 
 
 def test_the_inventory_says_where_it_came_from(azure: jobrota.Sandbox) -> None:

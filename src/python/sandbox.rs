@@ -152,8 +152,13 @@ impl PySandbox {
             },
             ..ViyaOptions::default()
         };
-        let azure_options =
-            AzureOptions { throttle_first: azure_throttle_first, token_lifetime, ..AzureOptions::default() };
+        let azure_options = AzureOptions {
+            // A listing is cached by its subscription, also for a later sandbox that gets the same port.
+            subscription_id: uuid::Uuid::new_v4().to_string(),
+            throttle_first: azure_throttle_first,
+            token_lifetime,
+            ..AzureOptions::default()
+        };
         let options = SandboxOptions {
             viya: viya.then_some(viya_options),
             autosys: autosys.then(|| AutosysOptions { refuse_first, ..AutosysOptions::default() }),
@@ -193,10 +198,10 @@ impl PySandbox {
         self.with_azure(|azure| Ok(azure.url()))
     }
 
-    /// Id of Azure's only subscription.
+    /// Id of Azure's only subscription, generated for this sandbox.
     #[getter]
-    fn azure_subscription_id(&self) -> PyOutcome<&'static str> {
-        self.with_azure(|_| Ok(azure::SUBSCRIPTION_ID))
+    fn azure_subscription_id(&self) -> PyOutcome<String> {
+        self.with_azure(|azure| Ok(azure.subscription_id().to_owned()))
     }
 
     /// The resource group of the VMs. Its load balancer `sandbox-lb` has the backend pools `by-nic` and `by-address`.

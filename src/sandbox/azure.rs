@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::lock;
 use arm::AzureState;
 
-/// The sandbox's only subscription.
+/// Its only subscription, if [`AzureOptions::subscription_id`] names no other.
 pub const SUBSCRIPTION_ID: &str = "5a4db0c5-0000-4000-8000-000000000001";
 /// The resource group of its VMs.
 pub const RESOURCE_GROUP: &str = "sandbox-vms";
@@ -56,6 +56,8 @@ fn no_resource(path: &str) -> Response {
 /// What the simulated Azure is like.
 #[derive(Debug, Clone)]
 pub struct AzureOptions {
+    /// Its only subscription, in lower case.
+    pub subscription_id: String,
     /// Items per page of a listing.
     pub page_size: usize,
     /// How many requests Resource Manager answers with 429 before it processes one.
@@ -79,6 +81,7 @@ pub struct AzureOptions {
 impl Default for AzureOptions {
     fn default() -> Self {
         Self {
+            subscription_id: SUBSCRIPTION_ID.to_owned(),
             page_size: 2,
             throttle_first: 0,
             retry_after: 1,
@@ -151,34 +154,19 @@ impl AzureSandbox {
         self.server.public_url()
     }
 
+    /// Its only subscription.
+    pub fn subscription_id(&self) -> &str {
+        &self.server.options.subscription_id
+    }
+
     /// The secret of its service principal, generated for this sandbox.
     pub fn client_secret(&self) -> String {
         lock(&self.server.tokens).secret.clone()
     }
 
-    /// The token with which a workload identity identifies itself, generated for this sandbox.
-    pub fn federated_token(&self) -> String {
-        lock(&self.server.tokens).federated.clone()
-    }
-
     /// A token for its Resource Manager, as its login service issues it.
     pub fn issue_token(&self) -> String {
         lock(&self.server.tokens).issue().0
-    }
-
-    /// Makes all issued tokens invalid.
-    pub fn revoke_tokens(&self) {
-        lock(&self.server.tokens).valid_until.clear();
-    }
-
-    /// How many tokens it has issued.
-    pub fn tokens_issued(&self) -> usize {
-        lock(&self.server.tokens).issued
-    }
-
-    /// Lets Resource Manager answer 503, or properly again.
-    pub fn set_down(&self, down: bool) {
-        *lock(&self.server.down) = down;
     }
 
     /// Puts a VM into a power state, such as `running` or `deallocated`.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::model::{AzureNic, AzureVm};
 use super::run_command::RunCommands;
 use super::tokens::{IdentityRequest, IssuedTokens, LoginForm};
-use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, SUBSCRIPTION_ID, lock, no_resource, refused};
+use super::{AzureOptions, LOAD_BALANCER, RESOURCE_GROUP, lock, no_resource, refused};
 
 type Parameters = HashMap<String, String>;
 
@@ -23,7 +23,7 @@ type Parameters = HashMap<String, String>;
 #[derive(Debug)]
 pub struct AzureState {
     pub tokens: Mutex<IssuedTokens>,
-    options: AzureOptions,
+    pub options: AzureOptions,
     pub vms: Mutex<Vec<AzureVm>>,
     pub requests: Mutex<Vec<String>>,
     throttled: AtomicU32,
@@ -89,9 +89,10 @@ impl AzureState {
     fn answer(&self, path: &str, query: &Parameters) -> Response {
         let lower = path.to_lowercase();
         let segments: Vec<&str> = lower.trim_matches('/').split('/').collect();
-        let ["subscriptions", subscription, rest @ ..] = segments.as_slice() else { return no_route(path) };
-        if *subscription != SUBSCRIPTION_ID {
-            let text = format!("The subscription '{subscription}' could not be found.");
+        let ["subscriptions", named, rest @ ..] = segments.as_slice() else { return no_route(path) };
+        let subscription = &self.options.subscription_id;
+        if named != subscription {
+            let text = format!("The subscription '{named}' could not be found.");
             return refused(StatusCode::NOT_FOUND, "SubscriptionNotFound", &text);
         }
         let (group, rest) = match rest {
@@ -116,27 +117,31 @@ impl AzureState {
                 }
                 // The newest first: clients must not depend on an order.
                 let all = vms.iter().rev().filter(|vm| in_group(&vm.resource_group));
-                let items = all.map(|vm| if status_only { vm.status() } else { vm.describe(false) }).collect();
+                let items = all
+                    .map(|vm| if status_only { vm.status(subscription) } else { vm.describe(subscription, false) })
+                    .collect();
                 return self.page(path, query, items);
             }
-            ["providers", "microsoft.compute", "virtualmachines", name] => vm(name).map(|vm| vm.describe(view)),
+            ["providers", "microsoft.compute", "virtualmachines", name] => {
+                vm(name).map(|vm| vm.describe(subscription, view))
+            }
             ["providers", "microsoft.compute", "virtualmachines", name, "instanceview"] => {
                 vm(name).map(AzureVm::instance_view)
             }
             ["providers", "microsoft.network", "networkinterfaces"] => {
                 let all = nics().filter(|(_, nic)| in_group(&nic.resource_group));
-                return self.page(path, query, all.map(|(vm, nic)| nic.describe(vm)).collect());
+                return self.page(path, query, all.map(|(vm, nic)| nic.describe(subscription, vm)).collect());
             }
             ["providers", "microsoft.network", "networkinterfaces", name] => {
                 let is = |(_, nic): &(&AzureVm, &AzureNic)| {
                     nic.name.eq_ignore_ascii_case(name) && in_group(&nic.resource_group)
                 };
-                nics().find(is).map(|(vm, nic)| nic.describe(vm))
+                nics().find(is).map(|(vm, nic)| nic.describe(subscription, vm))
             }
             ["providers", "microsoft.network", "loadbalancers", balancer, "backendaddresspools", name] => {
                 let here = balancer.eq_ignore_ascii_case(LOAD_BALANCER) && in_group(RESOURCE_GROUP);
                 let pool = self.options.pools.iter().find(|pool| here && pool.name.eq_ignore_ascii_case(name));
-                pool.map(|pool| pool.describe(&vms))
+                pool.map(|pool| pool.describe(subscription, &vms))
             }
             ["providers", "microsoft.compute", "locations", _, "operations", id] => {
                 return self.commands.answer(id, query.contains_key("monitor"));
@@ -150,7 +155,7 @@ impl AzureState {
     fn post(&self, path: &str, body: &[u8]) -> Response {
         let lower = path.to_lowercase();
         let segments: Vec<&str> = lower.trim_matches('/').split('/').collect();
-        let ["subscriptions", SUBSCRIPTION_ID, "resourcegroups", group, rest @ ..] = segments.as_slice() else {
+        let ["subscriptions", subscription, "resourcegroups", group, rest @ ..] = segments.as_slice() else {
             return no_route(path);
         };
         let ["providers", "microsoft.compute", "virtualmachines", name, "runcommand"] = rest else {
@@ -159,8 +164,10 @@ impl AzureState {
         let vms = lock(&self.vms).clone();
         let is = |vm: &&AzureVm| vm.name.eq_ignore_ascii_case(name) && vm.resource_group.eq_ignore_ascii_case(group);
         match vms.iter().find(is) {
-            Some(vm) => self.commands.run(vm, body, &self.public_url()),
-            None => no_resource(path),
+            Some(vm) if *subscription == self.options.subscription_id => {
+                self.commands.run(vm, body, &format!("{}/subscriptions/{subscription}", self.public_url()))
+            }
+            _ => no_resource(path),
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{LOAD_BALANCER, NETWORK_GROUP, RESOURCE_GROUP, SUBSCRIPTION_ID};
+use super::{LOAD_BALANCER, NETWORK_GROUP, RESOURCE_GROUP};
 
 /// A VM.
 #[derive(Debug, Clone)]
@@ -65,24 +65,24 @@ impl AzureVm {
         }
     }
 
-    pub(super) fn id(&self) -> String {
-        id(&self.resource_group, "Microsoft.Compute/virtualMachines", &self.name)
+    pub(super) fn id(&self, subscription: &str) -> String {
+        id(subscription, &self.resource_group, "Microsoft.Compute/virtualMachines", &self.name)
     }
 
     /// The VM, with its power state where `view` says so.
-    pub(super) fn describe(&self, view: bool) -> Value {
+    pub(super) fn describe(&self, subscription: &str, view: bool) -> Value {
         let only = self.nics.len() == 1;
         let nics: Vec<Value> = self
             .nics
             .iter()
             .map(|nic| {
                 // Azure marks the primary one only where there are several, and often spells ids in another case.
-                let id = nic.id().replace("/resourceGroups/", "/resourcegroups/");
+                let id = nic.id(subscription).replace("/resourceGroups/", "/resourcegroups/");
                 if only { json!({"id": id}) } else { json!({"id": id, "properties": {"primary": nic.primary}}) }
             })
             .collect();
         let mut vm = json!({
-            "id": self.id(), "name": self.name, "type": "Microsoft.Compute/virtualMachines", "location": "westeurope",
+            "id": self.id(subscription), "name": self.name, "type": "Microsoft.Compute/virtualMachines", "location": "westeurope",
             "properties": {"provisioningState": "Succeeded", "networkProfile": {"networkInterfaces": nics}},
         });
         if view {
@@ -92,8 +92,8 @@ impl AzureVm {
     }
 
     /// The VM in a listing with `statusOnly`: with the resource group in capitals, as in Azure.
-    pub(super) fn status(&self) -> Value {
-        let id = self.id().replace(&self.resource_group, &self.resource_group.to_uppercase());
+    pub(super) fn status(&self, subscription: &str) -> Value {
+        let id = self.id(subscription).replace(&self.resource_group, &self.resource_group.to_uppercase());
         json!({"id": id, "name": self.name, "type": "Microsoft.Compute/virtualMachines", "location": "westeurope",
                "properties": {"instanceView": self.instance_view()}})
     }
@@ -107,10 +107,10 @@ impl AzureVm {
     }
 
     /// The configuration that pools refer to.
-    fn pool_configuration(&self) -> Option<String> {
+    fn pool_configuration(&self, subscription: &str) -> Option<String> {
         let nic = self.nics.iter().find(|nic| nic.primary)?;
         let (name, ..) = nic.configurations.iter().find(|(.., primary)| *primary)?;
-        Some(format!("{}/ipConfigurations/{name}", nic.id()))
+        Some(format!("{}/ipConfigurations/{name}", nic.id(subscription)))
     }
 }
 
@@ -126,20 +126,22 @@ impl AzureNic {
         }
     }
 
-    pub(super) fn id(&self) -> String {
-        id(&self.resource_group, "Microsoft.Network/networkInterfaces", &self.name)
+    pub(super) fn id(&self, subscription: &str) -> String {
+        id(subscription, &self.resource_group, "Microsoft.Network/networkInterfaces", &self.name)
     }
 
-    pub(super) fn describe(&self, vm: &AzureVm) -> Value {
-        let subnet =
-            format!("{}/subnets/default", id(NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet"));
+    pub(super) fn describe(&self, subscription: &str, vm: &AzureVm) -> Value {
+        let subnet = format!(
+            "{}/subnets/default",
+            id(subscription, NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet")
+        );
         let configurations: Vec<Value> = self
             .configurations
             .iter()
             .map(|(name, address, primary)| {
                 let version = if address.is_some_and(|address| address.is_ipv6()) { "IPv6" } else { "IPv4" };
                 json!({
-                    "name": name, "id": format!("{}/ipConfigurations/{name}", self.id()),
+                    "name": name, "id": format!("{}/ipConfigurations/{name}", self.id(subscription)),
                     "properties": {
                         "privateIPAddress": address, "privateIPAddressVersion": version, "primary": primary,
                         "privateIPAllocationMethod": "Static", "subnet": {"id": subnet},
@@ -148,21 +150,21 @@ impl AzureNic {
             })
             .collect();
         json!({
-            "id": self.id(), "name": self.name, "type": "Microsoft.Network/networkInterfaces", "location": "westeurope",
+            "id": self.id(subscription), "name": self.name, "type": "Microsoft.Network/networkInterfaces", "location": "westeurope",
             "properties": {
-                "primary": self.primary, "ipConfigurations": configurations, "virtualMachine": {"id": vm.id()},
+                "primary": self.primary, "ipConfigurations": configurations, "virtualMachine": {"id": vm.id(subscription)},
             },
         })
     }
 }
 
 impl AzurePool {
-    pub(super) fn describe(&self, vms: &[AzureVm]) -> Value {
-        let network = id(NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet");
+    pub(super) fn describe(&self, subscription: &str, vms: &[AzureVm]) -> Value {
+        let network = id(subscription, NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet");
         let reference = |id: String| json!({"id": id});
         let (configurations, addresses): (Vec<Value>, Vec<Value>) = match &self.members {
             PoolMembers::Nics(names) => {
-                let of = |name: &String| vms.iter().find(|vm| vm.name == *name)?.pool_configuration();
+                let of = |name: &String| vms.iter().find(|vm| vm.name == *name)?.pool_configuration(subscription);
                 let ids: Vec<String> = names.iter().filter_map(of).collect();
                 let referred =
                     |id: &String| json!({"name": "a", "properties": {"networkInterfaceIPConfiguration": {"id": id}}});
@@ -177,7 +179,7 @@ impl AzurePool {
                 (Vec::new(), addresses.iter().map(of).collect())
             }
         };
-        let balancer = id(RESOURCE_GROUP, "Microsoft.Network/loadBalancers", LOAD_BALANCER);
+        let balancer = id(subscription, RESOURCE_GROUP, "Microsoft.Network/loadBalancers", LOAD_BALANCER);
         let mut properties = json!({"provisioningState": "Succeeded", "loadBalancerBackendAddresses": addresses});
         if !configurations.is_empty() {
             properties["backendIPConfigurations"] = Value::Array(configurations);
@@ -186,6 +188,6 @@ impl AzurePool {
     }
 }
 
-fn id(group: &str, kind: &str, name: &str) -> String {
-    format!("/subscriptions/{SUBSCRIPTION_ID}/resourceGroups/{group}/providers/{kind}/{name}")
+fn id(subscription: &str, group: &str, kind: &str, name: &str) -> String {
+    format!("/subscriptions/{subscription}/resourceGroups/{group}/providers/{kind}/{name}")
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
 use super::model::AzureVm;
-use super::{SUBSCRIPTION_ID, lock, no_resource, refused};
+use super::{lock, no_resource, refused};
 
 /// How many bytes of the output are kept.
 const OUTPUT_LIMIT: usize = 4096;
@@ -122,8 +122,8 @@ impl RunCommands {
         lock(&self.state).tasks.drain(..).for_each(|task| task.abort());
     }
 
-    /// Starts a command.
-    pub fn run(&self, vm: &AzureVm, body: &[u8], public: &str) -> Response {
+    /// Starts a command. Links begin with `subscription`, the subscription's address.
+    pub fn run(&self, vm: &AzureVm, body: &[u8], subscription: &str) -> Response {
         let body: Body = match serde_json::from_slice(body) {
             Ok(body) => body,
             Err(error) => return refused(StatusCode::BAD_REQUEST, "InvalidRequestContent", &error.to_string()),
@@ -178,8 +178,7 @@ impl RunCommands {
             let text = "The sandbox was asked to fail.";
             return refused(StatusCode::INTERNAL_SERVER_ERROR, "InternalExecutionError", text);
         }
-        let place =
-            format!("{public}/subscriptions/{SUBSCRIPTION_ID}/providers/Microsoft.Compute/locations/westeurope");
+        let place = format!("{subscription}/providers/Microsoft.Compute/locations/westeurope");
         let link = format!("{place}/operations/{id}?p=1&api-version=2024-07-01");
         let mut reply = StatusCode::ACCEPTED.into_response();
         let mut header = |name: &'static str, text: &str| {

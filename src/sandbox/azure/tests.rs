@@ -1,6 +1,28 @@
 use super::*;
 use crate::runtime::block_on;
 
+impl AzureSandbox {
+    /// The token with which a workload identity identifies itself, generated for this sandbox.
+    pub fn federated_token(&self) -> String {
+        lock(&self.server.tokens).federated.clone()
+    }
+
+    /// Makes all issued tokens invalid.
+    pub fn revoke_tokens(&self) {
+        lock(&self.server.tokens).valid_until.clear();
+    }
+
+    /// How many tokens it has issued.
+    pub fn tokens_issued(&self) -> usize {
+        lock(&self.server.tokens).issued
+    }
+
+    /// Lets Resource Manager answer 503, or properly again.
+    pub fn set_down(&self, down: bool) {
+        *lock(&self.server.down) = down;
+    }
+}
+
 /// Status and body of a request to the stand-in itself.
 fn get(azure: &AzureSandbox, path: &str, headers: &[(&str, &str)]) -> (u16, serde_json::Value) {
     let mut request = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("{}{path}", azure.url()));
