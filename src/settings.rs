@@ -27,7 +27,7 @@ pub enum Source {
 /// `JOBROTA_<NAME>` unless it is empty, else the key of that name in `jobrota.toml`; None when it is not set.
 ///
 /// # Errors
-/// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed, or holds a list or table there.
+/// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed, or has something else than text there.
 pub fn lookup(name: &str, argument: Option<&str>) -> Result<Option<String>> {
     Ok(find(name, argument)?.map(|(value, _)| value))
 }
@@ -86,17 +86,26 @@ pub fn unknown_keys(path: &Path) -> Result<Vec<String>> {
     Ok(parse(path)?.into_iter().map(|(key, _)| key).filter(|key| !NAMES.contains(&key.as_str())).collect())
 }
 
+/// The error for a setting that is needed and not set. `ways` says what is missing, and how to give it.
+pub fn missing(name: &str, ways: &str) -> Error {
+    let mut text = format!("{ways}, or set {}, or write {name} = \"…\" into {FILE}", variable(name));
+    if let Some(path) = file() {
+        text.push_str(&format!("; the settings file {} has no {name}", path.display()));
+        let unknown = unknown_keys(&path).unwrap_or_default();
+        if !unknown.is_empty() {
+            text.push_str(&format!(", and these keys of it are no settings: {}", unknown.join(", ")));
+        }
+    }
+    Error::invalid(text)
+}
+
 fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
     match parse(path)?.get(name) {
         None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
-        Some(Value::Integer(value)) => Ok(Some(value.to_string())),
-        Some(Value::Float(value)) => Ok(Some(value.to_string())),
-        Some(Value::Boolean(value)) => Ok(Some(value.to_string())),
-        Some(_) => Err(Error::invalid(format!(
-            "{name} in the settings file {} must be text, a number or true/false",
-            path.display()
-        ))),
+        Some(_) => {
+            Err(Error::invalid(format!("{name} in the settings file {} must be text in quotes", path.display())))
+        }
     }
 }
 
@@ -126,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_text_numbers_and_flags() {
-        let file = file("ledger = \"/data/ledger\"\nconcurrent = 5\ncheck = true\nlist = [1]\n");
-        let value = |name| from_file(name, file.path()).unwrap();
-        assert_eq!(value("ledger").as_deref(), Some("/data/ledger"));
-        assert_eq!(value("concurrent").as_deref(), Some("5"));
-        assert_eq!(value("check").as_deref(), Some("true"));
-        assert_eq!(value("absent"), None);
-        assert!(from_file("list", file.path()).unwrap_err().to_string().contains("must be text"));
+    fn a_file_gives_text() {
+        let file = file("ledger = \"/data/ledger\"\nsource = 5\nprobe = [\"icmp\"]\n");
+        let value = |name| from_file(name, file.path());
+        assert_eq!(value("ledger").unwrap().as_deref(), Some("/data/ledger"));
+        assert_eq!(value("absent").unwrap(), None);
+        for name in ["source", "probe"] {
+            assert!(value(name).unwrap_err().to_string().contains("must be text in quotes"));
+        }
     }
 
     #[test]

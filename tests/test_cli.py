@@ -114,6 +114,23 @@ def test_a_time_of_another_form_is_wrong_usage(
     assert arguments[-2] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [("autosys", "status"), ("vms", "check"), ("compare",)])
+def test_a_missing_setting_is_explained_with_the_settings_file(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.toml").write_text('ledgr = "x"\n[viya]\nbase_url = "x"\n', encoding="utf-8")
+    monkeypatch.setenv("JOBROTA_CONFIG", "mine.toml")
+    assert run(*command) == 1
+    assert "mine.toml has no " in (line := one_line(capsys.readouterr().err)), line
+    assert line.endswith("and these keys of it are no settings: ledgr, viya")
+
+
+def test_a_setting_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("jobrota.toml").write_text("ledger = 5\n", encoding="utf-8")
+    assert run("autosys", "status") == 1
+    assert one_line(capsys.readouterr().err).endswith("ledger in the settings file jobrota.toml must be text in quotes")
+
+
 def test_compare_without_a_server_names_all_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("compare") == 1
     line = one_line(capsys.readouterr().err)

@@ -20,8 +20,9 @@ columns of phrases, such as errors. A name is never folded.
 | exit code | meaning |
 | --- | --- |
 | 0 | success |
-| 1 | something failed: a VM in `vms check`, a check of `doctor`, a row in `autosys deliver` that was refused, or is \
-parked since earlier. Or a value is wrong that is checked when the command runs: a setting, a limit, `--every` |
+| 1 | something failed: a VM in `vms check`, a check of `doctor`, a row in `autosys deliver` that was refused, is \
+parked since earlier, or would be parked (`--dry-run`). Or a value is wrong that is checked when the command runs: \
+a setting, a limit, `--every` |
 | 2 | wrong usage: an option is unknown or missing, or has a value of another form |
 | 3 | another process holds the lease |
 | 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0. At SIGTERM, `autosys deliver` ends \

@@ -11,6 +11,8 @@ from zoneinfo import ZoneInfo
 from arro3.core import Table
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
 
+from jobrota.errors import InvalidInputError
+
 __all__ = [
     "Arm",
     "AutosysUpdater",
@@ -42,6 +44,7 @@ __all__ = [
     "duration_seconds",
     "journal_base_url",
     "sandbox_calibration",
+    "setting_missing",
     "settings_lookup",
     "shown_url",
     "viya_base_url",
@@ -71,6 +74,9 @@ _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
 def duration_seconds(text: str) -> float:
     """The seconds of a duration such as "1h30m"."""
+
+def setting_missing(name: str, ways: str) -> InvalidInputError:
+    """The error for a setting that is needed and not set. `ways` says what is missing, and how to give it."""
 
 def settings_lookup(name: str) -> str | None:
     """The value of the environment variable JOBROTA_<NAME>, else of `name` in jobrota.toml, else None."""

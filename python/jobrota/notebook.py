@@ -25,7 +25,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from jobrota._native import AutosysUpdater, DeliveryReport, Inventory, JobLedger, RoundRobinSelector, settings_lookup
+from jobrota._native import (
+    AutosysUpdater,
+    DeliveryReport,
+    Inventory,
+    JobLedger,
+    RoundRobinSelector,
+    setting_missing,
+    settings_lookup,
+)
 from jobrota.autosys import CHANGE_STATUS, SendEvent
 from jobrota.errors import InvalidInputError
 from jobrota.twins import twin
@@ -273,10 +281,7 @@ def configured_settings() -> dict[str, Any]:
 
 
 def _missing(name: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"no {name} is configured: call jobrota.configure({name}=…), or set the environment variable "
-        f'JOBROTA_{name.upper()}, or write {name} = "…" into jobrota.toml'
-    )
+    return setting_missing(name, f"no {name} is configured: call jobrota.configure({name}=…)")
 
 
 def _ledger() -> JobLedger:

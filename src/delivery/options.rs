@@ -76,9 +76,9 @@ impl UpdaterOptions {
         let problem = if self.concurrency == 0 {
             "concurrency is 0, so that nothing would be sent; give at least 1".to_owned()
         } else if let Some(most @ ..1) = self.max_attempts {
-            format!("max_attempts is {most}; give at least 1, or none for no limit")
+            format!("max_attempts is {most}; give at least 1, or leave it out for no limit")
         } else if let Some(rate) = self.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
-            format!("rate is {rate} events a second; give more than 0, or none for no limit")
+            format!("rate is {rate} events a second; give more than 0, or leave it out for no limit")
         } else if self.stale_after.is_some_and(|age| age.is_zero()) {
             "stale_after is 0, so that every row would be too old; give more than 0".to_owned()
         } else if self.lease_ttl < MIN_LEASE_TTL {

@@ -83,6 +83,12 @@ mod _native {
         Ok(crate::settings::lookup(name, None)?)
     }
 
+    /// The error for a setting that is needed and not set. `ways` says what is missing, and how to give it.
+    #[pyfunction]
+    fn setting_missing(py: Python<'_>, name: &str, ways: &str) -> PyErr {
+        super::errors::to_py(py, &crate::settings::missing(name, ways))
+    }
+
     /// The server that `given`, the settings, the environment or SAS's own command line name, else None.
     #[pyfunction]
     #[pyo3(signature = (given = None))]

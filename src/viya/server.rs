@@ -1,7 +1,7 @@
 //! Which SAS Viya is used when a call does not name one.
 
 use super::auth;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::settings;
 
 /// Variables that name a server, after `JOBROTA_BASE_URL`: those of SAS's own programs, and of others.
@@ -26,10 +26,7 @@ pub fn base_url(given: Option<&str>) -> Result<Option<String>> {
 /// [`crate::ErrorKind::InvalidInput`] that lists every way to name a server.
 pub fn require(given: Option<&str>) -> Result<String> {
     base_url(given)?.ok_or_else(|| {
-        Error::invalid(format!(
-            "no SAS Viya server is named: give base_url (--base-url), set JOBROTA_BASE_URL (or {}), put base_url into \
-             jobrota.toml, or log in with sas-viya",
-            VARIABLES.join(", ")
-        ))
+        let ways = "no SAS Viya server is named: give base_url (--base-url), log in with sas-viya, set";
+        settings::missing("base_url", &format!("{ways} {}", VARIABLES.join(", ")))
     })
 }

@@ -9,10 +9,10 @@ import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from jobrota._native import JobLedger, settings_lookup
+from jobrota._native import JobLedger, setting_missing, settings_lookup
 from jobrota.commands.durations import checked_duration, duration
 from jobrota.commands.tables import print_table, printable
-from jobrota.errors import InvalidInputError, LeaseHeldError
+from jobrota.errors import LeaseHeldError
 
 if TYPE_CHECKING:
     from arro3.core import Table
@@ -135,9 +135,7 @@ def open_ledger(arguments: argparse.Namespace) -> JobLedger:
     """Opens the ledger that the arguments or the settings name."""
     root = arguments.ledger or settings_lookup("ledger")
     if not root:
-        raise InvalidInputError(
-            'no ledger is given: use --ledger DIR, or set JOBROTA_LEDGER, or write ledger = "…" into jobrota.toml'
-        )
+        raise setting_missing("ledger", "no ledger is given: use --ledger ROOT")
     return JobLedger(root)
 
 

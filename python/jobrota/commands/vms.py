@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobrota._native import Inventory, RoundRobinSelector, settings_lookup
+from jobrota._native import Inventory, RoundRobinSelector, setting_missing, settings_lookup
 from jobrota.commands.durations import positive_duration
 from jobrota.commands.tables import print_table
 from jobrota.errors import InvalidInputError
@@ -49,10 +49,7 @@ def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
     """Returns the selector that the arguments describe."""
     source = arguments.inventory or settings_lookup("inventory")
     if not source and not arguments.vms:
-        raise InvalidInputError(
-            "no VM is given: name them as arguments, or use --inventory FILE, or set JOBROTA_INVENTORY, "
-            'or write inventory = "…" into jobrota.toml'
-        )
+        raise setting_missing("inventory", "no VM is given: name them as arguments, or use --inventory FILE")
     vms: list[dict[str, Any]] = Inventory(source).vms if source else []
     if arguments.vms:
         known = {vm["name"]: vm for vm in vms}

@@ -122,7 +122,7 @@ impl RecordReader {
         if self.names[slot] != FIELDS[slot] {
             return String::new();
         }
-        format!(" (if the files use another name, map it: fields={{\"{}\": …}})", FIELDS[slot])
+        format!(" (if the files use another name, map it: fields={{\"{0}\": …}}, or --field {0}=…)", FIELDS[slot])
     }
 }
 
