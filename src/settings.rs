@@ -103,9 +103,7 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
     match parse(path)?.get(name) {
         None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
-        Some(_) => {
-            Err(Error::invalid(format!("{name} in the settings file {} must be text in quotes", path.display())))
-        }
+        Some(_) => Err(Error::invalid(format!("{name} in {} must be text in quotes", path.display()))),
     }
 }
 

@@ -128,7 +128,7 @@ def test_a_missing_setting_is_explained_with_the_settings_file(
 def test_a_setting_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     Path("jobrota.toml").write_text("ledger = 5\n", encoding="utf-8")
     assert run("autosys", "status") == 1
-    assert one_line(capsys.readouterr().err).endswith("ledger in the settings file jobrota.toml must be text in quotes")
+    assert one_line(capsys.readouterr().err).endswith("ledger in jobrota.toml must be text in quotes")
 
 
 def test_compare_without_a_server_names_all_three_ways(capsys: pytest.CaptureFixture[str]) -> None:

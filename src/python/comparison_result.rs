@@ -207,8 +207,7 @@ impl PyComparisonResult {
         path: Option<&Bound<'py, PyAny>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let write = slf.py().import("jobrota.report")?.getattr("write")?;
-        slf.py().import("asyncio")?.call_method("to_thread", (write, slf, path), options)
+        slf.py().import("asyncio")?.call_method("to_thread", (slf.getattr("report")?, path), options)
     }
 
     /// Reasons to be careful with the comparison, each with a code and a text.

@@ -92,7 +92,8 @@ impl FromPyObject<'_, '_> for Rows {
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         let not_arrow = |error: PyErr| {
             let kind = value.get_type();
-            let text = format!("must be Arrow data (a pyarrow, polars, pandas>=3, duckdb or arro3 table), not {kind}");
+            let text =
+                format!("must be Arrow data (a pyarrow, polars, pandas>=2.2, duckdb or arro3 table), not {kind}");
             caused(text, error)
         };
         let unreadable =

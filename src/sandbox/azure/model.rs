@@ -131,10 +131,7 @@ impl AzureNic {
     }
 
     pub(super) fn describe(&self, subscription: &str, vm: &AzureVm) -> Value {
-        let subnet = format!(
-            "{}/subnets/default",
-            id(subscription, NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet")
-        );
+        let network = id(subscription, NETWORK_GROUP, "Microsoft.Network/virtualNetworks", "sandbox-vnet");
         let configurations: Vec<Value> = self
             .configurations
             .iter()
@@ -144,7 +141,7 @@ impl AzureNic {
                     "name": name, "id": format!("{}/ipConfigurations/{name}", self.id(subscription)),
                     "properties": {
                         "privateIPAddress": address, "privateIPAddressVersion": version, "primary": primary,
-                        "privateIPAllocationMethod": "Static", "subnet": {"id": subnet},
+                        "privateIPAllocationMethod": "Static", "subnet": {"id": format!("{network}/subnets/default")},
                     },
                 })
             })
