@@ -108,7 +108,12 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
 }
 
 fn parse(path: &Path) -> Result<Table> {
-    let text = std::fs::read_to_string(path)
+    // A pipe or a device has no end.
+    let read = || match std::fs::metadata(path)? {
+        found if found.is_file() && found.len() <= 1 << 20 => std::fs::read_to_string(path),
+        _ => Err(std::io::Error::other("it is not a file of at most 1 MiB")),
+    };
+    let text = read()
         .map_err(|e| Error::invalid(format!("the settings file {} cannot be read", path.display())).with_source(e))?;
     text.parse().map_err(|e: toml::de::Error| {
         // The parser's own text quotes the line, which can hold a password.
@@ -147,6 +152,14 @@ mod tests {
     fn keys_and_sections_that_are_not_settings_are_found() {
         let file = file("ledgr = \"/data\"\nprobe = \"icmp\"\n[viya]\nbase_url = \"https://viya\"\n");
         assert_eq!(unknown_keys(file.path()).unwrap(), ["ledgr", "viya"]);
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_not_read() {
+        for endless in ["/dev/zero", "/dev"] {
+            let text = from_file("ledger", Path::new(endless)).unwrap_err().full_message();
+            assert!(text.contains(endless) && text.contains("cannot be read"), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +75,47 @@ def test_a_live_selector_continues_after_its_table_was_deleted(tmp_path: Path) -
         other.select()
     assert selector.select().vm == "vm1"
     assert sum(column(other.distribution(), "selections")) == 4
+
+
+KILLED_DELIVERER = """
+import os, signal, sys, jobrota
+
+def send(file_name, job_id, status):
+    with open(sys.argv[2], "a") as sent:
+        print(file_name, file=sent)
+    if sum(1 for _ in open(sys.argv[2])) == 140:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+options = {"lease_ttl": 1, "concurrency": 4, "thread_safe": True, "order": "none"}
+jobrota.AutosysUpdater(jobrota.JobLedger(sys.argv[1]), send, **options).run()
+"""
+
+
+def test_the_retry_state_of_attempts_that_were_replaced_does_not_count(
+    ledger: jobrota.JobLedger, tmp_path: Path
+) -> None:
+    """The new attempts table grows past the version that the state names, and the process is killed before it saves."""
+    ledger.log_job_completion("first", "A", "SUCCESS")
+    for _ in range(5):
+        jobrota.AutosysUpdater(ledger, lambda *_: False, lease_ttl=1).run()
+    for number in range(150):
+        ledger.log_job_completion(f"file {number}", f"JOB{number}", "SUCCESS")
+    remove(Path(ledger.root), "autosys_deliveries")
+    sent = tmp_path / "sent"
+    done = subprocess.run([sys.executable, "-c", KILLED_DELIVERER, ledger.root, str(sent)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    attempts = jobrota.JobLedger(ledger.root).deliveries()
+    outcomes = zip(column(attempts, "file_name"), column(attempts, "outcome"), strict=True)
+    delivered = {file_name for file_name, outcome in outcomes if outcome == "delivered"}
+    assert delivered
+    again: list[str] = []
+    updater = jobrota.AutosysUpdater(ledger, lambda file_name, *_: again.append(file_name) is None, lease_ttl=1)
+    while (report := updater.run()).lease_held_by:
+        time.sleep(0.05)
+    assert report.pending == 0
+    assert not delivered & set(again)
+    assert set(again) | set(sent.read_text().splitlines()) == {"first", *(f"file {number}" for number in range(150))}
 
 
 def test_the_retry_state_can_be_deleted_at_any_time(ledger: jobrota.JobLedger) -> None:

@@ -169,7 +169,7 @@ impl Mapping {
             Error::new(
                 ErrorKind::Delivery,
                 format!(
-                    "no AutoSys event is mapped to status {status:?} (case matters; mapped are {}); add it to the mapping",
+                    "no AutoSys event is mapped to status {status:?} (the mapping has {}, and case matters); add it to the mapping",
                     known.join(", ")
                 ),
             )

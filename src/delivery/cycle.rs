@@ -378,7 +378,7 @@ impl Cycle<'_> {
         loop {
             let (epoch, given) = (Arc::clone(self.epoch), attempts.clone());
             let Err(error) = blocking(move || epoch.record(&given)).await else { return };
-            let may_help = error.is_retryable() && !error.is_outcome_unknown() && !self.is_stopping();
+            let may_help = error.is_retryable() && !error.is_outcome_unknown();
             if !may_help || environment().instant() + pause > until {
                 tracing::warn!(
                     error = error.full_message(),
@@ -386,11 +386,7 @@ impl Cycle<'_> {
                 );
                 return;
             }
-            tokio::select! {
-                () = environment().sleep(pause) => {}
-                () = self.stop.stopped() => {}
-                () = self.lost.stopped() => {}
-            }
+            environment().sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -398,13 +394,12 @@ impl Cycle<'_> {
     /// The attempt that records the answer of a row.
     fn answered_attempt(&self, answered: &AnsweredRow) -> Attempt {
         let queued = &answered.row.queued;
-        let tries = queued.failures + 1;
-        let is_last_try = self.options.max_attempts.is_some_and(|most| tries >= most.unsigned_abs());
+        let is_last_try = self.options.max_attempts.is_some_and(|most| queued.failures + 1 >= most.unsigned_abs());
         let (outcome, detail) = match &answered.sent.outcome {
             SendOutcome::Delivered { detail } => (AttemptOutcome::Delivered, detail.clone()),
             SendOutcome::Failed { detail, permanent: true } => (AttemptOutcome::Parked, Some(detail.clone())),
             SendOutcome::Failed { detail, .. } if is_last_try => {
-                (AttemptOutcome::Parked, Some(format!("attempt {tries} was the last: {detail}")))
+                (AttemptOutcome::Parked, Some(format!("attempt {} was the last: {detail}", queued.attempt)))
             }
             SendOutcome::Failed { detail, .. } => (AttemptOutcome::Failed, Some(detail.clone())),
             // Not parked at once, because it can have arrived. If no attempt is left, the next cycle parks it unsent.

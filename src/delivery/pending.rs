@@ -26,6 +26,8 @@ pub(super) struct Histories {
     pub(super) latest: Option<Option<i64>>,
     /// Whether the saved retry state already has all of this.
     pub(super) is_up_to_date: bool,
+    /// Whether there is a saved retry state that does not fit the attempts table, which was replaced, compacted or cleaned since.
+    pub(super) is_state_stale: bool,
 }
 
 impl Histories {
@@ -70,7 +72,8 @@ impl Histories {
         accept_newer: bool,
     ) -> Result<Option<Self>> {
         let Some((new, version)) = ledger.attempts_since(table, saved.version, &|_| false)? else {
-            return Self::from_all_attempts(ledger, table, rows).map(Some);
+            let all = Self::from_all_attempts(ledger, table, rows)?;
+            return Ok(Some(Self { is_state_stale: true, ..all }));
         };
         let latest = new.iter().map(|attempt| attempt.row.timestamp).fold(saved.latest, Option::max);
         let has_state: HashSet<&LedgerRow> = saved.rows.iter().map(|state| &state.row).collect();
@@ -88,7 +91,7 @@ impl Histories {
             attempts.extend(older.into_iter().filter(|attempt| other.contains(&attempt.row)));
         }
         let by_row = AttemptHistory::by_row(&saved.rows, attempts);
-        Ok(Some(Self { by_row, version, latest: Some(latest), is_up_to_date }))
+        Ok(Some(Self { by_row, version, latest: Some(latest), is_up_to_date, ..Self::default() }))
     }
 }
 

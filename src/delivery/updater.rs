@@ -292,6 +292,12 @@ impl AutosysUpdater {
                 lease.lost().stop();
                 return Ok(());
             }
+            if pending.histories.is_state_stale {
+                // It would count again once the attempts table that took the place of another one has as many versions.
+                let forgetting =
+                    self.with_ledger(move |ledger| ledger.save_retry_state(source, &SavedRetryState::default()));
+                request.until_deadline(forgetting).await?;
+            }
             let mut plan = self.plan(&pending, &Waits::new())?;
             let Some(waits) = request.until_deadline(self.waits(&plan, lease.lapsed.clone())).await? else {
                 report.stopped = true;
@@ -462,7 +468,7 @@ fn save_retry_state(
     pending: PendingRows,
     record: CycleRecord,
 ) -> Result<()> {
-    let Histories { mut by_row, version, latest, is_up_to_date } = pending.histories;
+    let Histories { mut by_row, version, latest, is_up_to_date, .. } = pending.histories;
     if is_up_to_date && record.versions.is_empty() && record.acknowledged.is_empty() {
         return Ok(());
     }

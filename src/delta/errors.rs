@@ -17,6 +17,7 @@ pub(super) fn from_kernel(doing: impl Display, error: KernelError) -> Error {
     let (kind, retryable) = classify(&error);
     let advice = match kind {
         ErrorKind::Unsupported => "; the table has a feature that this version cannot work with",
+        ErrorKind::Storage if is_disk_full(&error) => "; free space on the disk, or raise the limit, and try again",
         ErrorKind::Storage if retryable => "; try again once the store is available",
         ErrorKind::Storage => "; check the store, its permissions and the table's log",
         _ => "",
@@ -108,7 +109,9 @@ fn classify(error: &KernelError) -> (ErrorKind, bool) {
 
 fn may_pass(error: &object_store::Error) -> bool {
     use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
-    !matches!(error, PermissionDenied { .. } | Unauthenticated { .. } | NotFound { .. })
+    // A local file that was cut off. The type of this error is private.
+    let is_cut_off = error.to_string().contains("Requested range was invalid");
+    !(is_cut_off || matches!(error, PermissionDenied { .. } | Unauthenticated { .. } | NotFound { .. }))
         && cause::<io::Error>(error).is_none_or(transient)
 }
 

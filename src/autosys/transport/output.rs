@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::SendOutcome;
 use crate::http::Secret;
-use crate::http::secret::Scrubber;
+use crate::http::secret::{Scrubber, one_line};
 
 /// How much of one output stream the attempt's detail has, in bytes.
 const SHOWN: usize = 1024;
@@ -89,7 +89,7 @@ impl CapturedOutput {
         let text = Scrubber::new(&secrets).scrub(&raw);
         let end = (0..=text.len().min(SHOWN)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         let shown = &text[..end];
-        let mut line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut line = one_line(shown, SHOWN);
         if shown.len() < text.len() {
             line.push_str(" …");
         }
@@ -221,6 +221,7 @@ mod tests {
     #[test]
     fn text_is_one_line_and_survives_bad_utf8() {
         assert_eq!(captured(&[b"a\n\t b\xff\n"]).text(), "a b\u{fffd}");
+        assert_eq!(captured(&[b"\x1b[31mred\x07"]).text(), " [31mred ");
         assert_eq!(captured(&[]).text(), "");
     }
 }

@@ -114,9 +114,26 @@ fn pairs(rows: &[(&str, &str)]) -> Vec<(String, String)> {
     rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
-/// A commit that comes after the deletion of the table leaves such a log. The attempts have all of it.
+/// A commit that comes after the deletion of the table leaves such a log, and a power cut such files. The attempts have all of it.
 #[tokio::test]
 async fn a_damaged_retry_state_is_not_needed() {
+    let is_data = |path: &Path| path.extension().is_some_and(|extension| extension == "parquet");
+    let cut_off = |table: &Path, left: fn(u64) -> u64| {
+        for file in std::fs::read_dir(table).unwrap().map(|file| file.unwrap().path()).filter(|file| is_data(file)) {
+            let file = std::fs::File::options().write(true).open(file).unwrap();
+            file.set_len(left(file.metadata().unwrap().len())).unwrap();
+        }
+    };
+    retry_state_after(|table| {
+        std::fs::remove_file(table.join("_delta_log/00000000000000000000.json")).unwrap();
+    })
+    .await;
+    retry_state_after(|table| cut_off(table, |_| 0)).await;
+    retry_state_after(|table| cut_off(table, |length| length / 2)).await;
+    retry_state_after(|table| cut_off(table, |length| length - 1)).await;
+}
+
+async fn retry_state_after(damage: impl Fn(&Path)) {
     let dir = tempfile::tempdir().unwrap();
     let first = ledger(dir.path()).await;
     notify(&first, &[("A", "SUCCESS"), ("B", "SUCCESS")]).await;
@@ -125,8 +142,7 @@ async fn a_damaged_retry_state_is_not_needed() {
         _ => SendOutcome::Delivered { detail: None },
     };
     updater(&first, Recorder::new(refuses_b), UpdaterOptions::default()).run().await.unwrap();
-    let log = dir.path().join("ledger/autosys_retries/_delta_log");
-    std::fs::remove_file(log.join("00000000000000000000.json")).unwrap();
+    damage(&dir.path().join("ledger/autosys_retries"));
     let second = ledger(dir.path()).await;
     let all = Recorder::taking_all();
     let report = updater(&second, all.clone(), UpdaterOptions::default()).run().await.unwrap();
@@ -160,6 +176,14 @@ async fn attempts_that_were_compacted_since_the_retry_state_are_read() {
 /// Only the process knows them. Lost, the rows would be sent again, although it is alive and holds the lease.
 #[tokio::test]
 async fn outcomes_are_tried_again_until_the_disk_has_room() {
+    for is_stopped in [false, true] {
+        outcome_while_the_disk_is_full(is_stopped).await;
+    }
+}
+
+async fn outcome_while_the_disk_is_full(is_stopped: bool) {
+    let stop = Stop::default();
+    let asked = stop.clone();
     let plan = FaultPlan::none();
     let store = FaultInjectingStore::new(Arc::new(InMemory::new()), plan.clone());
     let storage = Storage::in_place(Arc::new(store), Url::parse("az://container/ledger/").unwrap()).unwrap();
@@ -167,11 +191,15 @@ async fn outcomes_are_tried_again_until_the_disk_has_room() {
     notify(&ledger, &[("A", "SUCCESS")]).await;
     let recorder = Recorder::new(move |_| {
         plan.next_commits(&[Fault::DiskFull; 4]);
+        if is_stopped {
+            asked.stop();
+        }
         SendOutcome::Delivered { detail: None }
     });
     let updater = updater(&ledger, recorder.clone(), UpdaterOptions::default());
-    let error = updater.run().await.unwrap_err();
+    let error = updater.run_until(&stop).await.unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, true));
+    assert!(error.to_string().contains("free space on the disk"), "{error}");
     let report = updater.run().await.unwrap();
     assert_eq!((report.recovered, report.pending), (1, 0));
     assert_eq!(recorder.sent().len(), 1, "in both cycles");

@@ -258,7 +258,7 @@ impl FromPyObject<'_, '_> for Names {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let wrong = || expected("a list of texts, such as [\"vm1\"]", &value);
+        let wrong = || expected("a list of texts, such as [\"NAME\"]", &value);
         if value.is_instance_of::<PyString>() {
             return Err(wrong());
         }
