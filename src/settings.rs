@@ -26,6 +26,8 @@ pub enum Source {
 /// The value of the setting `name` (lower case, such as `ledger`): `argument`, else the environment variable
 /// `JOBROTA_<NAME>` unless it is empty, else the key of that name in `jobrota.toml`; None when it is not set.
 ///
+/// The table `[transport]` is JSON text.
+///
 /// # Errors
 /// [`crate::ErrorKind::InvalidInput`] when the file cannot be read or parsed, or has something else than text there.
 pub fn lookup(name: &str, argument: Option<&str>) -> Result<Option<String>> {
@@ -103,6 +105,7 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
     match parse(path)?.get(name) {
         None => Ok(None),
         Some(Value::String(value)) => Ok(Some(value.clone())),
+        Some(table @ Value::Table(_)) if name == "transport" => Ok(serde_json::to_string(table).ok()),
         Some(_) => Err(Error::invalid(format!("{name} in {} must be text in quotes", path.display()))),
     }
 }
@@ -139,10 +142,12 @@ mod tests {
 
     #[test]
     fn a_file_gives_text() {
-        let file = file("ledger = \"/data/ledger\"\nsource = 5\nprobe = [\"icmp\"]\n");
+        let file =
+            file("ledger = \"/data/ledger\"\nsource = 5\nprobe = [\"icmp\"]\n[transport]\nkind = \"ssh\"\nport = 22\n");
         let value = |name| from_file(name, file.path());
         assert_eq!(value("ledger").unwrap().as_deref(), Some("/data/ledger"));
         assert_eq!(value("absent").unwrap(), None);
+        assert_eq!(value("transport").unwrap().as_deref(), Some("{\"kind\":\"ssh\",\"port\":22}"));
         for name in ["source", "probe"] {
             assert!(value(name).unwrap_err().to_string().contains("must be text in quotes"));
         }

@@ -39,12 +39,11 @@ pub(super) fn has_ended(process: &str, machine: &str) -> bool {
 /// Whether a process has ended, but its parent has not asked for its exit code yet. Its pid is not free, and takes signals. If only
 /// its first thread has ended, the others are still listed.
 fn is_zombie(pid: i32) -> bool {
-    // That of this namespace, which the directory need not be of.
-    let is_ours =
-        std::fs::read_link("/proc/self").is_ok_and(|name| name.as_os_str() == std::process::id().to_string().as_str());
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|_| is_ours);
-    let is_dead =
-        state.as_deref().and_then(|stat| stat.rsplit_once(") ")).is_some_and(|(_, state)| state.starts_with('Z'));
+    // The directory can be of another process namespace, where the pid is another process.
+    let ours =
+        std::fs::read_link("/proc/self").is_ok_and(|of| *of.to_string_lossy() == *std::process::id().to_string());
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|_| ours);
+    let is_dead = state.is_some_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z')));
     is_dead && std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() == 1)
 }
 

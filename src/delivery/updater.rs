@@ -294,9 +294,8 @@ impl AutosysUpdater {
             }
             if pending.histories.is_state_stale {
                 // It would count again once the attempts table that took the place of another one has as many versions.
-                let forgetting =
-                    self.with_ledger(move |ledger| ledger.save_retry_state(source, &SavedRetryState::default()));
-                request.until_deadline(forgetting).await?;
+                let save = self.with_ledger(move |ledger| ledger.save_retry_state(source, &SavedRetryState::default()));
+                request.until_deadline(save).await?;
             }
             let mut plan = self.plan(&pending, &Waits::new())?;
             let Some(waits) = request.until_deadline(self.waits(&plan, lease.lapsed.clone())).await? else {

@@ -57,7 +57,10 @@ pub(super) fn examine(options: &DoctorOptions, variables: &EnvironmentVariables)
         match name {
             "ledger" => known.ledger = Some(value),
             "probe" => known.probe = Some(value),
-            "transport" => known.transport = Some(value),
+            // Else it is no program, but another kind of transport.
+            "transport" if !value.contains([':', '=']) && value != "ssh" && value != "run-command" => {
+                known.transport = Some(value);
+            }
             "base_url" => known.base_url = Some(value),
             _ => {}
         }
