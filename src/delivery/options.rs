@@ -85,9 +85,7 @@ impl UpdaterOptions {
             format!("lease_ttl is {} s; give at least half a second", self.lease_ttl.as_secs_f64())
         } else if self.confirm.is_some() && !transport.reads_status() {
             let name = transport.name();
-            format!(
-                "confirm needs a transport that can read a job's status, which {name} cannot as it is set up: give it a way to ask (autostatus, status_path), or leave confirm out"
-            )
+            format!("confirm needs a transport that reads statuses: set autostatus or status_path of {name}")
         } else {
             return Ok(());
         };
