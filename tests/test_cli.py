@@ -63,7 +63,7 @@ def test_a_password_in_the_url_is_not_shown(url: str, capsys: pytest.CaptureFixt
     assert run("compare", "--limit-jobs", "0", "--base-url", url) == 0
     shown = capsys.readouterr()
     assert "viya" in shown.out
-    assert run("compare", "--base-url", url) == 1
+    assert run("compare", "--base-url", url) == 2
     refused = capsys.readouterr()
     assert "base_url" in refused.err
     assert "secret" not in shown.out + shown.err + refused.out + refused.err
@@ -83,7 +83,7 @@ def test_limit_jobs_0_shows_the_configuration_and_runs_nothing(capsys: pytest.Ca
     for text in ("batch", "Autoscaling POC Context", "SAS Job Execution compute context", "config/job_configs.json"):
         assert text in shown
     assert not Path("results").exists()
-    assert run("compare", "--limit-jobs", "0", "--connect-timeout", "1000d") == 1
+    assert run("compare", "--limit-jobs", "0", "--connect-timeout", "1000d") == 2
     assert "connect_timeout" in one_line(capsys.readouterr().err)
 
 
@@ -120,19 +120,19 @@ def test_a_missing_setting_is_explained_with_the_settings_file(
 ) -> None:
     Path("mine.toml").write_text('ledgr = "x"\n[viya]\nbase_url = "x"\n', encoding="utf-8")
     monkeypatch.setenv("JOBROTA_CONFIG", "mine.toml")
-    assert run(*command) == 1
+    assert run(*command) == 2
     assert "mine.toml has no " in (line := one_line(capsys.readouterr().err)), line
     assert line.endswith("and these keys of it are no settings: ledgr, viya")
 
 
 def test_a_setting_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     Path("jobrota.toml").write_text("ledger = 5\n", encoding="utf-8")
-    assert run("autosys", "status") == 1
+    assert run("autosys", "status") == 2
     assert one_line(capsys.readouterr().err).endswith("ledger in jobrota.toml must be text in quotes")
 
 
 def test_compare_without_a_server_names_all_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("compare") == 1
+    assert run("compare") == 2
     line = one_line(capsys.readouterr().err)
     for way in ("--base-url", "JOBROTA_BASE_URL", "SAS_BASE_URL", "jobrota.toml"):
         assert way in line
@@ -190,17 +190,17 @@ def test_drain_and_restore_are_shared(
     assert "refused" in down
     assert run("vms", "status", "vm1", *here) == 0
     assert "vm4" not in capsys.readouterr().out
-    assert run("vms", "drain", "vm9", *here) == 1
+    assert run("vms", "drain", "vm9", *here) == 2
     assert "vm9" in one_line(capsys.readouterr().err)
-    assert run("vms", "drain", "vm1", "--inventory", inventory, "--cursor", "process") == 1
+    assert run("vms", "drain", "vm1", "--inventory", inventory, "--cursor", "process") == 2
     assert "ends with the command" in one_line(capsys.readouterr().err)
 
 
 def test_select_unknown_vm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("select") == 1
+    assert run("select") == 2
     assert "--inventory" in one_line(capsys.readouterr().err)
     (tmp_path / "vms.csv").write_text("name\nvm1\n")
-    assert run("select", "vm2", "--inventory", tmp_path / "vms.csv") == 1
+    assert run("select", "vm2", "--inventory", tmp_path / "vms.csv") == 2
     assert "vm2" in one_line(capsys.readouterr().err)
 
 
@@ -221,8 +221,34 @@ def test_deliver_and_status(ledger: jobrota.JobLedger, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["notifications"]["pending"] == 0
 
 
+@pytest.mark.parametrize("table", ["job_notifications", "autosys_job_log"])
+def test_a_row_fails_the_run_that_parks_it_and_no_later_one(
+    table: str, ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = ledger.log_job_completion if table == "job_notifications" else ledger.log_job_execution
+    log("a.sas", "two words", "SUCCESS")
+    with jobrota.Sandbox(viya=False) as sandbox:
+        deliver = ("autosys", "deliver", "--table", table, "--ledger", ledger.root, "--sendevent", sandbox.sendevent)
+        assert run(*deliver, "--dry-run") == 1
+        assert run(*deliver) == 1
+        log("a.sas", "A", "SUCCESS")
+        capsys.readouterr()
+        assert run(*deliver) == 0
+        assert "1 delivered, 0 failed, 1 parked" in capsys.readouterr().out
+        assert run(*deliver, "--dry-run") == 0
+        assert run(*deliver, "--fail-on", "parked") == 1
+        assert run(*deliver, "--fail-on", "parked", "--dry-run") == 1
+        assert run("autosys", "redrive", "--all", "--table", table, "--ledger", ledger.root) == 0
+        assert run(*deliver) == 1, "it is parked again"
+
+
+def test_what_this_version_does_not_support_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("ledger", "status", "--ledger", "/dbfs/ledger") == 2
+    assert "/dbfs" in one_line(capsys.readouterr().err)
+
+
 def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("autosys", "status") == 1
+    assert run("autosys", "status") == 2
     assert "JOBROTA_LEDGER" in one_line(capsys.readouterr().err)
     assert run("autosys", "status", "--ledger", tmp_path / "none") == 1
     assert "none" in one_line(capsys.readouterr().err)
@@ -281,5 +307,5 @@ def test_the_demo_keeps_its_promises_on_a_few_jobs(capsys: pytest.CaptureFixture
 
 def test_demo_refuses_nonempty_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "precious").touch()
-    assert run("demo", "--ledger", tmp_path) == 1
+    assert run("demo", "--ledger", tmp_path) == 2
     assert "not empty" in one_line(capsys.readouterr().err)

@@ -331,7 +331,7 @@ def test_resume_reads_complete_run(tmp_path: Path, capsys: pytest.CaptureFixture
         assert str(result.path) in capsys.readouterr().out
         with pytest.raises(SystemExit) as ended:
             cli.main(["compare", "--resume", str(journal), "--repeat", "7", "--arms", "three_way"])
-        assert ended.value.code == 1
+        assert ended.value.code == 2
         told = capsys.readouterr().err
         assert "--repeat" in told
         assert "--arms" in told

@@ -215,7 +215,7 @@ def test_cycles_without_a_pause_are_refused(every: Any) -> None:
 def test_the_command_refuses_cycles_without_a_pause(
     every: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("autosys", "deliver", "--ledger", tmp_path, f"--every={every}") == 1
+    assert run("autosys", "deliver", "--ledger", tmp_path, f"--every={every}") == 2
     assert "every must be a " in capsys.readouterr().err
 
 

@@ -281,11 +281,11 @@ def test_the_command_imports_and_shows(
 def test_the_command_says_what_cannot_work(
     ledger: jobrota.JobLedger, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("ledger", "import", folder / "none", "--ledger", ledger.root) == 1
+    assert run("ledger", "import", folder / "none", "--ledger", ledger.root) == 2
     assert "none" in capsys.readouterr().err
-    assert run("ledger", "import", folder, "--ledger", ledger.root, "--timezone", "Mars") == 1
+    assert run("ledger", "import", folder, "--ledger", ledger.root, "--timezone", "Mars") == 2
     assert "Mars" in capsys.readouterr().err
-    assert run("ledger", "import", folder) == 1
+    assert run("ledger", "import", folder) == 2
     assert "--ledger" in capsys.readouterr().err
     assert run("ledger", "import", folder, "--ledger", ledger.root, "--field", "job_id") == 2
     assert "OURS=THEIRS" in capsys.readouterr().err

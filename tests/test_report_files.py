@@ -48,13 +48,13 @@ def test_the_command_writes_beside_the_result(tmp_path: Path, capsys: pytest.Cap
     page = (tmp_path / "run.html").read_text()
     assert "<title>A &lt;title&gt;</title>" in page
     assert {path.suffix for path in (tmp_path / "images").iterdir()} == {".svg"}
-    for arguments in (
-        ["report", str(tmp_path / "none.json")],
-        ["report", str(path), "--images", "x", "--format", "gif"],
+    for arguments, code in (
+        (["report", str(tmp_path / "none.json")], 1),
+        (["report", str(path), "--images", "x", "--format", "gif"], 2),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main(arguments)
-        assert ended.value.code == 1
+        assert ended.value.code == code
         assert capsys.readouterr().err.startswith("jobrota: ")
 
 

@@ -270,7 +270,7 @@ def test_login_with_a_code_answers_its_challenge(
     monkeypatch.setattr("builtins.input", lambda _="": "")
     with pytest.raises(SystemExit) as ended:
         cli.main(["viya", "login", "--base-url", viya.viya_url, "-o", str(tmp_path / "y.json")])
-    assert ended.value.code == 1
+    assert ended.value.code == 2
 
 
 @pytest.fixture

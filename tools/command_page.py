@@ -17,17 +17,25 @@ All commands and their options. `jobrota COMMAND --help` shows the same for one 
 Tables for a file or another program have lines of any length. In a terminal, text is folded between words in
 columns of phrases, such as errors. A name is never folded.
 
+## Exit codes
+
 | exit code | meaning |
 | --- | --- |
-| 0 | success |
-| 1 | something failed: a VM in `vms check`, a check of `doctor`, a row in `autosys deliver` that was refused, is \
-parked since earlier, or would be parked (`--dry-run`). Or a value is wrong that is checked when the command runs: \
-a setting, a limit, `--every` |
-| 2 | wrong usage: an option is unknown or missing, or has a value of another form |
-| 3 | another process holds the lease |
+| 0 | done |
+| 1 | something failed in this run: a VM in `vms check`, a check of `doctor`, a job of `compare`, a file of \
+`ledger import`, a table of `ledger maintain`; a row that `autosys deliver` could not deliver, left in doubt or \
+parked, or would park (`--dry-run`); nothing to do for `redrive`, `ack` or `skip`. Or a store, a server or a ledger is \
+not there |
+| 2 | usage or settings: an option is unknown or missing, or an option, a setting or a file has a wrong value; several \
+rows match `ack` or `skip`; this version does not support a path or a table; a package of an extra is not installed. \
+The same command fails again until you change it |
+| 3 | another process holds the lease. Run the command again later |
 | 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0. At SIGTERM, `autosys deliver` ends \
 as its last cycle |
 | 141 | the program that reads the output, such as `head`, ended first |
+
+All commands use these codes. A row that an earlier run of `autosys deliver` parked does not count, so that a \
+scheduled task fails once for it. With `--fail-on parked`, it fails until an operator redrives or settles the row.
 """
 
 

@@ -1,7 +1,8 @@
 """The command `jobrota`.
 
-Exit codes: 0 success, 1 something failed or a setting is wrong, 2 wrong usage, 3 another process holds the lease. On 0
-`main` returns and does not raise SystemExit, which wheel tasks on Databricks count as a failure.
+Exit codes: 0 success, 1 something failed in this run, 2 usage or settings, 3 another process holds the lease;
+docs/command.md has the table. On 0 `main` returns and does not raise SystemExit, which wheel tasks on Databricks count
+as a failure.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import __version__
-from jobrota.commands.autosys import counted, open_ledger
+from jobrota.commands.autosys import EXIT_LEASE_HELD, counted, open_ledger
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.tables import print_table
-from jobrota.errors import JobrotaError, UnsupportedError
+from jobrota.errors import InvalidInputError, JobrotaError, LeaseHeldError, UnsupportedError
 from jobrota.signals import Terminated
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except JobrotaError as error:
         hint = " (a retry may help)" if error.retryable else ""
         print(f"jobrota: {' '.join(str(error).split())}{hint}", file=sys.stderr)
-        code = 1
+        code = _exit_code(error)
     except (KeyboardInterrupt, Terminated) as interrupt:
         # The error of an interrupted comparison names the file with the results so far.
         done = f": {' '.join(str(interrupt.__cause__).split())}" if interrupt.__cause__ else ""
@@ -68,6 +69,13 @@ def _run(argv: Sequence[str] | None) -> int:
         return 0
     code: int = arguments.run(arguments)
     return code
+
+
+def _exit_code(error: JobrotaError) -> int:
+    if isinstance(error, LeaseHeldError):
+        return EXIT_LEASE_HELD
+    # The same command fails again until the user changes an option, a setting or what is installed.
+    return 2 if isinstance(error, InvalidInputError | UnsupportedError) else 1
 
 
 def build_parser() -> argparse.ArgumentParser:

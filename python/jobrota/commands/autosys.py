@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from jobrota._native import JobLedger, setting_missing, settings_lookup
 from jobrota.commands.durations import checked_duration, duration
 from jobrota.commands.tables import print_table, printable
-from jobrota.errors import LeaseHeldError
 
 if TYPE_CHECKING:
     from arro3.core import Table
@@ -67,6 +66,13 @@ def add_arguments(command: Any, actions: Any) -> None:
     )
     deliver.add_argument("--confirm", action="store_true", help="read each status back")
     deliver.add_argument("--dry-run", action="store_true", help="send nothing, and print what would be sent")
+    deliver.add_argument(
+        "--fail-on",
+        choices=("failed", "parked"),
+        default="failed",
+        help="what ends with exit code 1: a row that failed, was parked or is in doubt in this run; with parked, also "
+        "a row that an earlier run parked",
+    )
     deliver.add_argument("--json", action="store_true", help="print one JSON object a cycle")
 
     status = command(actions, "status", "show what is pending, for how long, and the success of deliveries", _status)
@@ -162,7 +168,7 @@ def _deliver(arguments: argparse.Namespace) -> int:
     )
     if arguments.every is not None:
         last = updater.run_forever(arguments.every, on_report=lambda report: _show_cycle(report, arguments.json))
-        return 0 if last is None else _exit_code(last)
+        return 0 if last is None else _exit_code(last, arguments.fail_on)
     try:
         with terminable():
             report = updater.run()
@@ -170,7 +176,7 @@ def _deliver(arguments: argparse.Namespace) -> int:
         print("jobrota: stopped by SIGTERM; what was sent is recorded, and the next cycle continues", file=sys.stderr)
         return 1
     _show_cycle(report, arguments.json)
-    return _exit_code(report)
+    return _exit_code(report, arguments.fail_on)
 
 
 def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
@@ -202,10 +208,13 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         )
 
 
-def _exit_code(report: DeliveryReport) -> int:
+def _exit_code(report: DeliveryReport, fail_on: str) -> int:
     if report.lease_held_by:
         return EXIT_LEASE_HELD
-    return 1 if report.failed or report.parked or report.unknown else 0
+    # A parked row waits for an operator. It does not fail each run of a scheduled task until then.
+    parked_now = any(failure["outcome"] == "parked" for failure in report.failures)
+    parked = report.parked if fail_on == "parked" else parked_now
+    return 1 if report.failed or report.unknown or parked else 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -262,10 +271,7 @@ def _parked(arguments: argparse.Namespace) -> int:
 
 
 def _redrive(arguments: argparse.Namespace) -> int:
-    try:
-        count = open_ledger(arguments).redrive(job_id=arguments.job, reason=arguments.reason, table=arguments.table)
-    except LeaseHeldError as error:
-        return _report_lease_held(error)
+    count = open_ledger(arguments).redrive(job_id=arguments.job, reason=arguments.reason, table=arguments.table)
     if not count:
         of = f" of job {arguments.job}" if arguments.job else ""
         print(f"jobrota: no row{of} is parked in {arguments.table}; nothing was done", file=sys.stderr)
@@ -304,12 +310,9 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
         return 2
     # Identical rows are separate events: one of them is settled.
     place, row = matches[0]
-    try:
-        count = ledger.settle_by_hand(
-            table.slice(place, 1), reason=arguments.reason, delivered=delivered, table=arguments.table
-        )
-    except LeaseHeldError as error:
-        return _report_lease_held(error)
+    count = ledger.settle_by_hand(
+        table.slice(place, 1), reason=arguments.reason, delivered=delivered, table=arguments.table
+    )
     if not count:
         print("jobrota: the row is not pending any more; nothing was done", file=sys.stderr)
         return 1
@@ -325,11 +328,6 @@ def _unnotified(arguments: argparse.Namespace) -> int:
     rows = _rows(open_ledger(arguments).executions_without_notification(older_than=arguments.older_than))
     _show(rows, arguments, f"no execution is without a notification for {arguments.older_than} or longer")
     return 0
-
-
-def _report_lease_held(error: LeaseHeldError) -> int:
-    print(f"jobrota: {' '.join(str(error).split())}", file=sys.stderr)
-    return EXIT_LEASE_HELD
 
 
 def counted(number: int, thing: str) -> str:

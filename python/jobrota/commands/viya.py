@@ -16,7 +16,7 @@ from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import counted
 from jobrota.commands.durations import positive_duration
 from jobrota.commands.tables import print_table, printable
-from jobrota.errors import InvalidInputError, StorageError
+from jobrota.errors import InvalidInputError, NotFoundError, StorageError
 from jobrota.files import replace
 
 __all__ = ["TEXT", "add_arguments", "add_connection", "connection"]
@@ -169,7 +169,7 @@ def _whoami(arguments: argparse.Namespace) -> int:
 def _discover(arguments: argparse.Namespace) -> int:
     found = _session(arguments).definitions(arguments.pattern)
     if not found:
-        raise InvalidInputError(
+        raise NotFoundError(
             f"no job definition matches {arguments.pattern!r}: nothing was written "
             "(quote the pattern, or the shell expands it)"
         )
