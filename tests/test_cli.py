@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import jobrota
+from jobrota.cli import build_parser
 from support import run
 
 
@@ -147,6 +150,12 @@ def test_compare(sandbox: jobrota.Sandbox, capsys: pytest.CaptureFixture[str], m
     (path,) = Path("out").glob("pooled_jobs_comparison_*.json")
     assert str(path) in printed
     assert json.loads(path.read_text())["async_execution"]["successful_jobs"] == 2
+    assert run("compare", *common, "--mode", "all", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["async_execution"]["successful_jobs"] == 2
+    assert "time saved: " in shown.err, "the text is for people, and not a part of the JSON"
+    assert run("report", path, "--json") == 0
+    assert Path(json.loads(capsys.readouterr().out)["report"]).is_file()
 
 
 def test_compare_with_an_error_is_one_line(sandbox: jobrota.Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,6 +244,8 @@ def test_a_row_fails_the_run_that_parks_it_and_no_later_one(
         capsys.readouterr()
         assert run(*deliver) == 0
         assert "1 delivered, 0 failed, 1 parked" in capsys.readouterr().out
+        assert run("autosys", "parked", "--table", table, "--ledger", ledger.root) == 0
+        assert "not sent  name AutoSys refuses" in capsys.readouterr().out
         assert run(*deliver, "--dry-run") == 0
         assert run(*deliver, "--fail-on", "parked") == 1
         assert run(*deliver, "--fail-on", "parked", "--dry-run") == 1
@@ -245,6 +256,111 @@ def test_a_row_fails_the_run_that_parks_it_and_no_later_one(
 def test_what_this_version_does_not_support_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("ledger", "status", "--ledger", "/dbfs/ledger") == 2
     assert "/dbfs" in one_line(capsys.readouterr().err)
+
+
+def leaves(parser: argparse.ArgumentParser, name: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Each command that runs something, by its name."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        return {name.strip(): parser}
+    return {
+        path: leaf
+        for group in groups
+        for word, below in group.choices.items()
+        for path, leaf in leaves(below, f"{name} {word}").items()
+    }
+
+
+def test_each_command_can_print_json_or_nothing() -> None:
+    without_json, without_quiet = set(), set()
+    for name, parser in leaves(build_parser()).items():
+        options = {option for action in parser._actions for option in action.option_strings}
+        without_json |= set() if "--json" in options else {name}
+        without_quiet |= set() if "--quiet" in options else {name}
+    assert without_json == set()
+    # Their output is their purpose, or they ask.
+    assert without_quiet == {"sandbox", "viya login", "viya token"}
+
+
+def times(value: Any) -> Iterator[str]:
+    """All texts within a JSON value that begin like a time."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from times(part)
+    elif isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        yield value
+
+
+def test_all_commands_print_times_in_one_format(
+    ledger: jobrota.JobLedger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.log_job_execution("lost.sas", "LOST", "SUCCESS")
+    for job in ("two words", "A", "B"):
+        ledger.log_job_completion("a.sas", job, "SUCCESS")
+    here = ("--ledger", ledger.root)
+    vms = ("vm1", "--cursor", tmp_path / "cursor")
+    assert run("select", *vms, "--probe", "icmp", "--timeout", "1ms") == 1, "this only creates the cursor"
+    with jobrota.Sandbox(viya=False, refuse_first=["A"]) as sandbox:
+        deliver = ("autosys", "deliver", *here, "--sendevent", sandbox.sendevent, "--backoff", "1h")
+        where = ("--reason", "r", "--file", "a.sas", "--job")
+        found = {}
+        for code, arguments in (
+            (1, deliver),
+            (0, (*deliver, "--snooze", "00:00-24:00")),
+            (0, ("autosys", "status", *here)),
+            (0, ("autosys", "parked", *here)),
+            (0, ("autosys", "unnotified", "--older-than", "0s", *here)),
+            (0, ("ledger", "status", *here)),
+            (0, ("autosys", "ack", *where, "A", *here)),
+        ):
+            capsys.readouterr()
+            assert run(*arguments, "--json") == code
+            out = capsys.readouterr().out
+            assert out.count("\n") == 1, "one line"
+            found[arguments[:2]] = list(times(json.loads(out)))
+            assert run(*arguments) in (0, 1)
+            text = capsys.readouterr().out
+            found[arguments[:2]] += re.findall(r"\d{4}-\d\d-\d\d\S*", text)
+    for command, values in found.items():
+        assert values, command
+        for value in values:
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3,6})?Z[),]?", value), (command, value)
+
+
+def test_quiet_prints_errors_alone(ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.log_job_completion("a.sas", "two words", "SUCCESS")
+    assert run("autosys", "deliver", "--quiet", "--sendevent", "true", "--ledger", ledger.root) == 1
+    assert run("autosys", "parked", "-q", "--ledger", ledger.root) == 0
+    assert capsys.readouterr().out == ""
+    assert run("autosys", "redrive", "--quiet", "--job", "none", "--ledger", ledger.root) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no row of job none is parked" in one_line(shown.err)
+    assert run("autosys", "parked", "--quiet", "--json", "--ledger", ledger.root) == 2
+
+
+def test_what_changes_something_prints_json_too(
+    ledger: jobrota.JobLedger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: object) -> Any:
+        assert run(*arguments, "--json") == 0
+        return json.loads(capsys.readouterr().out)
+
+    for job in ("two words", "A", "A"):
+        ledger.log_job_completion("a.sas", job, "SUCCESS")
+    here = ("--ledger", ledger.root)
+    assert run("autosys", "deliver", "--first", "two words", "--sendevent", "true", *here) == 1
+    capsys.readouterr()
+    assert printed("autosys", "redrive", "--all", *here) == {"redriven": 1}
+    settled = printed("autosys", "skip", "--job", "two words", "--file", "a.sas", "--reason", "r", *here)
+    assert (settled["job_id"], settled["settled"], settled["identical_rows_pending"]) == ("two words", "skipped", 0)
+    cursor = ("vm1", "vm2", "--cursor", tmp_path / "cursor")
+    assert printed("vms", "drain", *cursor) == [{"vm": "vm1", "drained": True}, {"vm": "vm2", "drained": True}]
+    assert printed("vms", "restore", "vm1", "--cursor", tmp_path / "cursor") == [{"vm": "vm1", "drained": False}]
+    assert printed("compare", "--limit-jobs", "0")["mode"] == "batch"
+    (tmp_path / "none").mkdir()
+    assert printed("ledger", "import", tmp_path / "none", *here)["files"] == 0
+    assert printed("ledger", "maintain", *here)["tables"]
 
 
 def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +391,14 @@ def test_signals_cancel_jobs_and_keep_results(tmp_path: Path, number: signal.Sig
 
 
 def test_the_sandbox_runs_until_it_is_told_to_stop() -> None:
-    command = [sys.executable, "-m", "jobrota", "sandbox"]
+    command = [sys.executable, "-m", "jobrota", "sandbox", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        assert jobrota.Inventory(found["vms"]["inventory"]).names == found["vms"]["names"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    command.remove("--json")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline()]
@@ -303,6 +426,10 @@ def test_the_demo_keeps_its_promises_on_a_few_jobs(capsys: pytest.CaptureFixture
         assert text in printed
     assert "did not hold" not in printed
     assert list((tmp_path / "results").glob("pooled_jobs_comparison_*.json"))
+    assert run("demo", "--jobs", "4", "--speed", "400", "--results-dir", tmp_path / "results", "--json") == 0
+    done = json.loads(capsys.readouterr().out)
+    assert all(done["promises"].values())
+    assert Path(done["result"]).is_file()
 
 
 def test_demo_refuses_nonempty_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

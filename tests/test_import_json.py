@@ -273,7 +273,7 @@ def test_the_command_imports_and_shows(
     assert run("ledger", "status", "--ledger", ledger.root) == 0
     shown = capsys.readouterr().out
     assert "job_notifications" in shown
-    assert "2025-04-16 03:31:00 UTC" in " ".join(shown.split())
+    assert "2025-04-16T03:31:00Z" in " ".join(shown.split())
     assert run("ledger", "status", "--ledger", ledger.root, "--json") == 0
     assert json.loads(capsys.readouterr().out)["notifications"]["pending"] == 1
 

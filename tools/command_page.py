@@ -17,6 +17,10 @@ All commands and their options. `jobrota COMMAND --help` shows the same for one 
 Tables for a file or another program have lines of any length. In a terminal, text is folded between words in
 columns of phrases, such as errors. A name is never folded.
 
+With `--json`, a command prints one JSON value on one line, and what it says to people goes to the standard error. \
+With `--quiet`, it prints errors and warnings alone, on the standard error. In text and in JSON, times are ISO 8601 \
+in UTC, such as `2026-05-01T06:00:00Z`.
+
 ## Exit codes
 
 | exit code | meaning |

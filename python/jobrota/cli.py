@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 from jobrota._native import __version__
 from jobrota.commands.autosys import EXIT_LEASE_HELD, counted, open_ledger
 from jobrota.commands.durations import duration, positive_duration
-from jobrota.commands.tables import print_table
+from jobrota.commands.output import add_json, add_output, narrated, print_json, silenced
+from jobrota.commands.tables import print_table, timestamp
 from jobrota.errors import InvalidInputError, JobrotaError, LeaseHeldError, UnsupportedError
 from jobrota.signals import Terminated
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobrota._native import Sandbox
 
 __all__ = ["build_parser", "main"]
@@ -67,7 +70,8 @@ def _run(argv: Sequence[str] | None) -> int:
         if stop.code:
             raise
         return 0
-    code: int = arguments.run(arguments)
+    with silenced(arguments):
+        code: int = arguments.run(arguments)
     return code
 
 
@@ -121,16 +125,20 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--ledger", metavar="DIR", help="directory of the ledger (default: a new one in the results)")
     parser.add_argument("--results-dir", default="results", metavar="DIR", help="directory of the result JSON")
     parser.add_argument("--jobs", type=_positive, metavar="N", help="run only the first N of the 54 jobs")
+    add_output(parser)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     _sandbox_type()
     from jobrota.demo import run_demo
 
-    held = run_demo(
-        speed=arguments.speed, ledger=arguments.ledger, results_dir=arguments.results_dir, jobs=arguments.jobs
-    )
-    return 0 if held else 1
+    with narrated(arguments):
+        done = run_demo(
+            speed=arguments.speed, ledger=arguments.ledger, results_dir=arguments.results_dir, jobs=arguments.jobs
+        )
+    if arguments.json:
+        print_json(done)
+    return 0 if all(done["promises"].values()) else 1
 
 
 def _add_compare(commands: Any) -> None:
@@ -161,7 +169,7 @@ def _add_select(commands: Any) -> None:
     parser.add_argument("vms", nargs="*", metavar="VM", help="names or addresses; none means the whole inventory")
     vms.add_source(parser)
     vms.add_probe(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output(parser)
 
 
 def _select(arguments: argparse.Namespace) -> int:
@@ -170,7 +178,7 @@ def _select(arguments: argparse.Namespace) -> int:
     selection = vms.selector(arguments).select()
     if arguments.json:
         names = ("vm", "ip_address", "nic_name", "probe", "rtt_ms", "skipped")
-        print(json.dumps({name: getattr(selection, name) for name in names}))
+        print_json({name: getattr(selection, name) for name in names})
     else:
         print(f"Selected VM: {selection.vm} (IP: {selection.ip_address})")
     return 0
@@ -192,8 +200,8 @@ def _add_vms(commands: Any) -> None:
         action.add_argument("vms", nargs=many, metavar="VM", help="names or addresses")
         vms.add_source(action)
     vms.add_probe(check)
-    for action in (status, check):
-        action.add_argument("--json", action="store_true", help="print one JSON list")
+    for action in (status, check, drain, restore):
+        add_output(action, "one JSON list")
 
 
 def _add_autosys(commands: Any) -> None:
@@ -218,7 +226,7 @@ def _ledger_action(
     """An action on a ledger, with the arguments that all of them have."""
     parser = _command(actions, name, text, run)
     parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output(parser)
     return parser
 
 
@@ -236,7 +244,7 @@ def _ledger_import(arguments: argparse.Namespace) -> int:
     ledger = open_ledger(arguments)
     report = ledger.import_json(arguments.folder, fields=dict(arguments.field), timezone=arguments.timezone)
     if arguments.json:
-        print(json.dumps(report.to_dict()))
+        print_json(report.to_dict())
         return 1 if report.bad else 0
     print(
         f"{counted(report.files, 'file')}: {counted(report.rows, 'row')} from {report.imported:,} of them, "
@@ -259,13 +267,13 @@ def _add_ledger_status(actions: Any) -> None:
 def _ledger_status(arguments: argparse.Namespace) -> int:
     summary = open_ledger(arguments).summary()
     if arguments.json:
-        print(json.dumps(summary.to_dict(), default=str))
+        print_json(summary.to_dict())
         return 0
     print(f"ledger {summary.root}")
     rows = []
     for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
         oldest = counts["oldest_pending"]
-        shown = None if oldest is None else f"{oldest:%Y-%m-%d %H:%M:%S} UTC"
+        shown = None if oldest is None else timestamp(oldest, "seconds")
         rows.append([name, *(counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")), shown])
     print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
     if summary.attempts:
@@ -289,7 +297,7 @@ def _add_ledger_maintain(actions: Any) -> None:
 def _maintain(arguments: argparse.Namespace) -> int:
     report = open_ledger(arguments).maintain(retain_hours=arguments.retain_hours)
     if arguments.json:
-        print(json.dumps(report.to_dict()))
+        print_json(report.to_dict())
     else:
         print(f"ledger {report.root}")
         for table in report.tables:
@@ -320,6 +328,7 @@ def _add_sandbox(commands: Any) -> None:
     )
     parser.add_argument("--vms", type=_positive, default=4, metavar="N", help="VMs in the inventory")
     parser.add_argument("--vms-down", type=_not_negative, default=1, metavar="N", help="VMs that do not answer")
+    add_json(parser, "one JSON object when it runs")
 
 
 def _sandbox_type() -> type[Sandbox]:
@@ -340,23 +349,33 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os.write(stop, b".") and None)
     with sandbox_type(vms=arguments.vms, vms_down=arguments.vms_down, speed=arguments.speed) as sandbox:
-        print(f"SAS Viya    {sandbox.viya_url}")
-        print(f"  tokens    {sandbox.tokens}")
-        print(f"  jobs      {sandbox.jobs}")
-        print(f"  option    --time-scale {sandbox.speed:.15g} (of jobrota compare)")
-        user, password = sandbox.autosys_credentials
-        print(f"AutoSys     {sandbox.autosys_url}")
-        print(f"  user      {user}, password {password}")
-        print(f"  sendevent {sandbox.sendevent}")
         # Only the sandbox's own process knows the addresses of the names.
         inventory = sandbox.tokens.with_name("vms.json")
         inventory.write_text(json.dumps(sandbox.inventory.vms), encoding="utf-8")
-        print(f"VMs         {', '.join(sandbox.inventory.names)}")
-        print(f"  inventory {inventory}")
-        print(f"  probe     {sandbox.probe}")
-        print("Ctrl-C ends it.", flush=True)
+        _show_sandbox(sandbox, inventory, arguments.json)
         os.read(stopped, 1)
     return 0
+
+
+def _show_sandbox(sandbox: Sandbox, inventory: Path, as_json: bool) -> None:
+    user, password = sandbox.autosys_credentials
+    if as_json:
+        autosys = {"url": sandbox.autosys_url, "user": user, "password": password, "sendevent": sandbox.sendevent}
+        viya = {"url": sandbox.viya_url, "tokens": sandbox.tokens, "jobs": sandbox.jobs, "time_scale": sandbox.speed}
+        vms = {"names": sandbox.inventory.names, "inventory": inventory, "probe": sandbox.probe}
+        print_json({"viya": viya, "autosys": autosys, "vms": vms})
+        return
+    print(f"SAS Viya    {sandbox.viya_url}")
+    print(f"  tokens    {sandbox.tokens}")
+    print(f"  jobs      {sandbox.jobs}")
+    print(f"  option    --time-scale {sandbox.speed:.15g} (of jobrota compare)")
+    print(f"AutoSys     {sandbox.autosys_url}")
+    print(f"  user      {user}, password {password}")
+    print(f"  sendevent {sandbox.sendevent}")
+    print(f"VMs         {', '.join(sandbox.inventory.names)}")
+    print(f"  inventory {inventory}")
+    print(f"  probe     {sandbox.probe}")
+    print("Ctrl-C ends it.", flush=True)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from datetime import datetime, timedelta, timezone
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobrota._native import JobLedger, setting_missing, settings_lookup
 from jobrota.commands.durations import checked_duration, duration
-from jobrota.commands.tables import print_table, printable
+from jobrota.commands.output import add_output, print_json
+from jobrota.commands.tables import print_table, printable, timestamp
 
 if TYPE_CHECKING:
     from arro3.core import Table
@@ -73,21 +73,19 @@ def add_arguments(command: Any, actions: Any) -> None:
         help="what ends with exit code 1: a row that failed, was parked or is in doubt in this run; with parked, also "
         "a row that an earlier run parked",
     )
-    deliver.add_argument("--json", action="store_true", help="print one JSON object a cycle")
+    add_output(deliver, "one JSON object a cycle")
 
     status = command(actions, "status", "show what is pending, for how long, and the success of deliveries", _status)
     _add_ledger(status)
     status.add_argument(
         "--since", type=_since, metavar="WHEN", help='count attempts since a time, or since "24h" ago (default)'
     )
-    shown = status.add_mutually_exclusive_group()
-    shown.add_argument("--json", action="store_true", help="print one JSON object")
-    shown.add_argument("--prometheus", action="store_true", help="print text for Prometheus")
+    add_output(status).add_argument("--prometheus", action="store_true", help="print text for Prometheus")
 
     parked = command(actions, "parked", "list the parked rows", _parked)
     _add_ledger(parked)
     _add_table(parked)
-    parked.add_argument("--json", action="store_true", help="print one JSON list")
+    add_output(parked, "one JSON list")
 
     redrive = command(actions, "redrive", "return parked rows to delivery", _redrive)
     _add_ledger(redrive)
@@ -96,6 +94,7 @@ def add_arguments(command: Any, actions: Any) -> None:
     which.add_argument("--job", metavar="JOB", help="only the rows of this job; this or --all is required")
     which.add_argument("--all", action="store_true", help="all of them; this or --job is required")
     redrive.add_argument("--reason", metavar="TEXT", help="why; it is recorded")
+    add_output(redrive)
 
     for name, text, run in (
         ("ack", "settle one pending row that AutoSys is known to have", _ack),
@@ -113,6 +112,7 @@ def add_arguments(command: Any, actions: Any) -> None:
             help="its timestamp, if several rows match: 2026-05-01T06:00:00Z",
         )
         settle.add_argument("--reason", required=True, metavar="TEXT", help="why; it is recorded")
+        add_output(settle)
 
     unnotified = command(actions, "unnotified", "list executions without a notification", _unnotified)
     _add_ledger(unnotified)
@@ -123,7 +123,7 @@ def add_arguments(command: Any, actions: Any) -> None:
         metavar="TIME",
         help='minimum time pending: "90s", "15m", "1h", "2d"',
     )
-    unnotified.add_argument("--json", action="store_true", help="print one JSON list")
+    add_output(unnotified, "one JSON list")
 
 
 def _add_ledger(parser: argparse.ArgumentParser) -> None:
@@ -181,7 +181,7 @@ def _deliver(arguments: argparse.Namespace) -> int:
 
 def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(report.to_dict(), default=str), flush=True)
+        print_json(report.to_dict())
     else:
         names = ["delivered", "failed", "parked", "unknown", "pending"]
         more = ["superseded", "expired", "recovered", "waiting", "held_back"]
@@ -197,9 +197,9 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         for planned in report.planned:
             print(f"  would send: {printable(planned['action'])}")
         if report.next_try:
-            print(f"  the first of the waiting rows is due at {report.next_try:%Y-%m-%d %H:%M:%S} UTC", flush=True)
+            print(f"  the first of the waiting rows is due at {timestamp(report.next_try, 'seconds')}", flush=True)
         if report.snoozed_until:
-            print(f"  nothing is sent before {report.snoozed_until:%Y-%m-%d %H:%M} UTC", flush=True)
+            print(f"  nothing is sent before {timestamp(report.snoozed_until, 'seconds')}", flush=True)
     if report.lease_held_by:
         print(
             f"jobrota: {report.lease_held_by} delivers, or its lease has not expired yet; nothing was done",
@@ -220,7 +220,7 @@ def _exit_code(report: DeliveryReport, fail_on: str) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     summary = open_ledger(arguments).summary(since=arguments.since)
     if arguments.json:
-        print(json.dumps(summary.to_dict(), default=_jsonable))
+        print_json(summary.to_dict())
         return 0
     if arguments.prometheus:
         print(summary.to_prometheus(), end="")
@@ -230,7 +230,7 @@ def _status(arguments: argparse.Namespace) -> int:
     for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
         oldest = counts["oldest_pending"]
         held = [counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")]
-        rows.append([name, *held, oldest and f"{oldest:%Y-%m-%d %H:%M:%S} UTC"])
+        rows.append([name, *held, oldest and timestamp(oldest, "seconds")])
     print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
     if summary.pending:
         print(f"\npending in {summary.source}, by age and by status")
@@ -244,7 +244,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _delivery_lines(summary: Any) -> list[str]:
-    since = f"since {summary.since:%Y-%m-%d %H:%M:%S} UTC"
+    since = f"since {timestamp(summary.since, 'seconds')}"
     lines = []
     if summary.success_rate is None:
         lines.append(f"deliveries: none {since}")
@@ -255,7 +255,7 @@ def _delivery_lines(summary: Any) -> list[str]:
     if summary.attempts:
         lines.append("attempts: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.attempts.items()))
     if summary.retrying:
-        when = f"{summary.next_retry:%Y-%m-%d %H:%M:%S} UTC" if summary.next_retry else "with the next delivery"
+        when = timestamp(summary.next_retry, "seconds") if summary.next_retry else "with the next delivery"
         lines.append(f"next retry: {when} ({counted(summary.retrying, 'row')})")
     if summary.parked:
         lines.append(f"parked: {summary.parked:,}, see jobrota autosys parked")
@@ -272,12 +272,15 @@ def _parked(arguments: argparse.Namespace) -> int:
 
 def _redrive(arguments: argparse.Namespace) -> int:
     count = open_ledger(arguments).redrive(job_id=arguments.job, reason=arguments.reason, table=arguments.table)
+    if arguments.json:
+        print_json({"redriven": count})
     if not count:
         of = f" of job {arguments.job}" if arguments.job else ""
         print(f"jobrota: no row{of} is parked in {arguments.table}; nothing was done", file=sys.stderr)
         return 1
     are, them = ("is", "it") if count == 1 else ("are", "them")
-    print(f"{counted(count, 'row')} {are} no longer parked; the next delivery sends {them}")
+    if not arguments.json:
+        print(f"{counted(count, 'row')} {are} no longer parked; the next delivery sends {them}")
     return 0
 
 
@@ -306,7 +309,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     if len({(row["status"], row[at]) for _, row in matches}) > 1:
         print("jobrota: several pending rows match; select one with --at; nothing was done:", file=sys.stderr)
         for _, row in matches:
-            print(f"  --at {row[at].isoformat() if row[at] else '(none)'}  {printable(row['status'])}", file=sys.stderr)
+            print(f"  --at {timestamp(row[at]) if row[at] else '(none)'}  {printable(row['status'])}", file=sys.stderr)
         return 2
     # Identical rows are separate events: one of them is settled.
     place, row = matches[0]
@@ -317,9 +320,12 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
         print("jobrota: the row is not pending any more; nothing was done", file=sys.stderr)
         return 1
     done = "acknowledged" if delivered else "skipped"
+    alike = len(matches) - 1
+    if arguments.json:
+        print_json(row | {"settled": done, "identical_rows_pending": alike})
+        return 0
     print(f"{done}: {printable(row['job_id'])} {printable(row['status'])} of {printable(row[at])}")
-    if len(matches) > 1:
-        alike = len(matches) - 1
+    if alike:
         print(f"{alike} identical {'row is' if alike == 1 else 'rows are'} still pending")
     return 0
 
@@ -342,16 +348,19 @@ def _rows(table: Table) -> list[dict[str, Any]]:
 
 def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace, nothing: str) -> None:
     if arguments.json:
-        print(json.dumps(rows, default=_jsonable))
+        print_json(rows)
     elif not rows:
         print(nothing)
     else:
         names = [name for name in rows[0] if name != "autosys_update_flag"]
-        print_table([name.replace("_", " ") for name in names], [[row[name] for name in names] for row in rows])
+        print_table(
+            [name.replace("_", " ") for name in names], [[_cell(name, row[name]) for name in names] for row in rows]
+        )
 
 
-def _jsonable(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+def _cell(name: str, value: Any) -> Any:
+    # A row is parked unsent if no event exists for it.
+    return "not sent" if name == "attempts" and not value else value
 
 
 def _since(text: str) -> datetime:

@@ -17,6 +17,7 @@ from jobrota._native import (
     viya_base_url,
 )
 from jobrota.commands.durations import duration, positive_duration
+from jobrota.commands.output import add_output, narrated, print_json
 from jobrota.commands.tables import printable
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.errors import InvalidInputError
@@ -128,6 +129,7 @@ def add_arguments(
     output.add_argument(
         "--host-price", type=number, metavar="PRICE", help="price of an hour of a compute host, for the cost of jobs"
     )
+    add_output(parser, "the result, or with --limit-jobs 0 the configuration, as one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -141,12 +143,15 @@ def run(arguments: argparse.Namespace) -> int:
     _require_packages(arguments)
     url = journal_base_url(arguments.resume, arguments.base_url) if arguments.resume else arguments.base_url
     runner = _runner(arguments, url)
-    result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
-    _show(result)
-    if arguments.excel:
-        print(f"workbook: {result.to_excel(arguments.excel)}")
-    if arguments.report:
-        print(f"report: {result.report()}")
+    with narrated(arguments):
+        result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
+        _show(result)
+        if arguments.excel:
+            print(f"workbook: {result.to_excel(arguments.excel)}")
+        if arguments.report:
+            print(f"report: {result.report()}")
+    if arguments.json:
+        print_json({"path": result.path} | result.to_dict())
     return 1 if result.failed_jobs else 0
 
 
@@ -220,16 +225,19 @@ def _show(result: ComparisonResult) -> None:
 
 def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:
     """Prints version and configuration, without reading a token or sending a request."""
-    print(f"jobrota {__version__}, nothing is run")
     shown = {"base_url": shown_url(base_url) if base_url else "(not set)"}
     shown["tokens"] = arguments.tokens or TOKEN_FILE
     shown |= {
         name: value
         for name, value in vars(arguments).items()
-        if name not in ("run", "planned", "base_url", "limit_jobs", "tokens")
+        if name not in ("run", "planned", "base_url", "limit_jobs", "tokens", "json", "quiet")
     }
     if arguments.proxy:
         shown["proxy"] = shown_url(arguments.proxy)
+    if arguments.json:
+        print_json({"version": __version__} | shown | {"base_url": base_url and shown_url(base_url)})
+        return
+    print(f"jobrota {__version__}, nothing is run")
     width = max(map(len, shown))
     for name, value in shown.items():
         note = ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from jobrota.commands.output import add_output, print_json
 
 TEXT = "check what works on this machine, and say what to do about the rest"
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", action="store_true", help="send requests beyond this machine too: to Azure's metadata service"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         tokens=arguments.tokens,
     )
     if arguments.json:
-        print(json.dumps(report.to_dict()))
+        print_json(report.to_dict())
     else:
         print(report)
     return 0 if report.ok else 1

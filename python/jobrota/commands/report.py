@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from jobrota.commands.output import add_output, print_json
+
 __all__ = ["TEXT", "add_arguments", "run"]
 
 TEXT = "write the report of a comparison: one HTML file that works offline"
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", default="png,svg", metavar="FORMATS", help="formats of the images: png, svg or both"
     )
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,5 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     formats = [name.strip() for name in arguments.format.split(",") if name.strip()]
     path = write(arguments.result, arguments.output, title=arguments.title, images=arguments.images, formats=formats)
-    print(f"report: {path}")
+    if arguments.json:
+        print_json({"report": path, "images": arguments.images})
+    else:
+        print(f"report: {path}")
     return 0

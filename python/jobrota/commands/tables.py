@@ -9,10 +9,10 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["print_table", "printable"]
+__all__ = ["print_table", "printable", "timestamp"]
 
 _GAP = "  "
 
@@ -55,8 +55,21 @@ def printable(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
-        return value.isoformat(sep=" ")
+        return timestamp(value)
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+
+
+def timestamp(value: datetime, timespec: str = "auto") -> str:
+    """Returns a time in the format of all commands: ISO 8601 in UTC.
+
+    Args:
+        value: A time with a timezone.
+        timespec: The smallest unit, as `datetime.isoformat` takes it.
+
+    >>> timestamp(datetime.fromisoformat("2026-05-01T08:00:00+02:00"))
+    '2026-05-01T06:00:00Z'
+    """
+    return value.astimezone(timezone.utc).isoformat(timespec=timespec).removesuffix("+00:00") + "Z"
 
 
 def _fitted(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:

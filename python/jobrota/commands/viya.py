@@ -15,7 +15,8 @@ from typing import Any
 from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.autosys import counted
 from jobrota.commands.durations import positive_duration
-from jobrota.commands.tables import print_table, printable
+from jobrota.commands.output import add_json, add_output, narrated, print_json
+from jobrota.commands.tables import print_table, printable, timestamp
 from jobrota.errors import InvalidInputError, NotFoundError, StorageError
 from jobrota.files import replace
 
@@ -78,7 +79,9 @@ def add_arguments(command: Callable[..., Any], actions: Any) -> None:
     login.add_argument("--output", "-o", default=TOKEN_FILE, metavar="FILE", help="the token file")
 
     token = command(actions, "token", "print a valid access token, for scripts", _token)
-    token.add_argument("--header", action="store_true", help="print it as an HTTP header")
+    form = token.add_mutually_exclusive_group()
+    form.add_argument("--header", action="store_true", help="print it as an HTTP header")
+    add_json(form)
     whoami = command(actions, "whoami", "show the user and the expiry of the token", _whoami)
 
     discover = command(
@@ -94,8 +97,10 @@ def add_arguments(command: Callable[..., Any], actions: Any) -> None:
 
     contexts = command(actions, "contexts", "compare compute contexts", _contexts)
     contexts.add_argument("names", nargs="*", metavar="NAME", help="only these contexts")
-    for action in (whoami, contexts):
-        action.add_argument("--json", action="store_true", help="print JSON")
+    add_json(login)  # without --quiet, because it shows an address and asks
+    for action in (whoami, discover):
+        add_output(action)
+    add_output(contexts, "one JSON list")
     for action in (login, token, whoami, discover, contexts):
         add_connection(action)
 
@@ -121,10 +126,12 @@ def _login(arguments: argparse.Namespace) -> int:
             )
         options["tokens"] = Credentials.client_credentials(client_id, secret)
     else:
-        return _login_with_code(ViyaSession(url, **options), client_id, secret, arguments.output)
+        # The address and the question are for the user, whatever the output is for.
+        with narrated(arguments):
+            _login_with_code(ViyaSession(url, **options), client_id, secret, arguments.output)
+        return _show_login(arguments)
     ViyaSession(url, **options).save_login(arguments.output)
-    print(f"logged in: the tokens are in {arguments.output}")
-    return 0
+    return _show_login(arguments)
 
 
 def _ask(read: Callable[[str], str], prompt: str) -> str:
@@ -134,29 +141,38 @@ def _ask(read: Callable[[str], str], prompt: str) -> str:
         return ""
 
 
-def _login_with_code(session: ViyaSession, client_id: str | None, secret: str | None, output: str) -> int:
+def _login_with_code(session: ViyaSession, client_id: str | None, secret: str | None, output: str) -> None:
     login = session.begin_login(client_id, secret)
     print(f"Open this address, log in, and paste the code that is shown there:\n\n  {login.url}\n")
     code = _ask(input, "Code: ").strip()
     if not code:
         raise InvalidInputError("no code was given: nothing was written")
     login.finish(code, output)
-    print(f"logged in: the tokens are in {output}")
+
+
+def _show_login(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print_json({"tokens": arguments.output})
+    else:
+        print(f"logged in: the tokens are in {arguments.output}")
     return 0
 
 
 def _token(arguments: argparse.Namespace) -> int:
     token = _session(arguments).token()
-    print(f"Authorization: Bearer {token}" if arguments.header else token)
+    if arguments.json:
+        print_json({"access_token": token})
+    else:
+        print(f"Authorization: Bearer {token}" if arguments.header else token)
     return 0
 
 
 def _whoami(arguments: argparse.Namespace) -> int:
     identity = _session(arguments).whoami()
     expires = identity["expires"]
-    identity["expires"] = expires.isoformat(timespec="seconds") if isinstance(expires, datetime) else None
+    identity["expires"] = timestamp(expires, "seconds") if isinstance(expires, datetime) else None
     if arguments.json:
-        print(json.dumps(identity))
+        print_json(identity)
         return 0
     name = f" ({identity['name']})" if identity["name"] else ""
     print(printable(f"user     {identity['user'] or 'not known'}{name}"))
@@ -178,9 +194,13 @@ def _discover(arguments: argparse.Namespace) -> int:
     document = existing | _configs(known, existing.get("settings"), found, arguments)
     _write(path, document)
     metadata = document["metadata"]
-    print(f"{counted(metadata['total_jobs_found'], 'job')}, {metadata['enabled_jobs']} enabled: {path}")
     ids = {definition["id"] for definition in found}
     gone = [str(entry.get("name", id_)) for id_, entries in known.items() if id_ not in ids for entry in entries]
+    if arguments.json:
+        counts = {"jobs": metadata["total_jobs_found"], "enabled_jobs": metadata["enabled_jobs"]}
+        print_json({"path": path} | counts | {"left_out": gone})
+    else:
+        print(f"{counted(metadata['total_jobs_found'], 'job')}, {metadata['enabled_jobs']} enabled: {path}")
     if gone:
         print(printable(f"left out, because their definition was not found: {', '.join(gone)}"), file=sys.stderr)
     return 0
@@ -250,7 +270,7 @@ def _configs(
 def _contexts(arguments: argparse.Namespace) -> int:
     found = _session(arguments).contexts(arguments.names or None)
     if arguments.json:
-        print(json.dumps(found))
+        print_json(found)
         return 0
     if not found:
         print("this user sees no compute context")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import Inventory, RoundRobinSelector, setting_missing, settings_lookup
 from jobrota.commands.durations import positive_duration
+from jobrota.commands.output import print_json
 from jobrota.commands.tables import print_table
 from jobrota.errors import InvalidInputError
 
@@ -80,9 +81,7 @@ def status(arguments: argparse.Namespace) -> int:
     chosen = selector(arguments)
     rows = _rows(chosen.state())
     for row, turns in zip(rows, _rows(chosen.distribution()), strict=True):
-        last = turns["last_selected"]
-        row |= {"selections": turns["selections"], "share": turns["share"]}
-        row["last_selected"] = last.isoformat() if last else None
+        row |= {name: turns[name] for name in ("selections", "share", "last_selected")}
     _show(rows, arguments)
     return 0
 
@@ -97,18 +96,22 @@ def check(arguments: argparse.Namespace) -> int:
 def drain(arguments: argparse.Namespace) -> int:
     """Takes the VMs out of rotation."""
     chosen = _shared_selector(arguments)
-    for vm in arguments.vms:
-        chosen.drain(vm)
-        print(f"{vm} is drained: no process that uses {chosen.cursor} selects it until it is restored")
-    return 0
+    text = f"is drained: no process that uses {chosen.cursor} selects it until it is restored"
+    return _changed(chosen.drain, arguments, text, drained=True)
 
 
 def restore(arguments: argparse.Namespace) -> int:
     """Puts the VMs back into rotation."""
-    chosen = _shared_selector(arguments)
+    return _changed(_shared_selector(arguments).restore, arguments, "is back in rotation", drained=False)
+
+
+def _changed(change: Callable[[str], None], arguments: argparse.Namespace, text: str, *, drained: bool) -> int:
     for vm in arguments.vms:
-        chosen.restore(vm)
-        print(f"{vm} is back in rotation")
+        change(vm)
+        if not arguments.json:
+            print(f"{vm} {text}")
+    if arguments.json:
+        print_json([{"vm": vm, "drained": drained} for vm in arguments.vms])
     return 0
 
 
@@ -119,7 +122,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
 
 def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     if arguments.json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     print_table(
         [name.replace("_", " ") for name in rows[0]], [[_cell(value) for value in row.values()] for row in rows]
