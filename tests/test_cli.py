@@ -230,6 +230,25 @@ def test_deliver_and_status(ledger: jobrota.JobLedger, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["notifications"]["pending"] == 0
 
 
+def test_each_failure_has_its_reason(ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(7):
+        ledger.log_job_completion("a.sas", f"B{number}", "ODD")
+        ledger.log_job_completion("a.sas", f"two words {number}", "SUCCESS")
+    assert run("autosys", "deliver", "--dry-run", "--ledger", ledger.root) == 1
+    shown = capsys.readouterr().out
+    assert run("autosys", "deliver", "--sendevent", "true", "--ledger", ledger.root) == 1
+    lines = capsys.readouterr().out.splitlines()
+    (same,) = (line for line in lines if "no AutoSys event is mapped" in line)
+    assert same.startswith(
+        "  parked: 7 rows (B0 ODD, B1 ODD, B2 ODD, B3 ODD, B4 ODD, …; --json prints all): no AutoSys "
+    )
+    for number in range(7):
+        (line,) = (line for line in lines if line.startswith(f"  parked: two words {number} SUCCESS: "))
+        assert "name AutoSys refuses" in line
+        assert line.replace("parked", "would be parked", 1) in shown
+    assert len(lines) == 1 + 1 + 7
+
+
 @pytest.mark.parametrize("table", ["job_notifications", "autosys_job_log"])
 def test_a_row_fails_the_run_that_parks_it_and_no_later_one(
     table: str, ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]

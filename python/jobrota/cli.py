@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobrota._native import __version__
-from jobrota.commands.autosys import EXIT_LEASE_HELD, counted, open_ledger
-from jobrota.commands.durations import duration, positive_duration
+from jobrota.commands.deliver import EXIT_LEASE_HELD
+from jobrota.commands.durations import positive_duration
 from jobrota.commands.output import add_json, add_output, narrated, print_json, silenced
-from jobrota.commands.tables import print_table, timestamp
 from jobrota.errors import InvalidInputError, JobrotaError, LeaseHeldError, UnsupportedError
 from jobrota.signals import Terminated
 
@@ -212,105 +211,10 @@ def _add_autosys(commands: Any) -> None:
 
 
 def _add_ledger(commands: Any) -> None:
-    text = "show, import into and maintain the ledger"
-    group = commands.add_parser("ledger", help=text, description=text)
-    actions = group.add_subparsers(title="actions", required=True, metavar="ACTION")
-    _add_ledger_import(actions)
-    _add_ledger_status(actions)
-    _add_ledger_maintain(actions)
+    from jobrota.commands import ledger
 
-
-def _ledger_action(
-    actions: Any, name: str, text: str, run: Callable[[argparse.Namespace], int]
-) -> argparse.ArgumentParser:
-    """An action on a ledger, with the arguments that all of them have."""
-    parser = _command(actions, name, text, run)
-    parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
-    add_output(parser)
-    return parser
-
-
-def _add_ledger_import(actions: Any) -> None:
-    parser = _ledger_action(actions, "import", "import a folder of legacy JSON files, each record once", _ledger_import)
-    parser.add_argument("folder", metavar="FOLDER", help="local or mounted folder")
-    parser.add_argument(
-        "--field", action="append", type=_pair, default=[], metavar="OURS=THEIRS",
-        help="name of a field in the files, such as job_id=jobName; can be repeated",
-    )  # fmt: skip
-    parser.add_argument("--timezone", metavar="NAME", help="IANA name, for times without an offset")
-
-
-def _ledger_import(arguments: argparse.Namespace) -> int:
-    ledger = open_ledger(arguments)
-    report = ledger.import_json(arguments.folder, fields=dict(arguments.field), timezone=arguments.timezone)
-    if arguments.json:
-        print_json(report.to_dict())
-        return 1 if report.bad else 0
-    print(
-        f"{counted(report.files, 'file')}: {counted(report.rows, 'row')} from {report.imported:,} of them, "
-        f"{report.known:,} already known, {report.bad:,} with errors"
-    )
-    if report.ambiguous_times:
-        print(f"local times that occur twice: {report.ambiguous_times:,}; the first one was used")
-    if report.ignored:
-        print("ignored: " + ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items()))
-    if report.failures:
-        rows = [[row["file"], row["line"], row["record"], row["reason"]] for row in report.failures]
-        print_table(("file", "line", "record", "error"), rows)
-    return 1 if report.bad else 0
-
-
-def _add_ledger_status(actions: Any) -> None:
-    _ledger_action(actions, "status", "show what is in the ledger", _ledger_status)
-
-
-def _ledger_status(arguments: argparse.Namespace) -> int:
-    summary = open_ledger(arguments).summary()
-    if arguments.json:
-        print_json(summary.to_dict())
-        return 0
-    print(f"ledger {summary.root}")
-    rows = []
-    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
-        oldest = counts["oldest_pending"]
-        shown = None if oldest is None else timestamp(oldest, "seconds")
-        rows.append([name, *(counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")), shown])
-    print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
-    if summary.attempts:
-        attempts = (f"{count:,} {outcome}" for outcome, count in summary.attempts.items())
-        print("attempts to deliver: " + ", ".join(attempts))
-    return 0
-
-
-def _add_ledger_maintain(actions: Any) -> None:
-    text = "compact the tables, and delete files and log entries that are no longer needed"
-    parser = _ledger_action(actions, "maintain", text, _maintain)
-    parser.add_argument(
-        "--retain-hours",
-        type=_hours,
-        default=168.0,
-        metavar="N",
-        help="hours that older versions stay readable, or a duration such as 7d",
-    )
-
-
-def _maintain(arguments: argparse.Namespace) -> int:
-    report = open_ledger(arguments).maintain(retain_hours=arguments.retain_hours)
-    if arguments.json:
-        print_json(report.to_dict())
-    else:
-        print(f"ledger {report.root}")
-        for table in report.tables:
-            print(
-                f"  {table['table']}: {counted(table['files_before'], 'file')}, now {table['files_after']:,}; "
-                f"{table['files_vacuumed']:,} deleted ({counted(table['bytes_freed'], 'byte')}), "
-                f"log entries removed: {table['log_entries_removed']:,}"
-            )
-            for note in table["notes"]:
-                print(f"    {note}")
-    for problem in report.problems:
-        print(f"jobrota: {' '.join(problem.split())}", file=sys.stderr)
-    return 1 if report.problems else 0
+    group = commands.add_parser("ledger", help=ledger.TEXT, description=ledger.TEXT)
+    ledger.add_arguments(_command, group.add_subparsers(title="actions", required=True, metavar="ACTION"))
 
 
 def _add_doctor(commands: Any) -> None:
@@ -378,13 +282,6 @@ def _show_sandbox(sandbox: Sandbox, inventory: Path, as_json: bool) -> None:
     print("Ctrl-C ends it.", flush=True)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not (ours and equals and theirs):
-        raise argparse.ArgumentTypeError(f"{text!r} does not have the form OURS=THEIRS, such as job_id=jobName")
-    return ours, theirs
-
-
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -396,19 +293,6 @@ def _not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
-
-
-def _hours(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        try:
-            return duration(text) / 3600
-        except argparse.ArgumentTypeError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours, or text such as 36h or 7d") from None
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of hours of at least 0")
     return number
 
 

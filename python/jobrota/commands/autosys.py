@@ -8,88 +8,39 @@ import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from jobrota._native import JobLedger, setting_missing, settings_lookup
+from jobrota.commands import deliver
 from jobrota.commands.durations import checked_duration, duration
+from jobrota.commands.ledger import add_ledger, add_table, open_ledger, print_tables
 from jobrota.commands.output import add_output, print_json
-from jobrota.commands.tables import print_table, printable, timestamp
+from jobrota.commands.tables import counted, print_table, printable, timestamp
 
 if TYPE_CHECKING:
     from arro3.core import Table
 
-    from jobrota._native import DeliveryReport
-
 TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and settle rows manually"
 
 _AGES = {"under_15m": "under 15 min", "15m_to_1h": "15 min to 1 h", "1h_to_24h": "1 h to 24 h", "over_24h": "over 24 h"}
-EXIT_LEASE_HELD = 3
-_FAILURES_SHOWN = 5
 
 
 def add_arguments(command: Any, actions: Any) -> None:
     """Adds the actions, each made by `command`."""
-    deliver = command(actions, "deliver", "run one delivery cycle", _deliver)
-    _add_ledger(deliver)
-    _add_table(deliver)
-    deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
-    deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
-    deliver.add_argument(
-        "--every",
-        metavar="TIME",
-        help='run a cycle at this interval until SIGTERM, such as "15m"; at least "1ms"',
-    )
-    deliver.add_argument(
-        "--order",
-        choices=("per_job", "latest", "none"),
-        default="per_job",
-        help="a job's rows one by one, only its newest row, or any order",
-    )
-    deliver.add_argument("--concurrency", type=int, default=8, metavar="N", help="sends at a time")
-    deliver.add_argument("--max-attempts", type=int, metavar="N", help="park a row after N failed attempts")
-    deliver.add_argument(
-        "--backoff", type=duration, metavar="TIME", help='first waiting time of a row that failed, such as "1m"'
-    )
-    deliver.add_argument("--rate", type=float, metavar="N", help="at most N events a second")
-    deliver.add_argument(
-        "--stale-after",
-        type=duration,
-        metavar="TIME",
-        help='acknowledge rows older than this, such as "12h", without sending them',
-    )
-    deliver.add_argument(
-        "--snooze",
-        action="append",
-        metavar="WINDOW",
-        help='send nothing in this window: "02:00-03:30 Europe/Berlin"; can be repeated',
-    )
-    deliver.add_argument(
-        "--first", action="append", metavar="JOB", help="deliver this job before any other is sent; can be repeated"
-    )
-    deliver.add_argument("--confirm", action="store_true", help="read each status back")
-    deliver.add_argument("--dry-run", action="store_true", help="send nothing, and print what would be sent")
-    deliver.add_argument(
-        "--fail-on",
-        choices=("failed", "parked"),
-        default="failed",
-        help="what ends with exit code 1: a row that failed, was parked or is in doubt in this run; with parked, also "
-        "a row that an earlier run parked",
-    )
-    add_output(deliver, "one JSON object a cycle")
+    deliver.add_arguments(command(actions, "deliver", deliver.TEXT, deliver.run))
 
     status = command(actions, "status", "show what is pending, for how long, and the success of deliveries", _status)
-    _add_ledger(status)
+    add_ledger(status)
     status.add_argument(
         "--since", type=_since, metavar="WHEN", help='count attempts since a time, or since "24h" ago (default)'
     )
     add_output(status).add_argument("--prometheus", action="store_true", help="print text for Prometheus")
 
     parked = command(actions, "parked", "list the parked rows", _parked)
-    _add_ledger(parked)
-    _add_table(parked)
+    add_ledger(parked)
+    add_table(parked)
     add_output(parked, "one JSON list")
 
     redrive = command(actions, "redrive", "return parked rows to delivery", _redrive)
-    _add_ledger(redrive)
-    _add_table(redrive)
+    add_ledger(redrive)
+    add_table(redrive)
     which = redrive.add_mutually_exclusive_group(required=True)
     which.add_argument("--job", metavar="JOB", help="only the rows of this job; this or --all is required")
     which.add_argument("--all", action="store_true", help="all of them; this or --job is required")
@@ -101,8 +52,8 @@ def add_arguments(command: Any, actions: Any) -> None:
         ("skip", "settle one pending row that must not be sent", _skip),
     ):
         settle = command(actions, name, text, run)
-        _add_ledger(settle)
-        _add_table(settle)
+        add_ledger(settle)
+        add_table(settle)
         settle.add_argument("--job", required=True, metavar="JOB", help="the row's job")
         settle.add_argument("--file", required=True, metavar="FILE", help="the row's file")
         settle.add_argument(
@@ -115,7 +66,7 @@ def add_arguments(command: Any, actions: Any) -> None:
         add_output(settle)
 
     unnotified = command(actions, "unnotified", "list executions without a notification", _unnotified)
-    _add_ledger(unnotified)
+    add_ledger(unnotified)
     unnotified.add_argument(
         "--older-than",
         type=checked_duration,
@@ -126,97 +77,6 @@ def add_arguments(command: Any, actions: Any) -> None:
     add_output(unnotified, "one JSON list")
 
 
-def _add_ledger(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
-
-
-def _add_table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--table", choices=("job_notifications", "autosys_job_log"), default="job_notifications",
-        help="the table whose rows are delivered",
-    )  # fmt: skip
-
-
-def open_ledger(arguments: argparse.Namespace) -> JobLedger:
-    """Opens the ledger that the arguments or the settings name."""
-    root = arguments.ledger or settings_lookup("ledger")
-    if not root:
-        raise setting_missing("ledger", "no ledger is given: use --ledger ROOT")
-    return JobLedger(root)
-
-
-def _deliver(arguments: argparse.Namespace) -> int:
-    from jobrota._native import AutosysUpdater
-    from jobrota.autosys import CHANGE_STATUS, SendEvent
-    from jobrota.signals import Terminated, terminable
-
-    updater = AutosysUpdater(
-        open_ledger(arguments),
-        SendEvent(program=arguments.sendevent, env_file=arguments.env_file),
-        source=arguments.table,
-        mapping=settings_lookup("mapping") or CHANGE_STATUS,
-        max_attempts=arguments.max_attempts,
-        order=arguments.order,
-        concurrency=arguments.concurrency,
-        backoff=arguments.backoff,
-        rate=arguments.rate,
-        stale_after=arguments.stale_after,
-        snooze=arguments.snooze,
-        first=arguments.first,
-        confirm=arguments.confirm,
-        dry_run=arguments.dry_run,
-    )
-    if arguments.every is not None:
-        last = updater.run_forever(arguments.every, on_report=lambda report: _show_cycle(report, arguments.json))
-        return 0 if last is None else _exit_code(last, arguments.fail_on)
-    try:
-        with terminable():
-            report = updater.run()
-    except Terminated:
-        print("jobrota: stopped by SIGTERM; what was sent is recorded, and the next cycle continues", file=sys.stderr)
-        return 1
-    _show_cycle(report, arguments.json)
-    return _exit_code(report, arguments.fail_on)
-
-
-def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        names = ["delivered", "failed", "parked", "unknown", "pending"]
-        more = ["superseded", "expired", "recovered", "waiting", "held_back"]
-        counts = [f"{getattr(report, name)} {name}" for name in names]
-        counts += [f"{getattr(report, name)} {name.replace('_', ' ')}" for name in more if getattr(report, name)]
-        print(("dry run: " if report.dry_run else "") + ", ".join(counts), flush=True)
-        for failure in report.failures[:_FAILURES_SHOWN]:
-            row = f"{printable(failure['job_id'])} {printable(failure['status'])}"
-            would_be = "would be " if report.dry_run else ""
-            print(f"  {would_be}{failure['outcome']}: {row}: {printable(failure['detail'])}")
-        if (rest := len(report.failures) - _FAILURES_SHOWN) > 0:
-            print(f"  and {rest:,} more: --json prints all")
-        for planned in report.planned:
-            print(f"  would send: {printable(planned['action'])}")
-        if report.next_try:
-            print(f"  the first of the waiting rows is due at {timestamp(report.next_try, 'seconds')}", flush=True)
-        if report.snoozed_until:
-            print(f"  nothing is sent before {timestamp(report.snoozed_until, 'seconds')}", flush=True)
-    if report.lease_held_by:
-        print(
-            f"jobrota: {report.lease_held_by} delivers, or its lease has not expired yet; nothing was done",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _exit_code(report: DeliveryReport, fail_on: str) -> int:
-    if report.lease_held_by:
-        return EXIT_LEASE_HELD
-    # A parked row waits for an operator. It does not fail each run of a scheduled task until then.
-    parked_now = any(failure["outcome"] == "parked" for failure in report.failures)
-    parked = report.parked if fail_on == "parked" else parked_now
-    return 1 if report.failed or report.unknown or parked else 0
-
-
 def _status(arguments: argparse.Namespace) -> int:
     summary = open_ledger(arguments).summary(since=arguments.since)
     if arguments.json:
@@ -225,17 +85,11 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.prometheus:
         print(summary.to_prometheus(), end="")
         return 0
-    print(f"ledger {summary.root}")
-    rows = []
-    for name, counts in (("autosys_job_log", summary.executions), ("job_notifications", summary.notifications)):
-        oldest = counts["oldest_pending"]
-        held = [counts[key] for key in ("rows", "pending", "acknowledged", "other_flags")]
-        rows.append([name, *held, oldest and timestamp(oldest, "seconds")])
-    print_table(("table", "rows", "pending", "acknowledged", "other flags", "oldest pending"), rows)
+    print_tables(summary)
     if summary.pending:
         print(f"\npending in {summary.source}, by age and by status")
-        counted = [(_AGES.get(age, age), count) for age, count in summary.pending_by_age.items()]
-        print_table(("pending for", "rows"), counted)
+        ages = [(_AGES.get(age, age), count) for age, count in summary.pending_by_age.items()]
+        print_table(("pending for", "rows"), ages)
         print_table(("status", "rows"), list(summary.pending_by_status.items()))
     print()
     for line in _delivery_lines(summary):
@@ -334,11 +188,6 @@ def _unnotified(arguments: argparse.Namespace) -> int:
     rows = _rows(open_ledger(arguments).executions_without_notification(older_than=arguments.older_than))
     _show(rows, arguments, f"no execution is without a notification for {arguments.older_than} or longer")
     return 0
-
-
-def counted(number: int, thing: str) -> str:
-    """Returns a number and its noun, such as "1 row" and "2 rows"."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:

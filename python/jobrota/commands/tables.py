@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["print_table", "printable", "timestamp"]
+__all__ = ["counted", "print_table", "printable", "timestamp"]
 
 _GAP = "  "
 
@@ -46,6 +46,11 @@ def print_table(
                 for text, width, right in zip(texts, widths, numbers, strict=True)
             ]
             print(_GAP.join(aligned).rstrip())
+
+
+def counted(number: int, thing: str) -> str:
+    """Returns a number and its noun, such as "1 row" and "2 rows"."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def printable(value: Any) -> str:

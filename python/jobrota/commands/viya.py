@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jobrota._native import Credentials, ViyaSession, viya_base_url
-from jobrota.commands.autosys import counted
 from jobrota.commands.durations import positive_duration
 from jobrota.commands.output import add_json, add_output, narrated, print_json
-from jobrota.commands.tables import print_table, printable, timestamp
+from jobrota.commands.tables import counted, print_table, printable, timestamp
 from jobrota.errors import InvalidInputError, NotFoundError, StorageError
 from jobrota.files import replace
 
