@@ -36,6 +36,7 @@ from jobrota._native import (
 )
 from jobrota.autosys import CHANGE_STATUS, SendEvent
 from jobrota.errors import InvalidInputError
+from jobrota.transport_settings import configured_transport, transport_from_text
 from jobrota.twins import twin
 
 __all__ = [
@@ -105,8 +106,8 @@ def configure(
         ledger: A `JobLedger`, or the directory or URI of its tables.
         inventory: The source of VM addresses and NIC names: any argument of `Inventory`.
         probe: How a VM is checked: any probe of `RoundRobinSelector`.
-        transport: A transport such as `autosys.SendEvent()`, the path of the `sendevent` program, or a callable
-            `(file_name, job_id, status) -> bool`.
+        transport: A transport such as `autosys.SendEvent()`, the path of the `sendevent` program, a text as in the
+            setting, such as `"ssh user=autosys"`, or a callable `(file_name, job_id, status) -> bool`.
         mapping: Ledger status to AutoSys event, as `AutosysUpdater` takes it.
 
     Raises:
@@ -308,10 +309,23 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _transport() -> Any:
-    transport = _setting("transport")
-    if transport is None:
+    with _LOCK:
+        transport = _configured.get("transport")
+    if isinstance(transport, str):
+        return transport_from_text(transport, _transport_selector)
+    if isinstance(transport, os.PathLike):
+        return SendEvent(program=transport)
+    if transport is None and (transport := configured_transport(_transport_selector)) is None:
         raise _missing("transport")
-    return SendEvent(program=transport) if isinstance(transport, (str, os.PathLike)) else transport
+    return transport
+
+
+def _transport_selector() -> RoundRobinSelector:
+    """Returns a selector of all VMs of the inventory, for a transport that sends through one of them."""
+    inventory, ledger = _setting("inventory"), _setting("ledger")
+    if inventory is None:
+        raise _missing("inventory")
+    return RoundRobinSelector(inventory, cursor="auto" if ledger is None else ledger, probe=_setting("probe") or "auto")
 
 
 def _selector(vm_list: Sequence[str]) -> RoundRobinSelector:

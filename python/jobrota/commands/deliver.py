@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobrota._native import settings_lookup
+from jobrota.commands import vms
 from jobrota.commands.durations import duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger
 from jobrota.commands.output import add_output, print_json
@@ -26,8 +27,6 @@ def add_arguments(deliver: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     add_ledger(deliver)
     add_table(deliver)
-    deliver.add_argument("--sendevent", default="sendevent", metavar="PATH", help="AutoSys's sendevent program")
-    deliver.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
     deliver.add_argument(
         "--every",
         metavar="TIME",
@@ -71,16 +70,31 @@ def add_arguments(deliver: argparse.ArgumentParser) -> None:
     )
     add_output(deliver, "one JSON object a cycle")
 
+    transport = deliver.add_argument_group("transport")
+    kind = transport.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--transport",
+        metavar="KIND",
+        help='"sendevent", "https://host:9443", "ssh", "run-command", a callable as "module:function", or a path of '
+        'sendevent; then options such as "ssh user=autosys key_file=/etc/jobrota/id" (default: JOBROTA_TRANSPORT, '
+        "jobrota.toml, else sendevent)",
+    )
+    kind.add_argument("--sendevent", metavar="PATH", help="AutoSys's sendevent program: short for --transport PATH")
+    transport.add_argument("--env-file", metavar="FILE", help="a shell file that sets up AutoSys's variables")
+    vms.add_source(transport)
+    vms.add_probe_kind(transport)
+    deliver.set_defaults(vms=[])
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs one cycle, or one after the other; returns 1 if a row failed, and 3 if another process holds the lease."""
     from jobrota._native import AutosysUpdater
-    from jobrota.autosys import CHANGE_STATUS, SendEvent
+    from jobrota.autosys import CHANGE_STATUS
     from jobrota.signals import Terminated, terminable
 
     updater = AutosysUpdater(
         open_ledger(arguments),
-        SendEvent(program=arguments.sendevent, env_file=arguments.env_file),
+        _transport(arguments),
         source=arguments.table,
         mapping=settings_lookup("mapping") or CHANGE_STATUS,
         max_attempts=arguments.max_attempts,
@@ -105,6 +119,19 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     _show_cycle(report, arguments.json)
     return _exit_code(report, arguments.fail_on)
+
+
+def _transport(arguments: argparse.Namespace) -> Any:
+    """Returns the transport of the options, else of the settings, else the `sendevent` program of the PATH."""
+    from jobrota.autosys import SendEvent
+    from jobrota.transport_settings import configured_transport, transport_from_text
+
+    more = {"env_file": arguments.env_file} if arguments.env_file else {}
+    if arguments.sendevent is not None:
+        return SendEvent(program=arguments.sendevent, **more)
+    if arguments.transport is not None:
+        return transport_from_text(arguments.transport, lambda: vms.selector(arguments), **more)
+    return configured_transport(lambda: vms.selector(arguments), **more) or SendEvent(program="sendevent", **more)
 
 
 def _show_cycle(report: DeliveryReport, as_json: bool) -> None:

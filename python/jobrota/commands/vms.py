@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TEXT = "show which VMs are up, drained or in use, and take VMs out of rotation"
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
+def add_source(parser: Any) -> None:
     """Adds the arguments for the VMs and their cursor."""
     parser.add_argument(
         "--inventory",
@@ -37,13 +37,18 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def add_probe(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for probes."""
+    add_probe_kind(parser)
+    parser.add_argument("--timeout", type=positive_duration, default=1.0, metavar="TIME", help="time allowed per VM")
+
+
+def add_probe_kind(parser: Any) -> None:
+    """Adds the argument for the kind of probe alone."""
     parser.add_argument(
         "--probe",
         action="append",
         metavar="PROBE",
         help='"icmp", "tcp:22", …; can be repeated: one must succeed (default: JOBROTA_PROBE, jobrota.toml, else auto)',
     )
-    parser.add_argument("--timeout", type=positive_duration, default=1.0, metavar="TIME", help="time allowed per VM")
 
 
 def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
