@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jobrota {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_init(commands)
     _add_demo(commands)
     _add_compare(commands)
     _add_report(commands)
@@ -114,6 +115,12 @@ def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namesp
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_init(commands: Any) -> None:
+    from jobrota.commands import init
+
+    init.add_arguments(_command(commands, "init", init.TEXT, init.run))
 
 
 def _add_demo(commands: Any) -> None:
