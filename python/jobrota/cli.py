@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ledger(commands)
     _add_doctor(commands)
     _add_sandbox(commands)
+    _add_completion(commands, parser)
     return parser
 
 
@@ -294,6 +295,12 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return number
+
+
+def _add_completion(commands: Any, whole: argparse.ArgumentParser) -> None:
+    from jobrota.commands import completion
+
+    completion.add_arguments(_command(commands, "completion", completion.TEXT, completion.run), whole)
 
 
 def _not_negative(text: str) -> int:
