@@ -296,10 +296,10 @@ def test_each_command_can_print_json_or_nothing() -> None:
         options = {option for action in parser._actions for option in action.option_strings}
         without_json |= set() if "--json" in options else {name}
         without_quiet |= set() if "--quiet" in options else {name}
-    # A script.
-    assert without_json == {"completion"}
+    # A script and a live view.
+    assert without_json == {"completion", "top"}
     # Their output is their purpose, or they ask.
-    assert without_quiet == {"completion", "sandbox", "viya login", "viya token"}
+    assert without_quiet == {"completion", "top", "sandbox", "viya login", "viya token"}
 
 
 def times(value: Any) -> Iterator[str]:

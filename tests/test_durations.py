@@ -14,6 +14,7 @@ import pytest
 import jobrota
 from jobrota import autosys
 from jobrota._native import duration_seconds
+from jobrota.cli import build_parser
 from jobrota.viya import ViyaSession
 from support import REPOSITORY, answers, run
 
@@ -141,6 +142,14 @@ def test_nested_durations(tmp_path: Path) -> None:
             book.maintain(retain_hours=wrong)
 
 
+def top(**options: str) -> None:
+    """The options of a command without a function in Python."""
+    try:
+        build_parser().parse_args(["top", *(f"--{name}={value}" for name, value in options.items())])
+    except SystemExit as stop:
+        raise ValueError("give another duration") from stop
+
+
 CALLS: dict[str, Callable[..., Any]] = {
     "RoundRobinSelector": selector,
     "Inventory.from_azure": lambda **options: jobrota.Inventory.from_azure(
@@ -163,6 +172,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "durations_from": lambda job: runner(order="longest_first", durations_from={"a": job}),
     "definitions": lambda job: sandbox(definitions={"a": job}),
     "doctor": jobrota.doctor,
+    "jobrota top": top,
 }
 
 

@@ -34,8 +34,8 @@ not there |
 rows match `ack` or `skip`; this version does not support a path or a table; a package of an extra is not installed. \
 The same command fails again until you change it |
 | 3 | another process holds the lease. Run the command again later |
-| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0. At SIGTERM, `autosys deliver` ends \
-as its last cycle |
+| 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0, and so does `top` at \
+Ctrl-C. At SIGTERM, `autosys deliver` ends as its last cycle |
 | 141 | the program that reads the output, such as `head`, ended first |
 
 All commands use these codes. A row that an earlier run of `autosys deliver` parked does not count, so that a \

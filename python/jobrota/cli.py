@@ -97,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_select(commands)
     _add_vms(commands)
     _add_autosys(commands)
+    _add_top(commands)
     _add_ledger(commands)
     _add_doctor(commands)
     _add_sandbox(commands)
@@ -216,6 +217,12 @@ def _add_autosys(commands: Any) -> None:
 
     group = commands.add_parser("autosys", help=autosys.TEXT, description=autosys.TEXT)
     autosys.add_arguments(_command, group.add_subparsers(title="actions", required=True, metavar="ACTION"))
+
+
+def _add_top(commands: Any) -> None:
+    from jobrota.commands import top
+
+    top.add_arguments(_command(commands, "top", top.TEXT, top.run))
 
 
 def _add_ledger(commands: Any) -> None:

@@ -6,16 +6,13 @@ import argparse
 import math
 import sys
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobrota.commands import deliver
 from jobrota.commands.durations import checked_duration, duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger, print_tables
 from jobrota.commands.output import add_output, print_json
-from jobrota.commands.tables import counted, print_table, printable, timestamp
-
-if TYPE_CHECKING:
-    from arro3.core import Table
+from jobrota.commands.tables import counted, print_table, printable, rows_of, timestamp
 
 TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and settle rows manually"
 
@@ -119,7 +116,7 @@ def _delivery_lines(summary: Any) -> list[str]:
 
 
 def _parked(arguments: argparse.Namespace) -> int:
-    rows = _rows(open_ledger(arguments).parked(table=arguments.table))
+    rows = rows_of(open_ledger(arguments).parked(table=arguments.table))
     _show(rows, arguments, "no row is parked")
     return 0
 
@@ -153,7 +150,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     table = pending(job_id=arguments.job)
     matches = [
         (place, row)
-        for place, row in enumerate(_rows(table))
+        for place, row in enumerate(rows_of(table))
         if row["file_name"] == arguments.file and arguments.at in (None, row[at])
     ]
     if not matches:
@@ -185,14 +182,9 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
 
 
 def _unnotified(arguments: argparse.Namespace) -> int:
-    rows = _rows(open_ledger(arguments).executions_without_notification(older_than=arguments.older_than))
+    rows = rows_of(open_ledger(arguments).executions_without_notification(older_than=arguments.older_than))
     _show(rows, arguments, f"no execution is without a notification for {arguments.older_than} or longer")
     return 0
-
-
-def _rows(table: Table) -> list[dict[str, Any]]:
-    columns = [table[name].to_pylist() for name in table.column_names]
-    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace, nothing: str) -> None:

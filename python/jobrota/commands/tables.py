@@ -10,9 +10,12 @@ import sys
 import unicodedata
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["counted", "print_table", "printable", "timestamp"]
+if TYPE_CHECKING:
+    from arro3.core import Table
+
+__all__ = ["counted", "print_table", "printable", "rows_of", "timestamp"]
 
 _GAP = "  "
 
@@ -62,6 +65,12 @@ def printable(value: Any) -> str:
     if isinstance(value, datetime):
         return timestamp(value)
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+
+
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """Returns the rows of an Arrow table."""
+    columns = [table[name].to_pylist() for name in table.column_names]
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def timestamp(value: datetime, timespec: str = "auto") -> str:

@@ -6,16 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobrota._native import Inventory, RoundRobinSelector, setting_missing, settings_lookup
 from jobrota.commands.durations import positive_duration
 from jobrota.commands.output import print_json
-from jobrota.commands.tables import print_table
+from jobrota.commands.tables import print_table, rows_of
 from jobrota.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from arro3.core import Table
 
 TEXT = "show which VMs are up, drained or in use, and take VMs out of rotation"
 
@@ -84,8 +81,8 @@ def _shared_selector(arguments: argparse.Namespace) -> RoundRobinSelector:
 def status(arguments: argparse.Namespace) -> int:
     """Prints which VMs are drained, up and in use, and how often each was selected."""
     chosen = selector(arguments)
-    rows = _rows(chosen.state())
-    for row, turns in zip(rows, _rows(chosen.distribution()), strict=True):
+    rows = rows_of(chosen.state())
+    for row, turns in zip(rows, rows_of(chosen.distribution()), strict=True):
         row |= {name: turns[name] for name in ("selections", "share", "last_selected")}
     _show(rows, arguments)
     return 0
@@ -93,7 +90,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Probes all VMs and prints the results; returns 1 if one does not answer."""
-    rows = _rows(selector(arguments).check())
+    rows = rows_of(selector(arguments).check())
     _show(rows, arguments)
     return 0 if all(row["reachable"] for row in rows) else 1
 
@@ -118,11 +115,6 @@ def _changed(change: Callable[[str], None], arguments: argparse.Namespace, text:
     if arguments.json:
         print_json([{"vm": vm, "drained": drained} for vm in arguments.vms])
     return 0
-
-
-def _rows(table: Table) -> list[dict[str, Any]]:
-    columns = [table[name].to_pylist() for name in table.column_names]
-    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:

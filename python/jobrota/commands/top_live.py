@@ -1,0 +1,152 @@
+"""The live part of `jobrota top`: reads and draws again until the user ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import termios
+import tty
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from jobrota._native import JobLedger, RoundRobinSelector
+from jobrota.commands.tables import rows_of
+from jobrota.commands.top_view import Snapshot, view
+from jobrota.errors import JobrotaError
+
+__all__ = ["watch"]
+
+_ROW = ("table_name", "file_name", "job_id", "status", "row_timestamp", "attempt")
+
+
+def watch(
+    ledger: JobLedger, selector: RoundRobinSelector | None, console: Console, *, every: float, recent: float
+) -> int:
+    """Shows the view until the user ends it.
+
+    Args:
+        ledger: What is shown.
+        selector: The VMs that are shown, if any.
+        console: The terminal.
+        every: Seconds between two refreshes.
+        recent: Seconds that outcomes are shown.
+
+    Returns:
+        The exit code: 143 after SIGTERM.
+
+    Raises:
+        JobrotaError: The first read failed. Later, the view shows why, and goes on.
+    """
+    return asyncio.run(_watch(_Source(ledger, selector, recent), console, every))
+
+
+class _Source:
+    """Reads what the view shows."""
+
+    def __init__(self, ledger: JobLedger, selector: RoundRobinSelector | None, recent: float) -> None:
+        self._ledger = ledger
+        self._selector = selector
+        self._recent = timedelta(seconds=recent)
+
+    async def read(self) -> Snapshot:
+        since = datetime.now(timezone.utc) - self._recent
+        summary, deliveries = await asyncio.gather(
+            self._ledger.summary_async(), self._ledger.deliveries_async(since=since)
+        )
+        states = [] if self._selector is None else rows_of(await self._selector.state_async())
+        attempts = sorted(rows_of(deliveries), key=lambda row: row["attempted_at"], reverse=True)
+        recent = [row for row in attempts if row["outcome"] != "sending"]
+        return Snapshot(summary, _in_flight(attempts), recent, states)
+
+
+def _in_flight(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the marks without an outcome. Identical rows have as many marks as rows."""
+    ended = Counter(tuple(row[name] for name in _ROW) for row in attempts if row["outcome"] != "sending")
+    open_marks = []
+    for row in reversed(attempts):  # the first marks are the first to end
+        if row["outcome"] == "sending":
+            key = tuple(row[name] for name in _ROW)
+            if ended[key]:
+                ended[key] -= 1
+            else:
+                open_marks.append(row)
+    return open_marks[::-1]
+
+
+async def _watch(source: _Source, console: Console, every: float) -> int:
+    ended, resized = asyncio.Event(), asyncio.Event()
+    codes: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    def read_key() -> None:
+        keys = os.read(sys.stdin.fileno(), 1024)
+        if not keys or b"q" in keys.lower():  # without keys, the terminal is gone
+            loop.remove_reader(sys.stdin.fileno())
+            end(0)
+
+    loop.add_signal_handler(signal.SIGINT, end, 0)
+    loop.add_signal_handler(signal.SIGTERM, end, 143)
+    loop.add_signal_handler(signal.SIGWINCH, resized.set)
+    snapshot = await _unless(ended, source.read())  # before the screen changes: an error stays readable
+    if snapshot is None:
+        return codes[0]
+    with _keys_at_once(), Live(console=console, screen=True, auto_refresh=False) as live:
+        loop.add_reader(sys.stdin.fileno(), read_key)
+        while True:
+            live.update(view(snapshot, console.height), refresh=True)
+            resized.clear()
+            await _first(every, ended, resized)
+            if ended.is_set():
+                return codes[0]
+            if not resized.is_set():
+                try:
+                    snapshot = await _unless(ended, source.read()) or snapshot
+                except JobrotaError as error:  # such as a store that is away: the view goes on when it is back
+                    snapshot = replace(snapshot, problem=str(error))
+
+
+async def _unless(ended: asyncio.Event, reading: Any) -> Any:
+    """Returns what `reading` returns, or None if the view ends first."""
+    task, end = asyncio.ensure_future(reading), asyncio.ensure_future(ended.wait())
+    await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    return None
+
+
+async def _first(seconds: float, *events: asyncio.Event) -> None:
+    """Waits until one of the events is set, and at most this long."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+@contextmanager
+def _keys_at_once() -> Iterator[None]:
+    """Gives keys to the program as they are pressed, and does not show them. Afterwards, the terminal is as before."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    # A stopped view would leave the shell on its screen.
+    stop = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        tty.setcbreak(terminal)
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGTSTP, stop)
