@@ -36,6 +36,14 @@ def test_help_exits_0(arguments: Sequence[str], capsys: pytest.CaptureFixture[st
     assert "(default: None)" not in printed
 
 
+def test_help_of_each_command_has_no_default_that_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in leaves(build_parser()):
+        assert run(*name.split(), "--help") == 0
+        printed = capsys.readouterr().out
+        assert "--help" in printed
+        assert not re.search(r"default: (None|False|\[\])", printed), name
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -247,6 +255,23 @@ def test_each_failure_has_its_reason(ledger: jobrota.JobLedger, capsys: pytest.C
         assert "name AutoSys refuses" in line
         assert line.replace("parked", "would be parked", 1) in shown
     assert len(lines) == 1 + 1 + 7
+
+
+def test_a_cycle_that_another_one_keeps_from_sending_says_what_to_do(
+    ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    codes: list[int] = []
+
+    def send(file_name: str, job_id: str, status: str) -> bool:
+        codes.append(run("autosys", "deliver", "--sendevent", "true", "--ledger", ledger.root))
+        return True
+
+    assert jobrota.AutosysUpdater(ledger, send).run().delivered == 1
+    assert codes == [3]
+    shown = capsys.readouterr()
+    assert shown.out.startswith("0 delivered, 0 failed")
+    assert "nothing was done: the next cycle delivers once that process is done" in one_line(shown.err)
 
 
 @pytest.mark.parametrize("table", ["job_notifications", "autosys_job_log"])

@@ -90,6 +90,9 @@ def test_arms_from_a_file_and_the_command(tmp_path: Path, capsys: pytest.Capture
     assert out.splitlines()[-1].startswith("result: ")
     assert "few: " in out
     assert "6 done, 2 failed" in out
+    for arm in ("few", "many"):
+        for number in (1, 2):
+            assert f"  failed: job_0002 of {arm}, round {number}: The job failed." in out
     (log, *_) = tmp_path.glob("*.logs/*.log")
     assert "ERROR" in log.read_text()
     result = jobrota.ComparisonResult.load(next(tmp_path.glob("*.json")))

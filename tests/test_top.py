@@ -13,6 +13,7 @@ import pytest
 from rich.cells import cell_len
 
 import jobrota
+from jobrota.commands.top_live import in_flight
 from support import run
 from terminal import ENTER, LEAVE, Terminal, terminal
 
@@ -29,6 +30,26 @@ def ended_well(view: Terminal) -> None:
     assert view.output.index(ENTER) < view.output.index(LEAVE)
     assert view.output.rindex("\x1b[?25h") > view.output.rindex("\x1b[?25l")
     assert view.attributes_now() == view.attributes
+
+
+@pytest.mark.parametrize(
+    ("attempts", "numbers"),
+    [
+        ([(1, "sending")], [1]),
+        ([(1, "sending"), (1, "delivered")], []),
+        ([(1, "sending"), (1, "sending"), (1, "failed")], [1]),  # two identical rows
+        ([(1, "sending"), (1, "failed"), (2, "sending")], [2]),
+        ([(1, "sending"), (2, "sending")], [2, 1]),  # the first one is in doubt, and its process can go on
+        ([(1, "sending"), (2, "sending"), (2, "delivered")], []),  # the first process died
+        ([(1, "sending"), (0, "by_hand")], []),
+        ([(1, "failed"), (2, "sending")], [2]),  # the mark is older than what was read
+    ],
+)
+def test_a_mark_is_in_flight_until_its_row_has_an_outcome(attempts: list[tuple[int, str]], numbers: list[int]) -> None:
+    row = dict.fromkeys(("table_name", "file_name", "job_id", "status", "row_timestamp"), "x")
+    table = [row | {"attempt": number, "outcome": outcome} for number, outcome in attempts]
+    other = row | {"job_id": "other", "attempt": 1, "outcome": "delivered"}
+    assert [mark["attempt"] for mark in in_flight([other, *reversed(table)])] == numbers
 
 
 def test_it_follows_a_ledger_that_changes(ledger: jobrota.JobLedger) -> None:

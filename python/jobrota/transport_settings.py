@@ -53,7 +53,7 @@ def configured_transport(make_selector: _MakeSelector, **more: str) -> Any:
     if table is not None:
         kind = table.pop("kind", None)
         if not isinstance(kind, str):
-            raise InvalidInputError(f"the table [transport] has no kind: add kind = {_listed(_KINDS)}")
+            raise InvalidInputError(f'the table [transport] has no kind: add kind = "ssh", or one of {_listed(_KINDS)}')
         return _transport(kind, table | more, make_selector)
     text = settings_lookup("transport")
     return None if text is None else transport_from_text(text, make_selector, **more)

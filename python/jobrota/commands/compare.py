@@ -18,7 +18,7 @@ from jobrota._native import (
 )
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.output import add_output, narrated, print_json
-from jobrota.commands.tables import printable
+from jobrota.commands.tables import printable, rows_of
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.errors import InvalidInputError
 
@@ -214,6 +214,11 @@ def _show(result: ComparisonResult) -> None:
         rounds = f", mean of {figures['rounds']} rounds" if figures["rounds"] > 1 else ""
         done = f"{figures['completed']} done, {figures['failed']} failed"
         print(printable(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}"))
+    for job in rows_of(result.jobs()):
+        if job["state"] != "completed":
+            of_round = f", round {job['round']}" if len(values["arms"][0]["rounds"]) > 1 else ""
+            reason = job["error"] or "the server gave no reason"
+            print(printable(f"  {job['state']}: {job['job']} of {job['arm']}{of_round}: {reason}"))
     comparison = values.get("comparison") or {}
     if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
         gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"

@@ -153,7 +153,8 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
             print(f"  nothing is sent before {timestamp(report.snoozed_until, 'seconds')}", flush=True)
     if report.lease_held_by:
         print(
-            f"jobrota: {report.lease_held_by} delivers, or its lease has not expired yet; nothing was done",
+            f"jobrota: {report.lease_held_by} delivers, or its lease has not expired yet; nothing was done: the next "
+            "cycle delivers once that process is done; if it died, once its lease has expired (after 30 s by default)",
             file=sys.stderr,
             flush=True,
         )

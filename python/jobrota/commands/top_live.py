@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -23,9 +23,9 @@ from jobrota.commands.tables import rows_of
 from jobrota.commands.top_view import Snapshot, view
 from jobrota.errors import JobrotaError
 
-__all__ = ["watch"]
+__all__ = ["in_flight", "watch"]
 
-_ROW = ("table_name", "file_name", "job_id", "status", "row_timestamp", "attempt")
+_ROW = ("table_name", "file_name", "job_id", "status", "row_timestamp")
 
 
 def watch(
@@ -65,21 +65,31 @@ class _Source:
         states = [] if self._selector is None else rows_of(await self._selector.state_async())
         attempts = sorted(rows_of(deliveries), key=lambda row: row["attempted_at"], reverse=True)
         recent = [row for row in attempts if row["outcome"] != "sending"]
-        return Snapshot(summary, _in_flight(attempts), recent, states)
+        return Snapshot(summary, in_flight(attempts), recent, states)
 
 
-def _in_flight(attempts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the marks without an outcome. Identical rows have as many marks as rows."""
-    ended = Counter(tuple(row[name] for name in _ROW) for row in attempts if row["outcome"] != "sending")
-    open_marks = []
-    for row in reversed(attempts):  # the first marks are the first to end
-        if row["outcome"] == "sending":
-            key = tuple(row[name] for name in _ROW)
-            if ended[key]:
-                ended[key] -= 1
-            else:
-                open_marks.append(row)
-    return open_marks[::-1]
+def in_flight(attempts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the marks without an outcome, the latest first.
+
+    A mark of a process that died stays without one. It is over when a later attempt of its row has an outcome.
+
+    Args:
+        attempts: Rows of the attempts table, the latest first.
+    """
+    over: Counter[tuple[Any, ...]] = Counter()
+    ended: dict[tuple[Any, ...], set[int]] = {}
+    marks = []
+    for attempt in attempts:
+        row, number = tuple(attempt[name] for name in _ROW), attempt["attempt"]
+        key = (row, number)
+        if attempt["outcome"] != "sending":
+            over[key] += 1  # identical rows have as many outcomes as marks
+            ended.setdefault(row, set()).add(number)
+        elif over[key]:
+            over[key] -= 1
+        elif not ended.get(row, set()) - {number}:
+            marks.append(attempt)
+    return marks
 
 
 async def _watch(source: _Source, console: Console, every: float) -> int:
