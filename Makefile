@@ -15,7 +15,7 @@ VENV := .venv
 TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
+WHEEL_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE tools/third_party.py \
 	$(shell find src python config examples -type f -not -path '*/__pycache__/*' -not -name '*.so' 2>/dev/null)
 
 # Clippy wraps the compiler of this package while the tests and the wheel are built: it checks what is compiled anyway, and
@@ -48,9 +48,11 @@ test: | toolchain ## run every test and every check; this is what CI runs
 .PHONY: build
 build: $(VENV)/.installed ## build the wheel of the profile dev and install it into .venv
 
+# What the published wheel is for. A target other than this machine's needs its Rust standard library (rustup target add).
+HOST := $(shell uname -m)-unknown-linux-gnu
+TARGET ?= $(HOST)
 .PHONY: wheel
-wheel: dist/.built ## build the wheel into dist/, as it is published (profile dist)
-	@ls -l dist/*.whl
+wheel: dist/.built-$(TARGET) ## build the wheel that is published into dist/, and check it (TARGET=aarch64-unknown-linux-gnu)
 
 # The seeds of a simulation: from the first to before the last. PROFILE=dist runs many times as many in the same time.
 SEEDS ?= 0..1000
@@ -78,7 +80,7 @@ deny: | toolchain ## check licences, advisories, duplicates and sources of the c
 
 .PHONY: clean
 clean: ## remove what the commands made: .venv, dist, caches and compiled artifacts
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist third-party .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './target/*' -prune -exec rm -rf {} +
 	cargo clean
 
@@ -158,6 +160,11 @@ $(VENV)/.build-tools: pyproject.toml | $(BIN)/python
 	@$(PIP) install --group build
 	@touch $@
 
+$(VENV)/.wheel-tools: pyproject.toml | $(VENV)/.build-tools
+	$(call heading,Installing zig and auditwheel into $(VENV))
+	@$(PIP) install --group wheel
+	@touch $@
+
 $(VENV)/.test-tools: pyproject.toml | $(VENV)/.build-tools
 	$(call heading,Installing the test tools into $(VENV))
 	@$(PIP) install --group dev
@@ -219,14 +226,25 @@ $(VENV)/.spark: pyproject.toml tests/spark/pom.xml $(VENV)/.programs | $(VENV)/.
 $(VENV)/wheel/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
 	$(call heading,Building the wheel (the first time takes minutes))
 	@rm -rf $(@D)
+	@$(BIN)/python tools/third_party.py
 	@$(CLIPPY) $(BIN)/maturin build --quiet --profile dev --locked --out $(@D)
 	@touch $@
 
-# The published wheel.
-dist/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
-	$(call heading,Building the wheel that is published (it takes many minutes))
-	@rm -f dist/*.whl
-	@$(BIN)/maturin build --profile dist --locked --compression-level 9 --out dist
+machine = $(firstword $(subst -, ,$(1)))
+
+# The published wheel. zig links it against the symbols of glibc 2.28, which every supported system has, whatever this
+# machine has. The commit's time in the SBOM, in place of the present, lets two builds of a commit be the same.
+dist/.built-%: $(WHEEL_SOURCES) tools/check_wheel.py | toolchain $(VENV)/.wheel-tools
+	@[ -d "$$(rustc --print target-libdir --target $*)" ] || { \
+		echo "the Rust standard library for $* is missing: rustup target add $*" >&2; exit 1; }
+	$(call heading,Building the wheel that is published for $* (it takes many minutes))
+	@rm -f dist/*_$(call machine,$*).whl
+	@$(BIN)/python tools/third_party.py --published --target $*
+	@CARGO_ZIGBUILD_PYTHON_PATH="$$PWD/$(BIN)/python" SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct 2>/dev/null || date +%s)" \
+		$(BIN)/maturin build --profile dist --locked --compression-level 9 --out dist \
+		--zig --target $* --compatibility manylinux_2_28
+	$(call heading,Checking the wheel)
+	@$(BIN)/python tools/check_wheel.py --published --target $* dist/*_$(call machine,$*).whl
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/wheel/.built
@@ -235,8 +253,8 @@ $(VENV)/.installed: $(VENV)/wheel/.built
 	@rm -f $(VENV)/.installed-dist
 	@touch $@
 
-$(VENV)/.installed-dist: dist/.built
-	@$(PIP) install "$$(echo $(<D)/*.whl)[progress]"
-	@$(PIP) install --force-reinstall --no-deps $(<D)/*.whl
+$(VENV)/.installed-dist: dist/.built-$(HOST)
+	@$(PIP) install "$$(echo $(<D)/*_$(call machine,$(HOST)).whl)[progress]"
+	@$(PIP) install --force-reinstall --no-deps $(<D)/*_$(call machine,$(HOST)).whl
 	@rm -f $(VENV)/.installed
 	@touch $@

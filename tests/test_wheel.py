@@ -1,4 +1,4 @@
-"""One wheel installs into a clean environment of every Python from 3.10 up, and the quick start runs there."""
+"""The wheel: what is in it, and that it installs into a clean environment of each Python from 3.10 up."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import check_wheel
 from support import REPOSITORY
 from test_runtimes import GROUPS
+from third_party import Crate, crates_of_module, host
 from wheel_environments import Environment, pythons, run, wheel
 
+CARGO_LOCK = (REPOSITORY / "Cargo.lock").read_text(encoding="utf-8")
 # On the Pythons of the runtimes, test_runtimes.py installs the wheel and runs all parts.
 NUMBERS = sorted(pythons().keys() - {number for _, number in GROUPS}) or [max(pythons())]
 
@@ -23,6 +26,45 @@ def test_wheel_content() -> None:
         assert wanted in names
     assert any(name.endswith("/LICENSE") for name in names)
     assert not any("tests/" in name or name.endswith(".pyc") for name in names)
+
+
+def damaged(pattern: str, folder: Path) -> check_wheel.Wheel:
+    """A copy of the wheel's lists, without the files whose names match, and with `other` for what matches in files."""
+    changed = folder / wheel().name
+    with zipfile.ZipFile(wheel()) as original, zipfile.ZipFile(changed, "w") as copy:
+        for name in original.namelist():
+            if ".dist-info/" in name and not re.search(pattern, name):
+                text = original.read(name).decode("utf-8")
+                copy.writestr(name, re.sub(pattern, "other", text, flags=re.MULTILINE))
+    return check_wheel.Wheel(changed)
+
+
+def test_each_crate_has_a_licence_and_is_in_the_sbom() -> None:
+    assert len(crates_of_module(host())) > 200
+    assert check_wheel.contents(check_wheel.Wheel(wheel()), host()) == []
+
+
+def test_the_sbom_has_no_crate_that_cargo_does_not_resolve() -> None:
+    resolved = set(re.findall(r'^name = "(.+)"\nversion = "(.+)"', CARGO_LOCK, re.MULTILINE))
+    sbom = check_wheel.Wheel(wheel()).text(r"sboms/jobrota\.cyclonedx\.json")
+    assert check_wheel.described(sbom) <= {Crate(name, version) for name, version in resolved}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        (r"^tokio (?=[\d.]+: MIT)", "tokio {tokio} has no licence text"),
+        (r"crates\.txt$", "tokio {tokio} has no licence text"),
+        (r"\.cyclonedx\.json$", "tokio {tokio} has no component in the SBOM"),
+        (r'(?<="name": ")tokio(?=")', "tokio {tokio} has no component in the SBOM"),
+        (r"licenses/LICENSE$", "the licence of jobrota, licenses/LICENSE, is missing"),
+        (r"(?<=^License-File: third-party/).*", "METADATA does not list licenses/third-party/crates.txt"),
+    ],
+)
+def test_the_check_names_what_is_missing(pattern: str, problem: str, tmp_path: Path) -> None:
+    tokio = next(crate.version for crate in crates_of_module(host()) if crate.name == "tokio")
+    found = check_wheel.contents(damaged(pattern, tmp_path), host())
+    assert any(line.startswith(problem.format(tokio=tokio)) for line in found), found
 
 
 @pytest.mark.timeout(300)
