@@ -1,8 +1,8 @@
 """Writes the tables that test_landed_tables.py reads, with the build that is installed.
 
-Usage: `write_landed_tables.py DIRECTORY`. The tables in `landed_tables` were written once, by the code that landed on
-2026-11-28 (with the dependencies of the commit after it). Do not write them anew: they show that a later build reads
-what that one wrote.
+Usage: `write_landed_tables.py DIRECTORY`. Each directory of `landed_tables` has the tables of one build, and what that
+build read from them: one for each version, and 2026-11-28 for the code that landed on this day. Do not write the tables
+of a released version anew: they show that a later build reads what that one wrote.
 """
 
 from __future__ import annotations
