@@ -222,13 +222,21 @@ $(VENV)/.spark: pyproject.toml tests/spark/pom.xml $(VENV)/.programs | $(VENV)/.
 		echo "Java or Maven is missing: the tests with Spark will be skipped"; \
 	fi
 
-# The quick wheel, for the demo and the tests.
+# The quick wheel, for the demo and the tests. With WHEEL=dist/jobrota-….whl, make installs and tests this one.
+ifdef WHEEL
+.PHONY: $(VENV)/wheel/.built
+$(VENV)/wheel/.built: $(WHEEL) | $(VENV)/.build-tools
+	@rm -rf $(@D)
+	@install -D --mode=644 --target-directory=$(@D) $(WHEEL)
+	@touch $@
+else
 $(VENV)/wheel/.built: $(WHEEL_SOURCES) | toolchain $(VENV)/.build-tools
 	$(call heading,Building the wheel (the first time takes minutes))
 	@rm -rf $(@D)
 	@$(BIN)/python tools/third_party.py
 	@$(CLIPPY) $(BIN)/maturin build --quiet --profile dev --locked --out $(@D)
 	@touch $@
+endif
 
 machine = $(firstword $(subst -, ,$(1)))
 
