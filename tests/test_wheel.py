@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -65,6 +66,38 @@ def test_the_check_names_what_is_missing(pattern: str, problem: str, tmp_path: P
     tokio = next(crate.version for crate in crates_of_module(host()) if crate.name == "tokio")
     found = check_wheel.contents(damaged(pattern, tmp_path), host())
     assert any(line.startswith(problem.format(tokio=tokio)) for line in found), found
+
+
+def release(folder: Path, tag: str, needs: str, monkeypatch: pytest.MonkeyPatch) -> check_wheel.Wheel:
+    """A wheel with the texts of the toolchain, for which auditwheel says what it needs."""
+    audit = {"overall_tag": needs, "versioned_symbols": {}, "external_libs": {}}
+    monkeypatch.setattr(check_wheel, "output", lambda *command: json.dumps(audit))
+    path = folder / f"jobrota-0.1.0-cp310-abi3-{tag}.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in check_wheel.TOOLCHAIN_TEXTS:
+            archive.writestr(f"jobrota-0.1.0.dist-info/licenses/third-party/{name}", "text")
+    return check_wheel.Wheel(path)
+
+
+def test_a_release_runs_with_glibc_2_28(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, tag = "aarch64-unknown-linux-gnu", "manylinux_2_28_aarch64"
+    assert check_wheel.published(release(tmp_path, tag, tag, monkeypatch), target) == []
+    name, symbols = check_wheel.published(
+        release(tmp_path, "linux_aarch64", "manylinux_2_34_aarch64", monkeypatch), target
+    )
+    assert name == f"its name does not end with cp310-abi3-{tag}.whl"
+    assert symbols.startswith("it needs manylinux_2_34_aarch64")
+
+
+def test_a_release_is_small_and_has_the_texts_of_the_toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tag = "manylinux_2_28_x86_64"
+    monkeypatch.setattr(check_wheel, "MAXIMUM_BYTES", 10)
+    monkeypatch.setattr(check_wheel, "TOOLCHAIN_TEXTS", (*check_wheel.TOOLCHAIN_TEXTS, "other.txt"))
+    changed = release(tmp_path, tag, tag, monkeypatch)
+    changed.names.remove("jobrota-0.1.0.dist-info/licenses/third-party/other.txt")
+    size, text = check_wheel.published(changed, "x86_64-unknown-linux-gnu")
+    assert size.endswith("bytes, and may have 10")
+    assert text == "licenses/third-party/other.txt is missing"
 
 
 @pytest.mark.timeout(300)
