@@ -23,6 +23,7 @@ TARGETS = ("dev", "prod", "prod_cluster")
 GIVEN = {
     "ledger": "abfss://c@a.dfs.core.windows.net/ledger",
     "catalog": "main",
+    "warehouse_id": "0123456789abcdef",
     "notify_email": "operations@example.com",
     "viya_url": "https://viya.example.com",
 }
