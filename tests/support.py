@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+
+from arro3.core import Array, DataType, Table
 
 import jobrota
 from jobrota.cli import main
@@ -40,3 +43,13 @@ def runner(sandbox: jobrota.Sandbox, **options: Any) -> jobrota.ViyaComparisonRu
     """A runner of the sandbox's jobs."""
     given: dict[str, Any] = {"base_url": sandbox.viya_url, "tokens": sandbox.tokens, "jobs": sandbox.jobs}
     return jobrota.ViyaComparisonRunner(**(given | options))
+
+
+def log_aged(ledger: jobrota.JobLedger, jobs: dict[str, timedelta]) -> None:
+    """Logs a notification for each job, which is as old as it says."""
+    now = datetime.now(timezone.utc)
+    texts = {"file_name": [f"{job}.sas" for job in jobs], "job_id": list(jobs), "status": ["SUCCESS"] * len(jobs)}
+    columns: dict[str, Any] = {name: Array(values, DataType.string()) for name, values in texts.items()}
+    micros = [int((now - age).timestamp() * 1_000_000) for age in jobs.values()]
+    columns["notification_timestamp"] = Array(micros, DataType.int64()).cast(DataType.timestamp("us", tz="UTC"))
+    ledger.log_notifications(Table.from_pydict(columns))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import operator
-import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
-from arro3.core import Array, DataType, Table
 
 import jobrota
 from bundle import FOLDER, Bundle
 from reported_runs import recorded
-from support import answers, column, rows
+from support import answers, column, log_aged, rows
 from test_deploy import GIVEN
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,7 +25,6 @@ DASHBOARD = json.loads((FOLDER / "dashboards" / "jobrota.lvdash.json").read_text
 DATASETS = {dataset["name"]: "".join(dataset["queryLines"]) for dataset in DASHBOARD["datasets"]}
 WIDGETS = [placed["widget"] for page in DASHBOARD["pages"] for placed in page["layout"]]
 ALERTS = Bundle().resolved("prod", GIVEN)["alerts"]
-TABLES = ("job_notifications", "autosys_deliveries", "vm_selections", "viya_comparison_jobs")
 VERSIONS = {"counter": 2, "bar": 3, "line": 3}
 OPERATORS = {"GREATER_THAN": operator.gt, "LESS_THAN": operator.lt}
 
@@ -56,36 +54,23 @@ class Registered:
         return "TRIGGERED" if compare(value, evaluation["threshold"]["value"]["double_value"]) else "OK"
 
 
-def register(spark: Any, ledger: jobrota.JobLedger, schema: str, tables: Collection[str]) -> Registered:
-    """Runs deploy/tables.sql for these tables of the ledger."""
+def statements(schema: str, root: str) -> list[str]:
+    """The statements of deploy/tables.sql, for a schema of Spark's catalog and a ledger."""
     text = (FOLDER / "tables.sql").read_text(encoding="utf-8")
     uri = "abfss://container@account.dfs.core.windows.net/path"
-    for old, new in (("main.jobrota", f"spark_catalog.{schema}"), (uri, ledger.root)):
+    for old, new in (("main.jobrota", f"spark_catalog.{schema}"), (uri, root)):
         assert old in text
         text = text.replace(old, new)
-    for statement in text.strip().removesuffix(";").split(";\n"):
-        named = re.search(r"CREATE TABLE IF NOT EXISTS \S+\.(\w+)", statement)
-        if named is None or named[1] in tables:
-            spark.sql(statement)
-    # Several tests and alerts read it, and its query takes longer than all others.
-    spark.sql(f"CACHE TABLE spark_catalog.{schema}.delivery_state")
-    return Registered(ledger, schema, spark)
+    return text.strip().removesuffix(";").split(";\n")
 
 
-def drop(registered: Registered) -> None:
-    registered.spark.sql(f"UNCACHE TABLE spark_catalog.{registered.schema}.delivery_state")
-    registered.spark.sql("USE spark_catalog.default")
-    registered.spark.sql(f"DROP SCHEMA spark_catalog.{registered.schema} CASCADE")
-
-
-def log(ledger: jobrota.JobLedger, jobs: dict[str, timedelta]) -> None:
-    """Logs a notification for each job, which is as old as it says."""
-    now = datetime.now(timezone.utc)
-    texts = {"file_name": [f"{job}.sas" for job in jobs], "job_id": list(jobs), "status": ["SUCCESS"] * len(jobs)}
-    columns: dict[str, Any] = {name: Array(values, DataType.string()) for name, values in texts.items()}
-    micros = [int((now - age).timestamp() * 1_000_000) for age in jobs.values()]
-    columns["notification_timestamp"] = Array(micros, DataType.int64()).cast(DataType.timestamp("us", tz="UTC"))
-    ledger.log_notifications(Table.from_pydict(columns))
+@contextmanager
+def cached(registered: Registered) -> Iterator[Registered]:
+    """Keeps the state: several tests and alerts read it, and its query takes longer than all others."""
+    name = f"spark_catalog.{registered.schema}.delivery_state"
+    registered.spark.sql(f"CACHE TABLE {name}")
+    yield registered
+    registered.spark.sql(f"UNCACHE TABLE {name}")
 
 
 def deliver(ledger: jobrota.JobLedger, refused: set[str], **options: Any) -> jobrota.DeliveryReport:
@@ -103,33 +88,44 @@ def busy(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regis
     """A ledger with pending rows of every age, parked and redriven ones, selections and two comparisons."""
     root = tmp_path_factory.mktemp("busy")
     ledger = jobrota.JobLedger(root)
-    log(ledger, {"PARKED": timedelta(hours=2), "REDRIVEN": timedelta(hours=3), "DONE": timedelta(days=2)})
+    log_aged(ledger, {"PARKED": timedelta(hours=2), "REDRIVEN": timedelta(hours=3), "DONE": timedelta(days=2)})
     # Two identical rows, of which both are parked.
-    log(ledger, {"TWICE": timedelta(days=3)})
+    log_aged(ledger, {"TWICE": timedelta(days=3)})
     ledger.log_notifications(ledger.pending_notifications(job_id="TWICE"))
     assert deliver(ledger, {"PARKED", "REDRIVEN", "TWICE"}, max_attempts=1).parked == 4
     assert ledger.redrive(job_id="REDRIVEN") == 1
-    log(ledger, {"NEW": timedelta(minutes=1), "LATER": timedelta(minutes=30)})
+    log_aged(ledger, {"NEW": timedelta(minutes=1), "LATER": timedelta(minutes=30)})
     assert deliver(ledger, {"REDRIVEN", "NEW", "LATER"}).failed == 3
     select(str(root), 7)
     for rounds in (1, 2):
         jobrota.ComparisonResult.from_table(recorded(rounds=rounds)).append_to(root)
-    registered = register(spark, ledger, "busy", TABLES)
-    yield registered
-    drop(registered)
+    for statement in statements("busy", ledger.root):
+        spark.sql(statement)
+    with cached(Registered(ledger, "busy", spark)) as registered:
+        yield registered
+    spark.sql("USE spark_catalog.default")
+    spark.sql("DROP SCHEMA spark_catalog.busy CASCADE")
 
 
 @pytest.fixture(scope="module")
-def calm(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
-    """A ledger with nothing pending, whose last attempts were made two days ago."""
-    root = tmp_path_factory.mktemp("calm")
-    ledger = jobrota.JobLedger(root)
-    log(ledger, {"DONE": timedelta(hours=1)})
-    assert deliver(ledger, set()).delivered == 1
-    spark.sql(f"UPDATE delta.`{root}/autosys_deliveries` SET attempted_at = attempted_at - INTERVAL 2 DAYS")
-    registered = register(spark, ledger, "calm", TABLES[:2])
-    yield registered
-    drop(registered)
+def calm(busy: Registered) -> Iterator[Registered]:
+    """The same ledger two days later, with everything acknowledged."""
+    spark = busy.spark
+    spark.sql("CREATE SCHEMA spark_catalog.calm")
+    for table, query in (
+        ("job_notifications", "SELECT * FROM spark_catalog.busy.job_notifications WHERE FALSE"),
+        (
+            "autosys_deliveries",
+            "SELECT * EXCEPT (attempted_at), attempted_at - INTERVAL 2 DAYS AS attempted_at "
+            "FROM spark_catalog.busy.autosys_deliveries",
+        ),
+    ):
+        spark.sql(f"CREATE VIEW spark_catalog.calm.{table} AS {query}")
+    spark.sql(statements("calm", busy.ledger.root)[-1])
+    with cached(Registered(busy.ledger, "calm", spark)) as registered:
+        yield registered
+    spark.sql("USE spark_catalog.default")
+    spark.sql("DROP SCHEMA spark_catalog.calm CASCADE")
 
 
 def test_the_state_is_that_of_the_status(busy: Registered) -> None:

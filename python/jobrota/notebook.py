@@ -38,6 +38,7 @@ from jobrota.autosys import CHANGE_STATUS, SendEvent
 from jobrota.errors import InvalidInputError
 from jobrota.transport_settings import configured_transport, transport_from_text
 from jobrota.twins import twin
+from jobrota.webhook import VARIABLE, Alerts, Webhook
 
 __all__ = [
     "Row",
@@ -99,6 +100,7 @@ def configure(
     probe: Any = _UNSET,
     transport: Any = _UNSET,
     mapping: str | Mapping[str, str] | _Unset | None = _UNSET,
+    webhook: Webhook | str | _Unset | None = _UNSET,
 ) -> None:
     """Sets what the notebook functions use. Omitted arguments stay unchanged; None returns to the settings.
 
@@ -109,9 +111,10 @@ def configure(
         transport: A transport such as `autosys.SendEvent()`, the path of the `sendevent` program, a text as in the
             setting, such as `"ssh user=autosys"`, or a callable `(file_name, job_id, status) -> bool`.
         mapping: Ledger status to AutoSys event, as `AutosysUpdater` takes it.
+        webhook: Where `autosys_update_runner` posts alerts: a `jobrota.webhook.Webhook`, or its URL.
 
     Raises:
-        JobrotaError: The ledger's location or the inventory is refused. Nothing was changed.
+        JobrotaError: The ledger's location, the inventory or the webhook is refused. Nothing was changed.
     """
     given: dict[str, Any] = {"inventory": inventory, "probe": probe, "transport": transport, "mapping": mapping}
     changes = {name: value for name, value in given.items() if value is not _UNSET}
@@ -121,6 +124,8 @@ def configure(
             JobLedger(changes["ledger"])  # raises here what it would raise at the first call
     if changes.get("inventory") is not None:
         changes["inventory"] = Inventory(changes["inventory"])
+    if not isinstance(webhook, _Unset):
+        changes["webhook"] = Webhook(webhook) if isinstance(webhook, str) else webhook
     with _LOCK:
         _configured.update(changes)
         _selectors.clear()
@@ -213,12 +218,15 @@ def update_autosys_flag(file_name: str, job_id: str) -> None:
     _ledger().update_autosys_flag(file_name, job_id)
 
 
-def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] | None = None) -> DeliveryReport:
+def autosys_update_runner(
+    send_autosys_update: Callable[[str, str, str], bool] | None = None, *, webhook: Webhook | str | None = None
+) -> DeliveryReport:
     """Runs one delivery cycle: sends pending rows to AutoSys, and acknowledges the rows that AutoSys took.
 
     Args:
         send_autosys_update: `(file_name, job_id, status) -> bool`, where False or an exception means that the
             row was not delivered, and the next cycle tries again. None uses the configured transport.
+        webhook: Where alerts are posted, instead of the configured webhook.
 
     Returns:
         The outcome of each row.
@@ -228,15 +236,23 @@ def autosys_update_runner(send_autosys_update: Callable[[str, str, str], bool] |
         InvalidInputError: No transport is configured, or only executions were logged: notifications are sent, unless
             the setting `source` is `autosys_job_log`.
     """
-    return _updater(send_autosys_update).run()
+    with _alerts(webhook) as alerts:
+        report = _updater(send_autosys_update).run()
+        alerts.cycle(report, _source())
+    return report
 
 
 async def autosys_update_runner_async(
     send_autosys_update: Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]] | None = None,
+    *,
+    webhook: Webhook | str | None = None,
 ) -> DeliveryReport:
     """Like `autosys_update_runner`, as a coroutine. An `async def` function runs on the event loop that awaits it."""
-    updater = await twin(_updater)(send_autosys_update)
-    return await updater.run_async()
+    async with _alerts(webhook) as alerts:
+        updater = await twin(_updater)(send_autosys_update)
+        report = await updater.run_async()
+        alerts.cycle(report, _source())
+    return report
 
 
 select_reachable_vm_async = twin(select_reachable_vm)
@@ -250,7 +266,7 @@ update_autosys_flag_async = twin(update_autosys_flag)
 def _updater(send_autosys_update: Any) -> AutosysUpdater:
     """Returns the updater with the configured settings. `send_autosys_update` replaces the configured transport."""
     ledger = _ledger()
-    source = settings_lookup("source") or "job_notifications"
+    source = _source()
     if source not in ("job_notifications", "autosys_job_log"):
         raise InvalidInputError(f'the setting "source" is {source!r}; it can be job_notifications or autosys_job_log')
     if source == "job_notifications":
@@ -267,6 +283,20 @@ def _updater(send_autosys_update: Any) -> AutosysUpdater:
     if source == "autosys_job_log":
         return AutosysUpdater(ledger, transport, source="autosys_job_log", mapping=mapping)
     return AutosysUpdater(ledger, transport, mapping=mapping)
+
+
+def _source() -> str:
+    return settings_lookup("source") or "job_notifications"
+
+
+def _alerts(webhook: Webhook | str | None) -> Alerts:
+    """Returns the alerts of a cycle: to the given webhook, else the configured one, else that of the environment."""
+    if webhook is None:
+        with _LOCK:
+            webhook = _configured.get("webhook") or os.environ.get(VARIABLE) or None
+    if webhook is None:
+        return Alerts(None)
+    return Alerts(Webhook(webhook) if isinstance(webhook, str) else webhook, _ledger())
 
 
 def _setting(name: str) -> Any:

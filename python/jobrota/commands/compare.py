@@ -20,6 +20,7 @@ from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.output import add_output, narrated, print_json
 from jobrota.commands.tables import printable, rows_of
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
+from jobrota.commands.webhook import add_webhook, alerts
 from jobrota.errors import InvalidInputError
 
 __all__ = ["TEXT", "add_arguments", "run"]
@@ -130,6 +131,7 @@ def add_arguments(
         "--host-price", type=number, metavar="PRICE", help="price of an hour of a compute host, for the cost of jobs"
     )
     add_output(parser, "the result, or with --limit-jobs 0 the configuration, as one JSON object")
+    add_webhook(output)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -143,8 +145,9 @@ def run(arguments: argparse.Namespace) -> int:
     _require_packages(arguments)
     url = journal_base_url(arguments.resume, arguments.base_url) if arguments.resume else arguments.base_url
     runner = _runner(arguments, url)
-    with narrated(arguments):
+    with narrated(arguments), alerts(arguments) as watched:
         result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
+        watched.comparison(result)
         _show(result)
         if arguments.excel:
             print(f"workbook: {result.to_excel(arguments.excel)}")
@@ -239,6 +242,8 @@ def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> 
     }
     if arguments.proxy:
         shown["proxy"] = shown_url(arguments.proxy)
+    if arguments.webhook:
+        shown["webhook"] = "(not shown)"
     if arguments.json:
         print_json({"version": __version__} | shown | {"base_url": base_url and shown_url(base_url)})
         return

@@ -12,6 +12,7 @@ from jobrota.commands.durations import duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger
 from jobrota.commands.output import add_output, print_json
 from jobrota.commands.tables import counted, printable, timestamp
+from jobrota.commands.webhook import add_pending_option, add_webhook, alerts
 
 if TYPE_CHECKING:
     from jobrota._native import DeliveryReport
@@ -69,6 +70,8 @@ def add_arguments(deliver: argparse.ArgumentParser) -> None:
         "a row that an earlier run parked",
     )
     add_output(deliver, "one JSON object a cycle")
+    add_webhook(deliver)
+    add_pending_option(deliver)
 
     transport = deliver.add_argument_group("transport")
     kind = transport.add_mutually_exclusive_group()
@@ -92,8 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
     from jobrota.autosys import CHANGE_STATUS
     from jobrota.signals import Terminated, terminable
 
+    ledger = open_ledger(arguments)
     updater = AutosysUpdater(
-        open_ledger(arguments),
+        ledger,
         _transport(arguments),
         source=arguments.table,
         mapping=settings_lookup("mapping") or CHANGE_STATUS,
@@ -108,17 +112,24 @@ def run(arguments: argparse.Namespace) -> int:
         confirm=arguments.confirm,
         dry_run=arguments.dry_run,
     )
-    if arguments.every is not None:
-        last = updater.run_forever(arguments.every, on_report=lambda report: _show_cycle(report, arguments.json))
-        return 0 if last is None else _exit_code(last, arguments.fail_on)
-    try:
-        with terminable():
-            report = updater.run()
-    except Terminated:
-        print("jobrota: stopped by SIGTERM; what was sent is recorded, and the next cycle continues", file=sys.stderr)
-        return 1
-    _show_cycle(report, arguments.json)
-    return _exit_code(report, arguments.fail_on)
+    with alerts(arguments, ledger) as watched:
+
+        def show(report: DeliveryReport) -> None:
+            _show_cycle(report, arguments.json)
+            watched.cycle(report, arguments.table)
+
+        if arguments.every is not None:
+            last = updater.run_forever(arguments.every, on_report=show)
+            return 0 if last is None else _exit_code(last, arguments.fail_on)
+        try:
+            with terminable():
+                report = updater.run()
+        except Terminated as stop:
+            reason = f" ({stop.__cause__})" if stop.__cause__ else ""
+            print(f"jobrota: stopped by SIGTERM{reason}; the next cycle continues", file=sys.stderr)
+            return 1
+        show(report)
+        return _exit_code(report, arguments.fail_on)
 
 
 def _transport(arguments: argparse.Namespace) -> Any:
