@@ -41,9 +41,23 @@ demo: $(VENV)/.installed ## run all four parts against the local sandbox (no ser
 .PHONY: test
 test: | toolchain ## run every test and every check; this is what CI runs
 	@$(MAKE) --no-print-directory --jobs=2 prepare
-	@$(MAKE) --no-print-directory --jobs=2 rust-tests python-checks
+	@$(MAKE) --no-print-directory --jobs=2 rust-tests python-checks docs
 	@$(MAKE) --no-print-directory python-tests
 	@printf '\nEverything passed.\n'
+
+.PHONY: docs
+docs: $(VENV)/.installed $(VENV)/.test-tools ## build the documentation as a site into .venv/site; a broken link is an error
+	$(call heading,The site of the documentation)
+	@rm -rf $(VENV)/pages $(VENV)/site
+	@mkdir -p $(VENV)/pages
+	@cp -r --parents *.md LICENSE deny.toml docs examples notebooks $(VENV)/pages
+	@find $(VENV)/pages -name __pycache__ -prune -exec rm -rf {} +
+	@$(BIN)/python tools/api_pages.py $(VENV)/pages/docs/api
+	@$(BIN)/zensical build --clean --strict
+
+.PHONY: pictures
+pictures: $(VENV)/.installed $(VENV)/.test-tools $(VENV)/.programs ## make the pictures of the README anew, from real runs against the sandbox
+	@PYTHONPATH=tests $(BIN)/python tools/pictures.py docs/pictures
 
 .PHONY: build
 build: $(VENV)/.installed ## build the wheel of the profile dev and install it into .venv

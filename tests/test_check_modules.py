@@ -257,6 +257,7 @@ def test_pyo3_and_words(tmp_path: Path) -> None:
         tmp_path,
         {
             "README.md": "Some" + "body else\n",
+            "docs/picture.png": "no" + "body reads this as text",
             "CONTRIBUTING.md": "",
             "src/delta.rs": "use pyo3::prelude::*;\n// no" + "body\n",
             "src/python/mod.rs": "use pyo3::prelude::*;\n",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import jobrota
 from support import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -106,6 +107,13 @@ def test_each_page_is_reachable_from_readme() -> None:
         pending += [(page.parent / target).resolve() for target in targets]
     pages = {*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")}
     assert sorted(page.name for page in pages - reached) == []
+
+
+def test_the_settings_page_has_all_settings() -> None:
+    page = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page, re.MULTILINE)
+    checks = [check.name for check in jobrota.doctor().checks if check.area == "settings"]
+    assert rows == [(name, f"JOBROTA_{name.upper()}") for name in checks if name != "settings file"]
 
 
 def test_the_command_page_has_all_commands_and_options() -> None:

@@ -1,6 +1,6 @@
-"""Examples run: docstrings of native classes, the README and the scripts of `examples/`.
+"""Examples run: docstrings of native classes and the scripts of `examples/`.
 
-pytest itself collects the example tests of `examples/`.
+pytest itself collects the example tests of `examples/`. `test_pages.py` runs the code of the pages.
 """
 
 from __future__ import annotations
@@ -72,18 +72,6 @@ def test_native_descriptions_are_there_and_their_examples_true(name: str, text: 
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     doctest.DocTestRunner(optionflags=flags).run(examples, out=output.append)
     assert not output, "".join(output)
-
-
-def snippets() -> list[str]:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
-def test_the_readme_runs() -> None:
-    found = snippets()
-    assert len(found) == 2
-    for snippet in found:
-        exec(compile(snippet, "README.md", "exec"), {})
 
 
 def test_each_script_is_run() -> None:

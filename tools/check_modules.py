@@ -560,7 +560,7 @@ def word_errors(root: Path) -> list[str]:
     for place in WORDS_IN:
         files = sorted((root / place).rglob("*")) if (root / place).is_dir() else [root / place]
         for file in files:
-            if not file.is_file() or "__pycache__" in file.parts or file.suffix == ".so":
+            if not file.is_file() or "__pycache__" in file.parts or file.suffix in (".so", ".png"):
                 continue
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
                 if match := WORDS.search(line):

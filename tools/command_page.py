@@ -73,7 +73,13 @@ def row(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
     many = " …" if action.nargs in ("*", "+") else ""
     shown = f"{', '.join(action.option_strings)}{'' if action.nargs == 0 else f' {value}'}{many}".strip()
     needed = " (required)" if action.required and action.option_strings else ""
-    return f"| `{cell(shown)}` | {cell(parser._get_formatter()._expand_help(action))}{needed} |"
+    return f"| {code(shown)} | {cell(parser._get_formatter()._expand_help(action))}{needed} |"
+
+
+def code(text: str) -> str:
+    """Returns text as code within a table. A backslash before a bar is needed on some sites, and shown on others."""
+    bar = "&#124;"
+    return f"<code>{text.replace('|', bar)}</code>" if "|" in text else f"`{text}`"
 
 
 def cell(text: str | None) -> str:
