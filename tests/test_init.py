@@ -18,8 +18,8 @@ def test_each_setting_has_a_comment_and_an_example(capsys: pytest.CaptureFixture
     path = Path("jobrota.toml")
     written = path.read_text(encoding="utf-8")
     examples = re.findall(r'^# (\w+) = "(.+)"$', written, re.MULTILINE)
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    settings = re.findall(r"^\| `(\w+)` \| `JOBROTA_\w+` \|", readme, re.MULTILINE)
+    page = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+    settings = re.findall(r"^\| `(\w+)` \| `JOBROTA_\w+` \|", page, re.MULTILINE)
     assert sorted(name for name, _ in examples) == sorted(settings)
     assert all(settings_lookup(name) is None for name in settings)
     assert run("doctor", "--json") == 0

@@ -110,7 +110,12 @@ def test_the_retry_state_of_attempts_that_were_replaced_does_not_count(
     delivered = {file_name for file_name, outcome in outcomes if outcome == "delivered"}
     assert delivered
     again: list[str] = []
-    updater = jobrota.AutosysUpdater(ledger, lambda file_name, *_: again.append(file_name) is None, lease_ttl=1)
+
+    def send(file_name: str, _job_id: str, _status: str) -> bool:
+        again.append(file_name)
+        return True
+
+    updater = jobrota.AutosysUpdater(ledger, send, lease_ttl=1)
     while (report := updater.run()).lease_held_by:
         time.sleep(0.05)
     assert report.pending == 0

@@ -159,7 +159,7 @@ def test_a_receiver_with_trouble_changes_no_exit_code(
     if trouble == "away":
         with socket.create_server(("127.0.0.1", 0)) as closed:
             url = f"http://127.0.0.1:{closed.getsockname()[1]}/{SECRET}"
-    assert deliver(ledger, "--webhook", url) == deliver(ledger) == 1
+    assert deliver(ledger, "--fail-on", "parked", "--webhook", url) == deliver(ledger, "--fail-on", "parked") == 1
     assert "an alert was not delivered to 127.0.0.1" in caplog.text
     assert SECRET not in caplog.text
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from jobrota import cli
-from jobrota.commands.autosys import EXIT_LEASE_HELD
+from jobrota.commands.deliver import EXIT_LEASE_HELD
 from jobrota.errors import AuthenticationError, InvalidInputError, MissingPackageError
 
 __all__ = ["main"]

@@ -9,6 +9,7 @@ show in the list of processes, and settings files are copied.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import shlex
@@ -49,14 +50,16 @@ def configured_transport(make_selector: _MakeSelector, **more: str) -> Any:
     Raises:
         InvalidInputError: The settings describe no transport.
     """
-    table = _settings_table()
-    if table is not None:
+    text = settings_lookup("transport")
+    if text is None:
+        return None
+    if text.startswith("{"):  # the table [transport]
+        table = json.loads(text)
         kind = table.pop("kind", None)
         if not isinstance(kind, str):
             raise InvalidInputError(f'the table [transport] has no kind: add kind = "ssh", or one of {_listed(_KINDS)}')
         return _transport(kind, table | more, make_selector)
-    text = settings_lookup("transport")
-    return None if text is None else transport_from_text(text, make_selector, **more)
+    return transport_from_text(text, make_selector, **more)
 
 
 def transport_from_text(text: str, make_selector: _MakeSelector, **more: str) -> Any:
@@ -192,25 +195,6 @@ def _callable(module: str, name: str) -> Any:
     if not callable(found):
         raise InvalidInputError(f"the transport {module}:{name} is no function (file_name, job_id, status) -> bool")
     return found
-
-
-def _settings_table() -> dict[str, Any] | None:
-    """Returns the table `[transport]` of the settings file, unless the environment names a transport.
-
-    Python 3.10 cannot read TOML: there, the error for a setting that is no text says what to write.
-    """
-    if os.environ.get("JOBROTA_TRANSPORT"):
-        return None
-    if sys.version_info >= (3, 11):
-        import tomllib
-
-        path = Path(os.environ.get("JOBROTA_CONFIG") or "jobrota.toml")
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8")).get("transport")
-        except (OSError, ValueError):
-            return None  # reading the settings as text says what is wrong with the file
-        return table if isinstance(table, dict) else None
-    return None
 
 
 def _listed(names: Any) -> str:
