@@ -6,13 +6,21 @@ because the browser is that of the tests.
 
 from __future__ import annotations
 
+import asyncio
+import io
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
+
 import jobrota
 import report_page
+from jobrota.commands.top_live import Source
+from jobrota.commands.top_view import view
+
+_STATUSES = ["SUCCESS", "SUCCESS", "SUCCESS", "FAILURE", "SUCCESS"]
 
 
 def report(picture: Path) -> None:
@@ -30,7 +38,35 @@ def report(picture: Path) -> None:
             opened.page.screenshot(path=picture)
 
 
-PICTURES: dict[str, Callable[[Path], None]] = {"report.png": report}
+def top(picture: Path) -> None:
+    """Takes the picture of what `jobrota top` shows while a cycle delivers to the sandbox."""
+    with tempfile.TemporaryDirectory() as folder, jobrota.Sandbox(viya=False) as sandbox:
+        ledger = jobrota.JobLedger(f"{folder}/ledger")
+        selector = jobrota.RoundRobinSelector(sandbox.inventory, cursor=folder, probe=sandbox.probe, rise=2, fall=2)
+        for _ in range(12):
+            selector.select()
+        for number in range(6):
+            ledger.log_job_completion(f"night/{number}.sas", f"PROD.CM.{number:03}", "SUCCESS")
+        ledger.log_job_completion("night/none.sas", "PROD.NO EVENT", "SUCCESS")
+        jobrota.AutosysUpdater(ledger, lambda file, job, status: True).run()
+        for number, status in enumerate(_STATUSES):
+            ledger.log_job_completion(f"day/{number}.sas", f"PROD.AE.{number:03}", status)
+        console = Console(record=True, width=118, file=io.StringIO())
+
+        def send(file: str, job: str, status: str) -> bool:
+            if job == "PROD.AE.001":
+                console.print(view(asyncio.run(Source(ledger, selector, 3600).read()), 30))
+            return job != "PROD.AE.000"
+
+        jobrota.AutosysUpdater(ledger, send, concurrency=1, order="none").run()
+        page = Path(folder, "top.html")
+        drawn = "<!doctype html><meta charset='utf-8'><html data-drawn><body style='margin: 0'>"
+        page.write_text(drawn + console.export_svg(title="jobrota top"), encoding="utf-8")
+        with report_page.launched() as browser, report_page.Opened(browser, page, 1100) as opened:
+            opened.page.locator("svg").screenshot(path=picture)
+
+
+PICTURES: dict[str, Callable[[Path], None]] = {"report.png": report, "top.png": top}
 
 
 def main() -> None:

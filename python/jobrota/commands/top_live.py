@@ -23,7 +23,7 @@ from jobrota.commands.tables import rows_of
 from jobrota.commands.top_view import Snapshot, view
 from jobrota.errors import JobrotaError
 
-__all__ = ["in_flight", "watch"]
+__all__ = ["Source", "in_flight", "watch"]
 
 _ROW = ("table_name", "file_name", "job_id", "status", "row_timestamp")
 
@@ -46,18 +46,20 @@ def watch(
     Raises:
         JobrotaError: The first read failed. Later, the view shows why, and goes on.
     """
-    return asyncio.run(_watch(_Source(ledger, selector, recent), console, every))
+    return asyncio.run(_watch(Source(ledger, selector, recent), console, every))
 
 
-class _Source:
+class Source:
     """Reads what the view shows."""
 
     def __init__(self, ledger: JobLedger, selector: RoundRobinSelector | None, recent: float) -> None:
+        """Reads a ledger, and the VMs of a selector if there is one. `recent` is in seconds."""
         self._ledger = ledger
         self._selector = selector
         self._recent = timedelta(seconds=recent)
 
     async def read(self) -> Snapshot:
+        """Returns what is shown now."""
         since = datetime.now(timezone.utc) - self._recent
         summary, deliveries = await asyncio.gather(
             self._ledger.summary_async(), self._ledger.deliveries_async(since=since)
@@ -92,7 +94,7 @@ def in_flight(attempts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return marks
 
 
-async def _watch(source: _Source, console: Console, every: float) -> int:
+async def _watch(source: Source, console: Console, every: float) -> int:
     ended, resized = asyncio.Event(), asyncio.Event()
     codes: list[int] = []
     loop = asyncio.get_running_loop()
