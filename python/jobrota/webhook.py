@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
     from jobrota._native import ComparisonResult, DeliveryReport, JobLedger
 
-__all__ = ["FORMATS", "VARIABLE", "Alerts", "Format", "Webhook"]
-
-Format: TypeAlias = Literal["auto", "json", "slack", "teams"]
+__all__ = ["FORMATS", "VARIABLE", "Alerts", "Webhook"]
 
 FORMATS: Final = ("auto", "json", "slack", "teams")
 """What is posted. `auto` looks at the host of the URL."""
@@ -75,7 +73,7 @@ class Webhook:
         self,
         url: str | None = None,
         *,
-        format: Format = "auto",  # noqa: A002 - the name of the option
+        format: Literal["auto", "json", "slack", "teams"] = "auto",  # noqa: A002 - the name of the option
         pending_over: float | str | timedelta = "1h",
         timeout: float | str | timedelta = 10.0,
     ) -> None:
@@ -167,14 +165,14 @@ class Webhook:
         import ssl
         import urllib.request
 
-        class NoRedirects(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *_: Any) -> None:
-                """Follows none: the alert is for this receiver only."""
-
-        handlers: list[Any] = [NoRedirects, urllib.request.HTTPSHandler(context=ssl.create_default_context())]
-        if _is_loopback(self._host):
-            handlers.append(urllib.request.ProxyHandler({}))
-        return urllib.request.build_opener(*handlers)
+        # build_opener would add a handler that follows redirects: the alert is for this receiver only.
+        opener = urllib.request.OpenerDirector()
+        proxies = urllib.request.ProxyHandler({} if _is_loopback(self._host) else None)
+        https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+        errors = (urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
+        for handler in (proxies, urllib.request.HTTPHandler(), https, *errors):
+            opener.add_handler(handler)
+        return opener
 
     def _scrub(self, text: str) -> str:
         """Returns the text without secrets, without characters that change a terminal, and of a bounded length."""
