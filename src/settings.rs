@@ -113,7 +113,7 @@ fn from_file(name: &str, path: &Path) -> Result<Option<String>> {
 fn parse(path: &Path) -> Result<Table> {
     // A pipe or a device has no end.
     let read = || match std::fs::metadata(path)? {
-        found if found.is_file() && found.len() <= 1 << 20 => std::fs::read_to_string(path),
+        file if file.is_file() && file.len() <= 1 << 20 || path == "/dev/null" => std::fs::read_to_string(path),
         _ => Err(std::io::Error::other("it is not a file of at most 1 MiB")),
     };
     let text = read()
@@ -165,6 +165,7 @@ mod tests {
             let text = from_file("ledger", Path::new(endless)).unwrap_err().full_message();
             assert!(text.contains(endless) && text.contains("cannot be read"), "{text}");
         }
+        assert_eq!(from_file("ledger", Path::new("/dev/null")).unwrap(), None, "as programs name an empty file");
     }
 
     #[test]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jobrota import autosys
 from jobrota._native import duration_seconds
 from jobrota.cli import build_parser
 from jobrota.viya import ViyaSession
+from jobrota.webhook import Webhook
 from support import REPOSITORY, answers, run
 
 ACCEPTED: list[tuple[Any, float]] = [
@@ -171,6 +173,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "Sandbox": sandbox,
     "durations_from": lambda job: runner(order="longest_first", durations_from={"a": job}),
     "definitions": lambda job: sandbox(definitions={"a": job}),
+    "webhook.Webhook": partial(Webhook, "https://receiver.example/secret"),
     "doctor": jobrota.doctor,
     "jobrota top": top,
 }

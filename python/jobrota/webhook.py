@@ -51,6 +51,8 @@ _ATTEMPTS = 3
 # Seconds before the second and the third attempt, if the receiver names no time.
 _PAUSES = (0.5, 2.0)
 _LONGEST_PAUSE = 5.0
+# The longest duration of an argument, in seconds.
+_LONGEST = 36_500 * 86_400
 # Receivers take more, but a channel is no place for a log. Teams takes 28 KB.
 _LONGEST_TEXT = 300
 _MOST_READ = 16_384
@@ -86,15 +88,16 @@ class Webhook:
             timeout: The longest time that the end of a command waits for the receiver.
 
         Raises:
-            InvalidInputError: There is no URL, or it is not `https://`, or `http://` on this machine.
+            InvalidInputError: There is no URL, or it is not `https://`, or `http://` on this machine. A duration is negative,
+                or longer than 36,500 days.
         """
         if format not in FORMATS:
             raise InvalidInputError(f"the format of a webhook is {format!r}; it can be {', '.join(FORMATS)}")
         self._url = _checked(_read(url if url is not None else os.environ.get(VARIABLE, "")))
         self._host = urllib.parse.urlsplit(self._url).hostname or ""
         self.format = _format_of(self._host) if format == "auto" else format
-        self.pending_over = _seconds(pending_over)
-        self.timeout = _seconds(timeout)
+        self.pending_over = _seconds("pending_over", pending_over)
+        self.timeout = _seconds("timeout", timeout)
 
     def __repr__(self) -> str:
         return f"Webhook(host={self._host!r}, format={self.format!r})"
@@ -415,10 +418,14 @@ def _format_of(host: str) -> str:
     return next(found, "json")
 
 
-def _seconds(duration: float | str | timedelta) -> float:
+def _seconds(name: str, duration: float | str | timedelta) -> float:
     if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    return duration_seconds(duration) if isinstance(duration, str) else float(duration)
+        seconds = duration.total_seconds()
+    else:
+        seconds = duration_seconds(duration) if isinstance(duration, str) else float(duration)
+    if not 0 <= seconds <= _LONGEST:
+        raise InvalidInputError(f"{name} is {duration}; it must be from 0 to 36500 days")
+    return seconds
 
 
 def _retry_after(value: str | None) -> float:
