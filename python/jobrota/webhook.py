@@ -88,8 +88,8 @@ class Webhook:
             timeout: The longest time that the end of a command waits for the receiver.
 
         Raises:
-            InvalidInputError: There is no URL, or it is not `https://`, or `http://` on this machine. A duration is negative,
-                or longer than 36,500 days.
+            InvalidInputError: There is no URL, or it is not `https://`, or `http://` on this machine. Or a duration
+                is negative, or longer than 36,500 days.
         """
         if format not in FORMATS:
             raise InvalidInputError(f"the format of a webhook is {format!r}; it can be {', '.join(FORMATS)}")
