@@ -37,6 +37,7 @@ __all__ = [
     "ViyaComparisonRunner",
     "ViyaSession",
     "WebServices",
+    "WebhookPost",
     "__version__",
     "comparison_history",
     "comparison_history_async",
@@ -44,10 +45,12 @@ __all__ = [
     "duration_seconds",
     "journal_base_url",
     "sandbox_calibration",
+    "scrubbed",
     "setting_missing",
     "settings_lookup",
     "shown_url",
     "viya_base_url",
+    "webhook_host",
 ]
 
 __version__: str
@@ -72,8 +75,14 @@ _Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
 _Checks: TypeAlias = tuple[bool, list[tuple[str, str, str, str, str | None]]]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
-def duration_seconds(text: str) -> float:
-    """The seconds of a duration such as "1h30m"."""
+def duration_seconds(duration: _Duration) -> float:
+    """The seconds of a duration: a number of seconds, text such as "1h30m", or a timedelta."""
+
+def scrubbed(text: str, secrets: Sequence[str]) -> str:
+    """`text` without `secrets`, however they are written."""
+
+def webhook_host(url: str) -> str:
+    """The host of a webhook's URL, which is checked. An error shows no part of the URL."""
 
 def setting_missing(name: str, ways: str) -> InvalidInputError:
     """The error for a setting that is needed and not set. `ways` says what is missing, and how to give it."""
@@ -552,6 +561,14 @@ class SendEvent:
     @property
     def program(self) -> str: ...
     def __repr__(self) -> str: ...
+
+@final
+class WebhookPost:
+    """An alert that is being posted, in the background."""
+
+    def __new__(cls, url: str, body: str, secrets: Sequence[str], timeout: _Duration) -> WebhookPost: ...
+    def is_taken(self) -> bool:
+        """Whether the receiver took it. False: it is still under way."""
 
 @final
 class WebServices:

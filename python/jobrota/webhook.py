@@ -6,14 +6,12 @@ be posted is only logged. The URL of a webhook is a secret, because who has it c
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import os
 import re
 import threading
 import time
-import urllib.error
 import urllib.parse
 import uuid
 from collections import deque
@@ -23,13 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from jobrota._native import __version__, duration_seconds
-from jobrota.commands.tables import printable
+from jobrota._native import WebhookPost, __version__, duration_seconds, scrubbed, webhook_host
 from jobrota.errors import InvalidInputError, JobrotaError
+from jobrota.text import printable, timestamp
 
 if TYPE_CHECKING:
-    import urllib.request
-
     from jobrota._native import ComparisonResult, DeliveryReport, JobLedger
 
 __all__ = ["FORMATS", "VARIABLE", "Alerts", "Webhook"]
@@ -47,24 +43,23 @@ _HOSTS: Final = {
     "api.powerplatform.com": "teams",
     "webhook.office.com": "teams",
 }
-_ATTEMPTS = 3
-# Seconds before the second and the third attempt, if the receiver names no time.
-_PAUSES = (0.5, 2.0)
-_LONGEST_PAUSE = 5.0
-# The longest duration of an argument, in seconds.
-_LONGEST = 36_500 * 86_400
+# Seconds between two looks at whether an alert is posted.
+_SHORTEST_LOOK, _LONGEST_LOOK = 0.002, 0.1
+# Receivers that are slower than the cycles lose the oldest alerts beyond these.
+_MOST_WAITING = 100
 # Receivers take more, but a channel is no place for a log. Teams takes 28 KB.
 _LONGEST_TEXT = 300
-_MOST_READ = 16_384
 _MOST_ROWS = 5
 _SHORTEST_SECRET = 8
-_SECRET_VARIABLE = re.compile(r"(SECRET|PASSWORD|PASSPHRASE|TOKEN|KEY|WEBHOOK)$")
+_SECRET_VARIABLE = re.compile(r"(SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|KEY|_PWD?|WEBHOOK)$")
 _SECRET_TEXT = re.compile(
-    r"(?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
-    r"|(?P<name>\b(?:sig|signature|password|secret|token|key)=)[^\s&\"']+"
-    r"|(?P<user>://)[^\s/@]+@",
+    r"(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
+    r"|((?:\bsig|signature|password|passwd|secret|token|key)(?:=|[\"']\s*:\s*[\"'])|\bpassw(?:or)?d:\s*)[^\s&\"',;]+"
+    r"|(://)[^\s/@]+@",
     re.IGNORECASE,
 )
+# Fields whose words are of this package: they have no secret, though a part of the URL such as /delivery may be in one.
+_OWN_WORDS: Final = frozenset({"source", "version", "id", "at", "event", "title", "problems", "table", "error"})
 _log = logging.getLogger("jobrota.webhook")
 
 
@@ -93,14 +88,14 @@ class Webhook:
         """
         if format not in FORMATS:
             raise InvalidInputError(f"the format of a webhook is {format!r}; it can be {', '.join(FORMATS)}")
-        self._url = _checked(_read(url if url is not None else os.environ.get(VARIABLE, "")))
-        self._host = urllib.parse.urlsplit(self._url).hostname or ""
-        self.format = _format_of(self._host) if format == "auto" else format
+        self._url = _read(url if url is not None else os.environ.get(VARIABLE, ""))
+        self.host = webhook_host(self._url)
+        self.format = _format_of(self.host) if format == "auto" else format
         self.pending_over = _seconds("pending_over", pending_over)
         self.timeout = _seconds("timeout", timeout)
 
     def __repr__(self) -> str:
-        return f"Webhook(host={self._host!r}, format={self.format!r})"
+        return f"Webhook(host={self.host!r}, format={self.format!r})"
 
     def post(self, alert: Mapping[str, Any]) -> bool:
         """Posts one alert, and tries again if the receiver cannot be reached, is overloaded or fails.
@@ -113,75 +108,28 @@ class Webhook:
         Returns:
             Whether the receiver took it. Why not is logged.
         """
-        body = json.dumps(self._body(self._scrubbed(alert))).encode()
-        deadline = time.monotonic() + self.timeout
-        reason = "there was no time"
-        for attempt in range(_ATTEMPTS):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                break
-            done, reason, after = self._send(body, remaining)
-            if done:
-                return True
-            if after is None or attempt + 1 == _ATTEMPTS:
-                break
-            pause = after or _PAUSES[attempt]
-            if pause > min(_LONGEST_PAUSE, deadline - time.monotonic()):
-                reason += "; the next attempt would be too late"
-                break
-            time.sleep(pause)
-        _log.warning("an alert was not delivered to %s: %s", self._host, self._scrub(reason))
-        return False
-
-    def _send(self, body: bytes, timeout: float) -> tuple[bool, str, float | None]:
-        """Returns whether the alert was taken, why not, and the pause before the next attempt (None: there is none)."""
-        import http.client
-        import urllib.request
-
-        request = urllib.request.Request(
-            self._url, data=body, method="POST",
-            headers={"Content-Type": "application/json", "User-Agent": f"jobrota/{__version__}"},
-        )  # fmt: skip
+        body = json.dumps(self._body(self._scrubbed(alert)))
+        pause = _SHORTEST_LOOK
         try:
-            with self._opener().open(request, timeout=timeout) as answer:
-                return True, f"HTTP {answer.status}", None
-        except urllib.error.HTTPError as error:
-            with error:
-                try:
-                    # Much more than is shown: a secret at the end would be cut, and not found.
-                    said = printable(error.read(_MOST_READ).decode("utf-8", "replace").strip())
-                except (OSError, http.client.HTTPException) as broken:
-                    said = type(broken).__name__
-            reason = f"HTTP {error.code}: {said}" if said else f"HTTP {error.code}"
-            if error.code in (408, 429) or error.code >= 500:
-                return False, reason, _retry_after(error.headers.get("Retry-After"))
-            return False, reason, None
-        except urllib.error.URLError as error:
-            # A certificate that is not trusted stays so.
-            import ssl
+            post = WebhookPost(self._url, body, _secrets(self._url), self.timeout)
+            while not post.is_taken():
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_LOOK)
+        except JobrotaError as error:
+            _log.warning("an alert was not delivered to %s: %s", self.host, self._scrub(str(error)))
+            return False
+        return True
 
-            return False, str(error.reason), None if isinstance(error.reason, ssl.SSLCertVerificationError) else 0
-        except (OSError, http.client.HTTPException) as error:
-            return False, f"{type(error).__name__}: {error}", 0
+    async def post_async(self, alert: Mapping[str, Any]) -> bool:
+        """As `post`, without blocking the event loop."""
+        import asyncio
 
-    def _opener(self) -> urllib.request.OpenerDirector:
-        import ssl
-        import urllib.request
-
-        # build_opener would add a handler that follows redirects: the alert is for this receiver only.
-        opener = urllib.request.OpenerDirector()
-        proxies = urllib.request.ProxyHandler({} if _is_loopback(self._host) else None)
-        https = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-        errors = (urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler())
-        for handler in (proxies, urllib.request.HTTPHandler(), https, *errors):
-            opener.add_handler(handler)
-        return opener
+        return await asyncio.to_thread(self.post, alert)
 
     def _scrub(self, text: str) -> str:
         """Returns the text without secrets, without characters that change a terminal, and of a bounded length."""
-        for secret in _secrets(self._url):
-            text = text.replace(secret, "…")
-        text = _SECRET_TEXT.sub(lambda found: f"{found['scheme'] or found['name'] or found['user']}…", text)
+        text = scrubbed(text, _secrets(self._url))
+        text = _SECRET_TEXT.sub(lambda found: f"{found[1] or found[2] or found[3]}…", text)
         text = " ".join(printable(word) for word in text.split())
         return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
@@ -189,7 +137,7 @@ class Webhook:
         if isinstance(value, str):
             return self._scrub(value)
         if isinstance(value, Mapping):
-            return {name: self._scrubbed(each) for name, each in value.items()}
+            return {name: each if name in _OWN_WORDS else self._scrubbed(each) for name, each in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._scrubbed(each) for each in value]
         return value
@@ -229,8 +177,7 @@ class Alerts:
         self._ledger = ledger
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
-        # A receiver that is slower than the cycles loses the older alerts.
-        self._waiting: deque[_Make] = deque(maxlen=2)
+        self._waiting: deque[_Make] = deque()
         self._ended = False
         self._last: tuple[Any, ...] = ()
 
@@ -277,11 +224,20 @@ class Alerts:
             if thread.is_alive() and timeout is None:
                 _log.warning("the receiver of alerts is slow: its answer is not waited for")
 
+    async def close_async(self, timeout: float | None = None) -> None:
+        """As `close`, without blocking the event loop."""
+        import asyncio
+
+        await asyncio.to_thread(self.close, timeout)
+
     def _put(self, make: _Make) -> None:
         if self._webhook is None:
             return
         with self._changed:
             self._ended = False
+            if len(self._waiting) == _MOST_WAITING:
+                self._waiting.popleft()
+                _log.warning("an alert was dropped: %s is slower than the cycles", self._webhook.host)
             self._waiting.append(make)
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -326,7 +282,7 @@ class Alerts:
         # Nothing is sent in a snooze window: that rows wait is what was asked for.
         if oldest is not None and not report.snoozed_until and (now - oldest).total_seconds() > pending_over:
             problems.append("oldest_pending")
-            lines.append(f"the oldest pending row is of {oldest:%Y-%m-%d %H:%M:%S} UTC")
+            lines.append(f"the oldest pending row is of {timestamp(oldest, 'seconds')}")
         state = (*problems, parked)
         if not problems or state == self._last:
             self._last = state
@@ -335,7 +291,7 @@ class Alerts:
         rows = [{name: str(row[name]) for name in ("job_id", "status", "outcome", "detail")} for row in report.failures]
         lines += [f"{row['outcome']}: {row['job_id']} {row['status']}: {row['detail']}" for row in rows[:_MOST_ROWS]]
         counts = {name: getattr(report, name) for name in ("delivered", "failed", "unknown", "pending")}
-        facts = {"table": table, **counts, "parked": parked, "oldest_pending": oldest and oldest.isoformat()}
+        facts = {"table": table, **counts, "parked": parked, "oldest_pending": oldest and timestamp(oldest)}
         if self._ledger is not None:
             facts["ledger"] = self._ledger.root
         title = f"jobrota delivery: {', '.join(problems).replace('_', ' ')}"
@@ -361,8 +317,8 @@ def _comparison_alert(result: ComparisonResult) -> dict[str, Any]:
 
 
 def _alert(event: str, title: str, problems: list[str], lines: list[str], facts: dict[str, Any]) -> dict[str, Any]:
-    at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    # A repeated attempt can arrive twice: the id tells.
+    at = timestamp(datetime.now(timezone.utc), "seconds")
+    # A receiver that gets an alert twice, because its answer was lost, knows it by the id.
     head = {"source": "jobrota", "version": __version__, "id": uuid.uuid4().hex, "at": at, "event": event}
     return {**head, "title": title, "problems": problems, "lines": lines, "facts": facts}
 
@@ -372,6 +328,10 @@ def _read(url: str) -> str:
     kind, colon, place = url.partition(":")
     if not colon:
         raise InvalidInputError(f"there is no URL for a webhook: set {VARIABLE}, or use file:PATH or env:NAME")
+    if kind in ("env", "file") and "://" in place:
+        raise InvalidInputError(
+            f"{kind}: is followed by a URL: give the name of a place that has the URL, or leave {kind}: out"
+        )
     if kind == "env":
         value = os.environ.get(place, "")
         if not value:
@@ -388,49 +348,16 @@ def _read(url: str) -> str:
     return url.strip()
 
 
-def _checked(url: str) -> str:
-    """Returns the URL. An error names no part of it but the scheme."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise InvalidInputError("the URL of the webhook is not valid: copy it again from the receiver") from None
-    if not url.isascii() or not url.isprintable() or " " in url or not host or port == 0:
-        raise InvalidInputError("the URL of the webhook is not valid: copy it again from the receiver")
-    if parts.username is not None or parts.password is not None:
-        raise InvalidInputError("the URL of the webhook has a user: use one whose path or query is the secret")
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
-        return url
-    raise InvalidInputError(
-        f"the URL of the webhook begins with {parts.scheme}://: it must be https://, or http:// to this machine"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _format_of(host: str) -> str:
     found = (name for known, name in _HOSTS.items() if host == known or host.endswith(f".{known}"))
     return next(found, "json")
 
 
 def _seconds(name: str, duration: float | str | timedelta) -> float:
-    if isinstance(duration, timedelta):
-        seconds = duration.total_seconds()
-    else:
-        seconds = duration_seconds(duration) if isinstance(duration, str) else float(duration)
-    if not 0 <= seconds <= _LONGEST:
-        raise InvalidInputError(f"{name} is {duration}; it must be from 0 to 36500 days")
-    return seconds
-
-
-def _retry_after(value: str | None) -> float:
-    """Returns the seconds that the receiver asks for; 0 if it names none, or a date."""
-    return float(value) if value and value.isascii() and value.isdigit() else 0.0
+    try:
+        return duration_seconds(duration)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name}: {error}") from error
 
 
 def _secrets(url: str) -> list[str]:

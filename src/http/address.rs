@@ -77,6 +77,6 @@ pub(crate) fn without_userinfo(url: &str) -> String {
     format!("{scheme}{}", &rest[..end])
 }
 
-fn has_userinfo(url: &Url) -> bool {
+pub(crate) fn has_userinfo(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

@@ -8,6 +8,7 @@
 //! | [`secret`] | text that is not shown, and removing it from other text |
 //! | [`tls`] | trusted certificates, CA bundles, proxies |
 //! | [`token`] | bearer headers, and the claims of a JSON Web Token |
+//! | [`webhook`] | posts of alerts |
 
 pub(crate) mod address;
 pub(crate) mod client;
@@ -15,6 +16,7 @@ pub(crate) mod retry;
 pub(crate) mod secret;
 pub(crate) mod tls;
 pub(crate) mod token;
+pub(crate) mod webhook;
 
 pub use client::Response;
 pub(crate) use client::{Client, RequestFailure, SendState};

@@ -33,6 +33,7 @@ mod transports;
 mod updater;
 mod viya_session;
 mod wait;
+mod webhook;
 
 use convert::arguments;
 
@@ -50,6 +51,7 @@ fn drain(py: Python<'_>) -> PyResult<bool> {
 #[pymodule]
 mod _native {
     use std::path::Path;
+    use std::time::Duration;
 
     use pyo3::prelude::*;
 
@@ -67,14 +69,21 @@ mod _native {
         reports::PyDeliveryReport, reports::PyImportReport, reports::PyMaintenanceReport, run_command::PyRunCommand,
         runner::PyViyaComparisonRunner, selection::PySelection, selector::PyRoundRobinSelector, track::PyTrack,
         transports::PyRehearsal, transports::PySendEvent, transports::PyWebServices, updater::PyAutosysUpdater,
-        viya_session::PyCodeLogin, viya_session::PyViyaSession,
+        viya_session::PyCodeLogin, viya_session::PyViyaSession, webhook::WebhookPost, webhook::webhook_host,
     };
-    use super::{errors::PyOutcome, logging};
+    use super::{convert::arguments, errors::PyOutcome, logging};
 
-    /// The seconds of a duration such as `1h30m`.
+    /// The seconds of a duration: a number of seconds, text such as `1h30m`, or a timedelta.
     #[pyfunction]
-    fn duration_seconds(text: &str) -> PyOutcome<f64> {
-        Ok(crate::duration::parse(text)?.as_secs_f64())
+    fn duration_seconds(#[pyo3(from_py_with = arguments::duration)] duration: Duration) -> f64 {
+        duration.as_secs_f64()
+    }
+
+    /// `text` without `secrets`, however they are written.
+    #[pyfunction]
+    fn scrubbed(text: &str, secrets: Vec<String>) -> String {
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+        crate::http::secret::Scrubber::new(&secrets).scrub(text).into_owned()
     }
 
     /// The value of a setting: the environment variable `JOBROTA_<NAME>`, else `name` in `jobrota.toml`, else None.

@@ -12,7 +12,8 @@ from jobrota.commands import deliver
 from jobrota.commands.durations import checked_duration, duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger, print_tables
 from jobrota.commands.output import add_output, print_json
-from jobrota.commands.tables import counted, print_table, printable, rows_of, timestamp
+from jobrota.commands.tables import counted, print_table, rows_of
+from jobrota.text import printable, timestamp
 
 TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and settle rows manually"
 

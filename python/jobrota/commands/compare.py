@@ -18,10 +18,11 @@ from jobrota._native import (
 )
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.output import add_output, narrated, print_json
-from jobrota.commands.tables import printable, rows_of
+from jobrota.commands.tables import rows_of
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.commands.webhook import add_webhook, alerts
 from jobrota.errors import InvalidInputError
+from jobrota.text import printable
 
 __all__ = ["TEXT", "add_arguments", "run"]
 

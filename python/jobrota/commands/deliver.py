@@ -11,8 +11,9 @@ from jobrota.commands import vms
 from jobrota.commands.durations import duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger
 from jobrota.commands.output import add_output, print_json
-from jobrota.commands.tables import counted, printable, timestamp
+from jobrota.commands.tables import counted
 from jobrota.commands.webhook import add_pending_option, add_webhook, alerts
+from jobrota.text import printable, timestamp
 
 if TYPE_CHECKING:
     from jobrota._native import DeliveryReport

@@ -9,7 +9,8 @@ from typing import Any
 from jobrota._native import JobLedger, LedgerSummary, setting_missing, settings_lookup
 from jobrota.commands.durations import duration
 from jobrota.commands.output import add_output, print_json
-from jobrota.commands.tables import counted, print_table, timestamp
+from jobrota.commands.tables import counted, print_table
+from jobrota.text import timestamp
 
 __all__ = ["TEXT", "add_arguments", "add_ledger", "add_table", "open_ledger", "print_tables"]
 

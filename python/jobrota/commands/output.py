@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jobrota.commands.tables import timestamp
+from jobrota.text import timestamp
 
 __all__ = ["add_json", "add_output", "narrated", "print_json", "silenced"]
 

@@ -1,4 +1,4 @@
-"""Tables and values as text, as the commands print them.
+"""Tables as text, as the commands print them.
 
 They need no other package: rich would bring a Pygments that is newer than that of some runtimes.
 """
@@ -9,13 +9,14 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Collection, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from jobrota.text import printable
 
 if TYPE_CHECKING:
     from arro3.core import Table
 
-__all__ = ["counted", "print_table", "printable", "rows_of", "timestamp"]
+__all__ = ["counted", "print_table", "rows_of"]
 
 _GAP = "  "
 
@@ -56,34 +57,10 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def printable(value: Any) -> str:
-    """Returns the text of a value in a table or line. Characters that could change a terminal are replaced."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, datetime):
-        return timestamp(value)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
-
-
 def rows_of(table: Table) -> list[dict[str, Any]]:
     """Returns the rows of an Arrow table."""
     columns = [table[name].to_pylist() for name in table.column_names]
     return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def timestamp(value: datetime, timespec: str = "auto") -> str:
-    """Returns a time in the format of all commands: ISO 8601 in UTC.
-
-    Args:
-        value: A time with a timezone.
-        timespec: The smallest unit, as `datetime.isoformat` takes it.
-
-    >>> timestamp(datetime.fromisoformat("2026-05-01T08:00:00+02:00"))
-    '2026-05-01T06:00:00Z'
-    """
-    return value.astimezone(timezone.utc).isoformat(timespec=timespec).removesuffix("+00:00") + "Z"
 
 
 def _fitted(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:

@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jobrota.commands.tables import counted, printable, timestamp
+from jobrota.commands.tables import counted
+from jobrota.text import printable, timestamp
 
 if TYPE_CHECKING:
     from jobrota._native import LedgerSummary

@@ -15,9 +15,10 @@ from typing import Any
 from jobrota._native import Credentials, ViyaSession, viya_base_url
 from jobrota.commands.durations import positive_duration
 from jobrota.commands.output import add_json, add_output, narrated, print_json
-from jobrota.commands.tables import counted, print_table, printable, timestamp
+from jobrota.commands.tables import counted, print_table
 from jobrota.errors import InvalidInputError, NotFoundError, StorageError
 from jobrota.files import replace
+from jobrota.text import printable, timestamp
 
 __all__ = ["TEXT", "add_arguments", "add_connection", "connection"]
 
