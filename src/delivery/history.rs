@@ -157,18 +157,27 @@ impl AttemptHistory {
         self.since_redriven().filter(|(_, round)| tried(round)).count() as u64
     }
 
-    /// The rows before the by_number. Rows that were redriven since then start anew.
+    /// The highest number, up to `most`, of an attempt that can have arrived or not.
+    fn last_doubt(&self, most: i64) -> Option<i64> {
+        let attempts = self.by_number.range(..=most).rev();
+        let in_doubt = attempts.filter(|(_, attempts)| attempts.in_doubt() > 0).map(|(number, _)| *number).next();
+        let saved = self.saved.iter().filter_map(|row| row.in_doubt).filter(|number| *number <= most);
+        saved.chain(in_doubt).max()
+    }
+
+    /// The rows before these attempts. Rows that were redriven since then start anew.
     fn saved(&self) -> impl Iterator<Item = RowProgress> {
         let redriven = self.redriven;
         self.saved.iter().map(move |row| {
-            if row.next_attempt - 1 <= redriven && redriven > 0 { RowProgress::after(redriven) } else { *row }
+            let is_redriven = row.next_attempt - 1 <= redriven && redriven > 0;
+            if is_redriven { RowProgress { in_doubt: row.in_doubt, ..RowProgress::after(redriven) } } else { *row }
         })
     }
 
     /// The progress of `open` identical rows that are neither finished nor parked, those that were tried most often first.
     pub(super) fn open_rows(&self, open: u64) -> Vec<RowProgress> {
         let gone: u64 = self.since_redriven().map(|(_, round)| round.parked + round.finished).sum();
-        let fresh = RowProgress::after(self.redriven);
+        let fresh = RowProgress { in_doubt: self.last_doubt(self.redriven), ..RowProgress::after(self.redriven) };
         let all = usize::try_from(open + gone).unwrap_or(usize::MAX);
         let mut rows: Vec<RowProgress> = self.saved().filter(|row| row.state == RowState::Open).collect();
         rows.sort_by_key(|row| Reverse((row.failures, row.in_doubt)));
@@ -211,7 +220,8 @@ impl AttemptHistory {
     pub(super) fn retry_state(&self, row: &LedgerRow, pending: u64) -> Vec<RetryState> {
         let parked = self.parked().min(pending);
         // Parked at the highest number that exists: redriving this number returns the row.
-        let given_up = RowProgress { state: RowState::Parked, ..RowProgress::after(self.last_attempt()) };
+        let (last, in_doubt) = (self.last_attempt(), self.last_doubt(i64::MAX));
+        let given_up = RowProgress { state: RowState::Parked, in_doubt, ..RowProgress::after(last) };
         let finished = RowProgress { state: RowState::Finished, ..RowProgress::after(0) };
         let open = self.open_rows(pending - parked).into_iter();
         let rows = open.chain((0..parked).map(|_| given_up)).chain((0..self.finished()).map(|_| finished));

@@ -60,6 +60,8 @@ pub(super) struct Plan {
     pub(super) superseded: Vec<UnsentRow>,
     /// Acknowledged now without being sent, because they are too old.
     pub(super) expired: Vec<UnsentRow>,
+    /// The rows of which an attempt is in doubt, with its number.
+    pub(super) in_doubt: HashSet<(LedgerRow, i64)>,
     /// The number of rows whose next try is not due yet, and of the rows that wait for them.
     pub(super) waiting: u64,
     /// When the first of these is due.
@@ -94,6 +96,8 @@ struct SendableRow {
     queued: QueuedRow,
     /// Not before this time.
     due: Option<DateTime<Utc>>,
+    /// Whether its event cannot arrive any more by a send of another process.
+    settles: bool,
 }
 
 /// Plans a cycle.
@@ -122,26 +126,35 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
         }
         let Some(progress) = open.next() else { continue };
         let (attempt, failures) = (progress.next_attempt, progress.failures);
-        if let Some(reason) = too_old(&row, rules) {
-            plan.expired.push(UnsentRow { row, attempt, reason });
+        let wait = progress.in_doubt.and_then(|number| {
+            let key = (row.clone(), number);
+            let wait = rules.waits.get(&key).copied();
+            plan.in_doubt.insert(key);
+            wait
+        });
+        let doubt = progress.in_doubt.map(|number| format!("; whether attempt {number} arrived is unknown"));
+        let doubt = doubt.unwrap_or_default();
+        // While its event can still arrive, the row is not settled: later rows of its job would overtake it.
+        let settles = wait.is_none();
+        if let Some(reason) = too_old(&row, rules).filter(|_| settles) {
+            plan.expired.push(UnsentRow { row, attempt, reason: reason + &doubt });
             continue;
         }
-        let checked = delivery(&row).and_then(|delivery| (rules.check)(&delivery).map(|()| delivery));
-        let checked = match rules.max_attempts {
+        let checked = delivery(&row).and_then(|delivery| match rules.max_attempts {
+            _ if !settles => Ok(delivery),
             Some(most) if failures >= most => {
                 let attempts = if failures == 1 { "attempt" } else { "attempts" };
-                Err(format!("not delivered in {failures} {attempts}"))
+                Err(format!("not delivered in {failures} {attempts}{doubt}"))
             }
-            _ => checked,
-        };
+            _ => (rules.check)(&delivery).map(|()| delivery),
+        });
         match checked {
             Ok(delivery) => {
                 let last_try = last_try.filter(|_| failures > 0);
                 let due = last_try.and_then(|at| (rules.next_try)(&row, failures, at)).filter(|due| *due > rules.now);
-                let wait = progress.in_doubt.and_then(|number| rules.waits.get(&(row.clone(), number)).copied());
                 let due = due.max(wait);
                 let queued = QueuedRow { row, delivery, attempt, failures, in_doubt: progress.in_doubt };
-                sendable.push(SendableRow { queued, due });
+                sendable.push(SendableRow { queued, due, settles });
             }
             Err(reason) => {
                 plan.first_is_blocked |= goes_first(&row);
@@ -182,7 +195,9 @@ fn queue(sendable: Vec<SendableRow>, rules: &PlanRules<'_>, plan: &mut Plan) {
     }
     let mut last: Queues = VecDeque::new();
     for mut queue in queues {
-        if rules.order == Order::Latest {
+        let is_latest = rules.order == Order::Latest;
+        let can_arrive = queue.iter().any(|row| !row.settles);
+        if is_latest && !can_arrive {
             let older = queue.len().saturating_sub(1);
             plan.superseded.extend(queue.drain(..older).map(|row| UnsentRow {
                 row: row.queued.row,
@@ -190,11 +205,12 @@ fn queue(sendable: Vec<SendableRow>, rules: &PlanRules<'_>, plan: &mut Plan) {
                 reason: "a later row of the same job is pending".to_owned(),
             }));
         }
-        // The first row that is not due yet, and all rows behind it, wait.
+        // The first row that is not due yet, and all rows behind it, wait. Where only the latest row is sent, all rows wait for an event
+        // that can still arrive.
         let due = queue.iter().position(|row| row.due.is_some()).unwrap_or(queue.len());
-        let waiting = queue.split_off(due);
+        let waiting = queue.split_off(if is_latest && can_arrive { 0 } else { due });
         plan.waiting += waiting.len() as u64;
-        plan.next_try = plan.next_try.into_iter().chain(waiting.front().and_then(|row| row.due)).min();
+        plan.next_try = plan.next_try.into_iter().chain(waiting.iter().find_map(|row| row.due)).min();
         let Some(job) = queue.front().or(waiting.front()).map(|row| &row.queued.delivery.job_id) else { continue };
         let (goes_first, has_priority) = (rules.first.contains(job), rules.priority.contains(job));
         plan.first_is_blocked |= goes_first && !waiting.is_empty();

@@ -298,7 +298,8 @@ impl AutosysUpdater {
                 request.until_deadline(save).await?;
             }
             let mut plan = self.plan(&pending, &Waits::new())?;
-            let Some(waits) = request.until_deadline(self.waits(&plan, lease.lapsed.clone())).await? else {
+            let in_doubt = std::mem::take(&mut plan.in_doubt);
+            let Some(waits) = request.until_deadline(self.waits(in_doubt, lease.lapsed.clone())).await? else {
                 report.stopped = true;
                 return Ok(());
             };
@@ -334,12 +335,9 @@ impl AutosysUpdater {
         Ok(())
     }
 
-    /// Until when the rows in doubt of `plan` wait, if the lease `lapsed` was not released.
-    async fn waits(&self, plan: &Plan, lapsed: Option<Lease>) -> Result<Waits> {
+    /// Until when rows in doubt wait, if the lease `lapsed` was not released.
+    async fn waits(&self, in_doubt: HashSet<(LedgerRow, i64)>, lapsed: Option<Lease>) -> Result<Waits> {
         let (source, Some(lapsed)) = (self.options.source, lapsed) else { return Ok(Waits::new()) };
-        let queued = plan.first.iter().chain(&plan.queues).flatten();
-        let in_doubt = queued.filter_map(|queued| Some((queued.row.clone(), queued.in_doubt?)));
-        let in_doubt: HashSet<(LedgerRow, i64)> = in_doubt.collect();
         if in_doubt.is_empty() {
             return Ok(Waits::new());
         }

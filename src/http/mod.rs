@@ -16,6 +16,7 @@ pub(crate) mod retry;
 pub(crate) mod secret;
 pub(crate) mod tls;
 pub(crate) mod token;
+#[cfg(any(feature = "python", test))]
 pub(crate) mod webhook;
 
 pub use client::Response;

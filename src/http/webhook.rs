@@ -95,4 +95,13 @@ mod tests {
             assert!(error.kind() == ErrorKind::InvalidInput && !error.full_message().contains("S3CRET"), "{error}");
         }
     }
+
+    #[tokio::test]
+    async fn a_receiver_that_is_away_is_named_without_its_path() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let url = address(&format!("http://{closed}/S3CRET")).unwrap();
+        let error = post(url, "{}".into(), vec!["S3CRET".into()], Duration::from_millis(300)).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Network && error.to_string().contains(&closed.to_string()), "{error}");
+        assert!(!error.full_message().contains("S3CRET"), "{error}");
+    }
 }

@@ -293,3 +293,64 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_row_whose_event_can_still_arrive_is_not_settled_and_holds_back_its_job() {
+    let rows = || vec![row("a", "S", 1), row("a", "F", 2), row("b", "S", 3)];
+    let until = DateTime::from_timestamp_micros(9).unwrap();
+    let waits: &'static Waits = Box::leak(Box::new(Waits::from([((row("a", "S", 1), 1), until)])));
+    let check: &'static dyn Fn(&Delivery) -> Result<(), String> = &|_| Err("not mapped any more".to_owned());
+    type Change = dyn for<'a> Fn(PlanRules<'a>) -> PlanRules<'a>;
+    let changes: [&Change; 4] = [
+        &|rules| PlanRules { order: Order::Latest, ..rules },
+        &|rules| PlanRules { max_attempts: Some(1), ..rules },
+        &|rules| PlanRules { stale_before: DateTime::from_timestamp_micros(2), ..rules },
+        &|rules| rules,
+    ];
+    for change in changes {
+        let marked = || vec![attempt(&row("a", "S", 1), 1, "sending")];
+        let plan = planned_by(rows(), marked(), HashMap::new(), &|rules| PlanRules { waits, ..change(rules) });
+        assert_eq!(queued(&plan), [[("b", 3)]]);
+        assert_eq!((plan.waiting, plan.next_try), (2, Some(until)));
+        let settled = [&plan.park, &plan.superseded, &plan.expired].map(Vec::len);
+        assert_eq!(settled, [0; 3], "nothing of the job is settled");
+        assert_eq!(plan.in_doubt, HashSet::from([(row("a", "S", 1), 1)]));
+    }
+    let marked = vec![attempt(&row("a", "S", 1), 1, "sending")];
+    let plan = planned_by(rows(), marked, HashMap::new(), &|rules| PlanRules { waits, check, ..rules });
+    assert_eq!(
+        (plan.waiting, plan.park.len()),
+        (1, 2),
+        "what cannot be sent any more is parked, but for the row in doubt"
+    );
+}
+
+#[test]
+fn a_row_in_doubt_that_is_settled_unsent_says_so() {
+    let (old, late) = (row("a", "S", 1), row("b", "S", 2));
+    let attempts = || vec![attempt(&old, 1, "sending"), attempt(&late, 1, "unknown")];
+    let rows = || vec![old.clone(), late.clone()];
+    let stale_before = DateTime::from_timestamp_micros(2);
+    let plan = planned_by(rows(), attempts(), HashMap::new(), &|rules| PlanRules {
+        stale_before,
+        max_attempts: Some(1),
+        ..rules
+    });
+    assert_eq!(plan.park[0].reason, "not delivered in 1 attempt; whether attempt 1 arrived is unknown");
+    assert!(plan.expired[0].reason.ends_with("is over; whether attempt 1 arrived is unknown"), "{:?}", plan.expired);
+}
+
+#[test]
+fn a_row_in_doubt_that_was_redriven_stays_in_doubt() {
+    let row = row("a", "S", 1);
+    let attempts = vec![attempt(&row, 1, "sending"), attempt(&row, 2, "parked"), attempt(&row, 2, "redriven")];
+    let saved = AttemptHistory::by_row(&[], attempts[..2].to_vec()).remove(&row).unwrap().retry_state(&row, 1);
+    let plan = planned(vec![row.clone()], attempts.clone(), Order::PerJob, None);
+    let sent = &plan.queues[0][0];
+    assert_eq!((sent.attempt, sent.failures, sent.in_doubt), (3, 0, Some(1)));
+    let later = AttemptHistory::by_row(&saved, attempts[2..].to_vec()).remove(&row).unwrap().open_rows(1);
+    assert_eq!((later[0].next_attempt, later[0].failures, later[0].in_doubt), (3, 0, Some(1)), "from the retry state");
+    let failed = [attempt(&row, 3, "sending"), attempt(&row, 3, "failed")];
+    let plan = planned(vec![row.clone()], attempts.into_iter().chain(failed).collect(), Order::PerJob, None);
+    assert_eq!(plan.queues[0][0].in_doubt, None);
+}

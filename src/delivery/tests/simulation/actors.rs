@@ -13,7 +13,7 @@ use super::store::SimulatedStore;
 use super::threads::{Actor, within};
 use super::world::{OBSERVER, World};
 use crate::autosys::transport::{Gate, Transport as _};
-use crate::delivery::{AutosysUpdater, Backoff, DeliveryReport, UpdaterOptions};
+use crate::delivery::{AutosysUpdater, Backoff, DeliveryReport, Order, UpdaterOptions};
 use crate::error::{Error, Result};
 use crate::ledger::LedgerTable::Notifications;
 use crate::ledger::tables::{DELIVERIES, LEASES, RETRIES};
@@ -71,6 +71,8 @@ impl Scenario {
             max_attempts: [None, None, Some(1), Some(2)][world.below(4) as usize],
             backoff: (world.below(4) == 0).then(|| Backoff { first: Duration::from_secs(5), ..Backoff::default() }),
             confirm: (world.below(4) == 0).then(|| Duration::from_secs(one_of(&[1, 5, 30]))),
+            order: if world.below(6) == 0 { Order::Latest } else { Order::PerJob },
+            stale_after: (world.below(8) == 0).then(|| Duration::from_secs(one_of(&[5, 20, 60]))),
             ..UpdaterOptions::default()
         };
         let (every, refuses) = (Duration::from_secs(one_of(&[3, 8, 20])), one_of(&[0, 0, 10, 30]));

@@ -136,7 +136,10 @@ pub(super) fn check(scenario: &Scenario) -> Vec<String> {
         }
         let acknowledged = there.iter().filter(|flag| *flag == YES).count();
         let arrived = truth.sends.iter().filter(|send| send.file == name && send.has_arrived).count();
-        let settled = its.iter().filter(|(_, attempt)| attempt.outcome == AttemptOutcome::ByHand).count();
+        let is_settled = |outcome: &AttemptOutcome| {
+            matches!(outcome, AttemptOutcome::ByHand | AttemptOutcome::Superseded | AttemptOutcome::Expired)
+        };
+        let settled = its.iter().filter(|(_, attempt)| is_settled(&attempt.outcome)).count();
         if acknowledged > arrived + settled {
             found.push(format!("{LOST}: {name} has the flag YES {acknowledged} times, but arrived {arrived} times"));
         }
@@ -163,7 +166,7 @@ fn check_sends(name: &str, count: usize, attempts: &[&(u64, Attempt)], truth: &T
         // A later mark need not repeat it: the attempt before it may have failed for certain.
         let says_doubt = marks.iter().any(|(_, a)| a.detail.as_deref().is_some_and(|d| d.contains("unknown")));
         let is_redriven = known.clone().any(|(_, a)| a.outcome == AttemptOutcome::Redriven);
-        if arrived >= count && !says_doubt && !is_redriven {
+        if arrived >= count && !says_doubt {
             found.push(format!("{TWICE}: {name} arrived before its {}. mark, which does not say so", before + 1));
         }
         let (mark, _) = marks.last().expect("there is one");
@@ -180,7 +183,7 @@ fn check_order(truth: &Truth, attempts: &[(u64, Attempt)], found: &mut Vec<Strin
     let is_excused = |file: &str| {
         let its = attempts.iter().filter(|(_, a)| a.row.file_name.as_deref() == Some(file));
         let outcomes: Vec<&AttemptOutcome> = its.map(|(_, a)| &a.outcome).collect();
-        outcomes.iter().any(|o| matches!(o, AttemptOutcome::Parked | AttemptOutcome::ByHand))
+        outcomes.iter().any(|o| matches!(o, AttemptOutcome::Redriven | AttemptOutcome::ByHand))
             || truth.promises.iter().any(|p| p.row.file_name.as_deref() == Some(file) && p.is_there.is_none())
     };
     let arrived: Vec<&str> = truth.arrivals.iter().map(|number| truth.sends[*number].file.as_str()).collect();
