@@ -178,6 +178,21 @@ async fn a_renewal_by_another_user_keeps_the_owner() {
 }
 
 #[tokio::test]
+async fn a_link_in_place_of_the_lock_gives_no_other_file_away() {
+    let now = Utc::now().timestamp();
+    let (folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));
+    let other = folder.path().join("other");
+    std::fs::write(&other, "").unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&other, folder.path().join("sas_tokens.json.lock")).unwrap();
+    let _ = std::os::unix::fs::chown(&path, Some(65_534), Some(65_534));
+    let before = std::fs::metadata(&other).unwrap();
+    open(&path).bearer(&logon(Logon::default()).await).await.unwrap();
+    let after = std::fs::metadata(&other).unwrap();
+    assert_eq!((after.permissions().mode(), after.uid()), (before.permissions().mode(), before.uid()));
+}
+
+#[tokio::test]
 async fn without_a_lock_file_the_folder_is_locked() {
     let now = Utc::now().timestamp();
     let (folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));

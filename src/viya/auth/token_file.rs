@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind as IoKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -69,7 +69,8 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
-    match OpenOptions::new().create(true).truncate(false).write(true).open(&beside) {
+    // A link could lead to a file of another user, which a run as root would give away.
+    match OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW).open(&beside) {
         Ok(file) => {
             // A run as root must not leave what the owner of the tokens cannot open. Only the owner of the file may do this.
             let _ = file.set_permissions(Permissions::from_mode(0o644));

@@ -23,7 +23,7 @@ impl State {
             (1 | 2, _) => self.decide(request, "DONE, ANSWER LOST", true, Some(Reply::Lost)),
             (3 | 4, _) => {
                 let (lands, never) = (self.lateness(request.kind, request.begun), self.random.random_range(0..3) == 0);
-                // What goes on after its answer was lost can arrive after later rows: docs/autosys.md says so.
+                // What goes on after its answer was lost can arrive after later rows: docs/promises.md says so.
                 let answered = self.lateness(request.kind, request.begun);
                 let answered = if request.kind == Kind::Send { answered.max(lands) } else { answered };
                 let (now, number, other) = (self.now, self.next(), self.next());
