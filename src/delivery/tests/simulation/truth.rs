@@ -180,20 +180,22 @@ fn check_sends(name: &str, count: usize, attempts: &[&(u64, Attempt)], truth: &T
 
 /// Whether no row arrives before an earlier one of its job, and none again after a later one.
 fn check_order(truth: &Truth, attempts: &[(u64, Attempt)], found: &mut Vec<String>) {
-    let is_excused = |file: &str| {
-        let its = attempts.iter().filter(|(_, a)| a.row.file_name.as_deref() == Some(file));
-        let outcomes: Vec<&AttemptOutcome> = its.map(|(_, a)| &a.outcome).collect();
-        outcomes.iter().any(|o| matches!(o, AttemptOutcome::Redriven | AttemptOutcome::ByHand))
-            || truth.promises.iter().any(|p| p.row.file_name.as_deref() == Some(file) && p.is_there.is_none())
+    // A row that an operator settled, or returned before it was sent, and one of which it is not known when it was logged.
+    let is_excused = |send: &Send| {
+        let file = Some(send.file.as_str());
+        let its = attempts.iter().filter(|(_, a)| a.row.file_name.as_deref() == file);
+        its.map(|(version, a)| (*version, &a.outcome)).any(|(version, outcome)| {
+            *outcome == AttemptOutcome::ByHand || (*outcome == AttemptOutcome::Redriven && version <= send.marks)
+        }) || truth.promises.iter().any(|p| p.row.file_name.as_deref() == file && p.is_there.is_none())
     };
     let arrived: Vec<&str> = truth.arrivals.iter().map(|number| truth.sends[*number].file.as_str()).collect();
-    for (at, file) in arrived.iter().enumerate() {
-        let (job, number) = file.split_once('-').expect("a job and a number");
+    for (at, (file, number)) in arrived.iter().zip(&truth.arrivals).enumerate() {
+        let (job, place) = file.split_once('-').expect("a job and a number");
         let later = arrived[..at]
             .iter()
-            .find(|before| before.split_once('-').is_some_and(|(other, before)| other == job && before > number));
+            .find(|before| before.split_once('-').is_some_and(|(other, before)| other == job && before > place));
         if let Some(later) = later
-            && !is_excused(file)
+            && !is_excused(&truth.sends[*number])
         {
             let again = if arrived[..at].contains(file) { "again " } else { "" };
             found.push(format!("{ORDER}: {file} arrives {again}after {later}"));
