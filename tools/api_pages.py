@@ -19,7 +19,13 @@ import griffe
 # The names of each page. A module stands for all of its names that no page has under another name.
 PAGES: dict[str, tuple[str, list[str]]] = {
     "selection": ("Selection", ["RoundRobinSelector", "Selection", "Inventory"]),
-    "ledger": ("Ledger", ["JobLedger", "LedgerSummary", "ImportReport", "MaintenanceReport"]),
+    "ledger": (
+        "Ledger",
+        [
+            "JobLedger", "LedgerSummary", "ImportReport", "MaintenanceReport", "migrate", "MigrationReport",
+            "TableMigration",
+        ],
+    ),
     "delivery": ("AutoSys", ["AutosysUpdater", "DeliveryReport", "autosys"]),
     "comparison": (
         "Comparison",

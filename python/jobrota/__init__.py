@@ -59,6 +59,7 @@ from jobrota.errors import (
     StorageError,
     UnsupportedError,
 )
+from jobrota.migration import MigrationReport, TableMigration, migrate, migrate_async
 from jobrota.notebook import (
     Row,
     autosys_update_runner,
@@ -117,6 +118,7 @@ __all__ = [
     "LedgerSummary",
     "MaintenanceReport",
     "MaintenanceWarning",
+    "MigrationReport",
     "MissingPackageError",
     "NetworkError",
     "NoReachableVmError",
@@ -127,6 +129,7 @@ __all__ = [
     "Selection",
     "ServerError",
     "StorageError",
+    "TableMigration",
     "UnsupportedError",
     "ViyaComparisonRunner",
     "__version__",
@@ -144,6 +147,8 @@ __all__ = [
     "log_job_completion_async",
     "log_job_execution",
     "log_job_execution_async",
+    "migrate",
+    "migrate_async",
     "ping_test",
     "ping_test_async",
     "sandbox_calibration",

@@ -99,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_autosys(commands)
     _add_top(commands)
     _add_ledger(commands)
+    _add_migrate(commands)
     _add_doctor(commands)
     _add_sandbox(commands)
     _add_completion(commands, parser)
@@ -230,6 +231,12 @@ def _add_ledger(commands: Any) -> None:
 
     group = commands.add_parser("ledger", help=ledger.TEXT, description=ledger.TEXT)
     ledger.add_arguments(_command, group.add_subparsers(title="actions", required=True, metavar="ACTION"))
+
+
+def _add_migrate(commands: Any) -> None:
+    from jobrota.commands import migrate
+
+    migrate.add_arguments(_command(commands, "migrate", migrate.TEXT, migrate.run))
 
 
 def _add_doctor(commands: Any) -> None:

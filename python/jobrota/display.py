@@ -23,12 +23,25 @@ _TITLES = {
     "delivery_report": "Delivery cycle",
     "import_report": "Import of legacy JSON files",
     "maintenance": "Maintenance",
+    "migration": "Migration",
     "comparison_result": "SAS Viya comparison",
     "updater": "AutoSys updater",
     "runner": "SAS Viya comparison runner",
     "sandbox": "Sandbox (local stand-ins)",
 }
-_BAD = {"failed", "unknown", "parked", "failed_jobs", "expired", "bad", "bad_records"}
+_BAD = {
+    "failed",
+    "unknown",
+    "parked",
+    "failed_jobs",
+    "expired",
+    "bad",
+    "bad_records",
+    "refused",
+    "stuck",
+    "missing",
+    "extra",
+}
 # White on red: no single shade of red text is readable on both light and dark backgrounds.
 _ALARM = "background:#b3261e;color:#fff;font-weight:600;border-radius:3px;padding:.05em .4em"
 _BOX = "display:inline-block;border:1px solid rgba(128,128,128,.4);border-radius:6px;padding:.6em .9em;margin:.2em 0"

@@ -12,7 +12,7 @@ from jobrota.commands.output import add_output, print_json
 from jobrota.commands.tables import counted, print_table
 from jobrota.text import timestamp
 
-__all__ = ["TEXT", "add_arguments", "add_ledger", "add_table", "open_ledger", "print_tables"]
+__all__ = ["TEXT", "add_arguments", "add_files", "add_ledger", "add_table", "open_ledger", "pair", "print_tables"]
 
 TEXT = "show, import into and maintain the ledger"
 
@@ -27,11 +27,7 @@ def add_arguments(command: Any, actions: Any) -> None:
         add_ledger(action)
         add_output(action)
     load.add_argument("folder", metavar="FOLDER", help="local or mounted folder")
-    load.add_argument(
-        "--field", action="append", type=_pair, default=[], metavar="OURS=THEIRS",
-        help="name of a field in the files, such as job_id=jobName; can be repeated",
-    )  # fmt: skip
-    load.add_argument("--timezone", metavar="NAME", help="IANA name, for times without an offset")
+    add_files(load)
     maintain.add_argument(
         "--retain-hours",
         type=_hours,
@@ -44,6 +40,15 @@ def add_arguments(command: Any, actions: Any) -> None:
 def add_ledger(parser: argparse.ArgumentParser) -> None:
     """Adds the argument that names the ledger."""
     parser.add_argument("--ledger", metavar="ROOT", help="ledger (default: JOBROTA_LEDGER, jobrota.toml)")
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that describe legacy JSON files."""
+    parser.add_argument(
+        "--field", action="append", type=pair, default=[], metavar="OURS=THEIRS",
+        help="name of a field in the files, such as job_id=jobName; can be repeated",
+    )  # fmt: skip
+    parser.add_argument("--timezone", metavar="NAME", help="IANA name, for times without an offset")
 
 
 def add_table(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +129,8 @@ def _maintain(arguments: argparse.Namespace) -> int:
     return 1 if report.problems else 0
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
+    """Returns the two sides of an option such as `job_id=jobName`."""
     ours, equals, theirs = text.partition("=")
     if not (ours and equals and theirs):
         raise argparse.ArgumentTypeError(f"{text!r} does not have the form OURS=THEIRS, such as job_id=jobName")
