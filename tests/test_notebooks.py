@@ -60,6 +60,15 @@ SHOWN = {
         'jobrota_parked_rows{table="job_notifications"} 0',
         "notifications=4 (2 pending)",
     ],
+    "5_migrate.ipynb": [
+        "MigrationReport(step='plan', ok=True, rows=6, appended=6, acknowledged=0,",
+        "MigrationReport(step='copy', ok=True, rows=6, appended=6, acknowledged=0,",
+        "MigrationReport(step='copy', ok=True, rows=8, appended=2, acknowledged=1,",
+        "MigrationReport(step='finish', ok=True, rows=9,",
+        "[('autosys_job_log', 4, 4), ('job_notifications', 6, 5)] True",
+        "('eg.sas', 'STUDY.EG', 'SUCCESS')]",
+        "LedgerSummary(",
+    ],
     "quickstart.ipynb": ["failed_jobs=0", "DeliveryReport(delivered=2, failed=0", "Row(file_name='late.sas'"],
 }
 
@@ -194,3 +203,18 @@ def test_operate_own_ledger(run_with_own_systems: Run, jobrota_ledger: jobrota.J
         assert (run.variables["settled"], run.variables["after"].pending) == (0, 1)
         assert run.variables["maintenance"] is None
         assert jobrota_ledger.deliveries().num_rows == before
+
+
+@pytest.mark.parametrize("step", ["plan", "copy"])
+def test_migrate_own_tables(
+    run_with_own_systems: Run, jobrota_ledger: jobrota.JobLedger, tmp_path: Path, step: str
+) -> None:
+    """The old tables stay as they are, and the new ones are written by the step that says so."""
+    jobrota_ledger.log_job_completion("ae.sas", "STUDY.AE", "SUCCESS")
+    jobrota.configure(ledger=None)
+    new = str(tmp_path / "migrated")
+    run = run_with_own_systems("5_migrate.ipynb", {}, source=jobrota_ledger.root, ledger=new, step=step)
+    assert (run.variables["plan"].ok, run.variables["second"].step) == (True, step)
+    assert run.variables["finish"].ok is (step == "copy")
+    assert (tmp_path / "migrated").exists() is (step == "copy")
+    assert column(jobrota_ledger.notifications(), "job_id") == ["STUDY.AE"]

@@ -27,9 +27,9 @@ in UTC, such as `2026-05-01T06:00:00Z`.
 | --- | --- |
 | 0 | done |
 | 1 | something failed in this run: a VM in `vms check`, a check of `doctor`, a job of `compare`, a file of \
-`ledger import`, a table of `ledger maintain`; a row that `autosys deliver` could not deliver, left in doubt or \
-parked, or would park (`--dry-run`); nothing to do for `redrive`, `ack` or `skip`. Or a store, a server or a ledger is \
-not there |
+`ledger import`, a table of `ledger maintain`; a row that `migrate` could not copy, or that differs; a row that \
+`autosys deliver` could not deliver, left in doubt or parked, or would park (`--dry-run`); nothing to do for \
+`redrive`, `ack` or `skip`. Or a store, a server or a ledger is not there |
 | 2 | usage or settings: an option is unknown or missing, or an option, a setting or a file has a wrong value; several \
 rows match `ack` or `skip`; this version does not support a path or a table; a package of an extra is not installed. \
 The same command fails again until you change it |

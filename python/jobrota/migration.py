@@ -391,6 +391,9 @@ def _arrow(table: str, rows: list[tuple[Row, str | None]]) -> Any:
 def _add_example(done: TableMigration, row: Row, reason: str, more: Mapping[str, Any]) -> None:
     if len(done.examples) < _SHOWN:
         at, file_name, job_id, status = row
-        moment = None if at is None else _EPOCH + timedelta(microseconds=at)
+        try:
+            moment: Any = None if at is None else _EPOCH + timedelta(microseconds=at)
+        except OverflowError:  # Spark knows years after 9999
+            moment = f"{at} µs since 1970"
         named = {"file_name": file_name, "job_id": job_id, "status": status, "timestamp": moment}
         done.examples.append({**named, "reason": reason, **more})
