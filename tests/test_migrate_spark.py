@@ -38,7 +38,7 @@ def test_each_table_of_spark_is_copied_exactly(spark: Any, tmp_path: Path, kind:
     for way, session in ways.items():
         root = new / way
         for step in ("copy", "finish"):
-            report = jobrota.migrate(old, root, step=step, spark=session)  # type: ignore[arg-type]
+            report = jobrota.migrate(old, root, step=step, spark=session)
             assert report.ok, report.to_dict()
         versions = {table.table: table.version for table in report.tables}
         newest = spark.sql(f"DESCRIBE HISTORY {table_of(old)} LIMIT 1").collect()[0]["version"]
@@ -50,9 +50,9 @@ def test_each_table_of_spark_is_copied_exactly(spark: Any, tmp_path: Path, kind:
 
 @pytest.fixture
 def schema(spark: Any) -> Iterator[str]:
-    spark.sql("CREATE SCHEMA `to.day`")
-    yield "`to.day`"
-    spark.sql("DROP SCHEMA `to.day` CASCADE")
+    spark.sql("CREATE SCHEMA today")
+    yield "today"
+    spark.sql("DROP SCHEMA today CASCADE")
 
 
 def test_tables_of_a_metastore_by_name(spark: Any, schema: str, tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_tables_of_a_metastore_by_name(spark: Any, schema: str, tmp_path: Path) 
     try:
         copy = jobrota.migrate(schema, ledger, step="copy", spark=spark)
         assert [(table.source, table.version, table.rows, table.appended) for table in copy.tables] == [
-            (f"{schema}.`autosys_job_log`", 2, 2, 2),
-            (f"{schema}.`job_notifications`", 0, 0, 0),
+            ("`today`.`autosys_job_log`", 2, 2, 2),
+            ("`today`.`job_notifications`", 0, 0, 0),
         ]
         assert {str(at) for at in column(ledger.executions(), "execution_timestamp")} == {"2024-03-01 12:00:00+00:00"}
 
@@ -88,7 +88,7 @@ def test_tables_of_a_metastore_by_name(spark: Any, schema: str, tmp_path: Path) 
         assert "went from version 2 to" in past.problems[-1]
     finally:
         spark.conf.set("spark.sql.session.timeZone", "UTC")
-    named = {"autosys_job_log": "`to.day`.mine"}
+    named = {"autosys_job_log": "today.mine"}
     assert jobrota.migrate(None, tmp_path / "mine", step="copy", spark=spark, tables=named).tables[0].appended == 1
 
 
@@ -96,7 +96,7 @@ def test_views_and_other_formats(spark: Any, schema: str, tmp_path: Path) -> Non
     """A view gives columns their names and types. Neither it nor Parquet has versions."""
     spark.sql(f"CREATE TABLE {schema}.log (FILE STRING, job_id STRING, at STRING, status STRING) USING parquet")
     spark.sql(f"INSERT INTO {schema}.log VALUES ('a', 'A', '2024-03-01 13:00:00', 'S')")
-    named = {"autosys_job_log": "`to.day`.log"}
+    named = {"autosys_job_log": "today.log"}
     with pytest.raises(jobrota.InvalidInputError, match=r"the column file_name of .* is missing: migrate a view"):
         jobrota.migrate(None, tmp_path / "new", spark=spark, tables=named)
     view = f"""CREATE TEMPORARY VIEW migrated AS SELECT file AS file_name, job_id, status, 'NO' AS autosys_update_flag,
@@ -105,7 +105,7 @@ def test_views_and_other_formats(spark: Any, schema: str, tmp_path: Path) -> Non
     try:
         named = {"autosys_job_log": "migrated"}
         for step in ("copy", "finish"):
-            report = jobrota.migrate(None, tmp_path / "new", step=step, spark=spark, tables=named)  # type: ignore[arg-type]
+            report = jobrota.migrate(None, tmp_path / "new", step=step, spark=spark, tables=named)
             assert report.ok
             assert report.tables[0].version is None
         times = column(jobrota.JobLedger(tmp_path / "new").executions(), "execution_timestamp")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from jobrota._native import ImportReport, JobLedger
@@ -175,7 +176,7 @@ def migrate(
     if tables and spark is None:
         raise InvalidInputError("tables of other names are read by Spark only: give the session as spark=")
     new = target if isinstance(target, JobLedger) else JobLedger(target, storage_options=storage_options)
-    given = None if source is None else fspath(source)
+    given = source if source is None or isinstance(source, str) else str(Path(source).absolute())
     old: LedgerSource | SparkSource | None = None
     if spark is not None and (given or tables):
         old = SparkSource(spark, given, tables or {})
@@ -324,7 +325,8 @@ class _Migration:
 
     @staticmethod
     def _show(done: TableMigration, found: Difference, reason: str) -> None:
-        flags = {"source_flags": dict(found.source), "target_flags": dict(found.target)}
+        sides = {"source_flags": found.source, "target_flags": found.target}
+        flags = {side: {_shown(flag): count for flag, count in counts.items()} for side, counts in sides.items()}
         _add_example(done, found.row, reason, flags)
 
 
@@ -397,3 +399,7 @@ def _add_example(done: TableMigration, row: Row, reason: str, more: Mapping[str,
             moment = f"{at} µs since 1970"
         named = {"file_name": file_name, "job_id": job_id, "status": status, "timestamp": moment}
         done.examples.append({**named, "reason": reason, **more})
+
+
+def _shown(flag: str | None) -> str:
+    return "NULL" if flag is None else flag

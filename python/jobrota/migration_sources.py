@@ -168,13 +168,16 @@ class SparkSource:
         }
         for column in (*_TEXTS, time):
             kind = types.get(column)
-            if kind not in (times if column == time else ("string",)):
+            fits = kind in times if column == time else re.match("(string|varchar|char)\\b", kind or "")
+            if not fits:
                 found = (
                     "is missing" if kind is None else f"is {kind}, not {'timestamp' if column == time else 'string'}"
                 )
                 text = f"the column {column} of {name} {found}: migrate a view that has it, as docs/migration.md shows"
                 raise InvalidInputError(f"{text}; nothing was written")
-        return f"{times[types[time]]} AS at, file_name, job_id, status, autosys_update_flag AS flag"
+        # As plain text, because columns can have a collation in which different words are equal.
+        texts = (f"CAST({column} AS STRING) AS {column.removeprefix('autosys_update_')}" for column in _TEXTS)
+        return ", ".join([f"{times[types[time]]} AS at", *texts])
 
     def _rows(self, query: str, name: str) -> Iterator[Counted]:
         try:

@@ -16,10 +16,10 @@ from typing import TypeAlias
 
 __all__ = ["Counted", "Difference", "Row", "differences", "merged"]
 
-Row: TypeAlias = "tuple[int | None, str | None, str | None, str | None]"
+Row: TypeAlias = tuple[int | None, str | None, str | None, str | None]
 """Time in microseconds since 1970 UTC, file, job and status."""
 
-Counted: TypeAlias = "tuple[int | None, str | None, str | None, str | None, str | None, int]"
+Counted: TypeAlias = tuple[int | None, str | None, str | None, str | None, str | None, int]
 """A row, its flag, and how often the table has it. A table can return the same row several times."""
 
 NO, YES = "NO", "YES"
