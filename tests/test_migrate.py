@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 import jobrota
-from jobrota import migration, row_counts
+from jobrota import migration, migration_sources, row_counts
 from support import rows, run
 
 MOMENT = datetime(2025, 3, 1, 12, 30, 0, 123456, tzinfo=timezone.utc)
@@ -191,7 +191,7 @@ def test_any_sequence_of_changes_and_runs_ends_with_the_same_rows(old: Path, new
 CHILD = """
 import os, signal, sys
 import jobrota
-from jobrota import migration, row_counts
+from jobrota import migration, migration_sources, row_counts
 
 old, new, writes, when = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 migration._BATCH = 10
@@ -323,6 +323,28 @@ def test_finish_fails_while_the_source_is_written(old: Path, new: str, monkeypat
     ]
 
 
+def test_finish_reads_twice_where_the_version_is_not_known(
+    old: Path, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a remote store."""
+    write(old, [made(0)])
+    jobrota.migrate(old, new, step="copy")
+    monkeypatch.setattr(migration_sources, "_local", lambda location: None)
+    report = jobrota.migrate(old, new, step="finish")
+    assert (report.ok, report.tables[0].version) == (True, None)
+    compare = row_counts.differences
+
+    def slow(*tables: Any) -> Iterator[Any]:
+        yield from compare(*tables)
+        write(old, [made(1)])
+
+    monkeypatch.setattr(migration, "differences", slow)
+    report = jobrota.migrate(old, new, step="finish")
+    assert report.tables[0].problems == ["autosys_job_log: the source changed while it was compared: stop its writers"]
+    with pytest.raises(jobrota.NotFoundError, match="a version that is not known, not at 3"):
+        jobrota.migrate(old, new, versions={"autosys_job_log": 3})
+
+
 def test_a_version_can_be_named(old: Path, new: str) -> None:
     write(old, [made(0)])
     write(old, [made(1)])
@@ -330,9 +352,9 @@ def test_a_version_can_be_named(old: Path, new: str) -> None:
     assert jobrota.migrate(old, new, step="finish", versions={"autosys_job_log": 1}).ok
     with pytest.raises(jobrota.NotFoundError, match="at version 1, not at 0"):
         jobrota.migrate(old, new, step="finish", versions={"autosys_job_log": 0})
-    assert run("migrate", old, "--ledger", new, "--finish", "--version", "autosys_job_log=1") == 0
-    assert run("migrate", old, "--ledger", new, "--finish", "--version", "autosys_job_log=5") == 1
-    assert run("migrate", old, "--ledger", new, "--finish", "--version", "autosys_job_log=x") == 2
+    assert run("migrate", old, "--ledger", new, "--finish", "--source-version", "autosys_job_log=1") == 0
+    assert run("migrate", old, "--ledger", new, "--finish", "--source-version", "autosys_job_log=5") == 1
+    assert run("migrate", old, "--ledger", new, "--finish", "--source-version", "autosys_job_log=x") == 2
 
 
 def test_rows_that_a_ledger_refuses_are_listed_and_the_others_copied(

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --spark: name of a table, such as autosys_job_log=main.jobs.log; can be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--version", action="append", type=_version, default=[], metavar="TABLE=N",
+        "--source-version", action="append", type=_version, default=[], metavar="TABLE=N",
         help="version to read, such as autosys_job_log=17 (default: the newest one); can be repeated",
     )  # fmt: skip
     parser.add_argument("--json-folder", metavar="FOLDER", help="folder of legacy JSON files; give it in each run")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         json_folder=arguments.json_folder,
         fields=dict(arguments.field),
         timezone=arguments.timezone,
-        versions=dict(arguments.version),
+        versions=dict(arguments.source_version),
     )
     if arguments.json:
         print_json(report.to_dict())
