@@ -135,7 +135,9 @@ def test_the_command_uses_the_session_of_the_process(
     make(spark, tmp_path / "old", MADE["append only"])
     new = tmp_path / "new"
     assert run("migrate", tmp_path / "old", "--ledger", new, "--copy") == 2
-    assert "appendOnly" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "appendOnly" in error
+    assert "to migrate it as it is, read it with spark= (--spark)" in error
     assert run("migrate", tmp_path / "old", "--ledger", new, "--copy", "--spark") == 0
     named = f"job_notifications={tmp_path}/old/job_notifications"
     assert run("migrate", "--ledger", new, "--finish", "--spark", "--table", named) == 0

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from jobrota._native import ImportReport, JobLedger
 from jobrota.display import repr_html
 from jobrota.errors import InvalidInputError, NotFoundError
-from jobrota.migration_sources import TABLES, LedgerSource, Reading, SparkSource, counted_rows, same_place
+from jobrota.migration_sources import TABLES, LedgerSource, Reading, SparkSource, counted_rows, rows_of, same_place
 from jobrota.row_counts import Counted, Difference, Row, differences, merged
 from jobrota.twins import twin
 
@@ -189,7 +189,7 @@ def migrate(
         imported, files = None, None
         if json_folder is not None:
             imported = scratch.import_json(json_folder, fields=fields, timezone=timezone)
-            files = _notifications(scratch)
+            files = rows_of(scratch, "job_notifications")
             if step == "copy":
                 imported = new.import_json(json_folder, fields=fields, timezone=timezone)
         work = _Migration(new, scratch, files, writes=step == "copy")
@@ -288,7 +288,8 @@ class _Migration:
                 done.rows += row[-1]
                 yield row
 
-        return differences(counted(), _rows_of(self._new, done.table), others)
+        there = rows_of(self._new, done.table)
+        return differences(counted(), iter(()) if there is None else counted_rows(there, done.table), others)
 
     def _write(self, done: TableMigration, acknowledged: list[Any], missing: list[Any]) -> None:
         """Writes a batch. Acknowledgements come first: a row that AutoSys has must not be pending for longer."""
@@ -353,22 +354,6 @@ def _readings(old: LedgerSource | SparkSource, new: JobLedger, versions: Mapping
     if not found:
         raise NotFoundError(f"{old.name} has no table {' or '.join(TABLES)}: check the name of the source")
     return found
-
-
-def _notifications(ledger: JobLedger) -> Any:
-    """The notifications as an Arrow table; None if there is no ledger yet."""
-    try:
-        return ledger.notifications()
-    except NotFoundError:
-        return None
-
-
-def _rows_of(ledger: JobLedger, table: str) -> Iterator[Counted]:
-    try:
-        data = ledger.executions() if table == "autosys_job_log" else ledger.notifications()
-    except NotFoundError:  # the first row creates the ledger
-        return iter(())
-    return counted_rows(data, table)
 
 
 def _log(ledger: JobLedger, table: str, rows: list[tuple[Row, str | None]]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,17 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from jobrota._native import JobLedger
-from jobrota.errors import InvalidInputError, JobrotaError, NotFoundError, StorageError
+from jobrota.errors import (
+    InvalidInputError,
+    JobrotaError,
+    MaintenanceWarning,
+    NotFoundError,
+    StorageError,
+    UnsupportedError,
+)
 from jobrota.row_counts import Counted
 
-__all__ = ["TABLES", "LedgerSource", "Reading", "SparkSource", "counted_rows", "same_place"]
+__all__ = ["TABLES", "LedgerSource", "Reading", "SparkSource", "counted_rows", "rows_of", "same_place"]
 
 TABLES = {"autosys_job_log": "execution_timestamp", "job_notifications": "notification_timestamp"}
 """The tables with rows, and the column of each that has the time."""
@@ -54,9 +62,16 @@ class LedgerSource:
     """The tables below a root that a ledger can open."""
 
     def __init__(self, root: str, options: Mapping[str, Any] | None) -> None:
-        """Opens the root and writes nothing."""
+        """Opens the root and writes nothing.
+
+        Raises:
+            UnsupportedError: A table has a feature that a ledger cannot open.
+        """
         self.name = root
-        self._ledger = JobLedger(root, storage_options=options)
+        try:
+            self._ledger = JobLedger(root, storage_options=options)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{error}; to migrate it as it is, read it with spark= (--spark)") from error
 
     def read(self, table: str, version: int | None = None) -> Reading | None:
         """Reads a table completely; returns None if there is none.
@@ -70,9 +85,10 @@ class LedgerSource:
         """
         while True:
             before = self.version(table)
-            try:
-                data = self._ledger.executions() if table == "autosys_job_log" else self._ledger.notifications()
-            except NotFoundError:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MaintenanceWarning)  # the old tables are not maintained any more
+                data = rows_of(self._ledger, table)
+            if data is None:
                 return None
             if before == self.version(table):
                 break
@@ -185,6 +201,14 @@ class SparkSource:
                 yield tuple(row)
         except Exception as error:
             raise _failed(name, error) from error
+
+
+def rows_of(ledger: JobLedger, table: str) -> Any:
+    """Returns the rows of a table of a ledger as an Arrow table, oldest first; None if there is no ledger yet."""
+    try:
+        return ledger.executions() if table == "autosys_job_log" else ledger.notifications()
+    except NotFoundError:  # the first row creates the ledger
+        return None
 
 
 def counted_rows(data: Any, table: str) -> Iterator[Counted]:
