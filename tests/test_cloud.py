@@ -185,6 +185,20 @@ def test_a_log_with_checkpoints_is_read_again(place: Place) -> None:
 # ---------------------------------------------------------------------------------------------------- concurrency
 
 
+def test_a_ledger_is_migrated_within_a_store(place: Place) -> None:
+    """Its version is not known there, so the last step reads it twice."""
+    old, new = ledger_at(place, "/old"), ledger_at(place, "/new")
+    for number in range(3):
+        old.log_job_completion(f"{number}.sas", f"JOB{number}", "SUCCESS")
+    for appended, acknowledged in ((3, 0), (0, 2)):
+        table = jobrota.migrate(old.root, new, step="copy", source_options=place.options).tables[-1]
+        assert (table.version, table.appended, table.acknowledged) == (None, appended, acknowledged)
+        old.acknowledge(old.pending_notifications(limit=2))
+    assert not jobrota.migrate(old.root, new, step="finish", source_options=place.options).ok
+    new.acknowledge(new.pending_notifications())
+    assert jobrota.migrate(old.root, new, step="finish", source_options=place.options).ok
+
+
 def test_concurrent_logging_keeps_each_row_once(place: Place) -> None:
     said = in_processes(
         place,
