@@ -192,3 +192,5 @@ def test_the_local_disk_of_a_cluster_is_warned_of(tmp_path: Path, monkeypatch: p
 
     with pytest.warns(UserWarning, match="lost with the cluster"):
         asyncio.run(opened())
+    failed = [check for check in jobrota.doctor(ledger=tmp_path / "ledger").checks if check.status == "failed"]
+    assert any(check.name == "lasting" and "lost with the cluster" in check.detail for check in failed)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from arro3.core import Array, DataType, Table
+from deltalake import DeltaTable
 from prometheus_client.parser import text_string_to_metric_families
 
 import jobrota
@@ -171,6 +172,17 @@ def test_identical_rows_are_settled_one_by_one(ledger: jobrota.JobLedger) -> Non
     assert (report.delivered, report.parked) == (1, 1)
     assert ledger.settle_by_hand(ledger.parked(), reason="r", delivered=False) == 1
     assert ledger.pending_notifications().num_rows == 0
+
+
+def test_each_action_holds_the_lease_in_a_name_of_its_own(ledger: jobrota.JobLedger) -> None:
+    """Two threads with one name would both hold it."""
+    owners = []
+    for job in ("A", "B"):
+        ledger.log_job_completion("f", job, "SUCCESS")
+        ledger.settle_by_hand(ledger.pending_notifications(), reason="r", delivered=True)
+        leases = DeltaTable(Path(ledger.root) / "autosys_leases").to_pyarrow_table().to_pylist()
+        owners += [lease["owner"] for lease in leases]
+    assert len(set(owners)) == 2, owners
 
 
 def test_nothing_is_done_by_hand_while_a_delivery_runs(busy: jobrota.JobLedger) -> None:

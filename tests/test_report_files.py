@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import re
 import struct
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 import jobrota
 from jobrota import cli
-from reported_runs import CHARTS, recorded
+from reported_runs import CHARTS, EVIL, recorded
 from support import REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -39,6 +40,15 @@ def test_images_of_every_chart(tmp_path: Path) -> None:
         assert len(png) > 10_000
         root = ElementTree.parse(tmp_path / "images" / f"{chart}.svg").getroot()
         assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 5
+
+
+def test_no_value_of_a_foreign_result_is_markup(tmp_path: Path) -> None:
+    document = json.loads(jobrota.ComparisonResult.from_table(recorded()).save(tmp_path / "run.json").read_text())
+    for arm in document["arms"]:
+        arm["concurrent"] = EVIL
+    page = jobrota.report.write(document, tmp_path / "run.html").read_text()
+    assert "in flight" in page or "at most" in page
+    assert "<img src=x" not in page
 
 
 def test_the_command_writes_beside_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -393,16 +393,19 @@ async fn a_status_that_autosys_showed_already_does_not_prove_that_an_event_arriv
 
 #[tokio::test]
 async fn the_status_before_a_mark_is_recorded_where_statuses_are_read() {
-    for (confirm, expected) in [
-        (None, "a send ends within 60 s"),
-        (Some(Duration::from_secs(30)), "a send ends within 60 s; AutoSys showed INACTIVE"),
+    let thirty = Some(Duration::from_secs(30));
+    for (confirm, goes_first, expected) in [
+        (None, false, "a send ends within 60 s"),
+        (thirty, false, "a send ends within 60 s; AutoSys showed INACTIVE"),
+        (None, true, "a send ends within 60 s; AutoSys showed INACTIVE"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let ledger = ledger(dir.path()).await;
         let sandbox = AutosysSandbox::start(dir.path(), AutosysOptions::default()).unwrap();
         notify(&ledger, &[("a", "SUCCESS")]).await;
         let send = SendEventOptions { program: sandbox.sendevent(), ..SendEventOptions::default() };
-        let options = UpdaterOptions { confirm, ..UpdaterOptions::default() };
+        let first = goes_first.then(|| "a".to_owned()).into_iter().collect();
+        let options = UpdaterOptions { confirm, first, ..UpdaterOptions::default() };
         assert_eq!(updater(&ledger, SendEvent::new(send).unwrap(), options).run().await.unwrap().delivered, 1);
         let attempts = with(&ledger, |ledger| ledger.attempts(LedgerTable::Notifications)).await;
         let mark = attempts.iter().find(|attempt| attempt.outcome == AttemptOutcome::Sending).unwrap();
