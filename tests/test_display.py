@@ -96,6 +96,7 @@ def test_the_objects_show_themselves(sandbox: jobrota.Sandbox, ledger: jobrota.J
         updater,
         ledger.summary(),
         runner,
+        ledger.notifications(),
     ]
     for thing in objects:
         text = thing._repr_html_()

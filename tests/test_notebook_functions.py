@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_the_configured_inventory_gives_address_and_nic(tmp_path: Path, sandbox:
 def test_one_text_is_not_a_list_of_vms() -> None:
     with pytest.raises(jobrota.InvalidInputError, match="list"):
         jobrota.select_reachable_vm("vm1")
+
+
+def test_a_fetch_before_the_first_log_is_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    jobrota.configure(ledger=tmp_path / "ledger")
+    assert jobrota.fetch_unprocessed_updates() == []
+    assert f"there is no ledger at {tmp_path / 'ledger'}" in caplog.text
+    assert not (tmp_path / "ledger").exists()
+    jobrota.log_job_completion("a.sas", "A", "SUCCESS")
+    caplog.clear()
+    assert jobrota.fetch_unprocessed_updates() == []
+    assert caplog.text == ""
+    # A ledger that was there is missed.
+    jobrota.log_job_execution("a.sas", "A", "SUCCESS")
+    assert len(jobrota.fetch_unprocessed_updates()) == 1
+    shutil.rmtree(tmp_path / "ledger")
+    with pytest.raises(jobrota.NotFoundError, match="deleted since it was opened"):
+        jobrota.fetch_unprocessed_updates()
 
 
 def test_rows_are_named_tuples(tmp_path: Path) -> None:

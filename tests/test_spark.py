@@ -489,3 +489,31 @@ def test_the_deltalake_package_works_on_our_tables(tmp_path: Path) -> None:
     assert ledger.pending_notifications().num_rows == 0
     ledger.log_job_completion("ours.sas", "after", "SUCCESS")
     assert deltalake.DeltaTable(path).to_pyarrow_table().num_rows == 25
+
+
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
+def test_a_table_in_hand_becomes_a_data_frame(spark: Any, tmp_path: Path) -> None:
+    ledger = jobrota.JobLedger(tmp_path)
+    ledger.log_job_execution("a.sas", "A", "SUCCESS")
+    ledger.log_job_execution("b.sas", "B", "FAILURE")
+    table = ledger.pending_executions()
+    frame = table.to_spark(spark)
+    assert ", ".join(f"{name} {kind.upper()}" for name, kind in frame.dtypes) == EXECUTIONS
+    assert spark.createDataFrame(table).schema == frame.schema
+    assert frame.where("status = 'SUCCESS'").count() == 1
+    stored = spark.read.format("delta").load(str(tmp_path / "autosys_job_log"))
+    for made in (frame, spark.createDataFrame(table), spark.createDataFrame(table.to_pandas())):
+        assert made.select(stored.columns).exceptAll(stored).count() == 0
+        assert [row.asDict() for row in made.orderBy("job_id").collect()] == [
+            row.asDict() for row in stored.orderBy("job_id").collect()
+        ]
+
+
+def test_a_table_without_values_becomes_a_data_frame(spark: Any, ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    jobrota.AutosysUpdater(ledger, lambda *row: True).run()
+    assert ledger.deliveries().to_spark(spark).where("vm is null").count() == 2
+    for table in (ledger.pending_notifications(), jobrota.RoundRobinSelector(["vm1"], cursor="process").state()):
+        frame = table.to_spark(spark)
+        assert frame.count() == table.num_rows
+        assert frame.columns == table.column_names

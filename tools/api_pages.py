@@ -43,6 +43,7 @@ PAGES: dict[str, tuple[str, list[str]]] = {
     ),
     "doctor": ("Doctor", ["doctor", "DoctorReport", "Check"]),
     "sandbox": ("Sandbox and tests", ["Sandbox", "sandbox_calibration", "sandbox_systems", "stand_ins"]),
+    "table": ("Tables that methods return", ["Table"]),
     "errors": ("Errors", ["errors"]),
 }  # fmt: skip
 HEAD = (

@@ -78,6 +78,7 @@ from jobrota.notebook import (
     update_autosys_flag,
     update_autosys_flag_async,
 )
+from jobrota.table import Table
 
 with suppress(ImportError):  # the Cargo feature `sandbox`
     from jobrota._native import Sandbox, sandbox_calibration
@@ -129,6 +130,7 @@ __all__ = [
     "Selection",
     "ServerError",
     "StorageError",
+    "Table",
     "TableMigration",
     "UnsupportedError",
     "ViyaComparisonRunner",

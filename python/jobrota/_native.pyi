@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, final, overload
 from zoneinfo import ZoneInfo
 
-from arro3.core import Table
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
 
 from jobrota.errors import InvalidInputError
+from jobrota.table import Table
 
 __all__ = [
     "Arm",

@@ -28,6 +28,7 @@ _TITLES = {
     "updater": "AutoSys updater",
     "runner": "SAS Viya comparison runner",
     "sandbox": "Sandbox (local stand-ins)",
+    "table": "Table",
 }
 _BAD = {
     "failed",

@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -35,7 +36,8 @@ from jobrota._native import (
     settings_lookup,
 )
 from jobrota.autosys import CHANGE_STATUS, SendEvent
-from jobrota.errors import InvalidInputError
+from jobrota.errors import InvalidInputError, NotFoundError
+from jobrota.table import NamedRow
 from jobrota.transport_settings import configured_transport, transport_from_text
 from jobrota.twins import twin
 from jobrota.webhook import VARIABLE, Alerts, Webhook
@@ -69,28 +71,25 @@ class _Unset:
 
 _UNSET = _Unset()
 _LOCK = threading.RLock()
+_log = logging.getLogger("jobrota.notebook")
 _configured: dict[str, Any] = {}
 _ledgers: dict[str, JobLedger] = {}
 _selectors: dict[tuple[str, ...], RoundRobinSelector] = {}
 _missing_nic_warned = False
 
 
-class Row(NamedTuple):
-    """One row of `autosys_job_log`. Read a field as `row.job_id` or, as with Spark, as `row["job_id"]`."""
-
+class _Execution(NamedTuple):
     file_name: str | None
     job_id: str | None
     execution_timestamp: datetime | None
     status: str | None
     autosys_update_flag: str | None
 
-    def __getitem__(self, key: Any) -> Any:
-        """Returns a field by its name or its position."""
-        return getattr(self, key) if isinstance(key, str) else tuple.__getitem__(self, key)
 
-    def asDict(self) -> dict[str, Any]:  # noqa: N802 - Spark's name
-        """Returns the row as a dict. Spark's rows have a method of the same name."""
-        return self._asdict()
+class Row(NamedRow, _Execution):
+    """One row of `autosys_job_log`. Read a field as `row.job_id` or, as with Spark, as `row["job_id"]`."""
+
+    __slots__ = ()
 
 
 def configure(
@@ -198,12 +197,16 @@ def log_job_completion(file_name: str, job_id: str, status: str) -> None:
 def fetch_unprocessed_updates() -> list[Row]:
     """Returns the executions whose flag is NO, oldest first.
 
-    Raises:
-        NotFoundError: The ledger does not exist yet.
+    Before the first row is logged, there are none. Because the configured root can also be wrong, this is logged then.
     """
-    table = _ledger().fetch_unprocessed_updates()
-    columns = [table[name].to_pylist() for name in Row._fields]
-    return [Row(*values) for values in zip(*columns, strict=True)]
+    try:
+        table = _ledger().fetch_unprocessed_updates()
+    except NotFoundError as error:
+        if error.retryable:  # there was a ledger
+            raise
+        _log.warning("nothing is pending: %s", error)
+        return []
+    return [Row(*row) for row in table.select(Row._fields)]
 
 
 def update_autosys_flag(file_name: str, job_id: str) -> None:

@@ -26,12 +26,13 @@ pub(crate) mod arguments;
 /// (<https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html>).
 const ARROW_STREAM: &CStr = c"arrow_array_stream";
 
-/// A batch as an `arro3.core.Table`.
+/// A batch as a `jobrota.Table`.
 pub(crate) fn table(py: Python<'_>, batch: RecordBatch) -> PyOutcome {
     let schema = batch.schema();
     let reader = RecordBatchIterator::new([Ok(batch)], schema);
     let capsule = PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(Box::new(reader)), ARROW_STREAM)?;
-    Ok(arro3_table(py)?.call_method1("from_arrow_pycapsule", (capsule,))?.unbind())
+    let class = py.import("jobrota.table")?.getattr("Table")?;
+    Ok(class.call_method1("from_arrow_pycapsule", (capsule,))?.unbind())
 }
 
 /// vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
@@ -98,7 +99,8 @@ impl FromPyObject<'_, '_> for Rows {
         };
         let unreadable =
             |error: ArrowError| caused("cannot be read as Arrow data; check that its columns are valid", error);
-        let table = arro3_table(value.py())?.call_method1("from_arrow", (&*value,)).map_err(not_arrow)?;
+        let class = value.py().import("arro3.core")?.getattr("Table")?;
+        let table = class.call_method1("from_arrow", (&*value,)).map_err(not_arrow)?;
         let capsule = table.call_method0("__arrow_c_stream__")?.cast_into::<PyCapsule>()?;
         let pointer = capsule.pointer_checked(Some(ARROW_STREAM))?.cast::<FFI_ArrowArrayStream>();
         // SAFETY: a capsule of this name holds an `FFI_ArrowArrayStream` (checked above). `from_raw` takes the stream out of
@@ -110,10 +112,6 @@ impl FromPyObject<'_, '_> for Rows {
         let batch = concat_batches(&schema, &batches);
         batch.map(Self).map_err(|error| caused("has batches that do not fit together", error))
     }
-}
-
-fn arro3_table(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import("arro3.core")?.getattr("Table")
 }
 
 /// A value of the core, or JSON, as Python dicts, lists and scalars: dicts have the names of the fields.

@@ -410,7 +410,7 @@ impl PyJobLedger {
     ///     job_id: Only rows of this job.
     ///
     /// Returns:
-    ///     An `arro3.core.Table` with the columns of `autosys_job_log`.
+    ///     A `Table` with the columns of `autosys_job_log`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_executions(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
         self.pending(CallMode::Wait(py), LedgerTable::Executions, limit, job_id)
@@ -441,7 +441,7 @@ impl PyJobLedger {
     ///     job_id: Only rows of this job.
     ///
     /// Returns:
-    ///     An `arro3.core.Table` with the columns of `job_notifications`.
+    ///     A `Table` with the columns of `job_notifications`.
     #[pyo3(signature = (*, limit = None, job_id = None))]
     fn pending_notifications(&self, py: Python<'_>, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
         self.pending(CallMode::Wait(py), LedgerTable::Notifications, limit, job_id)
@@ -506,7 +506,7 @@ impl PyJobLedger {
     ///     flag: Only rows of exactly this flag.
     ///
     /// Returns:
-    ///     An `arro3.core.Table`.
+    ///     A `Table`.
     #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
     fn executions(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
         self.filtered(CallMode::Wait(py), LedgerTable::Executions, filter)
@@ -521,7 +521,7 @@ impl PyJobLedger {
     /// Rows of `job_notifications`, oldest first; arguments as `executions`.
     ///
     /// Returns:
-    ///     An `arro3.core.Table`.
+    ///     A `Table`.
     #[pyo3(signature = (**filter), text_signature = "($self, *, since=None, until=None, job_id=None, status=None, flag=None)")]
     fn notifications(&self, py: Python<'_>, filter: Option<&Bound<'_, PyDict>>) -> PyOutcome {
         self.filtered(CallMode::Wait(py), LedgerTable::Notifications, filter)
@@ -540,7 +540,7 @@ impl PyJobLedger {
     ///     until: Only attempts before this time (with a timezone).
     ///
     /// Returns:
-    ///     An `arro3.core.Table`.
+    ///     A `Table`.
     #[pyo3(signature = (*, since = None, until = None))]
     fn deliveries(&self, py: Python<'_>, since: Option<Moment>, until: Option<Moment>) -> PyOutcome {
         self.read(CallMode::Wait(py), move |ledger| ledger.deliveries(since.map(|at| at.0), until.map(|at| at.0)))
@@ -588,7 +588,7 @@ impl PyJobLedger {
     ///     table: `"job_notifications"` or `"autosys_job_log"`.
     ///
     /// Returns:
-    ///     An `arro3.core.Table` with the columns that make a row of `table`, and `attempts` (how often it was tried),
+    ///     A `Table` with the columns that make a row of `table`, and `attempts` (how often it was tried),
     ///     `reason`, `parked_at` and `transport`.
     #[pyo3(signature = (*, table = LedgerTable::Notifications), text_signature = "($self, *, table='job_notifications')")]
     fn parked(&self, py: Python<'_>, table: LedgerTable) -> PyOutcome {
@@ -716,7 +716,7 @@ impl PyJobLedger {
     ///         `"2d"`, or a timedelta.
     ///
     /// Returns:
-    ///     An `arro3.core.Table` with the columns of `autosys_job_log`, oldest first.
+    ///     A `Table` with the columns of `autosys_job_log`, oldest first.
     #[pyo3(signature = (*, older_than = None), text_signature = "($self, *, older_than='1h')")]
     fn executions_without_notification(
         &self,

@@ -312,7 +312,7 @@ impl PyRoundRobinSelector {
     /// The state of the VMs that all processes with this cursor share. Sends no probe.
     ///
     /// Returns:
-    ///     An `arro3.core.Table`: vm, weight, drained, healthy (by `rise` and `fall`), in_flight.
+    ///     A `Table`: vm, weight, drained, healthy (by `rise` and `fall`), in_flight.
     fn state(&self, py: Python<'_>) -> PyOutcome {
         self.state_in(CallMode::Wait(py))
     }
@@ -325,7 +325,7 @@ impl PyRoundRobinSelector {
     /// Probes every VM of the inventory at once. The cursor does not move.
     ///
     /// Returns:
-    ///     An `arro3.core.Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
+    ///     A `Table`: vm, ip_address, nic_name, reachable, probe, rtt_ms, reason.
     fn check(&self, py: Python<'_>) -> PyOutcome {
         self.check_in(CallMode::Wait(py))
     }
@@ -341,7 +341,7 @@ impl PyRoundRobinSelector {
     ///     since: Only selections at or after this time (with a timezone).
     ///
     /// Returns:
-    ///     An `arro3.core.Table`: vm, selections, share, last_selected.
+    ///     A `Table`: vm, selections, share, last_selected.
     #[pyo3(signature = (since = None))]
     fn distribution(&self, py: Python<'_>, since: Option<Moment>) -> PyOutcome {
         self.distribution_in(CallMode::Wait(py), since)

@@ -15,15 +15,24 @@ def use_arrow(ledger: jobrota.JobLedger) -> int:
     Returns:
         The number of rows that it logged.
     """
-    import pandas
     import pyarrow
 
     pending = ledger.pending_notifications()
-    frame = pandas.DataFrame({name: pending[name].to_pylist() for name in pending.column_names})
+    frame = pending.to_pandas()
     assert frame["job_id"].tolist() == ["STUDY.AE"]
+    assert str(frame.dtypes["notification_timestamp"]) in ("datetime64[ns, UTC]", "datetime64[us, UTC]")
+    assert pyarrow.Table.from_pylist(pending.to_pylist()).num_rows == 1
     if not hasattr(pyarrow.Table, "__arrow_c_stream__"):
         return 0
     return ledger.log_notifications(pyarrow.table(pending)) + ledger.log_notifications(frame)
+
+
+def use_table(table: jobrota.Table) -> None:
+    """Checks that the class of tables works with the runtime's arro3-core."""
+    names = [name.upper() for name in table.column_names]
+    methods = [table.slice(0), table.drop_columns(["status"]), table.rename_columns(names), table.rechunk()]
+    assert {type(made) for made in methods} == {jobrota.Table}
+    assert [row.job_id for row in table] == [row["job_id"] for row in table.to_pylist()] == ["STUDY.AE"]
 
 
 def main(folder: Path) -> None:
@@ -37,6 +46,7 @@ def main(folder: Path) -> None:
         ledger = jobrota.JobLedger(folder / "ledger")
         ledger.log_job_execution("ae.sas", "STUDY.AE", "SUCCESS")
         ledger.log_job_completion("ae.sas", "STUDY.AE", "SUCCESS")
+        use_table(ledger.pending_notifications())
         rows = 1 + (use_arrow(ledger) if find_spec("pyarrow") else 0)
         assert jobrota.AutosysUpdater(ledger, lambda *row: True).run().delivered == rows
         assert ledger.pending_notifications().num_rows == 0

@@ -12,7 +12,7 @@ from jobrota.commands import deliver
 from jobrota.commands.durations import checked_duration, duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger, print_tables
 from jobrota.commands.output import add_output, print_json
-from jobrota.commands.tables import counted, print_table, rows_of
+from jobrota.commands.tables import counted, print_table
 from jobrota.text import printable, timestamp
 
 TEXT = "deliver the ledger's rows to AutoSys, show the state of deliveries, and settle rows manually"
@@ -117,7 +117,7 @@ def _delivery_lines(summary: Any) -> list[str]:
 
 
 def _parked(arguments: argparse.Namespace) -> int:
-    rows = rows_of(open_ledger(arguments).parked(table=arguments.table))
+    rows = open_ledger(arguments).parked(table=arguments.table).to_pylist()
     _show(rows, arguments, "no row is parked")
     return 0
 
@@ -151,7 +151,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     table = pending(job_id=arguments.job)
     matches = [
         (place, row)
-        for place, row in enumerate(rows_of(table))
+        for place, row in enumerate(table.to_pylist())
         if row["file_name"] == arguments.file and arguments.at in (None, row[at])
     ]
     if not matches:
@@ -183,7 +183,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
 
 
 def _unnotified(arguments: argparse.Namespace) -> int:
-    rows = rows_of(open_ledger(arguments).executions_without_notification(older_than=arguments.older_than))
+    rows = open_ledger(arguments).executions_without_notification(older_than=arguments.older_than).to_pylist()
     _show(rows, arguments, f"no execution is without a notification for {arguments.older_than} or longer")
     return 0
 

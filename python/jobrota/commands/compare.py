@@ -18,7 +18,6 @@ from jobrota._native import (
 )
 from jobrota.commands.durations import duration, positive_duration
 from jobrota.commands.output import add_output, narrated, print_json
-from jobrota.commands.tables import rows_of
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.commands.webhook import add_webhook, alerts
 from jobrota.errors import InvalidInputError
@@ -218,7 +217,7 @@ def _show(result: ComparisonResult) -> None:
         rounds = f", mean of {figures['rounds']} rounds" if figures["rounds"] > 1 else ""
         done = f"{figures['completed']} done, {figures['failed']} failed"
         print(printable(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}"))
-    for job in rows_of(result.jobs()):
+    for job in result.jobs().to_pylist():
         if job["state"] != "completed":
             of_round = f", round {job['round']}" if len(values["arms"][0]["rounds"]) > 1 else ""
             reason = job["error"] or "the server gave no reason"

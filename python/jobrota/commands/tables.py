@@ -9,14 +9,11 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobrota.text import printable
 
-if TYPE_CHECKING:
-    from arro3.core import Table
-
-__all__ = ["counted", "print_table", "rows_of"]
+__all__ = ["counted", "print_table"]
 
 _GAP = "  "
 
@@ -55,12 +52,6 @@ def print_table(
 def counted(number: int, thing: str) -> str:
     """Returns a number and its noun, such as "1 row" and "2 rows"."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def rows_of(table: Table) -> list[dict[str, Any]]:
-    """Returns the rows of an Arrow table."""
-    columns = [table[name].to_pylist() for name in table.column_names]
-    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _fitted(widths: Sequence[int], least: Sequence[int], available: int) -> list[int]:

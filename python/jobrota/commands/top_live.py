@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.live import Live
 
 from jobrota._native import JobLedger, RoundRobinSelector
-from jobrota.commands.tables import rows_of
 from jobrota.commands.top_view import Snapshot, view
 from jobrota.errors import JobrotaError
 
@@ -64,8 +63,8 @@ class Source:
         summary, deliveries = await asyncio.gather(
             self._ledger.summary_async(), self._ledger.deliveries_async(since=since)
         )
-        states = [] if self._selector is None else rows_of(await self._selector.state_async())
-        attempts = sorted(rows_of(deliveries), key=lambda row: row["attempted_at"], reverse=True)
+        states = [] if self._selector is None else (await self._selector.state_async()).to_pylist()
+        attempts = sorted(deliveries.to_pylist(), key=lambda row: row["attempted_at"], reverse=True)
         recent = [row for row in attempts if row["outcome"] != "sending"]
         return Snapshot(summary, in_flight(attempts), recent, states)
 

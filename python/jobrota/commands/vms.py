@@ -11,7 +11,7 @@ from typing import Any
 from jobrota._native import Inventory, RoundRobinSelector, setting_missing, settings_lookup
 from jobrota.commands.durations import positive_duration
 from jobrota.commands.output import print_json
-from jobrota.commands.tables import print_table, rows_of
+from jobrota.commands.tables import print_table
 from jobrota.errors import InvalidInputError
 
 TEXT = "show which VMs are up, drained or in use, and take VMs out of rotation"
@@ -81,8 +81,8 @@ def _shared_selector(arguments: argparse.Namespace) -> RoundRobinSelector:
 def status(arguments: argparse.Namespace) -> int:
     """Prints which VMs are drained, up and in use, and how often each was selected."""
     chosen = selector(arguments)
-    rows = rows_of(chosen.state())
-    for row, turns in zip(rows, rows_of(chosen.distribution()), strict=True):
+    rows = chosen.state().to_pylist()
+    for row, turns in zip(rows, chosen.distribution().to_pylist(), strict=True):
         row |= {name: turns[name] for name in ("selections", "share", "last_selected")}
     _show(rows, arguments)
     return 0
@@ -90,7 +90,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Probes all VMs and prints the results; returns 1 if one does not answer."""
-    rows = rows_of(selector(arguments).check())
+    rows = selector(arguments).check().to_pylist()
     _show(rows, arguments)
     return 0 if all(row["reachable"] for row in rows) else 1
 
