@@ -38,6 +38,7 @@ from jobrota._native import (
 from jobrota.autosys import CHANGE_STATUS, SendEvent
 from jobrota.errors import InvalidInputError, NotFoundError
 from jobrota.table import NamedRow
+from jobrota.tracing import DeliverySpans
 from jobrota.transport_settings import configured_transport, transport_from_text
 from jobrota.twins import twin
 from jobrota.webhook import VARIABLE, Alerts, Webhook
@@ -239,9 +240,10 @@ def autosys_update_runner(
         InvalidInputError: No transport is configured, or only executions were logged: notifications are sent, unless
             the setting `source` is `autosys_job_log`.
     """
-    with _alerts(webhook) as alerts:
+    with _alerts(webhook) as alerts, DeliverySpans(_ledger(), _source()) as spans:
         report = _updater(send_autosys_update).run()
         alerts.cycle(report, _source())
+        spans.cycle(report)
     return report
 
 
@@ -251,10 +253,11 @@ async def autosys_update_runner_async(
     webhook: Webhook | str | None = None,
 ) -> DeliveryReport:
     """Like `autosys_update_runner`, as a coroutine. An `async def` function runs on the event loop that awaits it."""
-    async with _alerts(webhook) as alerts:
+    async with _alerts(webhook) as alerts, DeliverySpans(_ledger(), _source()) as spans:
         updater = await twin(_updater)(send_autosys_update)
         report = await updater.run_async()
         alerts.cycle(report, _source())
+        await twin(spans.cycle)(report)
     return report
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import threading
 import time
-import urllib.parse
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,9 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from jobrota._native import WebhookPost, __version__, duration_seconds, scrubbed, webhook_host
+from jobrota._native import WebhookPost, __version__, duration_seconds, webhook_host
 from jobrota.errors import InvalidInputError, JobrotaError
-from jobrota.text import printable, timestamp
+from jobrota.scrub import scrub, secrets
+from jobrota.text import timestamp
 
 if TYPE_CHECKING:
     from jobrota._native import ComparisonResult, DeliveryReport, JobLedger
@@ -47,17 +46,7 @@ _HOSTS: Final = {
 _SHORTEST_LOOK, _LONGEST_LOOK = 0.002, 0.1
 # Receivers that are slower than the cycles lose the oldest alerts beyond these.
 _MOST_WAITING = 100
-# Receivers take more, but a channel is no place for a log. Teams takes 28 KB.
-_LONGEST_TEXT = 300
 _MOST_ROWS = 5
-_SHORTEST_SECRET = 8
-_SECRET_VARIABLE = re.compile(r"(SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|KEY|_PWD?|WEBHOOK)$")
-_SECRET_TEXT = re.compile(
-    r"(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
-    r"|((?:\bsig|signature|password|passwd|secret|token|key)(?:=|[\"']\s*:\s*[\"'])|\bpassw(?:or)?d:\s*)[^\s&\"',;]+"
-    r"|(://)[^\s/@]+@",
-    re.IGNORECASE,
-)
 # Fields whose words are of this package: they have no secret, though a part of the URL such as /delivery may be in one.
 _OWN_WORDS: Final = frozenset({"source", "version", "id", "at", "event", "title", "problems", "table", "error"})
 _log = logging.getLogger("jobrota.webhook")
@@ -111,12 +100,12 @@ class Webhook:
         body = json.dumps(self._body(self._scrubbed(alert)))
         pause = _SHORTEST_LOOK
         try:
-            post = WebhookPost(self._url, body, _secrets(self._url), self.timeout)
+            post = WebhookPost(self._url, body, secrets(self._url), self.timeout)
             while not post.is_taken():
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_LOOK)
         except JobrotaError as error:
-            _log.warning("an alert was not delivered to %s: %s", self.host, self._scrub(str(error)))
+            _log.warning("an alert was not delivered to %s: %s", self.host, scrub(str(error), self._url))
             return False
         return True
 
@@ -126,16 +115,9 @@ class Webhook:
 
         return await asyncio.to_thread(self.post, alert)
 
-    def _scrub(self, text: str) -> str:
-        """Returns the text without secrets, without characters that change a terminal, and of a bounded length."""
-        text = scrubbed(text, _secrets(self._url))
-        text = _SECRET_TEXT.sub(lambda found: f"{found[1] or found[2] or found[3]}…", text)
-        text = " ".join(printable(word) for word in text.split())
-        return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
-
     def _scrubbed(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self._scrub(value)
+            return scrub(value, self._url)
         if isinstance(value, Mapping):
             return {name: each if name in _OWN_WORDS else self._scrubbed(each) for name, each in value.items()}
         if isinstance(value, (list, tuple)):
@@ -358,12 +340,3 @@ def _seconds(name: str, duration: float | str | timedelta) -> float:
         return duration_seconds(duration)
     except InvalidInputError as error:
         raise InvalidInputError(f"{name}: {error}") from error
-
-
-def _secrets(url: str) -> list[str]:
-    """Returns what is removed from texts, the longest first: parts of the URL, and secrets of the environment."""
-    parts = urllib.parse.urlsplit(url)
-    found = {url, parts.path, parts.query, *parts.path.split("/")}
-    found |= {value for _, value in urllib.parse.parse_qsl(parts.query)}
-    found |= {value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name.upper())}
-    return sorted((text for text in found if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)

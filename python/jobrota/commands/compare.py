@@ -22,6 +22,7 @@ from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.commands.webhook import add_webhook, alerts
 from jobrota.errors import InvalidInputError
 from jobrota.text import printable
+from jobrota.tracing import record_comparison
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -148,6 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
     with narrated(arguments), alerts(arguments) as watched:
         result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
         watched.comparison(result)
+        record_comparison(result)
         _show(result)
         if arguments.excel:
             print(f"workbook: {result.to_excel(arguments.excel)}")

@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jobrota._native import AutosysUpdater
     from jobrota.autosys import CHANGE_STATUS
     from jobrota.signals import Terminated, terminable
+    from jobrota.tracing import DeliverySpans
 
     ledger = open_ledger(arguments)
     updater = AutosysUpdater(
@@ -113,11 +114,12 @@ def run(arguments: argparse.Namespace) -> int:
         confirm=arguments.confirm,
         dry_run=arguments.dry_run,
     )
-    with alerts(arguments, ledger) as watched:
+    with alerts(arguments, ledger) as watched, DeliverySpans(ledger, arguments.table) as spans:
 
         def show(report: DeliveryReport) -> None:
             _show_cycle(report, arguments.json)
             watched.cycle(report, arguments.table)
+            spans.cycle(report)
 
         if arguments.every is not None:
             last = updater.run_forever(arguments.every, on_report=show)
@@ -126,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
             with terminable():
                 report = updater.run()
         except Terminated as stop:
+            spans.error(stop)
             reason = f" ({stop.__cause__})" if stop.__cause__ else ""
             print(f"jobrota: stopped by SIGTERM{reason}; the next cycle continues", file=sys.stderr)
             return 1
