@@ -1,16 +1,18 @@
 //! Vacuum: deletes data files and deletion vectors that no version within the retention needs.
 
-use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::iter;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch, StructArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::json::LineDelimitedWriter;
 use delta_kernel::SnapshotRef;
 use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor;
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use serde::Deserialize;
 
-use super::files::{self, PROBE, StoredFile};
+use super::files;
 use super::paths::{PathSet, reduce};
 use super::{MIN_AGE_MS, MaintenanceOutcome, Retention};
 use crate::delta::commit::{CommitAttempt, CommitKind};
@@ -67,9 +69,6 @@ fn may_delete(name: &str, partitions: &[Vec<u8>]) -> bool {
     if directories.split('/').any(|part| hidden(part) && !of_partition(part)) {
         return false;
     }
-    if directories.is_empty() && file.starts_with(PROBE) {
-        return true;
-    }
     // Unfinished files of a process that was killed while it wrote on a local disk: `.name.1-2.tmp` or `name#1`.
     if file_names::is_temporary(file) {
         return true;
@@ -91,113 +90,76 @@ struct Log {
 impl Log {
     fn read(table: &TableState, snapshot: &SnapshotRef, cutoff: i64) -> Result<Self> {
         let mut log = Self { needed: PathSet::of(&table.url), removed: PathSet::of(&table.url) };
-        for (path, at) in log.read_state(table, snapshot)? {
-            log.removed_at(&path, at, cutoff);
+        let engine = table.storage.engine()?;
+        let failed = |e| from_kernel(format!("reading the log of '{}'", table.url), e);
+        let broken = |what: &str, e: Box<dyn StdError + Send + Sync>| {
+            let text = format!("{what} of '{}' cannot be understood, so nothing is deleted", table.url);
+            Error::new(ErrorKind::Storage, text).with_source(e)
+        };
+        let writer = Arc::clone(snapshot).create_checkpoint_writer(engine.as_ref()).map_err(failed)?;
+        for batch in writer.checkpoint_data(engine.as_ref()).map_err(failed)? {
+            let batch = batch.and_then(|batch| batch.apply_selection_vector()?.try_into_record_batch());
+            let lines = to_json(&batch.map_err(failed)?).map_err(|e| broken("the log", e.into()))?;
+            log.add(table, &lines, 0, cutoff).map_err(|e| broken("the log", e))?;
         }
         // A checkpoint drops files that were removed longer ago than the table's own property says.
         for file in files::log(table)?.0 {
             if file.modified >= cutoff && file_names::entry_version(&file.name).is_some() {
-                log.read_commit(table, &file, cutoff)?;
+                let lines = file.read(table)?.unwrap_or_default();
+                let broken = |e| broken(&format!("version '{}'", file.name), e);
+                log.add(table, &lines, file.modified, cutoff).map_err(broken)?;
             }
         }
         Ok(log)
     }
 
-    fn removed_at(&mut self, path: &str, at: i64, cutoff: i64) {
-        self.removed.insert(path);
-        if at > cutoff {
-            self.needed.insert(path);
-        }
-    }
-
-    /// Adds the newest version's files. Returns those removed before, and when.
-    fn read_state(&mut self, table: &TableState, snapshot: &SnapshotRef) -> Result<HashMap<String, i64>> {
-        let engine = table.storage.engine()?;
-        let failed = |e| from_kernel(format!("reading the log of '{}'", table.url), e);
-        let writer = Arc::clone(snapshot).create_checkpoint_writer(engine.as_ref()).map_err(failed)?;
-        let mut removed = HashMap::new();
-        for batch in writer.checkpoint_data(engine.as_ref()).map_err(failed)? {
-            let batch = batch.and_then(|batch| batch.apply_selection_vector()).map_err(failed)?;
-            let batch = batch.try_into_record_batch().map_err(failed)?;
-            visit_files(&batch, "add", snapshot, |path, _| self.needed.insert(path))?;
-            visit_files(&batch, "remove", snapshot, |path, at| _ = removed.insert(path.to_owned(), at))?;
-        }
-        Ok(removed)
-    }
-
-    fn read_commit(&mut self, table: &TableState, file: &StoredFile, cutoff: i64) -> Result<()> {
-        let Some(content) = file.read(table)? else { return Ok(()) };
-        let broken = || {
-            let text =
-                format!("version '{}' of '{}' cannot be understood, so nothing is deleted", file.name, table.url);
-            Error::new(ErrorKind::Storage, text)
-        };
-        for line in content.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-            let action: LoggedRemove = serde_json::from_slice(line).map_err(|e| broken().with_source(e))?;
-            let Some(remove) = action.remove else { continue };
-            let at = remove.deletion_timestamp.unwrap_or(0).max(file.modified);
-            self.removed_at(&remove.path, at, cutoff);
-            let url = remove.deletion_vector.map(|vector| vector.absolute_path(&table.url)).transpose();
-            if let Some(url) = url.map_err(|e| broken().with_source(e))?.flatten() {
-                self.removed_at(url.as_str(), at, cutoff);
+    /// Adds the files of these actions, one a line, which are not older than `since`.
+    fn add(
+        &mut self,
+        table: &TableState,
+        actions: &[u8],
+        since: i64,
+        cutoff: i64,
+    ) -> std::result::Result<(), Box<dyn StdError + Send + Sync>> {
+        for line in actions.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let FileAction { add, remove } = serde_json::from_slice(line)?;
+            let (is_removed, Some(file)) = (remove.is_some(), remove.or(add)) else { continue };
+            let vector = file.deletion_vector.map(|vector| vector.absolute_path(&table.url)).transpose()?.flatten();
+            let is_needed = !is_removed || file.deletion_timestamp.unwrap_or(0).max(since) > cutoff;
+            for path in iter::once(file.path).chain(vector.map(String::from)) {
+                if is_needed {
+                    self.needed.insert(&path);
+                }
+                if is_removed {
+                    self.removed.insert(&path);
+                }
             }
         }
         Ok(())
     }
 }
 
-/// An action of a log entry, as far as it removes a file.
+/// The actions that add or remove files, one a line, as log entries have them.
+fn to_json(actions: &RecordBatch) -> std::result::Result<Vec<u8>, ArrowError> {
+    let of_files = ["add", "remove"].map(|name| actions.schema_ref().index_of(name));
+    let of_files = actions.project(&of_files.into_iter().collect::<std::result::Result<Vec<_>, _>>()?)?;
+    let mut lines = LineDelimitedWriter::new(Vec::new());
+    lines.write(&of_files)?;
+    lines.finish()?;
+    Ok(lines.into_inner())
+}
+
+/// An action of the log, as far as it adds or removes a file.
 #[derive(Deserialize)]
-struct LoggedRemove {
-    remove: Option<Remove>,
+struct FileAction {
+    add: Option<LoggedFile>,
+    remove: Option<LoggedFile>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Remove {
+struct LoggedFile {
     path: String,
     deletion_timestamp: Option<i64>,
     deletion_vector: Option<DeletionVectorDescriptor>,
-}
-
-/// Calls `take` with the paths of the data files and deletion vectors in this column of actions, and when they were
-/// removed.
-fn visit_files(
-    batch: &RecordBatch,
-    action: &str,
-    snapshot: &SnapshotRef,
-    mut take: impl FnMut(&str, i64),
-) -> Result<()> {
-    let broken = |what: &str| {
-        let text = format!("the log of '{}' was read without '{what}', so nothing is deleted", snapshot.table_root());
-        Error::new(ErrorKind::Internal, text)
-    };
-    let root = snapshot.table_root();
-    let actions = batch.column_by_name(action).and_then(|actions| actions.as_struct_opt());
-    let actions = actions.ok_or_else(|| broken(action))?;
-    let vectors = actions.column_by_name("deletionVector").and_then(|vectors| vectors.as_struct_opt());
-    let vectors = vectors.ok_or_else(|| broken("deletionVector"))?;
-    let texts = |of: &'_ StructArray, name: &str| {
-        let column = of.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-        column.cloned().ok_or_else(|| broken(name))
-    };
-    let paths = texts(actions, "path")?;
-    let (kinds, places) = (texts(vectors, "storageType")?, texts(vectors, "pathOrInlineDv")?);
-    let offsets = vectors.column_by_name("offset").and_then(|offsets| offsets.as_primitive_opt::<Int32Type>());
-    let offsets = offsets.ok_or_else(|| broken("offset"))?;
-    let times = actions.column_by_name("deletionTimestamp").and_then(|times| times.as_primitive_opt::<Int64Type>());
-    for row in (0..batch.num_rows()).filter(|&row| actions.is_valid(row) && paths.is_valid(row)) {
-        let at = times.filter(|times| times.is_valid(row)).map_or(0, |times| times.value(row));
-        take(paths.value(row), at);
-        if vectors.is_valid(row) && kinds.is_valid(row) && places.is_valid(row) {
-            let offset = offsets.is_valid(row).then(|| offsets.value(row));
-            let kind = kinds.value(row).parse();
-            let vector = kind.and_then(|kind| DeletionVectorDescriptor::try_new(kind, places.value(row), offset, 0, 0));
-            let url = vector.and_then(|vector| vector.absolute_path(root));
-            if let Some(url) = url.map_err(|e| from_kernel("reading where a deletion vector is", e))? {
-                take(url.as_str(), at);
-            }
-        }
-    }
-    Ok(())
 }
