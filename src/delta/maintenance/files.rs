@@ -19,12 +19,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::environment;
 use crate::storage::file_names::LOG_DIRECTORY;
 
-/// Name prefix of the temporary file that reads the store's clock. Delta clients ignore it.
-pub(super) const PROBE: &str = ".jobrota-clock-";
-
-/// The resolution of file system clocks, in milliseconds.
-const RESOLUTION: i64 = 1000;
-
 /// A file in the store.
 #[derive(Debug, Clone)]
 pub(super) struct StoredFile {
@@ -44,17 +38,7 @@ enum FileLocation {
 
 /// The time by the store's clock or by this machine's, whichever is earlier: a fast clock makes young files look old.
 pub(super) fn now(table: &TableState) -> Result<i64> {
-    let name = format!("{PROBE}{}", environment().uuid());
-    let path = store_path(&table.url.join(&name).map_err(|e| no_place(&name).with_source(e))?)?;
-    let store = Arc::clone(table.storage.store());
-    let probed = table.storage.block_on(async move {
-        store.put(&path, Vec::new().into()).await?;
-        let modified = store.head(&path).await.map(|meta| meta.last_modified.timestamp_millis());
-        store.delete(&path).await?;
-        modified
-    })?;
-    let probed = probed.map_err(|e| from_kernel(format!("writing to '{}'", table.url), KernelError::from(e)))?;
-    Ok(environment().utc().timestamp_millis().min(probed + RESOLUTION))
+    Ok(environment().utc().min(table.storage.time()?.latest).timestamp_millis())
 }
 
 /// All files of the table, except those of its log and of other tables in directories below it. Does not follow links.
