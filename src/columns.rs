@@ -3,21 +3,25 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringBuilder, TimestampMicrosecondArray,
 };
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) fn text<'a, R>(rows: &'a [R], of: impl Fn(&'a R) -> Option<&'a str>) -> ArrayRef {
-    Arc::new(rows.iter().map(of).collect::<StringArray>())
+pub(crate) fn text<I: IntoIterator, V: AsRef<str>>(rows: I, of: impl Fn(I::Item) -> Option<V>) -> ArrayRef {
+    let values = rows.into_iter().map(of);
+    // `collect` would reserve a kilobyte of text, which is most of what a single row in the queue of appends takes.
+    let mut column = StringBuilder::with_capacity(values.size_hint().0, 0);
+    column.extend(values);
+    Arc::new(column.finish())
 }
 
 pub(crate) fn number<R>(rows: &[R], of: impl Fn(&R) -> Option<f64>) -> ArrayRef {
     Arc::new(rows.iter().map(of).collect::<Float64Array>())
 }
 
-pub(crate) fn integer<R>(rows: &[R], of: impl Fn(&R) -> Option<i64>) -> ArrayRef {
-    Arc::new(rows.iter().map(of).collect::<Int64Array>())
+pub(crate) fn integer<I: IntoIterator>(rows: I, of: impl Fn(I::Item) -> Option<i64>) -> ArrayRef {
+    Arc::new(rows.into_iter().map(of).collect::<Int64Array>())
 }
 
 /// A number from 0.
@@ -35,8 +39,8 @@ pub(crate) fn known_flag<R>(rows: &[R], of: impl Fn(&R) -> Option<bool>) -> Arra
 }
 
 /// Timestamps, given in microseconds since 1970 UTC.
-pub(crate) fn time<R>(rows: &[R], of: impl Fn(&R) -> Option<i64>) -> ArrayRef {
-    Arc::new(rows.iter().map(of).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+pub(crate) fn time<I: IntoIterator>(rows: I, of: impl Fn(I::Item) -> Option<i64>) -> ArrayRef {
+    Arc::new(rows.into_iter().map(of).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
 /// A table of nullable columns.

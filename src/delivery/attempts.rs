@@ -5,9 +5,10 @@ use arrow::compute::max;
 use chrono::{DateTime, Utc};
 
 use super::process::this_process;
+use crate::columns::{integer, text, time};
 use crate::delta::{CommitCheck, ConditionalWrite, NO_CHECK, Predicate};
 use crate::error::Result;
-use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
+use crate::ledger::columns::{integers, new_batch, texts, times, value};
 use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{ATTEMPTED_AT, DELIVERIES, ROW_TIMESTAMP, equal};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, sorted, time_range};
@@ -253,21 +254,20 @@ impl JobLedger {
 
 /// `attempts` as a batch of `autosys_deliveries`.
 fn to_batch(attempts: &[Attempt]) -> Result<RecordBatch> {
-    let all = attempts.iter();
-    let [file, job, status, at] = row_columns(all.clone().map(|attempt| &attempt.row));
+    let [file, job, status, at] = row_columns(attempts.iter().map(|attempt| &attempt.row));
     let columns = vec![
-        text_column(all.clone().map(|attempt| Some(attempt.table.name()))),
+        text(attempts, |attempt| Some(attempt.table.name())),
         file,
         job,
         status,
         at,
-        integer_column(all.clone().map(|attempt| Some(attempt.attempt))),
-        text_column(all.clone().map(|attempt| Some(attempt.outcome.as_str()))),
-        text_column(all.clone().map(|attempt| attempt.detail.as_deref())),
-        text_column(all.clone().map(|attempt| Some(&attempt.transport))),
-        text_column(all.clone().map(|attempt| attempt.vm.as_deref())),
-        text_column(all.clone().map(|attempt| Some(&attempt.delivered_by))),
-        time_column(all.map(|attempt| Some(attempt.attempted_at.timestamp_micros()))),
+        integer(attempts, |attempt| Some(attempt.attempt)),
+        text(attempts, |attempt| Some(attempt.outcome.as_str())),
+        text(attempts, |attempt| attempt.detail.as_deref()),
+        text(attempts, |attempt| Some(&attempt.transport)),
+        text(attempts, |attempt| attempt.vm.as_deref()),
+        text(attempts, |attempt| Some(&attempt.delivered_by)),
+        time(attempts, |attempt| Some(attempt.attempted_at.timestamp_micros())),
     ];
     new_batch(&DELIVERIES, columns)
 }

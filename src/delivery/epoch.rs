@@ -71,8 +71,18 @@ impl Epoch {
 
     /// Whether the lease may be released. Otherwise it has to lapse, so that the next holder claims its epoch before it reads: what an
     /// earlier holder or this one has begun to write can still arrive.
-    pub(super) fn may_release(&self) -> bool {
+    fn may_release(&self) -> bool {
         !self.must_claim.load(Ordering::SeqCst) && !self.has_work_left.load(Ordering::SeqCst)
+    }
+
+    /// Ends the lease of `owner` now, if it may be released. Otherwise, or if that fails, it expires by itself, and others have to wait
+    /// until then.
+    pub(super) fn release_lease(&self, owner: &str) {
+        if self.may_release()
+            && let Err(error) = self.ledger.release_lease(self.source.name(), owner)
+        {
+            tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
+        }
     }
 
     /// Says that a send was not waited for. Its row waits for its end, if the next holder finds that the lease has lapsed.

@@ -11,9 +11,10 @@ use futures::future::{AbortHandle, abortable};
 
 use super::epoch::Epoch;
 use super::process::new_owner;
+use crate::columns::{text, time};
 use crate::delta::{ConditionalWrite, Predicate};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::columns::{new_batch, text_column, texts, time_column, times, value};
+use crate::ledger::columns::{new_batch, texts, times, value};
 use crate::ledger::tables::LEASES;
 use crate::ledger::{JobLedger, LedgerTable};
 use crate::runtime::{blocking, environment, lock};
@@ -142,9 +143,9 @@ fn lapsed_name(name: &str) -> String {
 }
 
 fn to_batch(leases: &[Lease]) -> Result<RecordBatch> {
-    let names = text_column(leases.iter().map(|lease| Some(&lease.name)));
-    let owners = text_column(leases.iter().map(|lease| Some(&lease.owner)));
-    let expiry = time_column(leases.iter().map(|lease| Some(lease.expires_at.timestamp_micros())));
+    let names = text(leases, |lease| Some(&lease.name));
+    let owners = text(leases, |lease| Some(&lease.owner));
+    let expiry = time(leases, |lease| Some(lease.expires_at.timestamp_micros()));
     new_batch(&LEASES, vec![names, owners, expiry])
 }
 
@@ -212,16 +213,12 @@ impl LeaseGuard {
         self.shared.lost.clone()
     }
 
-    /// Ends the lease now. If that fails, or if [`Epoch::may_release`] says no, it expires by itself, and others have to wait until then.
+    /// Ends the lease now: see [`Epoch::release_lease`].
     pub(super) async fn release(self) {
         self.renewal.abort();
-        if !self.epoch.may_release() {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        if let Err(error) = blocking(move || shared.ledger.release_lease(shared.name, &shared.owner)).await {
-            tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
-        }
+        let (shared, epoch) = (Arc::clone(&self.shared), Arc::clone(&self.epoch));
+        // Without a thread, it expires by itself, too.
+        let _ = blocking(move || Ok(epoch.release_lease(&shared.owner))).await;
     }
 }
 

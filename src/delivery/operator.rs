@@ -11,9 +11,10 @@ use chrono::{DateTime, Utc};
 use super::attempts::{Attempt, AttemptOutcome};
 use super::epoch::Epoch;
 use super::lease::LeaseAnswer;
-use super::pending::{IdenticalRows, PendingRows, counted};
+use super::pending::{IdenticalRows, PendingRows};
 use super::process::{new_owner, this_process};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::rows::counted;
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::environment;
 
@@ -117,12 +118,7 @@ fn with_lease<T>(
     };
     let epoch = Epoch::new(ledger, table, request(false)?);
     let done = epoch.claim().and_then(|()| work(&epoch, &|| request(true).map(drop)));
-    if !epoch.may_release() {
-        return done;
-    }
-    if let Err(error) = ledger.release_lease(table.name(), &owner) {
-        tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
-    }
+    epoch.release_lease(&owner);
     done
 }
 

@@ -10,6 +10,7 @@ use super::attempts::{Attempt, spans};
 use super::history::AttemptHistory;
 use super::retry_state::SavedRetryState;
 use crate::error::Result;
+use crate::ledger::rows::counted;
 use crate::ledger::tables::YES;
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, RowFilter};
 
@@ -186,13 +187,6 @@ impl PendingRows {
             _ => ledger.count_pending(table),
         }
     }
-}
-
-/// How often each row occurs.
-pub(super) fn counted(rows: &[LedgerRow]) -> HashMap<&LedgerRow, u64> {
-    let mut counts = HashMap::new();
-    rows.iter().for_each(|row| *counts.entry(row).or_default() += 1);
-    counts
 }
 
 /// The number of `YES` rows for each of `rows` with a finished history. There are few such rows: a crash leaves them, or

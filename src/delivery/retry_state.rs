@@ -5,9 +5,10 @@ use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, filter_record_batch, kernels::cmp, not};
 use chrono::{DateTime, Utc};
 
+use crate::columns::{integer, text, time};
 use crate::delta::{ConditionalWrite, SnapshotView};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, times, value};
+use crate::ledger::columns::{integers, new_batch, texts, times, value};
 use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{RETRIES, ROW_TIMESTAMP, equal};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, if_exists};
@@ -132,21 +133,20 @@ fn read(view: &SnapshotView<'_>, table: LedgerTable) -> Result<Option<SavedRetry
 }
 
 fn to_batch(table: LedgerTable, states: &[RetryState]) -> Result<RecordBatch> {
-    let all = states.iter();
-    let [file, job, status, at] = row_columns(all.clone().map(|state| &state.row));
+    let [file, job, status, at] = row_columns(states.iter().map(|state| &state.row));
     let micros = |at: Option<DateTime<Utc>>| at.map(|at| at.timestamp_micros());
     let columns = vec![
-        text_column(all.clone().map(|_| Some(table.name()))),
+        text(states, |_| Some(table.name())),
         file,
         job,
         status,
         at,
-        text_column(all.clone().map(|state| state.progress.state.word())),
-        integer_column(all.clone().map(|state| Some(state.progress.next_attempt))),
-        integer_column(all.clone().map(|state| i64::try_from(state.progress.failures).ok())),
-        integer_column(all.clone().map(|state| state.progress.in_doubt)),
-        time_column(all.clone().map(|state| micros(state.last_try))),
-        time_column(all.map(|state| micros(state.next_try))),
+        text(states, |state| state.progress.state.word()),
+        integer(states, |state| Some(state.progress.next_attempt)),
+        integer(states, |state| i64::try_from(state.progress.failures).ok()),
+        integer(states, |state| state.progress.in_doubt),
+        time(states, |state| micros(state.last_try)),
+        time(states, |state| micros(state.next_try)),
     ];
     new_batch(&RETRIES, columns)
 }

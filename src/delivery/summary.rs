@@ -173,10 +173,8 @@ impl JobLedger {
         summary: &mut TableSummary,
     ) -> Result<()> {
         let histories = Histories::read(self, table, pending)?.by_row;
-        let mut counts: BTreeMap<&LedgerRow, u64> = BTreeMap::new();
-        pending.iter().filter(|row| histories.contains_key(row)).for_each(|row| *counts.entry(row).or_default() += 1);
         let mut retrying = Vec::new();
-        for (row, count) in counts {
+        for (row, count) in rows::counted(pending.iter().filter(|row| histories.contains_key(row))) {
             let Some(history) = histories.get(row) else { continue };
             let parked = history.parked().min(count);
             summary.parked += parked;

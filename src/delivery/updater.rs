@@ -17,7 +17,7 @@ use super::history::AttemptHistory;
 use super::in_doubt::Waits;
 use super::lease::{Lease, LeaseGuard};
 use super::options::{CONFIRM_WITHIN, UpdaterOptions};
-use super::pending::{Histories, PendingRows, counted};
+use super::pending::{Histories, PendingRows};
 use super::plan::{Plan, PlanRules, QueuedRow, UnsentRow, plan};
 use super::process::this_machine;
 use super::report::{DeliveryReport, PlannedDelivery};
@@ -25,6 +25,7 @@ use super::retry_state::{RowState, SavedRetryState};
 use super::sender::{Sender, StatusesBefore, statuses_before};
 use crate::autosys::transport::{Gate, Transport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::rows::{counted, take_one};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
 use crate::runtime::blocking;
 use crate::runtime::environment::{environment, sleep_until};
@@ -479,9 +480,7 @@ fn save_retry_state(
     };
     let mut counts = counted(&pending.rows);
     for row in &record.acknowledged {
-        if let Some(count) = counts.get_mut(row) {
-            *count = count.saturating_sub(1);
-        }
+        take_one(&mut counts, row);
     }
     counts.retain(|_, count| *count > 0);
     let known = latest.map_or_else(|| ledger.latest_attempted(source), Ok)?;

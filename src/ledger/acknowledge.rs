@@ -38,17 +38,10 @@ impl JobLedger {
         table: LedgerTable,
         acknowledged: &[LedgerRow],
     ) -> Result<u64> {
-        let mut counts: HashMap<&LedgerRow, usize> = HashMap::new();
-        acknowledged.iter().for_each(|row| *counts.entry(row).or_default() += 1);
+        let counts = rows::counted(acknowledged);
         self.set_flags(check, table, counts.is_empty(), &|| {
             let mut left = counts.clone();
-            Box::new(move |row| match left.get_mut(row) {
-                Some(count) if *count > 0 => {
-                    *count -= 1;
-                    true
-                }
-                _ => false,
-            })
+            Box::new(move |row| rows::take_one(&mut left, row))
         })
     }
 

@@ -1,30 +1,11 @@
-//! Arrow columns of the ledger's tables: built from values, and read by name.
+//! Batches of the ledger's tables, and their columns by name.
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayAccessor, ArrayRef, Int64Array, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
-};
+use arrow::array::{Array, ArrayAccessor, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 
 use crate::delta::TableSpec;
 use crate::error::{Error, ErrorKind, Result};
-
-pub(crate) fn text_column<V: AsRef<str>>(values: impl IntoIterator<Item = Option<V>>) -> ArrayRef {
-    let values = values.into_iter();
-    // `collect` would reserve a kilobyte of text, which is most of what a single row in the queue of appends takes.
-    let mut column = StringBuilder::with_capacity(values.size_hint().0, 0);
-    column.extend(values);
-    Arc::new(column.finish())
-}
-
-pub(crate) fn integer_column(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
-    Arc::new(values.into_iter().collect::<Int64Array>())
-}
-
-/// Timestamps, given in microseconds since 1970 UTC.
-pub(crate) fn time_column(values: impl IntoIterator<Item = Option<i64>>) -> ArrayRef {
-    Arc::new(values.into_iter().collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-}
 
 /// A batch in the shape of `spec`.
 pub(crate) fn new_batch(spec: &TableSpec, columns: Vec<ArrayRef>) -> Result<RecordBatch> {

@@ -4,14 +4,12 @@ use arrow::datatypes::DataType;
 use serde::Serialize;
 
 use super::JobLedger;
-use super::tables::{DELIVERIES, IMPORTS, LEASES, LedgerTable, RETRIES, equal};
+use super::tables::{DELIVERIES, IMPORTS, LEASES, LedgerTable, RETRIES, SELECTIONS, equal};
 use crate::delta::{MaintenanceOutcome, Retention, Table, TableSpec};
 use crate::error::{ErrorKind, Result};
 use crate::runtime::lock;
 use crate::storage::Storage;
 
-/// The table of the shared round-robin cursor, which can be in the same root.
-const SELECTIONS: &str = "vm_selections";
 /// What maintenance did to a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaintenanceReport {
@@ -112,13 +110,13 @@ pub struct TableCheck {
 /// does not exist. Writes nothing.
 pub fn inspect(storage: &Storage) -> Vec<(&'static str, Result<Option<TableCheck>>)> {
     let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
-    let tables = [(executions, true), (notifications, true), (&*DELIVERIES, false), (&*IMPORTS, false)];
-    tables.into_iter().map(|(spec, is_rewritten)| (spec.name, state(storage, spec, is_rewritten))).collect()
+    let tables = [executions, notifications, &*DELIVERIES, &*IMPORTS];
+    tables.into_iter().map(|spec| (spec.name, state(storage, spec))).collect()
 }
 
-fn state(storage: &Storage, spec: &TableSpec, is_rewritten: bool) -> Result<Option<TableCheck>> {
+fn state(storage: &Storage, spec: &TableSpec) -> Result<Option<TableCheck>> {
     let Some(table) = if_exists(Table::open_within(storage, spec.name, None))? else { return Ok(None) };
-    check(&table, spec, is_rewritten)?;
+    check(&table, spec)?;
     // No row has this value: the scan replays the log and reads as few files as possible.
     let first_text = spec.schema.fields().iter().find(|field| *field.data_type() == DataType::Utf8);
     let column = spec.partition_by.first().copied().or(first_text.map(|field| field.name().as_str()));
@@ -127,11 +125,11 @@ fn state(storage: &Storage, spec: &TableSpec, is_rewritten: bool) -> Result<Opti
 }
 
 /// Refuses a table that this version cannot write, or that lacks columns of `spec`.
-pub(super) fn check(table: &Table, spec: &TableSpec, is_rewritten: bool) -> Result<()> {
-    if is_rewritten {
-        table.check_rewritable()?;
-    } else {
-        table.check_writable()?;
+pub(super) fn check(table: &Table, spec: &TableSpec) -> Result<()> {
+    // Only rows of these tables are replaced.
+    match LedgerTable::named(spec.name) {
+        Some(_) => table.check_rewritable()?,
+        None => table.check_writable()?,
     }
     table.check_columns(spec)
 }

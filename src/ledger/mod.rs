@@ -111,10 +111,10 @@ impl JobLedger {
         let ledger = Self { inner: Arc::new(inner) };
         let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
         let mut is_new = true;
-        for (spec, is_rewritten) in [(executions, true), (notifications, true), (&*DELIVERIES, false)] {
+        for spec in [executions, notifications, &*DELIVERIES] {
             if let Some(table) = ledger.opened(spec)? {
                 is_new = false;
-                maintenance::check(&table, spec, is_rewritten)?;
+                maintenance::check(&table, spec)?;
             }
         }
         ledger.check_is_outside_tables(is_new)?;

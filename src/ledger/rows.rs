@@ -1,6 +1,8 @@
 //! Rows as values: validation, and conversion between rows and Arrow batches.
 
-use std::collections::HashSet;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,8 +12,9 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 
-use super::columns::{new_batch, text_column, texts, time_column, times, value};
+use super::columns::{new_batch, texts, times, value};
 use super::tables::{FLAG, LedgerTable, NO};
+use crate::columns;
 use crate::delta::timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::environment;
@@ -37,6 +40,19 @@ pub struct LedgerRow {
     pub status: Option<String>,
     /// The time, in microseconds since 1970 UTC.
     pub timestamp: Option<i64>,
+}
+
+/// How often each value occurs.
+pub(crate) fn counted<T: Eq + Hash>(values: impl IntoIterator<Item = T>) -> HashMap<T, u64> {
+    let mut counts = HashMap::new();
+    values.into_iter().for_each(|value| *counts.entry(value).or_default() += 1);
+    counts
+}
+
+/// Takes one of `value` out of `counts`. Returns whether there was one.
+pub(crate) fn take_one<Q: Eq + Hash, T: Borrow<Q> + Eq + Hash>(counts: &mut HashMap<T, u64>, value: &Q) -> bool {
+    let left = counts.get_mut(value).filter(|left| **left > 0);
+    left.map(|left| *left -= 1).is_some()
 }
 
 /// Checks names that are to be logged.
@@ -103,7 +119,7 @@ pub(crate) fn to_batch<'a>(
     rows: impl Iterator<Item = &'a LedgerRow> + Clone,
     flags: impl Iterator<Item = &'static str>,
 ) -> Result<RecordBatch> {
-    let flag = text_column(flags.map(Some));
+    let flag = columns::text(flags, Some);
     let [file, job, status, at] = row_columns(rows);
     let columns = match table {
         LedgerTable::Executions => vec![file, job, at, status, flag],
@@ -131,8 +147,8 @@ pub(super) fn checked(table: LedgerTable, data: &RecordBatch) -> Result<RecordBa
         let column = match data.column_by_name(name) {
             Some(column) if is_time => utc(name, column)?,
             Some(column) => text(name, column)?,
-            None if name == FLAG => text_column(iter::repeat_n(Some(NO), rows)),
-            None if is_time => time_column(iter::repeat_n(Some(now), rows)),
+            None if name == FLAG => columns::text(iter::repeat_n(NO, rows), Some),
+            None if is_time => columns::time(iter::repeat_n(now, rows), Some),
             None => return Err(Error::invalid(format!("column \"{name}\" is missing; nothing was logged"))),
         };
         match (0..rows).find(|row| column.is_null(*row)) {
@@ -261,10 +277,10 @@ pub(crate) fn from_batch(table: LedgerTable, data: &RecordBatch) -> Result<Vec<L
 /// File name, job, status and timestamp of `rows`.
 pub(crate) fn row_columns<'a>(rows: impl Iterator<Item = &'a LedgerRow> + Clone) -> [ArrayRef; 4] {
     [
-        text_column(rows.clone().map(|row| row.file_name.as_deref())),
-        text_column(rows.clone().map(|row| row.job_id.as_deref())),
-        text_column(rows.clone().map(|row| row.status.as_deref())),
-        time_column(rows.map(|row| row.timestamp)),
+        columns::text(rows.clone(), |row| row.file_name.as_deref()),
+        columns::text(rows.clone(), |row| row.job_id.as_deref()),
+        columns::text(rows.clone(), |row| row.status.as_deref()),
+        columns::time(rows, |row| row.timestamp),
     ]
 }
 

@@ -16,6 +16,9 @@ pub(crate) const YES: &str = "YES";
 pub(crate) const ROW_TIMESTAMP: &str = "row_timestamp";
 /// The column by which the time range of attempts is read.
 pub(crate) const ATTEMPTED_AT: &str = "attempted_at";
+/// The table of the shared round-robin cursor, which can be in the same root: `crate::selection` has its columns.
+pub(crate) const SELECTIONS: &str = "vm_selections";
+
 /// How long the tables' logs are kept, so that readers of older versions find them.
 const LOG_RETENTION: &str = "interval 7 days";
 /// How long the logs of tables are kept whose older versions are never read.

@@ -18,10 +18,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::record::RecordDigest;
+use crate::columns::{integer, text, time};
 use crate::delta::{ConditionalWrite, Predicate, Table};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::columns::{integer_column, integers, new_batch, text_column, texts, time_column, value};
-use crate::ledger::rows::as_stored;
+use crate::ledger::columns::{integers, new_batch, texts, value};
+use crate::ledger::rows::{as_stored, counted, take_one};
 use crate::ledger::tables::{IMPORTS, LedgerTable};
 use crate::runtime::environment;
 
@@ -109,18 +110,8 @@ impl ImportedFile {
     /// Which of a file's records are new: of n equal records, those beyond the number that was imported before. Compares
     /// contents and not positions, so that a file that grows, is reordered, or loses its beginning adds only new records.
     pub(super) fn new_records(imported: Option<&Self>, records: &[RecordDigest]) -> Vec<bool> {
-        let mut seen: HashMap<&RecordDigest, usize> = HashMap::new();
-        for record in imported.iter().flat_map(|imported| &imported.records) {
-            *seen.entry(record).or_default() += 1;
-        }
-        let is_new = |record| match seen.get_mut(record) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                false
-            }
-            _ => true,
-        };
-        records.iter().map(is_new).collect()
+        let mut seen = counted(imported.iter().flat_map(|imported| &imported.records));
+        records.iter().map(|record| !take_one(&mut seen, record)).collect()
     }
 }
 
@@ -139,16 +130,15 @@ pub(super) fn write_batch(imports: &Table, previous: Option<i64>, entries: &[Imp
 }
 
 fn to_batch(number: i64, previous: Option<i64>, entries: &[ImportLogEntry]) -> Result<RecordBatch> {
-    let all = entries.iter();
     let now = environment().utc().timestamp_micros();
     let columns = vec![
-        integer_column(all.clone().map(|_| Some(number))),
-        integer_column(all.clone().map(|_| previous)),
-        text_column(all.clone().map(|(path, _)| Some(path))),
-        text_column(all.clone().map(|(_, added)| added.stamp.as_ref())),
-        text_column(all.clone().map(|(_, added)| Some(STANDARD_NO_PAD.encode(added.records.as_flattened())))),
-        integer_column(all.clone().map(|(_, added)| i64::try_from(added.records.len()).ok())),
-        time_column(all.map(|_| Some(now))),
+        integer(entries, |_| Some(number)),
+        integer(entries, |_| previous),
+        text(entries, |(path, _)| Some(path)),
+        text(entries, |(_, added)| added.stamp.as_ref()),
+        text(entries, |(_, added)| Some(STANDARD_NO_PAD.encode(added.records.as_flattened()))),
+        integer(entries, |(_, added)| i64::try_from(added.records.len()).ok()),
+        time(entries, |_| Some(now)),
     ];
     new_batch(&IMPORTS, columns)
 }

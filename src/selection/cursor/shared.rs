@@ -14,13 +14,12 @@ use super::{Decide, Step, TurnCount, now};
 use crate::columns::{number, text, time};
 use crate::delta::{ConditionalWrite, NO_CHECK, Predicate, Rewrite, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::columns::new_batch;
 use crate::ledger::if_exists;
+use crate::ledger::tables::SELECTIONS;
 use crate::runtime::lock;
 use crate::selection::state::{SelectionState, StateKey};
 use crate::storage::Storage;
-
-/// The table's directory below the root.
-const TABLE: &str = "vm_selections";
 
 /// The column that has the time of a turn.
 const SELECTED_AT: &str = "selected_at";
@@ -36,7 +35,7 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
     let columns = "vm string, ip_address string, nic_name string, probe string, rtt_ms double, selected_at timestamp, \
                    selected_by string";
     // Every turn is a commit, and old versions of a table that only grows are of no use.
-    TableSpec::new(TABLE, &[], "interval 1 days", columns)
+    TableSpec::new(SELECTIONS, &[], "interval 1 days", columns)
 });
 
 /// A handle on the shared cursor. The table is opened at the first use, and again in a forked child.
@@ -118,7 +117,7 @@ impl SharedCursor {
             Error::new(
                 ErrorKind::Unsupported,
                 format!(
-                    "the table {TABLE} at {} has other columns than jobrota's: name another directory as the cursor",
+                    "the table {SELECTIONS} at {} has other columns than jobrota's: name another directory as the cursor",
                     self.root
                 ),
             )
@@ -139,7 +138,7 @@ impl SharedCursor {
         if let Some(opened) = lock(&self.opened).as_ref().filter(|opened| opened.is_usable()) {
             return Ok(Some(opened.table.clone()));
         }
-        if_exists(Table::open(&Storage::open(&self.root, &self.options)?, TABLE))
+        if_exists(Table::open(&Storage::open(&self.root, &self.options)?, SELECTIONS))
     }
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {
@@ -205,12 +204,9 @@ fn guard(step: &Step) -> Result<ConditionalWrite> {
         time(turns, |_| Some(now)),
         text(turns, |_| Some(&by)),
     ];
-    let batch = RecordBatch::try_new(SPEC.schema.clone(), columns).map_err(|e| {
-        Error::new(ErrorKind::Internal, "the rows of a selection could not be put together").with_source(e)
-    })?;
     // The last value of each key: one commit may have an id only once.
     let last: HashMap<String, i64> = step.changes.iter().map(|(key, value)| (key.key(), *value)).collect();
-    Ok(ConditionalWrite { batch, transactions: last.into_iter().collect() })
+    Ok(ConditionalWrite { batch: new_batch(&SPEC, columns)?, transactions: last.into_iter().collect() })
 }
 
 /// Removes selections that are older than [`LONGEST`] at `now`, and all but the newest `most`.
