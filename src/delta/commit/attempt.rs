@@ -9,6 +9,7 @@ use delta_kernel::{Engine, FilteredEngineData, KernelError, KernelResult, Kernel
 
 use crate::delta::errors::from_kernel;
 use crate::delta::log::{COMMIT_ID, ENGINE_INFO, unwritable_column};
+use crate::delta::schema;
 use crate::delta::state::{SharedCommitter, TableState, WriteLayout};
 use crate::delta::types::Predicate;
 use crate::error::Result;
@@ -106,6 +107,14 @@ impl<'a> CommitAttempt<'a> {
     /// The first attempt, on `snapshot`.
     pub(in crate::delta) fn new(table: &'a TableState, kind: &'a CommitKind, snapshot: &'a SnapshotRef) -> Self {
         Self { table, snapshot, kind, number: 0 }
+    }
+
+    /// The rows of `batch` in the table's columns, for data files of their own.
+    ///
+    /// # Errors
+    /// As [`schema::align`].
+    pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Vec<FileRows>> {
+        Ok(vec![FileRows::new(schema::align(batch, &self.table.schema(self.snapshot)?)?)])
     }
 
     /// How data files are written.

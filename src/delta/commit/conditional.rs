@@ -41,8 +41,7 @@ impl Table {
             else {
                 return Ok(None);
             };
-            let rows = vec![FileRows::new(schema::align(&batch, &attempt.table.schema(attempt.snapshot)?)?)];
-            Ok(Some(Proposal { rows, transactions, ..Proposal::default() }))
+            Ok(Some(Proposal { rows: attempt.rows(&batch)?, transactions, ..Proposal::default() }))
         })
     }
 
@@ -64,8 +63,7 @@ impl Table {
             let rows = schema::concat(scanner.schema(), &read)?;
             let Some(ConditionalWrite { batch, transactions }) = decide(&rows)? else { return Ok(None) };
             let removes = select(&listing.batches, files.iter().map(|(at, row, _)| (*at, *row)))?;
-            let rows = vec![FileRows::new(schema::align(&batch, &attempt.table.schema(attempt.snapshot)?)?)];
-            Ok(Some(Proposal { rows, removes, transactions, ..Proposal::default() }))
+            Ok(Some(Proposal { rows: attempt.rows(&batch)?, removes, transactions, ..Proposal::default() }))
         })
     }
 

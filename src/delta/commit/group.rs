@@ -11,7 +11,7 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use tokio::sync::{mpsc, oneshot};
 
-use super::attempt::{CommitAttempt, CommitKind, FileRows};
+use super::attempt::{CommitAttempt, CommitKind};
 use super::staging::StagedFiles;
 use super::{Proposal, commit};
 use crate::delta::schema;
@@ -188,16 +188,15 @@ fn check_entry(look: EntryLook, table: &TableState, version: u64) -> Result<()> 
         Some(_) => return Ok(()),
     };
     match looked {
-        // The commit itself will find out whether the store works.
-        Ok(Predecessor::Same) | Err(_) => Ok(()),
         // One answer proves nothing: the entry can have been cleaned away. The log decides.
-        Ok(_) if table.was_replaced() => Err(table.not_committed(version)),
+        Ok(Predecessor::Replaced | Predecessor::Missing) if table.was_replaced() => Err(table.not_committed(version)),
         // The loop starts again on the newer version.
-        Ok(_) if table.known().version() > version => {
+        Ok(Predecessor::Replaced | Predecessor::Missing) if table.known().version() > version => {
             let text = format!("version {version} of the log of '{}' was cleaned away", table.url);
             Err(Error::new(ErrorKind::Storage, text))
         }
-        Ok(_) => Ok(()),
+        // After an error, the commit itself finds out whether the store works.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -205,13 +204,10 @@ fn check_entry(look: EntryLook, table: &TableState, version: u64) -> Result<()> 
 /// count from `since`.
 fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, locked: &mut dyn FnMut()) -> Result<u64> {
     let (kind, known) = (CommitKind::append(true), table.known());
-    let files = |attempt: &CommitAttempt<'_>| -> Result<Vec<FileRows>> {
-        Ok(vec![FileRows::new(schema::align(rows, &attempt.table.schema(attempt.snapshot)?)?)])
-    };
     let look = begin_look(table, known.version())?;
     // Written before this thread has the lock, as others can commit meanwhile.
     let ahead = CommitAttempt::new(table, &kind, &known);
-    let staged = StagedFiles::write(&ahead, files(&ahead)?)?;
+    let staged = StagedFiles::write(&ahead, ahead.rows(rows)?)?;
     let mut look = Some(look);
     let committed = commit(table, &kind, since, Some(staged), &mut |attempt| {
         locked();
@@ -219,7 +215,7 @@ fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, lock
         if let Some(look) = look.take() {
             check_entry(look, table, attempt.snapshot.version())?;
         }
-        Ok(Some(Proposal { rows: files(attempt)?, ..Proposal::default() }))
+        Ok(Some(Proposal { rows: attempt.rows(rows)?, ..Proposal::default() }))
     });
     committed.map(Option::unwrap_or_default)
 }

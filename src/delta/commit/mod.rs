@@ -21,9 +21,10 @@ use delta_kernel::{FilteredEngineData, KernelError};
 use self::attempt::ObservedCommitter;
 pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
 pub(super) use self::staging::StagedFiles;
+use self::staging::stage;
 use super::errors::{from_kernel, is_disk_full, is_transient};
 use super::log::LogEntry;
-use super::state::{LockGuard, MAX_VANISHED, TableState};
+use super::state::{MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::environment;
 
@@ -46,12 +47,6 @@ pub(super) struct Proposal {
     /// Scan metadata of the files to remove.
     pub(super) removes: Vec<RecordBatch>,
     pub(super) transactions: Vec<(String, i64)>,
-}
-
-enum Submitted {
-    Committed(u64),
-    /// Another writer took this version, with this entry.
-    Lost(u64, LogEntry),
 }
 
 /// Commits what `propose` makes of the newest snapshot (for a blind commit: the newest one known), and starts again after
@@ -99,21 +94,23 @@ fn attempts(
         // Before anything is written: another thread can find that the table was replaced, and open it anew.
         let before = table.known_entry(snapshot.version());
         let attempt = CommitAttempt { table, snapshot: &snapshot, kind, number };
-        let proposal = match propose(&attempt).and_then(|proposal| staged_files(&attempt, staged, proposal)) {
+        let staging = |proposal: Option<_>| proposal.map(|proposal| stage(&attempt, staged, proposal)).transpose();
+        let proposal = match propose(&attempt).and_then(staging) {
             Ok(Some(proposal)) => proposal,
             Ok(None) => return Ok(None),
             // A file that the proposal read may have been removed and vacuumed meanwhile.
             Err(error) if number < MAX_VANISHED && table.is_outdated(&snapshot, &error) => continue,
             Err(error) => return Err(error),
         };
+        let version = snapshot.version() + 1;
         match submit(&attempt, &proposal, &id)? {
-            Submitted::Committed(version) => {
+            None => {
                 table.committed(version, &id, before)?;
-                drop::<Option<LockGuard<'_>>>(lock);
+                drop(lock);
                 checkpoint::write_when_due(table, version);
                 return Ok(Some(version));
             }
-            Submitted::Lost(version, winner) => {
+            Some(winner) => {
                 table.note_contention();
                 drop(lock);
                 if !wait(number, table.limits.on_races.map(|limit| since + limit)) {
@@ -131,24 +128,9 @@ fn attempts(
     Err(exhausted())
 }
 
-/// Writes the data files of `proposal`, unless files of an earlier attempt serve.
-fn staged_files(
-    attempt: &CommitAttempt<'_>,
-    staged: &mut Option<StagedFiles>,
-    proposal: Option<Proposal>,
-) -> Result<Option<Proposal>> {
-    let Some(mut proposal) = proposal else { return Ok(None) };
-    let rows = std::mem::take(&mut proposal.rows);
-    if !rows.is_empty() {
-        let files = StagedFiles::reuse_or_write(attempt, staged.take(), rows)?;
-        proposal.adds.extend_from_slice(&files.adds);
-        *staged = Some(files);
-    }
-    Ok(Some(proposal))
-}
-
-/// Tries to commit `proposal` as the next version until the outcome is known.
-fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<Submitted> {
+/// Tries to commit `proposal` as the next version until the outcome is known. Returns the entry of another writer that took the
+/// version.
+fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<Option<LogEntry>> {
     let table = attempt.table;
     let version = attempt.snapshot.version() + 1;
     let deadline = Some(environment().instant() + table.limits.on_errors);
@@ -171,7 +153,7 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
                     Some(snapshot) => table.remember(snapshot),
                     None => drop(table.refresh()),
                 }
-                return Ok(Submitted::Committed(committed.commit_version()));
+                return Ok(None);
             }
             Ok(CommitResult::Conflicted(_)) => None,
             Ok(CommitResult::Retryable(failed)) => Some(failed.error),
@@ -187,7 +169,7 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
             Some(true) => {
                 let error = error.map(|e| e.to_string());
                 tracing::warn!(table = %table.url, version, error, "the commit succeeded, but not what follows it");
-                return Ok(Submitted::Committed(version));
+                return Ok(None);
             }
             // Stores retry by themselves, so even a conflict may be with an earlier request of this commit.
             Some(false) => {}
@@ -195,9 +177,9 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
         match table.log_entry(version) {
             Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {
                 drop(table.refresh());
-                return Ok(Submitted::Committed(version));
+                return Ok(None);
             }
-            Ok(Some(entry)) => return Ok(Submitted::Lost(version, entry)),
+            Ok(Some(entry)) => return Ok(Some(entry)),
             Ok(None) => {
                 let hopeless = error.as_ref().is_some_and(|e| !is_transient(e) || is_disk_full(e));
                 // The entry may still come: a remote store may be working on a request whose response did not arrive in

@@ -25,6 +25,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
+use super::Proposal;
 use super::attempt::{CommitAttempt, FileRows};
 use crate::delta::errors::{from_arrow, from_kernel};
 use crate::delta::log::store_path;
@@ -60,22 +61,6 @@ pub(in crate::delta) struct StagedFiles {
 }
 
 impl StagedFiles {
-    /// The files for `rows` in this attempt: those of an earlier attempt if they hold the same rows and still fit, else new
-    /// ones.
-    pub(super) fn reuse_or_write(
-        attempt: &CommitAttempt<'_>,
-        before: Option<Self>,
-        rows: Vec<FileRows>,
-    ) -> Result<Self> {
-        if let Some(before) = before {
-            if before.rows == rows && before.fits(attempt)? {
-                return Ok(before);
-            }
-            before.discard(&attempt.table.storage);
-        }
-        Self::write(attempt, rows)
-    }
-
     /// Writes the files for `rows`.
     pub(in crate::delta) fn write(attempt: &CommitAttempt<'_>, mut rows: Vec<FileRows>) -> Result<Self> {
         let (storage, snapshot, layout) = (&attempt.table.storage, attempt.snapshot, attempt.write_layout()?);
@@ -137,6 +122,27 @@ impl StagedFiles {
         let columns = self.adds.iter().filter_map(|add| add.column_by_name("path")?.as_string_opt::<i32>());
         columns.flat_map(|paths| paths.iter().flatten().map(str::to_owned)).collect()
     }
+}
+
+/// `proposal` with its rows in data files: those that are `staged` if they hold the same rows and still fit, else new ones.
+pub(super) fn stage(
+    attempt: &CommitAttempt<'_>,
+    staged: &mut Option<StagedFiles>,
+    mut proposal: Proposal,
+) -> Result<Proposal> {
+    let rows = std::mem::take(&mut proposal.rows);
+    if !rows.is_empty() {
+        let files = match staged.take() {
+            Some(before) if before.rows == rows && before.fits(attempt)? => before,
+            before => {
+                before.into_iter().for_each(|before| before.discard(&attempt.table.storage));
+                StagedFiles::write(attempt, rows)?
+            }
+        };
+        proposal.adds.extend_from_slice(&files.adds);
+        *staged = Some(files);
+    }
+    Ok(proposal)
 }
 
 /// Now, in milliseconds since 1970. Never returns the same time twice in this process: files are read in this order, and

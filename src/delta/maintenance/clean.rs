@@ -7,7 +7,6 @@ use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use delta_kernel::schema::{DataType, StructField, StructType};
 use delta_kernel::{Engine as _, EngineData, FileMeta, KernelError, KernelResult, Snapshot};
-use serde_json::Value;
 
 use super::files::{self, StoredFile};
 use super::paths::PathSet;
@@ -57,7 +56,8 @@ pub(super) fn clean(table: &TableState, retention: Retention, now: i64, report: 
         report.log_entries_removed += u64::from(file.delete(table)?);
     }
     let Some(newest) = newest_to_start_from(&log, cutoff) else { return Ok(()) };
-    let start = last_checkpoint_version(table, &files)?.map_or(newest, |hint| newest.min(hint));
+    // Readers start at the latter.
+    let start = table.last_checkpoint()?.map_or(newest, |hint| newest.min(hint));
     let mut expired: Vec<_> = log
         .iter()
         .filter(|(version, kind, file)| {
@@ -95,15 +95,6 @@ fn newest_to_start_from(log: &[(u64, LogFileKind, StoredFile)], cutoff: i64) -> 
     }
     let complete = parts.iter().filter(|((_, of), found)| found.len() as u64 == *of);
     complete.map(|((version, _), _)| *version).max()
-}
-
-/// The version in `_last_checkpoint`, where readers start: it must not be cleaned away.
-fn last_checkpoint_version(table: &TableState, files: &[StoredFile]) -> Result<Option<u64>> {
-    let Some(file) = files.iter().find(|file| file.name == LAST_CHECKPOINT) else { return Ok(None) };
-    let content = file.read(table)?.unwrap_or_default();
-    let hint = serde_json::from_slice::<Value>(&content).ok();
-    // Readers ignore a hint that they cannot parse.
-    Ok(hint.and_then(|hint| hint.get("version").and_then(Value::as_u64)))
 }
 
 /// Makes sure that the table can be read from the checkpoint of version `start` on, without what is below it.

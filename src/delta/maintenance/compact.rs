@@ -180,6 +180,8 @@ fn replace(
     // The commits made meanwhile are read here, before this commit waits for the lock.
     let checked = table.refresh().and_then(|newest| drop_lost(table, &mut written, &mut version, &newest));
     let ended = checked.and_then(|()| {
+        // Not as the files that the loop stages: of a proposal with other rows, or whose files fit no more, it writes all files anew,
+        // under the table's lock. Compaction gives those runs up instead.
         commit(table, &kind, environment().instant(), None, &mut |attempt| {
             drop_lost(table, &mut written, &mut version, attempt.snapshot)?;
             discard(table, extract(&mut written, |run| Ok(!run.staged.fits(attempt)?))?);

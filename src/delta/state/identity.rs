@@ -169,7 +169,7 @@ impl TableState {
         };
         let log = self.versions_from(predecessor)?;
         // A single answer of a remote store proves nothing. Clean-up deletes an entry only after a checkpoint has it.
-        if is_missing && (log.contains(&predecessor) || self.is_in_checkpoint(predecessor)?) {
+        if is_missing && (log.contains(&predecessor) || self.last_checkpoint()? >= Some(predecessor)) {
             return Ok(());
         }
         let is_last = log.last().is_none_or(|last| *last <= version);
@@ -216,15 +216,18 @@ impl TableState {
         versions.map_err(|e| from_kernel(format!("listing the log of '{}'", self.url), e.into()))
     }
 
-    /// Whether a checkpoint includes `version`, so that its log entry may have been cleaned away.
-    fn is_in_checkpoint(&self, version: u64) -> Result<bool> {
+    /// The version of the checkpoint that `_last_checkpoint` names, where readers start. They ignore a file that they cannot parse.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when the store failed.
+    pub(in crate::delta) fn last_checkpoint(&self) -> Result<Option<u64>> {
         let (path, store) = (log_path(&self.url, LAST_CHECKPOINT)?, self.storage.store().clone());
         match self.storage.block_on(async move { store.get(&path).await?.bytes().await })? {
             Ok(text) => {
                 let hint = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
-                Ok(hint.get("version").and_then(serde_json::Value::as_u64).is_some_and(|newest| newest >= version))
+                Ok(hint.get("version").and_then(serde_json::Value::as_u64))
             }
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(from_kernel(format!("looking for a checkpoint of '{}'", self.url), e.into())),
         }
     }

@@ -24,7 +24,6 @@ use self::append_queue::AppendQueue;
 pub(super) use self::identity::{EntryIdentity, Predecessor};
 pub(super) use self::listing::{FileBatch, Listing, select};
 use self::lock::AdvisoryLock;
-pub(super) use self::lock::LockGuard;
 pub(super) use self::row_cache::RowCache;
 use super::errors::{from_kernel, is_transient};
 use super::log::{LogEntry, log_reader};
