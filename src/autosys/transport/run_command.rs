@@ -121,14 +121,16 @@ pub struct ScriptRunner {
     options: RunCommandOptions,
 }
 
-/// Why the events of a batch have no outcomes of their own.
-enum BatchFailure {
-    /// One outcome for all events. The next VM would not help or must not be tried.
-    SameForAll(SendOutcome),
-    /// Nothing was sent, for this reason of the VM.
-    TryNextVm(String),
-    /// Nothing was sent, because the VM runs another command.
-    VmBusy(String),
+/// What happened to all events of a batch alike, and whether the VM works, as in [`BatchAttempt`].
+type BatchFailure = (EventAttempt, Option<bool>);
+
+fn same_for_all(outcome: SendOutcome) -> BatchFailure {
+    (EventAttempt::Done(outcome), None)
+}
+
+/// Nothing was sent, for this reason of the VM.
+fn vm_failed(reason: String) -> BatchFailure {
+    (EventAttempt::TryNextVm(reason), Some(false))
 }
 
 impl RunCommand {
@@ -162,9 +164,9 @@ impl ScriptRunner {
             Ok(Some(id)) => id,
             Ok(None) => {
                 let text = "the subscription has no VM of this name, or several: set resource_group";
-                return Err(BatchFailure::TryNextVm(text.to_owned()));
+                return Err(vm_failed(text.to_owned()));
             }
-            Err(error) => return Err(BatchFailure::SameForAll(SendOutcome::transient(error.full_message()))),
+            Err(error) => return Err(same_for_all(SendOutcome::transient(error.full_message()))),
         };
         let _turn = vm_ids::wait_for_turn(&id).await;
         let limit = self.options.event_timeout;
@@ -178,15 +180,15 @@ impl ScriptRunner {
             // The script was accepted, and its result is not known.
             Err(error) => {
                 let text = format!("the script was started: {}", error.full_message());
-                Err(BatchFailure::SameForAll(SendOutcome::unknown(text)))
+                Err(same_for_all(SendOutcome::unknown(text)))
             }
         }
     }
 
     /// Starts the script when the VM runs no other command. Returns the response that accepts it, or what happened instead.
     async fn start(&self, request: &ArmRequest, gate: &Gate) -> Result<Response, BatchFailure> {
-        let transient = |text: String| BatchFailure::SameForAll(SendOutcome::transient(text));
-        let unknown = |text: String| BatchFailure::SameForAll(SendOutcome::unknown(text));
+        let transient = |text: String| same_for_all(SendOutcome::transient(text));
+        let unknown = |text: String| same_for_all(SendOutcome::unknown(text));
         let latest = Instant::now() + self.options.busy_timeout;
         let mut tried = 0;
         loop {
@@ -200,7 +202,7 @@ impl ScriptRunner {
             let response = match self.arm.post_once(request, Deadline::after(self.options.timeout), &may_send).await {
                 Ok(response) => response,
                 Err(_) if closed.load(Ordering::Relaxed) => {
-                    return Err(BatchFailure::SameForAll(SendOutcome::NotTried));
+                    return Err(same_for_all(SendOutcome::NotTried));
                 }
                 Err(RequestFailure { error, state: SendState::NotSent, .. }) => {
                     return Err(transient(error.full_message()));
@@ -222,10 +224,11 @@ impl ScriptRunner {
                 }
                 let text =
                     format!("{text}; it was tried {tried} times within {} s", self.options.busy_timeout.as_secs_f64());
-                return Err(if busy { BatchFailure::VmBusy(text) } else { transient(text) });
+                // A busy VM works for another caller.
+                return Err(if busy { (EventAttempt::TryNextVm(text), None) } else { transient(text) });
             }
             return Err(match status.as_u16() {
-                403 | 404 | 409 | 410 | 412 => BatchFailure::TryNextVm(text),
+                403 | 404 | 409 | 410 | 412 => vm_failed(text),
                 // A 503 says that nothing was done. The other server errors do not.
                 503 => transient(text),
                 500..=599 => unknown(format!("{text}; whether the script was run is unknown")),
@@ -258,7 +261,7 @@ fn read(script: &BatchScript, result: &OperationResult, limit: Duration) -> Resu
         )),
     };
     match script.read(&messages.join("\n")) {
-        ScriptOutput::NothingSent(reason) => Err(BatchFailure::TryNextVm(reason)),
+        ScriptOutput::NothingSent(reason) => Err(vm_failed(reason)),
         ScriptOutput::Events(events) => Ok(events.into_iter().map(outcome).collect()),
     }
 }
@@ -301,10 +304,7 @@ impl VmRunner for ScriptRunner {
                 let events = outcomes.into_iter().map(EventAttempt::Done).collect();
                 return BatchAttempt { events, vm_works: Some(true) };
             }
-            Err(BatchFailure::SameForAll(outcome)) => (EventAttempt::Done(outcome), None),
-            Err(BatchFailure::TryNextVm(reason)) => (EventAttempt::TryNextVm(reason), Some(false)),
-            // The VM works for another caller.
-            Err(BatchFailure::VmBusy(reason)) => (EventAttempt::TryNextVm(reason), None),
+            Err(failure) => failure,
         };
         BatchAttempt { events: vec![same; events.len()], vm_works }
     }
