@@ -77,6 +77,7 @@ pub(crate) fn without_userinfo(url: &str) -> String {
     format!("{scheme}{}", &rest[..end])
 }
 
+/// Whether `url` holds a user name or a password.
 pub(crate) fn has_userinfo(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }

@@ -15,6 +15,7 @@ use url::Url;
 use super::root::StoreKind;
 use crate::duration;
 use crate::error::{Error, Result};
+use crate::http::address::has_userinfo;
 
 mod keys;
 
@@ -202,7 +203,7 @@ fn check_addresses(values: &mut HashMap<OptionKey, String>) -> Result<()> {
             .ok()
             .filter(|url| url.has_host())
             .ok_or_else(|| wrong("must be a URL, such as https://host:port"))?;
-        if address != Address::Proxy && (!url.username().is_empty() || url.password().is_some()) {
+        if address != Address::Proxy && has_userinfo(&url) {
             return Err(wrong("holds a user or password, which do not belong in a URL; give them as separate options"));
         }
         if address == Address::Server && (url.query().is_some() || url.fragment().is_some()) {

@@ -8,6 +8,7 @@ use object_store::path::Path;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::address::has_userinfo;
 use crate::runtime;
 
 /// The kind of store of a root.
@@ -134,7 +135,8 @@ fn bucket(scheme: &str, kind: StoreKind, root: &str) -> Result<Bucket> {
     }
     // Without the error of the parser, which could repeat a part of the URI.
     let parsed = Url::parse(root).map_err(|_| refused("is not a URI"))?;
-    if parsed.password().is_some() || kind != StoreKind::Azure && !parsed.username().is_empty() {
+    // In an Azure root, the container is where other addresses have the user.
+    if parsed.password().is_some() || kind != StoreKind::Azure && has_userinfo(&parsed) {
         return Err(refused(
             "holds a user or password, which do not belong in a URI, as URIs are shown and logged: credentials go into \
              storage_options or the environment",
