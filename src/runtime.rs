@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -36,7 +36,7 @@ pub fn runtime() -> Result<&'static Runtime> {
         return Ok(runtime);
     }
     let runtime = Builder::new_multi_thread()
-        .worker_threads(worker_threads())
+        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
         .enable_all()
         .thread_name("jobrota")
         .build()
@@ -165,6 +165,12 @@ pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// host:pid of this process.
+pub(crate) fn this_process() -> String {
+    static HOST: LazyLock<String> = LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
+    format!("{}:{}", *HOST, std::process::id())
+}
+
 /// The home directory of the user. An empty `HOME` counts as none: paths below it would be in the working directory.
 pub fn home_directory() -> Option<PathBuf> {
     not_empty(std::env::home_dir())
@@ -172,10 +178,6 @@ pub fn home_directory() -> Option<PathBuf> {
 
 fn not_empty(path: Option<PathBuf>) -> Option<PathBuf> {
     path.filter(|path| !path.as_os_str().is_empty())
-}
-
-fn worker_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ impl Storage {
 
     /// Whether requests are answered at once, as on a local disk, so that none can hang.
     pub fn is_immediate(&self) -> bool {
-        self.executor.is_in_place()
+        self.executor.in_place
     }
 
     /// The options that the storage was opened with, to open another storage beside it. They can hold credentials: never

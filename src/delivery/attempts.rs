@@ -4,7 +4,6 @@ use arrow::array::RecordBatch;
 use arrow::compute::max;
 use chrono::{DateTime, Utc};
 
-use super::process::this_process;
 use crate::columns::{integer, text, time};
 use crate::delta::{CommitCheck, ConditionalWrite, NO_CHECK, Predicate};
 use crate::error::Result;
@@ -12,7 +11,7 @@ use crate::ledger::columns::{integers, new_batch, texts, times, value};
 use crate::ledger::rows::{named_rows, row_columns};
 use crate::ledger::tables::{ATTEMPTED_AT, DELIVERIES, ROW_TIMESTAMP, equal};
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable, sorted, time_range};
-use crate::runtime::environment;
+use crate::runtime::{environment, this_process};
 
 /// Rows that are farther apart than this, in microseconds, have their attempts read separately.
 const MIN_GAP: i64 = 3_600_000_000;

@@ -197,7 +197,7 @@ impl Cycle<'_> {
             let can_record = recording.is_none() && failed.is_none();
             let record_at = rows.oldest_answer.filter(|_| can_record).map(|at| at + LINGER);
             let acknowledge_at = (!rows.delivered.is_empty() && acknowledging.is_none()).then_some(acknowledge_after);
-            let send_at = can_send.then(|| limiter.next()).flatten();
+            let send_at = limiter.next.filter(|_| can_send);
             let wake_at = [record_at, acknowledge_at, send_at].into_iter().flatten().min();
             tokio::select! {
                 // A random order would be of no seed. A commit that has ended lets rows follow, so it goes first.
@@ -346,13 +346,8 @@ impl Cycle<'_> {
                     detail,
                     "not delivered"
                 );
-                let row = queued.row.clone();
-                self.report.failures.push(RowFailure {
-                    row,
-                    attempt: queued.attempt,
-                    outcome: outcome.clone(),
-                    detail,
-                });
+                let (row, attempt) = (queued.row.clone(), queued.attempt);
+                self.report.failures.push(RowFailure { row, attempt, outcome: outcome.clone(), detail });
             }
             if !is_delivered || self.duplicates.contains(&queued.row) {
                 let mark = self.attempt(&queued, AttemptOutcome::Sending, None, None, at);

@@ -21,9 +21,10 @@ pub(super) struct AttemptHistory {
     by_number: BTreeMap<i64, AttemptCounts>,
     /// Attempts up to this number do not count, because the row was redriven after them.
     redriven: i64,
-    last_try: Option<DateTime<Utc>>,
-    /// When the next try is due, from the saved retry state.
-    next_try: Option<DateTime<Utc>>,
+    /// When the row was last tried, if that try can have failed.
+    pub(super) last_try: Option<DateTime<Utc>>,
+    /// When the next try is due, as the retry state has it. None after a later attempt.
+    pub(super) next_try: Option<DateTime<Utc>>,
     /// The attempts that parked a row.
     parked_attempts: Vec<Attempt>,
 }
@@ -108,16 +109,6 @@ impl AttemptHistory {
         if attempt.outcome == AttemptOutcome::Parked {
             self.parked_attempts.push(attempt.clone());
         }
-    }
-
-    /// When the row was last tried, if that try can have failed.
-    pub(super) fn last_try(&self) -> Option<DateTime<Utc>> {
-        self.last_try
-    }
-
-    /// When the next try is due, as the retry state has it. None after a later attempt.
-    pub(super) fn next_try(&self) -> Option<DateTime<Utc>> {
-        self.next_try
     }
 
     /// How many identical rows were delivered or settled.
@@ -310,7 +301,7 @@ mod tests {
         let mut stopped = attempt(2, "failed", 9);
         stopped.detail = Some(NOT_SENT.to_owned());
         let history = &AttemptHistory::by_row(&[], [attempt(1, "failed", 5), stopped, attempt(2, "parked", 7)])[&row()];
-        assert_eq!(history.last_try(), DateTime::from_timestamp_micros(5));
+        assert_eq!(history.last_try, DateTime::from_timestamp_micros(5));
     }
 
     #[test]
@@ -383,7 +374,7 @@ mod tests {
             let written = before.retry_state(&row(), pending_at(cut));
             let split = AttemptHistory::by_row(&written, attempts[cut..].to_vec()).remove(&row()).unwrap_or_default();
             prop_assert_eq!(split.finished(), whole.finished());
-            prop_assert_eq!(split.last_try(), whole.last_try());
+            prop_assert_eq!(split.last_try, whole.last_try);
             prop_assert_eq!(split.parked(), whole.parked(), "{:?}", attempts);
             let open = pending - whole.parked().min(pending);
             let (split, whole) = (split.open_rows(open), whole.open_rows(open));

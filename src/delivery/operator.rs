@@ -12,11 +12,11 @@ use super::attempts::{Attempt, AttemptOutcome};
 use super::epoch::Epoch;
 use super::lease::LeaseAnswer;
 use super::pending::{IdenticalRows, PendingRows};
-use super::process::{new_owner, this_process};
+use super::process::new_owner;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::rows::counted;
 use crate::ledger::{JobLedger, LedgerRow, LedgerTable};
-use crate::runtime::environment;
+use crate::runtime::{environment, this_process};
 
 /// Transport of attempts that operators record.
 const TRANSPORT: &str = "by hand";
@@ -49,15 +49,6 @@ pub enum Settlement {
     Arrived,
     /// The event is not to be sent.
     NotToBeSent,
-}
-
-impl Settlement {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Arrived => "acknowledged",
-            Self::NotToBeSent => "skipped",
-        }
-    }
 }
 
 /// Who acts, and why.
@@ -217,6 +208,10 @@ impl JobLedger {
         let pending = PendingRows::read_with_all_attempts(self, table, Some(&wanted))?;
         epoch.plans_on(pending.histories.version);
         let (mut attempts, mut settled) = (Vec::new(), Vec::new());
+        let detail = note.detail(match settlement {
+            Settlement::Arrived => "acknowledged",
+            Settlement::NotToBeSent => "skipped",
+        });
         for rows in pending.identical() {
             let count = wanted.get(rows.row).copied().unwrap_or_default().min(rows.count);
             settled.extend((0..count).map(|_| rows.row.clone()));
@@ -224,7 +219,6 @@ impl JobLedger {
             // two before.
             let new = count.saturating_sub(rows.recovered);
             attempts.extend(unpark(table, &rows, new.min(rows.parked), &note.detail("settled")));
-            let detail = note.detail(settlement.word());
             attempts.extend((0..new).map(|_| {
                 Attempt::new(table, rows.row, NO_TRY, AttemptOutcome::ByHand, Some(detail.clone()), TRANSPORT)
             }));

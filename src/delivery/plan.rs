@@ -106,7 +106,7 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
     let mut sendable: Vec<SendableRow> = Vec::new();
     let identical = pending.identical().into_iter().map(|rows| {
         let open = rows.history.open_rows(rows.count - rows.recovered - rows.parked).into_iter();
-        (rows.row, (rows.recovered, rows.parked, rows.history.last_try(), open))
+        (rows.row, (rows.recovered, rows.parked, rows.history.last_try, open))
     });
     let mut identical: HashMap<&LedgerRow, _> = identical.collect();
     let goes_first = |row: &LedgerRow| row.job_id.as_ref().is_some_and(|job| rules.first.contains(job));

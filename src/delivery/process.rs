@@ -1,16 +1,8 @@
 //! The process that delivers: how tables name it, and whether it has ended.
 
-use std::sync::LazyLock;
-
 use siphasher::sip::SipHasher13;
 
-use crate::runtime::environment;
-
-/// host:pid of this process.
-pub(super) fn this_process() -> String {
-    static HOST: LazyLock<String> = LazyLock::new(|| gethostname::gethostname().to_string_lossy().into_owned());
-    format!("{}:{}", *HOST, std::process::id())
-}
+use crate::runtime::{environment, this_process};
 
 /// A new name for an owner in this process: host:pid/id.
 pub(super) fn new_owner() -> String {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 pub(super) struct RateLimiter {
     /// The time per event; zero for no limit.
     interval: Duration,
-    next: Option<Instant>,
+    /// When the next event can be sent; None: at once.
+    pub(super) next: Option<Instant>,
 }
 
 impl RateLimiter {
@@ -15,11 +16,6 @@ impl RateLimiter {
     pub(super) fn new(rate: Option<f64>) -> Self {
         let interval = rate.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok()).unwrap_or_default();
         Self { interval, next: None }
-    }
-
-    /// When the next event can be sent; None: at once.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.next
     }
 
     /// Whether an event can be sent at `now`.
@@ -49,7 +45,7 @@ mod tests {
         let mut now = begun;
         for _ in 0..9 {
             if !limiter.allows(now) {
-                now = limiter.next().unwrap();
+                now = limiter.next.unwrap();
             }
             limiter.record(now, 1);
         }

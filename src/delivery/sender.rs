@@ -84,6 +84,11 @@ pub(super) fn statuses_before(queued: &[&QueuedRow], marks: &[Attempt], recent: 
     before.collect()
 }
 
+/// The details that there are.
+fn joined(details: [Option<String>; 2]) -> Option<String> {
+    details.into_iter().flatten().reduce(|one, other| format!("{one}; {other}"))
+}
+
 impl Sender {
     /// What is known of the time before the attempt of `row` that is in doubt.
     fn before(&self, row: &QueuedRow) -> Option<&StatusBefore> {
@@ -101,8 +106,7 @@ impl Sender {
         let noted = futures::stream::iter(marks).for_each_concurrent(at_a_time, |mark| async {
             let Some(job_id) = &mark.row.job_id else { return };
             if let Ok(shown) = self.transport.status(job_id).await {
-                let details = mark.detail.take().into_iter().chain([format!("{SHOWED}{shown}")]);
-                mark.detail = Some(details.collect::<Vec<_>>().join("; "));
+                mark.detail = joined([mark.detail.take(), Some(format!("{SHOWED}{shown}"))]);
             }
         });
         // Without it, a row in doubt is sent again.
@@ -118,8 +122,7 @@ impl Sender {
         });
         let machine = self.machine.as_deref().filter(|_| self.transport.name() == CALLABLE);
         let limit = self.transport.time_limit().map(|limit| describe_limit(limit, machine));
-        let details: Vec<String> = doubt.into_iter().chain(limit).collect();
-        (!details.is_empty()).then(|| details.join("; "))
+        joined([doubt, limit])
     }
 
     /// How many rows it sends in one call.
@@ -175,8 +178,7 @@ impl Sender {
             let status = status.unwrap_or_else(|| Err("the status was not read in time".to_owned()));
             match status {
                 Ok(shown) if self.transport.confirms(delivery, &shown) => {
-                    let details = detail.iter().cloned().chain([format!("confirmed: AutoSys shows {shown}")]);
-                    let detail = Some(details.collect::<Vec<_>>().join("; "));
+                    let detail = joined([detail.clone(), Some(format!("confirmed: AutoSys shows {shown}"))]);
                     return SendResult { outcome: SendOutcome::Delivered { detail }, vm: sent.vm };
                 }
                 status if environment().instant() - begun + pause >= within => {

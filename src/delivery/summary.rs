@@ -187,10 +187,10 @@ impl JobLedger {
         let leases = if in_doubt.is_empty() { Vec::new() } else { self.unreleased_leases(table.name())? };
         let waits = if leases.is_empty() { Waits::new() } else { self.waits(table, &in_doubt, &leases, now)? };
         let times = retrying.into_iter().map(|(row, history, progress)| {
-            let asked = next_try.zip(history.last_try());
+            let asked = next_try.zip(history.last_try);
             let asked = asked.and_then(|(next_try, last_try)| next_try(row, progress.failures, last_try));
             let wait = key(row, &progress).and_then(|key| waits.get(&key).copied());
-            asked.or(history.next_try()).max(wait)
+            asked.or(history.next_try).max(wait)
         });
         // None, the next delivery, is the earliest.
         summary.next_retry = times.min().flatten();

@@ -123,7 +123,15 @@ impl ProcessCursor {
         let (step, value) = decide(&self.state);
         self.state.apply(step.changes);
         let at = now();
-        step.turns.iter().for_each(|turn| self.count(&turn.vm, at));
+        for Selection { vm, .. } in step.turns {
+            self.counts.entry(vm.clone()).or_default().add(Some(at));
+            self.history.push_back((at, vm));
+            if self.history.len() > HISTORY
+                && let Some((at, _)) = self.history.pop_front()
+            {
+                self.removed = self.removed.max(Some(at));
+            }
+        }
         value
     }
 
@@ -140,16 +148,6 @@ impl ProcessCursor {
             counts.entry(vm.clone()).or_default().add(Some(*at));
         }
         Ok(counts)
-    }
-
-    fn count(&mut self, vm: &str, at: i64) {
-        self.counts.entry(vm.to_owned()).or_default().add(Some(at));
-        self.history.push_back((at, vm.to_owned()));
-        if self.history.len() > HISTORY
-            && let Some((at, _)) = self.history.pop_front()
-        {
-            self.removed = self.removed.max(Some(at));
-        }
     }
 }
 

@@ -182,24 +182,19 @@ impl FromStr for Probe {
     /// Reads "auto", "icmp", "tcp:PORT" or an `http://` or `https://` address, see [`HttpProbe`].
     fn from_str(text: &str) -> Result<Self> {
         let text = text.trim();
-        match text {
-            "auto" => return Ok(Self::Auto),
-            "icmp" => return Ok(Self::Icmp),
-            _ => {}
-        }
-        if let Some(port) = text.strip_prefix("tcp:") {
-            return port.parse::<u16>().ok().filter(|port| *port > 0).map(Self::Tcp).ok_or_else(|| {
+        match text.strip_prefix("tcp:") {
+            Some(port) => port.parse::<u16>().ok().filter(|port| *port > 0).map(Self::Tcp).ok_or_else(|| {
                 Error::invalid(format!(
                     "the probe \"{text}\" names no TCP port: give one from 1 to 65535, as in \"tcp:22\""
                 ))
-            });
+            }),
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "icmp" => Ok(Self::Icmp),
+            None if text.starts_with("http://") || text.starts_with("https://") => HttpProbe::new(text).map(Self::Http),
+            None => Err(Error::invalid(format!(
+                "the probe \"{text}\" is not known: give \"auto\", \"icmp\", \"tcp:22\", \"http://{{ip}}:8080/health\", a callable, or a list of these"
+            ))),
         }
-        if text.starts_with("http://") || text.starts_with("https://") {
-            return HttpProbe::new(text).map(Self::Http);
-        }
-        Err(Error::invalid(format!(
-            "the probe \"{text}\" is not known: give \"auto\", \"icmp\", \"tcp:22\", \"http://{{ip}}:8080/health\", a callable, or a list of these"
-        )))
     }
 }
 

@@ -19,7 +19,7 @@ use self::hold::HoldRegistry;
 pub use self::options::{CursorKind, SelectorOptions};
 use self::prober::{PROBED_AT_ONCE, Prober};
 use super::Selection;
-use super::cursor::{Cursor, Step, now};
+use super::cursor::{Cursor, Step, TurnCount, now};
 use super::schedule::{self, Candidate, Decision, KnownResult};
 use super::state::{Changes, SelectionRules, SelectionState, StateKey};
 use crate::error::{Error, ErrorKind, Result};
@@ -266,19 +266,13 @@ impl RoundRobinSelector {
         let count = |vm: &Vm| counts.get(&vm.name).cloned().unwrap_or_default();
         let vms = self.inventory().vms();
         let total: u64 = vms.iter().map(|vm| count(vm).selections).sum();
-        Ok(vms
-            .iter()
-            .map(|vm| {
-                let count = count(vm);
-                let share = if total == 0 { 0.0 } else { count.selections as f64 / total as f64 };
-                DistributionRow {
-                    vm: vm.name.clone(),
-                    selections: count.selections,
-                    share,
-                    last_selected: count.last_selected.and_then(DateTime::from_timestamp_micros),
-                }
-            })
-            .collect())
+        let row = |vm: &Vm| {
+            let TurnCount { selections, last_selected } = count(vm);
+            let share = if total == 0 { 0.0 } else { selections as f64 / total as f64 };
+            let last_selected = last_selected.and_then(DateTime::from_timestamp_micros);
+            DistributionRow { vm: vm.name.clone(), selections, share, last_selected }
+        };
+        Ok(vms.iter().map(row).collect())
     }
 
     /// Takes a VM out of rotation for all who share the cursor, until it is restored. Once this returns, no selector selects

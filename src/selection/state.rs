@@ -106,23 +106,21 @@ impl SelectionState {
 
     /// Applies changes.
     pub(super) fn apply(&mut self, changes: Changes) {
-        changes.iter().for_each(|(key, value)| self.set(key, *value));
-    }
-
-    fn set(&mut self, key: &StateKey, value: i64) {
-        match key {
-            StateKey::LastTicket => self.last_ticket = value,
-            StateKey::Ticket(vm) => self.vm(vm).ticket = Some(value),
-            StateKey::Pass(vm) => self.vm(vm).pass = (value != NONE).then_some(value),
-            StateKey::Drained(vm) => self.vm(vm).drained = value != 0,
-            StateKey::Streak(vm) => self.vm(vm).streak = HealthStreak::of(value),
-            StateKey::Hold(vm, slot) if value == 0 => drop(self.vm(vm).holds.remove(slot)),
-            StateKey::Hold(vm, slot) => drop(self.vm(vm).holds.insert(*slot, value)),
+        for (key, value) in changes {
+            match key {
+                StateKey::LastTicket => self.last_ticket = value,
+                StateKey::Ticket(vm) => self.vm(vm).ticket = Some(value),
+                StateKey::Pass(vm) => self.vm(vm).pass = (value != NONE).then_some(value),
+                StateKey::Drained(vm) => self.vm(vm).drained = value != 0,
+                StateKey::Streak(vm) => self.vm(vm).streak = HealthStreak::of(value),
+                StateKey::Hold(vm, slot) if value == 0 => drop(self.vm(vm).holds.remove(&slot)),
+                StateKey::Hold(vm, slot) => drop(self.vm(vm).holds.insert(slot, value)),
+            }
         }
     }
 
-    fn vm(&mut self, name: &str) -> &mut VmState {
-        self.vms.entry(name.to_owned()).or_default()
+    fn vm(&mut self, name: String) -> &mut VmState {
+        self.vms.entry(name).or_default()
     }
 }
 

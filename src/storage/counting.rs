@@ -2,8 +2,7 @@
 //! On a local disk, the option `request_delay` delays each of them, to simulate a remote store.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +17,7 @@ use object_store::{
 use super::forward::forward;
 use crate::duration;
 use crate::error::{Error, Result as CrateResult};
-use crate::runtime::environment;
+use crate::runtime::{environment, lock};
 
 /// The storage option that sets the delay.
 pub(super) const DELAY_OPTION: &str = "request_delay";
@@ -35,18 +34,14 @@ const CONCURRENT_DELETIONS: usize = 10;
 /// [`crate::ErrorKind::InvalidInput`] when the delay is not a duration of at most a minute.
 pub(super) fn take_delay(options: &HashMap<String, String>) -> CrateResult<(Duration, HashMap<String, String>)> {
     let mut rest = options.clone();
-    let delay = rest.remove(DELAY_OPTION).map(|text| parse_delay(&text)).transpose()?;
-    Ok((delay.unwrap_or_default(), rest))
-}
-
-/// Parses the delay, such as `0.05` or `50ms`.
-fn parse_delay(text: &str) -> CrateResult<Duration> {
-    duration::parse(text).ok().filter(|delay| *delay <= MAX_DELAY).ok_or_else(|| {
-        Error::invalid(format!(
+    let Some(text) = rest.remove(DELAY_OPTION) else { return Ok((Duration::ZERO, rest)) };
+    match duration::parse(&text) {
+        Ok(delay) if delay <= MAX_DELAY => Ok((delay, rest)),
+        _ => Err(Error::invalid(format!(
             "the storage option {DELAY_OPTION} is '{text}'; give the time that each request waits, from 0 to 60 seconds, such as \
              0.05 or '50ms'"
-        ))
-    })
+        ))),
+    }
 }
 
 /// Requests sent to a store, by kind. A listing counts once, even if the store returns it in pages. Each deleted file
@@ -67,21 +62,13 @@ pub struct Requests {
     pub copy: u64,
 }
 
-/// A kind of request, as the position of its counter.
-#[derive(Debug, Clone, Copy)]
-enum RequestKind {
-    Get,
-    Put,
-    List,
-    Head,
-    Delete,
-    Copy,
-}
+/// The counter of a kind of request.
+type Kind = fn(&mut Requests) -> &mut u64;
 
 /// The counters of one store, shared with its [`CountingStore`], and the delay of each request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestCounter {
-    counts: Arc<[AtomicU64; 6]>,
+    counts: Arc<Mutex<Requests>>,
     delay: Duration,
 }
 
@@ -92,16 +79,15 @@ impl RequestCounter {
 
     /// The requests up to now.
     pub(super) fn read(&self) -> Requests {
-        let [get, put, list, head, delete, copy] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        Requests { get, put, list, head, delete, copy }
+        *lock(&self.counts)
     }
 
-    fn count(&self, kind: RequestKind) {
-        self.counts[kind as usize].fetch_add(1, Ordering::Relaxed);
+    fn count(&self, kind: Kind) {
+        *kind(&mut lock(&self.counts)) += 1;
     }
 
     /// Counts a request, and delays it.
-    async fn pass(&self, kind: RequestKind) {
+    async fn pass(&self, kind: Kind) {
         self.count(kind);
         if !self.delay.is_zero() {
             environment().sleep(self.delay).await;
@@ -110,7 +96,7 @@ impl RequestCounter {
 
     /// Counts a listing, and delays it.
     fn pass_list(&self, listed: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.count(RequestKind::List);
+        self.count(|requests| &mut requests.list);
         match self.delay {
             Duration::ZERO => listed,
             delay => async move { environment().sleep(delay).await }.map(|()| listed).flatten_stream().boxed(),
@@ -140,24 +126,26 @@ forward!(Display for CountingStore);
 #[async_trait]
 impl ObjectStore for CountingStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.counter.pass(RequestKind::Put).await;
+        self.counter.pass(|requests| &mut requests.put).await;
         self.inner.put_opts(location, payload, opts).await
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.counter.pass(RequestKind::Put).await;
+        self.counter.pass(|requests| &mut requests.put).await;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(CountingUpload { inner, counter: self.counter.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.counter.pass(if options.head { RequestKind::Head } else { RequestKind::Get }).await;
+        self.counter
+            .pass(if options.head { |requests| &mut requests.head } else { |requests| &mut requests.get })
+            .await;
         self.inner.get_opts(location, options).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let (counter, delay) = (self.counter.clone(), self.counter.delay);
-        let counted = locations.inspect_ok(move |_| counter.count(RequestKind::Delete));
+        let counted = locations.inspect_ok(move |_| counter.count(|requests| &mut requests.delete));
         let later = move |path| environment().sleep(delay).map(|()| path);
         self.inner.delete_stream(match delay {
             Duration::ZERO => counted.boxed(),
@@ -174,12 +162,12 @@ impl ObjectStore for CountingStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.counter.pass(RequestKind::List).await;
+        self.counter.pass(|requests| &mut requests.list).await;
         self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.counter.pass(RequestKind::Copy).await;
+        self.counter.pass(|requests| &mut requests.copy).await;
         self.inner.copy_opts(from, to, options).await
     }
 }
@@ -193,7 +181,7 @@ struct CountingUpload {
 #[async_trait]
 impl MultipartUpload for CountingUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.counter.count(RequestKind::Put);
+        self.counter.count(|requests| &mut requests.put);
         let part = self.inner.put_part(data);
         match self.counter.delay {
             Duration::ZERO => part,
@@ -202,12 +190,12 @@ impl MultipartUpload for CountingUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.counter.pass(RequestKind::Put).await;
+        self.counter.pass(|requests| &mut requests.put).await;
         self.inner.complete().await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.counter.pass(RequestKind::Delete).await;
+        self.counter.pass(|requests| &mut requests.delete).await;
         self.inner.abort().await
     }
 }
@@ -268,6 +256,9 @@ mod tests {
 
     #[test]
     fn a_delay_is_seconds_and_anything_else_is_refused() {
+        let parse_delay = |text: &str| {
+            take_delay(&HashMap::from([(DELAY_OPTION.to_owned(), text.to_owned())])).map(|(delay, _)| delay)
+        };
         assert_eq!(parse_delay("0.05").unwrap(), Duration::from_millis(50));
         assert_eq!(parse_delay(" 2 ").unwrap(), Duration::from_secs(2));
         assert_eq!(parse_delay("50ms").unwrap(), Duration::from_millis(50));

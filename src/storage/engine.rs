@@ -36,7 +36,7 @@ impl KernelEngine {
     /// An engine for `store`. If the store answers immediately, the engine reads one log entry after the other.
     pub(super) fn new(store: Arc<DynObjectStore>, executor: &Arc<Executor>) -> Self {
         let json = DefaultJsonHandler::new(Arc::clone(&store), Arc::clone(executor)).with_batch_size(LOG_BATCH_ROWS);
-        let json = if executor.is_in_place() { json.with_buffer_size(NonZero::<usize>::MIN) } else { json };
+        let json = if executor.in_place { json.with_buffer_size(NonZero::<usize>::MIN) } else { json };
         let inner = DefaultEngineBuilder::new(store)
             .with_task_executor(Arc::clone(executor))
             .with_batch_size(DATA_BATCH_ROWS)
@@ -99,17 +99,13 @@ impl ObjectStore for EncodedListing {
 pub(crate) struct Executor {
     runtime: TokioMultiThreadExecutor,
     handle: Handle,
-    in_place: bool,
+    /// Whether the thread that waits for a request also runs it.
+    pub(super) in_place: bool,
 }
 
 impl Executor {
     pub(super) fn new(handle: Handle, in_place: bool) -> Self {
         Self { runtime: TokioMultiThreadExecutor::new(handle.clone()), handle, in_place }
-    }
-
-    /// Whether the thread that waits for a request also runs it.
-    pub(super) fn is_in_place(&self) -> bool {
-        self.in_place
     }
 }
 

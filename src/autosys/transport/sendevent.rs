@@ -119,7 +119,10 @@ impl SendEvent {
         if options.env_file.as_ref().is_some_and(|file| file.as_os_str().is_empty()) {
             return Err(Error::invalid("the env_file for sendevent is empty; give its path, or leave it out"));
         }
-        let autostatus = options.autostatus.clone().or_else(|| find_beside(&options.program, "autostatus"));
+        // Beside a bare name, it is looked up in `PATH` too.
+        let beside = options.program.with_file_name("autostatus");
+        let found = || command::find_program(&beside, std::env::var_os("PATH").as_deref()).ok();
+        let autostatus = options.autostatus.clone().or_else(found);
         let hidden = options
             .environment
             .iter()
@@ -272,11 +275,6 @@ async fn source(file: &Path, given: &BTreeMap<String, Secret>, limit: Duration) 
 /// The variables with their values, for a child process.
 fn exposed(environment: &BTreeMap<String, Secret>) -> impl Iterator<Item = (&String, &str)> {
     environment.iter().map(|(name, value)| (name, value.expose()))
-}
-
-/// The program `name` in the directory of `program`, or in `PATH` when `program` is a bare name; None when it is not there.
-fn find_beside(program: &Path, name: &str) -> Option<PathBuf> {
-    command::find_program(&program.with_file_name(name), std::env::var_os("PATH").as_deref()).ok()
 }
 
 #[async_trait]

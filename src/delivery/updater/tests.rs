@@ -12,7 +12,7 @@ use crate::ErrorKind;
 use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions, SendOutcome, SendResult};
 use crate::delivery::Order;
 use crate::delivery::process::tests::ended_process;
-use crate::delivery::process::this_process;
+use crate::runtime::this_process;
 use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
 use crate::storage::Storage;
 use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};

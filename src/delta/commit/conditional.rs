@@ -60,7 +60,7 @@ impl Table {
             let listing = scanner.files()?;
             let files = oldest_first(&listing.batches);
             let read = scanner.read_all(files.iter().map(|(.., file)| *file), Ok)?;
-            let rows = schema::concat(scanner.schema(), &read)?;
+            let rows = schema::concat(&scanner.schema, &read)?;
             let Some(ConditionalWrite { batch, transactions }) = decide(&rows)? else { return Ok(None) };
             let removes = select(&listing.batches, files.iter().map(|(at, row, _)| (*at, *row)))?;
             Ok(Some(Proposal { rows: attempt.rows(&batch)?, removes, transactions, ..Proposal::default() }))
@@ -124,7 +124,8 @@ struct Decisions {
 
 impl Decisions {
     fn make(attempt: &CommitAttempt<'_>, predicate: &Predicate, cache: &RowCache, decide: Decide<'_>) -> Result<Self> {
-        let scanner = Scanner::new(attempt.table, attempt.snapshot, predicate)?.with_cache(cache);
+        let mut scanner = Scanner::new(attempt.table, attempt.snapshot, predicate)?;
+        scanner.caches.push(cache);
         let mut decisions = Self::default();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         let listing = scanner.files()?;
@@ -140,7 +141,7 @@ impl Decisions {
                 // Large files are not copied into one batch.
                 let size = if all_small { window.len() } else { 1 };
                 for (files, read) in window.chunks(size).zip(read.chunks(size)) {
-                    let rows = schema::concat(scanner.schema(), read)?;
+                    let rows = schema::concat(&scanner.schema, read)?;
                     let Some(Rewrite { remove, add }) =
                         (rows.num_rows() > 0).then(|| decide(&rows)).transpose()?.flatten()
                     else {
@@ -152,7 +153,7 @@ impl Decisions {
                         return Err(Error::invalid(text));
                     }
                     if add.num_rows() > 0 {
-                        added.push(schema::align(&add, scanner.schema())?);
+                        added.push(schema::align(&add, &scanner.schema)?);
                     }
                     let mut first = 0;
                     for ((at, row, file), rows) in files.iter().zip(read) {
@@ -166,7 +167,7 @@ impl Decisions {
         }
         decisions.removes = select(&listing.batches, removed)?;
         if !added.is_empty() {
-            decisions.added.push(FileRows::new(schema::concat(scanner.schema(), &added)?));
+            decisions.added.push(FileRows::new(schema::concat(&scanner.schema, &added)?));
         }
         Ok(decisions)
     }

@@ -213,7 +213,7 @@ fn replace(
 
 fn write<'a>(ahead: &CommitAttempt<'_>, scanner: &Scanner<'_>, run: FileRun<'a>) -> Result<CompactedRun<'a>> {
     let batches = scanner.read_all(run.files.iter().map(|(.., file)| *file), Ok)?;
-    let rows = schema::concat(scanner.schema(), &batches)?;
+    let rows = schema::concat(&scanner.schema, &batches)?;
     let count = rows.num_rows() as u64;
     let rows = FileRows { rows, written_at: run.files.last().map(|(.., file)| file.modification_time) };
     Ok(CompactedRun { rows: count, staged: StagedFiles::write(ahead, vec![rows])?, run })

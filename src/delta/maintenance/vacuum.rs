@@ -21,9 +21,6 @@ use crate::delta::state::TableState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::file_names;
 
-/// Prefix and suffix of a deletion vector's file name.
-const VECTOR: (&str, &str) = ("deletion_vector_", ".bin");
-
 /// Deletes files that are not needed. Stops at the first file that the store does not delete.
 pub(super) fn vacuum(
     table: &TableState,
@@ -70,13 +67,9 @@ fn may_delete(name: &str, partitions: &[Vec<u8>]) -> bool {
         return false;
     }
     // Unfinished files of a process that was killed while it wrote on a local disk: `.name.1-2.tmp` or `name#1`.
-    if file_names::is_temporary(file) {
-        return true;
-    }
     let name = file_names::without_staging_number(file).unwrap_or(file);
-    let (prefix, suffix) = VECTOR;
-    let vector = name.starts_with(prefix) && name.ends_with(suffix);
-    !hidden(file) && (vector || name.ends_with(".parquet"))
+    let vector = name.starts_with("deletion_vector_") && name.ends_with(".bin");
+    file_names::is_temporary(file) || !hidden(file) && (vector || name.ends_with(".parquet"))
 }
 
 /// What the log says about files.

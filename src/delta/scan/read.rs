@@ -83,7 +83,7 @@ impl Table {
                 }
                 matching.push(rows);
             }
-            Ok(ValueCounts { counts, rows: schema::concat(scanner.schema(), &matching)? })
+            Ok(ValueCounts { counts, rows: schema::concat(&scanner.schema, &matching)? })
         })
     }
 
@@ -95,15 +95,6 @@ impl Table {
     /// As [`Table::scan`].
     pub fn appended_since(&self, known: u64, except: &dyn Fn(u64) -> bool) -> Result<Option<(RecordBatch, u64)>> {
         let snapshot = self.state.refresh()?;
-        Ok(self.appended_before(&snapshot, known, except)?.map(|rows| (rows, snapshot.version())))
-    }
-
-    fn appended_before(
-        &self,
-        snapshot: &SnapshotRef,
-        known: u64,
-        except: &dyn Fn(u64) -> bool,
-    ) -> Result<Option<RecordBatch>> {
         let now = snapshot.version();
         if now < known || now - known > MOST_COMMITS {
             return Ok(None);
@@ -113,14 +104,14 @@ impl Table {
         let incomplete = entries.iter().any(|entry| entry.incomplete);
         let files: Vec<ScanFile> = entries.into_iter().flat_map(|entry| entry.added).collect();
         if files.is_empty() {
-            return Ok(Some(RecordBatch::new_empty(self.state.schema(snapshot)?)));
+            return Ok(Some((RecordBatch::new_empty(self.state.schema(&snapshot)?), now)));
         }
-        let scanner = Scanner::new(&self.state, snapshot, &Predicate::default())?;
+        let scanner = Scanner::new(&self.state, &snapshot, &Predicate::default())?;
         if incomplete || !scanner.stores_logical_columns() {
             return Ok(None);
         }
         match scanner.read_all(&files, Ok) {
-            Ok(batches) => schema::concat(scanner.schema(), &batches).map(Some),
+            Ok(batches) => Ok(Some((schema::concat(&scanner.schema, &batches)?, now))),
             // Compacted and vacuumed since: the rows are in other files. Reading those reports a damaged one.
             Err(error) if !error.is_retryable() => Ok(None),
             Err(error) => Err(error),
@@ -132,7 +123,7 @@ impl Table {
 fn rows(scanner: &Scanner<'_>, predicate: &Predicate) -> Result<RecordBatch> {
     let listing = scanner.files()?;
     let files = oldest_first(&listing.batches).into_iter().map(|(.., file)| file);
-    schema::concat(scanner.schema(), &scanner.read_all(files, |rows| filter(&rows, predicate))?)
+    schema::concat(&scanner.schema, &scanner.read_all(files, |rows| filter(&rows, predicate))?)
 }
 
 /// The value that all rows of `file` have, and their number, if the log has both. It does not if the column is not a

@@ -29,8 +29,9 @@ pub(in crate::delta) struct Scanner<'a> {
     table: &'a TableState,
     engine: &'a Arc<KernelEngine>,
     scan: Scan,
-    schema: SchemaRef,
-    caches: Vec<&'a RowCache>,
+    /// The schema of the rows read.
+    pub(in crate::delta) schema: SchemaRef,
+    pub(in crate::delta) caches: Vec<&'a RowCache>,
     /// What the scan skips files by; `None` if it reads only some columns.
     listed_by: Option<Predicate>,
 }
@@ -61,17 +62,6 @@ impl<'a> Scanner<'a> {
         let (scan, engine) = (scan.build().map_err(failed)?, table.storage.engine()?);
         let listed_by = columns.is_none().then(|| predicate.clone());
         Ok(Self { table, engine, scan, schema, caches: Vec::new(), listed_by })
-    }
-
-    /// Reads through `cache` too.
-    pub(in crate::delta) fn with_cache(mut self, cache: &'a RowCache) -> Self {
-        self.caches.push(cache);
-        self
-    }
-
-    /// The schema of the rows read.
-    pub(in crate::delta) fn schema(&self) -> &SchemaRef {
-        &self.schema
     }
 
     /// Whether data files hold all columns of the table, under the same names.

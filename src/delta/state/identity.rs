@@ -202,11 +202,8 @@ impl TableState {
     /// The versions in the log from `version` on.
     fn versions_from(&self, version: u64) -> Result<BTreeSet<u64>> {
         if self.is_local() {
-            let mut found = BTreeSet::new();
-            for version in version..=version.saturating_add(2) {
-                found.extend(self.stored_entry(version)?.map(|_| version));
-            }
-            return Ok(found);
+            let stored = |version| Ok(self.stored_entry(version)?.map(|_| version));
+            return (version..=version.saturating_add(2)).filter_map(|version| stored(version).transpose()).collect();
         }
         let (log, offset) = (log_path(&self.url, "")?, log_path(&self.url, &format!("{version:020}"))?);
         let listed = self.storage.store().list_with_offset(Some(&log), &offset);

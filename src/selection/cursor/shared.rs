@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::columns::new_batch;
 use crate::ledger::if_exists;
 use crate::ledger::tables::SELECTIONS;
-use crate::runtime::lock;
+use crate::runtime::{lock, this_process};
 use crate::selection::state::{SelectionState, StateKey};
 use crate::storage::Storage;
 
@@ -194,7 +194,7 @@ fn read(view: &SnapshotView<'_>, version: &mut Option<Version>, state: &mut Sele
 fn guard(step: &Step) -> Result<ConditionalWrite> {
     let turns = &step.turns;
     let now = now();
-    let by = format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id());
+    let by = this_process();
     let columns = vec![
         text(turns, |turn| Some(&turn.vm)),
         text(turns, |turn| Some(&turn.ip_address)),

@@ -37,7 +37,8 @@ impl HostKeyCheck {
     fn check_against(&self, text: &str, key: &PublicKey) -> Result<(), String> {
         // A line with a key type that cannot be parsed is about another key.
         let entries = KnownHosts::new(text).filter_map(Result::ok);
-        let ours: Vec<Entry> = entries.filter(|entry| self.is_named(entry.host_patterns())).collect();
+        let ours: Vec<Entry> =
+            entries.filter(|entry| self.names.iter().any(|name| self.matches(entry.host_patterns(), name))).collect();
         let same = |entry: &&Entry| entry.public_key().key_data() == key.key_data();
         let fingerprint = key.fingerprint(HashAlg::Sha256);
         let (names, file) = (self.names.join(", "), self.file.display());
@@ -64,10 +65,6 @@ impl HostKeyCheck {
         Err(format!(
             "the host key {fingerprint} of {names} is not known: compare it, and add it to {file}, as with ssh-keyscan {port}{name}"
         ))
-    }
-
-    fn is_named(&self, patterns: &HostPatterns) -> bool {
-        self.names.iter().any(|name| self.matches(patterns, name))
     }
 
     fn matches(&self, patterns: &HostPatterns, name: &str) -> bool {
