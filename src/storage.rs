@@ -1,4 +1,18 @@
 //! Opens the storage of tables: makes an object store and a kernel engine of a path or URI.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `root.rs` | parses a root: a local directory, or a path in a container or bucket |
+//! | `options.rs`, `options/keys.rs` | reads and checks the options of object stores |
+//! | `cloud.rs` | connects to containers and buckets |
+//! | `local.rs`, `local/listing.rs` | the file system of this machine, which lists a long log quickly |
+//! | `fsync.rs`, `fsync/` | a local disk on which files survive a power cut |
+//! | `layers.rs` | the layers around a store, and their order |
+//! | `counting.rs`, `data_file_cache.rs`, `error_mapping.rs` | layers: count and delay requests, read small files at once, explain errors |
+//! | `forward.rs` | the methods that a layer does not change |
+//! | `engine.rs` | the kernel's engine for a store, and what runs its futures |
+//! | `clock.rs` | the clock of the store |
+//! | `file_names.rs` | names of the files in a log, and of files that are not complete yet |
 
 use std::collections::HashMap;
 use std::fmt;

@@ -204,7 +204,13 @@ impl Epoch {
         let last_epoch = last >> COMMIT_BITS;
         let number = match known {
             Some(number) if last_epoch <= number => number,
-            Some(_) => return Err(self.passed_over()),
+            Some(_) => {
+                let text = format!(
+                    "another process has taken the lease of {} meanwhile; this one marks no row and sets no flag any more",
+                    self.source.name()
+                );
+                return Err(Error::new(ErrorKind::LeaseHeld, text).with_retryable(true));
+            }
             None => {
                 // The attempts table can have been deleted, or an older copy of it restored.
                 let rows = self.ledger.opened(self.source.spec())?;
@@ -237,14 +243,6 @@ impl Epoch {
         }
         let text = format!("attempts to deliver rows of {} were recorded meanwhile; try again", self.source.name());
         Err(Error::new(ErrorKind::Conflict, text).with_retryable(true))
-    }
-
-    fn passed_over(&self) -> Error {
-        let text = format!(
-            "another process has taken the lease of {} meanwhile; this one marks no row and sets no flag any more",
-            self.source.name()
-        );
-        Error::new(ErrorKind::LeaseHeld, text).with_retryable(true)
     }
 }
 

@@ -180,12 +180,7 @@ impl AttemptHistory {
                 .iter_mut()
                 .filter(|row| row.in_doubt == Some(number) && row.next_attempt == number.saturating_add(1));
             for row in in_doubt.take(late) {
-                *row = RowProgress {
-                    next_attempt: number,
-                    failures: row.failures.saturating_sub(1),
-                    in_doubt: None,
-                    ..*row
-                };
+                (row.next_attempt, row.failures, row.in_doubt) = (number, row.failures.saturating_sub(1), None);
             }
             // First the rows that have this number next; then others, if another writer counted differently. Which of identical rows is
             // in doubt cannot be told: those that ended were not, so that none is sent twice without a mark that says so.

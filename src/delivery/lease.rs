@@ -205,7 +205,7 @@ impl LeaseGuard {
     /// A check of whether something new can be started: the lease stays valid for a while.
     pub(super) fn validity(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move || environment().since_boot() + shared.ttl / MARGIN < shared.valid_until()
+        move || environment().since_boot() + shared.ttl / MARGIN < *lock(&shared.valid_until)
     }
 
     /// Stopped when the lease has expired or another owner has taken it.
@@ -229,10 +229,6 @@ impl Drop for LeaseGuard {
 }
 
 impl SharedLease {
-    fn valid_until(&self) -> Duration {
-        *lock(&self.valid_until)
-    }
-
     /// Takes or renews the lease.
     async fn extend(self: &Arc<Self>, renews: bool) -> Result<LeaseAnswer> {
         let requested = environment().since_boot();
@@ -255,7 +251,7 @@ impl SharedLease {
                     tracing::warn!(name = self.name, holder = holder.owner, "the lease expired; another owner took it");
                     break;
                 }
-                Err(error) if environment().since_boot() < self.valid_until() => {
+                Err(error) if environment().since_boot() < *lock(&self.valid_until) => {
                     tracing::warn!(name = self.name, error = error.full_message(), "the lease was not renewed yet");
                     wait = self.ttl / MARGIN;
                 }

@@ -199,11 +199,9 @@ fn queue(sendable: Vec<SendableRow>, rules: &PlanRules<'_>, plan: &mut Plan) {
         let can_arrive = queue.iter().any(|row| !row.settles);
         if is_latest && !can_arrive {
             let older = queue.len().saturating_sub(1);
-            plan.superseded.extend(queue.drain(..older).map(|row| UnsentRow {
-                row: row.queued.row,
-                attempt: row.queued.attempt,
-                reason: "a later row of the same job is pending".to_owned(),
-            }));
+            let reason = "a later row of the same job is pending";
+            let unsent = |QueuedRow { row, attempt, .. }| UnsentRow { row, attempt, reason: reason.to_owned() };
+            plan.superseded.extend(queue.drain(..older).map(|row| unsent(row.queued)));
         }
         // The first row that is not due yet, and all rows behind it, wait. Where only the latest row is sent, all rows wait for an event
         // that can still arrive.

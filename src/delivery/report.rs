@@ -59,12 +59,10 @@ impl DeliveryReport {
         self.parked = plan.parked_before + plan.park.len() as u64;
         self.waiting = plan.waiting;
         self.next_try = plan.next_try;
-        self.failures.extend(plan.park.iter().cloned().map(|UnsentRow { row, attempt, reason }| RowFailure {
-            row,
-            attempt,
-            outcome: AttemptOutcome::Parked,
-            detail: reason,
-        }));
+        let outcome = AttemptOutcome::Parked;
+        let failure =
+            |UnsentRow { row, attempt, reason: detail }| RowFailure { row, attempt, outcome: outcome.clone(), detail };
+        self.failures.extend(plan.park.iter().cloned().map(failure));
     }
 
     /// Logs one record for the whole cycle: a warning if rows failed or are held back.

@@ -31,7 +31,7 @@ use crate::runtime::blocking;
 use crate::runtime::environment::{environment, sleep_until};
 use crate::stop::Stop;
 
-/// A request to stop, and how long after it what is before the first send is waited for.
+/// A request to stop. What a cycle does before its first send, and after its last, may take until `deadline`.
 struct StopRequest {
     stop: Stop,
     deadline: Shared<BoxFuture<'static, ()>>,

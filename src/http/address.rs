@@ -43,11 +43,8 @@ impl AddressRules<'_> {
             return Err(refuse(&format!("is not https, {reason}")));
         }
         if url.query().is_some() || url.fragment().is_some() || (url.path() != "/" && !self.with_path) {
-            return Err(refuse(if self.with_path {
-                "has more than a host, a port and a path"
-            } else {
-                "has more than a host and a port"
-            }));
+            let parts = if self.with_path { "host, a port and a path" } else { "host and a port" };
+            return Err(refuse(&format!("has more than a {parts}")));
         }
         Ok(url)
     }

@@ -1,4 +1,10 @@
 //! Inventories: the VMs that may be selected, with addresses and NICs, from a list, a value, a file or Azure.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `mod.rs` | [`Inventory`] and [`Vm`]: names, weights, tags, and what an inventory refuses |
+//! | `read.rs` | reads values of the accepted shapes, and files of JSON, YAML and CSV |
+//! | `azure.rs`, `azure/` | lists the VMs of an Azure subscription, resource group or load balancer |
 
 pub mod azure;
 mod read;

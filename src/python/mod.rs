@@ -1,4 +1,19 @@
 //! The Python module: argument conversion, GIL release, exceptions. It holds no logic of its own.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `convert.rs`, `convert/` | converts values between Python and the core |
+//! | `errors.rs` | converts errors to the exceptions of `jobrota.errors` |
+//! | `wait.rs`, `attach.rs` | waits for the core without the GIL; calls Python from other threads |
+//! | `callables.rs` | Python objects that the core calls |
+//! | `logging.rs` | passes events of the core to Python's `logging` |
+//! | `ledger.rs`, `track.rs`, `operator.rs`, `ledger_summary.rs`, `reports.rs` | `JobLedger`, and what its methods take and return |
+//! | `updater.rs`, `transports.rs`, `ssh.rs`, `run_command.rs` | `AutosysUpdater` and the transports |
+//! | `inventory.rs`, `selector.rs`, `selection.rs` | `Inventory`, `RoundRobinSelector` and `Selection` |
+//! | `runner.rs`, `arm.rs`, `comparison_result.rs` | `ViyaComparisonRunner`, its arms and its result |
+//! | `credentials.rs`, `viya_session.rs` | `Credentials` and `ViyaSession` |
+//! | `doctor.rs` | the checks of this machine |
+//! | `sandbox.rs`, `sandbox_viya.rs` | `Sandbox` and its options |
 
 use std::time::Duration;
 

@@ -2,6 +2,15 @@
 //!
 //! Everything is on loopback, in one process, and stops when the [`Sandbox`] value is dropped. Its times are simulated from one
 //! recorded run (`examples/data/README.md`). They say nothing about real servers.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `mod.rs` | [`Sandbox`]: starts and stops the stand-ins, and writes the files that name them |
+//! | `viya/` | SAS Viya: login, job definitions, compute contexts, jobs, workload orchestrator |
+//! | `autosys.rs`, `autosys/` | AutoSys: `sendevent`, `autostatus` and the web services, over one event log |
+//! | `azure.rs`, `azure/` | Azure: login service, metadata service and Resource Manager |
+//! | `vms.rs` | VMs of which some do not answer |
+//! | `local_server.rs` | an HTTP server on a port of 127.0.0.1 |
 
 pub mod autosys;
 pub mod azure;

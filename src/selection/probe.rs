@@ -156,12 +156,8 @@ impl ProcessLimits {
         // Half of them: the rest of the process needs descriptors, too.
         let half = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
         let most_connections = half.clamp(8, u64::from(MOST_CONNECTIONS)) as u32;
-        Self {
-            names,
-            connections: Semaphore::new(most_connections as usize),
-            most_connections,
-            callables: Arc::new(Semaphore::new(callables)),
-        }
+        let (connections, callables) = (Semaphore::new(most_connections as usize), Arc::new(Semaphore::new(callables)));
+        Self { names, connections, most_connections, callables }
     }
 
     /// Those of this process. A forked child has limits of its own: what its parent holds is never released in the child.

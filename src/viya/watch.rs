@@ -80,7 +80,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Counts a job as in flight until what is returned is dropped.
+    /// Counts a job as in flight until the returned guard is dropped.
     #[must_use]
     pub fn count_in_flight(&self) -> Arc<()> {
         Arc::clone(&self.in_flight)

@@ -1,11 +1,11 @@
 //! A function of the user as a transport.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::OptionFuture;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -39,12 +39,6 @@ impl Callable {
     }
 }
 
-impl fmt::Debug for Callable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Callable").field("thread_safe", &self.serial.is_none()).finish_non_exhaustive()
-    }
-}
-
 #[async_trait]
 impl Transport for Callable {
     fn name(&self) -> &str {
@@ -60,14 +54,9 @@ impl Transport for Callable {
     }
 
     async fn send(&self, delivery: &Delivery, gate: &Gate) -> SendResult {
-        let guard = match &self.serial {
-            Some(serial) => match timeout(self.time_limit, Arc::clone(serial).lock_owned()).await {
-                Ok(guard) => Some(guard),
-                // The call before does not return.
-                Err(_) => return SendOutcome::NotTried.into(),
-            },
-            None => None,
-        };
+        let turn = self.serial.clone().map(|serial| timeout(self.time_limit, serial.lock_owned()));
+        // Else the call before does not return.
+        let Ok(guard) = OptionFuture::from(turn).await.transpose() else { return SendOutcome::NotTried.into() };
         let (function, delivery, gate) = (Arc::clone(&self.function), delivery.clone(), gate.clone());
         let is_over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&is_over);

@@ -11,7 +11,6 @@
 //!
 //! `command`, `output` and `vms` are what several of them share.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,12 +117,6 @@ impl Gate {
     /// Whether it is open now.
     pub fn is_open(&self) -> bool {
         (self.0)()
-    }
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("open", &self.is_open()).finish()
     }
 }
 

@@ -25,7 +25,6 @@ mod known_hosts;
 
 use command_line::{command_line, start_line, why_nothing_ran};
 use connection::{CommandResult, Connection, SshLogin};
-use known_hosts::HostKeyCheck;
 
 /// How [`Ssh`] connects to a VM, and what it runs there. Start from [`SshOptions::new`].
 #[derive(Debug, Clone)]
@@ -145,12 +144,7 @@ impl SshRunner {
             return Ok(Arc::clone(connection));
         }
         *slot = None;
-        let names = vec![selection.vm.clone(), selection.ip_address.clone()];
-        let host = HostKeyCheck { names, port: self.options.port, file: self.known_hosts.clone() };
-        let SshOptions { user, sessions, connect_timeout, .. } = &self.options;
-        let opened =
-            Connection::open(&selection.ip_address, host, user, &self.login, *sessions, *connect_timeout).await?;
-        let opened = Arc::new(opened);
+        let opened = Arc::new(Connection::open(self, selection).await?);
         *slot = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -187,22 +181,17 @@ impl SshRunner {
         }
         result
     }
+}
 
-    /// Sends one event on `connection`.
-    async fn run_event(
-        &self,
-        connection: &Connection,
-        command: &VmCommand,
-        arguments: &[String],
-        gate: &Gate,
-    ) -> EventAttempt {
-        match self.execute(connection, command, arguments, gate).await {
+impl From<CommandResult> for EventAttempt {
+    fn from(result: CommandResult) -> Self {
+        match result {
             CommandResult::Ran(mut result) => {
                 result.end = result.end.map_err(|why| format!("may have run: {why}"));
-                EventAttempt::Done(result.outcome())
+                Self::Done(result.outcome())
             }
-            CommandResult::NotStarted(why) => EventAttempt::TryNextVm(why),
-            CommandResult::GateClosed => EventAttempt::Done(SendOutcome::NotTried),
+            CommandResult::NotStarted(why) => Self::TryNextVm(why),
+            CommandResult::GateClosed => Self::Done(SendOutcome::NotTried),
         }
     }
 }
@@ -228,8 +217,9 @@ impl VmRunner for SshRunner {
     ) -> BatchAttempt {
         let events = match self.connection(vm).await {
             Ok(connection) => {
-                let runs = events.iter().map(|(_, arguments)| self.run_event(&connection, command, arguments, gate));
-                join_all(runs).await
+                let run = |arguments| self.execute(&connection, command, arguments, gate);
+                let ran = join_all(events.iter().map(|(_, arguments)| run(arguments))).await;
+                ran.into_iter().map(EventAttempt::from).collect()
             }
             Err(why) => vec![EventAttempt::TryNextVm(why); events.len()],
         };

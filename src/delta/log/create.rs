@@ -42,10 +42,19 @@ pub(in crate::delta) fn table_exists(storage: &Storage, url: &Url) -> Result<boo
         let files = store.list(Some(&log)).filter(|file| ready(!file.as_ref().is_ok_and(unfinished)));
         std::pin::pin!(files).next().await
     })?;
-    match first {
-        None | Some(Err(object_store::Error::NotFound { .. })) => Ok(false),
-        Some(Ok(_)) => Ok(true),
-        Some(Err(e)) => Err(from_kernel(format!("looking for the Delta table '{url}'"), KernelError::from(e))),
+    let Some(first) = first else { return Ok(false) };
+    Ok(if_found(first, || format!("looking for the Delta table '{url}'"))?.is_some())
+}
+
+/// What the store answered to a request about a file; `None` if there is no such file. Errors say what it was for.
+pub(in crate::delta) fn if_found<T>(
+    answer: object_store::Result<T>,
+    doing: impl FnOnce() -> String,
+) -> Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(e) => Err(from_kernel(doing(), KernelError::from(e))),
     }
 }
 

@@ -8,15 +8,13 @@
 
 use std::collections::HashMap;
 
-use delta_kernel::KernelError;
 use delta_kernel::scan::state::{DvInfo, ScanFile};
 use futures::StreamExt as _;
 use object_store::ObjectStoreExt as _;
 use serde_json::Value;
 use url::Url;
 
-use super::create::log_path;
-use crate::delta::errors::from_kernel;
+use super::create::{if_found, log_path};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::file_names::entry_name;
 use crate::storage::{Storage, StoreKind};
@@ -84,14 +82,10 @@ impl LogEntry {
     pub(in crate::delta) fn read(storage: &Storage, url: &Url, version: u64) -> Result<Option<Self>> {
         let path = log_path(url, &entry_name(version))?;
         let store = storage.store().clone();
-        match storage.block_on(async move { store.get(&path).await?.bytes().await })? {
-            Ok(text) => {
-                refuse_spark_commit_on_s3(storage, url, version, &text)?;
-                Ok(Some(Self::parse(&text)))
-            }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(from_kernel(format!("reading version {version} of '{url}'"), KernelError::from(e))),
-        }
+        let read = storage.block_on(async move { store.get(&path).await?.bytes().await })?;
+        let Some(text) = if_found(read, || reading(version, url))? else { return Ok(None) };
+        refuse_spark_commit_on_s3(storage, url, version, &text)?;
+        Ok(Some(Self::parse(&text)))
     }
 
     fn parse(text: &[u8]) -> Self {
@@ -142,6 +136,10 @@ impl LogEntry {
     }
 }
 
+fn reading(version: u64, url: &Url) -> String {
+    format!("reading version {version} of '{url}'")
+}
+
 /// Whether the action adds or removes rows, which is the default, and does not only move them to another file.
 fn changes_data(action: &Value) -> bool {
     action.get("dataChange").and_then(Value::as_bool).unwrap_or(true)
@@ -173,11 +171,9 @@ pub(in crate::delta) fn refuse_spark_on_s3(storage: &Storage, url: &Url, newest:
             .await
     })?;
     for (version, commit) in commits {
-        match commit {
-            Ok(commit) => refuse_spark_commit_on_s3(storage, url, version, &commit)?,
-            // Cleaned away.
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(from_kernel(format!("reading version {version} of '{url}'"), e.into())),
+        // Else it was cleaned away.
+        if let Some(commit) = if_found(commit, || reading(version, url))? {
+            refuse_spark_commit_on_s3(storage, url, version, &commit)?;
         }
     }
     Ok(())

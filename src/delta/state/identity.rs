@@ -12,7 +12,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _};
 
 use super::TableState;
 use crate::delta::errors::from_kernel;
-use crate::delta::log::{EntryFile, log_path, log_reader, table_exists};
+use crate::delta::log::{EntryFile, if_found, log_path, log_reader, table_exists};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{environment, lock};
 use crate::storage::file_names::{LAST_CHECKPOINT, entry_name, entry_version};
@@ -219,14 +219,10 @@ impl TableState {
     /// [`ErrorKind::Storage`] when the store failed.
     pub(in crate::delta) fn last_checkpoint(&self) -> Result<Option<u64>> {
         let (path, store) = (log_path(&self.url, LAST_CHECKPOINT)?, self.storage.store().clone());
-        match self.storage.block_on(async move { store.get(&path).await?.bytes().await })? {
-            Ok(text) => {
-                let hint = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
-                Ok(hint.get("version").and_then(serde_json::Value::as_u64))
-            }
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(from_kernel(format!("looking for a checkpoint of '{}'", self.url), e.into())),
-        }
+        let read = self.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
+        let text = if_found(read, || format!("looking for a checkpoint of '{}'", self.url))?;
+        let hint: Option<serde_json::Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(hint.and_then(|hint| hint.get("version")?.as_u64()))
     }
 
     /// Time and size of the log entry of `version`; `None` if there is none.
@@ -235,11 +231,9 @@ impl TableState {
             return Ok(std::fs::metadata(log.join(entry_name(version))).ok().and_then(|file| EntryFile::of(&file)));
         }
         let (path, store) = (log_path(&self.url, &entry_name(version))?, self.storage.store().clone());
-        match self.storage.block_on(async move { store.head(&path).await })? {
-            Ok(meta) => Ok(Some(EntryFile::from(&meta))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(e) => Err(from_kernel(format!("looking for version {version} of '{}'", self.url), e.into())),
-        }
+        let found = self.storage.block_on(async move { store.head(&path).await })?;
+        let found = if_found(found, || format!("looking for version {version} of '{}'", self.url))?;
+        Ok(found.as_ref().map(EntryFile::from))
     }
 
     /// Reads the table anew, in the place of the one that this handle followed.

@@ -16,10 +16,10 @@ fn write(table: &Table, ids: &[(&str, i64)]) -> u64 {
 }
 
 /// All ids, and those that are new.
-type Seen = (BTreeMap<String, i64>, Option<Vec<(String, i64)>>);
+type VisibleIds = (BTreeMap<String, i64>, Option<Vec<(String, i64)>>);
 
 /// What a handle sees: all ids, each by itself too, and what is new since `known`.
-fn look(table: &Table, known: u64) -> Seen {
+fn look(table: &Table, known: u64) -> VisibleIds {
     let mut seen = None;
     table
         .append_conditionally(&mut |view| {

@@ -86,17 +86,9 @@ pub(super) struct FileStamp {
 
 impl FileStamp {
     fn of(file: &Metadata) -> Self {
-        Self {
-            text: format!(
-                "{} {}.{:09} {}.{:09}",
-                file.len(),
-                file.mtime(),
-                file.mtime_nsec(),
-                file.ctime(),
-                file.ctime_nsec()
-            ),
-            changed: file.mtime().max(file.ctime()),
-        }
+        let time = |seconds: i64, nanoseconds: i64| format!("{seconds}.{nanoseconds:09}");
+        let (modified, changed) = (time(file.mtime(), file.mtime_nsec()), time(file.ctime(), file.ctime_nsec()));
+        Self { text: format!("{} {modified} {changed}", file.len()), changed: file.mtime().max(file.ctime()) }
     }
 
     /// Whether a change after `now`, when the file was read, shows in the stamp.

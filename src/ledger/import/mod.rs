@@ -51,7 +51,7 @@ pub struct ImportOptions {
     pub fields: Vec<(String, String)>,
     /// IANA name of the time zone of times without an offset. Without it, such times are refused.
     pub timezone: Option<String>,
-    /// Set to end the import early, between two files. What was read is imported; the next import continues.
+    /// Ends the import early, between two files. The files that were read by then are imported, and the next import continues.
     pub stop: Stop,
 }
 

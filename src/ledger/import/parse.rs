@@ -1,6 +1,6 @@
 //! Finds the records in a legacy file: one object, a list, JSON lines, or several of these one after the other.
 //!
-//! A record is imported as a whole or not at all. What is not imported is an item with the reason.
+//! A record is imported as a whole or not at all. A value that is not imported becomes an item that holds the reason.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -7,13 +7,13 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::contexts::CONTEXTS;
-use super::reply::{self, Answer, COLLECTION, ListQuery, Reply};
+use super::reply::{self, COLLECTION, ListQuery, Reply, ReplyResult};
 use super::server::ViyaState;
 
 const DEFINITION: &str = "application/vnd.sas.job.definition+json";
 const CONTEXT: &str = "application/vnd.sas.compute.context+json";
 
-pub async fn list_definitions(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Answer {
+pub async fn list_definitions(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> ReplyResult {
     let mut items: Vec<Value> = server.definitions.iter().map(|definition| definition.json(false)).collect();
     items.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     if reply::descending(&listing, "name", false) {
@@ -28,7 +28,7 @@ pub async fn get_definition(State(server): State<Arc<ViyaState>>, Path(id): Path
     reply::one(DEFINITION, "job definition", &id, found.map(|definition| definition.json(true)))
 }
 
-pub async fn list_contexts(headers: HeaderMap, Query(listing): Query<ListQuery>) -> Answer {
+pub async fn list_contexts(headers: HeaderMap, Query(listing): Query<ListQuery>) -> ReplyResult {
     // Default items are summaries; Accept-Item asks for whole ones. Source: SAS's compute service reference.
     let full = headers
         .get("accept-item")

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::contexts::{CONTEXTS, Context, DEFAULT_CONTEXT};
 use super::job::{END_LAGS, Job};
-use super::reply::{self, Answer, COLLECTION, ListQuery, Reply, not_found};
+use super::reply::{self, COLLECTION, ListQuery, Reply, ReplyResult, not_found};
 use super::server::ViyaState;
 
 const JOB: &str = "application/vnd.sas.job.execution.job+json";
@@ -87,7 +87,7 @@ pub async fn submit(
 }
 
 /// `GET /jobExecution/jobs`. Only the jobs of the page are described: of thousands, hundreds are listed each second.
-pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Answer {
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> ReplyResult {
     let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
     if filter.is_some() && !server.options.behaviour.list_filters {
         return Ok(reply::bad_filter("Filters are not supported for this collection.".to_owned()));
@@ -128,7 +128,7 @@ pub async fn state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(query): Query<StateQuery>,
-) -> Answer {
+) -> ReplyResult {
     let waits = server.options.behaviour.long_poll && query.action.as_deref() == Some("wait");
     let until = server.clock.now() + query.wait.filter(|_| waits).unwrap_or(0.0).clamp(0.0, 3600.0);
     loop {
@@ -166,7 +166,7 @@ pub async fn set_state(
     State(server): State<Arc<ViyaState>>,
     Path(id): Path<String>,
     Query(new): Query<SetStateQuery>,
-) -> Answer {
+) -> ReplyResult {
     refuse_state(&new).map_or(Ok(()), Err)?;
     let mut jobs = server.jobs();
     jobs.cancel(&id);
@@ -176,7 +176,11 @@ pub async fn set_state(
 
 /// `PUT /jobExecution/jobs/@selection/state?value=canceled`: the same for every job of the selection, each with an answer of
 /// its own.
-pub async fn set_states(State(server): State<Arc<ViyaState>>, Query(new): Query<SetStateQuery>, body: Bytes) -> Answer {
+pub async fn set_states(
+    State(server): State<Arc<ViyaState>>,
+    Query(new): Query<SetStateQuery>,
+    body: Bytes,
+) -> ReplyResult {
     #[derive(Deserialize)]
     struct JobSelection {
         resources: Vec<String>,
@@ -210,7 +214,7 @@ pub async fn delete(
 }
 
 /// `GET /files/files/{id}/content`: the log of an ended job, as JSON lines or as text.
-pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> Answer {
+pub async fn file_content(State(server): State<Arc<ViyaState>>, Path(id): Path<String>) -> ReplyResult {
     let jobs = server.jobs();
     let ended = |job: &&Job| job.state(&jobs).1.is_some();
     let job = jobs.all.iter().filter(ended).find(|job| job.log == id || job.text_log == id);
@@ -233,7 +237,7 @@ pub async fn session_log(
     State(server): State<Arc<ViyaState>>,
     Path((session, compute_job)): Path<(String, String)>,
     Query(window): Query<LogQuery>,
-) -> Answer {
+) -> ReplyResult {
     let jobs = server.jobs();
     let job = jobs.all.iter().find(|job| job.session == session && job.compute_job == compute_job);
     let lines = job.ok_or_else(|| not_found("compute session job", &compute_job))?.log_lines(&jobs);

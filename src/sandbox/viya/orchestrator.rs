@@ -13,7 +13,7 @@ use super::filter::Filter;
 use super::job::{Job, Jobs};
 use super::model::{ModelJob, Phase};
 use super::options::Orchestrator;
-use super::reply::{self, Answer, ListQuery};
+use super::reply::{self, ListQuery, ReplyResult};
 use super::server::ViyaState;
 
 const PATH: &str = "/workloadOrchestrator/jobs";
@@ -26,7 +26,7 @@ const MEMORY_GB: f64 = 0.026_14;
 const IO_RATE: f64 = 144_045_285.5;
 
 /// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
-pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> Answer {
+pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> ReplyResult {
     let behaviour = &server.options.behaviour;
     match behaviour.orchestrator {
         Orchestrator::Missing => Err(reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")))?,

@@ -14,7 +14,7 @@ pub const COLLECTION: &str = "application/vnd.sas.collection+json";
 pub type Reply = Response;
 
 /// An answer, or the error that takes its place.
-pub type Answer = axum::response::Result<Reply>;
+pub type ReplyResult = axum::response::Result<Reply>;
 
 /// Items per page when the client does not ask for a number. Source: the self links of SAS's own samples.
 const DEFAULT_LIMIT: usize = 10;

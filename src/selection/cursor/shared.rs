@@ -72,7 +72,9 @@ impl SharedCursor {
         let mut opened = lock(&self.opened);
         let opened = self.open(&mut opened)?;
         if newest || opened.version.is_none() {
-            opened.refresh()?;
+            let Opened { table, version, state, .. } = &mut *opened;
+            // A guarded append that writes nothing reads the newest version.
+            table.append_conditionally(&mut |view| self::read(view, version, state).map(|()| None))?;
         }
         Ok(read(&opened.state))
     }
@@ -142,17 +144,11 @@ impl SharedCursor {
     }
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {
-        let pid = std::process::id();
-        let current = opened.take().filter(Opened::is_usable);
-        let current = match current {
-            Some(current) => current,
-            None => {
-                let storage = Storage::open(&self.root, &self.options)?;
-                let table = Table::open_or_create(&storage, &SPEC)?;
-                Opened { pid, table, version: None, state: SelectionState::default() }
-            }
-        };
-        Ok(opened.insert(current))
+        if let Some(current) = opened.take().filter(Opened::is_usable) {
+            return Ok(opened.insert(current));
+        }
+        let table = Table::open_or_create(&Storage::open(&self.root, &self.options)?, &SPEC)?;
+        Ok(opened.insert(Opened { pid: std::process::id(), table, version: None, state: SelectionState::default() }))
     }
 }
 
@@ -160,13 +156,6 @@ impl Opened {
     /// Whether the table still is there. That of the parent uses the parent's threads, which a forked child does not have.
     fn is_usable(&self) -> bool {
         self.pid == std::process::id() && !self.table.is_gone()
-    }
-
-    /// Reads the newest version.
-    fn refresh(&mut self) -> Result<()> {
-        let Self { table, version, state, .. } = self;
-        // A guarded append that writes nothing reads the newest version.
-        table.append_conditionally(&mut |view| read(view, version, state).map(|()| None)).map(drop)
     }
 }
 

@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -147,13 +146,8 @@ impl fmt::Debug for HttpProbe {
     }
 }
 
-/// The causes of `error`, from the outermost to the innermost.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    chain(error).skip(1)
-}
-
 fn io_error(error: &reqwest::Error) -> Option<&io::Error> {
-    causes(error).filter_map(|cause| cause.downcast_ref()).find(|e: &&io::Error| e.raw_os_error().is_some())
+    chain(error).skip(1).filter_map(|cause| cause.downcast_ref()).find(|e: &&io::Error| e.raw_os_error().is_some())
 }
 
 /// The innermost cause: the outer ones repeat the address, which may hold a password or token.
@@ -161,7 +155,7 @@ fn cause(error: &reqwest::Error) -> String {
     if let Some(e) = io_error(error) {
         return describe(e);
     }
-    let innermost = causes(error).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
+    let innermost = chain(error).skip(1).last().map_or_else(|| "the request failed".to_owned(), ToString::to_string);
     if innermost.contains("UnknownIssuer") {
         return format!("{innermost} (to trust a private authority, name its PEM file in SSL_CERT_FILE)");
     }

@@ -82,10 +82,13 @@ fn keys_that_are_none_are_not_shown() {
     }
 }
 
-type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
+type ReceivedRequests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// Answers like Google Cloud Storage to the second attempt to create an object.
-async fn answer(State(seen): State<Seen>, request: Request) -> (StatusCode, [(&'static str, &'static str); 2]) {
+async fn answer(
+    State(seen): State<ReceivedRequests>,
+    request: Request,
+) -> (StatusCode, [(&'static str, &'static str); 2]) {
     let header = request.headers().get("x-goog-if-generation-match");
     let header = header.and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut seen = seen.lock().expect("lock");
@@ -96,7 +99,7 @@ async fn answer(State(seen): State<Seen>, request: Request) -> (StatusCode, [(&'
 
 #[test]
 fn on_google_creation_is_conditional() {
-    let seen = Seen::default();
+    let seen = ReceivedRequests::default();
     let state = Arc::clone(&seen);
     let result = crate::runtime::runtime().expect("runtime").block_on(async move {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");

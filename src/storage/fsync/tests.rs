@@ -6,7 +6,7 @@ use crate::storage::file_names::is_temporary;
 
 /// Records the calls in order, and can refuse to sync directories.
 #[derive(Debug, Default)]
-struct Recording {
+struct RecordingDisk {
     seen: Mutex<Vec<String>>,
     refusing: Mutex<Option<io::ErrorKind>>,
 }
@@ -16,7 +16,7 @@ fn short(path: &FilePath) -> String {
     if is_temporary(&name) { "temporary".to_owned() } else { name.into_owned() }
 }
 
-impl Recording {
+impl RecordingDisk {
     fn saw(&self, what: &str, path: &FilePath) {
         self.seen.lock().unwrap().push(format!("{what} {}", short(path)));
     }
@@ -26,7 +26,7 @@ impl Recording {
     }
 }
 
-impl Disk for Recording {
+impl Disk for RecordingDisk {
     fn sync_file(&self, path: &FilePath, file: &File) -> io::Result<()> {
         self.saw("file", path);
         file.sync_all()
@@ -61,14 +61,14 @@ impl Disk for Recording {
 
 struct Fixture {
     dir: tempfile::TempDir,
-    disk: Arc<Recording>,
+    disk: Arc<RecordingDisk>,
     store: FsyncStore,
     root: Path,
 }
 
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().expect("directory");
-    let (disk, files) = (Arc::new(Recording::default()), Arc::new(LocalFileSystem::new()));
+    let (disk, files) = (Arc::new(RecordingDisk::default()), Arc::new(LocalFileSystem::new()));
     let inner = Arc::new(LocalStore::new(Arc::clone(&files)));
     let store = FsyncStore::with_disk(inner, files, Arc::clone(&disk) as _);
     let root = Path::from_filesystem_path(dir.path()).expect("root");

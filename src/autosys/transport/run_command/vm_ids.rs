@@ -66,10 +66,7 @@ fn queue(vm: &ResourceId) -> Arc<VmQueue> {
     let mut queues = lock(&QUEUES);
     queues.retain(|_, queue| queue.strong_count() > 0);
     let key = (std::process::id(), vm.key());
-    if let Some(queue) = queues.get(&key).and_then(Weak::upgrade) {
-        return queue;
-    }
-    let queue = Arc::new(VmQueue::default());
+    let queue = queues.get(&key).and_then(Weak::upgrade).unwrap_or_default();
     queues.insert(key, Arc::downgrade(&queue));
     queue
 }

@@ -14,9 +14,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::known_hosts::HostKeyCheck;
+use super::{SshOptions, SshRunner};
 use crate::autosys::transport::Gate;
 use crate::autosys::transport::output::{CapturedOutput, ProgramResult};
 use crate::runtime::lock;
+use crate::selection::Selection;
 
 /// After so long without data the server is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -78,17 +80,14 @@ impl Connection {
     ///
     /// # Errors
     /// Why that is not possible; never a secret.
-    pub(super) async fn open(
-        address: &str,
-        host: HostKeyCheck,
-        user: &str,
-        login: &SshLogin,
-        sessions: usize,
-        limit: Duration,
-    ) -> Result<Self, String> {
-        let port = host.port;
+    pub(super) async fn open(runner: &SshRunner, vm: &Selection) -> Result<Self, String> {
+        let SshRunner { login, known_hosts, .. } = runner;
+        let SshOptions { user, port, sessions, connect_timeout: limit, .. } = &runner.options;
+        let address = vm.ip_address.as_str();
+        let host =
+            HostKeyCheck { names: vec![vm.vm.clone(), address.to_owned()], port: *port, file: known_hosts.clone() };
         let opening = async {
-            let stream = TcpStream::connect((address, port)).await;
+            let stream = TcpStream::connect((address, *port)).await;
             let stream = stream.map_err(|e| format!("{address} port {port} cannot be connected to: {e}"))?;
             let refused = Arc::new(Mutex::new(None));
             let handler = KnownHost { host, refused: Arc::clone(&refused) };
@@ -107,10 +106,10 @@ impl Connection {
                 SshLogin::Key(key) => with_key(&mut handle, user, key).await?,
                 SshLogin::Agent(socket) => with_agent(&mut handle, user, socket).await?,
             }
-            Ok(Self { handle, sessions: Semaphore::new(sessions) })
+            Ok(Self { handle, sessions: Semaphore::new(*sessions) })
         };
         let late = || format!("{address} port {port} did not complete the login within {} s", limit.as_secs_f64());
-        timeout(limit, opening).await.unwrap_or_else(|_| Err(late()))
+        timeout(*limit, opening).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Whether it is closed.

@@ -21,9 +21,9 @@ pub(super) struct SimulatedAutosys {
 }
 
 /// What AutoSys does with an event.
-enum Taken {
-    Yes,
-    No {
+enum EventReception {
+    Accepted,
+    Refused {
         permanently: bool,
     },
     /// A batch ended before its turn, and the answer does not say so.
@@ -31,10 +31,10 @@ enum Taken {
 }
 
 /// Lets AutoSys take an event, or refuse it. A later event of a job does not show before an earlier one.
-fn take(world: &Arc<World>, number: usize, delivery: &Delivery, refuses: u64) -> Taken {
+fn take(world: &Arc<World>, number: usize, delivery: &Delivery, refuses: u64) -> EventReception {
     let is_calm = world.state().is_calm;
     if !is_calm && world.below(100) < refuses {
-        return Taken::No { permanently: world.below(3) == 0 };
+        return EventReception::Refused { permanently: world.below(3) == 0 };
     }
     let delay = if is_calm || world.below(3) > 0 { 0 } else { world.below(8000) };
     let now = world.now();
@@ -48,7 +48,7 @@ fn take(world: &Arc<World>, number: usize, delivery: &Delivery, refuses: u64) ->
     };
     let (job, status) = (delivery.job_id.clone(), delivery.status.clone());
     world.after(at - now, move |world| drop(world.state().truth.shown.insert(job, status)));
-    Taken::Yes
+    EventReception::Accepted
 }
 
 #[async_trait]
@@ -80,12 +80,12 @@ impl Transport for SimulatedAutosys {
             truth.sends.push(Send { file: delivery.file_name.clone(), actor, marks, has_arrived: false });
         }
         let (world, refuses) = (Arc::clone(&self.world), self.refuses);
-        let effect = move || -> Vec<Taken> {
+        let effect = move || -> Vec<EventReception> {
             let is_cut = numbered.len() > 1 && !world.state().is_calm && world.below(8) == 0;
             let whole = if is_cut { world.below(numbered.len() as u64) as usize } else { numbered.len() };
             let taken = |(at, (number, delivery)): (usize, &(usize, Delivery))| match at < whole {
                 true => take(&world, *number, delivery, refuses),
-                false => Taken::Missing,
+                false => EventReception::Missing,
             };
             numbered.iter().enumerate().map(taken).collect()
         };
@@ -94,10 +94,10 @@ impl Transport for SimulatedAutosys {
             _ => SendOutcome::unknown("no answer"),
         };
         let outcome = |taken| match taken {
-            Taken::Yes => SendOutcome::Delivered { detail: None },
-            Taken::No { permanently: true } => SendOutcome::permanent("the job is unknown"),
-            Taken::No { .. } => SendOutcome::transient("AutoSys is busy"),
-            Taken::Missing => unknown.clone(),
+            EventReception::Accepted => SendOutcome::Delivered { detail: None },
+            EventReception::Refused { permanently: true } => SendOutcome::permanent("the job is unknown"),
+            EventReception::Refused { .. } => SendOutcome::transient("AutoSys is busy"),
+            EventReception::Missing => unknown.clone(),
         };
         match self.world.request(self.actor, Kind::Send, label, effect).await {
             Reply::Done(taken) => taken.into_iter().map(|taken| outcome(taken).into()).collect(),

@@ -37,12 +37,9 @@ impl NetworkError {
     /// As in `10.0.0.5 is unreachable: 10.0.0.1 says "communication administratively prohibited" (ICMP type 3, code 13)`.
     pub(super) fn reason(&self, address: impl Display, v4: bool) -> String {
         let sender = self.sender.map_or_else(|| "the network".to_owned(), |sender| sender.to_string());
-        format!(
-            "{address} is unreachable: {sender} says \"{}\" (ICMP type {}, code {})",
-            words(v4, self.kind, self.code),
-            self.kind,
-            self.code
-        )
+        let Self { kind, code, .. } = *self;
+        let words = words(v4, kind, code);
+        format!("{address} is unreachable: {sender} says \"{words}\" (ICMP type {kind}, code {code})")
     }
 }
 

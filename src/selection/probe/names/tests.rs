@@ -8,13 +8,13 @@ const PLENTY: Duration = Duration::from_secs(20);
 
 /// A resolver that answers when it is told to.
 #[derive(Default)]
-struct Held {
+struct HeldResolver {
     released: Mutex<bool>,
     changed: Condvar,
     asked: AtomicUsize,
 }
 
-impl Held {
+impl HeldResolver {
     fn answer(&self) -> io::Result<Vec<SocketAddr>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let mut released = self.released.lock().unwrap();
@@ -38,8 +38,8 @@ impl Held {
     }
 }
 
-fn held(threads: usize) -> (Arc<Held>, Arc<NameResolver>) {
-    let held = Arc::new(Held::default());
+fn held(threads: usize) -> (Arc<HeldResolver>, Arc<NameResolver>) {
+    let held = Arc::new(HeldResolver::default());
     let lookup = held.clone();
     (held, NameResolver::new(threads, Box::new(move |_| lookup.answer())))
 }
