@@ -49,6 +49,10 @@ impl AttemptCounts {
         self.sending.saturating_sub(self.not_sent)
     }
 
+    fn was_tried(&self) -> bool {
+        self.sent() + self.failed + self.unknown > 0
+    }
+
     /// How many rows were sent, or got an outcome without being sent.
     fn rows(&self) -> u64 {
         self.sent().max(self.answered())
@@ -144,31 +148,37 @@ impl AttemptHistory {
     /// How often the row was tried since it was redriven; of identical rows, the one that was tried most often. As
     /// [`Self::parked_attempts`], without what the retry state counts.
     pub(super) fn tries(&self) -> u64 {
-        let tried = |round: &AttemptCounts| round.sent() + round.failed + round.unknown > 0;
-        self.since_redriven().filter(|(_, round)| tried(round)).count() as u64
+        self.since_redriven().filter(|(_, round)| round.was_tried()).count() as u64
     }
 
-    /// The highest number, up to `most`, of an attempt that can have arrived or not.
+    /// The number, up to `most`, of the last attempt of the row, if that can have arrived or not. Of identical rows, the last one that
+    /// can, because it cannot be told which row it is.
     fn last_doubt(&self, most: i64) -> Option<i64> {
-        let attempts = self.by_number.range(..=most).rev();
-        let in_doubt = attempts.filter(|(_, attempts)| attempts.in_doubt() > 0).map(|(number, _)| *number).next();
-        let saved = self.saved.iter().filter_map(|row| row.in_doubt).filter(|number| *number <= most);
-        saved.chain(in_doubt).max()
+        let is_single = self.saved.len() < 2 && self.by_number.values().all(|counts| counts.rows() < 2);
+        let is_answered =
+            |number: &i64| self.by_number.get(number).is_some_and(|counts| counts.answered() > counts.sent());
+        let saved = self.saved.iter().filter_map(|row| row.in_doubt);
+        let saved = saved.filter(|number| *number <= most && !(is_single && is_answered(number))).max();
+        let tried = self.by_number.range(..=most).rev().filter(|(_, counts)| counts.was_tried());
+        let mut doubts = tried.map(|(number, counts)| (counts.in_doubt() > 0).then_some(*number)).chain([saved]);
+        if is_single { doubts.next().flatten() } else { doubts.flatten().next() }
+    }
+
+    /// A row without attempts, or one that was redriven, which stays in doubt.
+    fn fresh(&self) -> RowProgress {
+        RowProgress { in_doubt: self.last_doubt(self.redriven), ..RowProgress::after(self.redriven) }
     }
 
     /// The rows before these attempts. Rows that were redriven since then start anew.
     fn saved(&self) -> impl Iterator<Item = RowProgress> {
-        let redriven = self.redriven;
-        self.saved.iter().map(move |row| {
-            let is_redriven = row.next_attempt - 1 <= redriven && redriven > 0;
-            if is_redriven { RowProgress { in_doubt: row.in_doubt, ..RowProgress::after(redriven) } } else { *row }
-        })
+        let (redriven, fresh) = (self.redriven, self.fresh());
+        self.saved.iter().map(move |row| if row.next_attempt - 1 <= redriven && redriven > 0 { fresh } else { *row })
     }
 
     /// The progress of `open` identical rows that are neither finished nor parked, those that were tried most often first.
     pub(super) fn open_rows(&self, open: u64) -> Vec<RowProgress> {
         let gone: u64 = self.since_redriven().map(|(_, round)| round.parked + round.finished).sum();
-        let fresh = RowProgress { in_doubt: self.last_doubt(self.redriven), ..RowProgress::after(self.redriven) };
+        let fresh = self.fresh();
         let all = usize::try_from(open + gone).unwrap_or(usize::MAX);
         let mut rows: Vec<RowProgress> = self.saved().filter(|row| row.state == RowState::Open).collect();
         rows.sort_by_key(|row| Reverse((row.failures, row.in_doubt)));
