@@ -214,10 +214,9 @@ impl Transport for WebServices {
             )),
             // The status is the result. A body that breaks off only explains less.
             Ok(response) => {
-                let said = response::text(&response.body);
                 let retry_after = retry_after_text(&response.headers);
                 let (status, accepted) = (response.status.as_u16(), &self.options.accepted);
-                response::outcome(status, accepted, &delivery.job_id, &said, retry_after.as_deref())
+                response::outcome(status, accepted, &delivery.job_id, &response.body, retry_after.as_deref())
             }
             Err(RequestFailure { error, state, .. }) => {
                 let reason = error.full_message();

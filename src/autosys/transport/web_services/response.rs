@@ -24,25 +24,31 @@ pub(super) fn after_colon(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// The outcome of an event for `job` with the response `status` and the text `said`.
-pub(super) fn outcome(status: u16, accepted: &[u16], job: &str, said: &str, retry_after: Option<&str>) -> SendOutcome {
+/// All of a body on one line, to be searched. JSON may have written characters of AutoSys's text as `\u…`.
+fn searched(body: &[u8]) -> String {
+    let json = serde_json::from_slice::<Value>(body).map(|value| value.to_string()).unwrap_or_default();
+    one_line(&format!("{} {json}", String::from_utf8_lossy(body)), usize::MAX)
+}
+
+/// The outcome of an event for `job` with the response `status` and `body`.
+pub(super) fn outcome(status: u16, accepted: &[u16], job: &str, body: &[u8], retry_after: Option<&str>) -> SendOutcome {
+    let (said, all) = (text(body), searched(body));
     let later = retry_after.map(|value| format!(" (Retry-After: {value})")).unwrap_or_default();
-    let answered = format!("the web services answered {status}{later}{}", after_colon(said));
-    let code = find_error_code(said.as_bytes());
+    let answered = format!("the web services answered {status}{later}{}", after_colon(&said));
+    let code = find_error_code(all.as_bytes());
     let failed = |permanent| SendOutcome::Failed { detail: answered.clone(), permanent };
+    // A refusal by AutoSys itself, with its code.
+    if let (200..=299 | 500, Some(code)) = (status, &code) {
+        let permanent = says_invalid_job(all.as_bytes()) || says_not_authorized(all.as_bytes());
+        return SendOutcome::Failed { detail: format!("AutoSys said {code}: {answered}"), permanent };
+    }
     match status {
-        200..=299 => {
-            if let Some(code) = code {
-                let detail = format!("AutoSys said {code}: {answered}");
-                return SendOutcome::Failed { detail, permanent: says_invalid_job(said.as_bytes()) };
-            }
-            match accepted.contains(&status) {
-                true => SendOutcome::Delivered { detail: Some(said.to_owned()).filter(|said| !said.is_empty()) },
-                false => SendOutcome::unknown(format!(
-                    "{answered}; that is no proof that the event was stored (if this server answers so, add the status to accepted)"
-                )),
-            }
+        _ if accepted.contains(&status) => {
+            SendOutcome::Delivered { detail: Some(said).filter(|said| !said.is_empty()) }
         }
+        200..=299 => SendOutcome::unknown(format!(
+            "{answered}; that is no proof that the event was stored (if this server answers so, add the status to accepted)"
+        )),
         300..=399 => {
             SendOutcome::transient(format!("{answered}; redirects are not followed: check base_url and prefix"))
         }
@@ -51,15 +57,13 @@ pub(super) fn outcome(status: u16, accepted: &[u16], job: &str, said: &str, retr
             "{answered}; the credentials were refused: check user and password, or token"
         )),
         403 => failed(true),
-        404 if is_about_job(said, job, code.is_some()) => failed(true),
+        404 if is_about_job(&all, job, code.is_some()) => failed(true),
         404 | 405 | 406 | 415 | 501 => {
             SendOutcome::transient(format!("{answered}; there is no such service: check base_url, prefix and events"))
         }
         400 | 409 | 422 => failed(true),
         // These say that nothing was done.
         408 | 425 | 429 | 503 => failed(false),
-        // A refusal by AutoSys itself, with its code.
-        500 if code.is_some() => failed(says_invalid_job(said.as_bytes()) || says_not_authorized(said.as_bytes())),
         500..=599 => SendOutcome::unknown(format!("{answered}; whether the event was stored is unknown")),
         _ => failed(false),
     }

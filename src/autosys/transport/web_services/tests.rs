@@ -187,13 +187,31 @@ fn an_answer_means_what_it_says_and_no_more() {
         (503, "", "transient", "503"),
         (504, "", "unknown", "504"),
     ] {
-        let outcome = super::response::outcome(status, &[201], "A", &response::text(body.as_bytes()), None);
+        let outcome = super::response::outcome(status, &[201], "A", body.as_bytes(), None);
         assert_eq!(word(&outcome), expected, "{status} {body}: {outcome:?}");
         assert!(detail(&outcome).contains(says), "{outcome:?}");
     }
-    assert_eq!(word(&outcome(200, &[200, 201], "A", "", None)), "delivered");
-    let limited = outcome(429, &[201], "A", "", Some("120"));
+    assert_eq!(word(&outcome(200, &[200, 201], "A", b"", None)), "delivered");
+    let limited = outcome(429, &[201], "A", b"", Some("120"));
     assert!(detail(&limited).contains("Retry-After: 120"), "{limited:?}");
+}
+
+#[test]
+fn all_that_was_read_is_searched_and_less_is_shown() {
+    let late = |text: &str| format!(r#"{{"links": "{}", "message": "{text}"}}"#, "x".repeat(1000));
+    for (status, body, expected, says) in [
+        (201, late("CAUAJM_E_50029 not stored"), "transient", "AutoSys said CAUAJM_E_50029: "),
+        (201, late("CAUAJM_E_50029 Invalid job name"), "permanent", "CAUAJM_E_50029"),
+        (201, r#"{"message": "CAUAJM\u005fE\u005F50029 x"}"#.to_owned(), "transient", "CAUAJM_E_50029"),
+        (201, r#"{"message": "CAUAJM_E_1 invalid\u0020job"}"#.to_owned(), "permanent", "CAUAJM_E_1"),
+        (404, late("no job A"), "permanent", "404"),
+        (500, late("CAUAJM_E_10029 not taken"), "transient", "CAUAJM_E_10029"),
+        (500, late("CAUAJM_E_10262 not authorized"), "permanent", "CAUAJM_E_10262"),
+    ] {
+        let outcome = outcome(status, &[201], "A", body.as_bytes(), None);
+        assert_eq!(word(&outcome), expected, "{status}: {outcome:?}");
+        assert!(detail(&outcome).contains(says) && detail(&outcome).chars().count() < 700, "{outcome:?}");
+    }
 }
 
 #[test]
