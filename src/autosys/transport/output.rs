@@ -114,12 +114,16 @@ impl ProgramResult {
         let permanent = out.invalid_job || err.invalid_job || out.no_authority() || err.no_authority();
         let failed = |text: String| SendOutcome::Failed { detail: self.with_output(&text), permanent };
         match (err.error_code.as_ref().or(out.error_code.as_ref()), &self.end) {
-            (Some(code), _) => failed(format!("AutoSys said {code}")),
+            // A warning can come before the event is stored.
+            (code, Err(why)) => {
+                let said = code.map(|code| format!(", and AutoSys said {code}")).unwrap_or_default();
+                SendOutcome::unknown(self.with_output(&format!("sendevent {why}{said}")))
+            }
+            (Some(code), Ok(_)) => failed(format!("AutoSys said {code}")),
             (None, Ok(0)) => {
                 SendOutcome::Delivered { detail: Some(self.with_output("")).filter(|text| !text.is_empty()) }
             }
             (None, Ok(code)) => failed(format!("sendevent ended with exit code {code}")),
-            (None, Err(why)) => SendOutcome::unknown(self.with_output(&format!("sendevent {why}"))),
         }
     }
 
@@ -199,6 +203,20 @@ mod tests {
         assert_eq!(captured.error_code.as_deref(), Some("CAUAJM_F_7"));
         assert!(captured.invalid_job);
         assert_eq!(captured.text().chars().count(), SHOWN + 2);
+    }
+
+    #[test]
+    fn a_program_that_did_not_end_is_unknown_whatever_it_said() {
+        for said in ["CAUAJM_W_10000 trying again", "CAUAJM_E_50029 Invalid job name: a"] {
+            let (out, err) = (captured(&[&[b'.'; 5000]]), captured(&[&[b'.'; 5000], said.as_bytes()]));
+            let result = ProgramResult { end: Err("was killed".to_owned()), out, err };
+            let outcome = result.outcome();
+            let expected = format!("sendevent was killed, and AutoSys said {}: .", &said[..14]);
+            assert!(
+                matches!(&outcome, SendOutcome::Unknown { detail } if detail.starts_with(&expected)),
+                "{outcome:?}"
+            );
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Default for SendEventOptions {
 /// The program gets an argument vector and never a shell line, so that no character of a value is interpreted. Its standard
 /// input is closed, so that a client that asks for a password fails instead of waiting. Exit code 0 means that the event
 /// was stored, not that it was applied. An error message of AutoSys (`CAUAJM_E_…`, `_F_`, `_W_`) in the output is a failure
-/// with any exit code.
+/// with any exit code. Without an exit code, the outcome is unknown.
 pub struct SendEvent {
     options: SendEventOptions,
     autostatus: Option<PathBuf>,

@@ -160,19 +160,23 @@ impl BatchScript {
 /// The outcome of an event whose program ended with `code` and printed `text`.
 pub(super) fn outcome(code: i32, text: &str, limit: Duration) -> SendOutcome {
     let with_text = |what: String| if text.is_empty() { what } else { format!("{what}: {text}") };
-    let permanent = says_invalid_job(text.as_bytes());
-    if let Some(error) = find_error_code(text.as_bytes()) {
-        let permanent = permanent || says_not_authorized(text.as_bytes());
-        return SendOutcome::Failed { detail: with_text(format!("AutoSys said {error}")), permanent };
-    }
-    match code {
-        0 => SendOutcome::Delivered { detail: Some(text.to_owned()).filter(|text| !text.is_empty()) },
+    let error = find_error_code(text.as_bytes());
+    let permanent = says_invalid_job(text.as_bytes()) || (error.is_some() && says_not_authorized(text.as_bytes()));
+    let failed = |what: String| SendOutcome::Failed { detail: with_text(what), permanent };
+    match (code, error) {
         // The exit codes of timeout(1).
-        124 | 137 => {
+        (124 | 137, _) => {
             SendOutcome::unknown(with_text(format!("sendevent was ended at its limit of {} s", limit.as_secs_f64())))
         }
-        126 | 127 => SendOutcome::transient(with_text(format!("sendevent could not be started (exit code {code})"))),
-        129.. => SendOutcome::unknown(with_text(format!("sendevent was ended by a signal (exit code {code})"))),
-        _ => SendOutcome::Failed { detail: with_text(format!("sendevent ended with exit code {code}")), permanent },
+        // The shell adds 128 to the number of a signal, at most 64. A program can end with 255 by itself.
+        (129..=192, _) | (193.., None) => {
+            SendOutcome::unknown(with_text(format!("sendevent was ended by a signal (exit code {code})")))
+        }
+        (_, Some(error)) => failed(format!("AutoSys said {error}")),
+        (0, None) => SendOutcome::Delivered { detail: Some(text.to_owned()).filter(|text| !text.is_empty()) },
+        (126 | 127, None) => {
+            SendOutcome::transient(with_text(format!("sendevent could not be started (exit code {code})")))
+        }
+        (_, None) => failed(format!("sendevent ended with exit code {code}")),
     }
 }

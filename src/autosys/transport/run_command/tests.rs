@@ -115,6 +115,30 @@ fn each_event_of_a_batch_has_its_own_outcome() {
 }
 
 #[test]
+fn a_program_that_did_not_end_by_itself_is_unknown_whatever_it_said() {
+    let said = "CAUAJM_W_10496 no answer, trying the next one";
+    for (code, text, expected) in [
+        (0, "", "delivered"),
+        (0, said, "transient"),
+        (1, "CAUAJM_E_50029 Invalid job name", "permanent"),
+        (127, said, "transient"),
+        (124, said, "unknown"),
+        (124, "CAUAJM_E_50029 Invalid job name", "unknown"),
+        (137, said, "unknown"),
+        (129, said, "unknown"),
+        (192, said, "unknown"),
+        (137, "", "unknown"),
+        // exit(-1), which is no signal.
+        (255, said, "transient"),
+        (255, "", "unknown"),
+    ] {
+        let sent = SendResult::from(script::outcome(code, text, Duration::from_secs(2)));
+        assert_eq!(word(&sent), expected, "{code} {text}: {sent:?}");
+        assert!(detail(&sent).contains(text), "{sent:?}");
+    }
+}
+
+#[test]
 fn the_result_is_found_where_only_its_location_is_told() {
     let sandbox = sandbox(1, SimulatedRunCommand { location_only: true, polls: 2, ..SimulatedRunCommand::default() });
     assert_eq!(word(&send(&transport(&sandbox), &["A"])[0]), "delivered");
