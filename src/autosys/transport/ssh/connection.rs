@@ -150,7 +150,8 @@ impl Connection {
                     err.add(&data);
                     continue;
                 }
-                Ok(Some(ChannelMsg::Failure)) if end.is_none() => {
+                // After output, something may have run.
+                Ok(Some(ChannelMsg::Failure)) if end.is_none() && out.raw().is_empty() && err.raw().is_empty() => {
                     return CommandResult::NotStarted("the server runs no commands for this user".to_owned());
                 }
                 Ok(Some(ChannelMsg::ExitStatus { exit_status })) => Ok(i32::try_from(exit_status).unwrap_or(i32::MAX)),
@@ -159,7 +160,9 @@ impl Connection {
                 }
                 Ok(Some(_)) => continue,
             };
-            (end, deadline) = (Some(ended), Instant::now() + REST_OF_OUTPUT);
+            // A server can repeat the exit code.
+            end.get_or_insert(ended);
+            deadline = deadline.min(Instant::now() + REST_OF_OUTPUT);
         };
         let end = match end {
             Some(end) => end,
@@ -210,4 +213,99 @@ async fn rsa_hash(handle: &Handle<KnownHost>, rsa: bool) -> Result<Option<russh:
     }
     let best = handle.best_supported_rsa_hash().await.map_err(|e| format!("the connection broke: {e}"))?;
     Ok(best.flatten().or(Some(russh::keys::HashAlg::Sha512)))
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::{Algorithm, PrivateKey};
+    use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session, VerifiedPublicKey};
+    use russh::{Channel, ChannelId};
+
+    use super::*;
+
+    /// A server that answers each command as the command says.
+    struct AnswersAsTold;
+
+    impl server::Handler for AnswersAsTold {
+        type Error = russh::Error;
+
+        async fn auth_publickey(&mut self, _: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+            Ok(Auth::Accept)
+        }
+
+        async fn channel_open_session(
+            &mut self,
+            _: Channel<Msg>,
+            reply: ChannelOpenHandle,
+            _: &mut Session,
+        ) -> Result<(), Self::Error> {
+            reply.accept().await;
+            Ok(())
+        }
+
+        async fn exec_request(&mut self, id: ChannelId, line: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+            match line {
+                b"refuse" => session.channel_failure(id),
+                b"start and refuse" => {
+                    session.extended_data(id, 1, &b"word start\n"[..])?;
+                    session.channel_failure(id)?;
+                    session.close(id)
+                }
+                _ => {
+                    session.channel_success(id)?;
+                    let handle = session.handle();
+                    tokio::spawn(async move {
+                        let mut code = 7;
+                        while handle.exit_status_request(id, code).await.is_ok() {
+                            code += 1;
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    });
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    async fn run(line: &str, limit: Duration) -> CommandResult {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+        let file = directory.path().join("known_hosts");
+        let known = format!("[127.0.0.1]:{port} {}\n", key.public_key().to_openssh().unwrap());
+        std::fs::write(&file, known).unwrap();
+        let login = SshLogin::Key(Arc::new(key.clone()));
+        let config = server::Config { keys: vec![key], ..server::Config::default() };
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            server::run_stream(Arc::new(config), stream, AnswersAsTold).await.unwrap().await
+        });
+        let host = HostKeyCheck { names: vec!["127.0.0.1".to_owned()], port, file };
+        let opened = Connection::open("127.0.0.1", host, "u", &login, 1, Duration::from_secs(20)).await;
+        let connection = opened.unwrap_or_else(|why| panic!("{why}"));
+        let gate = Gate::open();
+        timeout(Duration::from_secs(20), connection.run(line, &gate, limit)).await.expect("the limit should end it")
+    }
+
+    #[tokio::test]
+    async fn the_first_exit_code_counts_and_later_ones_do_not_move_the_limit() {
+        match run("repeat the exit code", Duration::from_millis(300)).await {
+            CommandResult::Ran(ProgramResult { end, .. }) => assert_eq!(end, Ok(7)),
+            _ => panic!("it ran"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_after_output_does_not_prove_that_nothing_ran() {
+        let plenty = Duration::from_secs(10);
+        match run("start and refuse", plenty).await {
+            CommandResult::Ran(ProgramResult { end, err, .. }) => {
+                assert!(end.unwrap_err().contains("the connection broke"));
+                assert_eq!(err.text(), "word start");
+            }
+            _ => panic!("it may have run"),
+        }
+        assert!(matches!(run("refuse", plenty).await, CommandResult::NotStarted(_)));
+    }
 }
