@@ -103,7 +103,7 @@ fn with_lease<T>(
             "{} is delivering rows of {} (its lease ends at {} unless it is renewed); try again when it is done",
             lease.owner,
             table.name(),
-            lease.expires_at.format("%Y-%m-%d %H:%M:%S UTC")
+            lease.expires_at.format("%Y-%m-%dT%H:%M:%SZ")
         );
         Err(Error::new(ErrorKind::LeaseHeld, text).with_retryable(true))
     };

@@ -169,7 +169,7 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
 fn too_old(row: &LedgerRow, rules: &PlanRules<'_>) -> Option<String> {
     let limit = rules.stale_before?;
     let at = row.timestamp.and_then(DateTime::from_timestamp_micros)?;
-    (at < limit).then(|| format!("not sent: it is of {}, and stale_after is over", at.format("%Y-%m-%d %H:%M:%S UTC")))
+    (at < limit).then(|| format!("not sent: it is of {}, and stale_after is over", at.format("%Y-%m-%dT%H:%M:%SZ")))
 }
 
 fn delivery(row: &LedgerRow) -> Result<Delivery, String> {

@@ -121,7 +121,7 @@ fn clock(variables: &EnvironmentVariables) -> Check {
         Some(text.rsplit_once("zoneinfo/").map_or(text, |(_, zone)| zone).to_owned())
     });
     let zone = zone.map_or_else(String::new, |zone| format!(" ({zone})"));
-    let text = format!("{} UTC, local offset {}{zone}", utc.format("%Y-%m-%d %H:%M:%S"), local.offset());
+    let text = format!("{}, local offset {}{zone}", utc.format("%Y-%m-%dT%H:%M:%SZ"), local.offset());
     if utc.year() < 2025 {
         let advice = "set the clock (chronyd or systemd-timesyncd): certificates and tokens are refused until then";
         return Area::ENVIRONMENT.warning("clock", format!("{text}, which is in the past"), advice);

@@ -71,8 +71,8 @@ fn tokens(path: &Path, is_wanted: bool) -> Check {
     let Some(at) = validity.expires else {
         return Check { detail: format!("{shown}, until an unknown time, {renewed}"), ..check };
     };
-    let (is_expired, at) = (at <= Utc::now(), at.format("%Y-%m-%d %H:%M:%S"));
-    let expiry = if is_expired { format!(" expired at {at} UTC") } else { format!(", until {at} UTC") };
+    let (is_expired, at) = (at <= Utc::now(), at.format("%Y-%m-%dT%H:%M:%SZ"));
+    let expiry = if is_expired { format!(" expired at {at}") } else { format!(", until {at}") };
     let check = Check { detail: format!("{shown}{expiry}, {renewed}"), ..check };
     if is_expired && !validity.renewable { check.warn(log_in) } else { check }
 }

@@ -61,8 +61,8 @@ pub(super) async fn examine(root: Option<String>, options: HashMap<String, Strin
         checks.push(Area::LEDGER.failed("lasting", detail, advice).needed());
     }
     let stores = [Arc::clone(storage.store()), Arc::clone(second.store())];
-    checks.extend(run_trials(stores, &storage, local).await);
-    checks.extend(tables::examine(&storage, &root).await);
+    checks.extend(run_trials(stores, &storage, local.clone()).await);
+    checks.extend(tables::examine(&storage, &root, local).await);
     checks
 }
 

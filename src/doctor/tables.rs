@@ -1,10 +1,14 @@
 //! Checks the tables of the ledger: whether each can be written, and whether maintenance is overdue.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use super::report::{Area, Check};
 use super::settings;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{TableCheck, inspect};
 use crate::runtime;
 use crate::storage::Storage;
@@ -14,9 +18,21 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 const MAINTAIN: &str = "run `jobrota ledger maintain`, and regularly";
 
-pub(super) async fn examine(storage: &Storage, root: &str) -> Vec<Check> {
+const SHARE: &str = "to share it, let its owner run `chgrp -R GROUP .`, `chmod -R g+rwX .` and `find . -type d -exec chmod g+s {} +` \
+                     in the root, and let each user write with umask 002";
+
+/// Reads the tables of `storage`, which is at `root`, and in the directory `local`, if it is a local one.
+pub(super) async fn examine(storage: &Storage, root: &str, local: Option<PathBuf>) -> Vec<Check> {
     let storage = storage.clone();
-    let reading = runtime::blocking(move || Ok(inspect(&storage)));
+    let permitted = move |name, state| match local.as_ref().and_then(|local| not_writable(&local.join(name))) {
+        Some(directory) => {
+            let text = format!("this user may not write into {}", directory.display());
+            Err(Error::new(ErrorKind::Forbidden, text))
+        }
+        None => Ok(state),
+    };
+    let checked = move |(name, state): (_, Result<_>)| (name, state.and_then(|state| permitted(name, state)));
+    let reading = runtime::blocking(move || Ok(inspect(&storage).into_iter().map(checked).collect()));
     match tokio::time::timeout(LIMIT, reading).await {
         Ok(Ok(found)) => checks_of(found, root),
         Ok(Err(error)) => {
@@ -27,6 +43,17 @@ pub(super) async fn examine(storage: &Storage, root: &str) -> Vec<Check> {
             vec![Area::LEDGER.warning("tables", detail, MAINTAIN)]
         }
     }
+}
+
+/// `directory` or the first one below it that this user may not write into. Files of a table are never changed.
+fn not_writable(directory: &Path) -> Option<PathBuf> {
+    if let Err(Errno::ACCESS | Errno::ROFS) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        return Some(directory.to_owned());
+    }
+    let inner = std::fs::read_dir(directory).ok()?.flatten();
+    inner
+        .filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir()))
+        .find_map(|inner| not_writable(&inner.path()))
 }
 
 fn checks_of(found: Vec<(&'static str, Result<Option<TableCheck>>)>, root: &str) -> Vec<Check> {
@@ -46,6 +73,7 @@ fn checks_of(found: Vec<(&'static str, Result<Option<TableCheck>>)>, root: &str)
             }
             Err(error) => {
                 let advice = match error.kind() {
+                    ErrorKind::Forbidden => SHARE,
                     ErrorKind::Unsupported => "change the table as the message says, or use another root",
                     _ => "check whether files of the table were removed or cannot be read, then try again",
                 };
@@ -66,7 +94,6 @@ mod tests {
 
     use super::super::report::Status;
     use super::*;
-    use crate::error::Error;
     use crate::ledger::JobLedger;
 
     #[test]
@@ -85,6 +112,31 @@ mod tests {
     }
 
     #[test]
+    fn a_table_whose_directories_this_user_may_not_write_has_failed() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_str().unwrap().to_owned();
+        let ledger = JobLedger::open(&root, &HashMap::new(), None).unwrap();
+        ledger.log_job_execution("a.sas", "A", "SUCCESS", None).unwrap();
+        // Root may write everywhere.
+        let is_root = rustix::process::geteuid().is_root();
+        for inner in ["", "autosys_update_flag=NO", "_delta_log"] {
+            let inner = directory.path().join("autosys_job_log").join(inner);
+            let mode = |mode| std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(mode)).unwrap();
+            mode(0o555);
+            let (storage, root) = (Storage::open(&root, &HashMap::new()).unwrap(), root.clone());
+            let local = directory.path().to_owned();
+            let checks = runtime::block_on(async move { Ok(examine(&storage, &root, Some(local)).await) }).unwrap();
+            mode(0o755);
+            assert_eq!(checks[0].status, if is_root { Status::Ok } else { Status::Failed }, "{checks:?}");
+            let names_it = checks[0].detail.contains(inner.to_str().unwrap().trim_end_matches('/'));
+            assert!(is_root || checks[0].needed && names_it, "{checks:?}");
+            assert!(is_root || checks[0].advice.as_ref().unwrap().contains("chmod"), "{checks:?}");
+        }
+    }
+
+    #[test]
     fn existing_tables_are_read_and_damaged_ones_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().to_str().unwrap().to_owned();
@@ -92,7 +144,8 @@ mod tests {
         ledger.log_job_execution("a.sas", "A", "SUCCESS", None).unwrap();
         let look = || {
             let (storage, root) = (Storage::open(&root, &HashMap::new()).unwrap(), root.clone());
-            runtime::block_on(async move { Ok(examine(&storage, &root).await) }).unwrap()
+            let local = directory.path().to_owned();
+            runtime::block_on(async move { Ok(examine(&storage, &root, Some(local)).await) }).unwrap()
         };
         let checks = look();
         assert_eq!(checks.len(), 1);

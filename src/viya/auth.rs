@@ -251,7 +251,7 @@ impl LoginState {
     fn expired(&self, tokens: Option<&TokenPair>) -> Error {
         let when = tokens
             .and_then(|tokens| tokens.expires)
-            .map_or_else(String::new, |at| format!(" (it expired at {})", at.format("%Y-%m-%d %H:%M:%SZ")));
+            .map_or_else(String::new, |at| format!(" (it expired at {})", at.format("%Y-%m-%dT%H:%M:%SZ")));
         let text = format!(
             "the access token in {} is not accepted{when} and there is no refresh_token: log in to SAS Viya again ({}) and repeat",
             self.storage.name(),

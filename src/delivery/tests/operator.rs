@@ -154,6 +154,8 @@ fn nothing_is_done_by_hand_while_rows_are_delivered() {
     for error in errors {
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::LeaseHeld, true));
         assert!(error.to_string().starts_with("updater is delivering rows of job_notifications"), "{error}");
+        let until = error.to_string().split_once("its lease ends at ").unwrap().1[..20].parse::<DateTime<Utc>>();
+        assert!(until.unwrap() > Utc::now(), "{error}");
     }
     assert_eq!(ledger.attempts(Notifications).unwrap().len(), 2);
     ledger.release_lease(Notifications.name(), "updater").unwrap();
