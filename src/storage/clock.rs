@@ -4,15 +4,17 @@
 //! or of the file server. A measurement is good for some minutes: in between, the time since the machine started counts. It goes
 //! on while the machine sleeps, and no setting of a clock changes it.
 
+use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
+use url::Url;
 
 use super::{Storage, StoreKind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, chain};
 use crate::runtime::{environment, lock};
 
 /// How long a measurement counts. A clock that is wrong by a tenth of a percent is off by less than a second then.
@@ -23,6 +25,9 @@ const REMOTE_SKEW: TimeDelta = TimeDelta::seconds(2);
 const COARSE: TimeDelta = TimeDelta::seconds(2);
 /// The kernel's clock for files goes on in steps.
 const STEP: TimeDelta = TimeDelta::milliseconds(20);
+
+/// What time does not change about a local disk.
+const DENIED: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
 
 /// The time of the store, as exactly as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +49,7 @@ impl Storage {
     /// The time of the store now. Writes, looks at and deletes an object below the root, once in ten minutes.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`], retryable, when the store failed.
+    /// [`ErrorKind::Storage`] when the store failed, retryable unless this user may not write there.
     pub(crate) fn time(&self) -> Result<StoreTime> {
         let mut measured = lock(&self.clock);
         let (at, time) = match *measured {
@@ -69,16 +74,24 @@ impl Storage {
             }
             Ok((after, written?.last_modified))
         })?;
-        let (after, written) = measured.map_err(|error: object_store::Error| {
-            let text = format!("the time of the store at '{}' could not be read: try again", self.root);
-            Error::new(ErrorKind::Storage, text).with_retryable(true).with_source(error)
-        })?;
+        let (after, written) = measured.map_err(|error| unreadable(&self.root, error))?;
         let precision = if written.timestamp_subsec_nanos() == 0 { COARSE } else { STEP };
         let skew = if self.kind() == StoreKind::Local { TimeDelta::zero() } else { REMOTE_SKEW };
         // It was written at some moment in between: at `after`, it is at least that time, and at most as much later as passed.
         let latest = written + precision + delta(after.saturating_sub(before)) + skew;
         Ok((after, StoreTime { earliest: written - skew, latest }))
     }
+}
+
+fn unreadable(root: &Url, error: object_store::Error) -> Error {
+    // An error of a cloud store says itself whether time can help.
+    let known: Option<&Error> = chain(&error).find_map(|part| part.downcast_ref());
+    let local: Option<&io::Error> = chain(&error).find_map(|part| part.downcast_ref());
+    let denied = local.map(io::Error::kind).is_some_and(|kind| DENIED.contains(&kind));
+    let retryable = known.map_or(!denied, Error::is_retryable);
+    let advice = if retryable { "try again" } else { "check that this user may write there" };
+    let text = format!("the time of the store at '{root}' could not be read: {advice}");
+    Error::new(ErrorKind::Storage, text).with_retryable(retryable).with_source(error)
 }
 
 #[cfg(test)]
@@ -107,5 +120,21 @@ mod tests {
         let storage = Storage::open("/proc/nothing", &HashMap::new()).unwrap();
         let error = storage.time().unwrap_err();
         assert!(error.is_retryable() && error.to_string().contains("could not be read"), "{error}");
+    }
+
+    #[test]
+    fn time_does_not_give_permission() {
+        let error = |source| {
+            let error = object_store::Error::Generic { store: "LocalFileSystem", source };
+            unreadable(&Url::parse("file:///data/ledger/").unwrap(), error)
+        };
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            let error = error(Box::new(io::Error::from(kind)));
+            assert!(!error.is_retryable() && error.to_string().contains("may write there"), "{error}");
+        }
+        let refused = Error::new(ErrorKind::Authentication, "the bucket 'b' answered with HTTP status 403");
+        assert!(!error(Box::new(refused)).is_retryable());
+        let away = error(Box::new(io::Error::from(io::ErrorKind::StorageFull)));
+        assert!(away.is_retryable() && away.to_string().ends_with("try again"), "{away}");
     }
 }

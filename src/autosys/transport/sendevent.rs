@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::{FusedFuture as _, FutureExt as _};
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
@@ -289,8 +290,9 @@ impl Transport for SendEvent {
 
     async fn check(&self) -> Result<()> {
         let cannot = |why: String| Error::new(ErrorKind::Delivery, format!("no event can be sent: {why}"));
-        // A file on a mount can be back, and is sourced again by the next cycle.
-        let variables = self.variables().await.map_err(|why| cannot(why).with_retryable(true))?;
+        // A file that can be read is sourced again by the next cycle. A missing one is like a missing program.
+        let may_pass = || self.options.env_file.as_ref().is_some_and(|file| access(file, Access::READ_OK).is_ok());
+        let variables = self.variables().await.map_err(|why| cannot(why).with_retryable(may_pass()))?;
         let given = self.options.environment.get("PATH").map(|path| OsString::from(path.expose()));
         let sourced = || variables?.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
         let path = given.or_else(sourced).or_else(|| std::env::var_os("PATH"));

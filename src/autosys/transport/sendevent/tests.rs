@@ -211,6 +211,18 @@ async fn a_missing_program_is_a_transient_failure_that_says_so() {
     assert!(!permanent && detail.contains("cannot be run"), "{detail}");
 }
 
+#[tokio::test]
+async fn time_helps_a_file_that_can_be_read_but_not_a_missing_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let env_file = dir.path().join("env");
+    let options = SendEventOptions { env_file: Some(env_file.clone()), ..Default::default() };
+    let error = SendEvent::new(options.clone()).unwrap().check().await.unwrap_err();
+    assert!(!error.is_retryable() && error.to_string().contains("check that it exists"), "{error}");
+    std::fs::write(&env_file, "exit 1\n").unwrap();
+    let error = SendEvent::new(options).unwrap().check().await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("ended the shell"), "{error}");
+}
+
 #[test]
 fn bad_options_are_refused_and_values_of_variables_not_shown() {
     let comment = |text: &str| SendEventOptions { comment: Some(text.into()), ..Default::default() };
