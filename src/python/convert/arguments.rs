@@ -213,9 +213,10 @@ pub(crate) fn secret<'a>(value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
 
 /// A file, directory or URI: text or a path-like object.
 pub(crate) fn location(value: &Bound<'_, PyAny>) -> PyResult<String> {
-    let wrong = || expected("text or a path, without lone surrogates", value);
-    let path = value.py().import("os")?.call_method1("fspath", (value,)).map_err(|_| wrong())?;
-    path.extract().map_err(|_| wrong())
+    const TEXT: &str = "text or a path without lone surrogates (they stand for bytes that the locale cannot decode: set PYTHONUTF8=1 or \
+                        LC_ALL=C.UTF-8, or use another name)";
+    let path = value.py().import("os")?.call_method1("fspath", (value,));
+    path.map_err(|_| expected("text or a path", value))?.extract().map_err(|_| expected(TEXT, value))
 }
 
 /// [`text`] as the type of a parameter.
