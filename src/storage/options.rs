@@ -247,11 +247,8 @@ fn set_retry(retry: &mut RetryConfig, name: &str, lower: &str, value: &str) -> R
         "backoff_config.init_backoff" => retry.backoff.init_backoff = time()?.max(Duration::from_millis(1)),
         "backoff_config.max_backoff" => retry.backoff.max_backoff = time()?.max(Duration::from_millis(1)),
         _ => {
-            retry.backoff.base = value
-                .parse()
-                .ok()
-                .filter(|base: &f64| *base > 1.0 && *base <= 100.0)
-                .ok_or_else(|| wrong("a number above 1 and up to 100"))?;
+            let base = value.parse().ok().filter(|base: &f64| *base > 1.0 && *base <= 100.0);
+            retry.backoff.base = base.ok_or_else(|| wrong("a number above 1 and up to 100"))?;
         }
     }
     // The client chooses each wait at random between these, so the interval must not be empty.

@@ -140,7 +140,7 @@ impl SshRunner {
         let slot = Arc::clone(self.connections.lock().await.entry(selection.vm.clone()).or_default());
         // Locked while connecting, so that other calls for this VM wait for the same connection.
         let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_closed()) {
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.handle.is_closed()) {
             return Ok(Arc::clone(connection));
         }
         *slot = None;
@@ -154,7 +154,7 @@ impl SshRunner {
         let connections = self.connections.lock().await;
         // A connection that is being opened is not waited for.
         let mut opened = connections.values().filter_map(|slot| slot.try_lock().ok()?.clone());
-        opened.find(|connection| !connection.is_closed())
+        opened.find(|connection| !connection.handle.is_closed())
     }
 
     /// Runs `command` with `arguments` on `connection`. It was not started if the script says so.

@@ -129,10 +129,9 @@ impl Decisions {
         let mut decisions = Self::default();
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         let listing = scanner.files()?;
-        let mut files: Vec<(usize, usize, &ScanFile)> = Vec::new();
-        for (at, batch) in listing.batches.iter().enumerate() {
-            files.extend(batch.files.iter().map(|(row, file)| (at, *row, file)));
-        }
+        let batches = listing.batches.iter().enumerate();
+        let files = batches.flat_map(|(at, batch)| batch.files.iter().map(move |(row, file)| (at, *row, file)));
+        let files: Vec<(usize, usize, &ScanFile)> = files.collect();
         let is_small = |(.., file): &(usize, usize, &ScanFile)| RowCache::is_small(file);
         for run in files.chunk_by(|one, next| is_small(one) == is_small(next)) {
             let all_small = run.first().is_some_and(is_small);

@@ -29,8 +29,8 @@ pub(in crate::delta) struct EntryFile {
     written: i128,
     /// Its size in bytes.
     size: u64,
-    /// Its number on a local disk.
-    inode: u64,
+    /// Its number on a local disk; 0 for objects of a remote store.
+    pub(in crate::delta) inode: u64,
 }
 
 impl EntryFile {
@@ -39,11 +39,6 @@ impl EntryFile {
         let since = file.created().or_else(|_| file.modified()).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let written = i128::try_from(since.as_nanos()).ok()?;
         Some(Self { written, size: file.len(), inode: file.ino() })
-    }
-
-    /// Whether both are the same file of a local disk, perhaps with another time. Of objects of a remote store, nothing is known.
-    pub(in crate::delta) fn is_same_file(&self, other: &Self) -> bool {
-        self.inode == other.inode
     }
 
     /// Whether both are the same object of a remote store. Listings and single answers can differ in parts of a second.

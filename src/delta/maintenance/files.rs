@@ -152,10 +152,7 @@ impl StoredFile {
 
     /// As [`StoredFile::delete`], but by a request to the store also on a local disk.
     pub(super) fn delete_through_store(&self, table: &TableState) -> Result<bool> {
-        let path = match &self.location {
-            FileLocation::Local(path) => store_path(&Url::from_file_path(path).map_err(|()| no_place(&self.name))?)?,
-            FileLocation::Store(path) => path.clone(),
-        };
+        let path = self.path()?;
         let store = Arc::clone(table.storage.store());
         let deleted = table.storage.block_on(async move { store.delete(&path).await })?.map_err(KernelError::from);
         Ok(self.if_found("deleting", table, deleted)?.is_some())
@@ -163,15 +160,18 @@ impl StoredFile {
 
     /// The file's content, or `None` if it does not exist any more.
     pub(super) fn read(&self, table: &TableState) -> Result<Option<Bytes>> {
-        let read = match &self.location {
-            FileLocation::Local(path) => std::fs::read(path).map(Bytes::from).map_err(KernelError::IOError),
-            FileLocation::Store(path) => {
-                let (store, path) = (Arc::clone(table.storage.store()), path.clone());
-                let read = table.storage.block_on(async move { store.get(&path).await?.bytes().await })?;
-                read.map_err(KernelError::from)
-            }
-        };
+        let (store, path) = (Arc::clone(table.storage.store()), self.path()?);
+        let read =
+            table.storage.block_on(async move { store.get(&path).await?.bytes().await })?.map_err(KernelError::from);
         self.if_found("reading", table, read)
+    }
+
+    /// The path of the file in the store.
+    fn path(&self) -> Result<Path> {
+        match &self.location {
+            FileLocation::Local(path) => store_path(&Url::from_file_path(path).map_err(|()| no_place(&self.name))?),
+            FileLocation::Store(path) => Ok(path.clone()),
+        }
     }
 
     fn if_found<T>(&self, doing: &str, table: &TableState, done: KernelResult<T>) -> Result<Option<T>> {

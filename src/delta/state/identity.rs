@@ -108,7 +108,7 @@ impl TableState {
             Some(stored) if known.stored.as_ref().is_none_or(|known| agree(known, &stored)) => Ok(Predecessor::Same),
             Some(stored) => match &known.commit {
                 // A file server can give a file its time later. Another file has come with other data files.
-                Some(commit) if known.stored.as_ref().is_none_or(|known| known.is_same_file(&stored)) => {
+                Some(commit) if known.stored.as_ref().is_none_or(|known| known.inode == stored.inode) => {
                     self.look_at_entry(version, &EntryIdentity { commit: Some(commit.clone()), stored: None })
                 }
                 _ => Ok(Predecessor::Replaced),

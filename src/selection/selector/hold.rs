@@ -176,7 +176,7 @@ async fn renew_all(registry: Arc<HoldRegistry>) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                tracing::warn!(error = %error.full_message(), "VMs in use could not be renewed; trying again");
+                tracing::warn!(error = %error.full_message(), "VMs in use could not be renewed; trying again")
             }
         }
     }

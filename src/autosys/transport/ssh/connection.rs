@@ -38,7 +38,7 @@ pub(super) enum SshLogin {
 
 /// A connection that is logged in.
 pub(super) struct Connection {
-    handle: Handle<KnownHost>,
+    pub(super) handle: Handle<KnownHost>,
     /// How many commands may run at a time.
     sessions: Semaphore,
 }
@@ -110,11 +110,6 @@ impl Connection {
         };
         let late = || format!("{address} port {port} did not complete the login within {} s", limit.as_secs_f64());
         timeout(*limit, opening).await.unwrap_or_else(|_| Err(late()))
-    }
-
-    /// Whether it is closed.
-    pub(super) fn is_closed(&self) -> bool {
-        self.handle.is_closed()
     }
 
     /// Runs `line` with the user's login shell and waits for its end, at most for `limit` after it was started.
