@@ -74,6 +74,68 @@ def test_the_source_format_of_databricks_and_run(tmp_path: Path) -> None:
         run_notebook(tmp_path / "m.ipynb")
 
 
+def test_comments_and_titles_come_before_a_cell_of_another_language(tmp_path: Path) -> None:
+    notebook = tmp_path / "n.py"
+    cells = (
+        "# DBTITLE 1,Show\n# MAGIC %sql\n# MAGIC SELECT 1",
+        "# DBTITLE 1,List\n# MAGIC\n# MAGIC %sh\n# MAGIC ls\n# MAGIC cd /tmp; ls",
+        "# DBTITLE 1,Text\n# MAGIC %md\n# MAGIC it's text",
+        "# DBTITLE 1,Python\n# MAGICAL, and no command\na = 1",
+        "# MAGIC %python\n# MAGIC b = a",
+    )
+    notebook.write_text("# Databricks notebook source\n" + "\n\n# COMMAND ----------\n\n".join(cells))
+    run = run_notebook(notebook)
+    assert run.not_run == ["%sql\nSELECT 1", "%sh\nls\ncd /tmp; ls", "%md\nit's text"]
+    assert run.variables["b"] == 1
+    run = run_notebook(write(tmp_path / "n.ipynb", "# c\n\n%%sql\nselect 1", "# c\n%%time\na = 1"))
+    assert (run.not_run, run.variables["a"]) == (["%%sql\nselect 1"], 1)
+
+
+def test_a_text_keeps_its_lines_beside_a_command(tmp_path: Path) -> None:
+    cell = "%pip install x\ns = '''\n%d items\n!\n'''\nt = ('a'\n% ())\nu = 1 + \\\n2\n!echo it's \\\n  x\nv = 5"
+    run = run_notebook(write(tmp_path / "n.ipynb", cell))
+    assert run.not_run == ["%pip install x", "!echo it's \\\n  x"]
+    names = ("s", "t", "u", "v")
+    assert [run.variables[name] for name in names] == ["\n%d items\n!\n", "a", 3, 5]
+
+
+def test_results_of_commands_and_help_are_not_there(tmp_path: Path) -> None:
+    cell = "x = !ls\ny = %sql SELECT 1\nif x:\n    len?\n?len\nstr.join??\nz = x"
+    run = run_notebook(write(tmp_path / "n.ipynb", cell), variables={"x": ["a"]})
+    assert run.not_run == ["x = !ls", "y = %sql SELECT 1", "len?", "?len", "str.join??"]
+    assert run.variables["z"] == ["a"]
+    assert "y" not in run.variables
+
+
+def test_time_runs_its_statement(tmp_path: Path) -> None:
+    run = run_notebook(write(tmp_path / "n.ipynb", "%time x = 5\nx = x + 1", "if x:\n    %time x += \\\n    1\nx"))
+    assert (run.shown, run.not_run) == ([7], [])
+
+
+def test_run_takes_arguments_and_a_comment(tmp_path: Path) -> None:
+    write(tmp_path / "my other.ipynb", "dbutils.widgets.text('a', '1')\nfound.append(dbutils.widgets.get('a'))")
+    found: list[str] = []
+    cells = (
+        "%run ./my other",
+        '%run "./my other" $a="b c" $d = 2 # why',
+        "%run './my other' # c",
+        "%run ./my other $a=''",
+    )
+    run = run_notebook(write(tmp_path / "n.ipynb", *cells), variables={"found": found})
+    assert found == ["1", "b c", "b c", ""]
+    assert run.variables["dbutils"].widgets.get("d") == "2"
+    for wrong in ("%run", "%run ./other a=1 $b", '%run ./other $a="'):
+        with pytest.raises(ValueError, match=r"n\.ipynb, cell 2: cannot read '%run"):
+            run_notebook(write(tmp_path / "n.ipynb", "1", wrong))
+
+
+def test_future_imports_hold_in_later_cells(tmp_path: Path) -> None:
+    run = run_notebook(write(tmp_path / "n.ipynb", "from __future__ import annotations", "def f(a: Nope): pass\nf"))
+    assert run.variables["f"].__annotations__ == {"a": "Nope"}
+    with pytest.raises(NameError, match="Nope"):
+        run_notebook(write(tmp_path / "n.ipynb", "def f(a: Nope): pass\nf.__annotations__"))
+
+
 def test_exit_ends_the_notebook_whatever_it_catches(tmp_path: Path) -> None:
     cell = "try:\n    dbutils.notebook.exit('3 rows')\nexcept Exception:\n    pass"
     run = run_notebook(write(tmp_path / "n.ipynb", "1", cell, "2"))
@@ -119,12 +181,17 @@ def test_widgets() -> None:
     with pytest.raises(LookupError, match="'study'"):
         widgets.remove("study")
     widgets.text("study", "A")
-    assert widgets.get("study") == "A"
+    assert widgets.get("study") == "B", "the argument of the run is still there"
+    widgets.remove("empty")
+    widgets.text("empty", "A")
+    assert widgets.get("empty") == "A"
     for default, choices in (("3", ["1", "2"]), ("1", ["1", "3"])):
         with pytest.raises(ValueError, match="choices"):
             Dbutils(widgets={"speed": "2"}).widgets.dropdown("speed", default, choices)
     widgets.removeAll()
     assert widgets.getAll() == {}
+    widgets.dropdown("mode", "window", ["window", "batch"])
+    assert widgets.getAll() == {"mode": "batch"}
 
 
 def test_secrets_are_found_and_not_shown() -> None:

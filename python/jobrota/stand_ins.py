@@ -43,7 +43,7 @@ class Widgets:
             defaultValue: The value without an argument of this name.
             label: What is shown beside it.
         """
-        self._values.setdefault(name, defaultValue)
+        self._values.setdefault(name, self._arguments.get(name, defaultValue))
 
     def dropdown(
         self,
@@ -63,10 +63,11 @@ class Widgets:
         Raises:
             ValueError: The default value or the argument is not one of `choices`.
         """
-        for value in (defaultValue, self._values.get(name, defaultValue)):
+        given = self._values.get(name, self._arguments.get(name, defaultValue))
+        for value in (defaultValue, given):
             if value not in choices:
                 raise ValueError(f"the widget {name!r} cannot be {value!r}; its choices are {list(choices)}")
-        self._values.setdefault(name, defaultValue)
+        self._values[name] = given
 
     def get(self, name: str) -> str:
         """Returns the value of a widget, or of an argument that has no widget.
@@ -82,8 +83,12 @@ class Widgets:
         """Returns all values by the name of their widget."""
         return dict(self._values)
 
+    def give(self, name: str, value: str) -> None:
+        """Gives the run another argument, as `%run ./notebook $name="value"` does. Databricks has no such method."""
+        self._arguments[name] = self._values[name] = value
+
     def remove(self, name: str) -> None:
-        """Removes a widget.
+        """Removes a widget. One that is made again gets the argument of the run again.
 
         Raises:
             LookupError: There is no widget of this name.
@@ -92,7 +97,7 @@ class Widgets:
         del self._values[name]
 
     def removeAll(self) -> None:  # noqa: N802 - Databricks' name
-        """Removes all widgets."""
+        """Removes all widgets, as `remove` does."""
         self._values.clear()
 
 
