@@ -29,14 +29,14 @@ SECTIONS = {
     "bundle": {"name"},
     "artifacts": {"build", "files", "path", "type"},
     "variables": {"default", "description", "lookup", "type"},
-    "targets": {"default", "mode", "resources", "workspace"},
+    "targets": {"default", "mode", "resources", "variables", "workspace"},
     "workspace": {"root_path"},
 }
 MODES = {"development", "production"}
 # What a list in a target is merged by. Other lists are appended.
 MERGED_BY = {"tasks": "task_key", "job_clusters": "job_cluster_key", "environments": "environment_key"}
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
-BUILT_IN = {"bundle.name", "bundle.target", "workspace.file_path"}
+BUILT_IN = {"bundle.name", "bundle.target", "workspace.current_user.short_name", "workspace.file_path"}
 
 
 class BundleError(Exception):
@@ -77,6 +77,8 @@ class Bundle:
                 raise BundleError(f"variables.{name}: needs a description, and type: complex for a list or a mapping")
         for name, target in self.root["targets"].items():
             _check_keys(target.get("workspace", {}), SECTIONS["workspace"], f"targets.{name}.workspace")
+            if unknown := target.get("variables", {}).keys() - self.root["variables"].keys():
+                raise BundleError(f"targets.{name}: there are no variables {unknown}")
             if target["mode"] not in MODES:
                 raise BundleError(f"targets.{name}: there is no mode {target['mode']}")
         if [target.get("default", False) for target in self.root["targets"].values()].count(True) != 1:
@@ -112,9 +114,10 @@ class Bundle:
         values = {name: variable.get("default") for name, variable in self.root["variables"].items()}
         if unknown := variables.keys() - values.keys():
             raise BundleError(f"variables: there are none of the names {unknown}")
-        values |= variables
+        values |= self.root["targets"][target].get("variables", {}) | variables
         known = {f"var.{name}": value for name, value in values.items() if value is not None}
         known |= {"bundle.name": self.root["bundle"]["name"], "bundle.target": target, "workspace.file_path": file_path}
+        known["workspace.current_user.short_name"] = "ada"
         resolved: dict[str, dict[str, Any]] = _substitute(self.merged(target), known)
         for kind, resources in resolved.items():
             for name, resource in resources.items():
@@ -199,4 +202,4 @@ def _substitute(value: Any, known: Mapping[str, Any]) -> Any:
         raise BundleError(f"variables: no value is given for {missing}")
     if whole := REFERENCE.fullmatch(value):  # keeps numbers and lists
         return _substitute(known[whole[1]], known)
-    return REFERENCE.sub(lambda found: str(known[found[1]]), value)
+    return REFERENCE.sub(lambda found: str(_substitute(known[found[1]], known)), value)

@@ -26,6 +26,7 @@ GIVEN = {
     "warehouse_id": "0123456789abcdef",
     "notify_email": "operations@example.com",
     "viya_url": "https://viya.example.com",
+    "transport": "sendevent",
 }
 
 
@@ -106,6 +107,23 @@ def test_only_one_of_the_two_deliveries_is_on() -> None:
     assert jobs["deliver_continuously"]["continuous"]["pause_status"] == "PAUSED"
 
 
+def test_development_runs_nothing_by_itself_and_shares_no_volume() -> None:
+    def statuses(value: Any) -> list[str]:
+        if isinstance(value, list):
+            return [status for each in value for status in statuses(each)]
+        if not isinstance(value, dict):
+            return []
+        own = [value["pause_status"]] if "pause_status" in value else []
+        return own + statuses(list(value.values()))
+
+    resources = Bundle().resolved("dev", GIVEN)
+    assert statuses(resources) == ["PAUSED"] * 7  # four jobs and three alerts
+    assert statuses(Bundle().resolved("prod", GIVEN)).count("PAUSED") == 1
+    (volume,) = resources["volumes"].values()
+    assert volume["name"] == "jobrota_results_dev_ada"
+    assert f"--results-dir=/Volumes/main/jobrota/{volume['name']}" in parameters(resources["jobs"]["compare"])
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "says"),
     [
@@ -123,6 +141,7 @@ def test_only_one_of_the_two_deliveries_is_on() -> None:
         ("databricks.yml", "- whl: ./dist", "- wheel: ./dist", "wheel"),
         ("databricks.yml", "    type: complex\n    default: []", "    default: []", "failure_destinations"),
         ("databricks.yml", "viya_url:", "viya_uri:", "viya_ur"),
+        ("databricks.yml", "scheduled_alerts: PAUSED", "scheduled_alarms: PAUSED", "scheduled_alarms"),
     ],
 )  # fmt: skip
 def test_a_wrong_bundle_is_refused(file: str, old: str, new: str, says: str, tmp_path: Path) -> None:
@@ -136,8 +155,9 @@ def test_a_wrong_bundle_is_refused(file: str, old: str, new: str, says: str, tmp
 
 
 def test_a_variable_without_a_value_is_refused() -> None:
-    with pytest.raises(BundleError, match="ledger"):
-        Bundle().resolved("prod", {name: value for name, value in GIVEN.items() if name != "ledger"})
+    for missing in ("ledger", "transport"):
+        with pytest.raises(BundleError, match=missing):
+            Bundle().resolved("prod", {name: value for name, value in GIVEN.items() if name != missing})
 
 
 @pytest.mark.usefixtures("sendevent")
@@ -253,6 +273,24 @@ def test_a_scope_that_cannot_be_used_is_explained(scope: Callable[[dict[str, str
         with pytest.raises(kind, match=says) as refused:
             called_by_databricks("jobrota", "jobrota-scheduled", [f"--secret-scope={given}", "ledger", "status"])
         assert "hidden" not in str(refused.value)
+
+
+def test_a_scope_sets_secrets_and_nothing_that_decides_what_runs(
+    scope: Callable[[dict[str, str]], str], ledger: jobrota.JobLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.log_job_completion("ae.sas", "STUDY.AE", "SUCCESS")
+    deliver = ["autosys", "deliver", "--ledger", ledger.root, "--transport", "sendevent", "--dry-run"]
+    secrets = {"azure-": "a", "azure-x=y": "a", "jobrota-transport": "/evil", "jobrota-config": "/evil", "sas-x": "a"}
+    before = dict(os.environ)
+    called_by_databricks("jobrota", "jobrota-scheduled", [f"--secret-scope={scope(secrets)}", *deliver])
+    said = capsys.readouterr().err
+    assert "environment variables from the secret scope team: SAS_X\n" in said
+    assert "not used from the secret scope team: JOBROTA_CONFIG, JOBROTA_TRANSPORT" in said
+    name = scope({"sas-x": "a", "azure-key": "hidden\0"})
+    with pytest.raises(jobrota.InvalidInputError, match="azure-key") as refused:
+        called_by_databricks("jobrota", "jobrota-scheduled", [f"--secret-scope={name}", *deliver])
+    assert "hidden" not in str(refused.value)
+    assert dict(os.environ) == before
 
 
 def test_without_databricks_a_scope_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

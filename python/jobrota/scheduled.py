@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ __all__ = ["main"]
 
 # A scope cannot set PATH, LD_PRELOAD or the like: who may write secrets must not decide what runs.
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "JOBROTA_", "SAS_")
+_NAME = re.compile(rf"({'|'.join(_PREFIXES)})[A-Z0-9_]+")
+# For the same reason, not the settings that name programs, machines, or the event that a status becomes.
+_PARAMETERS = frozenset({"JOBROTA_CONFIG", "JOBROTA_INVENTORY", "JOBROTA_MAPPING", "JOBROTA_TRANSPORT"})
 
 
 def main() -> None:
@@ -59,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         "--secret-scope",
         metavar="NAME",
         help="scope of Databricks whose secrets become environment variables: azure-client-secret becomes "
-        f"AZURE_CLIENT_SECRET. Used are those that begin with {', '.join(_PREFIXES)}. Empty: none",
+        f"AZURE_CLIENT_SECRET. Used are those that begin with {', '.join(_PREFIXES)}, but "
+        f"{', '.join(sorted(_PARAMETERS))} are not. Empty: none",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND …", help="the command of jobrota")
     return parser
@@ -74,8 +79,8 @@ def _secrets(scope: str | None) -> Iterator[None]:
     variables = _variables(scope)
     before = {name: os.environ.get(name) for name in variables}
     print(f"environment variables from the secret scope {scope}: {', '.join(sorted(variables))}", file=sys.stderr)
-    os.environ.update(variables)
     try:
+        os.environ.update(variables)
         yield
     finally:
         for name, value in before.items():
@@ -89,13 +94,25 @@ def _variables(scope: str) -> dict[str, str]:
     """Returns the variables that the secrets of the scope are."""
     secrets = _store()
     try:
-        keys = {str(entry.key): str(entry.key).upper().replace("-", "_") for entry in secrets.list(scope)}
-        variables = {name: secrets.get(scope, key) for key, name in keys.items() if name.startswith(_PREFIXES)}
+        keys = {str(entry.key).upper().replace("-", "_"): str(entry.key) for entry in secrets.list(scope)}
+        used = {name: key for name, key in keys.items() if _NAME.fullmatch(name) and name not in _PARAMETERS}
+        variables = {name: str(secrets.get(scope, key)) for name, key in used.items()}
     except Exception as error:  # Databricks documents no class
         raise AuthenticationError(
             f"the secrets of the scope {scope} cannot be read ({type(error).__name__}): check the name of the scope, "
             "and grant READ on it to the identity that runs the job"
         ) from error
+    if settings := keys.keys() & _PARAMETERS:
+        print(
+            f"not used from the secret scope {scope}: {', '.join(sorted(settings))}; give them as parameters, such as "
+            "--transport",
+            file=sys.stderr,
+        )
+    if broken := [name for name, value in variables.items() if "\0" in value]:
+        raise InvalidInputError(
+            f"the secret {used[broken[0]]} of the scope {scope} has a NUL character, which no environment variable "
+            "can hold: store it again as text"
+        )
     if not variables:
         raise InvalidInputError(
             f"no secret of the scope {scope} begins with {', '.join(_PREFIXES)}: name a secret as its environment "
