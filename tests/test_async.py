@@ -236,7 +236,7 @@ def test_every_call_that_does_io_has_a_twin() -> None:
     from jobrota.viya import CodeLogin, ViyaSession
 
     without: dict[Any, set[str]] = {
-        jobrota: {"configure", "sandbox_calibration"},
+        jobrota: {"sandbox_calibration"},
         report: {"require"},
         jobrota.Inventory: set(),
         jobrota.JobLedger: {"track", "open_async"},  # the latter is the twin of the constructor
@@ -269,9 +269,8 @@ def test_every_call_that_does_io_has_a_twin() -> None:
 
 
 def test_twins_of_notebook_functions(tmp_path: Path) -> None:
-    jobrota.configure(ledger=tmp_path / "ledger", probe=answers)
-
     async def work() -> None:
+        await jobrota.configure_async(ledger=tmp_path / "ledger", probe=answers)
         assert await jobrota.select_reachable_vm_async(["vm1"]) == ("vm1", "10.0.0.1", "nic-vm1")
         assert await jobrota.ping_test_async("vm1") == ("10.0.0.1", "nic-vm1")
         await jobrota.log_job_execution_async("a.sas", "A", "SUCCESS")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,19 @@ import os, pathlib, pytest, jobrota
 from jobrota.notebook import configured_settings
 
 def test_before():
-    jobrota.configure(ledger="of-the-test-before", inventory=["vm7"])
+    jobrota.configure(ledger="of-the-test-before", inventory=["vm7"], webhook="https://before.example.com")
 
 def test_nothing_is_configured(jobrota_unconfigured, tmp_path):
     assert configured_settings() == {}
     with pytest.raises(jobrota.InvalidInputError, match="no ledger is configured"):
         jobrota.fetch_unprocessed_updates()
-    jobrota.configure(ledger="of-the-test", mapping="STARTJOB", probe="tcp:1")
+    jobrota.configure(ledger="of-the-test", mapping="STARTJOB", probe="tcp:1", webhook="https://test.example.com")
     assert os.listdir(tmp_path) == []
 
 def test_all_is_as_before():
     configured = configured_settings()
     assert configured.pop("inventory").names == ["vm7"]
+    assert "before.example.com" in str(configured.pop("webhook"))
     assert configured == {"ledger": "of-the-test-before"}
     assert os.environ["JOBROTA_LEDGER"] == "of-the-shell"
     assert "JOBROTA_CONFIG" not in os.environ
@@ -142,3 +144,12 @@ def test_a_notebook_gets_arguments_and_secrets(jobrota_notebook: NotebookRunner,
     run = jobrota_notebook(notebook, widgets={"study": "B"}, secrets={"s": {"k": "v"}}, variables={"secret": "v"})
     assert run.shown == ["B", True]
     assert configured_settings() == {"ledger": "in-the-notebook"}
+
+
+def test_each_setting_can_be_taken_back(jobrota_unconfigured: None) -> None:
+    known = {"inventory": ["vm1"], "mapping": "STARTJOB", "webhook": "https://example.com"}
+    given = {name: known.get(name, name) for name in signature(jobrota.configure).parameters}
+    jobrota.configure(**given)
+    assert configured_settings().keys() == given.keys()
+    jobrota.configure(**dict.fromkeys(given))
+    assert configured_settings() == {}

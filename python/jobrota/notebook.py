@@ -48,6 +48,7 @@ __all__ = [
     "autosys_update_runner",
     "autosys_update_runner_async",
     "configure",
+    "configure_async",
     "fetch_unprocessed_updates",
     "fetch_unprocessed_updates_async",
     "log_job_completion",
@@ -261,6 +262,7 @@ async def autosys_update_runner_async(
     return report
 
 
+configure_async = twin(configure)
 select_reachable_vm_async = twin(select_reachable_vm)
 ping_test_async = twin(ping_test)
 log_job_execution_async = twin(log_job_execution)

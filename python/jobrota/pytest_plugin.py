@@ -41,6 +41,8 @@ def jobrota_unconfigured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     In the test, `configure` was not called, no variable `JOBROTA_…` of the shell is set, no `jobrota.toml` is read, and
     the state directory is the test's own. All fixtures that configure something include this one.
     """
+    from inspect import signature
+
     from jobrota import configure
     from jobrota.notebook import configured_settings
 
@@ -51,7 +53,7 @@ def jobrota_unconfigured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     # Beside `tmp_path`, which has only what the test puts there.
     monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}-state")
     before = configured_settings()
-    nothing: dict[str, Any] = dict.fromkeys(("ledger", "inventory", "probe", "transport", "mapping"))
+    nothing: dict[str, Any] = dict.fromkeys(signature(configure).parameters)
     configure(**nothing)
     yield
     configure(**nothing | before)
