@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_web_services_of_a_table_with_a_password_of_a_file(
     [
         ('program = "x"', "the table [transport] has no kind"),
         ('kind = "ssh"\nuser = 5', "user must be text, not 5"),
+        ('kind = "sendevent"\ntimeout = inf', "timeout of the transport sendevent is infinite or not a number"),
+        ('kind = "sendevent"\ntimeout = 2026-05-01', "timeout of the transport sendevent is a table or a date"),
         ('kind = "web-services"\nbase_url = "https://a"\npassword = "hidden"', "takes no password as text"),
     ],
 )
@@ -149,6 +152,40 @@ def test_a_callable_of_the_working_directory(
     assert run("autosys", "deliver", "--transport", "our_sender:send") == 0
     assert "sent a.sas A SUCCESS" in capsys.readouterr().out
     assert pending.pending_notifications().num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("import sys; sys.exit(0)", "the module raises SystemExit: 0"),
+        ("x = (", "the module raises SyntaxError: '(' was never closed (our_sender.py, line 1)"),
+        ("raise RuntimeError('out of order')", "the module raises RuntimeError: out of order"),
+    ],
+)
+def test_a_module_that_fails_is_wrong_usage(
+    lines: str,
+    told: str,
+    pending: jobrota.JobLedger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    Path("our_sender.py").write_text(lines)
+    importlib.invalidate_caches()
+    sys.modules.pop("our_sender", None)
+    assert run("autosys", "deliver", "--transport", "our_sender:send") == 2
+    shown = capsys.readouterr().err
+    assert shown == f"jobrota: the transport our_sender:send cannot be imported: {told}\n"
+
+
+@pytest.mark.parametrize("text", ["{", "{x"])
+def test_a_text_that_looks_like_a_table_is_no_transport(
+    text: str, pending: jobrota.JobLedger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBROTA_TRANSPORT", text)
+    assert run("autosys", "deliver") == 2
+    assert f"the transport '{text}' is no kind: give run-command, sendevent, " in capsys.readouterr().err
 
 
 def test_notebooks_read_the_same_setting(

@@ -29,6 +29,7 @@ _KINDS = {"sendevent": "SendEvent", "web-services": "WebServices", "ssh": "Ssh",
 _SECRETS = frozenset({"password", "token", "key_passphrase"})
 # A selector comes from the settings of the inventory. The other two can hold secrets, and come from the environment.
 _NOT_OPTIONS = frozenset({"selector", "credential", "env"})
+_FORMS = f"{', '.join(sorted(_KINDS))}, an address or module:function"
 _NUMBERS = frozenset({"port", "sessions", "batch"})
 _URL = re.compile(r"https?://\S+")
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)")
@@ -54,7 +55,10 @@ def configured_transport(make_selector: _MakeSelector, **more: str) -> Any:
     if text is None:
         return None
     if text.startswith("{"):  # the table [transport]
-        table = json.loads(text)
+        try:
+            table = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidInputError(f"the transport {text!r} is no kind: give {_FORMS}") from error
         kind = table.pop("kind", None)
         if not isinstance(kind, str):
             raise InvalidInputError(f'the table [transport] has no kind: add kind = "ssh", or one of {_listed(_KINDS)}')
@@ -108,7 +112,7 @@ def _transport(kind: str, options: Mapping[str, Any], make_selector: _MakeSelect
         kind, given = "web-services", {"base_url": kind} | given
     elif kind not in _KINDS:
         if not kind.strip():
-            raise InvalidInputError(f"the transport is empty: give {_listed(_KINDS)}, an address or module:function")
+            raise InvalidInputError(f"the transport is empty: give {_FORMS}")
         kind, given = "sendevent", {"program": kind} | given
     try:
         transport = getattr(autosys, _KINDS[kind])
@@ -146,6 +150,11 @@ def _arguments(kind: str, transport: Any, options: Mapping[str, Any]) -> dict[st
 
 def _value(where: str, name: str, value: Any) -> Any:
     """Returns the value of an option. Text becomes a number or a truth value where the argument needs one."""
+    # What JSON, in which the table of jobrota.toml comes, does not have.
+    if value is None:
+        raise InvalidInputError(f"{where} is infinite or not a number; give another number")
+    if isinstance(value, dict) and name != "events":
+        raise InvalidInputError(f"{where} is a table or a date, and needs text or a number")
     if not isinstance(value, str):
         return value
     if name == "allow_http":
@@ -192,6 +201,10 @@ def _callable(module: str, name: str) -> Any:
         ) from error
     except AttributeError as error:
         raise InvalidInputError(f"the transport {module}:{name} does not exist: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InvalidInputError(
+            f"the transport {module}:{name} cannot be imported: the module raises {type(error).__name__}: {error}"
+        ) from error
     if not callable(found):
         raise InvalidInputError(f"the transport {module}:{name} is no function (file_name, job_id, status) -> bool")
     return found
