@@ -56,6 +56,11 @@ def test_other_shells_have_all_commands(shell: str, first: str, capsys: pytest.C
         assert word in shown
 
 
+def test_zsh_registers_the_script_that_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("completion", "zsh") == 0
+    assert "if [[ $zsh_eval_context[-1] == (eval|file) ]]" in capsys.readouterr().out
+
+
 def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("completion", "cmd") == 2
     assert "bash" in capsys.readouterr().err

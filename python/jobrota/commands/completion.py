@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
     kinds: dict[Any, Any] = dict.fromkeys(_FILES, shtab.FILE) | dict.fromkeys(_FOLDERS, shtab.DIRECTORY)
     _complete_paths(arguments.whole, kinds)
-    print(shtab.complete(arguments.whole, shell=arguments.shell))
+    script = shtab.complete(arguments.whole, shell=arguments.shell)
+    # `source <(jobrota completion zsh)` registers the function, too: shtab's script does it for eval alone.
+    print(script.replace("$zsh_eval_context[-1] == eval ", "$zsh_eval_context[-1] == (eval|file) "))
     return 0
 
 
