@@ -11,12 +11,14 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import jobrota
 import reported_runs
+from jobrota.autosys import SendEvent, WebServices
 
 KILLED_WHILE_SENDING = """
 import os, signal, sys, jobrota
@@ -24,7 +26,7 @@ import os, signal, sys, jobrota
 def send(*event):
     os.kill(os.getpid(), signal.SIGKILL)
 
-jobrota.AutosysUpdater(jobrota.JobLedger(sys.argv[1]), send, lease_ttl=1).run()
+jobrota.AutosysUpdater(jobrota.JobLedger(sys.argv[1]), send, lease_ttl=1, first=["JOB_IN_DOUBT"]).run()
 """
 START = datetime(2026, 11, 27, 8, 0, tzinfo=timezone.utc)
 
@@ -40,6 +42,11 @@ def rows(table: Any) -> list[dict[str, Any]]:
 def deliver(ledger: jobrota.JobLedger, answer: Any, **options: Any) -> jobrota.DeliveryReport:
     """One cycle in which `answer` says how each event ends."""
     return jobrota.AutosysUpdater(ledger, answer, backoff=0, **options).run()
+
+
+def interrupted(*event: str) -> bool:
+    """A transport that is interrupted before its answer."""
+    raise KeyboardInterrupt
 
 
 def write(root: Path) -> None:
@@ -72,6 +79,23 @@ def write(root: Path) -> None:
     ledger.redrive(job_id="JOB_REDRIVEN", reason="AutoSys is back", by="operator@host")
     log("JOB_EXPIRED")
     deliver(ledger, lambda *event: True, stale_after="1s")
+    with jobrota.Sandbox(viya=False) as sandbox:
+        user, password = sandbox.autosys_credentials
+        log("JOB_BY_WEB_SERVICES")
+        deliver(ledger, WebServices(sandbox.autosys_url, user=user, password=password))
+        log("JOB_BY_SENDEVENT")
+        deliver(ledger, SendEvent(sandbox.sendevent))
+    program = root.with_name("sendevent")
+    program.write_text("#!/bin/sh\nkill -KILL $$\n")
+    program.chmod(0o755)
+    log("JOB_UNKNOWN")
+    assert deliver(ledger, SendEvent(program)).unknown == 1
+    log("JOB_NOT_SENT")
+    log("JOB_NOT_SENT_EITHER")
+    with suppress(KeyboardInterrupt):
+        deliver(ledger, interrupted, concurrency=1)
+    outcomes = {(row["outcome"], row["detail"]) for row in rows(ledger.deliveries())}
+    assert ("failed", "not sent: the delivery was stopped before its turn") in outcomes
     log("JOB_IN_DOUBT")
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_SENDING, str(root)], check=False)
     assert killed.returncode == -signal.SIGKILL, killed
