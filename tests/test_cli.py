@@ -399,6 +399,7 @@ def test_what_changes_something_prints_json_too(
     assert printed("autosys", "redrive", "--all", *here) == {"redriven": 1}
     settled = printed("autosys", "skip", "--job", "two words", "--file", "a.sas", "--reason", "r", *here)
     assert (settled["job_id"], settled["settled"], settled["identical_rows_pending"]) == ("two words", "skipped", 0)
+    assert settled["autosys_update_flag"] == "YES"
     cursor = ("vm1", "vm2", "--cursor", tmp_path / "cursor")
     assert printed("vms", "drain", *cursor) == [{"vm": "vm1", "drained": True}, {"vm": "vm2", "drained": True}]
     assert printed("vms", "restore", "vm1", "--cursor", tmp_path / "cursor") == [{"vm": "vm1", "drained": False}]
@@ -406,6 +407,32 @@ def test_what_changes_something_prints_json_too(
     (tmp_path / "none").mkdir()
     assert printed("ledger", "import", tmp_path / "none", *here)["files"] == 0
     assert printed("ledger", "maintain", *here)["tables"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("vms", "check", "--inventory", "none.json"),
+        ("doctor", "--inventory", "none.json"),
+        ("compare", "--base-url", "http://127.0.0.1:1", "--jobs", "none.json"),
+        ("compare", "--base-url", "http://127.0.0.1:1", "--jobs", "jobs.json", "--arms", "none.json"),
+        ("compare", "--base-url", "http://127.0.0.1:1", "--jobs", "jobs.json", "--ca-bundle", "none.json"),
+        ("compare", "--jobs", "jobs.json", "--order", "longest_first", "--durations-from", "none.json"),
+        ("compare", "--resume", "none.json"),
+        ("report", "none.json"),
+        ("viya", "whoami", "--base-url", "http://127.0.0.1:1", "--ca-bundle", "none.json"),
+        ("autosys", "deliver", "--ledger", "ledger", "--env-file", "none.json"),
+        ("ledger", "import", "none.json", "--ledger", "ledger"),
+    ],
+)
+def test_a_file_that_an_option_names_and_that_is_not_there_is_2(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBROTA_BASE_URL", "http://127.0.0.1:1")
+    jobrota.JobLedger("ledger").log_job_completion("a.sas", "A", "SUCCESS")
+    Path("jobs.json").write_text('[{"name": "a", "definition_id": "b"}]')
+    assert run(*arguments) == 2
+    assert "none.json" in one_line(capsys.readouterr().err)
 
 
 def test_a_missing_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

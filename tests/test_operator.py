@@ -253,6 +253,10 @@ def test_the_commands_show_and_settle(busy: jobrota.JobLedger, capsys: pytest.Ca
     assert values["oldest_pending"] == oldest.isoformat().replace("+00:00", "Z")
     assert json.loads(ran(0, "status", "--json", "--since", "0s")[0])["attempts"] == {}
     assert json.loads(ran(0, "status", "--json", "--since", "2d")[0])["attempts"]["parked"] == 1
+    for since in ("2026-05-01Z", "2026-05-01T00:00:00Z", "2026-05-01T02:00:00+02:00"):
+        assert json.loads(ran(0, "status", "--json", "--since", since)[0])["since"] == "2026-05-01T00:00:00Z"
+    none = ("ack", "--job", "none", "--file", "f", "--reason", "r", "--at", "2026-05-01Z")
+    assert "at 2026-05-01T00:00:00Z; nothing was done" in ran(1, *none)[1]
     assert samples(ran(0, "status", "--prometheus")[0])["jobrota_parked_rows", (("table", "job_notifications"),)] == 1
 
     assert "REFUSED" in ran(0, "parked")[0]

@@ -147,7 +147,7 @@ def test_a_notebook_gets_arguments_and_secrets(jobrota_notebook: NotebookRunner,
 
 
 def test_each_setting_can_be_taken_back(jobrota_unconfigured: None) -> None:
-    known = {"inventory": ["vm1"], "mapping": "STARTJOB", "webhook": "https://example.com"}
+    known: dict[str, Any] = {"inventory": ["vm1"], "mapping": "STARTJOB", "webhook": "https://example.com"}
     given = {name: known.get(name, name) for name in signature(jobrota.configure).parameters}
     jobrota.configure(**given)
     assert configured_settings().keys() == given.keys()

@@ -144,6 +144,22 @@ def test_a_store_that_is_away_is_shown_until_it_is_back(ledger: jobrota.JobLedge
         assert view.end() == 0
 
 
+def test_an_error_leaves_the_screen(ledger: jobrota.JobLedger) -> None:
+    ledger.log_job_completion("a.sas", "名前", "SUCCESS")
+    jobrota.AutosysUpdater(ledger, lambda *row: False).run()
+    with terminal(80, 24, *COMMAND, "--ledger", ledger.root, env={"PYTHONIOENCODING": "ascii"}) as view:
+        has("1 pending", view)
+        view.type("q")
+        assert view.end() == 0
+        ended_well(view)
+    strict = "from jobrota import cli; cli.prepare_streams = lambda: None; cli.main()"
+    command = (sys.executable, "-c", strict, "top", "--ledger", ledger.root)
+    with terminal(80, 24, *command, env={"PYTHONIOENCODING": "ascii"}) as view:
+        assert view.end() == 1
+        ended_well(view)
+        assert "UnicodeEncodeError" in view.output.split(LEAVE)[-1]
+
+
 def test_what_cannot_be_shown_is_one_line(
     ledger: jobrota.JobLedger, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,9 @@ Tables for a file or another program have lines of any length. In a terminal, te
 columns of phrases, such as errors. A name is never folded.
 
 With `--json`, a command prints one JSON value on one line, and what it says to people goes to the standard error. \
-With `--quiet`, it prints errors and warnings alone, on the standard error. In text and in JSON, times are ISO 8601 \
-in UTC, such as `2026-05-01T06:00:00Z`.
+With `--quiet`, it prints errors and warnings alone, on the standard error: also why it ends with 1. In text and in \
+JSON, times are ISO 8601 in UTC, such as `2026-05-01T06:00:00Z`. A character that the encoding of the output does not \
+have is an escape sequence, such as `\\u540d`.
 
 ## Exit codes
 
@@ -27,20 +28,34 @@ in UTC, such as `2026-05-01T06:00:00Z`.
 | --- | --- |
 | 0 | done |
 | 1 | something failed in this run: a VM in `vms check`, a check of `doctor`, a job of `compare`, a file of \
-`ledger import`, a table of `ledger maintain`; a row that `migrate` could not copy, or that differs; a row that \
-`autosys deliver` could not deliver, left in doubt or parked, or would park (`--dry-run`); nothing to do for \
-`redrive`, `ack` or `skip`. Or a store, a server or a ledger is not there |
-| 2 | usage or settings: an option is unknown or missing, or an option, a setting or a file has a wrong value; several \
+`ledger import`, a table of `ledger maintain`; a row that `migrate` could not copy, or that differs; \
+a row that `autosys deliver` could not deliver, left in doubt or \
+parked, or would park (`--dry-run`); nothing to do for `redrive`, `ack` or `skip`. Or a store, a server, a ledger, \
+a token file or the `env_file` of a transport in settings is not there. Or the standard output cannot be written |
+| 2 | usage or settings: an option is unknown or missing, or an option, a setting or a file has a wrong value; a file \
+that an option or a setting names is not there; several \
 rows match `ack` or `skip`; this version does not support a path or a table; a package of an extra is not installed. \
 The same command fails again until you change it |
 | 3 | another process holds the lease. Run the command again later |
 | 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0, and so does `top` at \
-Ctrl-C. At SIGTERM, `autosys deliver` ends as its last cycle |
+Ctrl-C. At both, `autosys deliver` ends its cycle in order and prints its report. After SIGTERM, it has the code of \
+this cycle |
 | 141 | the program that reads the output, such as `head`, ended first |
 
 All commands use these codes. A row that an earlier run of `autosys deliver` parked does not count, so that a \
 scheduled task fails once for it. With `--fail-on parked`, it fails until an operator redrives or settles the row.
+
+When the standard output is closed, or its disk is full, `autosys deliver` says so once on the standard error and goes \
+on. Its exit code is that of the rows, because they are delivered. The other commands end with 1.
 """
+
+# How each shell reads its script.
+COMPLETION = """\
+| shell | line for the file that the shell reads at its start |
+| --- | --- |
+| bash, in `~/.bashrc` | `source <(jobrota completion bash)` |
+| zsh, in `~/.zshrc`, below `compinit` | `source <(jobrota completion zsh)` |
+| tcsh, in `~/.tcshrc` | `jobrota completion tcsh > ~/.jobrota.csh && source ~/.jobrota.csh` |"""
 
 
 def main() -> None:
@@ -55,6 +70,8 @@ def main() -> None:
         if rows:
             print(f"\n## {name}\n\n| argument | meaning |\n| --- | --- |")
             print("\n".join(rows))
+        if name == "jobrota completion":
+            print(f"\n{COMPLETION}")
 
 
 def commands(parser: Any, name: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:

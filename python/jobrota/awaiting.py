@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["run", "settle", "wait", "wait_in_order"]
+__all__ = ["run", "run_in_order", "settle", "wait", "wait_in_order"]
 
 _T = TypeVar("_T")
 
@@ -32,7 +32,8 @@ async def wait(work: _Work) -> Any:
 async def wait_in_order(work: _Work) -> Any:
     """Starts `work` and returns its result. Canceling it stops the work, and waits for its end.
 
-    Canceling it a second time ends the wait. The work still continues to its end.
+    Canceling it a second time ends the wait. The work still continues to its end. The argument of the cancellation is
+    the result.
     """
     future = work.begin()
     try:
@@ -47,6 +48,7 @@ async def wait_in_order(work: _Work) -> Any:
         error = future.exception()
         if error is not None and not isinstance(error, Exception):
             raise error from None  # such as KeyboardInterrupt from a callable
+        canceled.args = (None if error else future.result(),)
         raise canceled from error
 
 
@@ -58,6 +60,54 @@ def settle(future: asyncio.Future[Any], result: object, error: BaseException | N
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+def run_in_order(begin: Callable[[], Coroutine[Any, Any, _T]]) -> tuple[_T, BaseException | None]:
+    """Runs a coroutine of `wait_in_order` in another thread. An interrupt of this thread stops it in order.
+
+    Args:
+        begin: Makes the coroutine.
+
+    Returns:
+        What the work returned, and the interrupt, such as `KeyboardInterrupt`, if there was one.
+
+    Raises:
+        BaseException: What the work raised. After an interrupt, it is the cause of the interrupt, which is raised. A
+            second interrupt is raised at once.
+    """
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def outcome() -> tuple[Any, BaseException | None]:
+        tasks.append(asyncio.current_task())
+        # As a value: KeyboardInterrupt and SystemExit as exceptions would end the event loop.
+        try:
+            return await begin(), None
+        except asyncio.CancelledError as canceled:
+            return canceled.args[0], canceled.__cause__
+        except BaseException as error:
+            return None, error
+
+    def stop() -> None:
+        if not tasks:
+            loop.call_soon(stop)
+        for task in tasks:
+            task and task.cancel()
+
+    loop = _own_loop()
+    future = asyncio.run_coroutine_threadsafe(outcome(), loop)
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            result, error = future.result()
+            break
+        except BaseException as raised:  # of a handler for signals, because the future has values only
+            if interrupt is not None:
+                raise
+            interrupt = raised
+            loop.call_soon_threadsafe(stop)
+    if error is not None:
+        raise interrupt or error from (error if interrupt else error.__cause__)
+    return result, interrupt
 
 
 _CHECK_INTERVAL = 1.0

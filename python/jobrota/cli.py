@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any
 from jobrota._native import __version__
 from jobrota.commands.deliver import EXIT_LEASE_HELD
 from jobrota.commands.durations import positive_duration
-from jobrota.commands.output import add_json, add_output, narrated, print_json, silenced
+from jobrota.commands.output import (
+    add_json,
+    add_output,
+    complain,
+    discard_output,
+    explain,
+    narrated,
+    output_lost,
+    prepare_streams,
+    print_json,
+    silenced,
+)
 from jobrota.errors import InvalidInputError, JobrotaError, LeaseHeldError, UnsupportedError
 from jobrota.signals import Terminated
 
@@ -39,21 +50,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With the exit code, unless it is 0.
     """
+    prepare_streams()
     try:
         code = _run(argv)
         sys.stdout.flush()
     except JobrotaError as error:
         hint = " (a retry may help)" if error.retryable else ""
-        print(f"jobrota: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        complain(f"{error}{hint}")
         code = _exit_code(error)
     except (KeyboardInterrupt, Terminated) as interrupt:
         # The error of an interrupted comparison names the file with the results so far.
-        done = f": {' '.join(str(interrupt.__cause__).split())}" if interrupt.__cause__ else ""
-        print(f"jobrota: interrupted{done}", file=sys.stderr)
+        complain(f"interrupted: {interrupt.__cause__}" if interrupt.__cause__ else "interrupted")
         code = 143 if isinstance(interrupt, Terminated) else 130
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         code = 141
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        output_lost(error)  # errors of files and sockets are a JobrotaError
+        code = 1
     except SystemExit as stop:
         if not isinstance(stop.__context__, BrokenPipeError):
             raise
@@ -147,7 +163,9 @@ def _demo(arguments: argparse.Namespace) -> int:
         )
     if arguments.json:
         print_json(done)
-    return 0 if all(done["promises"].values()) else 1
+    broken = [promise for promise, holds in done["promises"].items() if not holds]
+    explain(arguments, (f"the promise did not hold: {promise}" for promise in broken))
+    return 1 if broken else 0
 
 
 def _add_compare(commands: Any) -> None:

@@ -155,7 +155,8 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
         if row["file_name"] == arguments.file and arguments.at in (None, row[at])
     ]
     if not matches:
-        what = f"file {arguments.file} and job {arguments.job}" + (f" at {arguments.at}" if arguments.at else "")
+        when = f" at {timestamp(arguments.at)}" if arguments.at else ""
+        what = f"file {arguments.file} and job {arguments.job}{when}"
         print(f"jobrota: no pending row of {arguments.table} has {what}; nothing was done", file=sys.stderr)
         return 1
     if len({(row["status"], row[at]) for _, row in matches}) > 1:
@@ -174,7 +175,7 @@ def _settle(arguments: argparse.Namespace, *, delivered: bool) -> int:
     done = "acknowledged" if delivered else "skipped"
     alike = len(matches) - 1
     if arguments.json:
-        print_json(row | {"settled": done, "identical_rows_pending": alike})
+        print_json(row | {"autosys_update_flag": "YES", "settled": done, "identical_rows_pending": alike})
         return 0
     print(f"{done}: {printable(row['job_id'])} {printable(row['status'])} of {printable(row[at])}")
     if alike:
@@ -222,10 +223,14 @@ def _since(text: str) -> datetime:
 
 def _time(text: str) -> datetime:
     try:
-        # Python 3.10 does not know the Z.
-        time = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" if text.endswith("Z") else text)
+        # Python 3.10 does not know the Z, and no version a date with a timezone.
+        time = datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-05-01T06:00:00Z") from None
+        time = None
+    if time is None or (text.endswith("Z") and time.tzinfo is not None):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-05-01T06:00:00Z")
+    if text.endswith("Z"):
+        time = time.replace(tzinfo=timezone.utc)
     if time.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} has no timezone; add one, such as Z for UTC")
     return time

@@ -17,7 +17,7 @@ from jobrota._native import (
     viya_base_url,
 )
 from jobrota.commands.durations import duration, positive_duration
-from jobrota.commands.output import add_output, narrated, print_json
+from jobrota.commands.output import add_output, explain, named_file, narrated, print_json
 from jobrota.commands.viya import TOKEN_FILE, add_connection, connection
 from jobrota.commands.webhook import add_webhook, alerts
 from jobrota.errors import InvalidInputError
@@ -138,14 +138,18 @@ def add_arguments(
 def run(arguments: argparse.Namespace) -> int:
     """Runs the comparison; returns 1 if a job failed."""
     if arguments.limit_jobs == 0 and not arguments.resume:
-        _runner(arguments, "https://not-used.invalid")  # refuses invalid options, as the run would
+        with named_file():
+            _runner(arguments, "https://not-used.invalid")  # refuses invalid options, as the run would
         _show_configuration(arguments, viya_base_url(arguments.base_url))
         return 0
     if arguments.resume:
         _refuse_planned(arguments)
     _require_packages(arguments)
-    url = journal_base_url(arguments.resume, arguments.base_url) if arguments.resume else arguments.base_url
-    runner = _runner(arguments, url)
+    with named_file():
+        url = journal_base_url(arguments.resume, arguments.base_url) if arguments.resume else arguments.base_url
+        runner = _runner(arguments, url)
+    if not arguments.resume and not Path(arguments.jobs).exists():
+        raise InvalidInputError(f"the job configs {arguments.jobs} do not exist: name a file that exists (--jobs)")
     with narrated(arguments), alerts(arguments) as watched:
         result = runner.resume(arguments.resume, progress=True) if arguments.resume else runner.run(progress=True)
         watched.comparison(result)
@@ -157,6 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"report: {result.report()}")
     if arguments.json:
         print_json({"path": result.path} | result.to_dict())
+    explain(arguments, _failures(result))
     return 1 if result.failed_jobs else 0
 
 
@@ -219,11 +224,8 @@ def _show(result: ComparisonResult) -> None:
         rounds = f", mean of {figures['rounds']} rounds" if figures["rounds"] > 1 else ""
         done = f"{figures['completed']} done, {figures['failed']} failed"
         print(printable(f"{arm['name']}: {time}{rounds}, {done}, in {arm['context']}"))
-    for job in result.jobs().to_pylist():
-        if job["state"] != "completed":
-            of_round = f", round {job['round']}" if len(values["arms"][0]["rounds"]) > 1 else ""
-            reason = job["error"] or "the server gave no reason"
-            print(printable(f"  {job['state']}: {job['job']} of {job['arm']}{of_round}: {reason}"))
+    for failure in _failures(result):
+        print(f"  {failure}")
     comparison = values.get("comparison") or {}
     if comparison.get("time_saved") is not None and comparison.get("efficiency_gain") is not None:
         gain = f"{comparison['efficiency_gain']:.1f} % of the sequential time"
@@ -231,6 +233,19 @@ def _show(result: ComparisonResult) -> None:
     for warning in result.warnings:
         print(printable(f"warning {warning.code}: {warning.text}"), file=sys.stderr)
     print(f"result: {result.path}")
+
+
+def _failures(result: ComparisonResult) -> list[str]:
+    """Returns a line for each job that did not complete."""
+    jobs = result.jobs().to_pylist()
+    has_rounds = any(job["round"] > 1 for job in jobs)
+    lines = []
+    for job in jobs:
+        if job["state"] != "completed":
+            of_round = f", round {job['round']}" if has_rounds else ""
+            reason = job["error"] or "the server gave no reason"
+            lines.append(printable(f"{job['state']}: {job['job']} of {job['arm']}{of_round}: {reason}"))
+    return lines
 
 
 def _show_configuration(arguments: argparse.Namespace, base_url: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,14 @@ from jobrota._native import settings_lookup
 from jobrota.commands import vms
 from jobrota.commands.durations import duration
 from jobrota.commands.ledger import add_ledger, add_table, open_ledger
-from jobrota.commands.output import add_output, print_json
+from jobrota.commands.output import add_output, complain, explain, output_lost, print_json
 from jobrota.commands.tables import counted
 from jobrota.commands.webhook import add_pending_option, add_webhook, alerts
+from jobrota.errors import InvalidInputError
 from jobrota.text import printable, timestamp
 
 if TYPE_CHECKING:
-    from jobrota._native import DeliveryReport
+    from jobrota._native import DeliveryReport, RoundRobinSelector
 
 __all__ = ["EXIT_LEASE_HELD", "TEXT", "add_arguments", "run"]
 
@@ -94,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs one cycle, or one after the other; returns 1 if a row failed, and 3 if another process holds the lease."""
     from jobrota._native import AutosysUpdater
     from jobrota.autosys import CHANGE_STATUS
+    from jobrota.awaiting import run_in_order
     from jobrota.signals import Terminated, terminable
     from jobrota.tracing import DeliverySpans
 
@@ -117,7 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
     with alerts(arguments, ledger) as watched, DeliverySpans(ledger, arguments.table) as spans:
 
         def show(report: DeliveryReport) -> None:
-            _show_cycle(report, arguments.json)
+            try:
+                _show_cycle(report, arguments.json)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:  # such as a full disk below a log: events are delivered all the same
+                output_lost(error)
+            explain(arguments, _reasons(report, arguments.fail_on))
             watched.cycle(report, arguments.table)
             spans.cycle(report)
 
@@ -126,13 +136,17 @@ def run(arguments: argparse.Namespace) -> int:
             return 0 if last is None else _exit_code(last, arguments.fail_on)
         try:
             with terminable():
-                report = updater.run()
+                report, interrupt = run_in_order(updater.run_async)
         except Terminated as stop:
             spans.error(stop)
             reason = f" ({stop.__cause__})" if stop.__cause__ else ""
-            print(f"jobrota: stopped by SIGTERM{reason}; the next cycle continues", file=sys.stderr)
+            complain(f"stopped by SIGTERM{reason}; the next cycle continues")
             return 1
         show(report)
+        if isinstance(interrupt, Terminated):
+            complain("stopped by SIGTERM; the next cycle continues")
+        elif interrupt is not None:
+            raise interrupt
         return _exit_code(report, arguments.fail_on)
 
 
@@ -141,12 +155,23 @@ def _transport(arguments: argparse.Namespace) -> Any:
     from jobrota.autosys import SendEvent
     from jobrota.transport_settings import configured_transport, transport_from_text
 
+    def selector() -> RoundRobinSelector:
+        return vms.selector(arguments)
+
     more = {"env_file": arguments.env_file} if arguments.env_file else {}
     if arguments.sendevent is not None:
-        return SendEvent(program=arguments.sendevent, **more)
-    if arguments.transport is not None:
-        return transport_from_text(arguments.transport, lambda: vms.selector(arguments), **more)
-    return configured_transport(lambda: vms.selector(arguments), **more) or SendEvent(program="sendevent", **more)
+        transport = SendEvent(program=arguments.sendevent, **more)
+    elif arguments.transport is not None:
+        transport = transport_from_text(arguments.transport, selector, **more)
+    else:
+        transport = configured_transport(selector, **more) or SendEvent(program="sendevent", **more)
+    # Of the other transports, the file is on the VM.
+    if arguments.env_file and isinstance(transport, SendEvent) and not os.access(arguments.env_file, os.R_OK):
+        raise InvalidInputError(
+            f"the file {arguments.env_file}, which --env-file names, cannot be read: check that it exists, and "
+            "that this user may read it"
+        )
+    return transport
 
 
 def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
@@ -167,12 +192,18 @@ def _show_cycle(report: DeliveryReport, as_json: bool) -> None:
         if report.snoozed_until:
             print(f"  nothing is sent before {timestamp(report.snoozed_until, 'seconds')}", flush=True)
     if report.lease_held_by:
-        print(
-            f"jobrota: {report.lease_held_by} delivers, or its lease has not expired yet; nothing was done: the next "
-            "cycle delivers once that process is done; if it died, once its lease has expired (after 30 s by default)",
-            file=sys.stderr,
-            flush=True,
+        complain(
+            f"{report.lease_held_by} delivers, or its lease has not expired yet; nothing was done: the next cycle "
+            "delivers once that process is done; if it died, once its lease has expired (after 30 s by default)"
         )
+
+
+def _reasons(report: DeliveryReport, fail_on: str) -> list[str]:
+    """Returns why the exit code is 1."""
+    if fail_on == "parked" and report.parked and not any(row["outcome"] == "parked" for row in report.failures):
+        earlier = [f"parked earlier: {counted(report.parked, 'row')}, see jobrota autosys parked"]
+        return _failure_lines(report) + earlier
+    return _failure_lines(report)
 
 
 def _failure_lines(report: DeliveryReport) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobrota.commands.output import add_output, print_json
+from jobrota.commands.output import add_output, explain, named_file, print_json
 
 TEXT = "check what works on this machine, and say what to do about the rest"
 
@@ -31,15 +31,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns 1 if something that is needed failed."""
     from jobrota.checkup import doctor
 
-    report = doctor(
-        arguments.vms,
-        inventory=arguments.inventory,
-        ledger=arguments.ledger,
-        probes=arguments.probe,
-        timeout=arguments.timeout,
-        network=arguments.network,
-        tokens=arguments.tokens,
-    )
+    with named_file():
+        report = doctor(
+            arguments.vms,
+            inventory=arguments.inventory,
+            ledger=arguments.ledger,
+            probes=arguments.probe,
+            timeout=arguments.timeout,
+            network=arguments.network,
+            tokens=arguments.tokens,
+        )
+    if not report.ok:
+        failed = [check for check in report.checks if check.status == "failed"]
+        explain(arguments, (f"{check.name}: {check.detail}; {check.advice}" for check in failed))
     if arguments.json:
         print_json(report.to_dict())
     else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Mapping
 from typing import Any
 
 from jobrota._native import JobLedger, LedgerSummary, setting_missing, settings_lookup
 from jobrota.commands.durations import duration
-from jobrota.commands.output import add_output, print_json
+from jobrota.commands.output import add_output, complain, explain, print_json
 from jobrota.commands.tables import counted, print_table
 from jobrota.text import timestamp
 
@@ -84,6 +84,7 @@ def _import(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
         return 1 if report.bad else 0
+    explain(arguments, (_bad_record(failure) for failure in report.failures))
     print(
         f"{counted(report.files, 'file')}: {counted(report.rows, 'row')} from {report.imported:,} of them, "
         f"{report.known:,} already known, {report.bad:,} with errors"
@@ -96,6 +97,11 @@ def _import(arguments: argparse.Namespace) -> int:
         rows = [[row["file"], row["line"], row["record"], row["reason"]] for row in report.failures]
         print_table(("file", "line", "record", "error"), rows)
     return 1 if report.bad else 0
+
+
+def _bad_record(failure: Mapping[str, Any]) -> str:
+    places = [f"{name} {failure[name]}" for name in ("line", "record") if failure[name] is not None]
+    return f"{', '.join([failure['file'], *places])}: {failure['reason']}"
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -125,7 +131,7 @@ def _maintain(arguments: argparse.Namespace) -> int:
             for note in table["notes"]:
                 print(f"    {note}")
     for problem in report.problems:
-        print(f"jobrota: {' '.join(problem.split())}", file=sys.stderr)
+        complain(problem)
     return 1 if report.problems else 0
 
 

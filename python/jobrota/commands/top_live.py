@@ -10,7 +10,7 @@ import termios
 import tty
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -114,7 +114,7 @@ async def _watch(source: Source, console: Console, every: float) -> int:
     snapshot = await _unless(ended, source.read())  # before the screen changes: an error stays readable
     if snapshot is None:
         return codes[0]
-    with _keys_at_once(), Live(console=console, screen=True, auto_refresh=False) as live:
+    with _keys_at_once(), _screen_left(), Live(console=console, screen=True, auto_refresh=False) as live:
         loop.add_reader(sys.stdin.fileno(), read_key)
         while True:
             live.update(view(snapshot, console.height), refresh=True)
@@ -146,6 +146,17 @@ async def _first(seconds: float, *events: asyncio.Event) -> None:
     await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+@contextmanager
+def _screen_left() -> Iterator[None]:
+    """Leaves the screen of the view also after an error. rich does not if it has text that cannot be written."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.write(sys.stdout.fileno(), b"\x1b[?1049l\x1b[?25h")
+        raise
 
 
 @contextmanager

@@ -58,6 +58,8 @@ def add_connection(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
 
 def connection(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the keyword arguments of `ViyaSession` and `ViyaComparisonRunner` that `add_connection` added."""
+    if arguments.ca_bundle and not Path(arguments.ca_bundle).expanduser().exists():
+        raise InvalidInputError(f"the CA bundle {arguments.ca_bundle} does not exist: name a PEM file (--ca-bundle)")
     return {
         "tokens": arguments.tokens,
         "ca_bundle": arguments.ca_bundle,

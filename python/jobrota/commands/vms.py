@@ -10,7 +10,7 @@ from typing import Any
 
 from jobrota._native import Inventory, RoundRobinSelector, setting_missing, settings_lookup
 from jobrota.commands.durations import positive_duration
-from jobrota.commands.output import print_json
+from jobrota.commands.output import explain, named_file, print_json
 from jobrota.commands.tables import print_table
 from jobrota.errors import InvalidInputError
 
@@ -53,7 +53,8 @@ def selector(arguments: argparse.Namespace) -> RoundRobinSelector:
     source = arguments.inventory or settings_lookup("inventory")
     if not source and not arguments.vms:
         raise setting_missing("inventory", "no VM is given: name them as arguments, or use --inventory FILE")
-    vms: list[dict[str, Any]] = Inventory(source).vms if source else []
+    with named_file():
+        vms: list[dict[str, Any]] = Inventory(source).vms if source else []
     if arguments.vms:
         known = {vm["name"]: vm for vm in vms}
         unknown = [name for name in arguments.vms if name not in known] if arguments.inventory else []
@@ -92,6 +93,7 @@ def check(arguments: argparse.Namespace) -> int:
     """Probes all VMs and prints the results; returns 1 if one does not answer."""
     rows = selector(arguments).check().to_pylist()
     _show(rows, arguments)
+    explain(arguments, (f"{row['vm']} is not reachable: {row['reason']}" for row in rows if not row["reachable"]))
     return 0 if all(row["reachable"] for row in rows) else 1
 
 
