@@ -129,6 +129,16 @@ def test_run_takes_arguments_and_a_comment(tmp_path: Path) -> None:
             run_notebook(write(tmp_path / "n.ipynb", "1", wrong))
 
 
+def test_notebooks_that_run_each_other_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.ipynb", "%run ./b")
+    write(tmp_path / "b.ipynb", "1", "%run ./a")
+    with pytest.raises(ValueError, match=r"b\.ipynb, cell 2: '%run ./a' runs a notebook that has not ended"):
+        run_notebook(tmp_path / "a.ipynb")
+    write(tmp_path / "d.ipynb", "n = globals().get('n', 0) + 1")
+    run = run_notebook(write(tmp_path / "c.ipynb", "%run ./d", "%run ./d", "n"))
+    assert run.shown == [2], "one after the other is no circle"
+
+
 def test_future_imports_hold_in_later_cells(tmp_path: Path) -> None:
     run = run_notebook(write(tmp_path / "n.ipynb", "from __future__ import annotations", "def f(a: Nope): pass\nf"))
     assert run.variables["f"].__annotations__ == {"a": "Nope"}

@@ -107,8 +107,10 @@ class _Cells:
         self._run = run
         self._display = display
         self._features = 0
+        self._running: list[Path] = []
 
     def run(self, path: Path) -> None:
+        self._running.append(path.resolve())
         for number, source in enumerate(_cells(path), 1):
             name = f"{path}, cell {number}"
             comments = _COMMENTS.match(source)
@@ -119,6 +121,7 @@ class _Cells:
                 self._run.not_run.append(source[start:])
                 continue
             self._execute(self._without_commands(source, name, path), name)
+        self._running.pop()
 
     def _execute(self, python: str, name: str) -> None:
         # With this entry, a traceback shows the line of the cell.
@@ -172,7 +175,10 @@ class _Cells:
         for each in _RUN_ARGUMENT.finditer(other["arguments"]):
             value = each["double"] or each["single"] or each["plain"] or ""
             self._run.variables["dbutils"].widgets.give(each["name"], value)
-        self.run(_notebook_file(path.parent / other["path"]))
+        notebook = _notebook_file(path.parent / other["path"])
+        if notebook.resolve() in self._running:
+            raise ValueError(f"{name}: {command!r} runs a notebook that has not ended yet, and would never end")
+        self.run(notebook)
         return "pass"
 
 
