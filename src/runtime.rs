@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) mod environment;
 
+/// How many threads there are at least beside the workers: one that commits, and those of blocking work, which waits for other blocking work.
+const MORE_THREADS: usize = 4;
+
 /// The runtime, and the process that started it. A forked child starts its own, as the parent's threads do not exist there.
 static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
 
@@ -35,16 +38,13 @@ pub fn runtime() -> Result<&'static Runtime> {
     if let Some((_, runtime)) = started.filter(|(process, _)| *process == pid) {
         return Ok(runtime);
     }
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
-        .enable_all()
-        .thread_name("jobrota")
-        .build()
-        .map_err(|e| {
-            Error::new(ErrorKind::Internal, "the operating system refused the threads that jobrota needs; try again")
-                .with_retryable(true)
-                .with_source(e)
-        })?;
+    let build =
+        || Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().thread_name("jobrota").build();
+    let runtime = try_threads(worker_threads() + MORE_THREADS).and_then(|()| build()).map_err(|e| {
+        Error::new(ErrorKind::Internal, "the operating system refused the threads that jobrota needs; try again")
+            .with_retryable(true)
+            .with_source(e)
+    })?;
     // Leaked on purpose: a runtime inherited over fork() must not be dropped, as joining its threads would hang.
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     *started = Some((pid, runtime));
@@ -178,6 +178,22 @@ pub fn home_directory() -> Option<PathBuf> {
 
 fn not_empty(path: Option<PathBuf>) -> Option<PathBuf> {
     path.filter(|path| !path.as_os_str().is_empty())
+}
+
+/// Starts `count` threads at the same time, and ends them. Without enough threads, tokio panics, or waits forever.
+fn try_threads(count: usize) -> std::io::Result<()> {
+    let gate = Mutex::new(());
+    let closed = gate.lock();
+    std::thread::scope(|threads| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(threads, || drop(gate.lock())).map(drop);
+        let started = (0..count).try_for_each(start);
+        drop(closed);
+        started
+    })
+}
+
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
 }
 
 #[cfg(test)]

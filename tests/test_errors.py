@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -49,3 +52,41 @@ def test_the_native_module_raises_these_classes() -> None:
     assert list(caught.value.failures) == ["vm1", "vm2"]
     assert all(caught.value.failures.values())
     assert caught.value.retryable
+
+
+# Packages are loaded before, as they may be where others cannot read. The limit is for threads of this user only.
+LIMITED = """
+import os, resource, tempfile
+import arro3.core, jobrota
+root = tempfile.mkdtemp(dir="/tmp")
+os.chown(root, 54329, 54329)
+os.setgid(54329)
+os.setuid(54329)
+os.environ["HOME"] = root
+hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+def limit(threads): resource.setrlimit(resource.RLIMIT_NPROC, (threads, hard))
+def log(): jobrota.JobLedger(f"{root}/ledger").log_job_execution("a.sas", "A", "SUCCESS")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_without_threads_of_the_system_work_is_refused_or_slower() -> None:
+    code = """
+limit(3)
+try:
+    log()
+except jobrota.InternalError as error:
+    assert error.retryable, error
+else:
+    raise AssertionError("three threads are too few")
+limit(1000)
+log()
+log()
+ledger = jobrota.JobLedger(f"{root}/ledger")
+limit(1)
+assert ledger.executions().num_rows == 2
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED + code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr

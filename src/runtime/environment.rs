@@ -72,9 +72,12 @@ pub(crate) trait Environment: Sync {
         handle().map(|runtime| drop(runtime.spawn(task)))
     }
 
-    /// Runs `work` in `count` threads, and waits for them.
+    /// Runs `work` in `count` threads, of which this is one, and waits for them. It is in fewer when the operating system gives fewer.
     fn run_threads(&self, count: usize, work: &(dyn Fn() + Sync)) {
-        thread::scope(|threads| (0..count).for_each(|_| drop(threads.spawn(work))));
+        thread::scope(|threads| {
+            (1..count).for_each(|_| drop(thread::Builder::new().spawn_scoped(threads, work)));
+            work();
+        });
     }
 
     /// Blocks this thread until [`Environment::unpark`].
