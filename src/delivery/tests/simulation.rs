@@ -49,7 +49,7 @@ const BUGS: [Bug; 3] = [Bug::OverwritesEntries, Bug::TrustsNoAnswer, Bug::SendsW
 /// More decisions than any seed needs.
 const MOST_STEPS: u64 = 20_000;
 /// Seeds of `make test`.
-const TESTED: Range<u64> = 0..1500;
+const TESTED: Range<u64> = 0..2000;
 
 /// What one seed did.
 struct Outcome {
