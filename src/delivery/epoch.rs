@@ -77,12 +77,14 @@ impl Epoch {
 
     /// Ends the lease of `owner` now, if it may be released. Otherwise, or if that fails, it expires by itself, and others have to wait
     /// until then.
-    pub(super) fn release_lease(&self, owner: &str) {
-        if self.may_release()
-            && let Err(error) = self.ledger.release_lease(self.source.name(), owner)
-        {
+    ///
+    /// # Errors
+    /// As [`JobLedger::release_lease`]. It is logged, and nothing else has to be done about it.
+    pub(super) fn release_lease(&self, owner: &str) -> Result<()> {
+        let warn = |error: &Error| {
             tracing::warn!(error = error.full_message(), "the lease was not released; it expires by itself");
-        }
+        };
+        if self.may_release() { self.ledger.release_lease(self.source.name(), owner).inspect_err(warn) } else { Ok(()) }
     }
 
     /// Says that a send was not waited for. Its row waits for its end, if the next holder finds that the lease has lapsed.

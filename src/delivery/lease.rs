@@ -218,7 +218,7 @@ impl LeaseGuard {
         self.renewal.abort();
         let (shared, epoch) = (Arc::clone(&self.shared), Arc::clone(&self.epoch));
         // Without a thread, it expires by itself, too.
-        let _ = blocking(move || Ok(epoch.release_lease(&shared.owner))).await;
+        let _ = blocking(move || epoch.release_lease(&shared.owner)).await;
     }
 }
 

@@ -109,7 +109,7 @@ fn with_lease<T>(
     };
     let epoch = Epoch::new(ledger, table, request(false)?);
     let done = epoch.claim().and_then(|()| work(&epoch, &|| request(true).map(drop)));
-    epoch.release_lease(&owner);
+    let _ = epoch.release_lease(&owner);
     done
 }
 
