@@ -276,9 +276,19 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             server::run_stream(Arc::new(config), stream, AnswersAsTold).await.unwrap().await
         });
-        let host = HostKeyCheck { names: vec!["127.0.0.1".to_owned()], port, file };
-        let opened = Connection::open("127.0.0.1", host, "u", &login, 1, Duration::from_secs(20)).await;
-        let connection = opened.unwrap_or_else(|why| panic!("{why}"));
+        let options =
+            SshOptions { port, sessions: 1, connect_timeout: Duration::from_secs(20), ..SshOptions::new("u") };
+        let runner = SshRunner { options, known_hosts: file, login, connections: tokio::sync::Mutex::default() };
+        let vm = Selection {
+            vm: "127.0.0.1".to_owned(),
+            ip_address: "127.0.0.1".to_owned(),
+            nic_name: None,
+            probe: "tcp".to_owned(),
+            rtt_ms: 0.0,
+            skipped: Vec::new(),
+            hold: None,
+        };
+        let connection = Connection::open(&runner, &vm).await.unwrap_or_else(|why| panic!("{why}"));
         let gate = Gate::open();
         timeout(Duration::from_secs(20), connection.run(line, &gate, limit)).await.expect("the limit should end it")
     }
