@@ -437,7 +437,7 @@ async fn a_program_that_cannot_be_run_ends_the_cycle_and_uses_no_attempt() {
     let options = SendEventOptions { program, env_file: Some(env_file.clone()), ..Default::default() };
     let sourcing = updater(&ledger, SendEvent::new(options).unwrap(), UpdaterOptions::default());
     let error = sourcing.run().await.unwrap_err();
-    assert!(error.to_string().contains("env cannot be read") && error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("env cannot be read") && !error.is_retryable(), "{error}");
     std::fs::write(env_file, "").unwrap();
     assert_eq!(sourcing.run().await.unwrap().delivered, 1);
 }
