@@ -4,13 +4,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::files;
 use crate::error::{Error, Result};
 
 /// How an arm submits its jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, EnumString, IntoStaticStr, VariantNames,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", parse_err_ty = Error, parse_err_fn = unknown_mode)]
 pub enum SubmissionMode {
     /// One job at a time.
     Sequential,
@@ -23,31 +27,8 @@ pub enum SubmissionMode {
     Window,
 }
 
-impl SubmissionMode {
-    const ALL: [Self; 4] = [Self::Sequential, Self::Batch, Self::All, Self::Window];
-
-    /// `sequential`, `batch`, `all` or `window`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Sequential => "sequential",
-            Self::Batch => "batch",
-            Self::All => "all",
-            Self::Window => "window",
-        }
-    }
-
-    fn names() -> String {
-        Self::ALL.map(Self::as_str).join(", ")
-    }
-}
-
-impl std::str::FromStr for SubmissionMode {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let unknown = || Error::invalid(format!("mode {text:?} is unknown: give one of {}", Self::names()));
-        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or_else(unknown)
-    }
+fn unknown_mode(text: &str) -> Error {
+    Error::invalid(format!("mode {text:?} is unknown: give one of {}", SubmissionMode::VARIANTS.join(", ")))
 }
 
 /// One arm of a comparison.
@@ -170,7 +151,7 @@ pub fn load(path: &Path) -> Result<Vec<Arm>> {
         format!("the arms cannot be read from {file}: give \"three_way\", or name a file that exists (arms)"),
     )?;
     let refused = |e: Box<dyn std::error::Error + Send + Sync>| {
-        let names = SubmissionMode::names();
+        let names = SubmissionMode::VARIANTS.join(", ");
         Error::invalid(format!(
             "{file} is not a list of arms: an arm has a name, a context, and optionally mode ({names}) and concurrent"
         ))

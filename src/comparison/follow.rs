@@ -333,10 +333,10 @@ impl ArmRound<'_> {
             Some(job) => record.job = Some(*job),
             None => self.fetch_ended(record, &id).await,
         }
-        record.status = state.as_str().into();
+        record.status = state.to_string();
         if state != JobState::Completed {
             let text = record.job.as_ref().map(Job::error).filter(|text| !text.is_empty());
-            record.error = Some(text.unwrap_or_else(|| format!("it ended {}", state.as_str())));
+            record.error = Some(text.unwrap_or_else(|| format!("it ended {state}")));
             if let Some(cancellation) = cancellation.filter(|cancellation| cancellation.accepted) {
                 record.status = if cancellation.stopped { "canceled".into() } else { "timedOut".into() };
                 record.error = Some(cancellation.reason(limit));

@@ -76,7 +76,7 @@ impl Default for RunnerOptions {
     fn default() -> Self {
         Self {
             base_url: String::new(),
-            tokens: Credentials::FileOrEnvironment("data/sas_tokens.json".into()),
+            tokens: Credentials::default(),
             jobs: "config/job_configs.json".into(),
             arms: Arms::Pair,
             mode: SubmissionMode::Batch,
@@ -114,13 +114,12 @@ impl RunnerOptions {
                 "sequential_only and async_only exclude each other: give one of them, or neither for both arms",
             ));
         }
-        for (name, value) in [
-            ("correlation_timeout", self.correlation_timeout),
-            ("job_timeout", self.job_timeout),
-            ("poll_interval", self.poll_interval),
-            ("pause", self.pause),
+        for (name, value, may_be_zero) in [
+            ("correlation_timeout", self.correlation_timeout, true),
+            ("job_timeout", self.job_timeout, false),
+            ("poll_interval", self.poll_interval, false),
+            ("pause", self.pause, true),
         ] {
-            let may_be_zero = ["correlation_timeout", "pause"].contains(&name);
             if !(value.is_finite() && value >= 0.0) || (value == 0.0 && !may_be_zero) {
                 let or_zero = if may_be_zero { ", or 0" } else { "" };
                 return Err(Error::invalid(format!("{name} is {value}: give a positive number of seconds{or_zero}")));

@@ -14,7 +14,8 @@ use crate::viya::jobs::Job;
 use crate::viya::orchestrator::OrchestratorEntry;
 
 /// How the orchestrator entry of a job was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Correlation {
     /// By its name, `<unique name>-<uuid>`.
     Exact,
@@ -22,17 +23,6 @@ pub enum Correlation {
     Time,
     /// Not found.
     None,
-}
-
-impl Correlation {
-    /// `exact`, `time` or `none`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Time => "time",
-            Self::None => "none",
-        }
-    }
 }
 
 /// One job of one round of one arm.
@@ -218,7 +208,7 @@ fn job_row(arm: &ArmRecord, job: &JobRecord, zero: Option<DateTime<Utc>>, first_
         max_io_rate: measured("maxIoRate"),
         max_page_rate: measured("maxPageRate"),
         round: i64::from(job.round),
-        correlation: server.map(|_| job.correlation.as_str().to_owned()),
+        correlation: server.map(|_| job.correlation.to_string()),
         submit_latency_s: job.submit_latency,
         observe_lag_s: job.observe_lag(),
         requeue_count: entry.and_then(|entry| entry.number("requeueCount")).map(|count| count as i64),

@@ -12,10 +12,11 @@ use super::job_configs::{self, JobConfig};
 use super::journal::{Journal, JournalEvent, JournalHeader, Replay, run_tag};
 use super::options::{JobOrder, RunnerOptions};
 use super::records::{ArmRecord, run_data};
-use super::result::{ComparisonResult, ResultFolder, RunMetadata};
+use super::result::{ComparisonResult, RunMetadata, prepare_folder};
 use super::run_control::{ProgressListener, RunControl};
 use super::{correlate, files, history, job_durations, job_files, rounds};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 use crate::stop::Stop;
 use crate::viya::{ViyaClient, contexts};
 
@@ -79,7 +80,7 @@ impl ViyaComparisonRunner {
                 "limit_jobs is 0, so there is nothing to run: leave it out, or ask for the description",
             ));
         }
-        let (client, folder) = self.prepare()?;
+        let client = self.prepare()?;
         let records = find_contexts(&client, self.arms.clone(), stop).await?;
         let began = Utc::now();
         let header = JournalHeader {
@@ -96,7 +97,7 @@ impl ViyaComparisonRunner {
         let journal = Journal::create(&options.results_dir, &files::stem(began), false)?;
         journal.write(&JournalEvent::Run(Box::new(header.clone()))).await?;
         let replay = Replay::new(header);
-        self.execute(PreparedRun { client, folder, journal, replay, jobs, records }, progress.as_ref(), stop).await
+        self.execute(PreparedRun { client, journal, replay, jobs, records }, progress.as_ref(), stop).await
     }
 
     /// Resumes an interrupted run from its journal. No job that has ended runs again, running jobs are followed, and a job
@@ -113,7 +114,7 @@ impl ViyaComparisonRunner {
         stop: &Stop,
     ) -> Result<ComparisonResult> {
         let (journal, mut replay) = Journal::reopen(journal)?;
-        let (client, folder) = self.prepare()?;
+        let client = self.prepare()?;
         if replay.header.base_url != base_url(&client) {
             return Err(Error::invalid(format!(
                 "the run of {} was on {}, and base_url is {}: a run cannot continue on another server",
@@ -130,14 +131,14 @@ impl ViyaComparisonRunner {
         let records = find_contexts(&client, replay.header.arms.clone(), stop).await?;
         journal.write(&JournalEvent::Resumed { at: Utc::now() }).await?;
         replay.resume();
-        self.execute(PreparedRun { client, folder, journal, replay, jobs, records }, progress.as_ref(), stop).await
+        self.execute(PreparedRun { client, journal, replay, jobs, records }, progress.as_ref(), stop).await
     }
 
-    fn prepare(&self) -> Result<(ViyaClient, ResultFolder)> {
+    fn prepare(&self) -> Result<ViyaClient> {
         let options = &self.options;
         let tokens = options.tokens.open(&options.base_url)?;
-        let folder = ResultFolder::prepare(&options.results_dir)?;
-        Ok((ViyaClient::new(&options.base_url, tokens, &options.client)?, folder))
+        prepare_folder(&options.results_dir)?;
+        ViyaClient::new(&options.base_url, tokens, &options.client)
     }
 
     /// The jobs in the order of submission.
@@ -157,9 +158,7 @@ impl ViyaComparisonRunner {
     async fn append_to_table(&self, result: &ComparisonResult) -> Result<()> {
         let Some((root, options)) = self.options.results_table.clone() else { return Ok(()) };
         let (appended, shown) = (result.clone(), root.clone());
-        let added = tokio::task::spawn_blocking(move || history::append(&appended, &root, &options)).await;
-        let added = added
-            .map_err(|e| Error::new(ErrorKind::Internal, "appending to the results table failed").with_source(e))?;
+        let added = runtime::blocking(move || history::append(&appended, &root, &options)).await;
         added.map(drop).map_err(|e| {
             let file = result.path.clone().unwrap_or_default();
             let text = format!(
@@ -177,7 +176,7 @@ impl ViyaComparisonRunner {
         progress: Option<&ProgressListener>,
         stop: &Stop,
     ) -> Result<ComparisonResult> {
-        let PreparedRun { client, folder, journal, replay, jobs, mut records } = prepared;
+        let PreparedRun { client, journal, replay, jobs, mut records } = prepared;
         let (options, header) = (&self.options, &replay.header);
         let control = RunControl::new(stop, &client.clock);
         let run = RunContext::new(&client, &journal, header, options, &control);
@@ -204,10 +203,10 @@ impl ViyaComparisonRunner {
         let metadata = RunMetadata {
             header: header.clone(),
             journal: journal.path.clone(),
-            speed: client.clock.time_scale(),
+            speed: client.clock.time_scale,
             correlation_timeout: options.correlation_timeout,
         };
-        let result = ComparisonResult::build(metadata, data, &jobs, &records, &folder)?;
+        let result = ComparisonResult::build(metadata, data, &jobs, &records, &options.results_dir)?;
         let path = result.path.clone().unwrap_or_default();
         // A run that ends early is appended when it is complete.
         let appended = if ended_early.is_none() { self.append_to_table(&result).await } else { Ok(()) };
@@ -234,7 +233,6 @@ impl ViyaComparisonRunner {
 /// A run that is ready to start or to continue.
 struct PreparedRun {
     client: ViyaClient,
-    folder: ResultFolder,
     journal: Journal,
     replay: Replay,
     jobs: Vec<Arc<JobConfig>>,

@@ -3,7 +3,6 @@
 use arrow::array::RecordBatch;
 
 use super::analysis::{Analysis, ArmFigures, HostFigures, RunData};
-use super::arms::SubmissionMode;
 use super::statistics::SummaryStats;
 use crate::columns::{count, flag, integer, number, table, text};
 use crate::error::Result;
@@ -74,7 +73,7 @@ pub fn arms(run: &RunData, analysis: &Analysis) -> Result<RecordBatch> {
         ("arm", text(plans, |plan| Some(&plan.name))),
         ("context", text(plans, |plan| plan.context.as_deref())),
         ("queue", text(plans, |plan| plan.queue.as_deref())),
-        ("mode", text(plans, |plan| plan.mode.map(SubmissionMode::as_str))),
+        ("mode", text(plans, |plan| plan.mode.map(<&str>::from))),
         ("concurrent", integer(plans, |plan| plan.concurrent.and_then(|count| count.try_into().ok()))),
         ("rounds", count(rows, |arm| arm.rounds)),
         ("jobs", count(rows, |arm| arm.jobs)),

@@ -118,34 +118,31 @@ fn check_identities(name: &str, identities: &[IdentityVariables], variables: &En
 
 fn azure_storage(variables: &EnvironmentVariables) -> Check {
     let check = check_identities("Azure storage", AZURE_STORAGE, variables);
-    match unreadable_file(variables, &["AZURE_FEDERATED_TOKEN_FILE"]) {
-        Some(detail) => {
-            let check = check.warn("check whether the token is mounted there (workload identity webhook)");
-            Check { detail, ..check }
-        }
-        None => check,
-    }
+    let advice = "check whether the token is mounted there (workload identity webhook)";
+    with_readable_file(check, variables, &["AZURE_FEDERATED_TOKEN_FILE"], advice)
 }
 
 fn azure_resource_manager(variables: &EnvironmentVariables) -> Check {
     check_identities("Azure Resource Manager", AZURE_RESOURCE_MANAGER, variables)
 }
 
-/// Says why the file that one of these variables names cannot be read.
-fn unreadable_file(variables: &EnvironmentVariables, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| {
+/// Makes `check` a warning if the file that one of these variables names cannot be read.
+fn with_readable_file(check: Check, variables: &EnvironmentVariables, names: &[&str], advice: &str) -> Check {
+    let unreadable = names.iter().find_map(|name| {
         let path = variables.get(name)?;
         let error = std::fs::File::open(path).err()?;
         Some(format!("{name} names {path}, which cannot be read: {error}"))
-    })
+    });
+    match unreadable {
+        Some(detail) => Check { detail, ..check.warn(advice) },
+        None => check,
+    }
 }
 
 fn aws(variables: &EnvironmentVariables, home: Option<&Path>) -> Check {
     let check = check_identities("AWS", AWS, variables);
     let files = ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"];
-    if let Some(detail) = unreadable_file(variables, &files) {
-        return Check { detail, ..check.warn("check whether the token is mounted there") };
-    }
+    let check = with_readable_file(check, variables, &files, "check whether the token is mounted there");
     let has_profile = variables.has("AWS_PROFILE") || home.is_some_and(|home| home.join(".aws/credentials").exists());
     if check.status == Status::Note && has_profile {
         return check.advise(

@@ -15,8 +15,10 @@ const CAP_NET_RAW: u32 = 13;
 const FEW_FILES: u64 = 1024;
 
 pub(super) fn examine(variables: &EnvironmentVariables, runtime: Option<&str>) -> Vec<Check> {
+    let own = env!("CARGO_PKG_VERSION");
+    let version = runtime.map_or_else(|| own.to_owned(), |runtime| format!("{own}, {runtime}"));
     vec![
-        Area::ENVIRONMENT.ok("jobrota", version(runtime)),
+        Area::ENVIRONMENT.ok("jobrota", version),
         Area::ENVIRONMENT.ok("system", system()),
         container(variables),
         user(),
@@ -24,11 +26,6 @@ pub(super) fn examine(variables: &EnvironmentVariables, runtime: Option<&str>) -
         clock(variables),
         file_limit(),
     ]
-}
-
-fn version(runtime: Option<&str>) -> String {
-    let own = env!("CARGO_PKG_VERSION");
-    runtime.map_or_else(|| own.to_owned(), |runtime| format!("{own}, {runtime}"))
 }
 
 fn read(path: &str) -> Option<String> {
@@ -184,7 +181,7 @@ impl EnvironmentVariables {
     }
 
     /// The values that must not be shown, and passwords in URLs. A word such as "true" is not a secret.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = String> {
+    pub(super) fn secrets(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (name, value) in &self.0 {
             let upper = name.to_ascii_uppercase();
@@ -200,7 +197,7 @@ impl EnvironmentVariables {
                 found.push(password.to_owned());
             }
         }
-        found.into_iter()
+        found
     }
 }
 
@@ -263,7 +260,7 @@ mod tests {
             ("HOME", "/home/me"),
             ("EMPTY_SECRET", ""),
         ]);
-        let mut secrets: Vec<_> = variables.secrets().collect();
+        let mut secrets = variables.secrets();
         secrets.sort();
         assert_eq!(secrets, ["secret-1", "secret-2", "secret-3"]);
         assert!(!variables.has("EMPTY_SECRET"));

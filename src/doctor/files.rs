@@ -10,7 +10,7 @@ use chrono::Utc;
 use super::environment::EnvironmentVariables;
 use super::report::{Area, Check, Status};
 use super::settings::{self, SettingValues};
-use crate::viya::auth::Login;
+use crate::viya::auth::{Credentials, Login};
 
 /// Checks the file at `path`, which holds a secret: absent (a note), readable by others (a warning), or private.
 pub(super) fn check_private(name: &str, path: &Path, content: &str) -> Check {
@@ -38,11 +38,9 @@ pub(super) fn check_private(name: &str, path: &Path, content: &str) -> Check {
     }
 }
 
-/// The default token file of a comparison.
-const TOKENS: &str = "data/sas_tokens.json";
-
 pub(super) fn check_viya(variables: &EnvironmentVariables, known: &SettingValues) -> Vec<Check> {
-    let mut checks = vec![tokens(Path::new(known.tokens.as_deref().unwrap_or(TOKENS)), known.base_url.is_some())];
+    let mut checks =
+        vec![tokens(Path::new(known.tokens.as_deref().unwrap_or(Credentials::DEFAULT_FILE)), known.base_url.is_some())];
     if let Some(name) = variables.first(&["SAS_CLIENT_ID", "SAS_CLIENT_SECRET"]) {
         checks.push(Area::CREDENTIALS.ok("SAS OAuth client", format!("from the environment ({name})")));
     }

@@ -93,7 +93,7 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
         with_limit(Area::CREDENTIALS, AREA_LIMIT, credentials)?,
     );
     let checks = [environment, probes, vms, ledger, credentials, settings_checks].concat();
-    Ok(Report { checks }.without(variables.secrets().chain(storage_options.into_values())))
+    Ok(Report { checks }.without(variables.secrets().into_iter().chain(storage_options.into_values())))
 }
 
 /// Reads the settings with a time limit, because they are files on a disk that can hang.

@@ -7,7 +7,8 @@ use crate::http::secret::Scrubber;
 pub(super) struct Area(&'static str);
 
 /// The result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Status {
     /// It works, or is present.
     Ok,
@@ -17,18 +18,6 @@ pub enum Status {
     Warning,
     /// It does not work.
     Failed,
-}
-
-impl Status {
-    /// "ok", "note", "warning" or "failed".
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Failed => "failed",
-        }
-    }
 }
 
 /// One check. Its texts contain no secrets.

@@ -118,7 +118,9 @@ async fn run_trials(stores: [Arc<DynObjectStore>; 2], storage: &Storage, local: 
     let name = format!("_jobrota_doctor_{}", uuid::Uuid::new_v4().simple());
     let prefix = Path::from_url_path(storage.root().path()).unwrap_or_default();
     let directory = Path::from_iter(prefix.parts().chain([name.as_str().into()]));
-    let missing = local.as_deref().map(missing_directories).unwrap_or_default();
+    // The directories down to the root that do not exist, the lowest first. The trials create them.
+    let missing = local.iter().flat_map(|root| root.ancestors()).take_while(|directory| !directory.exists());
+    let missing: Vec<PathBuf> = missing.map(FilePath::to_owned).collect();
     let mut checks = Vec::new();
     let rounds = if local.is_some() { LOCAL_ROUNDS } else { REMOTE_ROUNDS };
     let trials = async {
@@ -146,11 +148,6 @@ async fn run_trials(stores: [Arc<DynObjectStore>; 2], storage: &Storage, local: 
         checks.push(Area::LEDGER.warning("cleaned up", format!("{name} could not be removed"), &advice));
     }
     checks
-}
-
-/// The directories down to `root` that do not exist, the lowest first. The trials create them.
-fn missing_directories(root: &FilePath) -> Vec<PathBuf> {
-    root.ancestors().take_while(|directory| !directory.exists()).map(FilePath::to_owned).collect()
 }
 
 /// Removes all files of the trials, and the empty directories of `missing`.

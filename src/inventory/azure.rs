@@ -37,7 +37,8 @@ pub enum Members {
 }
 
 /// Which power states a VM may be in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum PowerFilter {
     /// Only VMs that are running.
     Running,
@@ -207,13 +208,9 @@ fn key(query: &AzureQuery, cloud: &Cloud, options: &AzureOptions) -> String {
         Members::Names(names) => format!("names {}", names.join("/").to_lowercase()),
         Members::BackendPool(pool) => format!("pool {}", pool.to_lowercase()),
     };
-    let power = match query.power {
-        PowerFilter::Running => "running",
-        PowerFilter::Any => "any",
-    };
     let whose = options.credential.identity(&options.variables);
     let subscription = query.subscription_id.to_lowercase();
-    [cloud.arm().as_str(), &whose, &subscription, &group, &members, power].join("\n")
+    [cloud.arm().as_str(), &whose, &subscription, &group, &members, query.power.into()].join("\n")
 }
 
 fn checked(query: &AzureQuery) -> Result<AzureQuery> {

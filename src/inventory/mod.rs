@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::error::{Error, Result};
 pub const MAX_NAME_BYTES: usize = 1_024;
 
 /// One VM that may be selected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Vm {
     /// The name, unique in its inventory. The selection state has this name as its key.
     pub name: String,
@@ -104,6 +105,12 @@ impl PartialEq for Inventory {
 }
 
 impl Eq for Inventory {}
+
+impl Hash for Inventory {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.vms.hash(state);
+    }
+}
 
 impl Inventory {
     /// An inventory of `vms`, in this order. Spaces around names and addresses are removed; an empty `nic_name` counts as none.

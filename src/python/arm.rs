@@ -8,7 +8,6 @@ use pyo3::types::{PyString, PyTuple};
 use super::convert::arguments::{self, Location, Text};
 use super::errors::{PyOutcome, refuse};
 use crate::comparison::{Arm, Arms, arms};
-use crate::error::Result;
 
 /// One side of a comparison: a compute context, an execution mode, a concurrency.
 ///
@@ -39,12 +38,6 @@ pub(super) struct PyArm {
     concurrent: usize,
 }
 
-impl PyArm {
-    fn core(&self) -> Result<Arm> {
-        Arm::new(&self.name, &self.context, self.mode.parse()?, self.concurrent)
-    }
-}
-
 #[pymethods]
 impl PyArm {
     #[new]
@@ -56,7 +49,7 @@ impl PyArm {
         #[pyo3(from_py_with = arguments::whole)] concurrent: usize,
     ) -> PyOutcome<Self> {
         let Arm { name, context, mode, concurrent } = Arm::new(&name.0, &context.0, mode.parse()?, concurrent)?;
-        Ok(Self { name, context, mode: mode.as_str(), concurrent })
+        Ok(Self { name, context, mode: mode.into(), concurrent })
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
@@ -73,7 +66,7 @@ impl PyArm {
 /// Converts arms: None for the sequential and the asynchronous arm, `"three_way"`, a file, or a list of `Arm`, of dicts
 /// with its arguments or of tuples.
 pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
-    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Arms::Pair) };
+    let Some(value) = value else { return Ok(Arms::Pair) };
     if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
         let Location(text) = value.extract()?;
         return Ok(match text.as_str() {
@@ -97,7 +90,8 @@ pub(super) fn arms(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Arms> {
         } else {
             return refuse(EXPECTED);
         };
-        given.push(arm.cast::<PyArm>().map_err(PyErr::from)?.get().core()?);
+        let PyArm { name, context, mode, concurrent } = arm.cast::<PyArm>().map_err(PyErr::from)?.get();
+        given.push(Arm::new(name, context, mode.parse()?, *concurrent)?);
     }
     arms::check(&given)?;
     Ok(Arms::Given(given))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use serde_json::value::RawValue;
 
 use super::arguments::{self, Location, Moment, StorageOptions};
 use super::convert::{self, Rows};
@@ -46,15 +47,6 @@ impl PyComparisonResult {
 fn load_in(mode: CallMode<'_>, path: Location) -> PyOutcome {
     let load = move || ComparisonResult::load(&PathBuf::from(path.0));
     mode.run_blocking(load, |_, result| Ok(PyComparisonResult::from(result)))
-}
-
-type Workbook<'py> = (Bound<'py, PyAny>, (Bound<'py, PyComparisonResult>, Py<PyAny>, String));
-
-/// The function that writes an Excel workbook, and its arguments.
-fn workbook<'py>(result: &Bound<'py, PyComparisonResult>, path: Location) -> PyOutcome<Workbook<'py>> {
-    let analysis = convert::record(result.py(), &result.get().result.analysis_value()?)?;
-    let write = result.py().import("jobrota.report.workbook")?.getattr("write")?;
-    Ok((write, (result.clone(), analysis, path.0)))
 }
 
 #[pymethods]
@@ -146,14 +138,13 @@ impl PyComparisonResult {
     ///     StorageError: The file cannot be written.
     ///     UnsupportedError: XlsxWriter, of the extra `report`, is not installed.
     fn to_excel<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
-        let (write, arguments) = workbook(slf, path)?;
-        Ok(write.call1(arguments)?)
+        let analysis = convert::record(slf.py(), &slf.get().result.analysis)?;
+        Ok(slf.py().import("jobrota.report.workbook")?.call_method1("write", (slf, analysis, path.0))?)
     }
 
     /// Like `to_excel`, as a coroutine, in a separate thread.
     fn to_excel_async<'py>(slf: &Bound<'py, Self>, path: Location) -> PyOutcome<Bound<'py, PyAny>> {
-        let (write, (result, analysis, path)) = workbook(slf, path)?;
-        Ok(slf.py().import("asyncio")?.call_method1("to_thread", (write, result, analysis, path))?)
+        Ok(slf.py().import("asyncio")?.call_method1("to_thread", (slf.getattr("to_excel")?, path.0))?)
     }
 
     /// Appends the jobs of this run to the Delta table `viya_comparison_jobs`, unless the table has the run already.
@@ -225,7 +216,7 @@ impl PyComparisonResult {
 
     /// The content of the result JSON.
     fn to_dict(&self, py: Python<'_>) -> PyOutcome {
-        convert::record(py, &self.result.to_raw()?)
+        convert::record(py, &self.result.parsed::<Box<RawValue>>()?)
     }
 
     /// One row per job, arm and round, with the columns of a recorded run and more.
@@ -255,7 +246,7 @@ impl PyComparisonResult {
 
     fn _repr_html_(&self, py: Python<'_>) -> PyOutcome<String> {
         // The file can be gone when a notebook is shown again.
-        let document = match self.result.to_raw() {
+        let document = match self.result.parsed::<Box<RawValue>>() {
             Ok(document) => convert::record(py, &document)?,
             Err(_) => convert::record(py, &self.result.summary()?)?,
         };

@@ -15,7 +15,7 @@ use super::convert::arguments::{self, Location, Secret, Text};
 use super::errors::{PyOutcome, refuse};
 use crate::error::{Error, ErrorKind, Result};
 use crate::viya::Credentials;
-use crate::viya::auth::{Grant, OAuthClient, PersistHook};
+use crate::viya::auth::{Grant, OAuthClient, PersistHook, looks_like_token};
 
 /// The source of a login to SAS Viya. Its repr shows no secret.
 ///
@@ -58,10 +58,8 @@ impl PyCredentials {
     #[staticmethod]
     fn client_credentials(client_id: Text, client_secret: Secret) -> Self {
         let client = OAuthClient::new(client_id.0, client_secret.0);
-        Self {
-            credentials: Credentials::with_grant(client, Grant::ClientCredentials, None),
-            held: HeldObjects::default(),
-        }
+        let credentials = Credentials::with_grant(client, Grant::ClientCredentials, None);
+        Self { credentials, held: HeldObjects::default() }
     }
 
     /// A user's name and password.
@@ -105,7 +103,7 @@ impl PyCredentials {
     ) -> PyOutcome<Self> {
         let client = oauth(client_id, client_secret);
         let held = HeldObjects::default();
-        let persist = persist.filter(|hook| !hook.is_none()).map(|persist| hook(persist, &held)).transpose()?;
+        let persist = persist.map(|persist| hook(persist, &held)).transpose()?;
         let credentials = if source.is_callable() {
             Credentials::with_grant(client, callback(source, &held), persist)
         } else {
@@ -127,15 +125,10 @@ impl PyCredentials {
     }
 }
 
-/// A text of so many bytes without a folder and an extension is hardly the name of a token file.
-const SHORTEST_TOKEN: usize = 20;
-
 /// Converts `tokens`: a path, a callable, a SASLogon response or `Credentials`. None is the default file, else the environment. A
 /// callable and `Credentials` are `held`.
 pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) -> PyOutcome<Credentials> {
-    let Some(value) = value.filter(|value| !value.is_none()) else {
-        return Ok(Credentials::FileOrEnvironment("data/sas_tokens.json".into()));
-    };
+    let Some(value) = value else { return Ok(Credentials::default()) };
     if let Ok(given) = value.cast::<PyCredentials>() {
         held.hold(value);
         return Ok(given.get().credentials.clone());
@@ -161,13 +154,6 @@ pub(super) fn credentials(value: Option<&Bound<'_, PyAny>>, held: &HeldObjects) 
          jobrota.viya.Credentials, not a value of type {}",
         arguments::type_name(value)
     ))
-}
-
-/// Whether a text is a JWT or an opaque token, and not the name of a file. Errors show paths, and must not show a token.
-fn looks_like_token(text: &str) -> bool {
-    let is_jwt = text.starts_with("ey") && text.matches('.').count() == 2;
-    let is_opaque = !text.contains('.') && !std::path::Path::new(text).exists();
-    text.len() >= SHORTEST_TOKEN && !text.contains(['/', '\\']) && (is_jwt || is_opaque)
 }
 
 /// A SASLogon response, or just an access token; no error shows it.
@@ -214,14 +200,10 @@ fn hook(callable: &Bound<'_, PyAny>, held: &HeldObjects) -> PyOutcome<PersistHoo
                 .map_err(PyErr::from)
                 .and_then(|response| callable.bind(py)?.call1((response,)).map(drop));
             called.map_err(|error| {
-                Error::new(
-                    ErrorKind::Storage,
-                    // The text of the exception can hold a token.
-                    format!(
-                        "the persist hook did not keep the renewed tokens: it raised {}",
-                        error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default()
-                    ),
-                )
+                // The text of the exception can hold a token.
+                let kind = arguments::type_name(error.value(py));
+                let text = format!("the persist hook did not keep the renewed tokens: it raised {kind}");
+                Error::new(ErrorKind::Storage, text)
             })
         })
     }))

@@ -28,7 +28,6 @@ fn root(value: &Bound<'_, PyAny>) -> PyOutcome<(String, Option<HashMap<String, S
     *, ledger = None, storage_options = None, inventory = None, probes = Names(Vec::new()), timeout = 1.0, network = false,
     tokens = None, configured = None, asynchronous = false
 ))]
-#[expect(clippy::too_many_arguments, reason = "each is a keyword of its own in Python")]
 pub(super) fn doctor(
     py: Python<'_>,
     ledger: Option<&Bound<'_, PyAny>>,
@@ -69,7 +68,7 @@ pub(super) fn doctor(
     mode.run(examine(options), |_, report| {
         // A check as a tuple: area, name, status, detail, advice.
         let found = |Check { area, name, status, detail, advice, .. }: &Check| {
-            (*area, name.clone(), status.name(), detail.clone(), advice.clone())
+            (*area, name.clone(), <&'static str>::from(status), detail.clone(), advice.clone())
         };
         Ok((report.ok(), report.checks.iter().map(found).collect::<Vec<_>>()))
     })

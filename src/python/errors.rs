@@ -31,12 +31,6 @@ impl From<Raised> for PyErr {
     }
 }
 
-/// The name of the class in `jobrota.errors`: that of the kind. `Forbidden` has no class of its own.
-fn class_name(kind: ErrorKind) -> String {
-    let kind = if kind == ErrorKind::Forbidden { ErrorKind::Authentication } else { kind };
-    format!("{kind:?}Error")
-}
-
 /// The Python exception for `error`, with `.retryable` and, for unreachable VMs, `.failures`.
 pub(super) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
     build(py, error).unwrap_or_else(|import| {
@@ -47,7 +41,9 @@ pub(super) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
 }
 
 fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
-    let class = py.import("jobrota.errors")?.getattr(class_name(error.kind()))?;
+    // The class has the name of the kind. `Forbidden` has none of its own.
+    let kind = if error.kind() == ErrorKind::Forbidden { ErrorKind::Authentication } else { error.kind() };
+    let class = py.import("jobrota.errors")?.getattr(format!("{kind:?}Error"))?;
     let keywords = PyDict::new(py);
     keywords.set_item("retryable", error.is_retryable())?;
     if error.kind() == ErrorKind::NoReachableVm {

@@ -1,6 +1,5 @@
 //! `Inventory`: the VMs that can be selected.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +31,8 @@ use crate::inventory::{Inventory, Origin};
 ///     >>> from jobrota import Inventory
 ///     >>> Inventory({"vm1": {"ip_address": "10.0.0.4"}, "vm2": {"ip_address": "10.0.0.5"}}).names
 ///     ['vm1', 'vm2']
-#[pyclass(module = "jobrota", name = "Inventory", frozen)]
-#[derive(Clone)]
+#[pyclass(module = "jobrota", name = "Inventory", frozen, eq, hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PyInventory {
     pub(super) inventory: Inventory,
 }
@@ -68,12 +67,9 @@ fn vm_dicts(py: Python<'_>, inventory: &Inventory) -> PyOutcome {
     convert::record(py, &vms.collect::<Vec<_>>())
 }
 
-impl FromPyObject<'_, '_> for PowerFilter {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        arguments::choice(&value, &[("running", Self::Running), ("any", Self::Any)])
-    }
+fn power(value: &Bound<'_, PyAny>) -> PyResult<Option<PowerFilter>> {
+    let known = [("running", PowerFilter::Running), ("any", PowerFilter::Any)];
+    arguments::given(value).map(|value| arguments::choice(value, &known)).transpose()
 }
 
 fn query(
@@ -179,7 +175,6 @@ impl PyInventory {
     #[staticmethod]
     #[pyo3(signature = (subscription_id, resource_group = None, vm_names = None, backend_pool = None, credential = None, *,
                         endpoint = None, power_state = None, max_age = 300.0, max_stale = 86400.0, timeout = 60.0))]
-    #[expect(clippy::too_many_arguments, reason = "one per argument of the Python method")]
     fn from_azure(
         py: Python<'_>,
         subscription_id: Text,
@@ -188,7 +183,7 @@ impl PyInventory {
         backend_pool: Option<Text>,
         credential: Option<&Bound<'_, PyAny>>,
         endpoint: Option<Text>,
-        power_state: Option<PowerFilter>,
+        #[pyo3(from_py_with = power)] power_state: Option<PowerFilter>,
         #[pyo3(from_py_with = arguments::seconds)] max_age: f64,
         #[pyo3(from_py_with = arguments::seconds)] max_stale: f64,
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
@@ -201,7 +196,6 @@ impl PyInventory {
     #[staticmethod]
     #[pyo3(signature = (subscription_id, resource_group = None, vm_names = None, backend_pool = None, credential = None, *,
                         endpoint = None, power_state = None, max_age = 300.0, max_stale = 86400.0, timeout = 60.0))]
-    #[expect(clippy::too_many_arguments, reason = "one per argument of the Python method")]
     fn from_azure_async(
         py: Python<'_>,
         subscription_id: Text,
@@ -210,7 +204,7 @@ impl PyInventory {
         backend_pool: Option<Text>,
         credential: Option<&Bound<'_, PyAny>>,
         endpoint: Option<Text>,
-        power_state: Option<PowerFilter>,
+        #[pyo3(from_py_with = power)] power_state: Option<PowerFilter>,
         #[pyo3(from_py_with = arguments::seconds)] max_age: f64,
         #[pyo3(from_py_with = arguments::seconds)] max_stale: f64,
         #[pyo3(from_py_with = arguments::seconds)] timeout: f64,
@@ -268,16 +262,6 @@ impl PyInventory {
 
     fn __contains__(&self, name: &Bound<'_, PyAny>) -> bool {
         name.extract::<String>().is_ok_and(|name| self.inventory.get(&name).is_some())
-    }
-
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other.cast::<Self>().is_ok_and(|other| other.get().inventory == self.inventory)
-    }
-
-    fn __hash__(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.inventory.vms().iter().for_each(|vm| (&vm.name, &vm.ip_address).hash(&mut hasher));
-        hasher.finish()
     }
 
     fn __repr__(&self) -> String {

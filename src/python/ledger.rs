@@ -11,11 +11,10 @@ use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, Storag
 use super::convert::{self, Rows};
 use super::errors::{ForkGuard, PyOutcome, to_py};
 use super::ledger_summary::PyLedgerSummary;
-use super::operator::OperatorAction;
 use super::reports::{PyImportReport, PyMaintenanceReport, warn_when_overdue};
 use super::track::PyTrack;
 use super::wait::{self, CallMode};
-use crate::delivery::Settlement;
+use crate::delivery::{AuditNote, Settlement};
 use crate::error::Result;
 use crate::ledger::{self, ImportOptions, LedgerTable, RowFilter};
 use crate::runtime;
@@ -125,7 +124,7 @@ impl PyJobLedger {
 
     fn pending(&self, mode: CallMode<'_>, table: LedgerTable, limit: Option<Limit>, job_id: Option<Text>) -> PyOutcome {
         let (limit, job_id) = (limit.map(|limit| limit.0), job_id.map(|job| job.0));
-        let filter = RowFilter { job_id, limit, flag: Some("NO".into()), ..RowFilter::default() };
+        let filter = RowFilter { job_id, limit, ..RowFilter::pending() };
         self.read(mode, move |ledger| ledger.rows(table, &filter))
     }
 
@@ -143,10 +142,31 @@ impl PyJobLedger {
         self.write(mode, move |ledger| ledger.acknowledge(table, &ledger::JobLedger::rows_from_batch(table, &rows.0)?))
     }
 
-    fn redrive_in(&self, mode: CallMode<'_>, action: OperatorAction, job_id: Option<Text>) -> PyOutcome {
-        let job_id = job_id.map(|job| job.0);
+    /// Lets an operator act on `rows` in the given mode.
+    fn operate(
+        &self,
+        mode: CallMode<'_>,
+        action: OperatorAction,
+        rows: Option<Rows>,
+        reason: Option<Text>,
+        by: Option<Text>,
+        table: LedgerTable,
+    ) -> PyOutcome {
+        let (CallMode::Wait(py) | CallMode::Coroutine(py)) = mode;
+        let rows = rows.map(|rows| ledger::JobLedger::rows_from_batch(table, &rows.0)).transpose()?;
+        let (reason, by) = (reason.map(|reason| reason.0), by.map_or_else(|| author(py), |by| Ok(by.0))?);
         self.write(mode, move |ledger| {
-            ledger.redrive(action.table, action.rows.as_deref(), job_id.as_deref(), &action.core())
+            let note = AuditNote { by: &by, reason: reason.as_deref() };
+            match action {
+                OperatorAction::Redrive(job_id) => {
+                    let job_id = job_id.as_ref().map(|job| job.0.as_str());
+                    ledger.redrive(table, rows.as_deref(), job_id, &note)
+                }
+                OperatorAction::Settle { delivered } => {
+                    let settlement = if delivered { Settlement::Arrived } else { Settlement::NotToBeSent };
+                    ledger.settle_by_hand(table, rows.as_deref().unwrap_or_default(), settlement, &note)
+                }
+            }
         })
     }
 
@@ -161,13 +181,23 @@ impl PyJobLedger {
         let work = runtime::blocking(move || ledger.maintain(retain_hours));
         mode.run(work, |_, report| Ok(PyMaintenanceReport::from(report)))
     }
+}
 
-    fn settle_in(&self, mode: CallMode<'_>, action: OperatorAction, delivered: bool) -> PyOutcome {
-        let settlement = if delivered { Settlement::Arrived } else { Settlement::NotToBeSent };
-        self.write(mode, move |ledger| {
-            ledger.settle_by_hand(action.table, action.rows.as_deref().unwrap_or_default(), settlement, &action.core())
-        })
-    }
+/// What an operator does with rows.
+enum OperatorAction {
+    /// Of these only the rows of this job.
+    Redrive(Option<Text>),
+    Settle {
+        delivered: bool,
+    },
+}
+
+/// The user of this process and its host.
+fn author(py: Python<'_>) -> PyResult<String> {
+    // A user without a name, as in containers, is in no user database.
+    let user = py.import("getpass")?.call_method0("getuser").and_then(|user| user.extract::<String>());
+    let user = user.unwrap_or_else(|_| "unknown".to_owned());
+    Ok(format!("{user}@{}", gethostname::gethostname().to_string_lossy()))
 }
 
 /// The filter in keyword arguments.
@@ -233,7 +263,7 @@ impl PyJobLedger {
         Self::opened(py, wait::future(py, runtime::blocking(opening))?)
     }
 
-    /// Like `JobLedger(...)`, as a coroutine. Opening a ledger reads its tables from the store, and creates missing ones.
+    /// Like `JobLedger(...)`, as a coroutine. Opening a ledger reads the tables that are in the store, and creates none.
     ///
     /// Example:
     ///     >>> import asyncio, tempfile
@@ -628,7 +658,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.redrive_in(CallMode::Wait(py), OperatorAction::new(py, rows, reason, by, table)?, job_id)
+        self.operate(CallMode::Wait(py), OperatorAction::Redrive(job_id), rows, reason, by, table)
     }
 
     /// Like `redrive`, as a coroutine.
@@ -643,7 +673,7 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.redrive_in(CallMode::Coroutine(py), OperatorAction::new(py, rows, reason, by, table)?, job_id)
+        self.operate(CallMode::Coroutine(py), OperatorAction::Redrive(job_id), rows, reason, by, table)
     }
 
     /// Settles pending rows manually: sets exactly these rows to `YES`, parked or not, together with the executions that
@@ -686,7 +716,8 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.settle_in(CallMode::Wait(py), OperatorAction::new(py, Some(rows), Some(reason), by, table)?, delivered)
+        let action = OperatorAction::Settle { delivered };
+        self.operate(CallMode::Wait(py), action, Some(rows), Some(reason), by, table)
     }
 
     /// Like `settle_by_hand`, as a coroutine.
@@ -701,11 +732,8 @@ impl PyJobLedger {
         by: Option<Text>,
         table: LedgerTable,
     ) -> PyOutcome {
-        self.settle_in(
-            CallMode::Coroutine(py),
-            OperatorAction::new(py, Some(rows), Some(reason), by, table)?,
-            delivered,
-        )
+        let action = OperatorAction::Settle { delivered };
+        self.operate(CallMode::Coroutine(py), action, Some(rows), Some(reason), by, table)
     }
 
     /// The executions that have been pending for long and have no notification of the same file and job at or after them:

@@ -52,6 +52,7 @@ impl Queue {
     }
 }
 
+#[derive(Default)]
 struct Record {
     target: &'static str,
     level: u8,
@@ -99,10 +100,8 @@ pub(super) fn deliver(py: Python<'_>) -> PyResult<()> {
         target: "jobrota",
         level: WARNING,
         at: now(),
-        file: None,
-        line: None,
         message: format!("{lost} older log records were left out: {CAPACITY} can wait at a time"),
-        fields: Vec::new(),
+        ..Record::default()
     });
     let mut outcome = Ok(());
     for record in lost.into_iter().chain(records) {
@@ -225,20 +224,12 @@ impl Subscriber for Bridge {
             at: now(),
             file: metadata.file(),
             line: metadata.line(),
-            message: String::new(),
-            fields: Vec::new(),
+            ..Record::default()
         };
         event.record(&mut record);
         // A forked child can inherit the lock from a thread that does not exist there. Then the record is dropped.
-        let mut locked = None;
-        for _ in 0..LOCK_ATTEMPTS {
-            locked = QUEUE.try_lock().ok();
-            if locked.is_some() {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        let Some(mut queue) = locked else { return };
+        let attempt = |_| QUEUE.try_lock().inspect_err(|_| std::thread::yield_now()).ok();
+        let Some(mut queue) = (0..LOCK_ATTEMPTS).find_map(attempt) else { return };
         queue.drop_records_of_the_parent();
         if queue.records.len() >= CAPACITY {
             queue.records.pop_front();

@@ -15,6 +15,8 @@
 //! | `doctor.rs` | the checks of this machine |
 //! | `sandbox.rs`, `sandbox_viya.rs` | `Sandbox` and its options |
 
+#![allow(clippy::too_many_arguments, reason = "one per keyword of a Python class or function")]
+
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -31,7 +33,6 @@ mod inventory;
 mod ledger;
 mod ledger_summary;
 mod logging;
-mod operator;
 mod reports;
 mod run_command;
 mod runner;

@@ -82,7 +82,6 @@ impl PyRunCommand {
     #[pyo3(signature = (selector, *, subscription_id, resource_group = None, credential = None, endpoint = None,
                         program = "sendevent", env_file = None, autostatus = None, run_as = None, comment = None, batch = 20,
                         event_timeout = 60.0, busy_timeout = 600.0, timeout = 5400.0))]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
         #[pyo3(from_py_with = selector_argument)] selector: Py<PyRoundRobinSelector>,

@@ -98,10 +98,6 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn new(callback: Option<Py<PyAny>>) -> Arc<Self> {
-        Arc::new(Self { callback, call: Arc::default(), failed: Mutex::default() })
-    }
-
     fn report(&self, event: &ProgressEvent) {
         let Some(callback) = &self.callback else { return };
         attached(|py| {
@@ -148,7 +144,6 @@ impl PyViyaComparisonRunner {
                         host_price = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
                         read_timeout = 60.0, results_table = None, storage_options = None,
                         time_scale = None))]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
         base_url: Option<Text>,
@@ -313,12 +308,11 @@ fn callable(progress: &Bound<'_, PyAny>) -> PyOutcome {
 
 /// The order in which jobs are started.
 fn job_order(order: &str, durations_from: Option<&Bound<'_, PyAny>>) -> PyOutcome<JobOrder> {
-    let given = durations_from.filter(|value| !value.is_none());
     match order {
-        "submission" if given.is_none() => Ok(JobOrder::Submission),
+        "submission" if durations_from.is_none() => Ok(JobOrder::Submission),
         "submission" => refuse("durations_from is for order=\"longest_first\": say that as well, or leave it out"),
         "longest_first" => {
-            let Some(value) = given else { return Ok(JobOrder::LongestFirst(None)) };
+            let Some(value) = durations_from else { return Ok(JobOrder::LongestFirst(None)) };
             let known: HashMap<String, f64> = if let Some(named) = arguments::mapping(value)? {
                 let seconds = named.iter().map(|(name, value)| {
                     let seconds = arguments::named(value.py(), "durations_from", arguments::unlimited_seconds(&value))?;
@@ -364,7 +358,8 @@ impl PyViyaComparisonRunner {
 
     fn run_with(&self, mode: CallMode<'_>, journal: Option<PathBuf>, callback: Option<Py<PyAny>>) -> PyOutcome {
         self.guard.check("ViyaComparisonRunner")?;
-        let (runner, reporter) = (Arc::clone(&self.runner), Reporter::new(callback));
+        let runner = Arc::clone(&self.runner);
+        let reporter = Arc::new(Reporter { callback, call: Arc::default(), failed: Mutex::default() });
         let (progress, call) = (reporter.progress(), Arc::clone(&reporter.call));
         let stop = call.stop();
         let work = async move {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict as _, PyDict, PyTuple};
-use serde_json::json;
 
 use super::arguments::{self, Names, Text};
 use super::errors::{ForkGuard, PyOutcome};
@@ -16,9 +15,9 @@ use super::wait::{self, CallMode};
 use super::{convert, sandbox_viya};
 use crate::error::{Error, Result};
 use crate::runtime::lock;
-use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
+use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox};
 use crate::sandbox::azure::{self, AzureOptions, AzureSandbox};
-use crate::sandbox::viya::{Behaviour, ViyaOptions, ViyaSandbox, calibration};
+use crate::sandbox::viya::{ViyaOptions, ViyaSandbox, calibration};
 use crate::sandbox::{Sandbox, SandboxOptions};
 
 /// Local stand-ins for SAS Viya, AutoSys and the VMs, over real HTTP and real programs, on this machine's loopback only.
@@ -110,7 +109,6 @@ impl PySandbox {
                         fail_jobs = None, token_lifetime = 3600.0, azure = false, azure_throttle_first = 0,
                         definitions = None, hosts = None, long_poll = true, list_filters = true,
                         orchestrator = "normal", fault_rate = 0.0, reset_rate = 0.0, seed = 1))]
-    #[allow(clippy::too_many_arguments, reason = "one per argument of the Python class")]
     fn new(
         py: Python<'_>,
         #[pyo3(from_py_with = arguments::flag)] viya: bool,
@@ -132,7 +130,7 @@ impl PySandbox {
         #[pyo3(from_py_with = arguments::number)] reset_rate: f64,
         #[pyo3(from_py_with = arguments::whole)] seed: u32,
     ) -> PyOutcome<Self> {
-        let refuse_first = refuse_first.map_or(RefuseFirst::None, |jobs| RefuseFirst::Jobs(jobs.0));
+        let refuse_first = refuse_first.map(|jobs| jobs.0).unwrap_or_default();
         let token_lifetime = Duration::from_secs_f64(token_lifetime).max(Duration::from_millis(1));
         let viya_options = ViyaOptions {
             speed,
@@ -140,16 +138,12 @@ impl PySandbox {
             fail_jobs: fail_jobs.map(|jobs| jobs.0).unwrap_or_default(),
             definitions: sandbox_viya::definitions(definitions)?,
             hosts: sandbox_viya::hosts(hosts)?,
-            behaviour: Behaviour {
-                long_poll,
-                list_filters,
-                orchestrator: sandbox_viya::orchestrator(orchestrator)?,
-                orchestrator_names: orchestrator != "unnamed",
-                fault_rate: sandbox_viya::share("fault_rate", fault_rate)?,
-                reset_rate: sandbox_viya::share("reset_rate", reset_rate)?,
-                seed: seed.into(),
-                ..Behaviour::default()
-            },
+            long_poll,
+            list_filters,
+            orchestrator: sandbox_viya::orchestrator(orchestrator)?,
+            fault_rate: sandbox_viya::share("fault_rate", fault_rate)?,
+            reset_rate: sandbox_viya::share("reset_rate", reset_rate)?,
+            seed: seed.into(),
             ..ViyaOptions::default()
         };
         let azure_options = AzureOptions {
@@ -165,7 +159,6 @@ impl PySandbox {
             azure: azure.then_some(azure_options),
             vms,
             vms_down,
-            dir: None,
         };
         let sandbox = wait::blocking(py, || Sandbox::start(options))?;
         Ok(Self { sandbox: Arc::new(Mutex::new(Some(sandbox))), speed, guard: ForkGuard::new() })
@@ -247,7 +240,7 @@ impl PySandbox {
     ///         it; `operation_fails`, which runs nothing and says so only at the end.
     fn set_azure_run_command(&self, vm: Text, mode: Text) -> PyOutcome<()> {
         let Text(mode) = mode;
-        let known = azure::RunCommandMode::named(&mode).ok_or_else(|| {
+        let known: azure::RunCommandMode = mode.parse().map_err(|_| {
             Error::invalid(format!("mode {mode:?} is none of Run Command: see help(Sandbox.set_azure_run_command)"))
         })?;
         self.with_azure(|azure| {
@@ -342,18 +335,15 @@ impl PySandbox {
     }
 
     /// The events that AutoSys took, in order: dicts of at, via, event, job, status and comment.
-    fn autosys_events<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyDict>>> {
+    fn autosys_events<'py>(&self, py: Python<'py>) -> PyOutcome<Vec<Bound<'py, PyAny>>> {
         let events = self.with_autosys(AutosysSandbox::events)?;
         let dicts = events.into_iter().map(|event| {
-            let dict = [("at", event.at)].into_py_dict(py)?;
-            dict.set_item("via", event.via)?;
-            dict.set_item("event", event.event)?;
-            dict.set_item("job", event.job)?;
-            dict.set_item("status", event.status)?;
-            dict.set_item("comment", event.comment)?;
+            let dict = convert::record(py, &event)?.into_bound(py);
+            // JSON has no times.
+            dict.set_item("at", event.at)?;
             Ok(dict)
         });
-        Ok(dicts.collect::<PyResult<_>>()?)
+        dicts.collect()
     }
 
     /// Stops everything and removes its files. A second call has no effect.
@@ -422,10 +412,5 @@ impl PySandbox {
 ///     One dict per measure of each arm; seconds, but for counts.
 #[pyfunction]
 pub(super) fn sandbox_calibration(py: Python<'_>) -> PyOutcome {
-    let rows = wait::blocking(py, calibration)?;
-    let dicts = rows.iter().map(|row| {
-        json!({"arm": row.arm, "measure": row.measure, "recorded": row.recorded, "sandbox": row.sandbox,
-               "error_percent": row.error_percent()})
-    });
-    convert::record(py, &dicts.collect::<Vec<_>>())
+    convert::record(py, &wait::blocking(py, calibration)?)
 }

@@ -75,10 +75,6 @@ pub(super) fn definitions(given: Option<Bound<'_, PyDict>>) -> PyOutcome<Option<
 
 /// Converts how the Workload Orchestrator behaves.
 pub(super) fn orchestrator(name: &str) -> PyOutcome<Orchestrator> {
-    match name {
-        "normal" | "unnamed" => Ok(Orchestrator::Normal),
-        "missing" => Ok(Orchestrator::Missing),
-        "forbidden" => Ok(Orchestrator::Forbidden),
-        name => refuse(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed")),
-    }
+    let unknown = |_| refuse(format!("orchestrator {name:?} is unknown: it is normal, missing, forbidden or unnamed"));
+    name.parse().or_else(unknown)
 }

@@ -156,7 +156,6 @@ impl PyRoundRobinSelector {
     #[new]
     #[pyo3(signature = (inventory, *, cursor = None, probe = None, timeout = 1.0, health_ttl = 0.0, rise = 1, fall = 1,
                         health_max_age = 3600.0, max_in_flight = None, hold_ttl = 60.0, storage_options = None))]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
         inventory: &Bound<'_, PyAny>,

@@ -74,7 +74,6 @@ impl PySsh {
            text_signature = "(selector, *, user, port=22, key_file=None, key_passphrase=None, agent=None, known_hosts=None, \
                              program='sendevent', autostatus='autostatus', env_file=None, run_as=None, comment=None, \
                              connect_timeout=10, timeout=60, sessions=8, batch=32)")]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         #[pyo3(from_py_with = selector_argument)] selector: Py<PyRoundRobinSelector>,
         user: Text,

@@ -131,7 +131,6 @@ impl PyWebServices {
                         accepted = None, allow_http = false),
            text_signature = "(base_url, *, user=None, password=None, token=None, prefix='event', events=None, comment=None, \
                              ca_file=None, timeout=30.0, status_path='job-run-info/{job}', accepted=None, allow_http=False)")]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         #[pyo3(from_py_with = arguments::text)] base_url: &str,
         user: Option<Secret>,

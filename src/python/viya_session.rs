@@ -7,7 +7,6 @@ use std::time::Duration;
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::IntoPyDict as _;
 
 use super::callables::HeldObjects;
 use super::convert;
@@ -97,13 +96,10 @@ impl PyViyaSession {
     fn whoami_in(&self, mode: CallMode<'_>) -> PyOutcome {
         let client = self.client()?;
         mode.run(async move { session::whoami(&client).await }, |py, identity| {
-            let dict = [("user", identity.user), ("name", identity.name)].into_py_dict(py)?;
-            dict.set_item("scopes", identity.scopes)?;
-            dict.set_item("expires", identity.expires)?;
-            dict.set_item("renewable", identity.renewable)?;
-            dict.set_item("origin", identity.origin)?;
-            dict.set_item("asked", identity.asked)?;
-            Ok(dict.unbind())
+            let dict = convert::record(py, &identity)?;
+            // JSON has no times.
+            dict.bind(py).set_item("expires", identity.expires)?;
+            Ok(dict)
         })
     }
 
@@ -144,7 +140,6 @@ impl PyViyaSession {
     #[new]
     #[pyo3(signature = (base_url = None, *, tokens = None, ca_bundle = None, proxy = None, verify = true, connect_timeout = 10.0,
                         read_timeout = 60.0))]
-    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         py: Python<'_>,
         base_url: Option<Text>,

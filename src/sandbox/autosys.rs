@@ -1,12 +1,12 @@
 //! A local AutoSys: the programs `sendevent` and `autostatus`, and the web services (AEWS), over one event log. It checks events as
 //! the real AutoSys does, and starts no job. Its speed says nothing about the real AutoSys.
 
-use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::local_server::LocalServer;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,31 +22,20 @@ use spool::Spool;
 const SENDEVENT: &str = include_str!("autosys/sendevent.sh");
 const AUTOSTATUS: &str = include_str!("autosys/autostatus.sh");
 
-/// Which jobs refuse their first event. The same event succeeds when it is sent again.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum RefuseFirst {
-    /// None.
-    #[default]
-    None,
-    /// These.
-    Jobs(Vec<String>),
-    /// Every n-th of the known jobs in the given order, the n-th first. At least 1, which is all of them.
-    Every(usize),
-}
+/// The user of the web services.
+const USER: &str = "sandbox";
 
 /// What the simulated AutoSys is like.
 #[derive(Debug, Clone, Default)]
 pub struct AutosysOptions {
     /// The jobs it knows; none: it knows any job with a valid name.
     pub jobs: Option<Vec<String>>,
-    /// Which jobs are refused the first time.
-    pub refuse_first: RefuseFirst,
-    /// User and password of the web services; none: user `sandbox` with a password generated for this run.
-    pub credentials: Option<(String, Secret)>,
+    /// Jobs whose first event is refused. The same event succeeds when it is sent again.
+    pub refuse_first: Vec<String>,
 }
 
 /// An event that was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecordedEvent {
     /// When it was accepted. The programs' stamps have a resolution of 1 s, those of the web services 1 µs.
     pub at: DateTime<Utc>,
@@ -69,31 +58,31 @@ pub struct AutosysSandbox {
     pub bin: PathBuf,
     spool: Spool,
     url: String,
-    credentials: (String, Secret),
+    /// The password of the web services.
+    password: Secret,
     _server: LocalServer,
 }
 
 impl AutosysSandbox {
     /// Writes the programs to `bin/` and the event log to `spool/` below `dir`, and serves the web services on a free
-    /// port of 127.0.0.1. An existing log is continued.
+    /// port of 127.0.0.1, with a password that is generated. An existing log is continued.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a job name that AutoSys would refuse or `Every(0)`, or `Every` without known jobs;
-    /// [`ErrorKind::Storage`] when `dir` cannot be written; [`ErrorKind::Network`] when no port can be had.
+    /// [`ErrorKind::InvalidInput`] for a job name that AutoSys would refuse; [`ErrorKind::Storage`] when `dir` cannot be
+    /// written; [`ErrorKind::Network`] when no port can be had.
     pub fn start(dir: &Path, options: AutosysOptions) -> Result<Self> {
-        let refused = refused_jobs(&options)?;
-        let spool = Spool::create(&dir.join("spool"), options.jobs.as_deref(), &refused)?;
+        let AutosysOptions { jobs, refuse_first } = options;
+        check_names(jobs.iter().flatten().chain(&refuse_first))?;
+        let spool = Spool::create(&dir.join("spool"), jobs.as_deref(), &refuse_first)?;
         let bin = dir.join("bin");
         std::fs::create_dir_all(&bin).map_err(|e| storage(&bin, e))?;
         write_program(&bin.join("sendevent"), SENDEVENT)?;
         write_program(&bin.join("autostatus"), AUTOSTATUS)?;
 
-        let credentials = options
-            .credentials
-            .unwrap_or_else(|| ("sandbox".to_owned(), uuid::Uuid::new_v4().simple().to_string().into()));
-        let server = LocalServer::start("AutoSys", web::router(spool.clone(), &credentials))?;
+        let password = Secret::from(uuid::Uuid::new_v4().simple().to_string());
+        let server = LocalServer::start("AutoSys", web::router(spool.clone(), USER, &password))?;
         let url = format!("{}/AEWS", server.url());
-        Ok(Self { bin, spool, url, credentials, _server: server })
+        Ok(Self { bin, spool, url, password, _server: server })
     }
 
     /// The path of the `sendevent` program.
@@ -113,7 +102,7 @@ impl AutosysSandbox {
 
     /// User and password of the web services.
     pub fn credentials(&self) -> (&str, &str) {
-        (&self.credentials.0, self.credentials.1.expose())
+        (USER, self.password.expose())
     }
 
     /// The accepted events, in order.
@@ -141,7 +130,7 @@ impl AutosysSandbox {
     /// [`ErrorKind::InvalidInput`] for a name that AutoSys would never take; [`ErrorKind::Storage`] when the directory
     /// cannot be written.
     pub fn refuse_once(&self, jobs: &[String]) -> Result<()> {
-        check_names(jobs)?;
+        check_names(jobs.iter())?;
         jobs.iter().try_for_each(|job| self.spool.refuse_next(job))
     }
 
@@ -161,30 +150,9 @@ impl Drop for AutosysSandbox {
     }
 }
 
-fn refused_jobs(options: &AutosysOptions) -> Result<BTreeSet<String>> {
-    let known = options.jobs.as_deref().unwrap_or_default();
-    if let Some(job) = known.iter().find(|job| !spool::valid_name(job)) {
-        let text = format!("the sandbox's AutoSys cannot have a job {job:?}: AutoSys refuses the name");
-        return Err(Error::invalid(text));
-    }
-    match &options.refuse_first {
-        RefuseFirst::None => Ok(BTreeSet::new()),
-        RefuseFirst::Jobs(jobs) => {
-            check_names(jobs)?;
-            Ok(jobs.iter().cloned().collect())
-        }
-        RefuseFirst::Every(nth) => {
-            if *nth == 0 || known.is_empty() {
-                return Err(Error::invalid("refusing every n-th job needs the known jobs and an n of at least 1"));
-            }
-            Ok(known.iter().skip(nth - 1).step_by(*nth).cloned().collect())
-        }
-    }
-}
-
-fn check_names(jobs: &[String]) -> Result<()> {
-    jobs.iter().find(|job| !spool::valid_name(job)).map_or(Ok(()), |job| {
-        Err(Error::invalid(format!("job {job:?} cannot be refused once: AutoSys does not allow the name")))
+fn check_names<'a>(mut jobs: impl Iterator<Item = &'a String>) -> Result<()> {
+    jobs.find(|job| !spool::valid_name(job)).map_or(Ok(()), |job| {
+        Err(Error::invalid(format!("the sandbox's AutoSys cannot have a job {job:?}: AutoSys does not allow the name")))
     })
 }
 

@@ -20,10 +20,10 @@ mod tests;
 pub mod viya;
 mod vms;
 
-use std::fs::{self, Permissions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,18 +54,16 @@ pub struct SandboxOptions {
     pub vms: usize,
     /// How many of them do not answer.
     pub vms_down: usize,
-    /// Directory for its files, which stay. `None`: a temporary one, which is removed with the sandbox.
-    pub dir: Option<PathBuf>,
 }
 
 impl Default for SandboxOptions {
     fn default() -> Self {
         let (viya, autosys) = (Some(ViyaOptions::default()), Some(AutosysOptions::default()));
-        Self { viya, autosys, azure: None, vms: 4, vms_down: 1, dir: None }
+        Self { viya, autosys, azure: None, vms: 4, vms_down: 1 }
     }
 }
 
-/// A running sandbox. Dropping it stops everything, and removes its directory unless one was given.
+/// A running sandbox. Dropping it stops everything, and removes its files.
 #[derive(Debug)]
 pub struct Sandbox {
     /// The simulated SAS Viya.
@@ -78,9 +76,8 @@ pub struct Sandbox {
     pub vms: Vms,
     /// The VMs; `None` when there are none.
     pub inventory: Option<Inventory>,
-    dir: PathBuf,
     // Last, so that the files are removed after everything that uses them has stopped.
-    _temporary: Option<TempDir>,
+    dir: TempDir,
 }
 
 impl Sandbox {
@@ -88,10 +85,12 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for numbers that cannot work (speed, VMs) or job names that AutoSys would refuse;
-    /// [`ErrorKind::Storage`] when the directory cannot be written; [`ErrorKind::Network`], retryable, when the system
+    /// [`ErrorKind::Storage`] when the temporary directory cannot be written; [`ErrorKind::Network`], retryable, when the system
     /// gives no port.
     pub fn start(options: SandboxOptions) -> Result<Self> {
-        let (dir, temporary) = directory(options.dir)?;
+        let made = tempfile::Builder::new().prefix("jobrota-sandbox-").tempdir();
+        let temporary = made.map_err(|e| storage("create a directory in", &std::env::temp_dir(), e))?;
+        let dir = temporary.path();
         let vms = Vms::start(options.vms, options.vms_down)?;
         let inventory = inventory(&vms)?;
         let start_viya = |options: ViyaOptions| {
@@ -111,32 +110,17 @@ impl Sandbox {
             AzureSandbox::start(options.with_vms(&vms.all))
         };
         let azure = options.azure.map(start_azure).transpose()?;
-        Ok(Self { viya, autosys, azure, vms, inventory, dir, _temporary: temporary })
+        Ok(Self { viya, autosys, azure, vms, inventory, dir: temporary })
     }
 
     /// A token file for SAS Viya (mode 0600), with a refresh token. It exists only with SAS Viya.
     pub fn tokens(&self) -> PathBuf {
-        self.dir.join("sas_tokens.json")
+        self.dir.path().join("sas_tokens.json")
     }
 
     /// The job configurations for SAS Viya. They exist only with SAS Viya.
     pub fn jobs(&self) -> PathBuf {
-        self.dir.join("job_configs.json")
-    }
-}
-
-fn directory(given: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
-    match given {
-        Some(dir) => {
-            fs::create_dir_all(&dir).map_err(|e| storage("create the directory", &dir, e))?;
-            let dir = std::path::absolute(&dir).map_err(|e| storage("find the directory", &dir, e))?;
-            Ok((dir, None))
-        }
-        None => {
-            let made = tempfile::Builder::new().prefix("jobrota-sandbox-").tempdir();
-            let temporary = made.map_err(|e| storage("create a directory in", &std::env::temp_dir(), e))?;
-            Ok((temporary.path().to_owned(), Some(temporary)))
-        }
+        self.dir.path().join("job_configs.json")
     }
 }
 
@@ -179,16 +163,14 @@ fn token_file(mut pair: Value, lifetime: Duration) -> String {
     format!("{pair:#}\n")
 }
 
-/// Replaces a file: an old one of that name would keep its mode.
+/// Writes a new file.
 fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    let made = tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(dir);
-    let mut file = made.map_err(|e| storage("create", path, e))?;
-    file.write_all(text.as_bytes()).map_err(|e| storage("write", path, e))?;
-    file.persist(path).map(drop).map_err(|e| storage("replace", path, e.error))
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| storage("write", path, e))
 }
 
 fn storage(verb: &str, path: &Path, cause: std::io::Error) -> Error {
-    let text = format!("the sandbox could not {verb} {}; give it a directory that can be written to", path.display());
+    let text =
+        format!("the sandbox could not {verb} {}; set TMPDIR to a directory that can be written to", path.display());
     Error::new(ErrorKind::Storage, text).with_source(cause)
 }

@@ -1,5 +1,6 @@
 //! The sandbox as a whole.
 
+use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
@@ -42,27 +43,21 @@ fn everything_it_names_is_there_and_goes_with_it() {
 }
 
 #[test]
-fn a_given_directory_stays_and_parts_can_be_left_out() {
-    let parent = tempfile::tempdir().unwrap();
-    let dir = parent.path().join("mine");
-    let options =
-        || SandboxOptions { autosys: None, vms: 0, vms_down: 0, dir: Some(dir.clone()), ..SandboxOptions::default() };
+fn parts_can_be_left_out() {
+    let options = || SandboxOptions { autosys: None, vms: 0, vms_down: 0, ..SandboxOptions::default() };
     let sandbox = Sandbox::start(options()).unwrap();
     assert!(sandbox.autosys.is_none() && sandbox.inventory.is_none());
-    drop(sandbox);
-    assert!(dir.join("sas_tokens.json").is_file());
-    // A second one in the same place replaces the files.
+    assert!(sandbox.tokens().is_file());
     let sandbox = Sandbox::start(SandboxOptions { viya: None, ..options() }).unwrap();
-    assert!(sandbox.viya.is_none());
+    assert!(sandbox.viya.is_none() && !sandbox.tokens().exists());
 }
 
 #[test]
-fn a_directory_that_is_a_file_is_a_clear_error() {
+fn a_file_that_cannot_be_written_is_a_clear_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error =
-        Sandbox::start(SandboxOptions { dir: Some(file.path().join("x")), ..SandboxOptions::default() }).unwrap_err();
+    let error = write(&file.path().join("x"), "text", 0o600).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Storage);
-    assert!(error.to_string().contains("give it a directory"));
+    assert!(error.to_string().contains("set TMPDIR"));
 }
 
 /// Set in the process of its own that measures.

@@ -22,7 +22,7 @@ mod token_file;
 mod token_pair;
 mod token_storage;
 
-pub use credentials::Credentials;
+pub use credentials::{Credentials, looks_like_token};
 pub use grant::{Grant, OAuthClient, TokenCallback};
 pub(super) use grant::{explained, post as request_tokens};
 use token_pair::TokenPair;

@@ -22,7 +22,9 @@ mod request;
 pub(super) use request::MOST_PAGES;
 pub(crate) use request::{COLLECTION, Pages, ViyaRequest, is_filter_refused, is_transient, json, quoted, refusal};
 
-/// How often a request is tried when the server has not answered before.
+/// Tries of one idempotent call, including the first.
+const TRIES: u32 = 6;
+/// The same, when the server has not answered before.
 const UNREACHED_TRIES: u32 = 3;
 /// Longest `Retry-After` that is respected.
 pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
@@ -34,8 +36,6 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// Longest silence within a response. The limit of one call is twice that.
     pub read_timeout: Duration,
-    /// Tries of one idempotent call, including the first. A server that has not answered before gets at most three.
-    pub max_tries: u32,
     /// A PEM file with certificates to trust beside those of the system; else the first of `JOBROTA_CA_BUNDLE`,
     /// `REQUESTS_CA_BUNDLE`, `SSLCALISTLOC` and `CAS_CLIENT_SSL_CA_LIST` that is set. (`SSL_CERT_FILE` is the system's own.)
     pub ca_bundle: Option<PathBuf>,
@@ -52,7 +52,6 @@ impl Default for ClientOptions {
         Self {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
-            max_tries: 6,
             ca_bundle: None,
             proxy: None,
             verify: true,
@@ -69,7 +68,6 @@ pub struct ViyaClient {
     pub login: Login,
     /// The server's clock.
     pub clock: Clock,
-    max_tries: u32,
     answered: AtomicBool,
 }
 
@@ -118,7 +116,7 @@ impl ViyaClient {
     pub fn new(base_url: &str, login: Login, options: &ClientOptions) -> Result<Self> {
         let http = connect(base_url, options)?;
         let clock = Clock::of(&http.url, options.time_scale)?;
-        Ok(Self { http, login, clock, max_tries: options.max_tries.max(1), answered: AtomicBool::new(false) })
+        Ok(Self { http, login, clock, answered: AtomicBool::new(false) })
     }
 
     /// A token to send now, renewed first when it is about to expire.
@@ -164,8 +162,8 @@ impl ViyaClient {
 
     /// A new series of tries.
     pub(crate) fn retry(&self) -> Retry {
-        let unreached = if self.answered.load(Ordering::Relaxed) { self.max_tries } else { UNREACHED_TRIES };
-        Retry::new(self.max_tries, unreached).with_longest_asked(LONGEST_RETRY_AFTER)
+        let unreached = if self.answered.load(Ordering::Relaxed) { TRIES } else { UNREACHED_TRIES };
+        Retry::new(TRIES, unreached).with_longest_asked(LONGEST_RETRY_AFTER)
     }
 
     /// Waits `wait` of the server's time.

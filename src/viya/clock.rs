@@ -61,7 +61,8 @@ fn local_time_scale(server: &Url) -> Option<f64> {
 /// Converts between real time and the server's time.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    time_scale: f64,
+    /// Server seconds per real second; 1 for a real SAS Viya.
+    pub time_scale: f64,
 }
 
 impl Clock {
@@ -74,11 +75,6 @@ impl Clock {
         let time_scale = given.or_else(|| local_time_scale(server)).unwrap_or(1.0);
         check_time_scale("time_scale", time_scale)?;
         Ok(Self { time_scale })
-    }
-
-    /// Server seconds per real second; 1 for a real SAS Viya.
-    pub fn time_scale(&self) -> f64 {
-        self.time_scale
     }
 
     /// Server seconds since `start`.
@@ -102,7 +98,7 @@ mod tests {
     use super::*;
 
     fn scale(server: &str, given: Option<f64>) -> Result<f64> {
-        Clock::of(&server.parse().unwrap(), given).map(|clock| clock.time_scale())
+        Clock::of(&server.parse().unwrap(), given).map(|clock| clock.time_scale)
     }
 
     #[test]

@@ -13,8 +13,9 @@ use crate::http::Response;
 
 pub(super) const JOB: &str = "application/vnd.sas.job.execution.job+json";
 
-/// The state of a job. SAS: it is `running` also while the Workload Orchestrator has the job pending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of a job, whose text is the present spelling of SAS. SAS: it is `running` also while the Workload Orchestrator has the job pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::EnumString)]
+#[strum(serialize_all = "camelCase", ascii_case_insensitive)]
 pub enum JobState {
     /// Accepted.
     Pending,
@@ -31,25 +32,9 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// The present spelling of SAS.
-    const NAMES: [(Self, &str); 6] = [
-        (Self::Pending, "pending"),
-        (Self::Running, "running"),
-        (Self::Canceled, "canceled"),
-        (Self::Completed, "completed"),
-        (Self::Failed, "failed"),
-        (Self::TimedOut, "timedOut"),
-    ];
-
     /// Parses a state. SAS wrote `timed out` before 2024-07 and `timedOut` since.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim().to_ascii_lowercase().replace("timed out", "timedout").replace("cancelled", "canceled");
-        Self::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(&text)).map(|(state, _)| *state)
-    }
-
-    /// The present spelling of SAS.
-    pub fn as_str(self) -> &'static str {
-        Self::NAMES.iter().find(|(state, _)| *state == self).map_or("", |(_, name)| name)
+        text.trim().to_ascii_lowercase().replace("timed out", "timedout").replace("cancelled", "canceled").parse().ok()
     }
 
     /// Whether no other state follows.

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -13,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Secret, token};
 
 /// Who a token belongs to, as far as that is known.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct UserIdentity {
     /// The user's id.
     pub user: Option<String>,

@@ -176,7 +176,7 @@ async fn no_answer_changes_the_clock() {
     let client = ViyaClient::new(base.as_str(), tokens, &ClientOptions::default()).unwrap();
     for path in ["/speed", "/scale"] {
         client.send(&ViyaRequest::get(path, JSON)).await.unwrap();
-        assert_eq!(client.clock.time_scale(), 1.0);
+        assert_eq!(client.clock.time_scale, 1.0);
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::ViyaClient;
 use super::jobs::{self, EndedFilter, EndedJobs, IDS_PER_FILTER, Job, JobState};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::runtime::lock;
 
 /// Connections that may wait for a response at a time. Each uses a thread or more of some proxies.
@@ -197,7 +197,8 @@ impl<'a> Watch<'a> {
                         break;
                     }
                 }
-                Err(e) if is_refused(&e) => {
+                // The server does not support the request.
+                Err(e) if !e.is_retryable() && !matches!(e.kind(), ErrorKind::Network | ErrorKind::Authentication) => {
                     self.abandon_filter(index, &e.full_message());
                     break;
                 }
@@ -224,11 +225,6 @@ impl ServerBehavior {
             }
         }
     }
-}
-
-/// Whether the server does not support the request.
-fn is_refused(e: &Error) -> bool {
-    !e.is_retryable() && !matches!(e.kind(), ErrorKind::Network | ErrorKind::Authentication)
 }
 
 #[cfg(test)]

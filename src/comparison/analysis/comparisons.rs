@@ -18,8 +18,9 @@ pub const LEAST_ROUNDS: usize = 5;
 pub const LEVEL: f64 = 0.98;
 
 /// What two arms differ in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Difference {
     /// Only in concurrency: the effect of parallelism.
     Parallelism,
@@ -34,16 +35,14 @@ pub enum Difference {
 }
 
 impl Difference {
-    /// The name in results, and the meaning of a difference between two such arms.
-    pub fn words(self) -> (&'static str, &'static str) {
+    /// The meaning of a difference between two such arms.
+    fn meaning(self) -> &'static str {
         match self {
-            Self::Parallelism => ("parallelism", "the effect of parallelism, in one context"),
-            Self::Context => ("context", "the effect of the context, at the same concurrency"),
-            Self::Total => ("total", "the effect of parallelism and context together"),
-            Self::Mixed => {
-                ("mixed", "the effect of parallelism and context together, which these arms cannot separate")
-            }
-            Self::Same => ("same", "the arms differ in nothing that is known"),
+            Self::Parallelism => "the effect of parallelism, in one context",
+            Self::Context => "the effect of the context, at the same concurrency",
+            Self::Total => "the effect of parallelism and context together",
+            Self::Mixed => "the effect of parallelism and context together, which these arms cannot separate",
+            Self::Same => "the arms differ in nothing that is known",
         }
     }
 }
@@ -159,7 +158,7 @@ fn compare(
 impl ArmComparison {
     /// The ratio in words with `statement`, and the meaning of the difference.
     pub(super) fn finding(&self, statement: &str) -> Option<String> {
-        Some(format!("{}: {statement} ({})", self.ratio?.words(), self.kind.words().1))
+        Some(format!("{}: {statement} ({})", self.ratio?.words(), self.kind.meaning()))
     }
 }
 

@@ -69,7 +69,7 @@ fn read_rows(batch: &RecordBatch) -> Result<Vec<JobRow>> {
         row.job = required(&jobs, "job")?;
         row.state = match states.get(at) {
             // In its present spelling.
-            Some(Some(state)) => JobState::parse(state).map_or(state.as_str(), |known| known.as_str()).to_owned(),
+            Some(Some(state)) => JobState::parse(state).map_or_else(|| state.clone(), |known| known.to_string()),
             Some(None) => "unknown".to_owned(),
             // A table without this column has only completed jobs.
             None => "completed".to_owned(),
@@ -193,16 +193,13 @@ fn check_duplicates(job_rows: &[JobRow]) -> Result<()> {
 
 /// Numbers the jobs of each arm's round in the order of their creation, unless every job has a number.
 fn number_jobs(job_rows: &mut [JobRow]) {
-    let mut next: BTreeMap<(String, i64), i64> = BTreeMap::new();
-    let numbered = job_rows.iter().all(|job| job.sequence > 0);
-    if numbered {
+    if job_rows.iter().all(|job| job.sequence > 0) {
         return;
     }
+    let mut next: BTreeMap<(String, i64), i64> = BTreeMap::new();
     let mut order: Vec<usize> = (0..job_rows.len()).collect();
-    order.sort_by(|one, other| {
-        let at = |index: &usize| job_rows[*index].jes_created_s.unwrap_or(f64::INFINITY);
-        at(one).total_cmp(&at(other))
-    });
+    let at = |index: &usize| job_rows[*index].jes_created_s.unwrap_or(f64::INFINITY);
+    order.sort_by(|one, other| at(one).total_cmp(&at(other)));
     for index in order {
         let job = &mut job_rows[index];
         let number = next.entry((job.arm.clone(), job.round)).or_insert(0);

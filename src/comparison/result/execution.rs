@@ -168,7 +168,7 @@ fn integer(number: f64) -> Option<i64> {
 
 fn metrics(record: &JobRecord, entry: Option<&OrchestratorEntry>) -> Value {
     let Some(entry) = entry else {
-        return json!({"actual_hostname": null, "correlation": record.correlation.as_str(), "orchestrator_timing": null,
+        return json!({"actual_hostname": null, "correlation": record.correlation.to_string(), "orchestrator_timing": null,
                       "orchestrator_resources": null, "orchestrator_context": null, "orchestrator_data": null});
     };
     let span = entry.started().zip(entry.ended()).map(|(start, end)| (end - start).as_seconds_f64());
@@ -177,13 +177,13 @@ fn metrics(record: &JobRecord, entry: Option<&OrchestratorEntry>) -> Value {
     let (cores, memory) = (entry.reserved("cores"), entry.reserved("memory"));
     json!({
         "actual_hostname": entry.host(),
-        "correlation": record.correlation.as_str(),
+        "correlation": record.correlation.to_string(),
         "orchestrator_timing": {"queue_wait_seconds": record.pending(), "execution_seconds": execution, "total_seconds": total},
         "orchestrator_resources": {"cpu_cores": cores, "memory_mb": memory},
         "orchestrator_context": {"queue_name": entry.queue(),
             "context_type": entry.queue().map(|queue| if queue == "default" { "synchronous" } else { "asynchronous" })},
         "orchestrator_data": {
-            "correlation": record.correlation.as_str(),
+            "correlation": record.correlation.to_string(),
             "orchestrator_job_id": entry.id,
             "orchestrator_job_name": entry.name(),
             "state": entry.text("/processingInfo/state"),

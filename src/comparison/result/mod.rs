@@ -10,7 +10,6 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::analysis::{Analysis, ComparisonWarning, RunData, analyse, from_table};
 use super::job_configs::JobConfig;
@@ -70,7 +69,7 @@ impl ComparisonResult {
         run: RunData,
         jobs: &[Arc<JobConfig>],
         records: &[ArmRecord],
-        folder: &ResultFolder,
+        folder: &Path,
     ) -> Result<Self> {
         let (analysis, mut warnings) = analyse(&run);
         let document = ResultDocument {
@@ -83,7 +82,7 @@ impl ComparisonResult {
         };
         // The text is never in memory as a whole.
         let write = |sink: &mut dyn Write| Ok(serde_json::to_writer_pretty(sink, &document)?);
-        let (path, moved) = folder.write(metadata.header.began, &write)?;
+        let (path, moved) = write_result(folder, metadata.header.began, &write)?;
         let mut stored = StoredDocument::File(path.clone());
         if let Some(text) = moved {
             let mut extended = warnings.clone();
@@ -152,15 +151,12 @@ impl ComparisonResult {
         self.parsed()
     }
 
-    /// As [`ComparisonResult::to_value`], but only checked that it is JSON: with thousands of jobs, values are large.
+    /// As [`ComparisonResult::to_value`], as another type. A [`serde_json::value::RawValue`] is only checked to be JSON: with
+    /// thousands of jobs, values are large.
     ///
     /// # Errors
     /// Those of [`ComparisonResult::to_value`].
-    pub fn to_raw(&self) -> Result<Box<RawValue>> {
-        self.parsed()
-    }
-
-    fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
+    pub fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.document()?).map_err(|e| {
             Error::new(ErrorKind::Storage, "the result file was changed: it is not JSON any more").with_source(e)
         })
@@ -184,14 +180,6 @@ impl ComparisonResult {
     pub fn summary(&self) -> Result<Value> {
         let document = ResultDocument::of_run(&self.run, &self.analysis, &self.warnings);
         serde_json::to_value(document).map_err(json_error)
-    }
-
-    /// The analysis as JSON, with every digit.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Internal`] only.
-    pub fn analysis_value(&self) -> Result<Value> {
-        serde_json::to_value(&self.analysis).map_err(json_error)
     }
 
     /// Writes the JSON document to `path`, in place of an existing file.
@@ -219,40 +207,31 @@ impl ComparisonResult {
 /// Writes a document. It is called again if the first folder fails.
 type DocumentWriter<'a> = &'a dyn Fn(&mut dyn Write) -> std::io::Result<()>;
 
-/// A folder that was tested before hours of jobs depend on it.
-#[derive(Debug)]
-pub(in crate::comparison) struct ResultFolder {
-    folder: PathBuf,
+/// Creates the folder if needed, and tests that it accepts files, before hours of jobs depend on it.
+pub(super) fn prepare_folder(folder: &Path) -> Result<()> {
+    let attempt = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let trial = files::temporary(folder);
+        File::create_new(&trial)?;
+        std::fs::remove_file(&trial)
+    };
+    attempt().map_err(|e| write_error(folder, e))
 }
 
-impl ResultFolder {
-    /// Creates the folder if needed, and tests that it accepts files.
-    pub(in crate::comparison) fn prepare(folder: &Path) -> Result<Self> {
-        let attempt = || -> std::io::Result<()> {
-            std::fs::create_dir_all(folder)?;
-            let trial = files::temporary(folder);
-            File::create_new(&trial)?;
-            std::fs::remove_file(&trial)
-        };
-        attempt().map_err(|e| write_error(folder, e))?;
-        Ok(Self { folder: folder.to_owned() })
-    }
-
-    /// Writes `document`. If the folder refuses it, writes it to the temporary folder of the system, and says so in the
-    /// second value.
-    pub(in crate::comparison) fn write(
-        &self,
-        began: DateTime<Utc>,
-        document: DocumentWriter<'_>,
-    ) -> Result<(PathBuf, Option<String>)> {
-        let refused = match write_new(&self.folder, began, document) {
-            Ok(path) => return Ok((path, None)),
-            Err(e) => e,
-        };
-        let path = write_new(&std::env::temp_dir(), began, document).map_err(|_| write_error(&self.folder, refused))?;
-        let text = format!("{} refused the result file: it is {}", self.folder.display(), path.display());
-        Ok((path, Some(text)))
-    }
+/// Writes `document` to `folder`. If that refuses it, writes it to the temporary folder of the system, and says so in the
+/// second value.
+fn write_result(
+    folder: &Path,
+    began: DateTime<Utc>,
+    document: DocumentWriter<'_>,
+) -> Result<(PathBuf, Option<String>)> {
+    let refused = match write_new(folder, began, document) {
+        Ok(path) => return Ok((path, None)),
+        Err(e) => e,
+    };
+    let path = write_new(&std::env::temp_dir(), began, document).map_err(|_| write_error(folder, refused))?;
+    let text = format!("{} refused the result file: it is {}", folder.display(), path.display());
+    Ok((path, Some(text)))
 }
 
 fn write_new(folder: &Path, began: DateTime<Utc>, document: DocumentWriter<'_>) -> std::io::Result<PathBuf> {

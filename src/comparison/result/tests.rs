@@ -7,7 +7,7 @@ use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{Float64Type, Int64Type};
 use serde_json::{Value, json};
 
-use super::ResultFolder;
+use super::{prepare_folder, write_result};
 use crate::comparison::{
     Arms, ComparisonResult, JobOrder, ProgressListener, RunnerOptions, SubmissionMode, ViyaComparisonRunner, table,
 };
@@ -315,11 +315,12 @@ fn options_that_cannot_work_are_refused_and_nothing_runs_with_none() {
 #[test]
 fn a_result_never_replaces_another() {
     let folder = tempfile::tempdir().unwrap();
-    let results = ResultFolder::prepare(&folder.path().join("a/b")).unwrap();
+    let results = folder.path().join("a/b");
+    prepare_folder(&results).unwrap();
     let began = "2025-09-10T04:46:22Z".parse().unwrap();
     let names: Vec<String> = (0..3)
         .map(|run| {
-            let (path, moved) = results.write(began, &|sink| write!(sink, "{{\"run\": {run}}}")).unwrap();
+            let (path, moved) = write_result(&results, began, &|sink| write!(sink, "{{\"run\": {run}}}")).unwrap();
             assert_eq!(moved, None);
             assert_eq!(serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()).unwrap()["run"], run);
             path.file_name().unwrap().to_string_lossy().into_owned()
@@ -327,13 +328,13 @@ fn a_result_never_replaces_another() {
         .collect();
     let stem = "pooled_jobs_comparison_20250910_044622";
     assert_eq!(names, [format!("{stem}.json"), format!("{stem}_2.json"), format!("{stem}_3.json")]);
-    assert_eq!(std::fs::read_dir(folder.path().join("a/b")).unwrap().count(), 3);
+    assert_eq!(std::fs::read_dir(results).unwrap().count(), 3);
 }
 
 #[test]
 fn a_file_in_place_of_the_folder_is_refused_first() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = ResultFolder::prepare(file.path()).unwrap_err();
+    let error = prepare_folder(file.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Storage);
     assert!(error.to_string().contains(&file.path().display().to_string()));
 }

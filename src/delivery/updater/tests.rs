@@ -13,7 +13,7 @@ use crate::autosys::{Callable, Delivery, SendEvent, SendEventOptions, SendOutcom
 use crate::delivery::Order;
 use crate::delivery::process::tests::ended_process;
 use crate::runtime::this_process;
-use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
+use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox};
 use crate::storage::Storage;
 use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
@@ -210,7 +210,8 @@ async fn a_second_cycle_delivers_exactly_what_the_first_could_not() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path()).await;
     let names: Vec<String> = (1..=6).map(|i| format!("JOB.{i}")).collect();
-    let options = AutosysOptions { jobs: Some(names.clone()), refuse_first: RefuseFirst::Every(3), credentials: None };
+    let refuse_first = vec!["JOB.3".into(), "JOB.6".into()];
+    let options = AutosysOptions { jobs: Some(names.clone()), refuse_first };
     let sandbox = AutosysSandbox::start(dir.path(), options).unwrap();
     with(&ledger, move |ledger| {
         names.iter().try_for_each(|job| {

@@ -4,7 +4,6 @@
 //! every job is known; else each known job has `jobs/j_<name>`. `refuse/j_<name>` makes the next event of a job fail: the process
 //! that removes it refuses the event.
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind as IoErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    pub(super) fn create(dir: &Path, jobs: Option<&[String]>, refused: &BTreeSet<String>) -> Result<Self> {
+    pub(super) fn create(dir: &Path, jobs: Option<&[String]>, refused: &[String]) -> Result<Self> {
         let spool = Self { dir: dir.to_owned() };
         for name in ["jobs", "refuse"] {
             // The jobs of an earlier run do not count.
@@ -36,7 +35,7 @@ impl Spool {
             spool.mark(&job_file("jobs", job), true)?;
         }
         for job in refused {
-            spool.mark(&job_file("refuse", job), true)?;
+            spool.refuse_next(job)?;
         }
         OpenOptions::new().create(true).append(true).open(spool.log()).map_err(|e| storage(&spool.log(), e))?;
         spool.set_up(true)?;

@@ -21,7 +21,7 @@ use crate::http::Secret;
 use crate::runtime::blocking;
 
 /// The routes below `/AEWS`, behind Basic authentication.
-pub(super) fn router(spool: Spool, (user, password): &(String, Secret)) -> Router {
+pub(super) fn router(spool: Spool, user: &str, password: &Secret) -> Router {
     let token = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.expose()));
     let expected = format!("Basic {token}");
     let routes = Router::new()

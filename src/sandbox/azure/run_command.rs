@@ -46,8 +46,8 @@ impl Default for SimulatedRunCommand {
 }
 
 /// What Run Command does on one VM.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum RunCommandMode {
     /// It runs the script.
     #[default]
@@ -68,13 +68,6 @@ pub enum RunCommandMode {
     OutputLost,
     /// The operation is unknown afterwards: 404.
     Forgotten,
-}
-
-impl RunCommandMode {
-    /// The mode of this name, such as `agent_down`.
-    pub fn named(name: &str) -> Option<Self> {
-        serde_json::from_value(name.into()).ok()
-    }
 }
 
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::job::MEDIAN_END_LAG;
 use super::model::{HostModel, ModelJob};
 use super::options::HostParameters;
@@ -10,7 +12,7 @@ use crate::comparison::statistics::{mean, quantile};
 use crate::error::Result;
 
 /// One line of the sandbox-against-recording table: one measure of one arm. Seconds, but for counts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CalibrationRow {
     /// `sequential`, `async_regular` or `async_autoscaling`.
     pub arm: String,
@@ -20,13 +22,8 @@ pub struct CalibrationRow {
     pub recorded: f64,
     /// In the sandbox's host model, given the same submissions.
     pub sandbox: f64,
-}
-
-impl CalibrationRow {
     /// The difference between the sandbox and the recording, in percent of the recorded value; `None` where that is 0.
-    pub fn error_percent(&self) -> Option<f64> {
-        (self.recorded != 0.0).then(|| 100.0 * (self.sandbox / self.recorded - 1.0))
-    }
+    pub error_percent: Option<f64>,
 }
 
 /// Replays the recorded submissions (all three arms one after the other, as they were) through the host model with its
@@ -77,7 +74,8 @@ pub fn calibration() -> Result<Vec<CalibrationRow>> {
         let hosts: BTreeSet<usize> = pairs.iter().filter_map(|(_, job)| job.host).collect();
 
         let mut row = |measure: &str, recorded: f64, sandbox: f64| {
-            rows.push(CalibrationRow { arm: arm.into(), measure: measure.into(), recorded, sandbox });
+            let error_percent = (recorded != 0.0).then(|| 100.0 * (sandbox / recorded - 1.0));
+            rows.push(CalibrationRow { arm: arm.into(), measure: measure.into(), recorded, sandbox, error_percent });
         };
         let min = |values: &[f64]| quantile(values, 0.0).unwrap_or(f64::NAN);
         let median = |values: &[f64]| quantile(values, 0.5).unwrap_or(f64::NAN);
@@ -113,15 +111,15 @@ mod tests {
                 row.measure,
                 row.recorded,
                 row.sandbox,
-                row.error_percent().unwrap_or(0.0)
+                row.error_percent.unwrap_or(0.0)
             );
         }
         for arm in ["async_regular", "async_autoscaling"] {
-            assert!(row(&rows, arm, "makespan_s").error_percent().unwrap().abs() < 20.0, "{arm}");
-            assert!(row(&rows, arm, "pending_median_s").error_percent().unwrap().abs() < 30.0, "{arm}");
+            assert!(row(&rows, arm, "makespan_s").error_percent.unwrap().abs() < 20.0, "{arm}");
+            assert!(row(&rows, arm, "pending_median_s").error_percent.unwrap().abs() < 30.0, "{arm}");
             assert_eq!(row(&rows, arm, "hosts").recorded, row(&rows, arm, "hosts").sandbox, "{arm}");
         }
-        assert!(row(&rows, "sequential", "makespan_s").error_percent().unwrap().abs() < 1.0);
+        assert!(row(&rows, "sequential", "makespan_s").error_percent.unwrap().abs() < 1.0);
         assert_eq!(row(&rows, "sequential", "pending_median_s").sandbox, 0.0);
     }
 

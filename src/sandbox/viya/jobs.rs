@@ -89,7 +89,7 @@ pub async fn submit(
 /// `GET /jobExecution/jobs`. Only the jobs of the page are described: of thousands, hundreds are listed each second.
 pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> ReplyResult {
     let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
-    if filter.is_some() && !server.options.behaviour.list_filters {
+    if filter.is_some() && !server.options.list_filters {
         return Ok(reply::bad_filter("Filters are not supported for this collection.".to_owned()));
     }
     let jobs = server.jobs();
@@ -129,7 +129,7 @@ pub async fn state(
     Path(id): Path<String>,
     Query(query): Query<StateQuery>,
 ) -> ReplyResult {
-    let waits = server.options.behaviour.long_poll && query.action.as_deref() == Some("wait");
+    let waits = server.options.long_poll && query.action.as_deref() == Some("wait");
     let until = server.clock.now() + query.wait.filter(|_| waits).unwrap_or(0.0).clamp(0.0, 3600.0);
     loop {
         let next = {

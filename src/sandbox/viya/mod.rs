@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use calibration::{CalibrationRow, calibration};
-pub use options::{Behaviour, Fault, HostClass, HostParameters, Orchestrator, ViyaOptions};
+pub use options::{Fault, HostClass, HostParameters, Orchestrator, ViyaOptions};
 pub use workload::JobDefinition;
 
 use super::local_server::LocalServer;

@@ -15,6 +15,7 @@ use super::model::{ModelJob, Phase};
 use super::options::Orchestrator;
 use super::reply::{self, ListQuery, ReplyResult};
 use super::server::ViyaState;
+use crate::comparison::analysis::run::microseconds;
 
 const PATH: &str = "/workloadOrchestrator/jobs";
 /// The first job's number: they are consecutive over all users of a deployment, so a run rarely begins at 1.
@@ -27,20 +28,19 @@ const IO_RATE: f64 = 144_045_285.5;
 
 /// `GET /workloadOrchestrator/jobs?limit&start&sortBy=submitTime:descending`.
 pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<ListQuery>) -> ReplyResult {
-    let behaviour = &server.options.behaviour;
-    match behaviour.orchestrator {
+    let orchestrator = server.options.orchestrator;
+    match orchestrator {
         Orchestrator::Missing => Err(reply::error(StatusCode::NOT_FOUND, "Not Found", Some("No such service.")))?,
         Orchestrator::Forbidden => {
             Err(reply::error(StatusCode::FORBIDDEN, "Forbidden", Some("The user is not allowed to list jobs.")))?;
         }
-        Orchestrator::Normal => {}
+        Orchestrator::Normal | Orchestrator::Unnamed => {}
     }
     let filter = reply::filter(&listing).map_err(reply::bad_filter)?;
     let jobs = server.jobs();
-    let listed_until = jobs.model.now - behaviour.orchestrator_delay;
-    let describe = |job: &&Job| item(job, &jobs, behaviour.orchestrator_names);
+    let describe = |job: &&Job| item(job, &jobs, orchestrator == Orchestrator::Normal);
     let passes = |job: &&Job| {
-        jobs.model.job(job.number).submitted <= listed_until
+        jobs.model.job(job.number).submitted <= jobs.model.now
             && filter.as_ref().is_none_or(|filter| {
                 let item = describe(job);
                 filter.passes(&|path| Filter::member(&item, path))
@@ -53,11 +53,6 @@ pub async fn list(State(server): State<Arc<ViyaState>>, Query(listing): Query<Li
     let accept = "application/vnd.sas.workload.orchestrator.job";
     let page = reply::page(PATH, "jobs", accept, &listing, &found, describe);
     Ok(reply::body(StatusCode::OK, "application/json", &page))
-}
-
-/// The orchestrator's name of a job: lower case, without `_`, and an id of its own. Recorded for 162 of 162 jobs.
-pub fn transformed(name: &str) -> String {
-    name.replace('_', "").to_lowercase()
 }
 
 fn item(job: &Job, jobs: &Jobs, with_name: bool) -> Value {
@@ -81,9 +76,9 @@ fn item(job: &Job, jobs: &Jobs, with_name: bool) -> Value {
         "consumedResources": [{"name": "cores", "value": RESERVED.0}, {"name": "memory", "value": RESERVED.1}],
         "limitValues": [
             {"name": "maxMemory", "value": MEMORY_GB},
-            {"name": "maxCpuTime", "value": round(simulated.cpu * definition.cpu_share)},
-            {"name": "maxClockTime", "value": round(clock_time)},
-            {"name": "maxIoTotal", "value": round(definition.io_mb * done)},
+            {"name": "maxCpuTime", "value": microseconds(simulated.cpu * definition.cpu_share)},
+            {"name": "maxClockTime", "value": microseconds(clock_time)},
+            {"name": "maxIoTotal", "value": microseconds(definition.io_mb * done)},
             {"name": "maxIoRate", "value": IO_RATE},
             {"name": "maxPageRate", "value": 0.0},
         ],
@@ -102,8 +97,8 @@ fn item(job: &Job, jobs: &Jobs, with_name: bool) -> Value {
     if simulated.phase == Phase::Pending {
         processing["pendingCause"] = json!("No host of the queue has a free job slot.");
     }
-    // Older releases do not pass the job's name on.
-    let prefix = if with_name { transformed(&job.name) } else { "sas-compute-server".to_owned() };
+    // Lower case, without `_`, and with an id of its own: recorded for 162 of 162 jobs. Older releases do not pass the name on.
+    let prefix = if with_name { job.name.replace('_', "").to_lowercase() } else { "sas-compute-server".to_owned() };
     json!({
         "id": FIRST_ID + job.number,
         "request": {"name": format!("{}-{}", prefix, job.pod), "queue": job.context.queue, "user": "sandbox",
@@ -121,8 +116,4 @@ fn state(job: &Job, simulated: &ModelJob) -> &'static str {
         Phase::Ended => "FINISHED",
         Phase::Canceled => "CANCELED",
     }
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }

@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::job::Jobs;
 use super::model::HostModel;
-use super::options::{Behaviour, ViyaOptions};
+use super::options::ViyaOptions;
 use super::reply::{self, Reply};
 use super::tokens::IssuedTokens;
 use super::virtual_clock::VirtualClock;
@@ -50,10 +50,10 @@ impl ViyaState {
         Self {
             clock,
             definitions,
-            tokens: Mutex::new(IssuedTokens::new(options.token_lifetime, options.refresh_lifetime)),
+            tokens: Mutex::new(IssuedTokens::new(options.token_lifetime)),
             jobs: Mutex::new(Jobs { model: HostModel::new(options.hosts.clone()), clock, all: Vec::new() }),
             fault_counts: Mutex::new(vec![0; options.faults.len()]),
-            random: Mutex::new(StdRng::seed_from_u64(options.behaviour.seed)),
+            random: Mutex::new(StdRng::seed_from_u64(options.seed)),
             requests: Mutex::default(),
             options,
         }
@@ -76,7 +76,7 @@ impl ViyaState {
 
     /// Draws whether the next request fails at random.
     pub fn random_failure(&self) -> Option<Failure> {
-        let Behaviour { fault_rate, reset_rate, .. } = self.options.behaviour;
+        let ViyaOptions { fault_rate, reset_rate, .. } = self.options;
         if fault_rate + reset_rate <= 0.0 {
             return None;
         }

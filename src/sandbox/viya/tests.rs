@@ -392,7 +392,7 @@ fn it_stops_when_dropped_although_a_client_keeps_its_connection() {
 fn its_speed_is_known_in_this_process_and_in_no_answer() {
     let f = Fixture::new(ViyaOptions { speed: 12.5, ..ViyaOptions::default() });
     let url: url::Url = f.viya.url().parse().unwrap();
-    let scale = || crate::viya::Clock::of(&url, None).unwrap().time_scale();
+    let scale = || crate::viya::Clock::of(&url, None).unwrap().time_scale;
     assert_eq!(scale(), 12.5);
     run(async {
         let reply = f.get("/jobExecution").await;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
@@ -48,14 +48,14 @@ pub struct Authorization {
     code_challenge_method: String,
 }
 
-/// All issued tokens. Lifetimes are in real time, like the clients that refresh the tokens.
+/// All issued tokens. The lifetime is in real time, like the clients that refresh the tokens. Refresh tokens do not expire:
+/// SAS's last 90 days.
 pub struct IssuedTokens {
     lifetime: Duration,
-    refresh_lifetime: Duration,
     /// When each expires.
     access: HashMap<String, DateTime<Utc>>,
-    /// When each expires, and the client that it was issued to, if any.
-    refresh: HashMap<String, (Instant, Option<String>)>,
+    /// The client that each was issued to, if any.
+    refresh: HashMap<String, Option<String>>,
     /// Codes that were shown in the browser, with the challenge that their verifier must answer (RFC 7636).
     codes: HashMap<String, String>,
 }
@@ -67,9 +67,9 @@ impl fmt::Debug for IssuedTokens {
 }
 
 impl IssuedTokens {
-    /// No tokens, for these lifetimes.
-    pub fn new(lifetime: Duration, refresh_lifetime: Duration) -> Self {
-        Self { lifetime, refresh_lifetime, access: HashMap::new(), refresh: HashMap::new(), codes: HashMap::new() }
+    /// No tokens, for this lifetime.
+    pub fn new(lifetime: Duration) -> Self {
+        Self { lifetime, access: HashMap::new(), refresh: HashMap::new(), codes: HashMap::new() }
     }
 
     /// Answers `POST /SASLogon/oauth/token`. Its errors are OAuth's, not `vnd.sas.error`, as on SAS Viya.
@@ -115,9 +115,8 @@ impl IssuedTokens {
             }
             "refresh_token" => {
                 // Removed whether or not it is valid: a refresh token can be used once.
-                let owned = |owner: &Option<String>| owner.as_ref().is_none_or(|owner| *owner == client);
                 let found = self.refresh.remove(&request.refresh_token);
-                if !found.is_some_and(|(expires, owner)| Instant::now() < expires && owned(&owner)) {
+                if found.is_none_or(|owner| owner.is_some_and(|owner| owner != client)) {
                     return unauthorized("invalid_token", "Invalid refresh token: expired, revoked or used before");
                 }
             }
@@ -162,8 +161,7 @@ impl IssuedTokens {
         });
         if with_refresh {
             let refresh = format!("{}-r", uuid::Uuid::new_v4().simple());
-            let ends = Instant::now() + self.refresh_lifetime;
-            self.refresh.insert(refresh.clone(), (ends, client.map(str::to_owned)));
+            self.refresh.insert(refresh.clone(), client.map(str::to_owned));
             pair["refresh_token"] = json!(refresh);
         }
         pair

@@ -1,7 +1,7 @@
 //! Where a login comes from, as users configure it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
@@ -38,6 +38,13 @@ pub enum Credentials {
     Environment,
 }
 
+/// The file `data/sas_tokens.json` if it exists, else the environment.
+impl Default for Credentials {
+    fn default() -> Self {
+        Self::FileOrEnvironment(Self::DEFAULT_FILE.into())
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.describe())
@@ -45,6 +52,9 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// The token file that is used when a call names none.
+    pub const DEFAULT_FILE: &str = "data/sas_tokens.json";
+
     /// Tokens that `grant` requests, with a hook that stores renewed ones.
     pub fn with_grant(client: OAuthClient, grant: Grant, persist: Option<PersistHook>) -> Self {
         Self::Memory { client, grant: Some(grant), tokens: None, persist, login: Arc::default() }
@@ -117,6 +127,16 @@ impl Credentials {
             }),
         }
     }
+}
+
+/// A text of so many bytes without a folder and an extension is hardly the name of a token file.
+const SHORTEST_TOKEN: usize = 20;
+
+/// Whether a text is a JWT or an opaque token, and not the name of a file. Errors show paths, and must not show a token.
+pub fn looks_like_token(text: &str) -> bool {
+    let is_jwt = text.starts_with("ey") && text.matches('.').count() == 2;
+    let is_opaque = !text.contains('.') && !Path::new(text).exists();
+    text.len() >= SHORTEST_TOKEN && !text.contains(['/', '\\']) && (is_jwt || is_opaque)
 }
 
 fn login_of_environment(base_url: &str) -> Result<Option<Login>> {

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::ErrorKind;
-use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox, RefuseFirst};
+use crate::sandbox::autosys::{AutosysOptions, AutosysSandbox};
 
 fn sandbox(options: AutosysOptions) -> (tempfile::TempDir, AutosysSandbox) {
     let dir = tempfile::tempdir().unwrap();
@@ -57,8 +57,7 @@ async fn events_arrive_as_mapped() {
 #[tokio::test]
 async fn a_refusal_is_transient_and_an_unknown_job_permanent() {
     let jobs = Some(vec!["a".to_owned()]);
-    let refuse_first = RefuseFirst::Jobs(vec!["a".into()]);
-    let (_dir, sandbox) = sandbox(AutosysOptions { jobs, refuse_first, credentials: None });
+    let (_dir, sandbox) = sandbox(AutosysOptions { jobs, refuse_first: vec!["a".into()] });
     let transport = transport(sandbox.sendevent(), None);
     let (detail, permanent) = failure(transport.send(&delivery("a", "SUCCESS"), &Gate::open()).await.outcome);
     assert!(!permanent && detail.contains("CAUAJM_E_10029"), "{detail}");
