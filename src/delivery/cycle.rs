@@ -20,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use super::attempts::{Attempt, AttemptOutcome, NOT_SENT};
 use super::epoch::{Epoch, Recorded};
 use super::options::UpdaterOptions;
-use super::plan::{QueuedRow, Queues};
+use super::plan::{QueuedRow, Queues, describe_doubt};
 use super::rate_limit::RateLimiter;
 use super::report::{DeliveryReport, RowFailure};
 use super::sender::Sender;
@@ -394,7 +394,8 @@ impl Cycle<'_> {
             SendOutcome::Delivered { detail } => (AttemptOutcome::Delivered, detail.clone()),
             SendOutcome::Failed { detail, permanent: true } => (AttemptOutcome::Parked, Some(detail.clone())),
             SendOutcome::Failed { detail, .. } if is_last_try => {
-                (AttemptOutcome::Parked, Some(format!("attempt {} was the last: {detail}", queued.attempt)))
+                let doubt = describe_doubt(queued.in_doubt);
+                (AttemptOutcome::Parked, Some(format!("attempt {} was the last: {detail}{doubt}", queued.attempt)))
             }
             SendOutcome::Failed { detail, .. } => (AttemptOutcome::Failed, Some(detail.clone())),
             // Not parked at once, because it can have arrived. If no attempt is left, the next cycle parks it unsent.

@@ -132,8 +132,7 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
             plan.in_doubt.insert(key);
             wait
         });
-        let doubt = progress.in_doubt.map(|number| format!("; whether attempt {number} arrived is unknown"));
-        let doubt = doubt.unwrap_or_default();
+        let doubt = describe_doubt(progress.in_doubt);
         // While its event can still arrive, the row is not settled: later rows of its job would overtake it.
         let settles = wait.is_none();
         if let Some(reason) = too_old(&row, rules).filter(|_| settles) {
@@ -164,6 +163,11 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
     }
     queue(sendable, rules, &mut plan);
     plan
+}
+
+/// What a reason adds about an attempt that may have arrived.
+pub(super) fn describe_doubt(in_doubt: Option<i64>) -> String {
+    in_doubt.map(|number| format!("; whether attempt {number} arrived is unknown")).unwrap_or_default()
 }
 
 fn too_old(row: &LedgerRow, rules: &PlanRules<'_>) -> Option<String> {
@@ -199,8 +203,9 @@ fn queue(sendable: Vec<SendableRow>, rules: &PlanRules<'_>, plan: &mut Plan) {
         let can_arrive = queue.iter().any(|row| !row.settles);
         if is_latest && !can_arrive {
             let older = queue.len().saturating_sub(1);
-            let reason = "a later row of the same job is pending";
-            let unsent = |QueuedRow { row, attempt, .. }| UnsentRow { row, attempt, reason: reason.to_owned() };
+            let reason = |doubt| format!("a later row of the same job is pending{}", describe_doubt(doubt));
+            let unsent =
+                |QueuedRow { row, attempt, in_doubt, .. }| UnsentRow { row, attempt, reason: reason(in_doubt) };
             plan.superseded.extend(queue.drain(..older).map(|row| unsent(row.queued)));
         }
         // The first row that is not due yet, and all rows behind it, wait. Where only the latest row is sent, all rows wait for an event

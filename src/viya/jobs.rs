@@ -70,8 +70,11 @@ impl Job {
     /// # Errors
     /// [`ErrorKind::Server`] when it has no id.
     pub fn parse(mut value: Value) -> Result<Self> {
-        if text(&value, "id").is_none() {
-            let text = "SAS Viya answered with a job that has no id: check that base_url is a SAS Viya 4";
+        // It becomes a part of paths.
+        let is_id =
+            |id: &str| id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:~".contains(c)) && !id.starts_with('.');
+        if !text(&value, "id").is_some_and(is_id) {
+            let text = "SAS Viya answered with a job that has no valid id: check that base_url is a SAS Viya 4";
             return Err(Error::new(ErrorKind::Server, text));
         }
         let name = value.pointer_mut("/jobRequest/name").map(Value::take);

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from jobrota.commands.ledger import add_files, add_ledger, open_ledger, pair
-from jobrota.commands.output import add_output, print_json
+from jobrota.commands.output import add_output, explain, print_json
 from jobrota.commands.tables import print_table
 from jobrota.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from jobrota.migration import MigrationReport
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -67,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         timezone=arguments.timezone,
         versions=dict(arguments.source_version),
     )
+    explain(arguments, _reasons(report))
     if arguments.json:
         print_json(report.to_dict())
         return 0 if report.ok else 1
@@ -95,6 +100,17 @@ def run(arguments: argparse.Namespace) -> int:
     if files is not None and files.failures:
         print_table(("file", "error"), [[row["file"], row["reason"]] for row in files.failures])
     return 0 if report.ok else 1
+
+
+def _reasons(report: MigrationReport) -> Iterator[str]:
+    """Yields why the command ends with 1."""
+    for table in report.tables:
+        yield from table.problems
+        counts = {"refused": table.refused, "missing": table.missing, "extra": table.extra}
+        if not table.problems and any(counts.values()):
+            yield f"{table.table}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    if report.imported is not None:
+        yield from (f"{row['file']}: {row['reason']}" for row in report.imported.failures)
 
 
 def _reason(row: dict[str, Any]) -> str:

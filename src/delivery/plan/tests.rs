@@ -338,6 +338,10 @@ fn a_row_in_doubt_that_is_settled_unsent_says_so() {
     });
     assert_eq!(plan.park[0].reason, "not delivered in 1 attempt; whether attempt 1 arrived is unknown");
     assert!(plan.expired[0].reason.ends_with("is over; whether attempt 1 arrived is unknown"), "{:?}", plan.expired);
+    let rows = vec![old.clone(), row("a", "F", 3)];
+    let plan = planned(rows, attempts(), Order::Latest, None);
+    let reason = "a later row of the same job is pending; whether attempt 1 arrived is unknown";
+    assert_eq!(plan.superseded[0].reason, reason);
 }
 
 #[test]
@@ -352,5 +356,5 @@ fn a_row_in_doubt_that_was_redriven_stays_in_doubt() {
     assert_eq!((later[0].next_attempt, later[0].failures, later[0].in_doubt), (3, 0, Some(1)), "from the retry state");
     let failed = [attempt(&row, 3, "sending"), attempt(&row, 3, "failed")];
     let plan = planned(vec![row.clone()], attempts.into_iter().chain(failed).collect(), Order::PerJob, None);
-    assert_eq!(plan.queues[0][0].in_doubt, None);
+    assert_eq!(plan.queues[0][0].in_doubt, Some(1), "an attempt that failed does not end the doubt of another one");
 }

@@ -193,6 +193,24 @@ async fn a_link_in_place_of_the_lock_gives_no_other_file_away() {
 }
 
 #[tokio::test]
+async fn a_pipe_or_a_second_name_in_place_of_the_lock_is_no_harm() {
+    let now = Utc::now().timestamp();
+    for is_pipe in [true, false] {
+        let (folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));
+        let (lock, other) = (folder.path().join("sas_tokens.json.lock"), folder.path().join("other"));
+        std::fs::write(&other, "").unwrap();
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if is_pipe {
+            assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+        } else {
+            std::fs::hard_link(&other, &lock).unwrap();
+        }
+        open(&path).bearer(&logon(Logon::default()).await).await.unwrap();
+        assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[tokio::test]
 async fn without_a_lock_file_the_folder_is_locked() {
     let now = Utc::now().timestamp();
     let (folder, path) = file(&json!({"access_token": jwt(now - 9000, now - 10), "refresh_token": "refresh-1"}));

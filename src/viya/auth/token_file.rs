@@ -69,16 +69,16 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
-    // A link could lead to a file of another user, which a run as root would give away.
-    match OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW).open(&beside) {
-        Ok(file) => {
-            // A run as root must not leave what the owner of the tokens cannot open. Only the owner of the file may do this.
-            let _ = file.set_permissions(Permissions::from_mode(0o644));
-            let _ = std::fs::metadata(path).and_then(|tokens| fchown(&file, Some(tokens.uid()), Some(tokens.gid())));
-            Ok(file)
-        }
-        Err(_) => File::open(&beside).or_else(|_| File::open(folder_of(path))),
+    // A link could lead to a file of another user, and a pipe would be waited for.
+    let open = |options: &mut OpenOptions| options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&beside);
+    if let Ok(created) = open(OpenOptions::new().create_new(true).write(true)) {
+        // A run as root must not leave what the owner of the tokens cannot open. Only the owner of the file may do this.
+        let _ = created.set_permissions(Permissions::from_mode(0o644));
+        let _ = std::fs::metadata(path).and_then(|tokens| fchown(&created, Some(tokens.uid()), Some(tokens.gid())));
+        return Ok(created);
     }
+    let existing = open(OpenOptions::new().write(true)).or_else(|_| open(OpenOptions::new().read(true)));
+    existing.or_else(|_| File::open(folder_of(path)))
 }
 
 /// Waits for the lock of the tokens at `path`, which is held until the file is dropped: the operating system releases it when
