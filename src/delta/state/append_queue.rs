@@ -155,3 +155,56 @@ impl QueuedAppend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, BinaryArray};
+    use arrow::buffer::OffsetBuffer;
+
+    use super::*;
+
+    /// Adds so many rows, which take so many KiB. Returns whether the caller leads.
+    fn enter(queue: &AppendQueue, count: usize, size: usize) -> bool {
+        let lengths = (0..count).map(|row| if row == 0 { size << 10 } else { 0 });
+        let values = BinaryArray::new(OffsetBuffer::from_lengths(lengths), vec![0_u8; size << 10].into(), None);
+        let rows = RecordBatch::try_from_iter([("value", Arc::new(values) as ArrayRef)]).unwrap();
+        let room = Arc::clone(&queue.room).try_acquire_many_owned(0).unwrap();
+        assert!((size..=size + 400).contains(&(kib(&rows) as usize)), "{} for {size}", kib(&rows));
+        queue.enter(QueuedAppend::new(rows, Caller::Task(oneshot::channel().0), room))
+    }
+
+    /// How many appends share each commit, of appends with so many rows and KiB. The first one leads.
+    fn groups(appends: &[(usize, usize)]) -> Vec<usize> {
+        let queue = AppendQueue::default();
+        let leads: Vec<bool> = appends.iter().map(|(count, size)| enter(&queue, *count, *size)).collect();
+        assert!(leads[0] && !leads[1..].contains(&true));
+        std::iter::repeat_with(|| queue.gather().len()).take_while(|size| *size > 0).collect()
+    }
+
+    #[test]
+    fn a_group_has_as_many_appends_as_fit() {
+        assert_eq!(groups(&[(GROUP_ROWS / 2, 0); 3]), [2, 1]);
+        assert_eq!(groups(&[(1, GROUP_KIB / 2); 3]), [2, 1]);
+        // One that does not fit goes alone.
+        assert_eq!(groups(&[(1, GROUP_KIB + 1), (1, 1), (GROUP_ROWS + 1, 0), (1, 1), (1, 1)]), [1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn a_leader_waits_a_moment_for_the_callers_of_the_group_before() {
+        let queue = AppendQueue::default();
+        queue.record(2, Duration::from_secs(1));
+        enter(&queue, 1, 1);
+        let started = environment().instant();
+        assert_eq!(queue.gather().len(), 1);
+        assert!(environment().instant() - started >= LONGEST_GATHER);
+    }
+
+    #[test]
+    fn appends_that_found_no_leader_are_taken_and_the_next_caller_leads() {
+        let queue = AppendQueue::default();
+        assert_eq!([enter(&queue, 1, 1), enter(&queue, 1, 1)], [true, false]);
+        assert_eq!(queue.clear().len(), 2);
+        assert!(enter(&queue, 1, 1));
+        assert_eq!(queue.gather().len(), 1);
+    }
+}
