@@ -219,3 +219,30 @@ fn commit_rows(table: &Arc<TableState>, rows: &RecordBatch, since: Instant, lock
     });
     committed.map(Option::unwrap_or_default)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, StringArray};
+
+    use super::*;
+    use crate::delta::tests::{all, batch, row, spec, storage};
+
+    /// The columns of the table can change while rows wait.
+    #[test]
+    fn of_rows_that_cannot_share_a_commit_each_caller_has_its_own_outcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open_or_create(&storage(&dir), &spec()).unwrap();
+        let odd = RecordBatch::try_from_iter([("odd", Arc::new(StringArray::from(vec!["x"])) as ArrayRef)]).unwrap();
+        let queue = &table.state.appends;
+        let outcomes = [batch(&[row("a", 1, "NO")]), odd, batch(&[row("b", 1, "NO")])].map(|rows| {
+            let (sender, outcome) = oneshot::channel();
+            let room = Arc::clone(&queue.room).try_acquire_many_owned(kib(&rows)).unwrap();
+            queue.enter(QueuedAppend::new(rows, Caller::Task(sender), room));
+            outcome
+        });
+        lead(&table.state);
+        let outcomes = outcomes.map(|mut outcome| outcome.try_recv().unwrap().map_err(|error| error.kind()));
+        assert_eq!(outcomes, [Ok(1), Err(ErrorKind::InvalidInput), Ok(2)]);
+        assert_eq!(all(&table), [row("a", 1, "NO"), row("b", 1, "NO")]);
+    }
+}
