@@ -6,9 +6,15 @@ use std::sync::Mutex;
 
 use delta_kernel::committer::{CommitMetadata, CommitResponse, Committer, FileSystemCommitter, PublishMetadata};
 use delta_kernel::{Engine, FilteredEngineData, KernelResult, KernelResultIterator};
+use futures::TryStreamExt as _;
+use object_store::memory::InMemory;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
+use url::Url;
 
 use super::super::state::TimeLimits;
 use super::*;
+use crate::runtime::environment::wait_for;
+use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
 fn open(dir: &tempfile::TempDir) -> Table {
     Table::open_or_create(&storage(dir), &spec()).expect("opened")
@@ -100,6 +106,57 @@ fn a_table_that_was_restored_is_opened_anew() {
     fs::remove_dir_all(&place).unwrap();
     copy(&backup, &place);
     check_that_a_commit_is_refused_once(&dir, &table, &["before", "later"]);
+}
+
+/// There, what the look after the commit finds is only logged.
+#[test]
+fn a_table_of_a_remote_store_is_looked_at_before_each_commit() {
+    for is_created_again in [false, true] {
+        let memory = Arc::new(InMemory::new());
+        // Handles of different processes.
+        let storage = || Storage::over(Arc::clone(&memory) as _, Url::parse("memory:///ledger/").unwrap()).unwrap();
+        let open = || Table::open_or_create(&storage(), &spec()).unwrap();
+        let paths = || -> Vec<_> {
+            let listed = memory.list(None).map_ok(|object| object.location).try_collect();
+            wait_for(listed).unwrap()
+        };
+        let writer = open();
+        append(&writer, "old").unwrap();
+        append(&writer, "old").unwrap();
+        // It has made no commit, so that no look after one can find anything.
+        let table = open();
+        for path in paths() {
+            wait_for(memory.delete(&path)).unwrap();
+        }
+        if is_created_again {
+            let other = open();
+            append(&other, "other").unwrap();
+            append(&other, "other").unwrap();
+        }
+        let entries = || paths().into_iter().filter(|path| path.as_ref().ends_with(".json")).count();
+        let before = entries();
+        let refused = append(&table, "refused").unwrap_err();
+        assert_eq!((refused.kind(), refused.is_retryable()), (ErrorKind::Conflict, true), "{refused}");
+        assert_eq!(entries(), before);
+        if is_created_again {
+            append(&table, "later").unwrap();
+            assert_eq!(all(&open()), ["later", "other", "other"].map(|name| row(name, 1, "NO")));
+        }
+    }
+}
+
+/// Stores can answer so of an object that is there.
+#[test]
+fn an_answer_that_the_entry_before_is_missing_proves_nothing() {
+    let plan = FaultPlan::random(0, 0, &[Fault::NotFound]);
+    let store = FaultInjectingStore::new(Arc::new(InMemory::new()), plan.clone());
+    let storage = Storage::over(Arc::new(store), Url::parse("memory:///ledger/").unwrap()).unwrap();
+    let table = Table::open_or_create(&storage, &spec()).unwrap();
+    append(&table, "a").unwrap();
+    plan.set_percent(100);
+    assert_eq!(append(&table, "b").unwrap(), 2);
+    plan.set_percent(0);
+    assert_eq!(all(&table), [row("a", 1, "NO"), row("b", 1, "NO")]);
 }
 
 /// The log is the same then, but data files that were written meanwhile are not in it.
