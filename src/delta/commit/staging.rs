@@ -277,4 +277,13 @@ mod tests {
         let times: Vec<i64> = (0..10_000).map(|_| now()).collect();
         assert!(times[0] >= begun && times.is_sorted_by(|one, next| one < next));
     }
+
+    #[test]
+    fn files_of_few_rows_have_no_dictionary_and_no_index_of_pages() {
+        for (rows, are_few) in [(0, true), (FEW_ROWS, true), (FEW_ROWS + 1, false), (2 * FEW_ROWS, false)] {
+            let properties = properties(rows);
+            assert_eq!(properties.dictionary_enabled(&"name".into()), !are_few, "{rows}");
+            assert_eq!(properties.offset_index_disabled(), are_few, "{rows}");
+        }
+    }
 }
