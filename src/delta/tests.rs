@@ -163,6 +163,42 @@ fn a_conditional_append_decides_on_transactions() {
         .expect("looked");
 }
 
+/// As other Delta clients show it in the table's history.
+#[test]
+fn the_log_says_what_each_commit_did() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &plain_spec()).expect("created");
+    for name in ["a", "b"] {
+        table.append(&batch(&[row(name, 1, "NO")])).expect("appended");
+    }
+    flip(&table, &|name| name == "a").expect("flipped");
+    assert_eq!(table.maintain(Retention::hours(1.0).expect("hours")).files_compacted, 2);
+    let all = |rows: &RecordBatch| Ok(Some(ConditionalWrite { batch: rows.clone(), transactions: Vec::new() }));
+    table.replace(&mut |rows| all(rows)).expect("replaced");
+    let log = dir.path().join("events/_delta_log");
+    let said = (1..=table.version()).map(|version| {
+        let entry = std::fs::read_to_string(log.join(format!("{version:020}.json"))).expect("entry");
+        let actions = entry.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("action"));
+        let info = actions.into_iter().find_map(|mut action| action.get_mut("commitInfo").map(|info| info.take()));
+        let info = info.expect("commitInfo");
+        let parameters = info["operationParameters"].as_object().expect("parameters").iter();
+        let parameters = parameters.filter(|(key, _)| *key != "commitId").map(|(key, value)| format!(" {key}={value}"));
+        let parameters = parameters.collect::<std::collections::BTreeSet<_>>();
+        format!("{}{}", info["operation"], parameters.into_iter().collect::<String>()).replace('"', "")
+    });
+    let append = "WRITE mode=Append";
+    assert_eq!(
+        said.collect::<Vec<_>>(),
+        [
+            append.to_owned(),
+            append.to_owned(),
+            "UPDATE predicate=`flag` = 'NO'".to_owned(),
+            format!("OPTIMIZE predicate=[] targetSize={}", 64 << 20),
+            "WRITE mode=Overwrite".to_owned(),
+        ]
+    );
+}
+
 mod faults;
 mod groups;
 mod power_cut;
