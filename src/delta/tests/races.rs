@@ -189,13 +189,14 @@ fn a_rewrite_holds_the_lock_only_after_a_lost_race() {
                 assert_eq!(flip(&table, &|name| name == "a")?, 1, "it wins the race");
             }
             // Under the lock, this is refused, as it would be a deadlock.
-            inner.push(table.append(&batch(&[row("c", 2, "YES")])).map(drop).map_err(|error| error.kind()));
+            let appended = table.append(&batch(&[row("c", 2, "YES")])).map(drop).map_err(|error| error.kind());
+            inner.push((restarts.get(), appended));
             Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add: rows.slice(0, 0) }))
         },
         &mut || restarts.set(restarts.get() + 1),
     );
     assert_eq!(removed.expect("rewritten"), 1);
-    assert_eq!((inner, restarts.get()), (vec![Ok(()), Err(ErrorKind::Internal)], 1));
+    assert_eq!((inner, restarts.get()), (vec![(0, Ok(())), (1, Err(ErrorKind::Internal))], 1));
     assert_eq!(all(&table), [row("a", 1, "YES"), row("c", 2, "YES")]);
 }
 
