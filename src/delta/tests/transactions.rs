@@ -61,6 +61,19 @@ fn the_newest_of_each_id_counts_with_and_without_a_checkpoint() {
 }
 
 #[test]
+fn a_rewrite_writes_the_ids_that_permit_it() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &plain_spec()).expect("table");
+    table.append(&batch(&[row("x", 1, "NO")])).expect("append");
+    let mut remove = |rows: &RecordBatch| {
+        Ok(Some(Rewrite { remove: BooleanArray::from(vec![true; rows.num_rows()]), add: rows.slice(0, 0) }))
+    };
+    let permit: CommitCheck<'_> = &|_| Ok(vec![("a".to_owned(), 7)]);
+    assert_eq!(table.rewrite(&Predicate::default(), permit, &mut remove, &mut || {}).expect("rewritten"), 1);
+    assert_eq!((look(&table, 0).0, all(&table)), (map(&[("a", 7)]), vec![]));
+}
+
+#[test]
 fn what_is_new_is_not_known_over_many_commits_or_from_the_future() {
     let dir = tempfile::tempdir().expect("directory");
     let table = Table::open_or_create(&storage(&dir), &plain_spec()).expect("table");
