@@ -186,6 +186,23 @@ proptest! {
     }
 }
 
+/// The answer is lost, and then the entry cannot be read.
+#[test]
+fn a_commit_whose_entry_cannot_be_read_is_in_doubt() {
+    let world = World::new(FaultPlan::random(0, 0, &[Fault::Before]), Duration::from_millis(20));
+    let table = world.table();
+    let ended = table.append_conditionally(&mut |_| {
+        world.plan.next_commits(&[Fault::After]);
+        world.plan.set_percent(100);
+        // Without rows, the entry is all that is written.
+        Ok(Some(ConditionalWrite { batch: batch(&[]), transactions: vec![("cursor".into(), 1)] }))
+    });
+    let error = ended.expect_err("in doubt");
+    assert!(error.is_outcome_unknown() && !error.is_retryable(), "{}", error.full_message());
+    world.plan.set_percent(0);
+    assert_eq!(table.read_snapshot(|view| view.transaction("cursor")).expect("read"), Some(1));
+}
+
 /// Of several threads, each with rows of its own, some share a handle and some have their own.
 #[test]
 fn threads_over_a_failing_store_lose_and_double_nothing() {
