@@ -43,6 +43,25 @@ fn nothing_to_acknowledge_commits_nothing() {
 }
 
 #[test]
+fn what_another_writer_switched_on_is_found_before_rows_are_to_be_acknowledged() {
+    let fixture = Fixture::new();
+    let check = |table| fixture.ledger.check_acknowledging(table);
+    fixture.ledger.log_job_completion("ae.sas", "AE", "SUCCESS", Some(at(0))).unwrap();
+    check(Notifications).unwrap();
+    check(Executions).unwrap();
+    // As ALTER TABLE … SET TBLPROPERTIES of Spark does.
+    let log = fixture.directory.path().join("ledger/job_notifications/_delta_log");
+    let zero = std::fs::read_to_string(log.join("00000000000000000000.json")).unwrap();
+    let metadata = zero.lines().find(|line| line.contains("\"metaData\"")).unwrap();
+    let (old, new) = ("\"delta.enableDeletionVectors\":\"false\"", "\"delta.appendOnly\":\"true\"");
+    assert!(metadata.contains(old));
+    std::fs::write(log.join("00000000000000000002.json"), metadata.replace(old, new)).unwrap();
+    let error = check(Notifications).unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unsupported, false));
+    assert!(error.to_string().contains("'delta.appendOnly' = 'false'"), "{error}");
+}
+
+#[test]
 fn the_old_update_sets_every_pending_row_of_a_file_and_job() {
     let fixture = Fixture::new();
     for (file, job) in [("a", "J"), ("a", "J"), ("b", "J"), ("a", "K")] {
