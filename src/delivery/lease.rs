@@ -269,9 +269,17 @@ impl SharedLease {
 mod tests {
     use std::collections::HashMap;
 
+    use object_store::memory::InMemory;
+    use url::Url;
+
     use super::*;
+    use crate::runtime::block_on;
+    use crate::runtime::environment::timeout;
+    use crate::storage::Storage;
+    use crate::storage::tests::fault_injecting::{Fault, FaultInjectingStore, FaultPlan};
 
     const TTL: Duration = Duration::from_secs(60);
+    const SOURCE: LedgerTable = LedgerTable::Executions;
 
     impl JobLedger {
         /// The lease as it is after `owner` asked for it.
@@ -327,5 +335,85 @@ mod tests {
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(holders.iter().all(|holder| *holder == holders[0]), "{holders:?}");
+    }
+
+    #[test]
+    fn the_leases_of_other_tables_and_released_ones_leave_no_sends() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        let unreleased = |name: &str| -> Vec<String> {
+            ledger.unreleased_leases(name).unwrap().into_iter().map(|lease| lease.owner).collect()
+        };
+        ledger.take_lease("other", "c", TTL).unwrap();
+        ledger.take_lease("n", "a", Duration::ZERO).unwrap();
+        while ledger.take_lease("n", "b", TTL).unwrap().owner != "b" {
+            std::thread::yield_now();
+        }
+        assert_eq!(unreleased("n"), ["b", "a"]);
+        ledger.release_lease("n", "b").unwrap();
+        assert_eq!(unreleased("n"), ["a"], "it lapsed");
+        ledger.release_lease("other", "c").unwrap();
+        assert_eq!(unreleased("other"), [""; 0]);
+    }
+
+    fn held(ledger: &JobLedger, ttl: Duration) -> LeaseGuard {
+        block_on(LeaseGuard::take(ledger, SOURCE, ttl)).unwrap().unwrap()
+    }
+
+    /// Waits until the lease was renewed `times` times, or is lost. Returns whether it was renewed.
+    fn is_renewed(ledger: &JobLedger, guard: &LeaseGuard, times: usize) -> bool {
+        let lost = guard.lost();
+        let mut before = ledger.lease(SOURCE.name()).unwrap().unwrap().expires_at;
+        for _ in 0..times {
+            while ledger.lease(SOURCE.name()).unwrap().unwrap().expires_at == before {
+                if lost.is_stopped() {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            before = ledger.lease(SOURCE.name()).unwrap().unwrap().expires_at;
+        }
+        true
+    }
+
+    fn is_lost_at_last(guard: &LeaseGuard) -> bool {
+        let lost = guard.lost();
+        block_on(async move { Ok(timeout(TTL, lost.stopped()).await.is_some()) }).unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_renewed_until_another_owner_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        let guard = held(&ledger, Duration::from_millis(60));
+        assert!(is_renewed(&ledger, &guard, 3));
+        // A renewal can come between the two.
+        let take = || {
+            ledger.release_lease(SOURCE.name(), &guard.shared.owner).unwrap();
+            ledger.take_lease(SOURCE.name(), "other", TTL).unwrap().owner
+        };
+        while take() != "other" {}
+        assert!(is_lost_at_last(&guard));
+        assert_eq!(ledger.lease(SOURCE.name()).unwrap().unwrap().owner, "other");
+    }
+
+    #[test]
+    fn a_renewal_that_failed_is_repeated_while_the_lease_is_valid() {
+        let plan = FaultPlan::none();
+        let store = FaultInjectingStore::new(Arc::new(InMemory::new()), plan.clone());
+        let storage = Storage::in_place(Arc::new(store), Url::parse("az://container/ledger/").unwrap()).unwrap();
+        let ledger = JobLedger::over(storage).unwrap();
+        let guard = held(&ledger, Duration::from_secs(6));
+        plan.next_commits(&[Fault::DiskFull; 2]);
+        assert!(is_renewed(&ledger, &guard, 1));
+        block_on(async move {
+            guard.release().await;
+            Ok(())
+        })
+        .unwrap();
+
+        let guard = held(&ledger, Duration::from_millis(60));
+        plan.next_commits(&[Fault::DiskFull; 1000]);
+        assert!(is_lost_at_last(&guard));
     }
 }
