@@ -352,6 +352,13 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_of_notifications_settles_executions_and_not_the_other_way_round() {
+        let changed = |source| changed_tables(source).collect::<Vec<_>>();
+        assert_eq!(changed(Notifications), [LedgerTable::Executions, Notifications]);
+        assert_eq!(changed(LedgerTable::Executions), [LedgerTable::Executions]);
+    }
+
+    #[test]
     fn a_send_that_was_not_waited_for_keeps_the_lease_from_being_released() {
         let dir = tempfile::tempdir().unwrap();
         let epoch = Epoch::new(&ledger(&dir), Notifications, false);
