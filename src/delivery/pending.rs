@@ -216,3 +216,63 @@ fn acknowledged(
     }
     Ok(counts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::attempts::AttemptOutcome;
+    use super::*;
+    use crate::ledger::LedgerTable::Notifications;
+
+    fn ledger(dir: &tempfile::TempDir) -> JobLedger {
+        JobLedger::open(dir.path().join("ledger").to_str().unwrap(), &HashMap::new(), None).unwrap()
+    }
+
+    #[test]
+    fn attempts_that_the_retry_state_has_are_not_counted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        ledger.log_job_completion("f", "a", "SUCCESS", DateTime::from_timestamp(1, 0)).unwrap();
+        let rows = ledger.pending(Notifications).unwrap();
+        let attempt = |outcome| Attempt::new(Notifications, &rows[0], 1, outcome, None, "test");
+        ledger.append_attempts(&[AttemptOutcome::Sending, AttemptOutcome::Failed].map(attempt)).unwrap();
+        let read = || {
+            let mut histories = Histories::read(&ledger, Notifications, &rows).unwrap();
+            (histories.by_row.remove(&rows[0]).unwrap(), histories.version, histories.is_up_to_date)
+        };
+        let (before, version, _) = read();
+        let saved = SavedRetryState { rows: before.retry_state(&rows[0], 1), version, latest: rows[0].timestamp };
+        ledger.save_retry_state(Notifications, &saved).unwrap();
+        let (after, version, is_up_to_date) = read();
+        assert_eq!((after.open_rows(1), before.open_rows(1)[0].failures), (before.open_rows(1), 1));
+        assert_eq!((version, is_up_to_date), (saved.version, true));
+        // There is something new, and all of it is about rows that the retry state has.
+        ledger.append_attempts(&[attempt(AttemptOutcome::Sending)]).unwrap();
+        assert!(!read().2);
+    }
+
+    #[test]
+    fn a_store_that_fails_is_asked_for_the_retry_state_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        ledger.log_job_completion("f", "a", "SUCCESS", None).unwrap();
+        let retries = dir.path().join("ledger/autosys_retries");
+        std::fs::create_dir(&retries).unwrap();
+        std::os::unix::fs::symlink("_delta_log", retries.join("_delta_log")).unwrap();
+        let error = PendingRows::read(&ledger, Notifications).unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (crate::ErrorKind::Storage, true), "{error}");
+    }
+
+    #[test]
+    fn the_rows_that_are_left_are_counted_in_the_table_only_after_commits_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = ledger(&dir);
+        let log = |job| ledger.log_job_completion("f", job, "SUCCESS", None).unwrap();
+        ["a", "b", "c"].into_iter().for_each(log);
+        let pending = PendingRows::read(&ledger, Notifications).unwrap();
+        let left = |acknowledged, commits| pending.count_left(&ledger, Notifications, acknowledged, commits).unwrap();
+        assert_eq!(left(0, 0), 3);
+        // Of the next commit, the cycle knows what it did, if it made it.
+        log("d");
+        assert_eq!((left(2, 1), left(2, 0)), (1, 4));
+    }
+}
