@@ -78,6 +78,15 @@ fn other_names_are_mapped() {
 }
 
 #[test]
+fn a_value_in_a_message_is_shortened() {
+    for (length, shown) in [(59, ""), (60, ""), (61, "…"), (1_000, "…")] {
+        let (name, shown) = ("x".repeat(length), format!(" \"{}{shown}\" ", "x".repeat(length.min(60))));
+        let error = RecordReader::new(&[], Some(&name)).unwrap_err().to_string();
+        assert!(error.contains(&shown), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_row_says_why() {
     let good = record("A", 5);
     let long = "j".repeat(1_025);
