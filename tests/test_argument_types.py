@@ -43,7 +43,7 @@ def refused(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> str:
 
 WRONG: list[tuple[Callable[..., Any], list[str], list[Any], str]] = [
     (selector, ["timeout", "health_ttl"], ["soon", None, True, [], 10**400], "a number of seconds"),
-    (selector, ["timeout", "hold_ttl"], [-1, "40000d", float("nan")], "a duration from 0 to a hundred years"),
+    (selector, ["timeout", "hold_ttl"], [-1, "400d", float("nan")], "a duration from 0 to a year"),
     (selector, ["rise", "fall"], [-1, 1.5, "1", None, False], "a whole number from 0"),
     (selector, ["rise"], [2**32], "at most 4294967295"),
     (selector, ["max_in_flight"], [-1, "many"], "a whole number from 0"),
@@ -89,7 +89,7 @@ def test_an_updater_without_a_ledger_is_refused(ledger: jobrota.JobLedger, tmp_p
         ("source", 5),
         ("thread_safe", "yes"),
         ("dry_run", 1),
-        ("confirm", -1),
+        ("confirm", 1),
     ]:
         options: dict[str, Any] = {name: wrong}
         assert refused(jobrota.AutosysUpdater, ledger, taken, **options).startswith(f"{name} must be ")

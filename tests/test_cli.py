@@ -419,7 +419,6 @@ def test_what_changes_something_prints_json_too(
         ("compare", "--base-url", "http://127.0.0.1:1", "--jobs", "jobs.json", "--ca-bundle", "none.json"),
         ("compare", "--jobs", "jobs.json", "--order", "longest_first", "--durations-from", "none.json"),
         ("compare", "--resume", "none.json"),
-        ("report", "none.json"),
         ("viya", "whoami", "--base-url", "http://127.0.0.1:1", "--ca-bundle", "none.json"),
         ("autosys", "deliver", "--ledger", "ledger", "--env-file", "none.json"),
         ("ledger", "import", "none.json", "--ledger", "ledger"),

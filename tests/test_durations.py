@@ -95,7 +95,7 @@ def sandbox(**options: Any) -> None:
 
 ARGUMENTS: list[tuple[Callable[..., Any], list[str]]] = [
     (selector, ["timeout", "health_ttl", "health_max_age", "hold_ttl"]),
-    (updater, ["stale_after", "lease_ttl", "backoff", "confirm"]),
+    (updater, ["stale_after", "lease_ttl", "backoff"]),
     (runner, ["poll_interval", "job_timeout", "correlation_timeout", "pause", "connect_timeout", "read_timeout"]),
     (ssh, ["connect_timeout", "timeout"]),
     (run_command, ["event_timeout", "busy_timeout", "timeout"]),
@@ -114,8 +114,8 @@ def test_every_argument_takes_every_spelling(make: Callable[..., Any], name: str
     for given in (90, 90.0, "90", "90s", "1m30s", "1m 30s", "1.5 minutes", timedelta(seconds=90)):
         make(**{name: given})
     for wrong in REFUSED:
-        if name in ("backoff", "confirm") and wrong is True:
-            continue  # the default
+        if name == "backoff" and wrong is True:
+            continue  # the default back-off
         with pytest.raises(jobrota.InvalidInputError):
             make(**{name: wrong})
 

@@ -31,7 +31,8 @@ have is an escape sequence, such as `\\u540d`.
 `ledger import`, a table of `ledger maintain`; a row that `migrate` could not copy, or that differs; \
 a row that `autosys deliver` could not deliver, left in doubt or \
 parked, or would park (`--dry-run`); nothing to do for `redrive`, `ack` or `skip`. Or a store, a server, a ledger, \
-a token file, the program `sendevent` or the `env_file` of a transport in settings is not there. \
+a token file, the result of `report`, \
+the program `sendevent` or the `env_file` of a transport in settings is not there. \
 Or the standard output cannot be written |
 | 2 | usage or settings: an option is unknown or missing, or an option, a setting or a file has a wrong value; a file \
 that an option or a setting names is not there; several \

@@ -712,7 +712,7 @@ class AutosysUpdater:
         rate: float | None = None,
         stale_after: _Duration | None = None,
         lease_ttl: _Duration = 30,
-        confirm: bool | _Duration | None = None,
+        confirm: bool | str | timedelta | None = None,
         first: Iterable[str] | None = None,
         priority: Iterable[str] | None = None,
         snooze: str | Iterable[str] | None = None,

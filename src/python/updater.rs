@@ -186,10 +186,15 @@ fn backoff(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Backoff>> {
 }
 
 /// Converts `confirm`: how long the status is read back, if at all.
-fn confirm(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+fn confirm(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Option<Duration>> {
+    let Some(value) = value else { return Ok(None) };
     match value.cast::<PyBool>() {
         Ok(flag) => Ok(flag.is_true().then_some(CONFIRM_WITHIN)),
-        Err(_) => arguments::optional_duration(value),
+        // It is not clear whether a bare number is a flag or seconds.
+        Err(_) if value.is_instance_of::<PyString>() || value.hasattr("total_seconds")? => {
+            Ok(Some(arguments::named(value.py(), "confirm", arguments::duration(value))?))
+        }
+        Err(_) => refuse("confirm must be True, False or a duration such as \"30s\""),
     }
 }
 
@@ -228,7 +233,7 @@ fn snooze(value: Option<&Bound<'_, PyAny>>) -> PyOutcome<Vec<SnoozeWindow>> {
 ///     rate: At most this many events per second.
 ///     stale_after: Rows older than this, such as `"12h"`, are acknowledged without being sent (`expired`).
 ///     lease_ttl: Time after which another process takes over the lease of a process that died.
-///     confirm: Read the job's status back until it matches the event: True (for 30 seconds at most), or how long, such as
+///     confirm: Read the job's status back until it matches the event: True (for 30 seconds at most) or a duration such as
 ///         `"2m"`. A row whose status does not match is `unknown`. The transport must be able to read a status.
 ///     first: Names of jobs whose rows must be delivered, and confirmed where the transport can, before any other is sent.
 ///     priority: Names of jobs whose rows are sent before others.
@@ -321,6 +326,7 @@ impl PyAutosysUpdater {
                              order='per_job', concurrency=8, thread_safe=False, send_timeout=None, backoff=None, rate=None, \
                              stale_after=None, lease_ttl=30, confirm=None, first=None, priority=None, snooze=None, \
                              dry_run=False)")]
+    #[allow(clippy::too_many_arguments, reason = "one per keyword of the Python class")]
     fn new(
         ledger: &Bound<'_, PyAny>,
         transport: &Bound<'_, PyAny>,
@@ -335,7 +341,7 @@ impl PyAutosysUpdater {
         #[pyo3(from_py_with = arguments::optional_number)] rate: Option<f64>,
         #[pyo3(from_py_with = arguments::optional_duration)] stale_after: Option<Duration>,
         #[pyo3(from_py_with = arguments::duration)] lease_ttl: Duration,
-        #[pyo3(from_py_with = confirm)] confirm: Option<Duration>,
+        confirm: Option<&Bound<'_, PyAny>>,
         first: Option<Names>,
         priority: Option<Names>,
         snooze: Option<&Bound<'_, PyAny>>,
@@ -360,7 +366,7 @@ impl PyAutosysUpdater {
             stale_after,
             snooze: self::snooze(snooze)?,
             lease_ttl,
-            confirm,
+            confirm: self::confirm(confirm)?,
             dry_run,
             ..UpdaterOptions::default()
         };

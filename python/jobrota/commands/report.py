@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from jobrota.commands.output import add_output, named_file, print_json
+from jobrota.commands.output import add_output, print_json
 
 __all__ = ["TEXT", "add_arguments", "run"]
 
@@ -28,10 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jobrota.report import write
 
     formats = [name.strip() for name in arguments.format.split(",") if name.strip()]
-    with named_file():
-        path = write(
-            arguments.result, arguments.output, title=arguments.title, images=arguments.images, formats=formats
-        )
+    path = write(arguments.result, arguments.output, title=arguments.title, images=arguments.images, formats=formats)
     if arguments.json:
         print_json({"report": path, "images": arguments.images})
     else:

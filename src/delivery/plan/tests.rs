@@ -156,7 +156,7 @@ fn a_row_is_parked_when_its_attempts_are_used_up() {
     let attempts = vec![attempt(&tried, 1, "failed"), attempt(&tried, 2, "unknown"), attempt(&tried, 3, "sending")];
     let plan = planned(vec![tried.clone()], attempts.clone(), Order::PerJob, Some(3));
     assert_eq!((plan.queues.len(), plan.park.len(), plan.park[0].attempt), (0, 1, 4));
-    assert_eq!(plan.park[0].reason, "not delivered in 3 attempts");
+    assert_eq!(plan.park[0].reason, "not delivered in 3 attempts; whether attempt 3 arrived is unknown");
     let plan = planned(vec![tried.clone()], attempts[..1].to_vec(), Order::PerJob, Some(1));
     assert_eq!(plan.park[0].reason, "not delivered in 1 attempt");
     let plan = planned(vec![tried], attempts, Order::PerJob, Some(4));

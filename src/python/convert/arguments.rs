@@ -22,8 +22,7 @@ use crate::error::Error;
 use crate::ledger::LedgerTable;
 use crate::python::errors::Raised;
 
-/// The seconds of a hundred years.
-const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+const YEAR: f64 = 365.0 * 86_400.0;
 
 /// An error of the core as the exception that a conversion raises.
 pub(crate) fn invalid(text: impl Into<String>) -> PyErr {
@@ -120,8 +119,10 @@ pub(crate) fn optional_whole<T: WholeNumber>(value: &Bound<'_, PyAny>) -> PyResu
 
 /// Any number.
 pub(crate) fn number(value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let number = if value.is_instance_of::<PyBool>() { None } else { value.extract().ok() };
-    number.ok_or_else(|| expected("a number", value))
+    if value.is_instance_of::<PyBool>() {
+        return Err(expected("a number", value));
+    }
+    value.extract().map_err(|_| expected("a number", value))
 }
 
 /// A number, or None.
@@ -146,21 +147,25 @@ pub(crate) fn unlimited_seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
     .map_err(|_| wrong())
 }
 
-/// A duration from 0 to a hundred years, in seconds.
+/// A duration from 0 to a year, in seconds.
 pub(crate) fn seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
     let seconds = unlimited_seconds(value)?;
-    let fits = (0.0..=LONGEST).contains(&seconds);
-    if fits { Ok(seconds) } else { Err(expected("a duration from 0 to a hundred years", value)) }
+    let fits = (0.0..=YEAR).contains(&seconds);
+    if fits { Ok(seconds) } else { Err(expected("a duration from 0 to a year", value)) }
 }
 
-/// A duration from 0 to a hundred years, in seconds, or None.
+/// A duration from 0 to a year, in seconds, or None.
 pub(crate) fn optional_seconds(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     given(value).map(seconds).transpose()
 }
 
 /// A duration from 0 to a hundred years.
 pub(crate) fn duration(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    seconds(value).map(Duration::from_secs_f64)
+    let seconds = unlimited_seconds(value)?;
+    match (0.0..=100.0 * YEAR).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err(expected("a duration from 0 to a hundred years", value)),
+    }
 }
 
 /// A duration from 0 to a hundred years, or None.
@@ -309,8 +314,8 @@ impl FromPyObject<'_, '_> for Limit {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let number = whole(&value).ok().filter(|number| *number > 0);
-        number.map(Self).ok_or_else(|| expected("a whole number from 1", &value))
+        let number = if value.is_instance_of::<PyBool>() { None } else { value.extract::<usize>().ok() };
+        number.filter(|number| *number > 0).map(Self).ok_or_else(|| expected("a whole number from 1", &value))
     }
 }
 
