@@ -78,6 +78,20 @@ def test_blocks_share_names_files_and_shell(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "page.md: 7 blocks\n"), done.stderr
 
 
+def test_temporary_files_of_a_page_are_removed(tmp_path: Path) -> None:
+    """A pytest of a page finds no directories of other runs, and does not remove them: this took minutes."""
+    keep = tmp_path / "kept.txt"
+    blocks = [
+        f"sh\nmktemp >> {keep}",
+        f"python\nimport tempfile\n\nwith open({str(keep)!r}, 'a') as kept:\n    print(tempfile.mkdtemp(), file=kept)",
+    ]
+    done = run_page(page_of(tmp_path, *blocks))
+    assert done.returncode == 0, done.stderr
+    left = [Path(line) for line in keep.read_text(encoding="utf-8").splitlines()]
+    assert len(left) == 2
+    assert not any(path.exists() for path in left)
+
+
 def test_what_a_page_leaves_running_is_ended(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

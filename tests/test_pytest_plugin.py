@@ -71,7 +71,8 @@ def pytest_in(folder: Path, *command: str, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", *command, "-W", "error", "-p", "no:cacheprovider"],
         cwd=folder,
-        env=os.environ | variables,
+        # When a pytest ends, it removes the directories of earlier runs below this one.
+        env=os.environ | {"PYTEST_DEBUG_TEMPROOT": str(folder)} | variables,
         capture_output=True,
         text=True,
         check=False,

@@ -246,12 +246,14 @@ def main() -> None:
         if name.startswith(FOREIGN):
             del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="page-") as folder:
-        work, home = Path(folder) / "work", Path(folder) / "home"
-        work.mkdir()
-        home.mkdir()
+        work, home, temporary = (Path(folder) / name for name in ("work", "home", "tmp"))
+        for directory in (work, home, temporary):
+            directory.mkdir()
         # The package that runs this file, whatever else is on the PATH.
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         os.environ.update(HOME=str(home), XDG_STATE_HOME=str(home / "state"), PATH=programs)
+        # A pytest that ends removes the directories of earlier runs. That of a page would remove those of large tests.
+        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
         os.chdir(work)
         print(f"{page.name}: {run(page)} blocks")
         os.chdir("/")
