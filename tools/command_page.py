@@ -42,13 +42,14 @@ The same command fails again until you change it |
 | 130, 143 | interrupted by Ctrl-C (130) or SIGTERM (143). `sandbox` ends with 0, and so does `top` at \
 Ctrl-C. At both, `autosys deliver` ends its cycle in order and prints its report. After SIGTERM, it has the code of \
 this cycle |
-| 141 | the program that reads the output, such as `head`, ended first |
+| 141 | the program that reads the output, such as `head`, ended first. Events of a cycle are sent and recorded all \
+the same |
 
 All commands use these codes. A row that an earlier run of `autosys deliver` parked does not count, so that a \
 scheduled task fails once for it. With `--fail-on parked`, it fails until an operator redrives or settles the row.
 
 When the standard output is closed, or its disk is full, `autosys deliver` says so once on the standard error and goes \
-on. Its exit code is that of the rows, because they are delivered. The other commands end with 1.
+on. Its exit code is that of the rows, because they are delivered. The other commands end with 1; `--help` ends with 0.
 """
 
 # How each shell reads its script.

@@ -59,7 +59,7 @@ pub(crate) trait Environment: Sync {
     fn start(&self, name: Option<&str>, work: Box<dyn FnOnce() + Send>) -> Result<()> {
         let Some(name) = name else { return handle().map(|runtime| drop(runtime.spawn_blocking(work))) };
         let started = thread::Builder::new().name(name.to_owned()).spawn(work);
-        let text = "the operating system gave no thread to commit in; nothing was written, try again";
+        let text = "the operating system gave no thread, so this commit did not begin; try again";
         let refused = |e| Error::new(ErrorKind::Internal, text).with_retryable(true).with_source(e);
         started.map(drop).map_err(refused)
     }
