@@ -394,15 +394,15 @@ impl Cycle<'_> {
             SendOutcome::Delivered { detail } => (AttemptOutcome::Delivered, detail.clone()),
             SendOutcome::Failed { detail, permanent: true } => (AttemptOutcome::Parked, Some(detail.clone())),
             SendOutcome::Failed { detail, .. } if is_last_try => {
-                let doubt = describe_doubt(queued.in_doubt);
-                (AttemptOutcome::Parked, Some(format!("attempt {} was the last: {detail}{doubt}", queued.attempt)))
+                (AttemptOutcome::Parked, Some(format!("attempt {} was the last: {detail}", queued.attempt)))
             }
             SendOutcome::Failed { detail, .. } => (AttemptOutcome::Failed, Some(detail.clone())),
             // Not parked at once, because it can have arrived. If no attempt is left, the next cycle parks it unsent.
             SendOutcome::Unknown { detail } => (AttemptOutcome::Unknown, Some(detail.clone())),
             SendOutcome::NotTried => (AttemptOutcome::Failed, Some(NOT_SENT.to_owned())),
         };
-        let detail = detail.map(|text| shortened(&text));
+        let doubt = queued.in_doubt.filter(|_| outcome == AttemptOutcome::Parked);
+        let detail = detail.map(|text| shortened(&text) + &describe_doubt(doubt));
         self.attempt(queued, outcome, detail, answered.sent.vm.clone(), answered.at)
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Histories {
     pub(super) version: u64,
     /// The latest timestamp of a row with an attempt, if the saved retry state has it.
     pub(super) latest: Option<Option<i64>>,
-    /// Whether the saved retry state already has all of this.
+    /// Whether the saved retry state already has all of this that it can have.
     pub(super) is_up_to_date: bool,
     /// Whether there is a saved retry state that does not fit the attempts table, which was replaced, compacted or cleaned since.
     pub(super) is_state_stale: bool,
@@ -81,7 +81,7 @@ impl Histories {
         // A row that is later than every row tried by then was not tried by then.
         let is_new = |row: &LedgerRow| row.timestamp.is_some_and(|at| saved.latest.is_none_or(|latest| at > latest));
         let other: HashSet<&LedgerRow> = rows.iter().filter(|row| !has_state.contains(row) && !is_new(row)).collect();
-        let is_up_to_date = new.is_empty() && other.is_empty();
+        let nothing_is_new = new.is_empty();
         let mut attempts: Vec<Attempt> = new.into_iter().filter(|attempt| !other.contains(&attempt.row)).collect();
         if !other.is_empty() {
             let rows: Vec<LedgerRow> = other.iter().copied().cloned().collect();
@@ -92,6 +92,8 @@ impl Histories {
             attempts.extend(older.into_iter().filter(|attempt| other.contains(&attempt.row)));
         }
         let by_row = AttemptHistory::by_row(&saved.rows, attempts);
+        let is_unanswered = |row: &&LedgerRow| by_row.get(*row).is_some_and(AttemptHistory::is_unanswered);
+        let is_up_to_date = nothing_is_new && other.iter().all(is_unanswered);
         Ok(Some(Self { by_row, version, latest: Some(latest), is_up_to_date, ..Self::default() }))
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn plan(pending: &PendingRows, rules: &PlanRules<'_>) -> Plan {
                 let attempts = if failures == 1 { "attempt" } else { "attempts" };
                 Err(format!("not delivered in {failures} {attempts}{doubt}"))
             }
-            _ => (rules.check)(&delivery).map(|()| delivery),
+            _ => (rules.check)(&delivery).map(|()| delivery).map_err(|reason| reason + &doubt),
         });
         match checked {
             Ok(delivery) => {

@@ -46,7 +46,7 @@ pub(super) struct RowProgress {
     pub(super) next_attempt: i64,
     /// How many attempts failed, or can have failed.
     pub(super) failures: u64,
-    /// The number of the last attempt, if it is in doubt whether it arrived.
+    /// The number of the last attempt of which it is in doubt whether it arrived.
     pub(super) in_doubt: Option<i64>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct RetryState {
 /// The saved retry state of one table's rows.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct SavedRetryState {
-    /// All rows that were pending.
+    /// All rows that were pending, but for those with an attempt that has no outcome.
     pub(super) rows: Vec<RetryState>,
     /// The version of the attempts table up to which it includes the attempts.
     pub(super) version: u64,

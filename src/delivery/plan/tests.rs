@@ -351,7 +351,8 @@ fn a_row_in_doubt_that_is_settled_unsent_says_so() {
 fn a_row_in_doubt_that_was_redriven_stays_in_doubt() {
     let row = row("a", "S", 1);
     let attempts = vec![attempt(&row, 1, "sending"), attempt(&row, 2, "parked"), attempt(&row, 2, "redriven")];
-    let saved = AttemptHistory::by_row(&[], attempts[..2].to_vec()).remove(&row).unwrap().retry_state(&row, 1);
+    let unknown = [vec![attempt(&row, 1, "unknown")], attempts[..2].to_vec()].concat();
+    let saved = AttemptHistory::by_row(&[], unknown).remove(&row).unwrap().retry_state(&row, 1);
     let plan = planned(vec![row.clone()], attempts.clone(), Order::PerJob, None);
     let sent = &plan.queues[0][0];
     assert_eq!((sent.attempt, sent.failures, sent.in_doubt), (3, 0, Some(1)));
