@@ -119,6 +119,35 @@ fn what_is_appended_is_scanned_and_other_handles_see_it() {
 }
 
 #[test]
+fn what_is_no_file_in_place_of_the_next_log_entry_is_named_at_once() {
+    let dir = tempfile::tempdir().expect("directory");
+    let table = Table::open_or_create(&storage(&dir), &spec()).expect("created");
+    table.append(&batch(&[row("a", 1, "NO")])).expect("appended");
+    let entry = dir.path().join("events/_delta_log/00000000000000000002.json");
+    let link = |target: &str| std::os::unix::fs::symlink(target, &entry).expect("link");
+    let pipe = || assert!(std::process::Command::new("mkfifo").arg(&entry).status().expect("mkfifo").success());
+    let plant: [&dyn Fn(); 4] =
+        [&|| std::fs::create_dir(&entry).expect("directory"), &pipe, &|| link("missing"), &|| {
+            link("00000000000000000002.json")
+        }];
+    for plant in plant {
+        plant();
+        let error = table.append(&batch(&[row("b", 2, "NO")])).expect_err("the name is taken");
+        assert_eq!(
+            (error.kind(), error.is_retryable(), error.is_outcome_unknown()),
+            (ErrorKind::Storage, false, false)
+        );
+        assert!(
+            error.to_string().contains("nothing was written, because ")
+                && error.to_string().contains("2.json is not a file")
+        );
+        std::fs::remove_dir(&entry).or_else(|_| std::fs::remove_file(&entry)).expect("removed");
+    }
+    table.append(&batch(&[row("c", 3, "NO")])).expect("appended");
+    assert_eq!(all(&table), [row("a", 1, "NO"), row("c", 3, "NO")]);
+}
+
+#[test]
 fn a_rewrite_moves_exactly_the_rows_it_decided_about() {
     for spec in [spec(), plain_spec()] {
         let dir = tempfile::tempdir().expect("directory");

@@ -47,13 +47,14 @@ pub(super) async fn examine(storage: &Storage, root: &str, local: Option<PathBuf
 
 /// `directory` or the first one below it that this user may not write into. Files of a table are never changed.
 fn not_writable(directory: &Path) -> Option<PathBuf> {
-    if let Err(Errno::ACCESS | Errno::ROFS) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+    // A file system can refuse by other rules, such as an attribute (EPERM).
+    if let Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
         return Some(directory.to_owned());
     }
-    let inner = std::fs::read_dir(directory).ok()?.flatten();
-    inner
-        .filter(|inner| inner.file_type().is_ok_and(|kind| kind.is_dir()))
-        .find_map(|inner| not_writable(&inner.path()))
+    // A link can lead to a directory above it.
+    let is_link = std::fs::symlink_metadata(directory).is_ok_and(|found| found.is_symlink());
+    let inner = std::fs::read_dir(directory).ok().filter(|_| !is_link)?.flatten();
+    inner.map(|inner| inner.path()).filter(|inner| inner.is_dir()).find_map(|inner| not_writable(&inner))
 }
 
 fn checks_of(found: Vec<(&'static str, Result<Option<TableCheck>>)>, root: &str) -> Vec<Check> {
@@ -134,6 +135,23 @@ mod tests {
             assert!(is_root || checks[0].needed && names_it, "{checks:?}");
             assert!(is_root || checks[0].advice.as_ref().unwrap().contains("chmod"), "{checks:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_a_link_leads_to_must_be_writable_and_the_search_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let (table, elsewhere) = (directory.path().join("table"), directory.path().join("elsewhere"));
+        std::fs::create_dir(&table).unwrap();
+        std::os::unix::fs::symlink(directory.path(), table.join("up")).unwrap();
+        assert_eq!(not_writable(&table), None);
+        let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::set_permissions(&elsewhere, mode(0o555)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, table.join("flag=NO")).unwrap();
+        // Root may write everywhere.
+        let expected = Some(table.join("flag=NO")).filter(|_| !rustix::process::geteuid().is_root());
+        assert_eq!(not_writable(&table), expected);
+        std::fs::set_permissions(&elsewhere, mode(0o755)).unwrap();
     }
 
     #[test]

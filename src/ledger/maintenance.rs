@@ -110,7 +110,7 @@ pub struct TableCheck {
 /// does not exist. Writes nothing.
 pub fn inspect(storage: &Storage) -> Vec<(&'static str, Result<Option<TableCheck>>)> {
     let [executions, notifications] = LedgerTable::ALL.map(LedgerTable::spec);
-    let tables = [executions, notifications, &*DELIVERIES, &*IMPORTS, &*LEASES];
+    let tables = [executions, notifications, &*DELIVERIES, &*RETRIES, &*IMPORTS, &*LEASES];
     tables.into_iter().map(|spec| (spec.name, state(storage, spec))).collect()
 }
 

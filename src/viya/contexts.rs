@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::client::{COLLECTION, ViyaClient, ViyaRequest, is_filter_refused, quoted};
-use super::json::text;
+use super::json::{is_id, text};
 use crate::error::{Error, ErrorKind, Result};
 
 const CONTEXT: &str = "application/vnd.sas.compute.context+json";
@@ -79,7 +79,7 @@ fn list<'a>() -> ViyaRequest<'a> {
 async fn complete(client: &ViyaClient, mut item: Value) -> Result<Context> {
     let owned = |item: &Value, key: &str| text(item, key).map(str::to_owned);
     let id = owned(&item, "id").unwrap_or_default();
-    if item.get("launchContext").is_none() && item.get("queueName").is_none() && !id.is_empty() {
+    if item.get("launchContext").is_none() && item.get("queueName").is_none() && is_id(&id) {
         // This is a summary. Some users may not read more, and then the queue is unknown.
         let path = format!("/compute/contexts/{id}");
         match client.send_json(&ViyaRequest::get(&path, CONTEXT)).await {

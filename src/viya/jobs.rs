@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::client::{COLLECTION, ViyaClient, ViyaRequest, quoted};
-use super::json::{error_text, parse_time, text};
+use super::json::{error_text, is_id, parse_time, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::Response;
 
@@ -70,9 +70,6 @@ impl Job {
     /// # Errors
     /// [`ErrorKind::Server`] when it has no id.
     pub fn parse(mut value: Value) -> Result<Self> {
-        // It becomes a part of paths.
-        let is_id =
-            |id: &str| id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:~".contains(c)) && !id.starts_with('.');
         if !text(&value, "id").is_some_and(is_id) {
             let text = "SAS Viya answered with a job that has no valid id: check that base_url is a SAS Viya 4";
             return Err(Error::new(ErrorKind::Server, text));

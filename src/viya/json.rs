@@ -11,6 +11,13 @@ pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key)?.as_str().filter(|text| !text.is_empty())
 }
 
+/// Whether `id` is one that SAS gives. It becomes a part of paths.
+pub(super) fn is_id(id: &str) -> bool {
+    !id.is_empty()
+        && !id.starts_with('.')
+        && id.chars().all(|character| character.is_ascii_alphanumeric() || "-_.:~".contains(character))
+}
+
 /// A SAS time stamp: ISO 8601 with a zone, which some services write without a colon.
 pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let at = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"));
@@ -60,6 +67,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_id_is_one_part_of_a_path() {
+        for id in ["2b3c-4d", "1234-ses0000", "a.b", "a:b~c_d"] {
+            assert!(is_id(id), "{id}");
+        }
+        for other in ["", ".", "..", ".a", "a/b", "%2e%2e", "a?b", "a#b", "a b", "ä", "\u{1b}[31m"] {
+            assert!(!is_id(other), "{other}");
+        }
+    }
 
     #[test]
     fn nested_messages_are_folded_into_one_line() {

@@ -29,7 +29,7 @@ pub struct JobLog {
 pub async fn fetch(client: &ViyaClient, job: &Job) -> Result<Option<JobLog>> {
     let Some(location) = job.text("logLocation") else { return Ok(None) };
     let is_known = location.starts_with("/files/files/") || location.starts_with("/compute/sessions/");
-    if !is_known || location.split('/').any(|part| part == "..") {
+    if !is_known || !location.trim_matches('/').split('/').all(json::is_id) {
         let text = format!("the log of job {} is at {location:?}, which is neither a file nor a session", job.id());
         return Err(Error::new(ErrorKind::Server, text));
     }

@@ -27,6 +27,7 @@ use super::log::LogEntry;
 use super::state::{MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::environment;
+use crate::storage::file_names::{LOG_DIRECTORY, entry_name};
 
 /// If more time than this has passed since the log was read (the process was stopped, the machine slept), log entries may
 /// have been cleaned away meanwhile (never sooner than after an hour, see `maintenance`). Then a free version does not prove
@@ -172,7 +173,7 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
                 return Ok(None);
             }
             // Stores retry by themselves, so even a conflict may be with an earlier request of this commit.
-            Some(false) => {}
+            Some(false) => check_name(table, version)?,
         }
         match table.log_entry(version) {
             Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {
@@ -206,6 +207,18 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
         }
     }
     Err(exhausted())
+}
+
+/// Checks that nothing but a file has the name of the log entry of `version`: a directory or a pipe there is no commit, and no
+/// commit can take its place.
+fn check_name(table: &TableState, version: u64) -> Result<()> {
+    let entry = table.url.join(&format!("{LOG_DIRECTORY}/{}", entry_name(version)));
+    let Some(path) = entry.ok().and_then(|url| url.to_file_path().ok()) else { return Ok(()) };
+    if path.symlink_metadata().is_err() || path.metadata().is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
+    let text = format!("nothing was written, because {} is not a file: remove it, and try again", path.display());
+    Err(Error::new(ErrorKind::Storage, text))
 }
 
 fn exhausted() -> Error {

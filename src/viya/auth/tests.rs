@@ -225,6 +225,22 @@ async fn without_a_lock_file_the_folder_is_locked() {
     assert_eq!(server.given.load(Ordering::SeqCst), 1);
 }
 
+#[tokio::test]
+async fn a_user_who_cannot_open_the_lock_file_and_one_who_can_exclude_each_other() {
+    let (folder, path) = file(&json!({"access_token": "a"}));
+    // What the other user can lock.
+    let other = std::fs::File::open(folder.path()).unwrap();
+    other.lock().unwrap();
+    let waiting = token_file::lock(&path);
+    tokio::pin!(waiting);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(100), &mut waiting).await.is_err());
+    other.unlock().unwrap();
+    let held = waiting.await.unwrap();
+    assert!(matches!(other.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+    drop(held);
+    other.try_lock().unwrap();
+}
+
 #[test]
 fn bad_files_say_what_is_wrong_without_quoting_them() {
     let error = Login::open("/nowhere/tokens.json").unwrap_err();

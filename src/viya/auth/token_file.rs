@@ -63,9 +63,19 @@ pub(super) fn check_rotation(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens the file that is locked: the one beside `path`, which every user of it may open. Where that cannot be created or
-/// belongs to someone else, for reading, which is enough on a local disk; last the folder itself.
-fn open_lock(path: &Path) -> std::io::Result<File> {
+/// Opens what is locked: the file beside `path`, which every user of it may open, and the folder, for a user who cannot open that file.
+/// On a local disk, opening it for reading is enough.
+///
+/// # Errors
+/// Neither can be opened.
+fn open_locks(path: &Path) -> std::io::Result<Vec<File>> {
+    match (open_lock_file(path), File::open(folder_of(path))) {
+        (Err(error), Err(_)) => Err(error),
+        (file, folder) => Ok(file.into_iter().chain(folder).collect()),
+    }
+}
+
+fn open_lock_file(path: &Path) -> std::io::Result<File> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
@@ -77,18 +87,17 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
         let _ = std::fs::metadata(path).and_then(|tokens| fchown(&created, Some(tokens.uid()), Some(tokens.gid())));
         return Ok(created);
     }
-    let existing = open(OpenOptions::new().write(true)).or_else(|_| open(OpenOptions::new().read(true)));
-    existing.or_else(|_| File::open(folder_of(path)))
+    open(OpenOptions::new().write(true)).or_else(|_| open(OpenOptions::new().read(true)))
 }
 
-/// Waits for the lock of the tokens at `path`, which is held until the file is dropped: the operating system releases it when
+/// Waits for the locks of the tokens at `path`, which are held until the files are dropped: the operating system releases them when
 /// the process ends. On a file system without locks, the token is renewed without one.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes, and
 /// [`ErrorKind::Storage`] when there is nothing that can be locked. Two renewals at once could spend the same refresh token.
-pub(super) async fn lock(path: &Path) -> Result<Option<File>> {
-    let file = open_lock(path).map_err(|e| {
+pub(super) async fn lock(path: &Path) -> Result<Vec<File>> {
+    let files = open_locks(path).map_err(|e| {
         let text = format!(
             "the token in {} cannot be renewed, because {}.lock cannot be opened: make it readable for this user, or delete it",
             path.display(),
@@ -97,13 +106,10 @@ pub(super) async fn lock(path: &Path) -> Result<Option<File>> {
         Error::new(ErrorKind::Storage, text).with_source(e)
     })?;
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(TryLockError::WouldBlock) => {
+    // All processes lock the file first.
+    for file in &files {
+        while let Err(TryLockError::WouldBlock) = file.try_lock() {
+            if tokio::time::Instant::now() >= deadline {
                 let text = format!(
                     "another process has been renewing the token in {} for {} s: try again, or end that process",
                     path.display(),
@@ -111,9 +117,10 @@ pub(super) async fn lock(path: &Path) -> Result<Option<File>> {
                 );
                 return Err(Error::new(ErrorKind::Conflict, text).with_retryable(true));
             }
-            Err(TryLockError::Error(_)) => return Ok(None),
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+    Ok(files)
 }
 
 /// A file beside the token file that will replace it, with mode 0600. It is deleted if it is not needed.

@@ -76,10 +76,10 @@ impl TokenStorage {
         self.path().map_or(Ok(()), token_file::check_rotation)
     }
 
-    pub(super) async fn lock(&self) -> Result<Option<File>> {
+    pub(super) async fn lock(&self) -> Result<Vec<File>> {
         match self.path() {
             Some(path) => token_file::lock(path).await,
-            None => Ok(None),
+            None => Ok(Vec::new()),
         }
     }
 
