@@ -41,7 +41,6 @@ from jobrota._native import (
     comparison_history,
     comparison_history_async,
 )
-from jobrota.checkup import Check, DoctorReport, doctor, doctor_async
 from jobrota.errors import (
     AuthenticationError,
     ConflictError,
@@ -59,7 +58,6 @@ from jobrota.errors import (
     StorageError,
     UnsupportedError,
 )
-from jobrota.migration import MigrationReport, TableMigration, migrate, migrate_async
 from jobrota.notebook import (
     Row,
     autosys_update_runner,
@@ -86,17 +84,27 @@ with suppress(ImportError):  # the Cargo feature `sandbox`
 
 if TYPE_CHECKING:
     from jobrota import report as report
+    from jobrota.checkup import Check, DoctorReport, doctor, doctor_async
+    from jobrota.migration import MigrationReport, TableMigration, migrate, migrate_async
 else:
+    # Imported at their first use, because most programs never use them: they would double the time of the import.
+    _MODULES = dict.fromkeys(("Check", "DoctorReport", "doctor", "doctor_async"), "checkup")
+    _MODULES |= dict.fromkeys(("MigrationReport", "TableMigration", "migrate", "migrate_async"), "migration")
 
     def __getattr__(name: str) -> Any:
-        """Imports `jobrota.report` at its first use, because most programs never use it."""
-        if name == "report":
-            from importlib import import_module
+        from importlib import import_module
 
+        if name == "report":
             return import_module("jobrota.report")
+        if name in _MODULES:
+            value = globals()[name] = getattr(import_module(f"jobrota.{_MODULES[name]}"), name)
+            return value
         if name in ("Sandbox", "sandbox_calibration"):
             raise AttributeError(f"this build has no {name}: build it with the Cargo feature sandbox")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES, "report"})
 
 
 __all__ = [
@@ -161,4 +169,4 @@ __all__ = [
     "update_autosys_flag",
     "update_autosys_flag_async",
 ]
-__all__ = [name for name in __all__ if name in globals()]
+__all__ = [name for name in __all__ if name not in ("Sandbox", "sandbox_calibration") or name in globals()]

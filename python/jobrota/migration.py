@@ -6,7 +6,6 @@ a run that was killed is continued by the next one, and no row is copied twice.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -334,7 +333,9 @@ class _Migration:
 @contextmanager
 def _scratch() -> Iterator[JobLedger]:
     """A ledger that is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="jobrota-") as folder:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="jobrota-") as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that its rows are lost with the cluster
             ledger = JobLedger(folder)

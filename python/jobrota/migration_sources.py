@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from jobrota._native import JobLedger
 from jobrota.errors import (
@@ -255,6 +254,9 @@ def _local(location: str) -> Path | None:
     """The directory on a local disk; None for a URI of a remote store."""
     parts = urlsplit(location)
     if parts.scheme == "file":
+        # It loads the HTTP client of the standard library, which `import jobrota` does not need.
+        from urllib.request import url2pathname
+
         return Path(url2pathname(parts.path))
     return None if "://" in location else Path(location).expanduser()
 

@@ -39,7 +39,6 @@ from jobrota.autosys import CHANGE_STATUS, SendEvent
 from jobrota.errors import InvalidInputError, NotFoundError
 from jobrota.table import NamedRow
 from jobrota.tracing import DeliverySpans
-from jobrota.transport_settings import configured_transport, transport_from_text
 from jobrota.twins import twin
 from jobrota.webhook import VARIABLE, Alerts, Webhook
 
@@ -347,6 +346,9 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _transport() -> Any:
+    # Only a process that delivers needs it, and what it imports.
+    from jobrota.transport_settings import configured_transport, transport_from_text
+
     with _LOCK:
         transport = _configured.get("transport")
     if isinstance(transport, str):

@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -301,7 +300,7 @@ def _comparison_alert(result: ComparisonResult) -> dict[str, Any]:
 def _alert(event: str, title: str, problems: list[str], lines: list[str], facts: dict[str, Any]) -> dict[str, Any]:
     at = timestamp(datetime.now(timezone.utc), "seconds")
     # A receiver that gets an alert twice, because its answer was lost, knows it by the id.
-    head = {"source": "jobrota", "version": __version__, "id": uuid.uuid4().hex, "at": at, "event": event}
+    head = {"source": "jobrota", "version": __version__, "id": os.urandom(16).hex(), "at": at, "event": event}
     return {**head, "title": title, "problems": problems, "lines": lines, "facts": facts}
 
 
