@@ -50,6 +50,11 @@ impl HeldObjects {
         held
     }
 
+    /// Holds what `others` hold.
+    pub(super) fn extend(&self, others: Self) {
+        lock(&self.0).append(&mut lock(&others.0));
+    }
+
     /// For `__traverse__`. While a call `is_running`, the core needs the objects, and nothing else may keep the owner alive: then
     /// they are not shown, and the collector takes them for referenced from outside.
     ///
