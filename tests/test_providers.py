@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import base64
 import gc
+import json
 import logging
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import jobrota
 from jobrota.providers import read
+from jobrota.stand_ins import Dbutils, WorkspaceClient
+from jobrota.storage_options import StorageOptions
+from jobrota.viya import Credentials, ViyaSession
+from run_page import FENCE
 from small_s3 import BUCKET, SmallS3
+from support import REPOSITORY
 
 ROOT = f"s3://{BUCKET}/ledger"
 SECRET = "very-secret-text"
@@ -382,6 +392,115 @@ def test_a_circle_through_a_provider_is_collected(store: Store, tmp_path: Path) 
     del site
     gc.collect()
     assert selector.select().vm == "vm1"
+
+
+class Catalog(BaseHTTPRequestHandler):
+    """Issues credentials for a path, as Unity Catalog does."""
+
+    protocol_version = "HTTP/1.1"
+    store: Store
+    calls: ClassVar[list[tuple[str, str, Any]]] = []
+
+    def do_POST(self) -> None:
+        """Answers with the key that is valid now, for an hour."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.calls.append((self.path, self.headers["authorization"], body))
+        key = self.store.s3.access_key
+        answer: dict[str, Any] = {
+            "aws_temp_credentials": {"access_key_id": key, "secret_access_key": SECRET, "session_token": SECRET},
+            "expiration_time": int(time.time() * 1000) + 3_600_000,
+        }
+        text = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+def recipe(name: str, page: str = "credentials.md", **names: Any) -> Any:
+    """The function of this name in a code block of the page, with these names in place of those of the page."""
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    (block,) = (block["text"] for block in FENCE.finditer(text) if f"def {name}(" in block["text"])
+    (function,) = (node for node in ast.parse(block).body if isinstance(node, ast.FunctionDef) and node.name == name)
+    names |= {"json": json, "urllib": urllib}
+    exec(compile(ast.Module([function], []), name, "exec"), names)
+    return names[name]
+
+
+def rotated(store: Store, provider: Any) -> None:
+    """Logs with a recipe, also after the key was rotated."""
+    options: StorageOptions = {"aws_endpoint": store.s3.url, "allow_http": True, "provider": provider}
+    ledger = jobrota.JobLedger(ROOT, storage_options=options)
+    log(ledger, "BEFORE")
+    store.rotate()
+    log(ledger, "AFTER")
+    assert store.s3.refused > 0  # one call can send several requests at once
+
+
+def test_secrets_of_a_scope(store: Store) -> None:
+    dbutils = Dbutils(secrets={"storage": {"key": "", "secret": SECRET}})
+    provider = recipe("from_scope", dbutils=dbutils)
+
+    def current() -> dict[str, str]:
+        dbutils.secrets.put("storage", "key", store.s3.access_key)
+        options: dict[str, str] = provider()
+        return options
+
+    rotated(store, current)
+
+
+def test_a_service_credential_of_aws(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> SimpleNamespace:
+        return SimpleNamespace(access_key=store.s3.access_key, secret_key=SECRET, token=SECRET)
+
+    session = SimpleNamespace(get_credentials=lambda: SimpleNamespace(get_frozen_credentials=keys))
+    monkeypatch.setitem(sys.modules, "boto3", SimpleNamespace(Session=lambda botocore_session: botocore_session))
+    rotated(store, recipe("from_session", dbutils=Dbutils(service_credentials={"ledger": session})))
+
+
+def test_a_service_credential_of_azure() -> None:
+    credential = SimpleNamespace(get_token=lambda *scopes: SimpleNamespace(token=SECRET, expires_on=4102444800))
+    dbutils = Dbutils(service_credentials={"ledger": credential})
+    _, given = read(dbutils.credentials.getServiceCredentialsProvider("ledger"))
+    assert given is not None
+    assert given[1]() == ({"azure_storage_token": SECRET}, datetime(2100, 1, 1, tzinfo=timezone.utc))
+    with pytest.raises(LookupError, match="those given are \\['ledger'\\]"):
+        dbutils.credentials.getServiceCredentialsProvider("other")
+
+
+def test_credentials_that_unity_catalog_issues(store: Store) -> None:
+    Catalog.store = store
+    with ThreadingHTTPServer(("127.0.0.1", 0), Catalog) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            client = WorkspaceClient(f"http://127.0.0.1:{server.server_port}")
+            rotated(store, recipe("from_catalog", client=client, root=ROOT))
+        finally:
+            server.shutdown()
+    wanted = {"url": ROOT, "operation": "PATH_READ_WRITE"}
+    path = "/api/2.1/unity-catalog/temporary-path-credentials"
+    assert Catalog.calls == [(path, f"Bearer not-a-real-token-{call}", wanted) for call in (1, 2)]
+
+
+def test_renewed_tokens_of_viya_are_written_back() -> None:
+    with jobrota.Sandbox(autosys=False, vms=0, vms_down=0, token_lifetime=1) as sandbox:
+        dbutils = Dbutils(secrets={"viya": {"tokens": sandbox.tokens.read_text()}})
+        client = WorkspaceClient(dbutils=dbutils)
+        keep = recipe("keep", "viya.md", client=client)
+        seen: set[str] = set()
+        # Each refresh token of the sandbox works once, so each job needs what the one before it has written.
+        for jobs in (1, 2, 3):
+            tokens = Credentials.tokens(json.loads(dbutils.secrets.get("viya", "tokens")), persist=keep)
+            session = ViyaSession(sandbox.viya_url, tokens=tokens)
+            while len(seen) < 2 * jobs:
+                seen.add(session.token())
+    written = base64.b64decode(client.secrets.get_secret("viya", "tokens").value)
+    assert json.loads(written)["access_token"] in seen
+    with pytest.raises(LookupError, match="secret scope does not exist"):
+        client.secrets.put_secret("other", "tokens", string_value="new")
 
 
 EXIT = """
