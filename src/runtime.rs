@@ -64,8 +64,19 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// Those of `work`; [`ErrorKind::Internal`] when it panicked.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    in_thread(None, work).await
+}
+
+/// As [`blocking`]. With a `name`, the work gets a thread of its own, so that it does not wait for other blocking work.
+///
+/// # Errors
+/// Those of [`blocking`].
+pub async fn in_thread<T: Send + 'static>(
+    name: Option<&str>,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (sender, outcome) = oneshot::channel();
-    environment().start(None, Box::new(move || drop(sender.send(work()))))?;
+    environment().start(name, Box::new(move || drop(sender.send(work()))))?;
     outcome
         .await
         .map_err(|e| Error::new(ErrorKind::Internal, "a background task of jobrota ended early").with_source(e))?

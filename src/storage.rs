@@ -8,13 +8,13 @@
 //! | `local.rs`, `local/listing.rs` | the file system of this machine, which lists a long log quickly |
 //! | `fsync.rs`, `fsync/` | a local disk on which files survive a power cut |
 //! | `layers.rs` | the layers around a store, and their order |
-//! | `counting.rs`, `data_file_cache.rs`, `error_mapping.rs` | layers: count and delay requests, read small files at once, explain errors |
+//! | `provider.rs` | options that stay, and those that a provider gives for a time |
+//! | `counting.rs`, `data_file_cache.rs`, `renewing.rs`, `error_mapping.rs` | layers: count and delay requests, read small files at once, renew what expires, explain errors |
 //! | `forward.rs` | the methods that a layer does not change |
 //! | `engine.rs` | the kernel's engine for a store, and what runs its futures |
 //! | `clock.rs` | the clock of the store |
 //! | `file_names.rs` | names of the files in a log, and of files that are not complete yet |
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,10 +41,13 @@ mod fsync;
 mod layers;
 mod local;
 mod options;
+mod provider;
+mod renewing;
 mod root;
 
 pub use counting::Requests;
 pub use layers::Durability;
+pub use provider::{OptionsProvider, Provided, StorageOptions};
 pub use root::StoreKind;
 
 use clock::StoreClock;
@@ -54,6 +57,7 @@ use counting::RequestCounter;
 use engine::Executor;
 use file_names::LOG_DIRECTORY;
 use layers::Layers;
+use renewing::RenewingStore;
 use root::Root;
 
 /// A root directory or URI with the object store behind it. Cheap to clone.
@@ -65,7 +69,7 @@ pub struct Storage {
     executor: Arc<Executor>,
     counter: RequestCounter,
     /// As the caller gave them. They can hold credentials, so they are never shown.
-    options: Arc<HashMap<String, String>>,
+    options: Arc<StorageOptions>,
     clock: Arc<StoreClock>,
     pid: u32,
 }
@@ -88,7 +92,8 @@ impl Storage {
     ///
     /// Write a percent sign in a URI as `%25`. `options` are credentials and settings by the names that object_store and
     /// delta-rs use for them, in upper or lower case. The environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`) gives those that
-    /// `options` does not. Credentials that expire are renewed before they do (see docs/storage.md). One option applies
+    /// `options` does not. Credentials that expire are renewed before they do (see docs/storage.md). A provider is asked with the
+    /// first request, and not on a local disk. One option applies
     /// to every kind of root: `request_delay`, the seconds (0 to 60) that each request waits before it is sent, to
     /// simulate a remote store on a local disk.
     ///
@@ -97,7 +102,7 @@ impl Storage {
     /// and an option that does not exist, contradicts another or has an invalid value. [`ErrorKind::Unsupported`] for
     /// Databricks mounts (`/dbfs`, `dbfs:/`, `/Volumes`, `/Workspace`), where files cannot be created atomically, and for
     /// unknown URI schemes. A retry does not help. No error repeats a credential or a refused URI.
-    pub fn open(root: &str, options: &HashMap<String, String>) -> Result<Self> {
+    pub fn open(root: &str, options: impl Into<StorageOptions>) -> Result<Self> {
         Self::open_with(root, options, Durability::Store)
     }
 
@@ -105,8 +110,9 @@ impl Storage {
     ///
     /// # Errors
     /// The errors of [`Storage::open`].
-    pub fn open_with(root: &str, options: &HashMap<String, String>, durability: Durability) -> Result<Self> {
-        let (delay, rest) = counting::take_delay(options)?;
+    pub fn open_with(root: &str, options: impl Into<StorageOptions>, durability: Durability) -> Result<Self> {
+        let options = options.into();
+        let (delay, rest) = counting::take_delay(&options.fixed)?;
         let mut opened = match root::parse(root)? {
             Root::Local(directory) => {
                 options::check_unused(&rest)?;
@@ -117,13 +123,22 @@ impl Storage {
                 Self::on(layers::around(layers::local(durability), delay, true), root)?
             }
             Root::Cloud(bucket) => {
-                let environment = std::env::vars_os()
-                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-                let store = cloud::connect(&bucket, &rest, environment)?;
-                Self::on(layers::around(store, delay, false), bucket.url)?
+                let environment: Vec<(String, String)> = std::env::vars_os()
+                    .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                    .collect();
+                let root = bucket.url.clone();
+                let connect = move |given| cloud::connect(&bucket, &given, environment.iter().cloned());
+                let store = match &options.provider {
+                    None => connect(rest)?,
+                    Some(provider) => {
+                        let connect = move |provided| connect(rest.clone().into_iter().chain(provided).collect());
+                        Arc::new(RenewingStore::new(Arc::clone(provider), Box::new(connect)))
+                    }
+                };
+                Self::on(layers::around(store, delay, false), root)?
             }
         };
-        opened.options = Arc::new(options.clone());
+        opened.options = Arc::new(options);
         Ok(opened)
     }
 
@@ -152,7 +167,7 @@ impl Storage {
 
     /// The options that the storage was opened with, to open another storage beside it. They can hold credentials: never
     /// show them.
-    pub fn options(&self) -> &HashMap<String, String> {
+    pub fn options(&self) -> &StorageOptions {
         &self.options
     }
 

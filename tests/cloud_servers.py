@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -118,6 +119,16 @@ def azure_put(url: str, path: str, body: bytes = b"", **conditions: str) -> int:
         with error:
             return error.code
     return status
+
+
+def shared_access_signature(life: datetime.timedelta) -> str:
+    """A signature for all blobs of Azurite's account, which expires after `life`."""
+    expires = (datetime.datetime.now(datetime.timezone.utc) + life).strftime("%Y-%m-%dT%H:%M:%SZ")
+    permissions, services, resources, version = "rwdlac", "b", "sco", "2019-12-12"
+    signed = [ACCOUNT, permissions, services, resources, "", expires, "", "https,http", version, ""]
+    signature = hmac.digest(base64.b64decode(ACCOUNT_KEY), "\n".join(signed).encode(), hashlib.sha256)
+    parts = {"sv": version, "ss": services, "srt": resources, "sp": permissions, "se": expires, "spr": "https,http"}
+    return urllib.parse.urlencode({**parts, "sig": base64.b64encode(signature).decode()})
 
 
 def create_container(url: str, name: str) -> None:

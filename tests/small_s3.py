@@ -1,7 +1,8 @@
 """An S3 server that can be away for a while. It holds one bucket in memory, and knows only what a ledger needs.
 
-It takes requests to create, read, list and delete objects, with the conditions `If-None-Match` and `If-Match`, and
-checks no signature. A request takes effect at once: nothing else happens in its event loop meanwhile.
+It takes requests to create, read, list and delete objects, with the conditions `If-None-Match` and `If-Match`. It
+checks no signature, but can demand an access key, which it rotates. A request takes effect at once: nothing else
+happens in its event loop meanwhile.
 """
 
 from __future__ import annotations
@@ -31,13 +32,29 @@ def problem(status: int, code: str) -> Answer:
 class SmallS3:
     """Objects by key, each with its content, its tag and the time when it was written."""
 
-    def __init__(self) -> None:
-        """Holds nothing yet."""
+    def __init__(self, rotate_after: int = 0) -> None:
+        """Holds nothing yet.
+
+        Args:
+            rotate_after: Only requests with the access key `access_key` are answered, and it is rotated after so many
+                of them. 0: any key will do.
+        """
+        self.rotate_after = rotate_after
+        self.rotations = self.refused = self._since = 0
         self.objects: dict[str, tuple[bytes, str, float]] = {}
         self.requests = 0
         self._away, self._open = "", asyncio.Event()
         self._connections: set[asyncio.StreamWriter] = set()
         self.url = ""
+
+    @property
+    def access_key(self) -> str:
+        """The access key that is valid now."""
+        return f"KEY{self.rotations:06}"
+
+    def rotate(self) -> None:
+        """Makes another access key valid, and no other one."""
+        self.rotations, self._since = self.rotations + 1, 0
 
     async def start(self) -> None:
         """Listens on a port of the loopback interface."""
@@ -91,6 +108,14 @@ class SmallS3:
 
     def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
         self.requests += 1
+        if self.rotate_after:
+            # Credential=KEY/DATE/REGION/s3/aws4_request
+            if headers.get("authorization", "").partition("Credential=")[2].split("/")[0] != self.access_key:
+                self.refused += 1
+                return problem(403, "InvalidAccessKeyId")
+            self._since += 1
+            if self._since > self.rotate_after:
+                self.rotate()
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         bucket, _, key = unquote(parts.path).removeprefix("/").partition("/")

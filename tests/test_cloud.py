@@ -40,6 +40,7 @@ from cloud_servers import (
     create_container,
     s3_options,
     s3_server,
+    shared_access_signature,
 )
 from support import column
 
@@ -90,6 +91,33 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 def ledger_at(place: Place, below: str = "") -> jobrota.JobLedger:
     return jobrota.JobLedger(place.root + below, storage_options=place.options)
+
+
+def test_options_of_a_provider(place: Place) -> None:
+    asked = []
+
+    async def provide() -> dict[str, Any]:
+        asked.append(1)
+        return {**place.options, "expires_at": time.time() + 3600}
+
+    ledger = jobrota.JobLedger(place.root, storage_options=provide)
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    assert ledger.acknowledge(ledger.pending_notifications()) == 1
+    assert (len(asked), ledger_at(place).notifications().num_rows) == (1, 1)
+
+
+def test_a_signature_that_azure_refuses_is_asked_for_again(azure: Place) -> None:
+    """The first signature has expired, and the provider did not say so."""
+    expires = [-60, 3600, 3600]
+
+    def provide() -> dict[str, str]:
+        signature = shared_access_signature(datetime.timedelta(seconds=expires.pop(0)))
+        return {"azure_storage_use_emulator": "true", "azure_storage_sas_token": signature}
+
+    ledger = jobrota.JobLedger(azure.root, storage_options=provide)
+    ledger.log_job_completion("a.sas", "A", "SUCCESS")
+    assert ledger.notifications().num_rows == 1
+    assert expires == [3600]
 
 
 def query(place: Place, table: str, sql: str) -> list[tuple[Any, ...]]:

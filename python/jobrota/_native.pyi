@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeAlias, final, overload
+from typing import Any, Literal, TypeAlias, final, overload
 from zoneinfo import ZoneInfo
 
 from arro3.core.types import ArrowArrayExportable, ArrowStreamExportable
 
 from jobrota.errors import InvalidInputError
+from jobrota.storage_options import StorageOptions, TokenCredential
 from jobrota.table import Table
 
 __all__ = [
@@ -65,13 +66,7 @@ _Probe: TypeAlias = str | _ProbeFunction | Sequence[str | _ProbeFunction]
 _SendFunction: TypeAlias = Callable[[str, str, str], bool] | Callable[[str, str, str], Awaitable[bool]]
 _AzureToken: TypeAlias = str | tuple[str, float | datetime | None]
 
-class _TokenCredential(Protocol):
-    """Like those of `azure.identity`; `get_token` returns an object with `.token` and `.expires_on`."""
-
-    def get_token(self, scope: str, /) -> Any: ...
-
-_AzureCredential: TypeAlias = Mapping[str, str] | Callable[[], _AzureToken] | _TokenCredential
-_Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
+_AzureCredential: TypeAlias = Mapping[str, str] | Callable[[], _AzureToken] | TokenCredential
 _Checks: TypeAlias = tuple[bool, list[tuple[str, str, str, str, str | None]]]
 _TableName: TypeAlias = Literal["job_notifications", "autosys_job_log"]
 
@@ -103,7 +98,7 @@ def shown_url(url: str) -> str:
 def doctor(
     *,
     ledger: JobLedger | _Location | None = None,
-    storage_options: _Options | None = None,
+    storage_options: StorageOptions | None = None,
     inventory: _Inventory | None = None,
     probes: Sequence[str] = ...,
     timeout: _Duration = 1.0,
@@ -118,7 +113,7 @@ def doctor(
 def doctor(
     *,
     ledger: JobLedger | _Location | None = None,
-    storage_options: _Options | None = None,
+    storage_options: StorageOptions | None = None,
     inventory: _Inventory | None = None,
     probes: Sequence[str] = ...,
     timeout: _Duration = 1.0,
@@ -241,7 +236,7 @@ class RoundRobinSelector:
         health_max_age: _Duration = 3600.0,
         max_in_flight: int | None = None,
         hold_ttl: _Duration = 60.0,
-        storage_options: _Options | None = None,
+        storage_options: StorageOptions | None = None,
     ) -> RoundRobinSelector: ...
     @property
     def inventory(self) -> Inventory: ...
@@ -371,7 +366,7 @@ class JobLedger:
         cls,
         root: _Location,
         *,
-        storage_options: _Options | None = None,
+        storage_options: StorageOptions | None = None,
         durability: Literal["store", "fsync"] = "store",
         commit_timeout: _Duration | None = None,
     ) -> JobLedger: ...
@@ -379,7 +374,7 @@ class JobLedger:
     def open_async(
         root: _Location,
         *,
-        storage_options: _Options | None = None,
+        storage_options: StorageOptions | None = None,
         durability: Literal["store", "fsync"] = "store",
         commit_timeout: _Duration | None = None,
     ) -> Coroutine[Any, Any, JobLedger]: ...
@@ -756,8 +751,10 @@ class ComparisonResult:
     def save_async(self, path: _Location) -> Coroutine[Any, Any, Path]: ...
     def to_excel(self, path: _Location) -> Path: ...
     def to_excel_async(self, path: _Location) -> Coroutine[Any, Any, Path]: ...
-    def append_to(self, root: _Location, storage_options: _Options | None = None) -> int: ...
-    def append_to_async(self, root: _Location, storage_options: _Options | None = None) -> Coroutine[Any, Any, int]: ...
+    def append_to(self, root: _Location, storage_options: StorageOptions | None = None) -> int: ...
+    def append_to_async(
+        self, root: _Location, storage_options: StorageOptions | None = None
+    ) -> Coroutine[Any, Any, int]: ...
     def report(
         self,
         path: _Location | None = None,
@@ -789,10 +786,10 @@ class ComparisonResult:
     def _repr_html_(self) -> str: ...
 
 def comparison_history(
-    root: _Location, *, since: datetime | None = None, storage_options: _Options | None = None
+    root: _Location, *, since: datetime | None = None, storage_options: StorageOptions | None = None
 ) -> Table: ...
 def comparison_history_async(
-    root: _Location, *, since: datetime | None = None, storage_options: _Options | None = None
+    root: _Location, *, since: datetime | None = None, storage_options: StorageOptions | None = None
 ) -> Coroutine[Any, Any, Table]: ...
 
 @final
@@ -908,7 +905,7 @@ class ViyaComparisonRunner:
         connect_timeout: _Duration = 10.0,
         read_timeout: _Duration = 60.0,
         results_table: _Location | None = None,
-        storage_options: _Options | None = None,
+        storage_options: StorageOptions | None = None,
         time_scale: float | None = None,
     ) -> ViyaComparisonRunner: ...
     def run(self, progress: bool | Callable[[dict[str, Any]], object] | None = None) -> ComparisonResult: ...

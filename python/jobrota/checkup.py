@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any
 
 from jobrota._native import Inventory, JobLedger, settings_lookup
 from jobrota._native import doctor as _examine
 from jobrota.errors import InvalidInputError, JobrotaError
 from jobrota.markup import element
+from jobrota.storage_options import StorageOptions
 
 __all__ = ["Check", "DoctorReport", "doctor", "doctor_async"]
-
-_Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
 
 SYMBOLS = {"ok": "✓", "note": "–", "warning": "!", "failed": "✗"}
 TITLES = {
@@ -128,7 +127,7 @@ def doctor(
     *,
     inventory: Any = None,
     ledger: JobLedger | str | PathLike[str] | None = None,
-    storage_options: _Options | None = None,
+    storage_options: StorageOptions | None = None,
     probes: Sequence[str] = (),
     timeout: float | str | timedelta = 1.0,
     network: bool = False,
@@ -172,7 +171,7 @@ async def doctor_async(
     *,
     inventory: Any = None,
     ledger: JobLedger | str | PathLike[str] | None = None,
-    storage_options: _Options | None = None,
+    storage_options: StorageOptions | None = None,
     probes: Sequence[str] = (),
     timeout: float | str | timedelta = 1.0,
     network: bool = False,

@@ -13,18 +13,17 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from jobrota._native import ImportReport, JobLedger
 from jobrota.display import repr_html
 from jobrota.errors import InvalidInputError, NotFoundError
 from jobrota.migration_sources import TABLES, LedgerSource, Reading, SparkSource, counted_rows, rows_of, same_place
 from jobrota.row_counts import Counted, Difference, Row, differences, merged
+from jobrota.storage_options import StorageOptions
 from jobrota.twins import twin
 
 __all__ = ["MigrationReport", "TableMigration", "migrate", "migrate_async"]
-
-_Options: TypeAlias = Mapping[str, str | float | bool | timedelta]
 
 _BATCH = 50_000
 """Rows of one commit."""
@@ -124,8 +123,8 @@ def migrate(
     fields: Mapping[str, str] | None = None,
     timezone: Any = None,
     versions: Mapping[str, int] | None = None,
-    storage_options: _Options | None = None,
-    source_options: _Options | None = None,
+    storage_options: StorageOptions | None = None,
+    source_options: StorageOptions | None = None,
 ) -> MigrationReport:
     """Brings the rows of existing tables, and of legacy JSON files, into a new ledger. The old tables are only read.
 

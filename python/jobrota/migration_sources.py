@@ -25,6 +25,7 @@ from jobrota.errors import (
     UnsupportedError,
 )
 from jobrota.row_counts import Counted
+from jobrota.storage_options import StorageOptions
 
 __all__ = ["TABLES", "LedgerSource", "Reading", "SparkSource", "counted_rows", "rows_of", "same_place"]
 
@@ -60,7 +61,7 @@ class Reading:
 class LedgerSource:
     """The tables below a root that a ledger can open."""
 
-    def __init__(self, root: str, options: Mapping[str, Any] | None) -> None:
+    def __init__(self, root: str, options: StorageOptions | None) -> None:
         """Opens the root and writes nothing.
 
         Raises:

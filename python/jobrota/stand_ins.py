@@ -1,4 +1,4 @@
-"""Stand-ins for `dbutils` and `display`, which Databricks puts into each notebook.
+"""Stand-ins for `dbutils` and `display`, which Databricks puts into each notebook, and for the client of its SDK.
 
 A notebook that runs elsewhere, in Jupyter or in a test, uses them in their place:
 
@@ -12,10 +12,11 @@ They have the methods that a notebook for jobs needs, with the names and argumen
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-__all__ = ["Dbutils", "Display", "NotebookExit", "Secrets", "Widgets"]
+__all__ = ["Dbutils", "Display", "NotebookExit", "Secrets", "Widgets", "WorkspaceClient"]
 
 
 class NotebookExit(BaseException):
@@ -134,6 +135,14 @@ class Secrets:
             raise LookupError(f"secret does not exist with scope: {scope} and key: {key}")
         return values[key]
 
+    def put(self, scope: str, key: str, value: str) -> None:
+        """Sets a secret, as `WorkspaceClient().secrets.put_secret` does. `dbutils` has no such method.
+
+        Raises:
+            LookupError: There is no such scope.
+        """
+        self._scope(scope)[key] = value
+
     def list(self, scope: str) -> Sequence[_SecretMetadata]:
         """Returns the keys of a scope, each with the attribute `key`.
 
@@ -164,6 +173,23 @@ class _Notebook:
         raise NotebookExit(value)
 
 
+class _ServiceCredentials:
+    """The service credentials of Unity Catalog."""
+
+    def __init__(self, credentials: Mapping[str, Any] | None) -> None:
+        self._credentials = dict(credentials or {})
+
+    def getServiceCredentialsProvider(self, name: str) -> Any:  # noqa: N802 - Databricks' name
+        """Returns a credential: on Azure one such as those of `azure.identity`, on AWS a session of `botocore`.
+
+        Raises:
+            LookupError: There is no such service credential.
+        """
+        if name not in self._credentials:
+            raise LookupError(f"service credential does not exist: {name}; those given are {sorted(self._credentials)}")
+        return self._credentials[name]
+
+
 class _Library:
     """What a notebook does with its packages."""
 
@@ -172,24 +198,93 @@ class _Library:
 
 
 class Dbutils:
-    """A stand-in for `dbutils`: widgets, secrets, `notebook.exit` and `library.restartPython`."""
+    """A stand-in for `dbutils`: widgets, secrets, credentials, `notebook.exit` and `library.restartPython`."""
 
     def __init__(
         self,
         *,
         widgets: Mapping[str, str] | None = None,
         secrets: Mapping[str, Mapping[str, str]] | None = None,
+        service_credentials: Mapping[str, Any] | None = None,
     ) -> None:
         """Makes a stand-in.
 
         Args:
             widgets: Arguments of the run, by the name of their widget. They replace default values.
             secrets: The secrets, as `{scope: {key: value}}`.
+            service_credentials: The objects that `credentials.getServiceCredentialsProvider` returns, by name.
         """
+        self.credentials = _ServiceCredentials(service_credentials)
         self.widgets = Widgets(widgets)
         self.secrets = Secrets(secrets)
         self.notebook = _Notebook()
         self.library = _Library()
+
+
+class _SecretValue(NamedTuple):
+    """A secret, as `get_secret` returns it: the value is in base64."""
+
+    key: str
+    value: str
+
+
+class _WorkspaceSecrets:
+    """The secrets of a workspace, as its API has them."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+
+    def get_secret(self, scope: str, key: str) -> _SecretValue:
+        """Returns the secret.
+
+        Raises:
+            LookupError: There is no such scope or key.
+        """
+        return _SecretValue(key, base64.b64encode(self._secrets.get(scope, key).encode()).decode())
+
+    def put_secret(self, scope: str, key: str, *, string_value: str) -> None:
+        """Sets the secret.
+
+        Raises:
+            LookupError: There is no such scope.
+        """
+        self._secrets.put(scope, key, string_value)
+
+
+class _Config:
+    """Where the workspace is, and who calls it."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self._calls = 0
+
+    def authenticate(self) -> dict[str, str]:
+        """Returns the headers of a request. Each call gives another token."""
+        self._calls += 1
+        return {"Authorization": f"Bearer not-a-real-token-{self._calls}"}
+
+
+class WorkspaceClient:
+    """A stand-in for `databricks.sdk.WorkspaceClient`: `config`, `secrets` and `dbutils`.
+
+    >>> client = WorkspaceClient(dbutils=Dbutils(secrets={"viya": {"tokens": "old"}}))
+    >>> client.secrets.put_secret("viya", "tokens", string_value="new")
+    >>> client.dbutils.secrets.get("viya", "tokens")
+    'new'
+    >>> client.config.authenticate()
+    {'Authorization': 'Bearer not-a-real-token-1'}
+    """
+
+    def __init__(self, host: str = "https://workspace.example.com", *, dbutils: Dbutils | None = None) -> None:
+        """Makes a stand-in.
+
+        Args:
+            host: The address of the workspace.
+            dbutils: Has the secrets of the workspace; None: there are none.
+        """
+        self.config = _Config(host)
+        self.dbutils = dbutils or Dbutils()
+        self.secrets = _WorkspaceSecrets(self.dbutils.secrets)
 
 
 class Display:

@@ -1,6 +1,6 @@
 //! The Delta table with the jobs of every run, and the figures of each run and arm from it, so that months can be compared.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::sync::{Arc, LazyLock};
 
@@ -18,7 +18,7 @@ use super::table;
 use crate::columns::{self, count, flag, integer, number, text, time};
 use crate::delta::{ConditionalWrite, Predicate, SnapshotView, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageOptions};
 
 /// The directory of the table below the root.
 pub const TABLE: &str = "viya_comparison_jobs";
@@ -46,7 +46,7 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
 /// # Errors
 /// [`ErrorKind::Storage`] and [`ErrorKind::Conflict`], as for every table; [`ErrorKind::Unsupported`] for an existing table
 /// with other columns.
-pub fn append(result: &ComparisonResult, root: &str, options: &HashMap<String, String>) -> Result<usize> {
+pub fn append(result: &ComparisonResult, root: &str, options: impl Into<StorageOptions>) -> Result<usize> {
     let storage = Storage::open(root, options)?;
     let opened = Table::open_or_create(&storage, &SPEC)?;
     opened.check_columns(&SPEC)?;
@@ -104,7 +104,7 @@ struct HistoryRow {
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] when there is no such table; those of every table.
-pub fn read(root: &str, options: &HashMap<String, String>, since: Option<DateTime<Utc>>) -> Result<RecordBatch> {
+pub fn read(root: &str, options: impl Into<StorageOptions>, since: Option<DateTime<Utc>>) -> Result<RecordBatch> {
     let storage = Storage::open(root, options)?;
     let all = Table::open(&storage, TABLE)?.scan(&Predicate::default())?;
     let column = |name: &str| {

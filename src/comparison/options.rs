@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::arms::{self, Arm, Arms, SubmissionMode};
 use crate::error::{Error, Result};
+use crate::storage::StorageOptions;
 use crate::viya::clock::check_time_scale;
 use crate::viya::{ClientOptions, Credentials};
 
@@ -65,7 +66,7 @@ pub struct RunnerOptions {
     /// The price of an hour of a compute host, in any currency, for the cost of jobs.
     pub host_price: Option<f64>,
     /// Directory or URI of the Delta table with the jobs of every run, and the options of its store.
-    pub results_table: Option<(String, HashMap<String, String>)>,
+    pub results_table: Option<(String, StorageOptions)>,
     /// ISO 8601 duration after which the server deletes the jobs and their files; `None` keeps them.
     pub expires_after: Option<String>,
     /// Limits of the HTTP client, in real seconds.

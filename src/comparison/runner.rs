@@ -158,7 +158,7 @@ impl ViyaComparisonRunner {
     async fn append_to_table(&self, result: &ComparisonResult) -> Result<()> {
         let Some((root, options)) = self.options.results_table.clone() else { return Ok(()) };
         let (appended, shown) = (result.clone(), root.clone());
-        let added = runtime::blocking(move || history::append(&appended, &root, &options)).await;
+        let added = runtime::blocking(move || history::append(&appended, &root, options)).await;
         added.map(drop).map_err(|e| {
             let file = result.path.clone().unwrap_or_default();
             let text = format!(

@@ -55,6 +55,14 @@ pub(super) fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
     })
 }
 
+/// Whether the request of a cloud store was not sent, because there are no credentials for it.
+pub(super) fn is_unsent(error: &KernelError) -> bool {
+    match error {
+        KernelError::Backtraced { source, .. } => is_unsent(source),
+        error => matches!(error, KernelError::ObjectStore(object_store::Error::Unauthenticated { .. })),
+    }
+}
+
 /// Whether a file does not exist.
 pub(super) fn is_not_found(error: &KernelError) -> bool {
     match error {

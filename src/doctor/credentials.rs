@@ -1,6 +1,5 @@
 //! Checks which credentials exist, and where. The report never contains their values.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::report::{Area, Check, Status};
 use super::settings::SettingValues;
 use crate::autosys::find_program;
 use crate::http::client;
+use crate::storage::StorageOptions;
 
 /// The Azure Instance Metadata Service. Its address is link-local, so that only a VM itself can reach it. The check needs
 /// the permission to use the network.
@@ -45,7 +45,7 @@ const AWS: &[IdentityVariables] = &[
 pub(super) async fn examine(
     variables: EnvironmentVariables,
     known: SettingValues,
-    storage_options: HashMap<String, String>,
+    storage_options: StorageOptions,
     network: bool,
 ) -> Vec<Check> {
     let home = crate::runtime::home_directory();
@@ -71,13 +71,14 @@ pub(super) async fn examine(
 fn local(
     variables: &EnvironmentVariables,
     known: &SettingValues,
-    storage_options: &HashMap<String, String>,
+    storage_options: &StorageOptions,
     home: Option<&Path>,
 ) -> Vec<Check> {
     let mut checks = Vec::new();
-    if !storage_options.is_empty() {
-        let mut names: Vec<&str> = storage_options.keys().map(String::as_str).collect();
-        names.sort_unstable();
+    let mut names: Vec<&str> = storage_options.fixed.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names.extend(storage_options.provider.as_ref().map(|provider| provider.name.as_str()));
+    if !names.is_empty() {
         checks.push(Area::CREDENTIALS.ok("storage options", format!("given: {}", names.join(", "))));
     }
     checks.extend([azure_storage(variables), azure_resource_manager(variables), aws(variables, home)]);

@@ -21,7 +21,6 @@ mod settings;
 mod storage_root;
 mod tables;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use crate::error::Result;
 use crate::inventory::Inventory;
 use crate::runtime;
 use crate::selection::Probe;
+use crate::storage::StorageOptions;
 
 /// The time limit of an area. Checks have shorter limits of their own, so that their results are kept.
 const AREA_LIMIT: Duration = Duration::from_secs(9);
@@ -43,7 +43,7 @@ pub struct DoctorOptions {
     /// The ledger's root, instead of the one in the settings.
     pub ledger: Option<String>,
     /// Options for the ledger's store. Never shown.
-    pub storage_options: HashMap<String, String>,
+    pub storage_options: StorageOptions,
     /// The VMs to probe, if any.
     pub inventory: Option<Inventory>,
     /// Probes to try on each VM beside ICMP and TCP port 22, as the user wrote them.
@@ -93,7 +93,7 @@ pub async fn examine(options: DoctorOptions) -> Result<Report> {
         with_limit(Area::CREDENTIALS, AREA_LIMIT, credentials)?,
     );
     let checks = [environment, probes, vms, ledger, credentials, settings_checks].concat();
-    Ok(Report { checks }.without(variables.secrets().into_iter().chain(storage_options.into_values())))
+    Ok(Report { checks }.without(variables.secrets().into_iter().chain(storage_options.fixed.into_values())))
 }
 
 /// Reads the settings with a time limit, because they are files on a disk that can hang.

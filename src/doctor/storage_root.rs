@@ -2,7 +2,7 @@
 //!
 //! The checks write only in a new directory below the root, and remove it. They only read the tables.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::report::{Area, Check, Status};
 use super::{filesystem, settings, tables};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
-use crate::storage::{Storage, StoreKind};
+use crate::storage::{Storage, StorageOptions, StoreKind};
 
 /// The time limit of the trials, and of the clean-up after them.
 const TRIAL_LIMIT: Duration = Duration::from_secs(6);
@@ -34,7 +34,7 @@ const SAMPLES: usize = 9;
 /// A request to a store in the same region takes about 10 ms, and a commit takes several requests.
 const SLOW: Duration = Duration::from_millis(150);
 
-pub(super) async fn examine(root: Option<String>, options: HashMap<String, String>) -> Vec<Check> {
+pub(super) async fn examine(root: Option<String>, options: StorageOptions) -> Vec<Check> {
     let Some(root) = root else {
         return vec![Area::LEDGER.note("root", "no ledger is configured").advise(
             "to use a ledger, give --ledger ROOT, set JOBROTA_LEDGER, or write ledger = \"…\" into jobrota.toml",
@@ -67,19 +67,19 @@ pub(super) async fn examine(root: Option<String>, options: HashMap<String, Strin
 }
 
 /// Opens the root twice. The trials write through one store and read through the other, so that no cache answers.
-fn open(root: &str, options: &HashMap<String, String>) -> Result<(Storage, Storage)> {
-    let storage = Storage::open(root, options)?;
+fn open(root: &str, options: &StorageOptions) -> Result<(Storage, Storage)> {
+    let storage = Storage::open(root, options.clone())?;
     if storage.kind() == StoreKind::Local {
-        return Ok((storage, Storage::open(root, options)?));
+        return Ok((storage, Storage::open(root, options.clone())?));
     }
     // Short limits, so that a server that does not answer is reported in time.
     let mut limited = options.clone();
     for (name, value) in [("max_retries", "1"), ("retry_timeout", "3s"), ("timeout", "3s"), ("connect_timeout", "2s")] {
-        if !options.keys().any(|given| given.eq_ignore_ascii_case(name)) {
-            limited.insert(name.to_owned(), value.to_owned());
+        if !options.fixed.keys().any(|given| given.eq_ignore_ascii_case(name)) {
+            limited.fixed.insert(name.to_owned(), value.to_owned());
         }
     }
-    Ok((Storage::open(root, &limited)?, Storage::open(root, &limited)?))
+    Ok((Storage::open(root, limited.clone())?, Storage::open(root, limited)?))
 }
 
 fn describe(shown: &str, storage: &Storage, local: Option<&FilePath>) -> String {

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::time::Instant;
 
 use super::*;
@@ -13,7 +14,7 @@ fn every_area_is_checked_within_seconds() {
     let options = DoctorOptions {
         ledger: Some(directory.path().join("ledger").to_str().unwrap().to_owned()),
         inventory: Some(Inventory::from_value(serde_json::json!(["127.0.0.1"])).unwrap()),
-        storage_options: HashMap::new(),
+        storage_options: StorageOptions::default(),
         ..DoctorOptions::default()
     };
     let report = report(options);
@@ -38,7 +39,7 @@ fn an_impossible_root_is_a_failure() {
 fn secrets_in_options_and_roots_are_not_shown() {
     let options = DoctorOptions {
         ledger: Some("s3://user:hidden-1@bucket/x?sig=hidden-2".to_owned()),
-        storage_options: HashMap::from([("aws_secret_access_key".to_owned(), "hidden-3".to_owned())]),
+        storage_options: (&HashMap::from([("aws_secret_access_key".to_owned(), "hidden-3".to_owned())])).into(),
         probes: vec!["http://u:hidden-4@{ip}:1/".to_owned()],
         configured: vec![("base_url".to_owned(), "https://u:hidden-5@viya/?t=hidden-6".to_owned())],
         ..DoctorOptions::default()

@@ -38,7 +38,7 @@ use crate::delta::{Predicate, Table, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, lock};
 use crate::settings;
-use crate::storage::{Durability, Storage, StoreKind};
+use crate::storage::{Durability, Storage, StorageOptions, StoreKind};
 use tables::{DELIVERIES, FLAG, NO, equal};
 
 /// Selects rows. All conditions must hold; the default selects all rows.
@@ -90,7 +90,7 @@ impl JobLedger {
     /// [`ErrorKind::InvalidInput`] for an empty root or a root that is a file. [`ErrorKind::Unsupported`] for a file
     /// system that cannot create files atomically, an unknown scheme, or a table with a feature that this version cannot
     /// write. [`ErrorKind::Storage`] when the store failed.
-    pub fn open(root: &str, options: &HashMap<String, String>, commit_timeout: Option<Duration>) -> Result<Self> {
+    pub fn open(root: &str, options: impl Into<StorageOptions>, commit_timeout: Option<Duration>) -> Result<Self> {
         Self::open_with(root, options, Durability::Store, commit_timeout)
     }
 
@@ -101,7 +101,7 @@ impl JobLedger {
     /// Those of [`JobLedger::open`].
     pub fn open_with(
         root: &str,
-        options: &HashMap<String, String>,
+        options: impl Into<StorageOptions>,
         durability: Durability,
         commit_timeout: Option<Duration>,
     ) -> Result<Self> {
@@ -146,6 +146,13 @@ impl JobLedger {
     /// The storage of the tables.
     pub fn storage(&self) -> &Storage {
         &self.inner.storage
+    }
+
+    /// Whether more than this handle, or a running call, uses the ledger or its provider of storage options.
+    pub fn is_shared(&self) -> bool {
+        let provider = self.storage().options().provider.as_ref();
+        // One reference is that of the options, and one that of the store.
+        Arc::strong_count(&self.inner) > 1 || provider.is_some_and(|provider| Arc::strong_count(provider) > 2)
     }
 
     /// The root as it was given.

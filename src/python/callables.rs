@@ -8,15 +8,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 
-use chrono::{DateTime, Utc};
 use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyException, PyReferenceError};
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyString};
 
 use super::attach::attached;
-use super::convert::arguments::{self, Moment};
+use super::convert::arguments;
 use super::errors::{PyOutcome, refuse};
 use crate::azure::{AccessToken, Credential, TokenSource};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +48,11 @@ impl HeldObjects {
         let held = HeldObject(Arc::new(Mutex::new(Some(object.clone().unbind()))));
         lock(&self.0).push(held.clone());
         held
+    }
+
+    /// Holds what `others` hold.
+    pub(super) fn extend(&self, others: Self) {
+        lock(&self.0).append(&mut lock(&others.0));
     }
 
     /// For `__traverse__`. While a call `is_running`, the core needs the objects, and nothing else may keep the owner alive: then
@@ -219,9 +223,6 @@ pub(super) fn probe(value: Option<&Bound<'_, PyAny>>, calls: &Arc<Calls>) -> PyO
     ))
 }
 
-/// The keys of an Azure credential that is a dict.
-const KEYS: [&str; 4] = ["tenant_id", "client_id", "client_secret", "authority_host"];
-
 /// Converts Azure credentials that a caller gives: a dict, a callable, or an object of `azure.identity`. Returns the
 /// credential, and the login service if `value` names one. No error shows a value.
 pub(super) fn azure_credential(
@@ -245,32 +246,11 @@ pub(super) fn azure_credential(
 }
 
 fn from_dict(dict: &Bound<'_, PyDict>) -> PyOutcome<(Credential, Option<String>)> {
-    let mut found: [Option<String>; 4] = Default::default();
-    for (key, value) in dict.iter() {
-        let key = arguments::named(dict.py(), "a key of credential", arguments::secret(&key))?.to_owned();
-        let unknown = || format!("credential has the unknown key {key:?}: known are {}", KEYS.join(", "));
-        let index = KEYS.iter().position(|known| *known == key);
-        let index = index.ok_or_else(unknown).map_err(Error::invalid)?;
-        if value.is_none() {
-            continue;
-        }
-        let name = format!("credential[{key:?}]");
-        let text = arguments::named(dict.py(), &name, arguments::secret(&value))?.trim();
-        if text.is_empty() {
-            return refuse(format!("{name} is empty"));
-        }
-        found[index] = Some(text.to_owned());
-    }
-    let [tenant_id, client_id, client_secret, authority_host] = found;
-    let credential = match (tenant_id, client_id, client_secret) {
-        (Some(tenant), Some(client), Some(secret)) => Credential::service_principal(&tenant, &client, secret),
-        (None, Some(client), None) => Credential::ManagedIdentity { client_id: Some(client) },
-        _ => {
-            return refuse(
-                "credential must have tenant_id, client_id and client_secret for a service principal, or client_id alone for a \
-                 user-assigned managed identity",
-            );
-        }
+    let parts = dict.py().import("jobrota.azure_credentials")?.call_method1("parts", (dict,))?.extract()?;
+    let (tenant, client, secret, authority_host): (Option<String>, String, Option<String>, _) = parts;
+    let credential = match tenant.zip(secret) {
+        Some((tenant, secret)) => Credential::service_principal(&tenant, &client, secret),
+        None => Credential::ManagedIdentity { client_id: Some(client) },
     };
     Ok((credential, authority_host))
 }
@@ -294,46 +274,12 @@ impl TokenSource for PythonSource {
                 self.calls.interrupted_by(py, &error);
                 Error::new(ErrorKind::Authentication, format!("the credential gave no token: {error}"))
             })?;
-            token(&answer)
+            let token = py
+                .import("jobrota.azure_credentials")
+                .and_then(|module| module.call_method1("token", (answer,))?.extract());
+            let (text, expires): (String, _) =
+                token.map_err(|error: PyErr| Error::invalid(error.value(py).to_string()))?;
+            Ok(AccessToken::new(text, expires))
         })
     }
-}
-
-/// The token in the answer of a credential. No error shows it.
-fn token(answer: &Bound<'_, PyAny>) -> Result<AccessToken> {
-    let wrong = || {
-        let kind = arguments::type_name(answer);
-        Error::invalid(format!(
-            "the credential must return a token (text), (token, expires_on) or an object with .token and .expires_on, and it returned \
-             a value of type {kind}"
-        ))
-    };
-    if answer.hasattr("__await__").unwrap_or(false) {
-        // Without close(), Python warns that the coroutine was never awaited.
-        let _ = answer.call_method0("close");
-        return Err(Error::invalid(
-            "the credential is asynchronous: give the synchronous one, as of azure.identity, not azure.identity.aio",
-        ));
-    }
-    let (text, expires) = if answer.is_instance_of::<PyString>() {
-        (answer.clone(), None)
-    } else if answer.is_exact_instance_of::<PyTuple>()
-        && let Ok((text, expires)) = answer.extract()
-    {
-        (text, Some(expires))
-    } else {
-        (answer.getattr("token").map_err(|_| wrong())?, answer.getattr("expires_on").ok())
-    };
-    let text: String = text.extract().map_err(|_| wrong())?;
-    let expires = expires.filter(|value| !value.is_none()).map(|value| expiry(&value)).transpose()?;
-    Ok(AccessToken::new(text, expires))
-}
-
-/// Seconds since 1970, or a time with a timezone.
-fn expiry(value: &Bound<'_, PyAny>) -> Result<DateTime<Utc>> {
-    let seconds = value.extract::<f64>().ok().filter(|seconds| seconds.is_finite());
-    let from_seconds = seconds.and_then(|seconds| DateTime::from_timestamp(seconds as i64, 0));
-    from_seconds.or_else(|| value.extract::<Moment>().ok().map(|moment| moment.0)).ok_or_else(|| {
-        Error::invalid("the credential's expires_on must be seconds since 1970 or a datetime with a timezone")
-    })
 }

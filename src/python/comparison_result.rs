@@ -7,9 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::value::RawValue;
 
-use super::arguments::{self, Location, Moment, StorageOptions};
+use super::arguments::{self, Location, Moment};
 use super::convert::{self, Rows};
 use super::errors::PyOutcome;
+use super::storage_options::StorageOptions;
 use super::wait::{self, CallMode};
 use crate::comparison::{self, ComparisonResult, table};
 
@@ -37,9 +38,9 @@ impl PyComparisonResult {
     }
 
     fn append_in(&self, mode: CallMode<'_>, root: Location, storage_options: Option<StorageOptions>) -> PyOutcome {
-        let options = storage_options.map(|options| options.0).unwrap_or_default();
+        let options = storage_options.unwrap_or_default().options;
         let result = Arc::clone(&self.result);
-        let append = move || comparison::history::append(&result, &root.0, &options);
+        let append = move || comparison::history::append(&result, &root.0, options);
         mode.run_blocking(append, |_, count| Ok(count))
     }
 }
@@ -308,7 +309,7 @@ fn history_in(
     since: Option<Moment>,
     storage_options: Option<StorageOptions>,
 ) -> PyOutcome {
-    let options = storage_options.map(|options| options.0).unwrap_or_default();
-    let read = move || comparison::history::read(&root.0, &options, since.map(|since| since.0));
+    let options = storage_options.unwrap_or_default().options;
+    let read = move || comparison::history::read(&root.0, options, since.map(|since| since.0));
     mode.run_blocking(read, convert::table)
 }

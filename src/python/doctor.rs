@@ -1,20 +1,21 @@
 //! `_native.doctor`: the checks of this machine, as plain values for `jobrota.checkup`.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::convert::arguments::{self, Location, Names, StorageOptions};
+use super::convert::arguments::{self, Location, Names};
 use super::errors::PyOutcome;
 use super::inventory::inventory as any_inventory;
 use super::ledger::PyJobLedger;
+use super::storage_options::StorageOptions;
 use super::wait::CallMode;
 use crate::doctor::{Check, DoctorOptions, examine};
+use crate::storage;
 
 /// The root of a ledger, from its location or from the ledger itself, which has storage options as well.
-fn root(value: &Bound<'_, PyAny>) -> PyOutcome<(String, Option<HashMap<String, String>>)> {
+fn root(value: &Bound<'_, PyAny>) -> PyOutcome<(String, Option<storage::StorageOptions>)> {
     if let Ok(ledger) = value.cast::<PyJobLedger>() {
         let ledger = ledger.get().core()?;
         return Ok((ledger.root().to_owned(), Some(ledger.storage().options().clone())));
@@ -55,7 +56,7 @@ pub(super) fn doctor(
     let own_options = of_ledger.flatten().or(own_options);
     let options = DoctorOptions {
         ledger,
-        storage_options: storage_options.map(|options| options.0).or(own_options).unwrap_or_default(),
+        storage_options: storage_options.map(|given| given.options).or(own_options).unwrap_or_default(),
         inventory: inventory.map(any_inventory).transpose()?,
         probes: probes.0,
         timeout: Some(Duration::from_secs_f64(timeout)),

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use pyo3::PyTraverseError;
 use pyo3::exceptions::{PyTypeError, PyUserWarning};
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict as _, PyDict};
 
-use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, StorageOptions, Text, TextPairs};
+use super::callables::HeldObjects;
+use super::convert::arguments::{self, Limit, LocalPath, Location, Moment, Text, TextPairs};
 use super::convert::{self, Rows};
 use super::errors::{ForkGuard, PyOutcome, to_py};
 use super::ledger_summary::PyLedgerSummary;
 use super::reports::{PyImportReport, PyMaintenanceReport, warn_when_overdue};
+use super::storage_options::StorageOptions;
 use super::track::PyTrack;
 use super::wait::{self, CallMode};
 use crate::delivery::{AuditNote, Settlement};
@@ -34,7 +38,8 @@ use crate::storage::{Durability, Requests};
 ///         `allow_http`, `timeout` and so on (`docs/storage.md` lists all). Options that are not given come from the
 ///         environment (`AZURE_…`, `AWS_…`, `GOOGLE_…`). Unknown names are an error. Every store has the option
 ///         `request_delay`: how long each request waits before it is sent, from 0 to 60 seconds, to test on a local disk how
-///         a remote store behaves.
+///         a remote store behaves. For credentials that expire: a function that returns such options and `expires_at`, or an
+///         object with `get_token`, which are asked again in time (`docs/credentials.md`).
 ///     durability: What a row survives once the call has returned. `"store"`: the end of every process (SIGKILL), because the
 ///         store has acknowledged the row. `"fsync"`: on a local disk also a power cut, because the row is synced with all
 ///         that it takes to read it. The acknowledgement of an object store includes this, so both are the same there.
@@ -62,6 +67,7 @@ use crate::storage::{Durability, Requests};
 #[pyclass(module = "jobrota", name = "JobLedger", frozen)]
 pub(super) struct PyJobLedger {
     ledger: ledger::JobLedger,
+    held: HeldObjects,
     guard: ForkGuard,
 }
 
@@ -71,13 +77,13 @@ impl PyJobLedger {
         Ok(self.ledger.clone())
     }
 
-    fn opened(py: Python<'_>, ledger: ledger::JobLedger) -> PyOutcome<Self> {
+    fn opened(py: Python<'_>, ledger: ledger::JobLedger, held: HeldObjects) -> PyOutcome<Self> {
         if ledger.is_lost_with_cluster() {
             let text = c"the ledger is kept on this cluster's local disk, and its rows are lost with the cluster: give a root \
                          that lasts, such as abfss://container@account.dfs.core.windows.net/path";
             PyErr::warn(py, &py.get_type::<PyUserWarning>(), text, 1)?;
         }
-        Ok(Self { ledger, guard: ForkGuard::new() })
+        Ok(Self { ledger, held, guard: ForkGuard::new() })
     }
 
     /// Reads a table in the given mode.
@@ -224,10 +230,10 @@ fn opening(
     storage_options: Option<StorageOptions>,
     durability: Durability,
     commit_timeout: Option<f64>,
-) -> impl FnOnce() -> Result<ledger::JobLedger> + Send + 'static {
-    let options = storage_options.map(|options| options.0).unwrap_or_default();
+) -> (impl FnOnce() -> Result<ledger::JobLedger> + Send + 'static, HeldObjects) {
+    let StorageOptions { options, held } = storage_options.unwrap_or_default();
     let timeout = commit_timeout.map(Duration::from_secs_f64);
-    move || ledger::JobLedger::open_with(&root.0, &options, durability, timeout)
+    (move || ledger::JobLedger::open_with(&root.0, options, durability, timeout), held)
 }
 
 fn durability(value: &Bound<'_, PyAny>) -> PyResult<Durability> {
@@ -259,8 +265,8 @@ impl PyJobLedger {
         #[pyo3(from_py_with = durability)] durability: Durability,
         #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome<Self> {
-        let opening = opening(root, storage_options, durability, commit_timeout);
-        Self::opened(py, wait::future(py, runtime::blocking(opening))?)
+        let (opening, held) = opening(root, storage_options, durability, commit_timeout);
+        Self::opened(py, wait::future(py, runtime::blocking(opening))?, held)
     }
 
     /// Like `JobLedger(...)`, as a coroutine. Opening a ledger reads the tables that are in the store, and creates none.
@@ -283,8 +289,8 @@ impl PyJobLedger {
         #[pyo3(from_py_with = durability)] durability: Durability,
         #[pyo3(from_py_with = arguments::optional_seconds)] commit_timeout: Option<f64>,
     ) -> PyOutcome {
-        let opening = opening(root, storage_options, durability, commit_timeout);
-        CallMode::Coroutine(py).run_blocking(opening, Self::opened)
+        let (opening, held) = opening(root, storage_options, durability, commit_timeout);
+        CallMode::Coroutine(py).run_blocking(opening, |py, ledger| Self::opened(py, ledger, held))
     }
 
     /// The root as it was given.
@@ -907,5 +913,9 @@ impl PyJobLedger {
             Err(error) => data.set_item("error", error.full_message())?,
         }
         convert::repr_html(py, "ledger", data)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.held.traverse(&visit, self.ledger.is_shared())
     }
 }

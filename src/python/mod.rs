@@ -44,6 +44,7 @@ mod selection;
 mod selector;
 #[cfg(feature = "ssh")]
 mod ssh;
+mod storage_options;
 mod track;
 mod transports;
 mod updater;

@@ -12,9 +12,10 @@ use super::attach::attached;
 use super::callables::{Call, HeldObjects};
 use super::comparison_result::PyComparisonResult;
 use super::convert;
-use super::convert::arguments::{self, Location, Secret, StorageOptions, Text};
+use super::convert::arguments::{self, Location, Secret, Text};
 use super::credentials::credentials;
 use super::errors::{ForkGuard, PyOutcome, refuse};
+use super::storage_options::StorageOptions;
 use super::viya_session::client_options;
 use super::wait::{CallMode, in_context};
 use crate::comparison::{
@@ -178,6 +179,8 @@ impl PyViyaComparisonRunner {
         #[pyo3(from_py_with = arguments::optional_number)] time_scale: Option<f64>,
     ) -> PyOutcome<Self> {
         let held = HeldObjects::default();
+        let StorageOptions { options: storage_options, held: provider } = storage_options.unwrap_or_default();
+        held.extend(provider);
         let defaults = RunnerOptions::default();
         let path =
             |value: Option<Location>, default: &Path| value.map_or_else(|| default.to_owned(), |path| path.0.into());
@@ -198,8 +201,7 @@ impl PyViyaComparisonRunner {
             expires_after: expires_after.map(|duration| duration.0),
             cleanup,
             host_price,
-            results_table: results_table
-                .map(|root| (root.0, storage_options.map(|options| options.0).unwrap_or_default())),
+            results_table: results_table.map(|root| (root.0, storage_options)),
             sequential_context: sequential_context.map_or_else(|| defaults.sequential_context.clone(), |name| name.0),
             async_context: async_context.map_or_else(|| defaults.async_context.clone(), |name| name.0),
             limit_jobs,

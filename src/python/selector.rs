@@ -1,6 +1,5 @@
 //! `RoundRobinSelector`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,22 +11,23 @@ use pyo3::types::{PyDict, PyList};
 
 use super::callables::{self, Calls};
 use super::convert;
-use super::convert::arguments::{self, Moment, Names, StorageOptions, Text};
+use super::convert::arguments::{self, Moment, Names, Text};
 use super::errors::{ForkGuard, PyOutcome};
 use super::inventory::{self, PyInventory};
 use super::ledger::PyJobLedger;
 use super::selection::PySelection;
+use super::storage_options::StorageOptions;
 use super::wait::{self, CallMode};
 use crate::error::Result;
 use crate::selection::{self, CursorKind, SelectorOptions, default_dir};
-use crate::settings;
+use crate::{settings, storage};
 
 /// Where the cursor is kept, and whether it begins at a random VM. If a ledger is given, `options` become its storage options
 /// unless they are set.
 fn cursor(
     py: Python<'_>,
     value: Option<&Bound<'_, PyAny>>,
-    options: &mut Option<HashMap<String, String>>,
+    options: &mut Option<storage::StorageOptions>,
 ) -> PyOutcome<(CursorKind, bool)> {
     if let Some(ledger) = value.and_then(|value| value.cast::<PyJobLedger>().ok()) {
         let ledger = ledger.get().core()?;
@@ -173,7 +173,10 @@ impl PyRoundRobinSelector {
         let inventory = inventory::inventory(inventory)?;
         let calls = Arc::<Calls>::default();
         let probe = callables::probe(probe, &calls)?;
-        let mut storage_options = storage_options.map(|options| options.0);
+        let mut storage_options = storage_options.map(|given| {
+            calls.held.extend(given.held);
+            given.options
+        });
         let (cursor, random_start) = self::cursor(py, cursor, &mut storage_options)?;
         let name = match &cursor {
             CursorKind::Process => "process".to_owned(),

@@ -11,7 +11,7 @@ use super::Selection;
 use super::state::{Changes, SelectionState};
 use crate::error::{Error, Result};
 use crate::runtime::{self, lock};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageOptions};
 
 /// Turns whose times are kept. Older turns are only counted.
 const HISTORY: usize = 100_000;
@@ -72,9 +72,9 @@ impl Cursor {
     ///
     /// # Errors
     /// Those of [`Storage::open`].
-    pub(super) fn shared(root: &str, options: &HashMap<String, String>) -> Result<Self> {
-        Storage::open(root, options)?;
-        Ok(Self::Shared(Arc::new(SharedCursor::new(root, options))))
+    pub(super) fn shared(root: &str, options: &StorageOptions) -> Result<Self> {
+        Storage::open(root, options.clone())?;
+        Ok(Self::Shared(Arc::new(SharedCursor::new(root, options.clone()))))
     }
 
     /// Reads the state as far as this process knows it (others may have taken turns since), or the `newest` one. To read that

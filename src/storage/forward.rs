@@ -2,7 +2,8 @@
 
 /// Implements methods of [`object_store::ObjectStore`] by calling them on the store in a field:
 /// `forward!(inner: list, copy_opts);`. `forward!(Display for Type);` shows a decorator as the store in its field
-/// `inner`.
+/// `inner`. `forward!(send: …)` passes asynchronous calls to a method `send` of the decorator, as functions of a store, which it can
+/// repeat.
 ///
 /// Asynchronous methods return the future of the wrapped store without another allocation. They are written out as
 /// `#[async_trait]` writes them, because that attribute does not look into macros.
@@ -63,8 +64,17 @@ macro_rules! forward {
             'store: 'future,
             $($life: 'future,)*
         {
-            (*self.$store).$method($($path,)* $($argument),*)
+            forward!(@call $store self $method [$($path)*] [$($argument)*])
         }
+    };
+    (@call send $this:ident $method:ident [$($path:ident)*] [$($argument:ident)*]) => {
+        Box::pin($this.send(move |store| {
+            $(let $argument = $argument.clone();)*
+            async move { store.$method($($path,)* $($argument),*).await }
+        }))
+    };
+    (@call $store:ident $this:ident $method:ident [$($path:ident)*] [$($argument:ident)*]) => {
+        (*$this.$store).$method($($path,)* $($argument),*)
     };
     (@stream $store:ident $method:ident ($($argument:ident: $type:ty),*) -> $item:ty) => {
         fn $method(

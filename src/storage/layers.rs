@@ -7,6 +7,7 @@
 //! | [`CountingStore`] | counts the requests, and delays them, if the option `request_delay` is set |
 //! | [`FsyncStore`] | on a local disk with `durability="fsync"`: a row survives a power cut |
 //! | [`LocalStore`] | on a local disk: lists a long log quickly |
+//! | [`RenewingStore`](super::renewing::RenewingStore) | in a cloud, with a provider of options: renews what expires |
 //! | [`ErrorMappingStore`](super::error_mapping::ErrorMappingStore) | in a cloud: explains errors |
 
 use std::sync::Arc;

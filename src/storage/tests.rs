@@ -1,6 +1,8 @@
 pub(crate) mod fault_injecting;
 
 pub(crate) use super::fsync::{Disk, FsyncStore};
+use std::collections::HashMap;
+
 use super::*;
 
 impl Storage {
@@ -24,7 +26,8 @@ fn open(root: &str) -> Result<Storage> {
 fn open_with(root: &str) -> Result<Storage> {
     let cloud = ["az", "abfs"].iter().any(|scheme| root.to_ascii_lowercase().starts_with(scheme));
     let options = if cloud && !root.contains('@') { vec![("account_name", "acct")] } else { vec![] };
-    Storage::open(root, &options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    let options: HashMap<_, _> = options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Storage::open(root, &options)
 }
 
 fn kind(root: &str) -> ErrorKind {

@@ -22,7 +22,7 @@ use self::attempt::ObservedCommitter;
 pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
 pub(super) use self::staging::StagedFiles;
 use self::staging::stage;
-use super::errors::{from_kernel, is_disk_full, is_transient};
+use super::errors::{from_kernel, is_disk_full, is_transient, is_unsent};
 use super::log::LogEntry;
 use super::state::{MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
@@ -175,35 +175,30 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
             // Stores retry by themselves, so even a conflict may be with an earlier request of this commit.
             Some(false) => check_name(table, version)?,
         }
-        match table.log_entry(version) {
+        let unreadable = match table.log_entry(version) {
             Ok(Some(entry)) if entry.id.as_deref() == Some(id) => {
                 drop(table.refresh());
                 return Ok(None);
             }
             Ok(Some(entry)) => return Ok(Some(entry)),
-            Ok(None) => {
-                let hopeless = error.as_ref().is_some_and(|e| !is_transient(e) || is_disk_full(e));
-                // The entry may still come: a remote store may be working on a request whose response did not arrive in
-                // time.
-                in_doubt |= error.is_none() || !hopeless && table.url.scheme() != "file";
-                if hopeless || !wait(number, deadline) {
-                    let error =
-                        error.unwrap_or_else(|| KernelError::generic("the version is taken, but cannot be read"));
-                    if in_doubt {
-                        return Err(unknown(table, version, id).with_source(error));
-                    }
-                    let doing =
-                        format!("committing version {version} to '{}': nothing was written, and that", table.url);
-                    return Err(from_kernel(doing, error));
-                }
-            }
+            Ok(None) => None,
             // On S3, a writer that must not share the table has won.
             Err(refused) if refused.kind() == ErrorKind::Unsupported => return Err(refused),
-            Err(unreadable) => {
-                if !wait(number, deadline) {
-                    return Err(unknown(table, version, id).with_source(unreadable));
-                }
-            }
+            Err(unreadable) => Some(unreadable),
+        };
+        let hopeless = error.as_ref().is_some_and(|e| !is_transient(e) || is_disk_full(e));
+        let unsent = error.as_ref().is_some_and(is_unsent);
+        // The entry may still come: a remote store may be working on a request whose response did not arrive in time.
+        let is_taken = error.is_none() && unreadable.is_none();
+        in_doubt |= !unsent && (is_taken || !hopeless && table.url.scheme() != "file");
+        if unsent || hopeless && unreadable.is_none() || !wait(number, deadline) {
+            let error = error.unwrap_or_else(|| KernelError::generic("the version is taken, but cannot be read"));
+            let doing = format!("committing version {version} to '{}': nothing was written, and that", table.url);
+            return Err(match unreadable {
+                Some(unreadable) if in_doubt || !unsent => unknown(table, version, id).with_source(unreadable),
+                None if in_doubt => unknown(table, version, id).with_source(error),
+                _ => from_kernel(doing, error),
+            });
         }
     }
     Err(exhausted())

@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use std::collections::HashMap;
+
 use super::*;
 
 /// Every variable that holds a secret, with one.
@@ -23,7 +25,7 @@ fn of<'a>(checks: &'a [Check], name: &str) -> &'a Check {
 fn credentials_are_named_and_never_shown() {
     let mut all = SECRETS.to_vec();
     all.extend([("AZURE_CLIENT_ID", "client"), ("AZURE_TENANT_ID", "tenant")]);
-    let options = HashMap::from([("aws_secret_access_key".to_owned(), "secret-10".to_owned())]);
+    let options = (&HashMap::from([("aws_secret_access_key".to_owned(), "secret-10".to_owned())])).into();
     let checks = local(&EnvironmentVariables::of(&all), &SettingValues::default(), &options, None);
     assert!(!format!("{checks:?}").contains("secret-"), "{checks:?}");
     let azure = of(&checks, "Azure storage");
@@ -38,7 +40,7 @@ fn credentials_are_named_and_never_shown() {
 
 #[test]
 fn without_anything_everything_is_a_note() {
-    let checks = local(&EnvironmentVariables::default(), &SettingValues::default(), &HashMap::new(), None);
+    let checks = local(&EnvironmentVariables::default(), &SettingValues::default(), &StorageOptions::default(), None);
     assert!(checks.iter().all(|check| check.status == Status::Note), "{checks:?}");
     assert!(checks.iter().any(|check| check.name == "home"));
 }

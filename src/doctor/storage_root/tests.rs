@@ -193,7 +193,7 @@ fn a_lost_response_to_the_winner_is_not_a_flaw() {
 
 fn at(root: &std::path::Path) -> Vec<Check> {
     let root = root.to_str().unwrap().to_owned();
-    runtime::block_on(async move { Ok(examine(Some(root), HashMap::new()).await) }).unwrap()
+    runtime::block_on(async move { Ok(examine(Some(root), StorageOptions::default()).await) }).unwrap()
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn impossible_roots_are_failures_with_advice() {
 
 #[test]
 fn without_a_root_nothing_fails() {
-    let checks = runtime::block_on(async { Ok(examine(None, HashMap::new()).await) }).unwrap();
+    let checks = runtime::block_on(async { Ok(examine(None, StorageOptions::default()).await) }).unwrap();
     assert_eq!(checks[0].status, Status::Note);
     assert!(checks[0].advice.as_ref().unwrap().contains("JOBROTA_LEDGER"));
 }

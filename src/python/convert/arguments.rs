@@ -7,7 +7,6 @@
 //! `InvalidInputError.add_note` puts it in front of the text. Code that converts a value in the body of a method calls
 //! [`named`] for the same effect.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyMapping, PyString};
+use pyo3::types::{PyBool, PyDict, PyInt, PyMapping, PyString};
 
 use crate::duration;
 use crate::error::Error;
@@ -373,31 +372,5 @@ impl FromPyObject<'_, '_> for TextPairs {
             Ok((key, value))
         });
         pairs.collect::<PyResult<_>>().map(Self)
-    }
-}
-
-/// Options of a store by name. A value is text, a flag, a number, or a timedelta.
-pub(crate) struct StorageOptions(pub(crate) HashMap<String, String>);
-
-impl FromPyObject<'_, '_> for StorageOptions {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let mut options = HashMap::new();
-        for (key, value) in dict(&value)?.iter() {
-            let key = self::key(&key)?;
-            let text = if let Ok(flag) = value.extract::<bool>() {
-                flag.to_string()
-            } else if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
-                value.str()?.to_string_lossy().into_owned()
-            } else if value.hasattr("total_seconds")? {
-                format!("{}s", unlimited_seconds(&value)?)
-            } else {
-                let wrong = |_| invalid(format!("[{key:?}] must be text, not a value of type {}", type_name(&value)));
-                value.extract::<String>().map_err(wrong)?
-            };
-            options.insert(key, text);
-        }
-        Ok(Self(options))
     }
 }

@@ -19,7 +19,7 @@ use crate::ledger::if_exists;
 use crate::ledger::tables::SELECTIONS;
 use crate::runtime::{lock, this_process};
 use crate::selection::state::{SelectionState, StateKey};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageOptions};
 
 /// The column that has the time of a turn.
 const SELECTED_AT: &str = "selected_at";
@@ -41,7 +41,7 @@ static SPEC: LazyLock<TableSpec> = LazyLock::new(|| {
 /// A handle on the shared cursor. The table is opened at the first use, and again in a forked child.
 pub(in crate::selection) struct SharedCursor {
     root: String,
-    options: HashMap<String, String>,
+    options: StorageOptions,
     opened: Mutex<Option<Opened>>,
 }
 
@@ -61,8 +61,8 @@ fn version_of(view: &SnapshotView<'_>) -> Version {
 }
 
 impl SharedCursor {
-    pub(super) fn new(root: &str, options: &HashMap<String, String>) -> Self {
-        Self { root: root.to_owned(), options: options.clone(), opened: Mutex::new(None) }
+    pub(super) fn new(root: &str, options: StorageOptions) -> Self {
+        Self { root: root.to_owned(), options, opened: Mutex::new(None) }
     }
 
     pub(super) fn read<T>(&self, newest: bool, read: impl FnOnce(&SelectionState) -> T) -> Result<T> {
@@ -140,14 +140,14 @@ impl SharedCursor {
         if let Some(opened) = lock(&self.opened).as_ref().filter(|opened| opened.is_usable()) {
             return Ok(Some(opened.table.clone()));
         }
-        if_exists(Table::open(&Storage::open(&self.root, &self.options)?, SELECTIONS))
+        if_exists(Table::open(&Storage::open(&self.root, self.options.clone())?, SELECTIONS))
     }
 
     fn open<'a>(&self, opened: &'a mut Option<Opened>) -> Result<&'a mut Opened> {
         if let Some(current) = opened.take().filter(Opened::is_usable) {
             return Ok(opened.insert(current));
         }
-        let table = Table::open_or_create(&Storage::open(&self.root, &self.options)?, &SPEC)?;
+        let table = Table::open_or_create(&Storage::open(&self.root, self.options.clone())?, &SPEC)?;
         Ok(opened.insert(Opened { pid: std::process::id(), table, version: None, state: SelectionState::default() }))
     }
 }
@@ -249,7 +249,7 @@ mod tests {
     fn the_history_is_compacted_as_it_grows_and_the_position_stays() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
-        let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
+        let cursor = Cursor::shared(root, &StorageOptions::default()).unwrap();
         for turn in 1..=600 {
             select(&cursor, turn);
         }
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(wait(cursor.counts(None)).len(), 600);
         let files = table.maintain(Retention::hours(24.0).unwrap()).files_before;
         assert!(files <= 350, "{files} files are left of 600");
-        let again = Cursor::shared(root, &HashMap::new()).unwrap();
+        let again = Cursor::shared(root, &StorageOptions::default()).unwrap();
         assert_eq!(wait(again.read(false, |state| state.last_ticket)), 600);
     }
 
@@ -267,7 +267,7 @@ mod tests {
     fn old_and_surplus_selections_are_removed_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
-        let cursor = Cursor::shared(root, &HashMap::new()).unwrap();
+        let cursor = Cursor::shared(root, &StorageOptions::default()).unwrap();
         for turn in 1..=9 {
             select(&cursor, turn);
         }

@@ -1,11 +1,11 @@
 //! The options of a selector, and their limits.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::selection::probe::Probe;
 use crate::selection::state::SelectionRules;
+use crate::storage::StorageOptions;
 
 /// The longest time limit of a probe, which keeps the arithmetic of deadlines in bounds.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -52,7 +52,7 @@ pub struct SelectorOptions {
     /// Start with a random VM, where no VM was selected before.
     pub random_start: bool,
     /// Options of the object store behind a shared cursor.
-    pub storage_options: HashMap<String, String>,
+    pub storage_options: StorageOptions,
 }
 
 impl Default for SelectorOptions {
@@ -68,7 +68,7 @@ impl Default for SelectorOptions {
             max_in_flight: None,
             hold_ttl: Duration::from_secs(60),
             random_start: false,
-            storage_options: HashMap::new(),
+            storage_options: StorageOptions::default(),
         }
     }
 }

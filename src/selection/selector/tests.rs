@@ -1,6 +1,6 @@
 mod state;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::selection::schedule::{self, Candidate, Decision};
 use crate::selection::schedule::{KnownResult, KnownResults};
 use crate::selection::state::SelectionState;
 use crate::selection::{Probe, ProbeOutcome, Selection};
+use crate::storage::StorageOptions;
 
 impl Selection {
     /// A selection of `vm`, as if a test had selected it.
@@ -296,7 +297,7 @@ proptest! {
     fn the_order_rule_holds_for_two_lists_that_share_a_cursor(steps in steps(16)) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
-        let handle = || Cursor::shared(root, &HashMap::new()).unwrap();
+        let handle = || Cursor::shared(root, &StorageOptions::default()).unwrap();
         let taken = runtime().block_on(replay(&[handle(), handle()], &steps)).unwrap();
         prop_assert_eq!(taken, model(&steps));
     }

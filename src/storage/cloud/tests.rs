@@ -45,7 +45,8 @@ fn a_store_does_not_show_its_credentials() {
     let aws = [("aws_access_key_id", "id"), ("aws_secret_access_key", "S3cr3t"), ("aws_session_token", "S3cr3t")];
     let key = [("azure_storage_token", "S3cr3t")];
     for (root, options) in [("s3://bucket/x", &aws[..]), ("abfss://c@acct.dfs.core.windows.net/x", &key[..])] {
-        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let options: HashMap<_, _> =
+            options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let storage = crate::storage::Storage::open(root, &options).expect(root);
         let shown = format!("{storage:?} {:?} {}", storage.store(), storage.store());
         assert!(!shown.contains("S3cr3t"), "{shown}");

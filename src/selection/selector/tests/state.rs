@@ -202,7 +202,7 @@ fn a_live_holder_keeps_its_vm_and_a_dead_one_loses_it() {
     let runtime = crate::runtime::handle().unwrap();
     let live = runtime.block_on(anew().select(&[])).unwrap();
     // Of a process that died, only the number in the table is left.
-    let dead = Cursor::shared(dir.path().to_str().unwrap(), &HashMap::new()).unwrap();
+    let dead = Cursor::shared(dir.path().to_str().unwrap(), &StorageOptions::default()).unwrap();
     let died = runtime.block_on(dead.advance(|_: &SelectionState| {
         let until = now() + 1_000_000;
         let change = (crate::selection::state::StateKey::Hold("b".to_owned(), 0), until);
