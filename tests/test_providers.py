@@ -243,6 +243,8 @@ def test_answers_that_cannot_be_used(store: Store) -> None:
         ({**good, "expires_at": naive}, "expires_at must be"),
         ({**good, "expires_at": "tomorrow"}, "expires_at must be"),
         ({**good, "expires_at": [1]}, "expires_at must be"),
+        ({**good, "expires_at": 3600}, "its expires_at is 3600: it must be a time"),
+        ({**good, "expires_at": True}, "its expires_at is True: it must be a time"),
         ({**good, "expires_at": time.time() - 1}, "has expired already"),
     ]
     for answer, says in wrong:
@@ -257,6 +259,8 @@ def test_answers_that_cannot_be_used(store: Store) -> None:
     for given in others:
         with pytest.raises(jobrota.InvalidInputError, match=r"storage_options (\[\"provider\"\] )?must be"):
             jobrota.JobLedger(ROOT, storage_options=given)
+    with pytest.raises(jobrota.InvalidInputError, match="belongs into what a provider returns"):
+        jobrota.JobLedger(ROOT, storage_options=good)
     with pytest.raises(jobrota.InvalidInputError, match="'aws_regoin' is not a storage option"):
         jobrota.JobLedger(ROOT, storage_options={"provider": store, "aws_regoin": "x"})
 

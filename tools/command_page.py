@@ -28,8 +28,8 @@ have is an escape sequence, such as `\\u540d`.
 | --- | --- |
 | 0 | done |
 | 1 | something failed in this run: a VM in `vms check`, a check of `doctor`, a job of `compare`, a file of \
-`ledger import`, a table of `ledger maintain`; a row that `migrate` could not copy, or that differs; \
-a row that `autosys deliver` could not deliver, left in doubt or \
+`ledger import`, a table of `ledger maintain`; a row that `migrate` could not copy, or that differs, or a version that \
+its source does not have; a row that `autosys deliver` could not deliver, left in doubt or \
 parked, or would park (`--dry-run`); nothing to do for `redrive`, `ack` or `skip`. Or a store, a server, a ledger, \
 a token file, the result of `report`, \
 the program `sendevent` or the `env_file` of a transport in settings is not there. \

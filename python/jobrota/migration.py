@@ -172,7 +172,7 @@ def migrate(
     if unknown:
         raise InvalidInputError(f"{unknown[0]!r} is no table of a ledger; they are {' and '.join(TABLES)}")
     if tables and spark is None:
-        raise InvalidInputError("tables of other names are read by Spark only: give the session as spark=")
+        raise InvalidInputError("tables of other names are read by Spark only: give the session as spark= (--spark)")
     new = target if isinstance(target, JobLedger) else JobLedger(target, storage_options=storage_options)
     given = source if source is None or isinstance(source, str) else str(Path(source).absolute())
     old: LedgerSource | SparkSource | None = None

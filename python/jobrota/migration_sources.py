@@ -97,7 +97,7 @@ class LedgerSource:
         if version not in (None, before):
             at = "a version that is not known" if before is None else f"version {before}"
             text = f"{self.name}/{table} is at {at}, not at {version}: name the version that is there, or give spark="
-            raise NotFoundError(f"{text}, which reads earlier versions; nothing was written")
+            raise NotFoundError(f"{text} (--spark), which reads earlier versions; nothing was written")
         left_out = tuple(name for name in data.column_names if name not in (*_TEXTS, TABLES[table]))
         return Reading(f"{self.name}/{table}", before, lambda: counted_rows(data, table), left_out)
 

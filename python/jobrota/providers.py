@@ -25,6 +25,7 @@ __all__ = ["read"]
 _SCOPE = "https://storage.azure.com/.default"  # in every cloud of Azure
 _TIME_LIMIT = 60.0  # after that, the caller in Rust does not wait any more
 _SHORTEST_SECRET = 4
+_EARLIEST = 1_000_000_000  # in 2001; a smaller number is a duration
 
 Answer: TypeAlias = tuple[dict[str, str], datetime | None]
 
@@ -39,6 +40,8 @@ def read(given: object) -> tuple[dict[str, str], tuple[str, Callable[[], Answer]
     ({'timeout': '1m', 'allow_http': 'true'}, None)
     """
     options = dict(given) if isinstance(given, Mapping) else {"provider": given}
+    if "expires_at" in options:
+        raise InvalidInputError('has the key "expires_at", which belongs into what a provider returns')
     if "provider" not in options:
         return _texts(options), None
     provider = options.pop("provider")
@@ -100,6 +103,8 @@ class _Asking:
             raise InvalidInputError(f"what it returned {error}") from None
         if not texts:
             raise InvalidInputError("it returned no options, where credentials are expected")
+        if isinstance(expires_at, bool) or (isinstance(expires_at, int | float) and expires_at < _EARLIEST):
+            raise InvalidInputError(f"its expires_at is {expires_at}: it must be a time, such as time.time() + 3600")
         return texts, None if expires_at is None else moment("expires_at", expires_at)
 
 

@@ -147,15 +147,30 @@ impl RenewingStore {
         let unsent = |error: Error| StoreError::Unauthenticated { path: String::new(), source: error.into() };
         let store = self.store(None).await.map_err(unsent)?;
         let outcome = request(Arc::clone(&store)).await;
-        if !outcome.as_ref().is_err_and(is_refusal) || (self.0.clock)() < lock(&self.0.state).believed_until {
+        if !outcome.as_ref().is_err_and(is_refusal) {
             return outcome;
+        }
+        if (self.0.clock)() < lock(&self.0.state).believed_until {
+            return outcome.map_err(|error| self.refused(&error));
         }
         let failed = |error: Error| StoreError::Generic { store: "object store", source: error.into() };
         let outcome = request(self.store(Some(&store)).await.map_err(failed)?).await;
         if outcome.as_ref().is_err_and(is_refusal) {
             lock(&self.0.state).believed_until = (self.0.clock)() + BELIEVED;
+            return outcome.map_err(|error| self.refused(&error));
         }
         outcome
+    }
+
+    /// The error of a store that refuses what the provider gives.
+    fn refused(&self, error: &StoreError) -> StoreError {
+        let why = chain(error).find_map(|part| part.downcast_ref::<Error>()).map(ToString::to_string);
+        let text = format!(
+            "{}; the provider '{}' of storage_options gave these, and is asked again within {BELIEVED:?}",
+            why.unwrap_or_default(),
+            self.0.provider.name
+        );
+        StoreError::Generic { store: "object store", source: Error::new(ErrorKind::Authentication, text).into() }
     }
 
     /// The stream that `request` begins.

@@ -332,6 +332,7 @@ async fn a_store_that_refuses_new_options_too_is_believed_for_a_while() {
     for _ in 0..5 {
         let error = told(&put(&store).await.unwrap_err());
         assert!(error.kind() == ErrorKind::Authentication && error.to_string().contains("403"), "{error:?}");
+        assert!(error.to_string().contains("the provider 'keys' of storage_options gave these"), "{error}");
     }
     assert_eq!((world.asked(), world.requests.load(Ordering::SeqCst)), (2, 6));
     clock.set(31.0);
