@@ -30,8 +30,8 @@ from jobrota.stand_ins import Dbutils, WorkspaceClient
 from jobrota.storage_options import StorageOptions
 from jobrota.viya import Credentials, ViyaSession
 from run_page import FENCE
-from small_s3 import BUCKET, SmallS3
-from support import REPOSITORY
+from small_s3 import BUCKET, Answer, SmallS3, problem
+from support import REPOSITORY, column
 
 ROOT = f"s3://{BUCKET}/ledger"
 SECRET = "very-secret-text"
@@ -243,6 +243,9 @@ def test_answers_that_cannot_be_used(store: Store) -> None:
         ({**good, "expires_at": naive}, "expires_at must be"),
         ({**good, "expires_at": "tomorrow"}, "expires_at must be"),
         ({**good, "expires_at": [1]}, "expires_at must be"),
+        ({**good, "aws_access_key_id": f"{SECRET}\n"}, "such as a line break at its end"),
+        ({**good, "aws_session_token": "a\0b"}, "such as a line break at its end"),
+        ({**good, "expires_at": b"2026"}, "its expires_at is b'2026': it must be a time"),
         ({**good, "expires_at": 3600}, "its expires_at is 3600: it must be a time"),
         ({**good, "expires_at": True}, "its expires_at is True: it must be a time"),
         ({**good, "expires_at": time.time() - 1}, "has expired already"),
@@ -263,6 +266,51 @@ def test_answers_that_cannot_be_used(store: Store) -> None:
         jobrota.JobLedger(ROOT, storage_options=good)
     with pytest.raises(jobrota.InvalidInputError, match="'aws_regoin' is not a storage option"):
         jobrota.JobLedger(ROOT, storage_options={"provider": store, "aws_regoin": "x"})
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_commit_that_was_refused_after_a_lost_answer_can_be_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch, fixed: bool
+) -> None:
+    """The client of the store repeats requests: that the last one was refused says nothing about the first."""
+    options = {name: value for name, value in store().items() if value is not None}
+    ledger = jobrota.JobLedger(ROOT, storage_options=options) if fixed else store.ledger()
+    log(ledger)
+    commits: list[tuple[str, str, dict[str, str], bytes]] = []
+    answer = store.s3._answer
+
+    def lose(method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
+        if method != "PUT" or "_delta_log/" not in target:
+            return answer(method, target, headers, body)
+        commits.append((method, target, headers, body))
+        return problem(500, "InternalError") if len(commits) == 1 else problem(403, "AccessDenied")
+
+    monkeypatch.setattr(store.s3, "_answer", lose)
+    with pytest.raises(jobrota.StorageError, match="it is not known whether version") as caught:
+        log(ledger, "LATE")
+    assert not caught.value.retryable
+    monkeypatch.setattr(store.s3, "_answer", answer)
+    assert answer(*commits[0])[0] == 200
+    assert "LATE" in column(ledger.notifications(), "job_id")
+
+
+def test_secrets_of_fixed_options_and_earlier_answers_are_not_shown(store: Store) -> None:
+    fixed = {"aws_endpoint": store.s3.url, "allow_http": "true", "aws_session_token": "fixed-secret"}
+    earlier = f"{SECRET}-1"
+
+    def provide() -> dict[str, Any]:
+        if store.asked == 2:
+            raise LookupError(f"neither fixed-secret nor {earlier} in {fixed['aws_endpoint']}")
+        return {name: value for name, value in store().items() if "key" in name}
+
+    ledger = jobrota.JobLedger(ROOT, storage_options={**fixed, "provider": provide})
+    log(ledger)
+    store.rotate()
+    log(ledger)
+    store.rotate()
+    with pytest.raises(jobrota.AuthenticationError, match="neither … nor … in http") as caught:
+        log(ledger)
+    assert not [secret for secret in ("fixed-secret", earlier) if secret in str(caught.value)]
 
 
 def test_fixed_options_beside_a_provider(store: Store) -> None:

@@ -167,9 +167,11 @@ def run(
         if asyncio.iscoroutine(awaitable):
             awaitable.close()
         raise
+    # The own loop is never closed. A thread that wakes up while the interpreter ends would abort the process.
+    interval = None if loop is None else _CHECK_INTERVAL
     while True:
         try:
-            result, error = future.result(timeout=_CHECK_INTERVAL)
+            result, error = future.result(timeout=interval)
             break
         except FutureTimeoutError:
             # A closed event loop never ends what it runs.

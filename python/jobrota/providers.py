@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ __all__ = ["read"]
 _SCOPE = "https://storage.azure.com/.default"  # in every cloud of Azure
 _TIME_LIMIT = 60.0  # after that, the caller in Rust does not wait any more
 _SHORTEST_SECRET = 4
+_SECRET_WORDS = ("key", "secret", "token", "sas", "password", "credential")
+_REMEMBERED = 100
 _EARLIEST = 1_000_000_000  # in 2001; a smaller number is a duration
 
 Answer: TypeAlias = tuple[dict[str, str], datetime | None]
@@ -51,16 +54,19 @@ def read(given: object) -> tuple[dict[str, str], tuple[str, Callable[[], Answer]
         expected = f'["provider"] must be {expected}' if isinstance(given, Mapping) else f"must be a dict, {expected}"
         raise InvalidInputError(f"{expected}, not a value of type {kind}")
     name: str = getattr(provider, "__qualname__", type(provider).__qualname__)
-    return _texts(options), (name, _Asking(provider))
+    fixed = _texts(options)
+    return fixed, (name, _Asking(provider, fixed))
 
 
 class _Asking:
     """Asks a provider in this thread, one thread at a time."""
 
-    def __init__(self, provider: Any) -> None:
-        """Takes a callable, or an object with `get_token`."""
+    def __init__(self, provider: Any, fixed: Mapping[str, str]) -> None:
+        """Takes a callable, or an object with `get_token`, and the fixed options."""
         self._provider = provider
-        self._secrets: list[str] = []
+        # Values that no error shows: the fixed ones, and those of the last answers.
+        self._fixed = _secrets(fixed)
+        self._secrets: deque[str] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
 
     def __call__(self) -> Answer:
@@ -74,7 +80,7 @@ class _Asking:
             raise AuthenticationError("an earlier call of it has not returned yet", retryable=True)
         try:
             answer = self._answer()
-            self._secrets = [value for value in answer[0].values() if len(value) >= _SHORTEST_SECRET]
+            self._secrets.extend(_secrets(answer[0]))
             return answer
         finally:
             self._lock.release()
@@ -84,18 +90,20 @@ class _Asking:
         try:
             answer = self._provider.get_token(_SCOPE) if is_credential else self._provider()
             if hasattr(answer, "__await__"):
-                answer = run(answer)
+                from asyncio import wait_for
+
+                answer = run(wait_for(answer, _TIME_LIMIT - 1))
         except BaseException as error:  # of a thread that is not the caller's
             text = str(error) if isinstance(error, JobrotaError) else f"{type(error).__name__}: {error}"
             retryable = getattr(error, "retryable", True) is not False
-            raise AuthenticationError(scrubbed(text, self._secrets), retryable=retryable) from error
+            raise AuthenticationError(scrubbed(text, [*self._fixed, *self._secrets]), retryable=retryable) from error
         if is_credential:
             text, expires_on = token(answer)
-            return {"azure_storage_token": text}, expires_on
+            return _texts({"azure_storage_token": text}), expires_on
         if not isinstance(answer, Mapping):
             kind = type(answer).__name__
             raise InvalidInputError(f"it must return a dict of options and expires_at, not a value of type {kind}")
-        options = dict(answer)
+        options = {key: value for key, value in answer.items() if value is not None}
         expires_at = options.pop("expires_at", None)
         try:
             texts = _texts(options)
@@ -103,9 +111,17 @@ class _Asking:
             raise InvalidInputError(f"what it returned {error}") from None
         if not texts:
             raise InvalidInputError("it returned no options, where credentials are expected")
-        if isinstance(expires_at, bool) or (isinstance(expires_at, int | float) and expires_at < _EARLIEST):
+        if expires_at is None:
+            return texts, None
+        at = moment("expires_at", expires_at)
+        if at.timestamp() < _EARLIEST:
             raise InvalidInputError(f"its expires_at is {expires_at}: it must be a time, such as time.time() + 3600")
-        return texts, None if expires_at is None else moment("expires_at", expires_at)
+        return texts, at
+
+
+def _secrets(options: Mapping[str, str]) -> list[str]:
+    is_secret = {name: any(word in name.lower() for word in _SECRET_WORDS) for name in options}
+    return [value for name, value in options.items() if is_secret[name] and len(value) >= _SHORTEST_SECRET]
 
 
 def _texts(options: Mapping[Any, Any]) -> dict[str, str]:
@@ -124,4 +140,7 @@ def _texts(options: Mapping[Any, Any]) -> dict[str, str]:
             texts[key] = value
         else:
             raise InvalidInputError(f'["{key}"] must be text, not a value of type {type(value).__name__}')
+        # A document, such as a service account key, has lines.
+        if not texts[key].isprintable() and not texts[key].lstrip().startswith(("{", "-----")):
+            raise InvalidInputError(f'["{key}"] has a character that no option has, such as a line break at its end')
     return texts

@@ -63,6 +63,11 @@ pub(super) fn is_unsent(error: &KernelError) -> bool {
     }
 }
 
+/// Whether the store sent the request several times, so that an earlier one can have taken effect.
+pub(super) fn is_repeated(error: &KernelError) -> bool {
+    known_cause(error).is_some_and(Error::is_outcome_unknown)
+}
+
 /// Whether a file does not exist.
 pub(super) fn is_not_found(error: &KernelError) -> bool {
     match error {

@@ -24,7 +24,11 @@ use crate::error::{Error, ErrorKind, chain};
 /// How object_store (0.14) begins the part of an error that holds the server's response. Its types are private.
 const RESPONSE_PREFIXES: [&str; 2] = ["Server returned non-2xx status code: ", "Server returned error response: "];
 
-/// A store whose errors have a [`crate::error::Error`] as their source.
+/// What object_store (0.14) says of a request that it sent several times.
+const REPEATED: &str = " retries, max_retries: ";
+
+/// A store whose errors have a [`crate::error::Error`] as their source. The outcome of a request that was sent several times is
+/// unknown.
 pub(super) struct ErrorMappingStore {
     inner: Arc<DynObjectStore>,
     mapper: Arc<Mapper>,
@@ -218,7 +222,11 @@ impl Mapper {
             return error;
         }
         let cause = Cause::of(&error);
-        let explained = self.explain(is_about_credentials(&error), &cause);
+        let mut explained = self.explain(is_about_credentials(&error), &cause);
+        // An earlier request can have taken effect, also if its answer was an error or did not arrive.
+        if chain(&error).any(|part| part.to_string().contains(REPEATED)) {
+            explained = explained.with_unknown_outcome();
+        }
         let source = || -> Box<dyn StdError + Send + Sync> {
             match &cause {
                 Cause::Response(response) => format!("{} answered with {}", self.store, response.text).into(),

@@ -75,6 +75,10 @@ fn is_refusal(error: &StoreError) -> bool {
     chain(error).filter_map(|part| part.downcast_ref::<Error>()).any(|error| error.kind() == ErrorKind::Authentication)
 }
 
+fn is_repeated(error: &StoreError) -> bool {
+    chain(error).filter_map(|part| part.downcast_ref::<Error>()).any(Error::is_outcome_unknown)
+}
+
 impl RenewingStore {
     pub(super) fn new(provider: Arc<OptionsProvider>, connect: Box<Connect>) -> Self {
         let (asking, state, clock) = (AsyncMutex::default(), Mutex::default(), || environment().since_boot());
@@ -150,27 +154,30 @@ impl RenewingStore {
         if !outcome.as_ref().is_err_and(is_refusal) {
             return outcome;
         }
+        let repeated = outcome.as_ref().is_err_and(is_repeated);
         if (self.0.clock)() < lock(&self.0.state).believed_until {
-            return outcome.map_err(|error| self.refused(&error));
+            return outcome.map_err(|error| self.refused(&error, repeated));
         }
         let failed = |error: Error| StoreError::Generic { store: "object store", source: error.into() };
         let outcome = request(self.store(Some(&store)).await.map_err(failed)?).await;
         if outcome.as_ref().is_err_and(is_refusal) {
             lock(&self.0.state).believed_until = (self.0.clock)() + BELIEVED;
-            return outcome.map_err(|error| self.refused(&error));
+            return outcome.map_err(|error| self.refused(&error, repeated || is_repeated(&error)));
         }
         outcome
     }
 
-    /// The error of a store that refuses what the provider gives.
-    fn refused(&self, error: &StoreError) -> StoreError {
+    /// The error of a store that refuses what the provider gives. If the request was `repeated`, its outcome is unknown.
+    fn refused(&self, error: &StoreError, repeated: bool) -> StoreError {
         let why = chain(error).find_map(|part| part.downcast_ref::<Error>()).map(ToString::to_string);
         let text = format!(
             "{}; the provider '{}' of storage_options gave these, and is asked again within {BELIEVED:?}",
             why.unwrap_or_default(),
             self.0.provider.name
         );
-        StoreError::Generic { store: "object store", source: Error::new(ErrorKind::Authentication, text).into() }
+        let refused = Error::new(ErrorKind::Authentication, text);
+        let source = if repeated { refused.with_unknown_outcome() } else { refused };
+        StoreError::Generic { store: "object store", source: source.into() }
     }
 
     /// The stream that `request` begins.

@@ -22,7 +22,7 @@ use self::attempt::ObservedCommitter;
 pub(super) use self::attempt::{CommitAttempt, CommitKind, FileRows};
 pub(super) use self::staging::StagedFiles;
 use self::staging::stage;
-use super::errors::{from_kernel, is_disk_full, is_transient, is_unsent};
+use super::errors::{from_kernel, is_disk_full, is_repeated, is_transient, is_unsent};
 use super::log::LogEntry;
 use super::state::{MAX_VANISHED, TableState};
 use crate::error::{Error, ErrorKind, Result};
@@ -189,13 +189,14 @@ fn submit(attempt: &CommitAttempt<'_>, proposal: &Proposal, id: &str) -> Result<
         let hopeless = error.as_ref().is_some_and(|e| !is_transient(e) || is_disk_full(e));
         let unsent = error.as_ref().is_some_and(is_unsent);
         // The entry may still come: a remote store may be working on a request whose response did not arrive in time.
-        let is_taken = error.is_none() && unreadable.is_none();
-        in_doubt |= !unsent && (is_taken || !hopeless && table.url.scheme() != "file");
+        in_doubt |= error.as_ref().is_some_and(is_repeated);
+        let may_come = error.is_none() || unreadable.is_some() || !hopeless && table.url.scheme() != "file";
+        in_doubt |= may_come && !unsent;
         if unsent || hopeless && unreadable.is_none() || !wait(number, deadline) {
             let error = error.unwrap_or_else(|| KernelError::generic("the version is taken, but cannot be read"));
             let doing = format!("committing version {version} to '{}': nothing was written, and that", table.url);
             return Err(match unreadable {
-                Some(unreadable) if in_doubt || !unsent => unknown(table, version, id).with_source(unreadable),
+                Some(unreadable) if in_doubt => unknown(table, version, id).with_source(unreadable),
                 None if in_doubt => unknown(table, version, id).with_source(error),
                 _ => from_kernel(doing, error),
             });

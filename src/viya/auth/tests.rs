@@ -228,6 +228,9 @@ async fn without_a_lock_file_the_folder_is_locked() {
 #[tokio::test]
 async fn a_user_who_cannot_open_the_lock_file_and_one_who_can_exclude_each_other() {
     let (folder, path) = file(&json!({"access_token": "a"}));
+    let lock_file = folder.path().join("sas_tokens.json.lock");
+    std::fs::write(&lock_file, "").unwrap();
+    std::fs::set_permissions(&lock_file, std::fs::Permissions::from_mode(0o600)).unwrap();
     // What the other user can lock.
     let other = std::fs::File::open(folder.path()).unwrap();
     other.lock().unwrap();
@@ -237,8 +240,14 @@ async fn a_user_who_cannot_open_the_lock_file_and_one_who_can_exclude_each_other
     other.unlock().unwrap();
     let held = waiting.await.unwrap();
     assert!(matches!(other.try_lock(), Err(std::fs::TryLockError::WouldBlock)));
+    // What a child process has that was forked meanwhile.
+    let inherited: Vec<_> = held.0.iter().map(|file| file.try_clone().unwrap()).collect();
     drop(held);
     other.try_lock().unwrap();
+    drop(inherited);
+    // Where all users can open the lock file, other tokens in the folder do not wait.
+    std::fs::set_permissions(&lock_file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(token_file::lock(&path).await.unwrap());
 }
 
 #[test]

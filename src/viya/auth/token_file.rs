@@ -63,19 +63,33 @@ pub(super) fn check_rotation(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens what is locked: the file beside `path`, which every user of it may open, and the folder, for a user who cannot open that file.
-/// On a local disk, opening it for reading is enough.
-///
-/// # Errors
-/// Neither can be opened.
-fn open_locks(path: &Path) -> std::io::Result<Vec<File>> {
-    match (open_lock_file(path), File::open(folder_of(path))) {
-        (Err(error), Err(_)) => Err(error),
-        (file, folder) => Ok(file.into_iter().chain(folder).collect()),
+/// What is locked while a token is renewed. Dropping it unlocks it, also if a child process that was forked meanwhile has it open.
+pub(super) struct TokenLocks(pub(super) Vec<File>);
+
+impl Drop for TokenLocks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|file| drop(file.unlock()));
     }
 }
 
-fn open_lock_file(path: &Path) -> std::io::Result<File> {
+/// Opens what is locked: the file beside `path`, which every user of it may open. Where some cannot, also the folder, which they lock. On a
+/// local disk, opening it for reading is enough.
+///
+/// # Errors
+/// Neither can be opened.
+fn open_locks(path: &Path) -> std::io::Result<TokenLocks> {
+    let folder = || File::open(folder_of(path));
+    let (file, is_new) = match open_lock_file(path) {
+        Ok(opened) => opened,
+        Err(error) => return folder().map(|folder| TokenLocks(vec![folder])).map_err(|_| error),
+    };
+    let is_open_to_all = file.metadata().is_ok_and(|found| found.permissions().mode() & 0o004 != 0);
+    let folder = if is_open_to_all && !is_new { None } else { folder().ok() };
+    Ok(TokenLocks([file].into_iter().chain(folder).collect()))
+}
+
+/// The lock file, and whether this call created it: until it got its mode, other users could not open it.
+fn open_lock_file(path: &Path) -> std::io::Result<(File, bool)> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lock");
     let beside = PathBuf::from(beside);
@@ -85,19 +99,19 @@ fn open_lock_file(path: &Path) -> std::io::Result<File> {
         // A run as root must not leave what the owner of the tokens cannot open. Only the owner of the file may do this.
         let _ = created.set_permissions(Permissions::from_mode(0o644));
         let _ = std::fs::metadata(path).and_then(|tokens| fchown(&created, Some(tokens.uid()), Some(tokens.gid())));
-        return Ok(created);
+        return Ok((created, true));
     }
-    open(OpenOptions::new().write(true)).or_else(|_| open(OpenOptions::new().read(true)))
+    let existing = open(OpenOptions::new().write(true)).or_else(|_| open(OpenOptions::new().read(true)));
+    existing.map(|file| (file, false))
 }
 
-/// Waits for the locks of the tokens at `path`, which are held until the files are dropped: the operating system releases them when
-/// the process ends. On a file system without locks, the token is renewed without one.
+/// Waits for the locks of the tokens at `path`. The operating system releases them when the process ends. On a file system without locks, the token is renewed without one.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`], retryable, when another process holds it for longer than a renewal takes, and
 /// [`ErrorKind::Storage`] when there is nothing that can be locked. Two renewals at once could spend the same refresh token.
-pub(super) async fn lock(path: &Path) -> Result<Vec<File>> {
-    let files = open_locks(path).map_err(|e| {
+pub(super) async fn lock(path: &Path) -> Result<TokenLocks> {
+    let locks = open_locks(path).map_err(|e| {
         let text = format!(
             "the token in {} cannot be renewed, because {}.lock cannot be opened: make it readable for this user, or delete it",
             path.display(),
@@ -107,7 +121,7 @@ pub(super) async fn lock(path: &Path) -> Result<Vec<File>> {
     })?;
     let deadline = tokio::time::Instant::now() + LOCK_WAIT;
     // All processes lock the file first.
-    for file in &files {
+    for file in &locks.0 {
         while let Err(TryLockError::WouldBlock) = file.try_lock() {
             if tokio::time::Instant::now() >= deadline {
                 let text = format!(
@@ -120,7 +134,7 @@ pub(super) async fn lock(path: &Path) -> Result<Vec<File>> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    Ok(files)
+    Ok(locks)
 }
 
 /// A file beside the token file that will replace it, with mode 0600. It is deleted if it is not needed.

@@ -4,7 +4,6 @@
 //! servers. Their format is not documented; it is taken from other programs that read these files. `SAS_CLI_PROFILE` names the
 //! profile (else `Default`), `SAS_CLI_CONFIG` the folder that contains `.sas`.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,10 +75,10 @@ impl TokenStorage {
         self.path().map_or(Ok(()), token_file::check_rotation)
     }
 
-    pub(super) async fn lock(&self) -> Result<Vec<File>> {
+    pub(super) async fn lock(&self) -> Result<Option<token_file::TokenLocks>> {
         match self.path() {
-            Some(path) => token_file::lock(path).await,
-            None => Ok(Vec::new()),
+            Some(path) => token_file::lock(path).await.map(Some),
+            None => Ok(None),
         }
     }
 
